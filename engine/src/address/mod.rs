@@ -1,0 +1,78 @@
+//! Mail addresses: reverse-path, forward-path, quoting, extension, case folding.
+//!
+//! Imports `limits`. Internal form is what the local part *is* (`a b`), external form is how it
+//! is written in an envelope or header (`"a b"`). Sources: RFC 5321 section 4.1.2, RFC 5322
+//! section 3.4.1, RFC 6531.
+
+mod extension;
+mod fold;
+mod parse;
+mod quote;
+
+pub use extension::split_extension;
+pub use fold::fold_case;
+pub use parse::{AddressError, parse_address, parse_mailbox};
+pub use quote::{quote_local_part, unquote};
+
+use std::fmt;
+
+/// An address with its local part in internal (unquoted) form.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// Internal form, case kept.
+    pub local_part: String,
+    /// Without the `@`; `None` for a bare local part (`<postmaster>`).
+    pub domain: Option<String>,
+}
+
+impl Address {
+    /// An address from its parts, local part in internal form.
+    pub fn new(local_part: impl Into<String>, domain: Option<&str>) -> Self {
+        Self {
+            local_part: local_part.into(),
+            domain: domain.map(str::to_owned),
+        }
+    }
+
+    /// The internal form `local@domain`, unquoted.
+    pub fn internal(&self) -> String {
+        match &self.domain {
+            Some(domain) => format!("{}@{domain}", self.local_part),
+            None => self.local_part.clone(),
+        }
+    }
+
+    /// The external form, local part quoted where RFC 5322 wants it.
+    pub fn external(&self) -> String {
+        let local_part = quote_local_part(&self.local_part);
+        match &self.domain {
+            Some(domain) => format!("{local_part}@{domain}"),
+            None => local_part.into_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.external())
+    }
+}
+
+/// Where failure notices go: nowhere (`<>`) or to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReversePath {
+    /// `<>`: the message is a notification itself.
+    Null,
+    /// An address.
+    Address(Address),
+}
+
+impl fmt::Display for ReversePath {
+    /// External form without angle brackets; empty for the null reverse-path.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => Ok(()),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}

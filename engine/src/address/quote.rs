@@ -1,0 +1,70 @@
+//! Quoting of local parts.
+//!
+//! Imports nothing. Source: RFC 5321 section 4.1.2 (Dot-string, Quoted-string), RFC 6531
+//! section 3.3 (UTF-8 in both).
+
+use std::borrow::Cow;
+
+/// True for characters that may stand in a local part without quotes.
+pub(super) fn is_atom_char(c: char) -> bool {
+    !c.is_ascii() || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c)
+}
+
+/// The external form of a local part: as it is when it is a dot-string, else quoted.
+pub fn quote_local_part(local_part: &str) -> Cow<'_, str> {
+    let is_dot_string = local_part
+        .split('.')
+        .all(|atom| !atom.is_empty() && atom.chars().all(is_atom_char));
+    if is_dot_string {
+        return Cow::Borrowed(local_part);
+    }
+    let mut quoted = String::with_capacity(local_part.len() + 2);
+    quoted.push('"');
+    for c in local_part.chars() {
+        if c == '"' || c == '\\' || c == '\r' || c == '\n' {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    Cow::Owned(quoted)
+}
+
+/// The internal form of a local part or address: quotes removed, backslash escapes resolved.
+pub fn unquote(text: &str) -> Cow<'_, str> {
+    if !text.contains(['"', '\\']) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {}
+            '\\' => plain.extend(chars.next()),
+            c => plain.push(c),
+        }
+    }
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{quote_local_part, unquote};
+
+    #[test]
+    fn only_what_needs_quotes_is_quoted() {
+        for (internal, external) in [
+            ("info", "info"),
+            ("first.last", "first.last"),
+            ("a b", "\"a b\""),
+            ("x.y.", "\"x.y.\""),
+            ("", "\"\""),
+            ("a\"b\\c", "\"a\\\"b\\\\c\""),
+            ("user@domain.tld", "\"user@domain.tld\""),
+            ("ünïcode", "ünïcode"),
+        ] {
+            assert_eq!(quote_local_part(internal), external);
+            assert_eq!(unquote(external), internal);
+        }
+    }
+}

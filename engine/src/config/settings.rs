@@ -1,0 +1,291 @@
+//! The effective settings, typed.
+//!
+//! Imports nothing of the engine. Routing parameters carry their Postfix names (postconf(5));
+//! a table list is kept as its text (`hash:/etc/postfix/vmailbox, static:5000`) with all `$name`
+//! expanded, and opened by `route`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything mailstow can be told, after defaults, files and flags were merged.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// `[routing]`: Postfix's parameters.
+    pub routing: RoutingSettings,
+    /// `[lmtp]`: the server.
+    pub lmtp: LmtpSettings,
+    /// `[store]`: how mailboxes are written.
+    pub store: StoreSettings,
+    /// `[limits]`: bounds.
+    pub limits: Limits,
+    /// `[log]`: log lines.
+    pub log: LogSettings,
+    /// Where mailstow keeps its own files (`--state-directory`).
+    pub state_directory: PathBuf,
+}
+
+/// Postfix's routing parameters, by name and meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "each field is the Postfix parameter of that name, postconf(5)"
+)]
+pub struct RoutingSettings {
+    pub virtual_mailbox_domains: String,
+    pub virtual_mailbox_maps: String,
+    pub virtual_mailbox_base: PathBuf,
+    pub virtual_uid_maps: String,
+    pub virtual_gid_maps: String,
+    pub virtual_minimum_uid: u32,
+    /// Bytes of one mailbox file; 0 means no limit.
+    pub virtual_mailbox_limit: u64,
+    pub virtual_mailbox_lock: Vec<MboxLock>,
+    pub strict_mailbox_ownership: bool,
+    pub recipient_delimiter: String,
+    /// Bytes of one message; 0 means no limit.
+    pub message_size_limit: u64,
+    pub virtual_transport: String,
+    pub local_transport: String,
+    pub relay_transport: String,
+    pub default_transport: String,
+    pub relayhost: String,
+    pub mydestination: String,
+    pub virtual_alias_domains: String,
+    pub relay_domains: String,
+    pub myhostname: String,
+    pub mydomain: String,
+    pub myorigin: String,
+    pub inet_interfaces: String,
+    pub proxy_interfaces: String,
+    pub parent_domain_matches_subdomains: String,
+    pub default_database_type: String,
+    pub deliver_lock_attempts: u32,
+    pub deliver_lock_delay: Duration,
+    pub stale_lock_time: Duration,
+}
+
+/// How an mbox is locked, in the order of `virtual_mailbox_lock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MboxLock {
+    /// POSIX record lock over the whole file.
+    Fcntl,
+    /// BSD lock.
+    Flock,
+    /// `MAILBOX.lock` beside the mailbox.
+    Dotlock,
+}
+
+/// `[lmtp]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LmtpSettings {
+    /// `unix:PATH`, `inet:HOST:PORT`, or a path.
+    pub listen: Vec<String>,
+    /// Permission bits of UNIX sockets.
+    pub socket_mode: u32,
+    /// Owner of UNIX sockets, by name or number; empty: whoever runs the server.
+    pub socket_owner: String,
+    /// Group of UNIX sockets, by name or number; empty: that of the server.
+    pub socket_group: String,
+    /// How long a session may be silent.
+    pub idle_timeout: Duration,
+    /// After this a recipient whose delivery has not finished is answered 451 4.2.1.
+    pub delivery_deadline: Duration,
+    /// How long SIGTERM waits for running transactions.
+    pub drain_timeout: Duration,
+    /// What to do with a line end without CR in a message.
+    pub bare_newline: BareNewline,
+    /// What to do with NUL in a message.
+    pub nul: NulPolicy,
+    /// Accept `MAIL FROM: <a@b>` and paths without brackets.
+    pub lenient_paths: bool,
+}
+
+/// What to do with a bare LF in a message (only CRLF.CRLF ever ends one).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum BareNewline {
+    /// Keep the message; in the mailbox every line ends with LF anyway.
+    #[default]
+    Accept,
+    /// Refuse the message, 554 5.6.0.
+    Reject,
+}
+
+/// What to do with NUL bytes in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum NulPolicy {
+    /// Store them unchanged.
+    #[default]
+    Accept,
+    /// Refuse the message, 554 5.6.0.
+    Reject,
+}
+
+/// When an acknowledged message is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// File and directory are flushed before the answer.
+    #[default]
+    Direct,
+}
+
+/// How mailbox files are flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FlushMethod {
+    /// One `syncfs` for several files that wait together, where the kernel reports its errors
+    /// (Linux 5.8), else `fsync` of each.
+    #[default]
+    Auto,
+    /// `fsync` of each file and directory.
+    Fsync,
+    /// `syncfs` whenever more than one file waits.
+    Syncfs,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// When a message counts as stored.
+    pub durability: Durability,
+    /// How files are flushed.
+    pub flush: FlushMethod,
+    /// Threads that write mailboxes.
+    pub writers: usize,
+    /// Deliveries one writer takes at once.
+    pub batch: usize,
+    /// Files in Maildir `tmp/` older than this are removed.
+    pub tmp_age_max: Duration,
+    /// Host name in Maildir file names.
+    pub host: String,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// LMTP connections at once.
+    pub connections: usize,
+    /// Recipients of one transaction.
+    pub recipients: usize,
+    /// Bytes of one command line, CRLF included.
+    pub command_line_bytes: usize,
+    /// Bytes of one line of a message, CRLF included; 0 means no limit.
+    pub message_line_bytes: usize,
+    /// Bad commands before a session is closed.
+    pub command_errors: u32,
+    /// Bytes of one message kept in memory; the rest goes to an unlinked file in the state
+    /// directory.
+    pub message_memory_bytes: usize,
+    /// Bytes of all messages kept in memory; past it every message goes to a file at once.
+    pub memory_bytes: usize,
+    /// Deliveries waiting for a writer before sessions are held back.
+    pub queued_deliveries: usize,
+}
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// As a Postfix log reads.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+}
+
+impl Default for RoutingSettings {
+    /// Postfix's defaults, with `$name` references already resolved for a nameless host.
+    fn default() -> Self {
+        Self {
+            virtual_mailbox_domains: String::new(),
+            virtual_mailbox_maps: String::new(),
+            virtual_mailbox_base: PathBuf::new(),
+            virtual_uid_maps: String::new(),
+            virtual_gid_maps: String::new(),
+            virtual_minimum_uid: 100,
+            virtual_mailbox_limit: 51_200_000,
+            virtual_mailbox_lock: vec![MboxLock::Fcntl, MboxLock::Dotlock],
+            strict_mailbox_ownership: true,
+            recipient_delimiter: String::new(),
+            message_size_limit: 10_240_000,
+            virtual_transport: "virtual".into(),
+            local_transport: "local:localhost".into(),
+            relay_transport: "relay".into(),
+            default_transport: "smtp".into(),
+            relayhost: String::new(),
+            mydestination: "localhost".into(),
+            virtual_alias_domains: String::new(),
+            relay_domains: String::new(),
+            myhostname: "localhost".into(),
+            mydomain: "localdomain".into(),
+            myorigin: "localhost".into(),
+            inet_interfaces: "all".into(),
+            proxy_interfaces: String::new(),
+            parent_domain_matches_subdomains: String::new(),
+            default_database_type: "hash".into(),
+            deliver_lock_attempts: 20,
+            deliver_lock_delay: Duration::from_secs(1),
+            stale_lock_time: Duration::from_secs(500),
+        }
+    }
+}
+
+impl Default for LmtpSettings {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            socket_mode: 0o666,
+            socket_owner: String::new(),
+            socket_group: String::new(),
+            idle_timeout: Duration::from_secs(600),
+            delivery_deadline: Duration::from_secs(120),
+            drain_timeout: Duration::from_secs(60),
+            bare_newline: BareNewline::Accept,
+            nul: NulPolicy::Accept,
+            lenient_paths: false,
+        }
+    }
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Direct,
+            flush: FlushMethod::Auto,
+            writers: 4,
+            batch: 64,
+            tmp_age_max: Duration::from_secs(36 * 3600),
+            host: "localhost".into(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            recipients: 1000,
+            command_line_bytes: 4096,
+            message_line_bytes: 0,
+            command_errors: 10,
+            message_memory_bytes: 256 * 1024,
+            memory_bytes: 64 * 1024 * 1024,
+            queued_deliveries: 4096,
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".into(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Mailbox formats: Maildir and mbox.

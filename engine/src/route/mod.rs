@@ -1,0 +1,9 @@
+//! Who is this recipient? From an address to its class, transport and mailbox.
+//!
+//! Imports `address`, `config` (settings), `table`, `status`. Touches no mailbox. A [`Router`]
+//! is one immutable snapshot of settings and tables: a transaction that keeps it sees no
+//! half-reloaded state. Sources: Postfix ADDRESS_CLASS_README, virtual(8), trivial-rewrite(8).
+
+mod types;
+
+pub use types::{AddressClass, Format, MailboxTarget};

@@ -1,0 +1,59 @@
+//! What routing answers.
+//!
+//! Imports nothing of the engine.
+
+use std::fmt;
+
+/// Postfix's address classes (ADDRESS_CLASS_README).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the class names are the documentation")]
+pub enum AddressClass {
+    Local,
+    VirtualAlias,
+    VirtualMailbox,
+    Relay,
+    Default,
+}
+
+impl fmt::Display for AddressClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Local => "local",
+            Self::VirtualAlias => "virtual_alias",
+            Self::VirtualMailbox => "virtual_mailbox",
+            Self::Relay => "relay",
+            Self::Default => "default",
+        })
+    }
+}
+
+/// Mailbox formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// One file per message; the table's value ends in `/`.
+    Maildir,
+    /// All messages in one file.
+    Mbox,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Maildir => "maildir",
+            Self::Mbox => "mbox",
+        })
+    }
+}
+
+/// Where one recipient's mail is stored, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MailboxTarget {
+    /// Below `virtual_mailbox_base`, without leading or trailing `/`.
+    pub path: String,
+    /// Maildir or mbox.
+    pub format: Format,
+    /// Owner; never 0.
+    pub uid: u32,
+    /// Group; never 0.
+    pub gid: u32,
+}

@@ -1,0 +1,180 @@
+//! Status is data: reply code, enhanced status code and exit status of one outcome.
+//!
+//! Imports nothing of the engine. Invariant: the class of the enhanced code always agrees with
+//! the first digit of the reply code. Sources: RFC 5321 section 4.2, RFC 3463, sysexits(3),
+//! Postfix pipe(8).
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// An enhanced mail system status code (RFC 3463), for example `4.3.5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EnhancedCode {
+    /// 2 success, 4 persistent transient failure, 5 permanent failure.
+    pub class: u8,
+    /// What the status is about (mailbox, system, protocol, policy ...).
+    pub subject: u16,
+    /// The precise condition.
+    pub detail: u16,
+}
+
+impl EnhancedCode {
+    /// `class.subject.detail`
+    pub const fn new(class: u8, subject: u16, detail: u16) -> Self {
+        assert!(
+            class == 2 || class == 4 || class == 5,
+            "RFC 3463 knows classes 2, 4 and 5"
+        );
+        Self {
+            class,
+            subject,
+            detail,
+        }
+    }
+}
+
+impl fmt::Display for EnhancedCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
+    }
+}
+
+/// The outcome of one command or of one recipient's delivery, as SMTP states it.
+///
+/// Rule of the house: trouble of our own is 4xx; 5xx only for the mail's or the recipient's fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Reply code (RFC 5321 section 4.2.1), for example 451.
+    pub code: u16,
+    /// Enhanced status code.
+    pub enhanced: EnhancedCode,
+    /// Human-readable text on one line.
+    pub text: Cow<'static, str>,
+}
+
+impl Status {
+    /// A status; `code` and `enhanced` must be of the same class. The text is cleaned of line
+    /// breaks and control characters, so that it cannot break a reply or a log line.
+    pub fn new(code: u16, enhanced: EnhancedCode, text: impl Into<Cow<'static, str>>) -> Self {
+        debug_assert_eq!(
+            code / 100,
+            u16::from(enhanced.class),
+            "reply and enhanced class differ"
+        );
+        let text = text.into();
+        let text = if text.contains(char::is_control) {
+            Cow::Owned(text.replace(char::is_control, " "))
+        } else {
+            text
+        };
+        Self {
+            code,
+            enhanced,
+            text,
+        }
+    }
+
+    /// `250 2.0.0`
+    pub fn ok(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(250, EnhancedCode::new(2, 0, 0), text)
+    }
+
+    /// `451 4.3.5`: our configuration or tables are wrong; the mail is kept by the sender.
+    pub fn configuration(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(451, EnhancedCode::new(4, 3, 5), text)
+    }
+
+    /// `451 4.3.0`: trouble of our own that is not the configuration.
+    pub fn system(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(451, EnhancedCode::new(4, 3, 0), text)
+    }
+
+    /// `451 4.2.0`: this mailbox cannot take mail now.
+    pub fn mailbox(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(451, EnhancedCode::new(4, 2, 0), text)
+    }
+
+    /// `452 4.3.1`: the file system is full.
+    pub fn storage_full(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(452, EnhancedCode::new(4, 3, 1), text)
+    }
+
+    /// `550 5.1.1`: no such recipient.
+    pub fn unknown_user(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(550, EnhancedCode::new(5, 1, 1), text)
+    }
+
+    /// `552 5.2.2`: the mailbox is over its limit.
+    pub fn mailbox_full(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(552, EnhancedCode::new(5, 2, 2), text)
+    }
+
+    /// True for 2xx.
+    pub fn is_success(&self) -> bool {
+        self.enhanced.class == 2
+    }
+
+    /// True for 4xx: the sender keeps the mail and tries again.
+    pub fn is_temporary(&self) -> bool {
+        self.enhanced.class == 4
+    }
+
+    /// True for 5xx: the sender returns the mail.
+    pub fn is_permanent(&self) -> bool {
+        self.enhanced.class == 5
+    }
+
+    /// The exit status by which Postfix pipe(8) understands this outcome (sysexits(3)).
+    ///
+    /// pipe(8) takes only 71 and 75 as temporary, so every temporary failure is 75.
+    pub fn sysexits(&self) -> i32 {
+        match (
+            self.enhanced.class,
+            self.enhanced.subject,
+            self.enhanced.detail,
+        ) {
+            (2, _, _) => 0,
+            (4, _, _) => 75,             // EX_TEMPFAIL
+            (_, 1, 1) => 67,             // EX_NOUSER
+            (_, 1, _) => 68,             // EX_NOHOST: address cannot be served
+            (_, 2, _) => 73,             // EX_CANTCREAT: mailbox refuses
+            (_, 6, _) => 65,             // EX_DATAERR: the message itself
+            (_, 7, _) => 77,             // EX_NOPERM: policy
+            (_, 3, 4) | (_, 5, _) => 65, // message too large, syntax: the input
+            _ => 69,                     // EX_UNAVAILABLE
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.code, self.enhanced, self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_text_never_breaks_the_reply_line() {
+        let status = Status::system("first\r\n250 2.0.0 forged");
+        assert_eq!(status.to_string(), "451 4.3.0 first  250 2.0.0 forged");
+    }
+
+    #[test]
+    fn every_temporary_status_exits_with_ex_tempfail() {
+        for status in [
+            Status::configuration("c"),
+            Status::system("s"),
+            Status::mailbox("m"),
+            Status::storage_full("f"),
+        ] {
+            assert!(status.is_temporary());
+            assert_eq!(status.sysexits(), 75, "{status}");
+        }
+        assert_eq!(Status::unknown_user("u").sysexits(), 67);
+        assert_eq!(Status::mailbox_full("q").sysexits(), 73);
+        assert_eq!(Status::ok("k").sysexits(), 0);
+    }
+}

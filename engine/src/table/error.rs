@@ -1,0 +1,81 @@
+//! What can go wrong with a table.
+//!
+//! Imports `status`.
+
+use crate::status::Status;
+
+/// A table that cannot be opened. The text says the object, the cause and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The list of tables is not written as `type:name, type:name ...`.
+    #[error("table list \"{list}\": {cause}; write type:name, separated by commas or blanks")]
+    Syntax {
+        /// The list as configured.
+        list: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A table type we do not know.
+    #[error("table {name}: unknown table type \"{kind}\"{hint}")]
+    UnknownType {
+        /// `type:name`
+        name: String,
+        /// The type.
+        kind: String,
+        /// What to write instead.
+        hint: String,
+    },
+    /// The file behind the table cannot be read.
+    #[error("table {name}: cannot read {path}: {source}; {remedy}")]
+    Read {
+        /// `type:name`
+        name: String,
+        /// The text source.
+        path: String,
+        /// The system's answer.
+        source: std::io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The table's own text is wrong.
+    #[error("table {name}: {cause}")]
+    Content {
+        /// `type:name`
+        name: String,
+        /// What, where, and the remedy.
+        cause: String,
+    },
+}
+
+/// A table that was opened but cannot answer a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// The table answered with an empty string, which Postfix calls a configuration error.
+    #[error("table {name}: the value of \"{key}\" is empty; give it a value or remove the key")]
+    EmptyValue {
+        /// `type:name`
+        name: String,
+        /// The key asked for.
+        key: String,
+    },
+    /// The table cannot be asked now.
+    #[error("table {name}: {cause}")]
+    Unavailable {
+        /// `type:name`
+        name: String,
+        /// Why.
+        cause: String,
+    },
+}
+
+impl TableError {
+    /// A table error always defers (virtual(8): `mail system configuration error`).
+    pub fn status(&self) -> Status {
+        match self {
+            Self::EmptyValue { .. } => Status::configuration("mail system configuration error"),
+            Self::Unavailable { .. } => Status::system("temporary lookup failure"),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The C library of mailstow: delivery and recipient look-up in process.

@@ -1,0 +1,1 @@
+//! LMTP server (RFC 2033) over the mailstow engine.
