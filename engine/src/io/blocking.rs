@@ -1,0 +1,334 @@
+//! The real disk: plain system calls.
+//!
+//! Imports `sync`. Sources: openat2(2), open(2) (`O_TMPFILE`), syncfs(2),
+//! fcntl_locking(2). Needs Linux; openat2 (5.6), linkat by descriptor, `O_TMPFILE`,
+//! `RENAME_NOREPLACE` and reporting syncfs (5.8) are used where they work.
+
+use super::{Disk, FileKind, FileStat, LockKind};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use nix::fcntl::{FcntlArg, fcntl};
+use rustix::fs::{
+    self as sys, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags,
+};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// File systems whose syncfs is known to write everything out and to report failures, and not to
+/// cost more than the fsyncs it replaces: ext2/3/4, XFS.
+const SYNCFS_MAGICS: [u64; 2] = [0xEF53, 0x5846_5342];
+
+/// Plain system calls on the machine's file systems.
+#[derive(Debug)]
+pub struct Blocking {
+    /// openat2 works (not in kernels before 5.6, nor under some container filters).
+    resolves_beneath: bool,
+    /// syncfs reports write errors (Linux 5.8).
+    syncfs_reports: bool,
+    /// linkat can name a descriptor directly; without it `/proc/self/fd` is used.
+    links_descriptors: AtomicBool,
+    /// `/proc/self/fd` is there.
+    has_proc: bool,
+}
+
+impl Default for Blocking {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Blocking {
+    /// Finds out what the kernel can do.
+    pub fn new() -> Self {
+        let probe = sys::openat2(
+            CWD,
+            ".",
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+        );
+        Self {
+            resolves_beneath: !matches!(probe, Err(Errno::NOSYS | Errno::PERM)),
+            syncfs_reports: kernel_is_at_least(5, 8),
+            links_descriptors: AtomicBool::new(true),
+            has_proc: Path::new("/proc/self/fd").is_dir(),
+        }
+    }
+}
+
+/// True when this error of an `O_TMPFILE` open means that it does not exist here.
+pub(super) fn lacks_unnamed_files(errno: Errno) -> bool {
+    matches!(errno, Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL)
+}
+
+fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|n| n.parse().unwrap_or(0));
+    let running: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    running >= (major, minor)
+}
+
+fn directory_flags() -> OFlags {
+    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC
+}
+
+/// Component by component, following no symbolic link at all.
+fn walk_beneath(base: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+    let mut at = sys::openat(base, ".", directory_flags(), Mode::empty())?;
+    for component in path.split('/').filter(|c| !c.is_empty() && *c != ".") {
+        if component == ".." {
+            return Err(Errno::XDEV.into());
+        }
+        let flags = directory_flags() | OFlags::NOFOLLOW;
+        at = sys::openat(&at, component, flags, Mode::empty()).map_err(|errno| match errno {
+            // O_DIRECTORY with O_NOFOLLOW: a link may show as either.
+            Errno::NOTDIR if is_symlink(&at, component) => Errno::LOOP,
+            other => other,
+        })?;
+    }
+    Ok(at)
+}
+
+fn is_symlink(dir: &OwnedFd, name: &str) -> bool {
+    sys::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+}
+
+fn since_epoch(seconds: i64, nanoseconds: u64) -> Duration {
+    let nanoseconds = u32::try_from(nanoseconds).unwrap_or(0);
+    Duration::new(u64::try_from(seconds).unwrap_or(0), nanoseconds)
+}
+
+#[allow(
+    clippy::useless_conversion,
+    clippy::unnecessary_cast,
+    reason = "the fields of struct stat differ in type between architectures"
+)]
+fn convert(stat: &sys::Stat) -> FileStat {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => FileKind::Regular,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        _ => FileKind::Other,
+    };
+    let modified = since_epoch(stat.st_mtime as i64, stat.st_mtime_nsec as u64);
+    let attributes = since_epoch(stat.st_ctime as i64, stat.st_ctime_nsec as u64);
+    FileStat {
+        device: stat.st_dev as u64,
+        inode: stat.st_ino as u64,
+        kind,
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        links: stat.st_nlink as u64,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        changed: modified.max(attributes),
+    }
+}
+
+impl Disk for Blocking {
+    type Handle = OwnedFd;
+
+    fn open_root(&self, path: &Path) -> io::Result<OwnedFd> {
+        Ok(sys::open(path, directory_flags(), Mode::empty())?)
+    }
+
+    fn open_directory(&self, base: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+        if !self.resolves_beneath {
+            return walk_beneath(base, path);
+        }
+        let path = if path.is_empty() { "." } else { path };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let mut attempts = 0;
+        loop {
+            match sys::openat2(base, path, directory_flags(), Mode::empty(), resolve) {
+                // Somebody renamed a directory on the way: the kernel cannot tell whether the
+                // path stayed beneath, and asks to try again.
+                Err(Errno::AGAIN) if attempts < 16 => attempts += 1,
+                answer => return Ok(answer?),
+            }
+        }
+    }
+
+    fn make_directory(&self, dir: &OwnedFd, name: &str, mode: u32) -> io::Result<()> {
+        Ok(sys::mkdirat(dir, name, Mode::from_raw_mode(mode))?)
+    }
+
+    fn create_unnamed(&self, dir: &OwnedFd, mode: u32) -> io::Result<OwnedFd> {
+        if !self.has_proc {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        sys::openat(dir, ".", flags, Mode::from_raw_mode(mode)).map_err(|errno| {
+            if lacks_unnamed_files(errno) {
+                io::ErrorKind::Unsupported.into()
+            } else {
+                errno.into()
+            }
+        })
+    }
+
+    fn name_unnamed(&self, file: &OwnedFd, dir: &OwnedFd, name: &str) -> io::Result<()> {
+        if self.links_descriptors.load(Ordering::Relaxed) {
+            // Allowed since Linux 6.10 to whom opened the file, before that to root only.
+            match sys::linkat(file, "", dir, name, AtFlags::EMPTY_PATH) {
+                Err(Errno::NOENT | Errno::PERM | Errno::INVAL) => {
+                    self.links_descriptors.store(false, Ordering::Relaxed);
+                }
+                answer => return Ok(answer?),
+            }
+        }
+        let by_number = format!("/proc/self/fd/{}", file.as_raw_fd());
+        Ok(sys::linkat(
+            CWD,
+            &by_number,
+            dir,
+            name,
+            AtFlags::SYMLINK_FOLLOW,
+        )?)
+    }
+
+    fn create_new(&self, dir: &OwnedFd, name: &str, mode: u32) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(sys::openat(dir, name, flags, Mode::from_raw_mode(mode))?)
+    }
+
+    fn open_append(&self, dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW;
+        let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        Ok(sys::openat(dir, name, flags, Mode::empty())?)
+    }
+
+    fn link(&self, from: (&OwnedFd, &str), to: (&OwnedFd, &str)) -> io::Result<()> {
+        Ok(sys::linkat(from.0, from.1, to.0, to.1, AtFlags::empty())?)
+    }
+
+    fn rename_new(&self, from: (&OwnedFd, &str), to: (&OwnedFd, &str)) -> io::Result<()> {
+        let flags = RenameFlags::NOREPLACE;
+        sys::renameat_with(from.0, from.1, to.0, to.1, flags).map_err(|errno| match errno {
+            Errno::NOSYS | Errno::INVAL => io::ErrorKind::InvalidInput.into(),
+            other => other.into(),
+        })
+    }
+
+    fn remove(&self, dir: &OwnedFd, name: &str) -> io::Result<()> {
+        Ok(sys::unlinkat(dir, name, AtFlags::empty())?)
+    }
+
+    fn stat(&self, handle: &OwnedFd) -> io::Result<FileStat> {
+        Ok(convert(&sys::fstat(handle)?))
+    }
+
+    fn stat_at(&self, dir: &OwnedFd, name: &str) -> io::Result<FileStat> {
+        Ok(convert(&sys::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
+    fn list(&self, dir: &OwnedFd, most: usize) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in sys::Dir::read_from(dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
+            if names.len() >= most {
+                break;
+            }
+        }
+        Ok(names)
+    }
+
+    fn write_all(&self, file: &OwnedFd, pieces: [&[u8]; 2]) -> io::Result<()> {
+        let mut slices = pieces.map(IoSlice::new);
+        let mut rest = &mut slices[..];
+        // Drops empty pieces, which would look like a write of nothing.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match rustix::io::writev(file, rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut rest, written),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, file: &OwnedFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            match rustix::io::pread(file, &mut *buffer, offset) {
+                Err(Errno::INTR) => {}
+                answer => return Ok(answer?),
+            }
+        }
+    }
+
+    fn truncate(&self, file: &OwnedFd, length: u64) -> io::Result<()> {
+        Ok(sys::ftruncate(file, length)?)
+    }
+
+    fn change_group(&self, handle: &OwnedFd, gid: u32) -> io::Result<()> {
+        let group = sys::Gid::from_raw(gid);
+        Ok(sys::fchown(handle, None, Some(group))?)
+    }
+
+    fn sync(&self, handle: &OwnedFd) -> io::Result<()> {
+        Ok(sys::fsync(handle)?)
+    }
+
+    fn sync_filesystem(&self, handle: &OwnedFd) -> io::Result<()> {
+        Ok(sys::syncfs(handle)?)
+    }
+
+    fn syncs_filesystems(&self, handle: &OwnedFd) -> bool {
+        self.syncfs_reports
+            && sys::fstatfs(handle).is_ok_and(|stat| {
+                u64::try_from(stat.f_type).is_ok_and(|magic| SYNCFS_MAGICS.contains(&magic))
+            })
+    }
+
+    fn try_lock(&self, file: &OwnedFd, kind: LockKind) -> io::Result<bool> {
+        match kind {
+            LockKind::Flock => match sys::flock(file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => Ok(true),
+                Err(Errno::AGAIN) => Ok(false),
+                Err(errno) => Err(errno.into()),
+            },
+            LockKind::Fcntl => try_record_lock(file),
+        }
+    }
+}
+
+/// A lock of the open file description; where the file system knows only those of processes
+/// (old NFS), one of those, which excludes other processes but not threads: the queue sees to
+/// those.
+fn try_record_lock(file: &OwnedFd) -> io::Result<bool> {
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the kernel's own small constants"
+    )]
+    let whole_file = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let mut answer = fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file));
+    if matches!(answer, Err(nix::Error::EINVAL | nix::Error::ENOTSUP)) {
+        answer = fcntl(file, FcntlArg::F_SETLK(&whole_file));
+    }
+    match answer {
+        Ok(_) => Ok(true),
+        Err(nix::Error::EAGAIN | nix::Error::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}

@@ -1,0 +1,180 @@
+//! The file-system identity of a thread: whose files it may write, and who owns what it makes.
+//!
+//! Imports nothing of the engine. Invariants: an identity is never root; only the calling thread
+//! changes; nothing is asked of the kernel while the identity stays the same. Sources: setfsuid(2),
+//! setfsgid(2), setgroups(2), credentials(7).
+
+use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
+use std::io;
+use std::marker::PhantomData;
+
+/// Why a thread cannot take the identity of a recipient.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialError {
+    /// User or group 0 was asked for.
+    #[error(
+        "mail is never written as uid {uid}, gid {gid}: map the recipient to a user and a group \
+         other than 0 in virtual_uid_maps and virtual_gid_maps"
+    )]
+    Root {
+        /// The user asked for.
+        uid: u32,
+        /// The group asked for.
+        gid: u32,
+    },
+    /// The process has no right to change its identity.
+    #[error(
+        "started without root, cannot become uid {uid}, gid {gid}: start as root, or map the \
+         recipient to uid {own_uid}, gid {own_gid}"
+    )]
+    Unprivileged {
+        /// The user asked for.
+        uid: u32,
+        /// The group asked for.
+        gid: u32,
+        /// The user of this process.
+        own_uid: u32,
+        /// The group of this process.
+        own_gid: u32,
+    },
+    /// The kernel refused.
+    #[error("cannot become uid {uid}, gid {gid}: {source}; is CAP_SETUID or CAP_SETGID missing?")]
+    Refused {
+        /// The user asked for.
+        uid: u32,
+        /// The group asked for.
+        gid: u32,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// The identity of the thread that made it. Not `Send`: it is a statement about one thread.
+#[derive(Debug)]
+pub struct Credentials {
+    privileged: bool,
+    own: (u32, u32),
+    now: Option<(u32, u32)>,
+    thread: PhantomData<*const ()>,
+}
+
+impl Credentials {
+    /// The identity of the calling thread, which must not have been changed by other means.
+    pub fn of_this_thread() -> Self {
+        let own = (geteuid().as_raw(), getegid().as_raw());
+        Self {
+            privileged: own.0 == 0,
+            own,
+            now: None,
+            thread: PhantomData,
+        }
+    }
+
+    /// Makes every later file operation of this thread one of `uid` and `gid`, with no
+    /// supplementary groups but `gid`.
+    ///
+    /// # Errors
+    /// The identity is root's, or this process cannot take it. The thread's identity is then
+    /// unchanged, or unknown but not root's.
+    pub fn become_user(&mut self, uid: u32, gid: u32) -> Result<(), CredentialError> {
+        if self.now == Some((uid, gid)) {
+            return Ok(());
+        }
+        if uid == 0 || gid == 0 {
+            return Err(CredentialError::Root { uid, gid });
+        }
+        if self.privileged {
+            self.now = None;
+            switch(uid, gid).map_err(|source| CredentialError::Refused { uid, gid, source })?;
+        } else if self.own != (uid, gid) {
+            let (own_uid, own_gid) = self.own;
+            return Err(CredentialError::Unprivileged {
+                uid,
+                gid,
+                own_uid,
+                own_gid,
+            });
+        }
+        self.now = Some((uid, gid));
+        Ok(())
+    }
+}
+
+/// Groups first, the user last: giving up the user's rights must not come before they were used.
+/// setfsuid and setfsgid report no failure, so the result is read back by asking for an
+/// impossible id.
+fn switch(uid: u32, gid: u32) -> io::Result<()> {
+    rustix::thread::set_thread_groups(&[rustix::fs::Gid::from_raw(gid)])?;
+    setfsgid(Gid::from_raw(gid));
+    setfsuid(Uid::from_raw(uid));
+    let group_is = setfsgid(Gid::from_raw(u32::MAX)).as_raw();
+    let user_is = setfsuid(Uid::from_raw(u32::MAX)).as_raw();
+    if (user_is, group_is) == (uid, gid) {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EPERM))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unprivileged() -> Credentials {
+        Credentials {
+            privileged: false,
+            own: (1000, 1000),
+            now: None,
+            thread: PhantomData,
+        }
+    }
+
+    #[test]
+    fn root_is_never_an_identity_for_mail() {
+        let mut credentials = Credentials::of_this_thread();
+        for (uid, gid) in [(0, 0), (0, 5000), (5000, 0)] {
+            let error = credentials.become_user(uid, gid).unwrap_err();
+            assert!(matches!(error, CredentialError::Root { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_root_only_the_own_identity_is_there_and_the_text_says_why() {
+        assert!(unprivileged().become_user(1000, 1000).is_ok());
+        let error = unprivileged().become_user(5000, 5000).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "started without root, cannot become uid 5000, gid 5000: start as root, or map the \
+             recipient to uid 1000, gid 1000"
+        );
+    }
+
+    #[test]
+    fn a_thread_becomes_a_user_alone_and_its_files_are_that_users() {
+        if !geteuid().is_root() {
+            return;
+        }
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        let path = dir.path().to_owned();
+        std::thread::spawn(move || {
+            let mut credentials = Credentials::of_this_thread();
+            for (name, uid, gid) in [("a", 5000, 5001), ("b", 5002, 5003)] {
+                credentials.become_user(uid, gid).unwrap();
+                std::fs::write(path.join(name), b"").unwrap();
+                let made = std::fs::metadata(path.join(name)).unwrap();
+                assert_eq!((made.uid(), made.gid()), (uid, gid));
+            }
+            assert!(
+                std::fs::read("/etc/shadow").is_err(),
+                "root's rights remain"
+            );
+        })
+        .join()
+        .unwrap();
+        std::fs::write(dir.path().join("c"), b"").unwrap();
+        assert_eq!(std::fs::metadata(dir.path().join("c")).unwrap().uid(), 0);
+    }
+}

@@ -1,0 +1,190 @@
+//! A disk that fails on order, for tests: wraps another and counts its operations.
+//!
+//! Imports `sync`. Reading operations and closing are not counted, so that
+//! operation numbers stay the same when a check is added.
+
+use super::{Disk, FileStat, LockKind};
+use crate::sync::Mutex;
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+
+/// One planned failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The name of the operation as the trait has it (`write_all`, `sync` ...); empty for any.
+    pub operation: &'static str,
+    /// How many operations of that name succeed before this fault.
+    pub after: u64,
+    /// The error code to fail with.
+    pub errno: i32,
+    /// For writes: how many bytes reach the file before it fails.
+    pub bytes_written: usize,
+    /// Whether the operation keeps failing from then on.
+    pub persists: bool,
+}
+
+/// A disk which passes everything on to another one, until a planned fault is due.
+#[derive(Debug)]
+pub struct Faulty<D> {
+    inner: D,
+    plan: Mutex<Plan>,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    fault: Option<Fault>,
+    seen: u64,
+    trace: Vec<&'static str>,
+}
+
+impl<D: Disk> Faulty<D> {
+    /// A disk without faults so far.
+    pub fn new(inner: D) -> Self {
+        Self {
+            inner,
+            plan: Mutex::default(),
+        }
+    }
+
+    /// Plans a fault, counting from now; replaces the one planned before.
+    pub fn plan(&self, fault: Fault) {
+        let mut plan = self.plan.lock();
+        plan.fault = Some(fault);
+        plan.seen = 0;
+    }
+
+    /// The counted operations so far, in order; forgets them.
+    pub fn take_trace(&self) -> Vec<&'static str> {
+        let mut plan = self.plan.lock();
+        std::mem::take(&mut plan.trace)
+    }
+
+    /// Counts one operation; the fault if it is due.
+    fn due(&self, operation: &'static str) -> Option<Fault> {
+        let mut plan = self.plan.lock();
+        plan.trace.push(operation);
+        let fault = plan.fault?;
+        if !fault.operation.is_empty() && fault.operation != operation {
+            return None;
+        }
+        plan.seen += 1;
+        let is_due = plan.seen == fault.after + 1 || (fault.persists && plan.seen > fault.after);
+        is_due.then_some(fault)
+    }
+
+    fn check(&self, operation: &'static str) -> io::Result<()> {
+        match self.due(operation) {
+            Some(fault) => Err(io::Error::from_raw_os_error(fault.errno)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<D: Disk> Disk for Faulty<D> {
+    type Handle = D::Handle;
+
+    fn open_root(&self, path: &Path) -> io::Result<Self::Handle> {
+        self.inner.open_root(path)
+    }
+
+    fn open_directory(&self, base: &Self::Handle, path: &str) -> io::Result<Self::Handle> {
+        self.inner.open_directory(base, path)
+    }
+
+    fn make_directory(&self, dir: &Self::Handle, name: &str, mode: u32) -> io::Result<()> {
+        self.check("make_directory")?;
+        self.inner.make_directory(dir, name, mode)
+    }
+
+    fn create_unnamed(&self, dir: &Self::Handle, mode: u32) -> io::Result<Self::Handle> {
+        self.check("create_unnamed")?;
+        self.inner.create_unnamed(dir, mode)
+    }
+
+    fn name_unnamed(&self, file: &Self::Handle, dir: &Self::Handle, name: &str) -> io::Result<()> {
+        self.check("name_unnamed")?;
+        self.inner.name_unnamed(file, dir, name)
+    }
+
+    fn create_new(&self, dir: &Self::Handle, name: &str, mode: u32) -> io::Result<Self::Handle> {
+        self.check("create_new")?;
+        self.inner.create_new(dir, name, mode)
+    }
+
+    fn open_append(&self, dir: &Self::Handle, name: &str) -> io::Result<Self::Handle> {
+        self.inner.open_append(dir, name)
+    }
+
+    fn link(&self, from: (&Self::Handle, &str), to: (&Self::Handle, &str)) -> io::Result<()> {
+        self.check("link")?;
+        self.inner.link(from, to)
+    }
+
+    fn rename_new(&self, from: (&Self::Handle, &str), to: (&Self::Handle, &str)) -> io::Result<()> {
+        self.check("rename_new")?;
+        self.inner.rename_new(from, to)
+    }
+
+    fn remove(&self, dir: &Self::Handle, name: &str) -> io::Result<()> {
+        self.check("remove")?;
+        self.inner.remove(dir, name)
+    }
+
+    fn stat(&self, handle: &Self::Handle) -> io::Result<FileStat> {
+        self.inner.stat(handle)
+    }
+
+    fn stat_at(&self, dir: &Self::Handle, name: &str) -> io::Result<FileStat> {
+        self.inner.stat_at(dir, name)
+    }
+
+    fn list(&self, dir: &Self::Handle, most: usize) -> io::Result<Vec<OsString>> {
+        self.inner.list(dir, most)
+    }
+
+    fn write_all(&self, file: &Self::Handle, pieces: [&[u8]; 2]) -> io::Result<()> {
+        let Some(fault) = self.due("write_all") else {
+            return self.inner.write_all(file, pieces);
+        };
+        let mut left = fault.bytes_written;
+        for piece in pieces {
+            let part = piece.get(..left).unwrap_or(piece);
+            left -= part.len();
+            self.inner.write_all(file, [part, &[]])?;
+        }
+        Err(io::Error::from_raw_os_error(fault.errno))
+    }
+
+    fn read_at(&self, file: &Self::Handle, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.inner.read_at(file, buffer, offset)
+    }
+
+    fn truncate(&self, file: &Self::Handle, length: u64) -> io::Result<()> {
+        self.check("truncate")?;
+        self.inner.truncate(file, length)
+    }
+
+    fn change_group(&self, handle: &Self::Handle, gid: u32) -> io::Result<()> {
+        self.check("change_group")?;
+        self.inner.change_group(handle, gid)
+    }
+
+    fn sync(&self, handle: &Self::Handle) -> io::Result<()> {
+        self.check("sync")?;
+        self.inner.sync(handle)
+    }
+
+    fn sync_filesystem(&self, handle: &Self::Handle) -> io::Result<()> {
+        self.check("sync_filesystem")?;
+        self.inner.sync_filesystem(handle)
+    }
+
+    fn syncs_filesystems(&self, handle: &Self::Handle) -> bool {
+        self.inner.syncs_filesystems(handle)
+    }
+
+    fn try_lock(&self, file: &Self::Handle, kind: LockKind) -> io::Result<bool> {
+        self.inner.try_lock(file, kind)
+    }
+}

@@ -1,0 +1,115 @@
+//! The state directory and its files without a name, for messages too large for memory.
+//!
+//! Imports `sync`. A scratch file disappears with its handle, and with the
+//! process. Source: open(2), `O_TMPFILE`.
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+
+/// The directory in which mailstow keeps its own files.
+#[derive(Debug)]
+pub struct StateDirectory {
+    handle: OwnedFd,
+    path: PathBuf,
+    sequence: AtomicU64,
+}
+
+/// A file without a name.
+#[derive(Debug)]
+pub struct Scratch(File);
+
+impl StateDirectory {
+    /// Opens the directory, creating it and its parents for this user alone when missing.
+    ///
+    /// # Errors
+    /// It can be neither opened nor created.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Self {
+            handle,
+            path: path.to_owned(),
+            sequence: AtomicU64::new(0),
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A new empty scratch file.
+    ///
+    /// # Errors
+    /// As openat(2).
+    pub fn scratch(&self) -> io::Result<Scratch> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let access = OFlags::RDWR | OFlags::CLOEXEC;
+        match openat(&self.handle, ".", access | OFlags::TMPFILE, mode) {
+            Ok(fd) => return Ok(Scratch(fd.into())),
+            Err(errno) if super::blocking::lacks_unnamed_files(errno) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let name = format!("message.{}.{sequence}", std::process::id());
+        // A leftover of that name is from a dead process which had our number.
+        let _ = unlinkat(&self.handle, &name, AtFlags::empty());
+        let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let fd = openat(&self.handle, &name, access | new, mode)?;
+        unlinkat(&self.handle, &name, AtFlags::empty())?;
+        Ok(Scratch(fd.into()))
+    }
+}
+
+impl Scratch {
+    /// Appends.
+    ///
+    /// # Errors
+    /// As write(2).
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    /// Reads exactly as much as the buffer holds; any thread may do so at any time.
+    ///
+    /// # Errors
+    /// As pread(2), or the file is shorter.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+}
+
+impl From<File> for Scratch {
+    /// Takes over a file that stands at its beginning.
+    fn from(file: File) -> Self {
+        Self(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scratch_file_leaves_no_name_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(&dir.path().join("a/state")).unwrap();
+        let mut scratch = state.scratch().unwrap();
+        scratch.append(b"hello ").unwrap();
+        scratch.append(b"world").unwrap();
+        let mut read = [0; 5];
+        scratch.read_exact_at(&mut read, 6).unwrap();
+        assert_eq!(&read, b"world");
+        assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0);
+        assert!(scratch.read_exact_at(&mut read, 7).is_err());
+    }
+}

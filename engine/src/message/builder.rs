@@ -1,0 +1,308 @@
+//! Takes a message in pieces of any size.
+//!
+//! Imports `io` (scratch files), `config` (limits). Past the bound of one message, or when the
+//! memory of all messages is used up, the whole content moves to a scratch file.
+
+use super::budget::{Budget, Share};
+use super::header_filter::HeaderFilter;
+use super::{Body, Content, Message};
+use crate::config::Limits;
+use crate::io::{Scratch, StateDirectory};
+use crate::sync::Arc;
+use std::io;
+
+/// Memory first taken for a message.
+const FIRST_BYTES: usize = 4096;
+/// Small pieces for a scratch file are collected up to this many bytes.
+const COLLECT_BYTES: usize = 8192;
+
+/// Makes a scratch file.
+type MakeScratch = dyn Fn() -> io::Result<Scratch> + Send + Sync;
+
+/// Where messages are held while they arrive and wait: memory up to a bound, then files.
+/// Cheap to clone; all clones share one budget.
+#[derive(Clone)]
+pub struct Spool {
+    make_scratch: Arc<MakeScratch>,
+    budget: Arc<Budget>,
+    message_memory_bytes: usize,
+}
+
+impl Spool {
+    /// A spool with the memory bounds of `limits` and scratch files in `directory`.
+    pub fn new(directory: Arc<StateDirectory>, limits: &Limits) -> Self {
+        Self::with_scratch(Arc::new(move || directory.scratch()), limits)
+    }
+
+    fn with_scratch(make_scratch: Arc<MakeScratch>, limits: &Limits) -> Self {
+        Self {
+            make_scratch,
+            budget: Budget::new(limits.memory_bytes),
+            message_memory_bytes: limits.message_memory_bytes,
+        }
+    }
+
+    /// Bytes of message contents now held in memory.
+    pub fn memory_used_bytes(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// A new empty message.
+    pub fn message(&self) -> MessageBuilder {
+        MessageBuilder {
+            filter: HeaderFilter::new(false),
+            sink: Sink {
+                spool: self.clone(),
+                state: State::Memory {
+                    bytes: Vec::new(),
+                    share: self.budget.share(),
+                },
+                size: 0,
+                newlines: 0,
+                last: None,
+            },
+            failed: false,
+        }
+    }
+}
+
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool")
+            .field("budget", &self.budget)
+            .field("message_memory_bytes", &self.message_memory_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes a message in pieces; [`MessageBuilder::finish`] makes it a [`Message`].
+#[derive(Debug)]
+pub struct MessageBuilder {
+    filter: HeaderFilter,
+    sink: Sink,
+    failed: bool,
+}
+
+impl MessageBuilder {
+    /// Also removes a `From ` envelope line (mbox) at the very beginning, which scripts and
+    /// pipes put there.
+    #[must_use]
+    pub fn without_envelope_line(mut self) -> Self {
+        self.filter = HeaderFilter::new(true);
+        self
+    }
+
+    /// Takes the next piece of the content. Lines must end with LF.
+    ///
+    /// # Errors
+    /// The scratch file cannot be made or written (`StorageFull` when the disk is full: answer
+    /// 452 4.3.1). The message is then lost, and [`MessageBuilder::finish`] fails too.
+    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        let sink = &mut self.sink;
+        let result = self.filter.feed(piece, &mut |kept| sink.append(kept));
+        self.failed |= result.is_err();
+        result
+    }
+
+    /// Bytes kept so far.
+    pub fn size(&self) -> u64 {
+        self.sink.size
+    }
+
+    /// Ends the message. No content at all makes an empty message, which is legal.
+    ///
+    /// # Errors
+    /// As [`MessageBuilder::write`], or an earlier write failed.
+    pub fn finish(mut self) -> io::Result<Message> {
+        if self.failed {
+            return Err(io::Error::other("an earlier part of the message was lost"));
+        }
+        let sink = &mut self.sink;
+        self.filter.finish(&mut |kept| sink.append(kept))?;
+        self.sink.finish()
+    }
+}
+
+#[derive(Debug)]
+struct Sink {
+    spool: Spool,
+    state: State,
+    size: u64,
+    newlines: u64,
+    last: Option<u8>,
+}
+
+#[derive(Debug)]
+enum State {
+    Memory {
+        bytes: Vec<u8>,
+        share: Share,
+    },
+    File {
+        scratch: Scratch,
+        collected: Vec<u8>,
+    },
+}
+
+impl Sink {
+    fn append(&mut self, piece: &[u8]) -> io::Result<()> {
+        let Some(last) = piece.last() else {
+            return Ok(());
+        };
+        self.last = Some(*last);
+        self.size += piece.len() as u64;
+        self.newlines += memchr::memchr_iter(b'\n', piece).count() as u64;
+        if let State::Memory { bytes, share } = &mut self.state {
+            if reserve(bytes, share, piece.len(), self.spool.message_memory_bytes) {
+                bytes.extend_from_slice(piece);
+                return Ok(());
+            }
+            let mut scratch = (self.spool.make_scratch)()?;
+            scratch.append(bytes)?;
+            let collected = Vec::new();
+            self.state = State::File { scratch, collected };
+        }
+        if let State::File { scratch, collected } = &mut self.state {
+            if collected.len() + piece.len() <= COLLECT_BYTES {
+                collected.extend_from_slice(piece);
+            } else {
+                scratch.append(collected)?;
+                collected.clear();
+                scratch.append(piece)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> io::Result<Message> {
+        let body = match self.state {
+            State::Memory { bytes, share } => Body::Memory {
+                bytes,
+                _share: share,
+            },
+            State::File {
+                mut scratch,
+                collected,
+            } => {
+                scratch.append(&collected)?;
+                Body::File(scratch)
+            }
+        };
+        Ok(Message(Arc::new(Content {
+            body,
+            size: self.size,
+            newlines: self.newlines,
+            ends_with_newline: self.last == Some(b'\n'),
+        })))
+    }
+}
+
+/// Makes room for `more` bytes within the message's bound and the common budget.
+fn reserve(bytes: &mut Vec<u8>, share: &mut Share, more: usize, most: usize) -> bool {
+    let needed = bytes.len() + more;
+    if needed > most {
+        return false;
+    }
+    if needed <= share.bytes() {
+        return true;
+    }
+    let wanted = needed.max(share.bytes() * 2).max(FIRST_BYTES).min(most);
+    if !share.grow_to(wanted) {
+        return false;
+    }
+    bytes.reserve_exact(wanted - bytes.len());
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(message: usize, all: usize) -> Limits {
+        Limits {
+            message_memory_bytes: message,
+            memory_bytes: all,
+            ..Limits::default()
+        }
+    }
+
+    fn spool(dir: &tempfile::TempDir, limits: &Limits) -> Spool {
+        Spool::new(Arc::new(StateDirectory::open(dir.path()).unwrap()), limits)
+    }
+
+    fn read(message: &Message) -> Vec<u8> {
+        let mut content = Vec::new();
+        message.copy_to(&mut content).unwrap();
+        content
+    }
+
+    #[test]
+    fn a_message_past_its_bound_moves_to_a_file_and_reads_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..300_000u32)
+            .flat_map(|n| [b'a' + u8::try_from(n % 26).unwrap(), b'\n'])
+            .collect();
+        for piece in [1000, 70_000, 600_000] {
+            let spool = spool(&dir, &limits(100_000, 1_000_000));
+            let mut builder = spool.message();
+            builder.write(b"Subject: x\n\n").unwrap();
+            for chunk in content.chunks(piece) {
+                builder.write(chunk).unwrap();
+            }
+            let message = builder.finish().unwrap();
+            assert!(message.in_memory().is_none());
+            assert_eq!(spool.memory_used_bytes(), 0);
+            assert_eq!(message.size(), 600_012);
+            assert_eq!(message.newlines(), 300_002);
+            assert_eq!(message.wire_size(), 900_014);
+            assert!(message.ends_with_newline());
+            let expected = [b"Subject: x\n\n", &content[..]].concat();
+            assert!(read(&message) == expected);
+        }
+    }
+
+    #[test]
+    fn the_memory_of_all_messages_is_bounded_and_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = spool(&dir, &limits(10_000, 25_000));
+        let body = [&b"\n"[..], &[b'x'; 9000]].concat();
+        let messages: Vec<Message> = (0..4)
+            .map(|_| {
+                let mut builder = spool.message();
+                builder.write(&body).unwrap();
+                builder.finish().unwrap()
+            })
+            .collect();
+        let in_memory = messages.iter().filter(|m| m.in_memory().is_some()).count();
+        assert_eq!(in_memory, 2);
+        assert!(messages.iter().all(|m| read(m) == body));
+        assert_eq!(spool.memory_used_bytes(), 18_002);
+        let other = messages[0].clone();
+        drop(messages);
+        assert_eq!(spool.memory_used_bytes(), 9001);
+        drop(other);
+        assert_eq!(spool.memory_used_bytes(), 0);
+    }
+
+    #[test]
+    fn an_empty_message_is_a_message() {
+        let dir = tempfile::tempdir().unwrap();
+        let message = spool(&dir, &Limits::default()).message().finish().unwrap();
+        assert_eq!((message.size(), message.newlines()), (0, 0));
+        assert!(!message.ends_with_newline());
+        assert!(read(&message).is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_fails_the_write_and_the_message() {
+        let full = || {
+            let file = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
+            Ok(Scratch::from(file))
+        };
+        let spool = Spool::with_scratch(Arc::new(full), &limits(10, 100));
+        let mut builder = spool.message();
+        let error = builder.write(&[b'x'; 20_000]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(builder.finish().is_err());
+    }
+}

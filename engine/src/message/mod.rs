@@ -1,0 +1,100 @@
+//! The content of a message: in memory, or in a file without a name past a bound.
+//!
+//! Imports `io` (scratch files), `config` (limits), `sync`. The content is held in its stored
+//! form: lines end with LF, header fields that we set ourselves are gone. Invariant: memory
+//! counted against the common budget is given back when the last user of a message is gone.
+
+mod budget;
+mod builder;
+mod header_filter;
+
+pub use builder::{MessageBuilder, Spool};
+
+use crate::io::Scratch;
+use crate::sync::Arc;
+use budget::Share;
+use std::io;
+
+/// Bytes read from a scratch file at once.
+const READ_BYTES: usize = 128 * 1024;
+
+/// A finished message, cheap to clone and to share between its recipients and threads.
+#[derive(Clone, Debug)]
+pub struct Message(Arc<Content>);
+
+#[derive(Debug)]
+struct Content {
+    body: Body,
+    size: u64,
+    newlines: u64,
+    ends_with_newline: bool,
+}
+
+#[derive(Debug)]
+enum Body {
+    Memory { bytes: Vec<u8>, _share: Share },
+    File(Scratch),
+}
+
+impl Message {
+    /// Bytes of the stored form (LF line ends).
+    pub fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    /// Line ends in the content.
+    pub fn newlines(&self) -> u64 {
+        self.0.newlines
+    }
+
+    /// Bytes of the content with CRLF line ends, as a client reads it.
+    pub fn wire_size(&self) -> u64 {
+        self.0.size + self.0.newlines
+    }
+
+    /// True when the last line is complete; false for an empty message.
+    pub fn ends_with_newline(&self) -> bool {
+        self.0.ends_with_newline
+    }
+
+    /// The whole content, if it is held in memory.
+    pub fn in_memory(&self) -> Option<&[u8]> {
+        match &self.0.body {
+            Body::Memory { bytes, .. } => Some(bytes),
+            Body::File(_) => None,
+        }
+    }
+
+    /// Hands the content over piece by piece, in order.
+    ///
+    /// # Errors
+    /// The scratch file cannot be read, or whatever `take` answers; reading stops there.
+    pub fn for_each_chunk<E: From<io::Error>>(
+        &self,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let scratch = match &self.0.body {
+            Body::Memory { bytes, .. } => return take(bytes),
+            Body::File(scratch) => scratch,
+        };
+        let mut buffer = vec![0; READ_BYTES];
+        let mut offset = 0;
+        while offset < self.0.size {
+            let left = usize::try_from(self.0.size - offset).unwrap_or(READ_BYTES);
+            let length = left.min(buffer.len());
+            let (part, _) = buffer.split_at_mut(length);
+            scratch.read_exact_at(part, offset)?;
+            take(part)?;
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes the content to `writer`.
+    ///
+    /// # Errors
+    /// The scratch file cannot be read, or the writer fails.
+    pub fn copy_to(&self, writer: &mut impl io::Write) -> io::Result<()> {
+        self.for_each_chunk(|chunk| writer.write_all(chunk))
+    }
+}
