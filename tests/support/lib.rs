@@ -1,1 +1,26 @@
 //! What the tests of the whole system share: private servers, clients and mailbox readers.
+//!
+//! Everything runs in scratch directories and on loopback addresses of its own, so that tests run
+//! side by side and beside the operator's servers; every process is ended by its id. Helpers
+//! panic with a sentence that names object, cause and remedy: this is test code.
+
+pub mod client;
+pub mod content;
+pub mod daemon;
+pub mod deadline;
+pub mod dovecot;
+pub mod example;
+pub mod load;
+pub mod mailboxes;
+pub mod mailstow;
+pub mod postfix;
+pub mod python;
+pub mod scratch;
+pub mod site;
+pub mod volume;
+
+pub use client::{Address, Client, Reply};
+pub use deadline::eventually;
+pub use mailstow::Mailstow;
+pub use postfix::Postfix;
+pub use scratch::Scratch;

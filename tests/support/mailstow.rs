@@ -1,0 +1,312 @@
+//! The command `mailstow`: built once for the tests, run as a server or for one answer.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::client::{Address, Client};
+use crate::daemon::Daemon;
+use crate::eventually;
+use crate::scratch::{Scratch, loopback_host};
+
+/// Port of the TCP listener on the server's own loopback host.
+pub const LMTP_PORT: u16 = 10024;
+/// How long the server may take until it greets, on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// The binary: `$MAILSTOW` if set, else built by cargo in the profile of the tests.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("MAILSTOW") {
+        Some(path) => PathBuf::from(path),
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // All packages are selected, so that their features are those of the tests' own build.
+    cargo
+        .args(["build", "--workspace", "--bin", "mailstow"])
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stderr(Stdio::inherit());
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let output = cargo.output().expect("cargo builds the command mailstow");
+    assert!(output.status.success(), "mailstow does not build");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find(|m| m["target"]["name"] == "mailstow" && m["executable"].is_string())
+        .and_then(|m| m["executable"].as_str().map(PathBuf::from))
+        .expect("cargo names the executable it built")
+}
+
+/// A command line `mailstow ...` to be run by the test.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(arguments).env_remove("RUST_LOG");
+    command
+}
+
+/// Runs `mailstow ...` to its end with nothing on its standard input.
+pub fn run(arguments: &[&str]) -> Output {
+    run_with_input(command(arguments), b"")
+}
+
+/// Runs a command to its end with `input` on its standard input.
+pub fn run_with_input(mut command: Command, input: &[u8]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+    let mut stdin = child.stdin.take().expect("piped");
+    // A command that needs no input may end before it has read any.
+    let _ = std::io::Write::write_all(&mut stdin, input);
+    drop(stdin);
+    child.wait_with_output().expect("our own child")
+}
+
+/// Standard output of a command that must succeed.
+pub fn answer(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(
+        output.status.success(),
+        "mailstow {arguments:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// What is to be set up before the server starts.
+pub struct Builder {
+    scratch: Scratch,
+    host: String,
+    arguments: Vec<String>,
+    uid: Option<u32>,
+    main_cf: String,
+    toml: String,
+}
+
+/// A running server; killed when dropped.
+pub struct Mailstow {
+    /// The process.
+    pub daemon: Daemon,
+    builder: Builder,
+}
+
+impl Builder {
+    /// Reads this Postfix configuration directory.
+    pub fn postfix(mut self, directory: &Path) -> Self {
+        self.arguments.extend([
+            "--postfix".into(),
+            directory.to_str().expect("UTF-8").to_owned(),
+        ]);
+        self
+    }
+
+    /// Lines of a `main.cf` of the server's own; `@ROOT@` stands for the scratch directory and
+    /// `@DIR@` for the configuration directory.
+    pub fn main_cf(mut self, lines: &str) -> Self {
+        self.main_cf += &self.filled(lines);
+        self.main_cf += "\n";
+        self
+    }
+
+    /// A table source in the configuration directory.
+    pub fn table(self, name: &str, content: &str) -> Self {
+        let content = self.filled(content);
+        self.scratch.write(&format!("conf/{name}"), content);
+        self
+    }
+
+    /// Lines of `mailstow.toml`.
+    pub fn toml(mut self, lines: &str) -> Self {
+        self.toml += &self.filled(lines);
+        self.toml += "\n";
+        self
+    }
+
+    /// Further arguments of `mailstow serve`.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        let filled: Vec<_> = arguments.iter().map(|a| self.filled(a)).collect();
+        self.arguments.extend(filled);
+        self
+    }
+
+    /// Runs the server as this user and group, without root's rights.
+    pub fn as_user(mut self, uid: u32) -> Self {
+        self.uid = Some(uid);
+        self
+    }
+
+    /// The scratch directory, for what must be there before the start.
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// Where the UNIX-domain listener will be.
+    pub fn unix(&self) -> Address {
+        Address::Unix(self.scratch.join("run/lmtp"))
+    }
+
+    /// Where the TCP listener will be.
+    pub fn inet(&self) -> Address {
+        Address::Inet(self.host.clone(), LMTP_PORT)
+    }
+
+    fn filled(&self, text: &str) -> String {
+        let root = self.scratch.path().display().to_string();
+        text.replace("@DIR@", &format!("{root}/conf"))
+            .replace("@ROOT@", &root)
+    }
+
+    /// The arguments common to all subcommands: where the configuration is.
+    fn configuration(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        if !self.main_cf.is_empty() {
+            self.scratch.write("conf/main.cf", &self.main_cf);
+            self.scratch.write("conf/master.cf", "");
+            let directory = self.scratch.join("conf").display().to_string();
+            arguments.extend(["--postfix".to_owned(), directory]);
+        }
+        if !self.toml.is_empty() {
+            let path = self.scratch.write("mailstow.toml", &self.toml);
+            arguments.extend(["--config".to_owned(), path.display().to_string()]);
+        }
+        arguments
+    }
+
+    fn serve(&self) -> Command {
+        let mut command = command(&["serve"]);
+        command.args(self.configuration()).args(&self.arguments);
+        command
+            .arg("--listen")
+            .arg(self.unix().spelled())
+            .arg("--listen")
+            .arg(self.inet().spelled())
+            .arg("--state-directory")
+            .arg(self.scratch.join("state"))
+            .current_dir(self.scratch.path());
+        if let Some(uid) = self.uid {
+            std::os::unix::process::CommandExt::uid(&mut command, uid);
+            std::os::unix::process::CommandExt::gid(&mut command, uid);
+        }
+        command
+    }
+
+    /// Starts the server and waits until it greets on both of its listeners.
+    pub fn start(self) -> Mailstow {
+        for name in ["run", "state"] {
+            let path = self.scratch.mkdir(name);
+            if self.uid.is_some() {
+                std::os::unix::fs::chown(&path, self.uid, self.uid).expect("chown needs root");
+            }
+        }
+        let log = self.scratch.join("mailstow.log");
+        let daemon = Daemon::start(&mut self.serve(), &log);
+        let mut server = Mailstow {
+            daemon,
+            builder: self,
+        };
+        server.wait_until_ready();
+        server
+    }
+}
+
+impl Mailstow {
+    /// A new server to be set up; `name` shows in its paths.
+    pub fn build(name: &str) -> Builder {
+        Builder {
+            scratch: Scratch::new(name),
+            host: loopback_host(),
+            arguments: Vec::new(),
+            uid: None,
+            main_cf: String::new(),
+            toml: String::new(),
+        }
+    }
+
+    /// A server for all of `example.com` in Maildirs below [`Mailstow::vhosts`], without a
+    /// configuration file.
+    pub fn domain(name: &str) -> Builder {
+        Self::build(name).arguments(&["--domain", "example.com", "--base", "@ROOT@/vhosts"])
+    }
+
+    /// The directory of [`Mailstow::domain`].
+    pub fn vhosts(&self) -> PathBuf {
+        self.builder.scratch.join("vhosts")
+    }
+
+    /// The UNIX-domain listener.
+    pub fn unix(&self) -> Address {
+        self.builder.unix()
+    }
+
+    /// The TCP listener.
+    pub fn inet(&self) -> Address {
+        self.builder.inet()
+    }
+
+    /// An LMTP session over the UNIX-domain socket.
+    pub fn client(&self) -> Client {
+        Client::lmtp(&self.unix())
+    }
+
+    /// The scratch directory the server lives in.
+    pub fn scratch(&self) -> &Scratch {
+        &self.builder.scratch
+    }
+
+    /// The arguments by which another subcommand sees the same configuration.
+    pub fn configuration(&self) -> Vec<String> {
+        self.builder.configuration()
+    }
+
+    /// Everything the server has logged.
+    pub fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// Waits for a log line that contains `words`; the line.
+    pub fn log_line(&self, words: &str) -> String {
+        eventually(&format!("{words:?} in the log"), START_LIMIT, || {
+            let log = self.log();
+            log.lines().find(|l| l.contains(words)).map(str::to_owned)
+        })
+    }
+
+    /// Kills the server without warning (SIGKILL).
+    pub fn kill(&mut self) {
+        self.daemon.kill();
+    }
+
+    /// Starts it again, with the same configuration, directories and addresses.
+    pub fn restart(&mut self) {
+        self.daemon.kill();
+        let log = self.builder.scratch.join("mailstow.log");
+        self.daemon = Daemon::start(&mut self.builder.serve(), &log);
+        self.wait_until_ready();
+    }
+
+    fn wait_until_ready(&mut self) {
+        for address in [self.unix(), self.inet()] {
+            eventually("mailstow to greet", START_LIMIT, || {
+                assert!(
+                    self.daemon.status().is_none(),
+                    "mailstow did not start:\n{}",
+                    self.daemon.log()
+                );
+                let mut client = Client::dial(&address).ok()?;
+                client.read_reply().ok().filter(|r| r.code == 220)
+            });
+        }
+    }
+}
