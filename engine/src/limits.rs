@@ -8,3 +8,6 @@ pub const ADDRESS_BYTES_MAX: usize = 1024;
 
 /// Longest path of a mailbox below `virtual_mailbox_base`, in bytes.
 pub const MAILBOX_PATH_BYTES_MAX: usize = 2048;
+
+/// Largest file behind a lookup table, in bytes; it is read into memory as a whole.
+pub const TABLE_BYTES_MAX: u64 = 1 << 30;

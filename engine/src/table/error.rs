@@ -60,6 +60,16 @@ pub enum TableError {
         /// The key asked for.
         key: String,
     },
+    /// The table answered with something that cannot be a value.
+    #[error("table {name}: the value of \"{key}\" {cause}; correct it")]
+    BadValue {
+        /// `type:name`
+        name: String,
+        /// The key asked for.
+        key: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// The table cannot be asked now.
     #[error("table {name}: {cause}")]
     Unavailable {
@@ -74,7 +84,9 @@ impl TableError {
     /// A table error always defers (virtual(8): `mail system configuration error`).
     pub fn status(&self) -> Status {
         match self {
-            Self::EmptyValue { .. } => Status::configuration("mail system configuration error"),
+            Self::EmptyValue { .. } | Self::BadValue { .. } => {
+                Status::configuration("mail system configuration error")
+            }
             Self::Unavailable { .. } => Status::system("temporary lookup failure"),
         }
     }

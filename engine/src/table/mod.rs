@@ -1,10 +1,51 @@
 //! Lookup tables: from a key to a value, one kind per file behind [`LookupTable`].
 //!
-//! Imports `status`, `io`, `sync`. Source: Postfix DATABASE_README, postmap(1).
+//! Imports `address` (folding, extensions), `clock`, `limits`, `status`, `sync`. Tables are
+//! named in a [`TableList`], opened and kept up to date by a [`TableCache`], and asked through
+//! a [`TableSet`]. Sources: Postfix DATABASE_README, postmap(1), regexp_table(5),
+//! pcre_table(5).
+//!
+//! # Where we differ from Postfix
+//!
+//! Every answer is that of `postmap -q`, but for these:
+//!
+//! - `hash: btree: dbm: lmdb: cdb:` are read from their text source, not from the index that
+//!   `postmap` makes of it. An edit therefore counts without `postmap`, and limits of the index
+//!   formats (keys of 511 bytes in LMDB) do not exist.
+//! - A file is watched: Postfix's daemons look for changes of indexed files only, and between
+//!   requests. A changed file with lines that would be skipped is not taken at all; Postfix
+//!   would serve what is left of it.
+//! - A duplicate key in `texthash:` is a warning and the first one counts, as `postmap -q` has
+//!   it; Postfix's daemons fail every lookup in such a table.
+//! - A pattern that cannot be searched (it backtracks too much, or memory is short) makes the
+//!   lookup fail, which defers; Postfix goes on as if it had not matched, which may bounce.
+//! - `static:` without a value does not open; Postfix answers every key with an error.
+//! - `proxy:` is dropped: the table is read directly.
+//! - Unicode case folding is that of the `caseless` crate, Postfix's that of its ICU; they
+//!   differ in letters that only one of their Unicode versions knows.
 
+mod braces;
+mod cache;
+mod constant;
 mod error;
+mod inline;
+mod lines;
+mod list;
+mod perl;
+mod posix;
+mod problems;
+mod replacement;
+mod rule_parser;
+mod rules;
+mod set;
+mod source;
+mod template;
+mod text;
 
+pub use cache::{Refresh, TableCache, TableContext};
 pub use error::{OpenError, TableError};
+pub use list::{TableList, TableName};
+pub use set::TableSet;
 
 use std::fmt;
 

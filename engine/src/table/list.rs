@@ -1,0 +1,244 @@
+//! Lists of tables: `hash:/etc/postfix/vmailbox, static:5000`.
+//!
+//! Imports nothing of the engine. Source: postconf(5) and DATABASE_README on `type:name`.
+
+use std::fmt;
+
+use super::OpenError;
+use super::braces::words;
+
+/// What a table type is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Read from its text source, whatever index Postfix makes of it.
+    Text,
+    Regexp,
+    Pcre,
+    Static,
+    Inline,
+    Fail,
+    Template,
+}
+
+const KINDS: [(&str, Kind); 12] = [
+    ("hash", Kind::Text),
+    ("btree", Kind::Text),
+    ("lmdb", Kind::Text),
+    ("cdb", Kind::Text),
+    ("dbm", Kind::Text),
+    ("texthash", Kind::Text),
+    ("regexp", Kind::Regexp),
+    ("pcre", Kind::Pcre),
+    ("static", Kind::Static),
+    ("inline", Kind::Inline),
+    ("fail", Kind::Fail),
+    ("template", Kind::Template),
+];
+
+/// Types of Postfix that mailstow does not have.
+const NOT_YET: [&str; 19] = [
+    "cidr",
+    "environ",
+    "internal",
+    "ldap",
+    "memcache",
+    "mongodb",
+    "mysql",
+    "netinfo",
+    "nis",
+    "nisplus",
+    "pgsql",
+    "pipemap",
+    "randmap",
+    "sdbm",
+    "socketmap",
+    "sqlite",
+    "tcp",
+    "unionmap",
+    "unix",
+];
+
+/// One table of a list, `type:name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableName {
+    kind: Kind,
+    full: String,
+    name_at: usize,
+}
+
+impl TableName {
+    /// Parses `type:name`. A path alone gets `default_database_type`; `proxy:` in front is
+    /// dropped, since a proxy would answer the same.
+    ///
+    /// # Errors
+    /// Not of that form, or a type we do not have.
+    pub fn parse(word: &str, default_database_type: &str) -> Result<Self, OpenError> {
+        let syntax = |cause: &str| OpenError::Syntax {
+            list: word.to_owned(),
+            cause: cause.to_owned(),
+        };
+        let mut rest = word;
+        while let Some(inner) = rest.strip_prefix("proxy:") {
+            rest = inner;
+        }
+        let full = match rest.split_once(':') {
+            Some((kind, _)) if !kind.contains(['/', '{']) => rest.to_owned(),
+            _ if rest.contains('/') && !rest.starts_with('{') => {
+                format!("{default_database_type}:{rest}")
+            }
+            _ => return Err(syntax("no table type")),
+        };
+        let (kind, name) = full.split_once(':').unwrap_or_default();
+        if name.is_empty() {
+            return Err(syntax("no name after the table type"));
+        }
+        if name.contains('\0') {
+            return Err(syntax("NUL character in the name"));
+        }
+        let known = KINDS.iter().find(|(known, _)| *known == kind);
+        let Some(&(_, found)) = known else {
+            return Err(OpenError::UnknownType {
+                name: full.clone(),
+                kind: kind.to_owned(),
+                hint: hint(kind),
+            });
+        };
+        Ok(Self {
+            kind: found,
+            name_at: kind.len() + 1,
+            full,
+        })
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// `type:name`, without `proxy:`.
+    pub fn full(&self) -> &str {
+        &self.full
+    }
+
+    /// What follows `type:`.
+    pub(super) fn name(&self) -> &str {
+        self.full.get(self.name_at..).unwrap_or_default()
+    }
+
+    /// The file the table is read from, if it has one.
+    pub fn path(&self) -> Option<&std::path::Path> {
+        let has_file = match self.kind {
+            Kind::Text => true,
+            Kind::Regexp | Kind::Pcre => !self.name().starts_with('{'),
+            Kind::Static | Kind::Inline | Kind::Fail | Kind::Template => false,
+        };
+        has_file.then(|| std::path::Path::new(self.name()))
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.full)
+    }
+}
+
+/// A list of tables, in search order; may be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableList {
+    names: Vec<TableName>,
+}
+
+impl TableList {
+    /// Parses a list separated by commas or white space; `{ }` keep a name together.
+    ///
+    /// # Errors
+    /// An item is not `type:name`, or of a type we do not have.
+    pub fn parse(list: &str, default_database_type: &str) -> Result<Self, OpenError> {
+        let parse = |word| TableName::parse(word, default_database_type);
+        let names = words(list).map(parse).collect::<Result<_, _>>()?;
+        Ok(Self { names })
+    }
+
+    /// The tables, in search order.
+    pub fn names(&self) -> &[TableName] {
+        &self.names
+    }
+
+    /// No table at all.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+/// What to write instead of a type we do not have.
+fn hint(kind: &str) -> String {
+    let known = KINDS.map(|(name, _)| name).join(", ");
+    if NOT_YET.contains(&kind) {
+        return format!(
+            " to mailstow, though Postfix has it; export it to a text table, or use one of: \
+             {known}"
+        );
+    }
+    let nearest = KINDS
+        .iter()
+        .map(|(name, _)| (strsim::damerau_levenshtein(kind, name), name))
+        .min()
+        .filter(|(distance, _)| *distance <= 2);
+    match nearest {
+        Some((_, name)) => format!("; did you mean \"{name}\"?"),
+        None => format!("; known are: {known}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(list: &str) -> Result<Vec<String>, OpenError> {
+        let list = TableList::parse(list, "hash")?;
+        Ok(list.names().iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn lists_are_separated_by_commas_or_blanks() {
+        assert_eq!(
+            parse(" hash:/a,\tstatic:5000\n  inline:{a=b, {c = d}}").unwrap(),
+            ["hash:/a", "static:5000", "inline:{a=b, {c = d}}"]
+        );
+        assert!(parse(" , ").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_path_alone_gets_the_default_type_and_proxies_are_dropped() {
+        assert_eq!(
+            parse("/etc/vmailbox proxy:btree:/x proxy:/y ./z:1").unwrap(),
+            ["hash:/etc/vmailbox", "btree:/x", "hash:/y", "hash:./z:1"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_table_is_refused() {
+        for bad in ["word", "hash:", ":x", "{a}", "{hash:/a}", "proxy:"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unknown_types_are_told_what_to_write_instead() {
+        let text = |list: &str| parse(list).unwrap_err().to_string();
+        assert!(text("hsah:/a").contains("did you mean \"hash\"?"));
+        assert!(text("pgsql:/a").contains("though Postfix has it"));
+        assert!(text("zzzzzz:/a").contains("known are: hash, btree"));
+    }
+
+    #[test]
+    fn only_tables_in_files_have_paths() {
+        let path = |word: &str| {
+            let name = TableName::parse(word, "hash").unwrap();
+            name.path().map(|p| p.display().to_string())
+        };
+        assert_eq!(path("cdb:/a").as_deref(), Some("/a"));
+        assert_eq!(path("pcre:/p").as_deref(), Some("/p"));
+        assert_eq!(path("pcre:{{/a/ b}}"), None);
+        assert_eq!(path("static:/a"), None);
+    }
+}

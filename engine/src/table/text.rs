@@ -1,0 +1,271 @@
+//! `hash: btree: dbm: lmdb: cdb: texthash:`, all read from their text source.
+//!
+//! Imports `address` (folding). One buffer holds all keys and values, an index of spans finds
+//! them: hundreds of thousands of entries cost little more than their text. Source: postmap(1)
+//! "TABLE FORMAT" and "TABLE SEARCH ORDER".
+
+use std::fmt;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher;
+
+use super::lines::{LogicalLine, before_nul, is_space, logical_lines, trim};
+use super::problems::{Complaints, Problems, excerpt};
+use super::{LookupTable, Nature, TableError};
+use crate::address::fold_case;
+
+/// A table of whole keys read from text.
+pub(super) struct TextTable {
+    name: String,
+    entries: Entries,
+    warnings: Vec<String>,
+}
+
+impl TextTable {
+    /// Reads `bytes`, the content of `source`. Lines that Postfix skips are skipped; the second
+    /// part of the answer says whether there were any.
+    pub(super) fn parse(name: &str, source: &str, bytes: &[u8]) -> (Self, Option<String>) {
+        let (entries, complaints) = parse(source, bytes);
+        let table = Self {
+            name: name.to_owned(),
+            entries,
+            warnings: complaints.warnings,
+        };
+        (table, complaints.malformed)
+    }
+}
+
+impl LookupTable for TextTable {
+    fn lookup(&self, key: &str) -> Result<Option<String>, TableError> {
+        Ok(self.entries.get(&fold_case(key)).map(str::to_owned))
+    }
+
+    fn nature(&self) -> Nature {
+        Nature::Fixed
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+impl fmt::Debug for TextTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TextTable")
+            .field("name", &self.name)
+            .field("entries", &self.entries.index.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where one entry stands in the buffer: key, then value.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: usize,
+    key_len: u32,
+    value_len: u32,
+    /// Line of the text source, for messages; saturates.
+    line: u32,
+}
+
+/// Folded keys and their values.
+#[derive(Default)]
+pub(super) struct Entries {
+    buffer: String,
+    index: HashTable<Span>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Entries {
+    /// The value of a key that was already folded.
+    pub(super) fn get(&self, folded: &str) -> Option<&str> {
+        let span = self.find(folded)?;
+        let start = span.start.checked_add(to_usize(span.key_len))?;
+        self.buffer
+            .get(start..start.checked_add(to_usize(span.value_len))?)
+    }
+
+    fn find(&self, folded: &str) -> Option<&Span> {
+        let hash = self.hasher.hash_one(folded);
+        self.index
+            .find(hash, |span| key_of(&self.buffer, span) == folded)
+    }
+
+    /// Adds an entry; an entry of that key that is already there stays, and its line is the
+    /// answer.
+    pub(super) fn insert(
+        &mut self,
+        folded: &str,
+        value: &str,
+        line: usize,
+    ) -> Result<(), Rejected> {
+        if let Some(first) = self.find(folded) {
+            return Err(Rejected::Duplicate { first: first.line });
+        }
+        let (Ok(key_len), Ok(value_len)) =
+            (u32::try_from(folded.len()), u32::try_from(value.len()))
+        else {
+            return Err(Rejected::TooLong);
+        };
+        let span = Span {
+            start: self.buffer.len(),
+            key_len,
+            value_len,
+            line: u32::try_from(line).unwrap_or(u32::MAX),
+        };
+        self.buffer.push_str(folded);
+        self.buffer.push_str(value);
+        let Self {
+            buffer,
+            index,
+            hasher,
+        } = self;
+        index.insert_unique(hasher.hash_one(folded), span, |span| {
+            hasher.hash_one(key_of(buffer, span))
+        });
+        Ok(())
+    }
+
+    fn shrink(&mut self) {
+        let Self {
+            buffer,
+            index,
+            hasher,
+        } = self;
+        buffer.shrink_to_fit();
+        index.shrink_to_fit(|span| hasher.hash_one(key_of(buffer, span)));
+    }
+}
+
+/// Why an entry was not added.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rejected {
+    /// The key is there already, since line `first`.
+    Duplicate { first: u32 },
+    /// More than 4 GiB.
+    TooLong,
+}
+
+fn key_of<'a>(buffer: &'a str, span: &Span) -> &'a str {
+    let end = span.start.saturating_add(to_usize(span.key_len));
+    buffer.get(span.start..end).unwrap_or_default()
+}
+
+fn to_usize(n: u32) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// Parses the text of a table, first entry of a key winning as `postmap` has it.
+fn parse(source: &str, bytes: &[u8]) -> (Entries, Complaints) {
+    let mut entries = Entries::default();
+    let mut problems = Problems::new(source);
+    for line in logical_lines(bytes) {
+        add_line(&line, &mut entries, &mut problems);
+    }
+    entries.shrink();
+    (entries, problems.finish())
+}
+
+fn add_line(line: &LogicalLine<'_>, entries: &mut Entries, problems: &mut Problems) {
+    if line.is_stray() {
+        let text = excerpt(&line.text);
+        problems.malformed(
+            line.number,
+            &format!("line starts with white space but continues nothing, skipped: \"{text}\""),
+        );
+        return;
+    }
+    let text = before_nul(&line.text);
+    // Postfix judges the whole line once the part it can see is not plain ASCII.
+    let judged = if text.is_ascii() { text } else { &line.text };
+    let (Ok(_), Ok(text)) = (str::from_utf8(judged), str::from_utf8(text)) else {
+        let text = excerpt(&line.text);
+        problems.malformed(
+            line.number,
+            &format!("line is not UTF-8, skipped: \"{text}\""),
+        );
+        return;
+    };
+    if text.len() < line.text.len() {
+        problems.malformed(
+            line.number,
+            "NUL character, the rest of the line is ignored",
+        );
+    }
+    match split(text) {
+        Ok((key, value)) => add_entry(line.number, key, value, entries, problems),
+        Err(cause) => {
+            let text = excerpt(text.as_bytes());
+            problems.malformed(line.number, &format!("{cause}, skipped: \"{text}\""));
+        }
+    }
+}
+
+fn add_entry(
+    number: usize,
+    key: &str,
+    value: &str,
+    entries: &mut Entries,
+    problems: &mut Problems,
+) {
+    if key.ends_with(':') {
+        problems.notice(
+            number,
+            &format!("key \"{key}\" ends in \":\"; is this an alias file? It is kept as it is"),
+        );
+    }
+    match entries.insert(&fold_case(key), value, number) {
+        Ok(()) => {}
+        Err(Rejected::Duplicate { first }) => problems.notice(
+            number,
+            &format!(
+                "duplicate entry \"{key}\" ignored, line {first} has it first; remove one of them"
+            ),
+        ),
+        Err(Rejected::TooLong) => problems.malformed(number, "line is too long, skipped"),
+    }
+}
+
+/// Splits a line into key and value. The key ends at the first white space outside quotes;
+/// quotes and backslashes stay in it, since it is an address in external form.
+fn split(line: &str) -> Result<(&str, &str), &'static str> {
+    let mut in_quotes = false;
+    let mut end = line.len();
+    let mut bytes = line.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'\\' => {
+                bytes.next();
+            }
+            b'"' => in_quotes = !in_quotes,
+            byte if is_space(byte) && !in_quotes => {
+                end = at;
+                break;
+            }
+            _ => {}
+        }
+    }
+    if in_quotes {
+        return Err("unbalanced '\"'");
+    }
+    let (key, value) = line.split_at_checked(end).unwrap_or((line, ""));
+    let value = trim_text(value);
+    if key.is_empty() || value.is_empty() {
+        return Err("no value; write: key, white space, value");
+    }
+    Ok((key, value))
+}
+
+/// `text` without white space (of the C locale) at either end.
+pub(super) fn trim_text(text: &str) -> &str {
+    // Cutting ASCII bytes off valid UTF-8 leaves valid UTF-8.
+    str::from_utf8(trim(text.as_bytes())).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;
