@@ -169,6 +169,14 @@ impl TableList {
     }
 }
 
+impl FromIterator<TableName> for TableList {
+    fn from_iter<I: IntoIterator<Item = TableName>>(names: I) -> Self {
+        Self {
+            names: names.into_iter().collect(),
+        }
+    }
+}
+
 /// What to write instead of a type we do not have.
 fn hint(kind: &str) -> String {
     let known = KINDS.map(|(name, _)| name).join(", ");
