@@ -9,6 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::content::mail_parameters;
+
 /// No reply takes longer than this, not even behind a full queue of a loaded machine.
 const REPLY_LIMIT: Duration = Duration::from_secs(120);
 
@@ -199,7 +201,8 @@ impl Client {
         recipients: &[&str],
         content: &[u8],
     ) -> io::Result<Result<Vec<Reply>, Reply>> {
-        let mut commands = format!("MAIL FROM:<{sender}>\r\n");
+        let parameters = mail_parameters(sender, content);
+        let mut commands = format!("MAIL FROM:<{sender}>{parameters}\r\n");
         for recipient in recipients {
             commands += &format!("RCPT TO:<{recipient}>\r\n");
         }

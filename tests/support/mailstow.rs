@@ -10,6 +10,8 @@ use crate::daemon::Daemon;
 use crate::eventually;
 use crate::scratch::{Scratch, loopback_host};
 
+/// A user without any rights.
+pub const NOBODY: u32 = 65534;
 /// Port of the TCP listener on the server's own loopback host.
 pub const LMTP_PORT: u16 = 10024;
 /// How long the server may take until it greets, on a busy machine.
@@ -53,6 +55,24 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// A command line `mailstow` run by another user, without root's rights.
+pub fn command_as(uid: u32, scratch: &Scratch) -> Command {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(executable_for_all(scratch));
+    command.env_remove("RUST_LOG").env_remove("HOME");
+    command.uid(uid).gid(uid);
+    command
+}
+
+/// A copy of the binary that every user may run: the checkout may be closed to them.
+pub fn executable_for_all(scratch: &Scratch) -> PathBuf {
+    let path = scratch.mkdir("bin").join("mailstow");
+    if !path.exists() {
+        std::fs::copy(binary(), &path).expect("the binary can be copied");
+    }
+    path
+}
+
 /// Runs `mailstow ...` to its end with nothing on its standard input.
 pub fn run(arguments: &[&str]) -> Output {
     run_with_input(command(arguments), b"")
@@ -83,6 +103,15 @@ pub fn answer(arguments: &[&str]) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// Whom the mailboxes of [`Mailstow::example`] belong to: a user of no name when the tests run as
+/// root, else the user who runs them.
+pub fn owner() -> u32 {
+    match nix::unistd::geteuid().as_raw() {
+        0 => 5000,
+        other => other,
+    }
 }
 
 /// What is to be set up before the server starts.
@@ -168,8 +197,8 @@ impl Builder {
             .replace("@ROOT@", &root)
     }
 
-    /// The arguments common to all subcommands: where the configuration is.
-    fn configuration(&self) -> Vec<String> {
+    /// The arguments common to all subcommands: where the configuration is. Writes its files.
+    pub fn configuration(&self) -> Vec<String> {
         let mut arguments = Vec::new();
         if !self.main_cf.is_empty() {
             self.scratch.write("conf/main.cf", &self.main_cf);
@@ -185,7 +214,11 @@ impl Builder {
     }
 
     fn serve(&self) -> Command {
-        let mut command = command(&["serve"]);
+        let mut command = match self.uid {
+            Some(uid) => command_as(uid, &self.scratch),
+            None => command(&[]),
+        };
+        command.arg("serve");
         command.args(self.configuration()).args(&self.arguments);
         command
             .arg("--listen")
@@ -195,10 +228,6 @@ impl Builder {
             .arg("--state-directory")
             .arg(self.scratch.join("state"))
             .current_dir(self.scratch.path());
-        if let Some(uid) = self.uid {
-            std::os::unix::process::CommandExt::uid(&mut command, uid);
-            std::os::unix::process::CommandExt::gid(&mut command, uid);
-        }
         command
     }
 
@@ -234,13 +263,48 @@ impl Mailstow {
         }
     }
 
-    /// A server for all of `example.com` in Maildirs below [`Mailstow::vhosts`], without a
-    /// configuration file.
+    /// A server for all of `example.com` in Maildirs below [`Mailstow::vhosts`], without root
+    /// and without a configuration file.
     pub fn domain(name: &str) -> Builder {
-        Self::build(name).arguments(&["--domain", "example.com", "--base", "@ROOT@/vhosts"])
+        let builder =
+            Self::build(name).arguments(&["--domain", "example.com", "--base", "@ROOT@/vhosts"]);
+        if !nix::unistd::geteuid().is_root() {
+            return builder;
+        }
+        builder.scratch.mkdir_owned("vhosts", NOBODY, NOBODY);
+        builder.as_user(NOBODY)
     }
 
-    /// The directory of [`Mailstow::domain`].
+    /// A server with `info@example.com` (mbox), `sales@example.com` (Maildir) and a table
+    /// `vmailbox` to change; mailboxes belong to [`owner`].
+    pub fn example(name: &str) -> Builder {
+        let builder = Self::build(name);
+        let owner = owner();
+        for directory in ["vhosts", "vhosts/example.com"] {
+            let path = builder.scratch.mkdir(directory);
+            std::os::unix::fs::chown(path, Some(owner), Some(owner)).expect("chown");
+        }
+        builder
+            .main_cf(&format!(
+                "virtual_mailbox_domains = example.com\n\
+                 virtual_mailbox_base = @ROOT@/vhosts\n\
+                 virtual_mailbox_maps = texthash:@DIR@/vmailbox\n\
+                 virtual_uid_maps = static:{owner}\n\
+                 virtual_gid_maps = static:{owner}\n\
+                 recipient_delimiter = +\n"
+            ))
+            .table(
+                "vmailbox",
+                "info@example.com example.com/info\nsales@example.com example.com/sales/\n",
+            )
+    }
+
+    /// A path below `virtual_mailbox_base`.
+    pub fn mailbox(&self, name: &str) -> PathBuf {
+        self.vhosts().join(name)
+    }
+
+    /// The directory of [`Mailstow::domain`] and [`Mailstow::example`].
     pub fn vhosts(&self) -> PathBuf {
         self.builder.scratch.join("vhosts")
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::mailstow::binary;
+use crate::mailstow::executable_for_all;
 use crate::postfix::Builder;
 use crate::{Mailstow, Postfix, eventually};
 
@@ -84,7 +84,7 @@ fn piped(postfix: Builder) -> Builder {
     let service = format!(
         "mailstow unix - n n - - pipe\n  flags= user=vmail argv={} deliver --postfix @DIR@ \
          -f ${{sender}} -o ${{original_recipient}} -- ${{recipient}}",
-        binary().display()
+        executable_for_all(postfix.scratch()).display()
     );
     postfix
         .user("vmail", OWNER)

@@ -1,0 +1,126 @@
+//! What Postfix hands over in everyday and extreme form arrives: internationalised mail, 50
+//! recipients at once, 25 MiB.
+
+use mailstow_tests::Postfix;
+use mailstow_tests::content::{plain, samples, sized};
+use mailstow_tests::mailboxes::{self, header, maildir};
+use mailstow_tests::postfix::Builder;
+use mailstow_tests::site::{Handover, Site};
+
+const MAIN_CF: &str = "\
+virtual_mailbox_domains = example.com
+virtual_mailbox_base = @ROOT@/vhosts
+virtual_mailbox_maps = texthash:@DIR@/vmailbox
+virtual_uid_maps = static:5000
+virtual_gid_maps = static:5000
+virtual_mailbox_limit = 100000000
+message_size_limit = 50000000
+recipient_delimiter = +
+";
+
+fn postfix(name: &str, vmailbox: &str) -> Builder {
+    let builder = Postfix::build(name).main_cf(MAIN_CF);
+    std::fs::create_dir_all(builder.directory()).expect("mkdir");
+    std::fs::write(builder.directory().join("vmailbox"), vmailbox).expect("vmailbox");
+    builder
+}
+
+#[test]
+fn an_smtputf8_message_with_a_utf8_recipient_is_stored() {
+    let postfix = postfix("utf8", "j\u{f6}rg@example.com example.com/joerg/\n");
+    let site = Site::start(postfix, Handover::LmtpUnix, None);
+    let sample = samples().into_iter().find(|s| s.name == "smtputf8");
+    let sample = sample.expect("there is such a sample");
+    let recipients = ["j\u{f6}rg@example.com"];
+    let reply = site
+        .postfix
+        .submit(sample.sender, &recipients, &sample.content);
+    assert_eq!(reply.code, 250, "{reply}");
+    site.postfix.drain();
+    let stored = mailboxes::only(&site.mailbox("example.com/joerg"));
+    assert_eq!(header(&stored, "Delivered-To"), recipients);
+    assert_eq!(
+        header(&stored, "Return-Path"),
+        [format!("<{}>", sample.sender)]
+    );
+    assert_eq!(mailboxes::body(&stored), "Gr\u{fc}\u{df}e\n".as_bytes());
+}
+
+#[test]
+fn fifty_recipients_in_one_transaction_each_get_one_copy() {
+    let names: Vec<_> = (0..50).map(|n| format!("user{n:02}")).collect();
+    let vmailbox: String = names
+        .iter()
+        .map(|name| format!("{name}@example.com example.com/{name}/\n"))
+        .collect();
+    let site = Site::start(postfix("fifty", &vmailbox), Handover::LmtpUnix, None);
+    let recipients: Vec<_> = names.iter().map(|n| format!("{n}@example.com")).collect();
+    let recipients: Vec<_> = recipients.iter().map(String::as_str).collect();
+    let reply = site
+        .postfix
+        .submit("s@client.example", &recipients, &plain("fifty"));
+    assert_eq!(reply.code, 250, "{reply}");
+    site.postfix.drain();
+    for name in &names {
+        let stored = mailboxes::only(&site.mailbox(&format!("example.com/{name}")));
+        assert_eq!(
+            header(&stored, "Delivered-To"),
+            [format!("{name}@example.com")]
+        );
+        assert_eq!(header(&stored, "Subject"), ["fifty"]);
+    }
+    let outcomes: Vec<_> = recipients.iter().map(|r| site.postfix.outcome(r)).collect();
+    assert!(outcomes.iter().all(|o| o.dsn == "2.0.0"), "{outcomes:?}");
+}
+
+#[test]
+fn a_message_of_25_mebibytes_arrives_whole() {
+    let site = Site::start(
+        postfix("large", "big@example.com example.com/big/\n"),
+        Handover::LmtpInet,
+        None,
+    );
+    let content = sized("large", 25 << 20);
+    let reply = site
+        .postfix
+        .submit("s@client.example", &["big@example.com"], &content);
+    assert_eq!(reply.code, 250, "{reply}");
+    site.postfix.drain();
+    let stored = mailboxes::only(&site.mailbox("example.com/big"));
+    assert!(
+        mailboxes::body(&stored) == mailboxes::body(&content),
+        "content differs"
+    );
+}
+
+#[test]
+fn an_address_extension_reaches_the_mailbox_of_the_user() {
+    let site = Site::start(
+        postfix("extension", "sales@example.com example.com/sales/\n"),
+        Handover::LmtpUnix,
+        None,
+    );
+    let recipients = ["Sales+Spring@example.com"];
+    let reply = site
+        .postfix
+        .submit("s@client.example", &recipients, &plain("x"));
+    assert_eq!(reply.code, 250, "{reply}");
+    site.postfix.drain();
+    let stored = maildir(&site.mailbox("example.com/sales"));
+    assert_eq!(header(&stored[0].bytes, "Delivered-To"), recipients);
+}
+
+#[test]
+fn the_original_recipient_before_an_alias_is_written_down() {
+    let postfix = postfix("original", "sales@example.com example.com/sales/\n")
+        .main_cf("virtual_alias_maps = inline:{shop@example.com=sales@example.com}");
+    let site = Site::start(postfix, Handover::LmtpUnix, None);
+    let reply = site
+        .postfix
+        .submit("s@client.example", &["shop@example.com"], &plain("x"));
+    assert_eq!(reply.code, 250, "{reply}");
+    site.postfix.drain();
+    let stored = mailboxes::only(&site.mailbox("example.com/sales"));
+    assert_eq!(header(&stored, "X-Original-To"), ["shop@example.com"]);
+    assert_eq!(header(&stored, "Delivered-To"), ["sales@example.com"]);
+}

@@ -1,0 +1,151 @@
+//! A changed lookup table is taken up whole, by itself and on SIGHUP; a broken one is not.
+
+use std::time::{Duration, Instant};
+
+use mailstow_tests::mailstow::Builder;
+use mailstow_tests::{Client, Mailstow, eventually};
+use nix::sys::signal::Signal;
+
+/// A changed file is picked up within 2 s; the rest is allowance for a busy machine.
+const PICK_UP_LIMIT: Duration = Duration::from_millis(3000);
+
+const VMAILBOX: &str = "old@example.com example.com/old/\n";
+
+fn store(name: &str) -> Builder {
+    Mailstow::example(name).table("vmailbox", VMAILBOX)
+}
+
+fn change(server: &Mailstow, content: &str) {
+    std::fs::write(server.scratch().join("conf/vmailbox"), content).expect("the table is written");
+}
+
+fn code(client: &mut Client, recipient: &str) -> u16 {
+    client.command("RSET");
+    client.command("MAIL FROM:<s@client.example>");
+    client.command(format!("RCPT TO:<{recipient}>")).code
+}
+
+/// Asks until the recipient is answered with `wanted`.
+fn wait_for(server: &Mailstow, recipient: &str, wanted: u16) {
+    let mut client = server.client();
+    eventually(&format!("{wanted} for {recipient}"), PICK_UP_LIMIT, || {
+        (code(&mut client, recipient) == wanted).then_some(())
+    });
+}
+
+#[test]
+fn a_changed_table_is_used_within_two_seconds() {
+    let server = store("changed").start();
+    let mut client = server.client();
+    assert_eq!(code(&mut client, "old@example.com"), 250);
+    assert_eq!(code(&mut client, "new@example.com"), 550);
+    change(&server, "new@example.com example.com/new/\n");
+    wait_for(&server, "new@example.com", 250);
+    assert_eq!(
+        code(&mut client, "old@example.com"),
+        550,
+        "the old entry is gone"
+    );
+}
+
+#[test]
+fn a_table_replaced_by_rename_is_used_as_well() {
+    let server = store("renamed").start();
+    let fresh = server
+        .scratch()
+        .write("conf/vmailbox.new", "new@example.com example.com/new/\n");
+    std::fs::rename(fresh, server.scratch().join("conf/vmailbox")).expect("rename");
+    wait_for(&server, "new@example.com", 250);
+}
+
+#[test]
+fn sighup_takes_up_a_changed_table_without_dropping_a_session() {
+    let server = store("sighup").start();
+    let mut open = server.client();
+    assert_eq!(code(&mut open, "old@example.com"), 250);
+    change(&server, "new@example.com example.com/new/\n");
+    server.daemon.signal(Signal::SIGHUP);
+    wait_for(&server, "new@example.com", 250);
+    assert_eq!(open.command("NOOP").code, 250, "the session lives on");
+    assert_eq!(
+        open.command("DATA").code,
+        354,
+        "with the recipient it was given"
+    );
+    open.send(b"Subject: x\r\n\r\ntext\r\n.\r\n")
+        .expect("the server reads");
+    assert_eq!(open.reply().code, 250);
+}
+
+#[test]
+fn a_transaction_sees_one_state_of_the_tables() {
+    let server = store("snapshot").start();
+    let mut early = server.client();
+    assert_eq!(code(&mut early, "old@example.com"), 250);
+    change(&server, "new@example.com example.com/new/\n");
+    wait_for(&server, "new@example.com", 250);
+    let mut ask = |recipient: &str| early.command(format!("RCPT TO:<{recipient}>")).code;
+    assert_eq!(
+        ask("new@example.com"),
+        550,
+        "not known when the transaction began"
+    );
+    assert_eq!(
+        ask("old+again@example.com"),
+        250,
+        "known when the transaction began"
+    );
+}
+
+/// The old contents stay in use and the log names the file.
+fn old_contents_stay(server: &Mailstow, file: &str) {
+    server.log_line(file);
+    let until = Instant::now() + PICK_UP_LIMIT;
+    let mut client = server.client();
+    while Instant::now() < until {
+        assert_eq!(code(&mut client, "old@example.com"), 250);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_deleted_table_keeps_its_old_contents_and_is_reported() {
+    let server = store("deleted").start();
+    let before = server.log().len();
+    std::fs::remove_file(server.scratch().join("conf/vmailbox")).expect("unlink");
+    eventually("a report on vmailbox", PICK_UP_LIMIT, || {
+        server.log()[before..].contains("vmailbox").then_some(())
+    });
+    old_contents_stay(&server, "vmailbox");
+    change(&server, "new@example.com example.com/new/\n");
+    wait_for(&server, "new@example.com", 250);
+}
+
+#[test]
+fn a_table_that_is_not_a_file_any_more_keeps_its_old_contents_and_is_reported() {
+    let server = store("directory").start();
+    let before = server.log().len();
+    let path = server.scratch().join("conf/vmailbox");
+    std::fs::remove_file(&path).expect("unlink");
+    std::fs::create_dir(&path).expect("mkdir");
+    eventually("a report on vmailbox", PICK_UP_LIMIT, || {
+        server.log()[before..].contains("vmailbox").then_some(())
+    });
+    old_contents_stay(&server, "vmailbox");
+}
+
+#[test]
+fn a_pattern_table_that_no_longer_parses_defers_nobody_it_knew_and_is_reported() {
+    let server = store("pattern")
+        .main_cf("virtual_mailbox_maps = pcre:@DIR@/patterns")
+        .table("patterns", "/^old@example\\.com$/ example.com/old/\n")
+        .start();
+    let mut client = server.client();
+    assert_eq!(code(&mut client, "old@example.com"), 250);
+    let broken = "/^old@example\\.com$/ example.com/old/\n/^new(@example\\.com$/ new/\n";
+    server.scratch().write("conf/patterns", broken);
+    let line = server.log_line("patterns");
+    assert!(line.contains('2'), "the log names the line: {line}");
+    old_contents_stay(&server, "patterns");
+    assert_eq!(code(&mut client, "new@example.com"), 550);
+}
