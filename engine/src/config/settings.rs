@@ -42,6 +42,10 @@ pub struct RoutingSettings {
     pub virtual_mailbox_lock: Vec<MboxLock>,
     pub strict_mailbox_ownership: bool,
     pub recipient_delimiter: String,
+    /// Not of Postfix: when set, `virtual_mailbox_maps` only says which recipients exist, as in
+    /// the VIRTUAL_README's "non-Postfix mailbox store", and the mailbox path is made from this
+    /// template (`%d/%u/`: domain, local part).
+    pub mailbox_path: String,
     /// Bytes of one message; 0 means no limit.
     pub message_size_limit: u64,
     pub virtual_transport: String,
@@ -213,6 +217,7 @@ impl Default for RoutingSettings {
             virtual_mailbox_lock: vec![MboxLock::Fcntl, MboxLock::Dotlock],
             strict_mailbox_ownership: true,
             recipient_delimiter: String::new(),
+            mailbox_path: String::new(),
             message_size_limit: 10_240_000,
             virtual_transport: "virtual".into(),
             local_transport: "local:localhost".into(),

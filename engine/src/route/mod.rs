@@ -4,6 +4,17 @@
 //! is one immutable snapshot of settings and tables: a transaction that keeps it sees no
 //! half-reloaded state. Sources: Postfix ADDRESS_CLASS_README, virtual(8), trivial-rewrite(8).
 
+mod class;
+mod domains;
+mod error;
+mod mailbox;
+mod opener;
+mod router;
+#[cfg(test)]
+mod router_tests;
+mod search;
 mod types;
 
-pub use types::{AddressClass, Format, MailboxTarget};
+pub use error::RouteError;
+pub use router::Router;
+pub use types::{AddressClass, Format, MailboxTarget, Resolution, Route};

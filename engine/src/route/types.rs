@@ -1,6 +1,6 @@
 //! What routing answers.
 //!
-//! Imports nothing of the engine.
+//! Imports `status`.
 
 use std::fmt;
 
@@ -56,4 +56,28 @@ pub struct MailboxTarget {
     pub uid: u32,
     /// Group; never 0.
     pub gid: u32,
+}
+
+/// One final recipient of a resolution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The final recipient, in external form.
+    pub recipient: String,
+    /// Its address class.
+    pub class: AddressClass,
+    /// The transport Postfix would choose.
+    pub transport: String,
+    /// The nexthop Postfix would choose.
+    pub nexthop: String,
+    /// Where its mail is stored; `None` for what is not stored here.
+    pub mailbox: Option<MailboxTarget>,
+}
+
+/// All that is known of one address.
+#[derive(Clone, Debug)]
+pub struct Resolution {
+    /// The final recipients.
+    pub results: Vec<Route>,
+    /// What an LMTP client would be told instead of 250; `None` when the mail is accepted.
+    pub error: Option<crate::status::Status>,
 }

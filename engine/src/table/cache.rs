@@ -128,6 +128,13 @@ impl TableCache {
         Ok(TableSet::new(tables))
     }
 
+    /// Complaints about the lines of all open tables: file, line, what is wrong.
+    pub fn warnings(&self) -> Vec<String> {
+        let slots = self.slots.lock();
+        let complaints = slots.values().flat_map(|slot| slot.table.warnings());
+        complaints.cloned().collect()
+    }
+
     /// Forgets tables that none of `lists` names, after the configuration changed.
     pub fn retain(&self, lists: &[&TableList]) {
         let mut slots = self.slots.lock();

@@ -42,10 +42,12 @@ mod source;
 mod template;
 mod text;
 
+pub(crate) use braces::words;
 pub use cache::{Refresh, TableCache, TableContext};
 pub use error::{OpenError, TableError};
 pub use list::{TableList, TableName};
 pub use set::TableSet;
+pub(crate) use source::read_file;
 
 use std::fmt;
 

@@ -128,6 +128,14 @@ fn check(file: &File) -> io::Result<Stamp> {
     Ok(Stamp::from(&metadata))
 }
 
+/// The bytes of a file that a domain list names.
+///
+/// # Errors
+/// As for a table's file.
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    read(path).map(|source| source.bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,162 @@
+//! The mailbox of an address, as virtual(8) finds it: path, format, owner.
+//!
+//! Imports `address`, `table`, `config`. The lookup key is the whole recipient, folded. Owners
+//! below `virtual_minimum_uid` and paths that leave `virtual_mailbox_base` are refused as
+//! configuration errors: the mail is deferred, never bounced.
+
+use super::error::RouteError;
+use super::opener::Opener;
+use super::search::find_address;
+use super::types::{Format, MailboxTarget};
+use crate::address::Address;
+use crate::config::RoutingSettings;
+use crate::limits::MAILBOX_PATH_BYTES_MAX;
+use crate::table::{OpenError, TableError, TableSet};
+
+/// The three tables of the virtual mailbox class.
+#[derive(Debug)]
+pub(crate) struct MailboxTables {
+    mailboxes: TableSet,
+    uids: TableSet,
+    gids: TableSet,
+    paths: Option<TableSet>,
+    recipient_delimiter: String,
+    virtual_minimum_uid: u32,
+}
+
+impl MailboxTables {
+    /// Opens the tables.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub(crate) fn open(settings: &RoutingSettings, opener: &Opener<'_>) -> Result<Self, OpenError> {
+        Ok(Self {
+            mailboxes: opener.open(&settings.virtual_mailbox_maps)?,
+            uids: opener.open(&settings.virtual_uid_maps)?,
+            gids: opener.open(&settings.virtual_gid_maps)?,
+            paths: match settings.mailbox_path.as_str() {
+                "" => None,
+                template => Some(opener.template(template)?),
+            },
+            recipient_delimiter: settings.recipient_delimiter.clone(),
+            virtual_minimum_uid: settings.virtual_minimum_uid,
+        })
+    }
+
+    /// The mailbox of `address` (already folded), `None` when no table lists it.
+    ///
+    /// # Errors
+    /// A table could not answer, or what it answered cannot be used.
+    pub(crate) fn find(
+        &self,
+        address: &Address,
+        is_own_domain: impl Fn(&str) -> Result<bool, TableError>,
+    ) -> Result<Option<MailboxTarget>, RouteError> {
+        let find = |tables: &TableSet| -> Result<Option<String>, TableError> {
+            let found = find_address(tables, address, &self.recipient_delimiter, &is_own_domain)?;
+            Ok(found.map(|found| found.value))
+        };
+        let Some(value) = find(&self.mailboxes)? else {
+            return Ok(None);
+        };
+        let value = match &self.paths {
+            Some(paths) => find(paths)?.ok_or_else(|| RouteError::BadPath {
+                address: address.external(),
+                path: value,
+                cause: "mailbox_path makes no path of this address",
+            })?,
+            None => value,
+        };
+        let (path, format) = check_path(address, &value)?;
+        let owner = |tables, parameter| {
+            find(tables)?.ok_or_else(|| RouteError::NoOwner {
+                address: address.external(),
+                parameter,
+            })
+        };
+        let uid_text = owner(&self.uids, "virtual_uid_maps")?;
+        let uid = number(address, "virtual_uid_maps", &uid_text)?;
+        if uid < self.virtual_minimum_uid {
+            return Err(bad_owner(
+                address,
+                "virtual_uid_maps",
+                &uid_text,
+                format!(
+                    "it is below virtual_minimum_uid = {}",
+                    self.virtual_minimum_uid
+                ),
+            ));
+        }
+        let gid_text = owner(&self.gids, "virtual_gid_maps")?;
+        let gid = number(address, "virtual_gid_maps", &gid_text)?;
+        Ok(Some(MailboxTarget {
+            path,
+            format,
+            uid,
+            gid,
+        }))
+    }
+}
+
+/// Format and cleaned path: no leading or trailing `/`, no `//`, no `.` and no `..`.
+fn check_path(address: &Address, value: &str) -> Result<(String, Format), RouteError> {
+    let bad = |cause| RouteError::BadPath {
+        address: address.external(),
+        path: value.to_owned(),
+        cause,
+    };
+    if value.len() > MAILBOX_PATH_BYTES_MAX {
+        return Err(bad("it is too long"));
+    }
+    if value.contains('\0') {
+        return Err(bad("it has a NUL byte"));
+    }
+    let format = if value.ends_with('/') {
+        Format::Maildir
+    } else {
+        Format::Mbox
+    };
+    let mut parts = Vec::new();
+    for part in value.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                return Err(bad(
+                    "\"..\" would leave virtual_mailbox_base; write it without",
+                ));
+            }
+            part => parts.push(part),
+        }
+    }
+    if parts.is_empty() {
+        return Err(bad(
+            "it names virtual_mailbox_base itself; name a mailbox below it",
+        ));
+    }
+    Ok((parts.join("/"), format))
+}
+
+fn bad_owner(address: &Address, parameter: &'static str, value: &str, cause: String) -> RouteError {
+    RouteError::BadOwner {
+        address: address.external(),
+        parameter,
+        value: value.to_owned(),
+        cause,
+    }
+}
+
+/// A uid or gid that mail may be written as: not 0, and not -1, which the kernel takes for
+/// "unchanged".
+fn number(address: &Address, parameter: &'static str, value: &str) -> Result<u32, RouteError> {
+    let bad = |cause: &str| bad_owner(address, parameter, value, cause.to_owned());
+    let number: u32 = value
+        .parse()
+        .map_err(|_| bad("it is not a number between 1 and 4294967294; give the numeric id"))?;
+    match number {
+        0 => Err(bad(
+            "mail is never written as root; give an unprivileged id",
+        )),
+        u32::MAX => Err(bad("4294967295 means no id at all; give another")),
+        number => Ok(number),
+    }
+}

@@ -1,0 +1,233 @@
+//! `mailstow deliver`: one message from standard input into mailboxes, for pipe(8) and scripts.
+//!
+//! Imports the engine. The message is stored and flushed before the command exits with 0. Exit
+//! statuses are those that pipe(8) maps back to the same outcome (sysexits(3)); the first line
+//! on standard error begins with the enhanced status code, which pipe(8) reports. Every trouble
+//! of our own, wrong usage included, is EX_TEMPFAIL: the queue keeps the mail.
+
+use super::common::SourceArgs;
+use clap::Args;
+use mailstow_engine::address::{Address, ReversePath, parse_mailbox};
+use mailstow_engine::config::Configuration;
+use mailstow_engine::delivery::Mail;
+use mailstow_engine::envelope::Recipient;
+use mailstow_engine::route::MailboxTarget;
+use mailstow_engine::status::{EnhancedCode, Status};
+use mailstow_engine::{Engine, Message};
+use std::io::Read;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Arguments of `deliver`.
+#[derive(Debug, Args)]
+pub struct DeliverArgs {
+    #[command(flatten)]
+    sources: SourceArgs,
+    /// Envelope sender; empty, <> or MAILER-DAEMON for the null reverse-path.
+    #[arg(short = 'f', value_name = "SENDER", allow_hyphen_values = true)]
+    sender: String,
+    /// The recipient before aliases, for X-Original-To.
+    #[arg(short = 'o', value_name = "ORIGINAL_RECIPIENT", allow_hyphen_values = true)]
+    original: Option<String>,
+    /// Who gets the message. All recipients are looked up before the message is stored for any.
+    #[arg(required = true, value_name = "RECIPIENT")]
+    recipient: Vec<String>,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &DeliverArgs) -> ExitCode {
+    let status = match deliver(args) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(status) => status,
+    };
+    eprintln!("{} {}", status.enhanced, status.text);
+    ExitCode::from(u8::try_from(status.sysexits()).unwrap_or(75))
+}
+
+fn deliver(args: &DeliverArgs) -> Result<(), Status> {
+    let mut sources = args.sources.sources();
+    // What does not fit in memory waits in an unlinked file; the command keeps no other state,
+    // and pipe(8) runs it as a user who may have no home.
+    sources.flags.state_directory = Some(std::env::temp_dir());
+    let configuration = Configuration::load(&sources)
+        .map_err(|error| Status::configuration(error.to_string()))?;
+    let mut settings = configuration.settings;
+    settings.store.writers = 1;
+    let engine =
+        Engine::open(&settings).map_err(|error| Status::configuration(error.to_string()))?;
+    for warning in engine.table_warnings() {
+        tracing::warn!("{warning}");
+    }
+    let router = engine.snapshot();
+    let mut to: Vec<(Recipient, MailboxTarget)> = Vec::new();
+    for text in &args.recipient {
+        let address = router.complete(address_from_argument(text)?);
+        let target = router.mailbox(&address).map_err(|error| {
+            let status = error.status();
+            Status::new(status.code, status.enhanced, error.to_string())
+        })?;
+        if to.iter().any(|(_, known)| known.path == target.path) {
+            continue;
+        }
+        let original = args.original.clone().unwrap_or_else(|| text.clone());
+        to.push((Recipient { address, original }, target));
+    }
+    let message = read_message(&engine, settings.routing.message_size_limit)?;
+    let mail = Arc::new(Mail { reverse_path: reverse_path(&args.sender)?, message });
+    let outcomes = engine.deliver(mail, to);
+    engine.close();
+    let failure = outcomes.into_iter().map(|outcome| outcome.status).filter(|s| !s.is_success());
+    // A temporary failure of one recipient decides for all: the queue tries again.
+    match failure.min_by_key(Status::is_permanent) {
+        None => Ok(()),
+        Some(status) => Err(status),
+    }
+}
+
+/// An address as pipe(8) passes it: external form with its `q` flag, else raw internal form.
+fn address_from_argument(text: &str) -> Result<Address, Status> {
+    let text = text.strip_prefix('<').and_then(|t| t.strip_suffix('>')).unwrap_or(text);
+    if let Ok(address) = parse_mailbox(text) {
+        return Ok(address);
+    }
+    let bad = |cause: &str| {
+        Status::new(501, EnhancedCode::new(5, 1, 3), format!("<{text}>: bad address: {cause}"))
+    };
+    let (local_part, domain) = text.rsplit_once('@').ok_or_else(|| bad("no domain"))?;
+    if local_part.is_empty() || text.chars().any(char::is_control) {
+        return Err(bad("empty local part or control character"));
+    }
+    parse_mailbox(&format!("x@{domain}")).map_err(|error| bad(&error.to_string()))?;
+    Ok(Address::new(local_part, Some(domain)))
+}
+
+fn reverse_path(sender: &str) -> Result<ReversePath, Status> {
+    if matches!(sender, "" | "<>") || sender.eq_ignore_ascii_case("MAILER-DAEMON") {
+        return Ok(ReversePath::Null);
+    }
+    address_from_argument(sender).map(ReversePath::Address)
+}
+
+/// Reads the message from standard input; `limit` in bytes, 0 for none.
+fn read_message(engine: &Engine, limit: u64) -> Result<Message, Status> {
+    let unreadable =
+        |error: std::io::Error| Status::system(format!("cannot read the message: {error}"));
+    let spill = |error: std::io::Error| {
+        Status::storage_full(format!("cannot keep the message in {}: {error}", temp_name()))
+    };
+    let mut message = engine.new_message();
+    message.expect_envelope_line();
+    let mut lines = LineEnds::default();
+    let mut input = std::io::stdin().lock();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut converted = Vec::with_capacity(buffer.len() + 1);
+    let mut size: u64 = 0;
+    loop {
+        let count = match input.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(unreadable(error)),
+        };
+        size += count as u64;
+        if limit > 0 && size > limit {
+            return Err(Status::new(
+                552,
+                EnhancedCode::new(5, 3, 4),
+                format!("message is larger than message_size_limit = {limit} bytes"),
+            ));
+        }
+        converted.clear();
+        lines.convert(buffer.get(..count).unwrap_or_default(), &mut converted);
+        message.write(&converted).map_err(spill)?;
+    }
+    converted.clear();
+    lines.finish(&mut converted);
+    message.write(&converted).map_err(spill)?;
+    message.finish().map_err(spill)
+}
+
+fn temp_name() -> String {
+    std::env::temp_dir().display().to_string()
+}
+
+/// Line ends of the input: pipe(8) sends LF; a script may send CRLF. The first line decides,
+/// so that a lone CR or LF inside either kind of message is kept as it is.
+#[derive(Debug, Default)]
+struct LineEnds {
+    crlf: Option<bool>,
+    carriage_return: bool,
+}
+
+impl LineEnds {
+    fn convert(&mut self, input: &[u8], output: &mut Vec<u8>) {
+        for &byte in input {
+            if self.carriage_return {
+                self.carriage_return = false;
+                let converts = byte == b'\n' && *self.crlf.get_or_insert(true);
+                if !converts {
+                    output.push(b'\r');
+                }
+            }
+            if byte == b'\r' && self.crlf != Some(false) {
+                self.carriage_return = true;
+                continue;
+            }
+            if byte == b'\n' {
+                self.crlf.get_or_insert(false);
+            }
+            output.push(byte);
+        }
+    }
+
+    fn finish(&mut self, output: &mut Vec<u8>) {
+        if std::mem::take(&mut self.carriage_return) {
+            output.push(b'\r');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn converted(pieces: &[&[u8]]) -> Vec<u8> {
+        let mut lines = LineEnds::default();
+        let mut output = Vec::new();
+        for piece in pieces {
+            lines.convert(piece, &mut output);
+        }
+        lines.finish(&mut output);
+        output
+    }
+
+    #[test]
+    fn a_message_whose_first_line_ends_with_crlf_is_stored_with_lf() {
+        assert_eq!(converted(&[b"a\r\nb\rc\r\n"]), b"a\nb\rc\n");
+        assert_eq!(converted(&[b"a\r", b"\nb\r", b"\n\r"]), b"a\nb\n\r");
+    }
+
+    #[test]
+    fn a_message_whose_first_line_ends_with_lf_keeps_every_byte() {
+        assert_eq!(converted(&[b"a\nb\r\nc\r"]), b"a\nb\r\nc\r");
+        assert_eq!(converted(&[b"no line end"]), b"no line end");
+    }
+
+    #[test]
+    fn a_raw_address_from_pipe_is_taken_by_its_last_at_sign() {
+        let address = address_from_argument("user@domain.tld@auto.example").unwrap();
+        assert_eq!(address.external(), "\"user@domain.tld\"@auto.example");
+        let address = address_from_argument("two words@vm.example").unwrap();
+        assert_eq!(address.local_part, "two words");
+        assert!(address_from_argument("a@b c").is_err());
+        assert!(address_from_argument("").is_err());
+    }
+
+    #[test]
+    fn the_null_sender_has_three_spellings() {
+        for sender in ["", "<>", "MAILER-DAEMON"] {
+            assert_eq!(reverse_path(sender), Ok(ReversePath::Null), "{sender:?}");
+        }
+        assert!(matches!(reverse_path("a@b.example"), Ok(ReversePath::Address(_))));
+    }
+}

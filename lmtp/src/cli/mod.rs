@@ -1,0 +1,82 @@
+//! The command line: one file per subcommand, and what they share.
+//!
+//! Imports the rest of the crate and the engine. Exit statuses are sysexits(3) where a program
+//! is likely to look at them.
+
+mod check;
+mod common;
+mod config;
+mod deliver;
+mod resolve;
+mod serve;
+mod table;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+
+/// EX_TEMPFAIL: pipe(8) keeps the mail.
+const TEMPORARY_FAILURE: u8 = 75;
+
+/// The mailbox store behind Postfix: accepts mail over LMTP and keeps it in Maildirs and mboxes,
+/// durably.
+#[derive(Debug, Parser)]
+#[command(name = "mailstow", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the LMTP server in the foreground.
+    Serve(serve::ServeArgs),
+    /// Deliver one message from standard input, for pipe(8) and scripts.
+    Deliver(deliver::DeliverArgs),
+    /// Say where mail for an address goes.
+    Resolve(resolve::ResolveArgs),
+    /// Ask a lookup table, as postmap -q does.
+    Table(table::TableArgs),
+    /// Print the effective settings and where each comes from.
+    Config(config::ConfigArgs),
+    /// Validate configuration, tables and directories.
+    Check(check::CheckArgs),
+}
+
+/// Parses the command line and runs the subcommand.
+///
+/// `deliver` stands behind pipe(8), which takes every exit status it does not know for a reason
+/// to bounce: there, a wrong command line and a panic are temporary failures too.
+pub fn main() -> ExitCode {
+    let is_delivery = std::env::args_os().nth(1).is_some_and(|word| word == "deliver");
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if is_delivery && error.kind() != ErrorKind::DisplayHelp => {
+            eprintln!("4.3.5 mail system configuration error: wrong command line");
+            eprint!("{error}");
+            return ExitCode::from(TEMPORARY_FAILURE);
+        }
+        Err(error) => error.exit(),
+    };
+    if !is_delivery {
+        return cli.run();
+    }
+    catch_unwind(|| cli.run()).unwrap_or_else(|_| {
+        eprintln!("4.3.0 mail system error");
+        ExitCode::from(TEMPORARY_FAILURE)
+    })
+}
+
+impl Cli {
+    fn run(&self) -> ExitCode {
+        match &self.command {
+            Command::Serve(args) => serve::run(args),
+            Command::Deliver(args) => deliver::run(args),
+            Command::Resolve(args) => resolve::run(args),
+            Command::Table(args) => table::run(args),
+            Command::Config(args) => config::run(args),
+            Command::Check(args) => check::run(args),
+        }
+    }
+}
