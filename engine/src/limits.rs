@@ -11,3 +11,6 @@ pub const MAILBOX_PATH_BYTES_MAX: usize = 2048;
 
 /// Largest file behind a lookup table, in bytes; it is read into memory as a whole.
 pub const TABLE_BYTES_MAX: u64 = 1 << 30;
+
+/// Largest configuration file that is read, in bytes.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;

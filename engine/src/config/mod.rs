@@ -1,11 +1,37 @@
 //! Configuration: one vocabulary from built-in defaults, Postfix's files, `mailstow.toml` and
 //! flags, later ones winning.
 //!
-//! Imports `table` (names of table lists only), `clock`. What leaves this room is [`Settings`]:
-//! typed, validated once, immutable.
+//! Imports `limits`. What leaves this room is [`Settings`]: typed, validated once, immutable;
+//! and for people [`Configuration`], which knows where each value came from. Sources:
+//! postconf(5), master(5), <https://toml.io/en/v1.0.0>.
+//!
+//! In `mailstow.toml` times are text with a unit (`"10m"`) or a number of seconds, sizes are a
+//! number of bytes or text with `K`, `M` or `G` (`"50M"`), lists are text or arrays of text,
+//! and `$name` stands for the Postfix parameter of that name in every value (`$$` for `$`).
 
+mod expand;
+mod flags;
+mod kind;
+mod known;
+mod listen;
+mod load;
+mod parameters;
+mod postfix;
+mod problem;
+mod read;
+mod registry;
 mod settings;
+mod surroundings;
+mod toml_file;
+mod validate;
+mod values;
 
+pub use flags::Flags;
+pub use kind::{Kind, Set, Word};
+pub use listen::{ListenAddress, ListenError};
+pub use load::{Configuration, Entry, Sources};
+pub use problem::{ConfigError, Origin, Problem};
+pub use registry::{Fallback, PARAMETERS, Parameter};
 pub use settings::{
     BareNewline, Durability, FlushMethod, Limits, LmtpSettings, LogFormat, LogSettings, MboxLock,
     NulPolicy, RoutingSettings, Settings, StoreSettings,

@@ -1,11 +1,13 @@
 //! The effective settings, typed.
 //!
-//! Imports nothing of the engine. Routing parameters carry their Postfix names (postconf(5));
+//! Imports nothing beyond this room. Routing parameters carry their Postfix names (postconf(5));
 //! a table list is kept as its text (`hash:/etc/postfix/vmailbox, static:5000`) with all `$name`
 //! expanded, and opened by `route`.
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use super::listen::ListenAddress;
 
 /// Everything mailstow can be told, after defaults, files and flags were merged.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -20,7 +22,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `[log]`: log lines.
     pub log: LogSettings,
-    /// Where mailstow keeps its own files (`--state-directory`).
+    /// Where mailstow keeps its own files (`--state-directory`); empty when it was not given
+    /// and there is no home directory to default to.
     pub state_directory: PathBuf,
 }
 
@@ -82,8 +85,10 @@ pub enum MboxLock {
 /// `[lmtp]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LmtpSettings {
-    /// `unix:PATH`, `inet:HOST:PORT`, or a path.
-    pub listen: Vec<String>,
+    /// Where the server listens; empty when nothing was configured and there is no default.
+    pub listen: Vec<ListenAddress>,
+    /// The name in greetings and trace headers.
+    pub hostname: String,
     /// Permission bits of UNIX sockets.
     pub socket_mode: u32,
     /// Owner of UNIX sockets, by name or number; empty: whoever runs the server.
@@ -245,6 +250,7 @@ impl Default for LmtpSettings {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            hostname: "localhost".into(),
             socket_mode: 0o666,
             socket_owner: String::new(),
             socket_group: String::new(),

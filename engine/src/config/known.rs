@@ -1,0 +1,96 @@
+//! What we know of Postfix's other parameters: their names and defaults, and which of them
+//! change where mail goes without mailstow doing what they say.
+//!
+//! Imports nothing beyond this room.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::postfix::parse_main_cf;
+
+/// All parameters of Postfix with their unexpanded defaults.
+pub(super) fn postfix_defaults() -> BTreeMap<String, String> {
+    let text = include_bytes!("postfix_defaults.cf");
+    let parsed = parse_main_cf(Path::new("postfix_defaults.cf"), text);
+    parsed
+        .assignments
+        .into_iter()
+        .map(|known| (known.name, known.value))
+        .collect()
+}
+
+/// Parameters that influence routing or final delivery in Postfix and that mailstow does not
+/// act on, with what happens instead.
+pub(super) const NOT_ACTED_ON: &[(&str, &str)] = &[
+    ("virtual_alias_maps", ALIASES),
+    ("virtual_maps", ALIASES),
+    (
+        "alias_maps",
+        "aliases of local(8) stay with Postfix; mailstow stores no local recipients",
+    ),
+    ("canonical_maps", REWRITTEN),
+    ("recipient_canonical_maps", REWRITTEN),
+    ("sender_canonical_maps", REWRITTEN),
+    (
+        "smtp_generic_maps",
+        "addresses are rewritten by Postfix's smtp(8) only",
+    ),
+    ("masquerade_domains", REWRITTEN),
+    (
+        "relocated_maps",
+        "Postfix refuses relocated recipients; mailstow does not look them up",
+    ),
+    ("transport_maps", TRANSPORT),
+    ("sender_dependent_default_transport_maps", TRANSPORT),
+    ("sender_dependent_relayhost_maps", TRANSPORT),
+    ("fallback_transport", LOCAL),
+    ("fallback_transport_maps", LOCAL),
+    ("mailbox_command", LOCAL),
+    ("mailbox_command_maps", LOCAL),
+    ("mailbox_transport", LOCAL),
+    ("mailbox_transport_maps", LOCAL),
+    ("luser_relay", LOCAL),
+    ("home_mailbox", LOCAL),
+    ("mail_spool_directory", LOCAL),
+    ("local_recipient_maps", RECIPIENTS),
+    ("relay_recipient_maps", RECIPIENTS),
+    ("always_bcc", COPIES),
+    ("recipient_bcc_maps", COPIES),
+    ("sender_bcc_maps", COPIES),
+    (
+        "virtual_delivery_status_filter",
+        "status codes of deliveries are not rewritten; set lmtp_delivery_status_filter in Postfix",
+    ),
+    (
+        "default_delivery_status_filter",
+        "status codes of deliveries are not rewritten; Postfix's lmtp(8) applies it",
+    ),
+];
+
+const ALIASES: &str =
+    "aliases are expanded by Postfix before mail reaches mailstow; not expanded again";
+const REWRITTEN: &str =
+    "addresses are rewritten by Postfix before mail reaches mailstow; not rewritten again";
+const TRANSPORT: &str =
+    "Postfix chooses the transport; mail that reaches mailstow is stored whatever it says";
+const LOCAL: &str = "it concerns local(8) only; mailstow stores no local recipients";
+const RECIPIENTS: &str = "Postfix checks these recipients; mailstow does not look them up";
+const COPIES: &str = "Postfix adds these recipients before mail reaches mailstow; not added again";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_postfix_parameters_is_whole() {
+        let defaults = postfix_defaults();
+        assert!(defaults.len() > 1000, "{}", defaults.len());
+        assert_eq!(
+            defaults.get("queue_directory").map(String::as_str),
+            Some("/var/spool/postfix")
+        );
+        for (name, _) in NOT_ACTED_ON {
+            assert!(defaults.contains_key(*name), "{name}");
+        }
+    }
+}

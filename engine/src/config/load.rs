@@ -1,0 +1,459 @@
+//! Loading: defaults, `main.cf`, `mailstow.toml` and flags become one [`Configuration`].
+//!
+//! Imports nothing beyond this room. Every value keeps where it came from. All mistakes of all
+//! sources are reported together; nothing is loaded in part.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::expand::references;
+use super::flags::{Flags, absolute};
+use super::known::NOT_ACTED_ON;
+use super::listen::ListenAddress;
+use super::postfix::{Assignment, Service, parse_main_cf, parse_master_cf};
+use super::problem::{ConfigError, Origin, Problem, nearest};
+use super::read::read_file;
+use super::registry::{Fallback, PARAMETERS, Parameter, find};
+use super::settings::Settings;
+use super::surroundings::Surroundings;
+use super::toml_file::{Given, parse_toml};
+use super::validate::validate;
+use super::values::{Values, Written};
+
+/// What to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// `--config`: a `mailstow.toml`.
+    pub config: Option<PathBuf>,
+    /// `--postfix`: the directory of a `main.cf`; wins over `[postfix] config_directory`.
+    pub postfix: Option<PathBuf>,
+    /// Everything else of the command line.
+    pub flags: Flags,
+}
+
+/// The effective value of one parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Table of `mailstow.toml`; empty for the top level.
+    pub section: &'static str,
+    /// Its name in [`PARAMETERS`].
+    pub name: &'static str,
+    /// The value, `$name` expanded.
+    pub value: String,
+    /// The value as `mailstow.toml` would say it.
+    pub toml: String,
+    /// Where it was set.
+    pub origin: Origin,
+}
+
+/// A configuration that was read and found valid. Immutable; may be shared between threads.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// The typed settings.
+    pub settings: Settings,
+    /// Every parameter with its origin, in the order of [`PARAMETERS`].
+    pub entries: Vec<Entry>,
+    /// What an operator should know, one line each.
+    pub warnings: Vec<String>,
+    /// The files that were read; a reload reads them again.
+    pub files: Vec<PathBuf>,
+    /// Names that `main.cf` sets for other programs.
+    pub other_parameters: Vec<String>,
+}
+
+impl Configuration {
+    /// Reads the sources, merges and validates them.
+    ///
+    /// With no source at all `/etc/mailstow/mailstow.toml` is read.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files and flags, at once.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        load_in(sources, &Surroundings::of_this_process())
+    }
+
+    /// The value of a parameter and its origin.
+    pub fn entry(&self, section: &str, name: &str) -> Option<&Entry> {
+        self.entries
+            .iter()
+            .find(|entry| entry.section == section && entry.name == name)
+    }
+
+    /// Where to listen, for a server that was not handed its sockets.
+    ///
+    /// # Errors
+    /// No address was configured and there is no default for an unprivileged user.
+    pub fn listen(&self) -> Result<&[ListenAddress], ConfigError> {
+        match self.settings.lmtp.listen.as_slice() {
+            [] => Err(ConfigError::one(Problem::anywhere(
+                "there is nowhere to listen; add --listen ADDRESS or set listen in [lmtp]",
+            ))),
+            addresses => Ok(addresses),
+        }
+    }
+
+    /// The state directory, for whoever needs one.
+    ///
+    /// # Errors
+    /// None was configured and there is no home directory to default to.
+    pub fn state_directory(&self) -> Result<&Path, ConfigError> {
+        let directory = self.settings.state_directory.as_path();
+        if directory.as_os_str().is_empty() {
+            return Err(ConfigError::one(Problem::anywhere(
+                "neither XDG_STATE_HOME nor HOME is set; add --state-directory DIR",
+            )));
+        }
+        Ok(directory)
+    }
+}
+
+/// What was gathered so far.
+struct Loader<'a> {
+    around: &'a Surroundings,
+    values: Values,
+    main_cf: Vec<Assignment>,
+    services: Vec<Service>,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+    files: Vec<PathBuf>,
+}
+
+pub(super) fn load_in(
+    sources: &Sources,
+    around: &Surroundings,
+) -> Result<Configuration, ConfigError> {
+    let mut loader = Loader {
+        around,
+        values: Values::new(),
+        main_cf: Vec::new(),
+        services: Vec::new(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+        files: Vec::new(),
+    };
+    let given = loader.toml(sources)?;
+    let directory = loader.postfix_directory(sources, &given);
+    if let Some((directory, origin)) = &directory {
+        loader.postfix(directory, origin);
+    }
+    for Given {
+        parameter,
+        text,
+        origin,
+    } in given
+    {
+        let written = Written {
+            text,
+            origin,
+            main_cf: false,
+        };
+        loader
+            .values
+            .set(parameter.section, parameter.name, written);
+    }
+    if let Some((directory, origin)) = directory {
+        loader.name_directory(&directory, origin);
+    }
+    let main_cf = loader.values.is_set("routing", "config_directory");
+    let problems = sources.flags.apply(&mut loader.values, around, main_cf);
+    loader.problems.extend(problems);
+    loader.defaults(main_cf);
+    loader.finish()
+}
+
+impl Loader<'_> {
+    /// Reads `mailstow.toml`: the one named, else the default one when no source is named.
+    fn toml(&mut self, sources: &Sources) -> Result<Vec<Given>, ConfigError> {
+        let nothing_else = sources.postfix.is_none() && sources.flags.domains.is_empty();
+        let path = match &sources.config {
+            Some(path) => path,
+            None if nothing_else => &self.around.default_config,
+            None => return Ok(Vec::new()),
+        };
+        match read_file(path) {
+            Ok(Some(content)) => {
+                let parsed = parse_toml(path, &content);
+                self.problems.extend(parsed.problems);
+                self.files.push(path.clone());
+                Ok(parsed.given)
+            }
+            Ok(None) if sources.config.is_none() => {
+                Err(ConfigError::one(Problem::anywhere(format!(
+                    "nothing is configured: give --domain DOMAIN --base DIR, or --postfix DIR, \
+                     or --config FILE, or create {}",
+                    path.display()
+                ))))
+            }
+            Ok(None) => {
+                let text = format!("there is no file {}; --config names one", path.display());
+                self.problems.push(Problem::anywhere(text));
+                Ok(Vec::new())
+            }
+            Err(problem) => {
+                self.problems.push(problem);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Postfix's directory, when one is named.
+    fn postfix_directory(
+        &mut self,
+        sources: &Sources,
+        given: &[Given],
+    ) -> Option<(PathBuf, Origin)> {
+        if let Some(directory) = &sources.postfix {
+            return Some((directory.clone(), Origin::Flag("--postfix".to_owned())));
+        }
+        let given = given
+            .iter()
+            .rev()
+            .find(|given| given.parameter.section == "postfix")?;
+        match self.values.expand("config_directory", &given.text) {
+            Ok(expansion) if Path::new(&expansion.value).is_absolute() => {
+                return Some((PathBuf::from(expansion.value), given.origin.clone()));
+            }
+            // A relative path is reported with all other values.
+            Ok(_) => {}
+            Err(error) => self
+                .problems
+                .push(Problem::at(&given.origin, error.to_string())),
+        }
+        None
+    }
+
+    /// Reads `main.cf` and, if there is one, `master.cf`.
+    fn postfix(&mut self, directory: &Path, origin: &Origin) {
+        let path = directory.join("main.cf");
+        match read_file(&path) {
+            Ok(Some(content)) => {
+                let parsed = parse_main_cf(&path, &content);
+                self.problems.extend(parsed.problems);
+                self.warnings.extend(parsed.warnings);
+                for Assignment { name, value, line } in &parsed.assignments {
+                    let written = Written {
+                        text: value.clone(),
+                        origin: Origin::file(&path, *line),
+                        main_cf: true,
+                    };
+                    self.values.set("routing", name, written);
+                }
+                self.main_cf = parsed.assignments;
+                self.files.push(path);
+            }
+            Ok(None) => self.problems.push(Problem::at(
+                origin,
+                format!(
+                    "there is no file {}; name Postfix's configuration directory",
+                    path.display()
+                ),
+            )),
+            Err(problem) => self.problems.push(problem),
+        }
+        let path = directory.join("master.cf");
+        match read_file(&path) {
+            Ok(Some(content)) => {
+                let parsed = parse_master_cf(&path, &content);
+                self.warnings.extend(parsed.warnings);
+                self.services = parsed.services;
+                self.files.push(path);
+            }
+            Ok(None) => {}
+            Err(problem) => self.warnings.push(problem.text),
+        }
+    }
+
+    /// `$config_directory` is the directory that was read, whatever `main.cf` says.
+    fn name_directory(&mut self, directory: &Path, origin: Origin) {
+        match absolute(directory) {
+            Ok(text) => {
+                self.values
+                    .set_literal("postfix", "config_directory", &text, origin.clone());
+                self.values
+                    .set_literal("routing", "config_directory", &text, origin);
+            }
+            Err(cause) => self.problems.push(Problem::at(&origin, cause)),
+        }
+    }
+
+    /// Defaults that depend on the machine, the user and on what was read.
+    fn defaults(&mut self, main_cf: bool) {
+        let values = &mut self.values;
+        if !main_cf {
+            // Without a main.cf there is no old installation to be compatible with.
+            values.set_literal("routing", "compatibility_level", "3.6", Origin::Default);
+        }
+        // A circle shows up again when the host name is read like every other parameter.
+        let _ = values.name_host(&self.around.hostname);
+        if !values.is_set("lmtp", "listen") && self.around.is_root() {
+            values.set_literal("lmtp", "listen", "unix:/run/mailstow/lmtp", Origin::Default);
+        }
+        if !values.is_set("", "state_directory")
+            && let Some(directory) = self.around.state_directory()
+        {
+            let text = directory.to_string_lossy();
+            values.set_literal("", "state_directory", &text, Origin::Default);
+        }
+    }
+
+    fn finish(mut self) -> Result<Configuration, ConfigError> {
+        let mut settings = Settings::default();
+        let mut entries = Vec::new();
+        for parameter in PARAMETERS {
+            entries.extend(self.apply(parameter, &mut settings));
+        }
+        // A default that cannot be read refers to a setting that is reported itself.
+        if self
+            .problems
+            .iter()
+            .any(|problem| problem.origin != Some(Origin::Default))
+        {
+            self.problems
+                .retain(|problem| problem.origin != Some(Origin::Default));
+        }
+        if self.problems.is_empty() {
+            let (problems, warnings) = validate(&settings, &self.values);
+            self.problems.extend(problems);
+            self.warnings.extend(warnings);
+        }
+        if !self.problems.is_empty() {
+            return Err(ConfigError {
+                problems: self.problems,
+            });
+        }
+        let other_parameters = self.review_main_cf();
+        self.review_services();
+        Ok(Configuration {
+            settings,
+            entries,
+            warnings: self.warnings,
+            files: self.files,
+            other_parameters,
+        })
+    }
+
+    /// Expands one parameter and reads it into its field.
+    fn apply(&mut self, parameter: &'static Parameter, settings: &mut Settings) -> Option<Entry> {
+        let name = parameter.name;
+        let written = self.values.get(parameter.section, name);
+        let origin = written.map_or(Origin::Default, |written| written.origin.clone());
+        let suffixes = !written.is_some_and(|written| written.main_cf);
+        let expansion = match self.values.expand(name, self.values.text(parameter)) {
+            Ok(expansion) => expansion,
+            Err(error) => {
+                // A default that cannot be expanded refers to something reported already.
+                if origin != Origin::Default || self.problems.is_empty() {
+                    self.problems
+                        .push(Problem::at(&origin, format!("{name}: {error}")));
+                }
+                return None;
+            }
+        };
+        if origin != Origin::Default {
+            self.warnings
+                .extend(expansion.undefined.iter().map(|undefined| {
+                    format!(
+                        "{origin}: {name} refers to ${undefined}, which is set nowhere and expands \
+                     to nothing; set it or correct the name"
+                    )
+                }));
+        }
+        let value = expansion.value;
+        // A computed default that could not be computed leaves its field empty.
+        let known = self.values.is_set(parameter.section, name)
+            || matches!(parameter.fallback, Fallback::Text(_));
+        if known && let Err(cause) = parameter.kind.apply(&value, suffixes, settings) {
+            let text = format!("{name} = {}: {cause}", shown(&value));
+            self.problems.push(Problem::at(&origin, text));
+            return None;
+        }
+        Some(Entry {
+            section: parameter.section,
+            name,
+            toml: parameter.kind.toml(&value),
+            value,
+            origin,
+        })
+    }
+
+    /// Reports what `main.cf` asks for and mailstow does not do; returns the names that are
+    /// other programs' business.
+    fn review_main_cf(&mut self) -> Vec<String> {
+        let mut referenced: BTreeSet<&str> = BTreeSet::new();
+        for assignment in &self.main_cf {
+            referenced.extend(references(&assignment.value));
+        }
+        for service in &self.services {
+            let overrides = service.overrides.iter().map(|(_, value)| value.as_str());
+            let arguments = service.arguments.iter().map(String::as_str);
+            referenced.extend(overrides.chain(arguments).flat_map(references));
+        }
+        let mut others = Vec::new();
+        for Assignment { name, value, .. } in &self.main_cf {
+            let origin = self.values.origin("routing", name);
+            if find("routing", name).is_some() {
+                continue;
+            }
+            let effect = NOT_ACTED_ON.iter().find(|(known, _)| known == name);
+            let known =
+                self.values.is_postfix_parameter(name) || referenced.contains(name.as_str());
+            let candidates = PARAMETERS
+                .iter()
+                .filter(|p| p.section == "routing")
+                .map(|p| p.name);
+            let candidates = candidates.chain(NOT_ACTED_ON.iter().map(|(name, _)| *name));
+            if let Some((_, effect)) = effect {
+                if !value.is_empty() {
+                    self.warnings.push(format!("{name} ({origin}): {effect}"));
+                }
+            } else if let (false, Some(meant)) = (known, nearest(name, candidates, 2)) {
+                self.warnings.push(format!(
+                    "{name} ({origin}): Postfix has no such parameter; did you mean {meant}?"
+                ));
+            } else {
+                others.push(name.clone());
+            }
+        }
+        others
+    }
+
+    /// Reports overrides of our parameters for virtual(8), the program we stand in for.
+    fn review_services(&mut self) {
+        let Some(path) = self.files.iter().find(|path| path.ends_with("master.cf")) else {
+            return;
+        };
+        for service in self
+            .services
+            .iter()
+            .filter(|service| service.command == "virtual")
+        {
+            for (name, _) in &service.overrides {
+                if find("routing", name).is_some() {
+                    self.warnings.push(format!(
+                        "{}:{}: service {} sets {name} with -o, which mailstow does not read; \
+                         set it in main.cf or mailstow.toml",
+                        path.display(),
+                        service.line,
+                        service.name
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// A value short enough for a message.
+fn shown(value: &str) -> String {
+    if value.is_empty() {
+        return "(empty)".to_owned();
+    }
+    let mut shown: String = value.chars().take(60).collect();
+    if shown.len() < value.len() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

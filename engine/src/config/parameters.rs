@@ -1,0 +1,488 @@
+//! The table of all parameters.
+//!
+//! Imports nothing beyond this room. A new parameter is one entry here and one field of
+//! [`Settings`](super::Settings). Invariant: entries of section `routing` have the names and
+//! defaults of postconf(5).
+
+use super::kind::Kind::{
+    self, Bytes, Choice, Host, List, Listen, Locks, Mode, Number, Path, Tables, Text, Time, YesNo,
+};
+use super::registry::{Fallback, Parameter};
+use super::settings::{BareNewline, Durability, FlushMethod, LogFormat, NulPolicy};
+
+const fn parameter(
+    section: &'static str,
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    meaning: &'static str,
+) -> Parameter {
+    Parameter {
+        section,
+        name,
+        fallback: Fallback::Text(default),
+        kind,
+        meaning,
+    }
+}
+
+const fn computed(
+    section: &'static str,
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    meaning: &'static str,
+) -> Parameter {
+    Parameter {
+        section,
+        name,
+        fallback: Fallback::Computed(default),
+        kind,
+        meaning,
+    }
+}
+
+const fn routing(
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    meaning: &'static str,
+) -> Parameter {
+    parameter("routing", name, default, kind, meaning)
+}
+
+fn to_usize(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+fn to_u32(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// Highest user id; the one above it means "none" to chown(2).
+const UID_MAX: u64 = 0xffff_fffe;
+/// Sizes are signed 64-bit numbers to the file system.
+const SIZE_MAX: u64 = i64::MAX.unsigned_abs();
+/// A century in seconds: far enough, and safe to add to any time.
+const TIME_MAX: u64 = 3_155_760_000;
+
+/// All parameters, in the order in which they are printed.
+pub static PARAMETERS: &[Parameter] = &[
+    computed(
+        "",
+        "state_directory",
+        "/var/lib/mailstow, for others than root $XDG_STATE_HOME/mailstow",
+        Path(|s, v| s.state_directory = v),
+        "Where mailstow keeps its own files",
+    ),
+    parameter(
+        "postfix",
+        "config_directory",
+        "",
+        Path(|_, _| ()),
+        "Postfix's configuration directory, whose main.cf is read",
+    ),
+    routing(
+        "virtual_mailbox_domains",
+        "$virtual_mailbox_maps",
+        List(|s, v| s.routing.virtual_mailbox_domains = v),
+        "Domains whose mailboxes are stored here",
+    ),
+    routing(
+        "virtual_mailbox_maps",
+        "",
+        Tables(|s, v| s.routing.virtual_mailbox_maps = v),
+        "From recipient to mailbox path; a path that ends in / is a Maildir",
+    ),
+    routing(
+        "virtual_mailbox_base",
+        "",
+        Path(|s, v| s.routing.virtual_mailbox_base = v),
+        "Directory that every mailbox path is below",
+    ),
+    routing(
+        "virtual_uid_maps",
+        "",
+        Tables(|s, v| s.routing.virtual_uid_maps = v),
+        "From recipient to the user id that owns the mailbox",
+    ),
+    routing(
+        "virtual_gid_maps",
+        "",
+        Tables(|s, v| s.routing.virtual_gid_maps = v),
+        "From recipient to the group id that owns the mailbox",
+    ),
+    routing(
+        "virtual_minimum_uid",
+        "100",
+        Number("user id", 1..=UID_MAX, |s, v| {
+            s.routing.virtual_minimum_uid = to_u32(v)
+        }),
+        "Lowest user id that virtual_uid_maps may answer",
+    ),
+    routing(
+        "virtual_mailbox_limit",
+        "51200000",
+        Bytes(0..=SIZE_MAX, |s, v| s.routing.virtual_mailbox_limit = v),
+        "Largest mailbox file (mbox) or message file (Maildir); 0 means no limit",
+    ),
+    routing(
+        "virtual_mailbox_lock",
+        "fcntl, dotlock",
+        Locks(|s, v| s.routing.virtual_mailbox_lock = v),
+        "How an mbox is locked while it is written",
+    ),
+    routing(
+        "strict_mailbox_ownership",
+        "yes",
+        YesNo(|s, v| s.routing.strict_mailbox_ownership = v),
+        "Whether an mbox that its recipient does not own is refused",
+    ),
+    routing(
+        "recipient_delimiter",
+        "",
+        Text(|s, v| s.routing.recipient_delimiter = v),
+        "Characters that separate user and extension in a local part",
+    ),
+    routing(
+        "message_size_limit",
+        "10240000",
+        Bytes(0..=SIZE_MAX, |s, v| s.routing.message_size_limit = v),
+        "Largest message; 0 means no limit",
+    ),
+    routing(
+        "virtual_transport",
+        "virtual",
+        Text(|s, v| s.routing.virtual_transport = v),
+        "Postfix's transport for virtual_mailbox_domains",
+    ),
+    routing(
+        "local_transport",
+        "local:$myhostname",
+        Text(|s, v| s.routing.local_transport = v),
+        "Postfix's transport for mydestination",
+    ),
+    routing(
+        "relay_transport",
+        "relay",
+        Text(|s, v| s.routing.relay_transport = v),
+        "Postfix's transport for relay_domains",
+    ),
+    routing(
+        "default_transport",
+        "smtp",
+        Text(|s, v| s.routing.default_transport = v),
+        "Postfix's transport for all other domains",
+    ),
+    routing(
+        "relayhost",
+        "",
+        Text(|s, v| s.routing.relayhost = v),
+        "Next hop of default_transport",
+    ),
+    routing(
+        "mydestination",
+        "$myhostname, localhost.$mydomain, localhost",
+        List(|s, v| s.routing.mydestination = v),
+        "Domains of the local class, which mailstow does not store",
+    ),
+    routing(
+        "virtual_alias_domains",
+        "$virtual_alias_maps",
+        List(|s, v| s.routing.virtual_alias_domains = v),
+        "Domains whose addresses are all aliases",
+    ),
+    routing(
+        "relay_domains",
+        "${{$compatibility_level} <level {2} ? {$mydestination} : {}}",
+        List(|s, v| s.routing.relay_domains = v),
+        "Domains that Postfix relays",
+    ),
+    Parameter {
+        section: "routing",
+        name: "myhostname",
+        fallback: Fallback::Computed("the machine's host name with $mydomain"),
+        kind: Host(|s, v| s.routing.myhostname = v),
+        meaning: "The name of this mail system",
+    },
+    Parameter {
+        section: "routing",
+        name: "mydomain",
+        fallback: Fallback::Computed("$myhostname without its first component"),
+        kind: Host(|s, v| s.routing.mydomain = v),
+        meaning: "The domain of this mail system",
+    },
+    routing(
+        "myorigin",
+        "$myhostname",
+        Text(|s, v| s.routing.myorigin = v),
+        "Domain of addresses that have none",
+    ),
+    routing(
+        "inet_interfaces",
+        "all",
+        List(|s, v| s.routing.inet_interfaces = v),
+        "Network addresses whose address literals are local",
+    ),
+    routing(
+        "proxy_interfaces",
+        "",
+        List(|s, v| s.routing.proxy_interfaces = v),
+        "Further network addresses whose address literals are local",
+    ),
+    routing(
+        "parent_domain_matches_subdomains",
+        "debug_peer_list,fast_flush_domains,mynetworks,permit_mx_backup_networks,\
+         qmqpd_authorized_clients,relay_domains,smtpd_access_maps",
+        List(|s, v| s.routing.parent_domain_matches_subdomains = v),
+        "Parameters in which a domain also matches its subdomains",
+    ),
+    routing(
+        "default_database_type",
+        "hash",
+        Text(|s, v| s.routing.default_database_type = v),
+        "Table type of a table named without one",
+    ),
+    routing(
+        "deliver_lock_attempts",
+        "20",
+        Number("attempts", 1..=1_000_000, |s, v| {
+            s.routing.deliver_lock_attempts = to_u32(v)
+        }),
+        "How often a mailbox lock is tried before the delivery is deferred",
+    ),
+    routing(
+        "deliver_lock_delay",
+        "1s",
+        Time(1..=TIME_MAX, |s, v| s.routing.deliver_lock_delay = v),
+        "Pause between two attempts to lock a mailbox",
+    ),
+    routing(
+        "stale_lock_time",
+        "500s",
+        Time(1..=TIME_MAX, |s, v| s.routing.stale_lock_time = v),
+        "Age past which a .lock file counts as left behind",
+    ),
+    computed(
+        "lmtp",
+        "listen",
+        "unix:/run/mailstow/lmtp for root, for others none",
+        Listen(|s, v| s.lmtp.listen = v),
+        "Where the LMTP server listens",
+    ),
+    parameter(
+        "lmtp",
+        "hostname",
+        "$myhostname",
+        Host(|s, v| s.lmtp.hostname = v),
+        "The server's name in its greeting",
+    ),
+    parameter(
+        "lmtp",
+        "socket_mode",
+        "0666",
+        Mode(|s, v| s.lmtp.socket_mode = v),
+        "Permission bits of UNIX sockets",
+    ),
+    parameter(
+        "lmtp",
+        "socket_owner",
+        "",
+        Text(|s, v| s.lmtp.socket_owner = v),
+        "User name or id that owns UNIX sockets; empty: whoever runs the server",
+    ),
+    parameter(
+        "lmtp",
+        "socket_group",
+        "",
+        Text(|s, v| s.lmtp.socket_group = v),
+        "Group name or id of UNIX sockets; empty: that of the server",
+    ),
+    parameter(
+        "lmtp",
+        "idle_timeout",
+        "10m",
+        Time(1..=TIME_MAX, |s, v| s.lmtp.idle_timeout = v),
+        "How long a session may be silent",
+    ),
+    parameter(
+        "lmtp",
+        "delivery_deadline",
+        "2m",
+        Time(1..=TIME_MAX, |s, v| s.lmtp.delivery_deadline = v),
+        "After this a recipient whose delivery has not finished is answered 451 4.2.1",
+    ),
+    parameter(
+        "lmtp",
+        "drain_timeout",
+        "1m",
+        Time(0..=TIME_MAX, |s, v| s.lmtp.drain_timeout = v),
+        "How long a stopping server waits for running transactions",
+    ),
+    parameter(
+        "lmtp",
+        "bare_newline",
+        "accept",
+        Choice(&[
+            ("accept", |s| s.lmtp.bare_newline = BareNewline::Accept),
+            ("reject", |s| s.lmtp.bare_newline = BareNewline::Reject),
+        ]),
+        "What happens to a message with a line end without CR",
+    ),
+    parameter(
+        "lmtp",
+        "nul",
+        "accept",
+        Choice(&[
+            ("accept", |s| s.lmtp.nul = NulPolicy::Accept),
+            ("reject", |s| s.lmtp.nul = NulPolicy::Reject),
+        ]),
+        "What happens to a message with NUL bytes",
+    ),
+    parameter(
+        "lmtp",
+        "lenient_paths",
+        "no",
+        YesNo(|s, v| s.lmtp.lenient_paths = v),
+        "Whether addresses without angle brackets are accepted",
+    ),
+    parameter(
+        "store",
+        "durability",
+        "direct",
+        Choice(&[("direct", |s| s.store.durability = Durability::Direct)]),
+        "When a message counts as stored; direct: file and directory were flushed",
+    ),
+    parameter(
+        "store",
+        "flush",
+        "auto",
+        Choice(&[
+            ("auto", |s| s.store.flush = FlushMethod::Auto),
+            ("fsync", |s| s.store.flush = FlushMethod::Fsync),
+            ("syncfs", |s| s.store.flush = FlushMethod::Syncfs),
+        ]),
+        "How mailbox files are flushed to the disk",
+    ),
+    parameter(
+        "store",
+        "writers",
+        "4",
+        Number("threads", 1..=1024, |s, v| s.store.writers = to_usize(v)),
+        "Threads that write mailboxes",
+    ),
+    parameter(
+        "store",
+        "batch",
+        "64",
+        Number("deliveries", 1..=65_536, |s, v| s.store.batch = to_usize(v)),
+        "Deliveries one writer takes at once",
+    ),
+    parameter(
+        "store",
+        "tmp_age_max",
+        "36h",
+        Time(3600..=TIME_MAX, |s, v| s.store.tmp_age_max = v),
+        "Files in the tmp directory of a Maildir older than this are removed",
+    ),
+    parameter(
+        "store",
+        "host",
+        "$myhostname",
+        Host(|s, v| s.store.host = v),
+        "Host name in Maildir file names",
+    ),
+    parameter(
+        "limits",
+        "connections",
+        "10000",
+        Number("connections", 1..=1_000_000, |s, v| {
+            s.limits.connections = to_usize(v)
+        }),
+        "LMTP connections at once",
+    ),
+    parameter(
+        "limits",
+        "recipients",
+        "1000",
+        Number("recipients", 100..=1_000_000, |s, v| {
+            s.limits.recipients = to_usize(v)
+        }),
+        "Recipients of one transaction (RFC 5321 section 4.5.3.1.8 asks for 100)",
+    ),
+    parameter(
+        "limits",
+        "command_line_bytes",
+        "4096",
+        Bytes(512..=1 << 20, |s, v| {
+            s.limits.command_line_bytes = to_usize(v)
+        }),
+        "Longest command line, CRLF included",
+    ),
+    parameter(
+        "limits",
+        "message_line_bytes",
+        "0",
+        Bytes(0..=SIZE_MAX, |s, v| {
+            s.limits.message_line_bytes = to_usize(v)
+        }),
+        "Longest line of a message, CRLF included; 0 means no limit",
+    ),
+    parameter(
+        "limits",
+        "command_errors",
+        "10",
+        Number("errors", 1..=1_000_000, |s, v| {
+            s.limits.command_errors = to_u32(v)
+        }),
+        "Bad commands before a session is closed",
+    ),
+    parameter(
+        "limits",
+        "message_memory_bytes",
+        "262144",
+        Bytes(4096..=SIZE_MAX, |s, v| {
+            s.limits.message_memory_bytes = to_usize(v)
+        }),
+        "Bytes of one message kept in memory; the rest goes to a file",
+    ),
+    parameter(
+        "limits",
+        "memory_bytes",
+        "67108864",
+        Bytes(4096..=SIZE_MAX, |s, v| s.limits.memory_bytes = to_usize(v)),
+        "Bytes of all messages kept in memory",
+    ),
+    parameter(
+        "limits",
+        "queued_deliveries",
+        "4096",
+        Number("deliveries", 1..=1_000_000, |s, v| {
+            s.limits.queued_deliveries = to_usize(v)
+        }),
+        "Deliveries that wait for a writer before sessions are held back",
+    ),
+    parameter(
+        "log",
+        "format",
+        "text",
+        Choice(&[
+            ("text", |s| s.log.format = LogFormat::Text),
+            ("json", |s| s.log.format = LogFormat::Json),
+        ]),
+        "Form of the log lines",
+    ),
+    parameter(
+        "log",
+        "level",
+        "info",
+        Choice(&[
+            ("error", |s| s.log.level = "error".into()),
+            ("warn", |s| s.log.level = "warn".into()),
+            ("info", |s| s.log.level = "info".into()),
+            ("debug", |s| s.log.level = "debug".into()),
+            ("trace", |s| s.log.level = "trace".into()),
+        ]),
+        "Least severe log lines that are written",
+    ),
+];

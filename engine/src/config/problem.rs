@@ -1,0 +1,149 @@
+//! Where a setting comes from, and what can be wrong with the configuration.
+//!
+//! Imports nothing of the engine. A [`ConfigError`] carries every problem that was found, so
+//! that an operator mends them in one go.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Where the effective value of a parameter was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere: the built-in default.
+    Default,
+    /// In a file, at a line counted from 1.
+    File {
+        /// The file, as it was named.
+        path: PathBuf,
+        /// Line of the parameter's name.
+        line: usize,
+    },
+    /// On the command line; the text names the flag, with a reason where one is needed.
+    Flag(String),
+}
+
+impl Origin {
+    pub(super) fn file(path: &Path, line: usize) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            line,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    /// `default`, `/etc/postfix/main.cf:12`, `flag --base`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Flag(flag) => write!(f, "flag {flag}"),
+        }
+    }
+}
+
+/// One mistake in the configuration: where it is, what it is, how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where the mistake stands; `None` when something is missing everywhere.
+    pub origin: Option<Origin>,
+    /// What is wrong and the remedy.
+    pub text: String,
+}
+
+impl Problem {
+    pub(super) fn at(origin: &Origin, text: impl Into<String>) -> Self {
+        Self {
+            origin: Some(origin.clone()),
+            text: text.into(),
+        }
+    }
+
+    pub(super) fn anywhere(text: impl Into<String>) -> Self {
+        Self {
+            origin: None,
+            text: text.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Some(origin) => write!(f, "{origin}: {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+/// The configuration cannot be used. Displayed as one line per problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Everything that is wrong, never empty; in the order files were read.
+    pub problems: Vec<Problem>,
+}
+
+impl ConfigError {
+    pub(super) fn one(problem: Problem) -> Self {
+        Self {
+            problems: vec![problem],
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The candidate nearest to `name`, when it is near enough to be a slip of the finger.
+pub(super) fn nearest<'a>(
+    name: &str,
+    candidates: impl Iterator<Item = &'a str>,
+    distance_max: usize,
+) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= distance_max)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_reads_as_operators_write_places() {
+        let main_cf = Path::new("/etc/postfix/main.cf");
+        assert_eq!(
+            Origin::file(main_cf, 12).to_string(),
+            "/etc/postfix/main.cf:12"
+        );
+        assert_eq!(Origin::Flag("--base".into()).to_string(), "flag --base");
+        assert_eq!(Origin::Default.to_string(), "default");
+    }
+
+    #[test]
+    fn the_nearest_name_within_the_distance_is_suggested() {
+        let names = ["virtual_uid_maps", "virtual_gid_maps", "listen"];
+        assert_eq!(
+            nearest("virtual_uid_map", names.into_iter(), 2),
+            Some("virtual_uid_maps")
+        );
+        assert_eq!(
+            nearest("vitrual_gid_maps", names.into_iter(), 2),
+            Some("virtual_gid_maps")
+        );
+        assert_eq!(nearest("smtpd_banner", names.into_iter(), 2), None);
+    }
+}

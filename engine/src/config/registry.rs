@@ -1,0 +1,91 @@
+//! What is known of one parameter: section, name, default, kind, meaning.
+//!
+//! Imports nothing beyond this room. Reading, validation, `mailstow config --defaults` and the
+//! hints for unknown keys all work from [`PARAMETERS`].
+
+use super::kind::Kind;
+pub use super::parameters::PARAMETERS;
+
+/// The default of a parameter.
+#[derive(Clone, Copy, Debug)]
+pub enum Fallback {
+    /// This text, `$name` not yet expanded.
+    Text(&'static str),
+    /// Found when the configuration is loaded; the text says how.
+    Computed(&'static str),
+}
+
+/// One parameter.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Table of `mailstow.toml`; empty for the top level.
+    pub section: &'static str,
+    /// Its name; in section `routing` that of postconf(5).
+    pub name: &'static str,
+    /// Its value when it is set nowhere.
+    pub fallback: Fallback,
+    /// What its value may be, and the field it sets.
+    pub kind: Kind,
+    /// What it means, in one sentence.
+    pub meaning: &'static str,
+}
+
+impl Parameter {
+    /// The unit or form of its value, for people.
+    pub fn unit(&self) -> String {
+        self.kind.unit()
+    }
+}
+
+/// The parameter of that section and name.
+pub(super) fn find(section: &str, name: &str) -> Option<&'static Parameter> {
+    PARAMETERS
+        .iter()
+        .find(|p| p.section == section && p.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::known::postfix_defaults;
+    use super::super::settings::Settings;
+    use super::*;
+
+    #[test]
+    fn routing_parameters_have_the_defaults_of_postfix() {
+        let defaults = postfix_defaults();
+        for parameter in PARAMETERS.iter().filter(|p| p.section == "routing") {
+            let postfix = defaults.get(parameter.name).map(String::as_str);
+            match parameter.fallback {
+                Fallback::Text(text) => assert_eq!(postfix, Some(text), "{}", parameter.name),
+                Fallback::Computed(_) => assert_eq!(postfix, Some(""), "{}", parameter.name),
+            }
+        }
+    }
+
+    #[test]
+    fn every_default_is_valid_and_equals_the_default_of_its_settings_field() {
+        let mut settings = Settings::default();
+        for parameter in PARAMETERS.iter().filter(|p| p.section != "routing") {
+            if let Fallback::Text(text) = parameter.fallback
+                && !text.contains('$')
+            {
+                let applied = parameter.kind.apply(text, true, &mut settings);
+                assert_eq!(applied, Ok(()), "{}", parameter.name);
+            }
+        }
+        assert_eq!(settings, Settings::default());
+    }
+
+    #[test]
+    fn no_name_stands_twice_and_every_one_has_a_meaning_and_a_unit() {
+        for (index, parameter) in PARAMETERS.iter().enumerate() {
+            assert!(!parameter.meaning.is_empty() && !parameter.unit().is_empty());
+            assert!(!parameter.meaning.ends_with('.'), "{}", parameter.meaning);
+            let twin = PARAMETERS
+                .iter()
+                .skip(index + 1)
+                .find(|other| (other.section, other.name) == (parameter.section, parameter.name));
+            assert!(twin.is_none(), "{}", parameter.name);
+        }
+    }
+}

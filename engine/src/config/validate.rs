@@ -1,0 +1,99 @@
+//! Checks that need more than one setting, or the meaning of one.
+//!
+//! Imports nothing beyond this room.
+
+use std::path::Path;
+
+use super::problem::{Origin, Problem};
+use super::settings::{RoutingSettings, Settings};
+use super::values::Values;
+
+/// What is wrong (mistakes, then warnings) with settings that are each valid by themselves.
+pub(super) fn validate(settings: &Settings, values: &Values) -> (Vec<Problem>, Vec<String>) {
+    let routing = &settings.routing;
+    let mut problems = Vec::new();
+    let mut warnings = Vec::new();
+    let place = |name: &str| match values.origin("routing", name) {
+        Origin::Default => None,
+        origin => Some(origin),
+    };
+    let mut wrong = |name: &str, text: String| {
+        problems.push(Problem {
+            origin: place(name),
+            text,
+        });
+    };
+    if !routing.virtual_mailbox_maps.is_empty() {
+        if routing.virtual_mailbox_base.as_os_str().is_empty() {
+            wrong(
+                "virtual_mailbox_maps",
+                "virtual_mailbox_maps is set but virtual_mailbox_base is not; set it to the \
+                 directory that holds the mailboxes"
+                    .to_owned(),
+            );
+        } else if routing.virtual_mailbox_base == Path::new("/") {
+            warnings.push(
+                "virtual_mailbox_base is /: a table can name any file of the system; \
+                 name a directory of its own"
+                    .to_owned(),
+            );
+        }
+    }
+    if let Some(text) = limits(routing) {
+        let set = place("virtual_mailbox_limit").is_some();
+        wrong(
+            if set {
+                "virtual_mailbox_limit"
+            } else {
+                "message_size_limit"
+            },
+            text,
+        );
+    }
+    if let Some(c) = routing
+        .recipient_delimiter
+        .chars()
+        .find(|c| !is_delimiter(*c))
+    {
+        wrong(
+            "recipient_delimiter",
+            format!(
+                "recipient_delimiter = {}: {c:?} cannot separate an extension; use + or -",
+                routing.recipient_delimiter
+            ),
+        );
+    }
+    if routing.virtual_mailbox_domains.is_empty() {
+        warnings.push(
+            "virtual_mailbox_domains is empty: every recipient is refused; name your domains"
+                .to_owned(),
+        );
+    }
+    if settings.limits.memory_bytes < settings.limits.message_memory_bytes {
+        warnings.push(format!(
+            "memory_bytes = {} is less than message_memory_bytes = {}, which has no effect then",
+            settings.limits.memory_bytes, settings.limits.message_memory_bytes
+        ));
+    }
+    (problems, warnings)
+}
+
+/// Postfix's virtual(8) does not start when a mailbox could not take the largest message.
+fn limits(routing: &RoutingSettings) -> Option<String> {
+    let (mailbox, message) = (routing.virtual_mailbox_limit, routing.message_size_limit);
+    if mailbox == 0 || (message != 0 && mailbox >= message) {
+        return None;
+    }
+    let size = match message {
+        0 => "0 (no limit)".to_owned(),
+        _ => message.to_string(),
+    };
+    Some(format!(
+        "virtual_mailbox_limit = {mailbox} is smaller than message_size_limit = {size}; raise \
+         virtual_mailbox_limit or set it to 0 (no limit)"
+    ))
+}
+
+fn is_delimiter(c: char) -> bool {
+    c.is_ascii_graphic() && !matches!(c, '@' | '/' | '"' | '\\' | '<' | '>' | ',')
+}
