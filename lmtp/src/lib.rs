@@ -1,1 +1,6 @@
-//! LMTP server (RFC 2033) over the mailstow engine.
+//! LMTP server (RFC 2033) over the mailstow engine, and the command `mailstow`.
+
+pub mod command;
+pub mod decode;
+pub mod listener;
+pub mod reply;

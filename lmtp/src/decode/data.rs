@@ -1,0 +1,228 @@
+//! The content after `DATA` (RFC 5321 sections 4.1.1.4 and 4.5.2).
+//!
+//! Imports nothing. Only CRLF "." CRLF ends the content, and only CRLF begins a line: a lone LF
+//! or CR is content, so that no message can hide commands behind a line end that another server
+//! reads differently.
+
+use super::{Lines, move_line};
+
+/// Undoes dot-stuffing and line ends of one message.
+#[derive(Debug)]
+pub struct DataDecoder {
+    at_line_start: bool,
+    lines: Lines,
+}
+
+/// What one call achieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Bytes at the front of the buffer that need not be shown again. What follows them must
+    /// stand at the front of the next buffer.
+    pub consumed: usize,
+    /// Bytes of content, at the front of the buffer now.
+    pub produced: usize,
+    /// The final dot is among the consumed bytes.
+    pub finished: bool,
+}
+
+impl Default for DataDecoder {
+    fn default() -> Self {
+        Self {
+            at_line_start: true,
+            lines: Lines::default(),
+        }
+    }
+}
+
+impl DataDecoder {
+    /// Decodes what has arrived, in place. At most two bytes (of a `.` CR that may be the end, or
+    /// a CR whose LF has not come) stay unconsumed.
+    pub fn decode(&mut self, buffer: &mut [u8]) -> Decoded {
+        let mut read = 0;
+        let mut written = 0;
+        while let Some(rest) = buffer.get(read..) {
+            if self.at_line_start {
+                match rest {
+                    [b'.', b'\r', b'\n', ..] => {
+                        return Decoded {
+                            consumed: read + 3,
+                            produced: written,
+                            finished: true,
+                        };
+                    }
+                    [] | [b'.'] | [b'.', b'\r'] => break,
+                    [b'.', ..] => read += 1,
+                    _ => {}
+                }
+                self.at_line_start = false;
+            }
+            let rest = buffer.get(read..).unwrap_or_default();
+            let Some(length) = memchr::memchr(b'\n', rest) else {
+                let kept = rest.len() - usize::from(rest.last() == Some(&b'\r'));
+                self.lines.grow(kept);
+                buffer.copy_within(read..read + kept, written);
+                read += kept;
+                written += kept;
+                break;
+            };
+            let ended = rest
+                .get(..length)
+                .is_some_and(|line| line.last() == Some(&b'\r'));
+            self.lines.grow(length + 1);
+            if ended {
+                self.lines.end();
+            } else {
+                self.lines.bare_newline = true;
+            }
+            written = move_line(buffer, read, read + length, ended, written);
+            read += length + 1;
+            self.at_line_start = ended;
+        }
+        Decoded {
+            consumed: read,
+            produced: written,
+            finished: false,
+        }
+    }
+
+    /// What was seen so far.
+    pub fn lines(&self) -> Lines {
+        self.lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Feeds `wire` in pieces that end at `splits`; returns content and what follows the end.
+    fn decode(wire: &[u8], splits: &[usize]) -> (Vec<u8>, Option<Vec<u8>>, Lines) {
+        let mut decoder = DataDecoder::default();
+        let (mut content, mut pending) = (Vec::new(), Vec::new());
+        let mut ends: Vec<usize> = splits.iter().map(|s| s % (wire.len() + 1)).collect();
+        ends.push(wire.len());
+        ends.sort_unstable();
+        let mut start = 0;
+        for end in ends {
+            pending.extend_from_slice(&wire[start..end]);
+            start = end;
+            let decoded = decoder.decode(&mut pending);
+            assert!(decoded.produced <= decoded.consumed);
+            content.extend_from_slice(&pending[..decoded.produced]);
+            pending.drain(..decoded.consumed);
+            if decoded.finished {
+                pending.extend_from_slice(&wire[start..]);
+                return (content, Some(pending), decoder.lines());
+            }
+            assert!(pending.len() <= 2, "{pending:?}");
+        }
+        (content, None, decoder.lines())
+    }
+
+    /// The same on the whole stream, as slowly and plainly as can be.
+    fn oracle(wire: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+        let mut content = Vec::new();
+        let mut rest = wire;
+        loop {
+            let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
+            let (line, after) = (&rest[..end], &rest[end + 2..]);
+            if line == b"." {
+                return Some((content, after.to_vec()));
+            }
+            content.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
+            content.push(b'\n');
+            rest = after;
+        }
+    }
+
+    fn whole(wire: &str) -> (String, Option<String>) {
+        let (content, rest, _) = decode(wire.as_bytes(), &[]);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(content), rest.map(text))
+    }
+
+    #[test]
+    fn dots_and_line_ends_are_undone() {
+        let some = |content: &str, rest: &str| (content.to_owned(), Some(rest.to_owned()));
+        assert_eq!(whole("a\r\nb\r\n.\r\nQUIT\r\n"), some("a\nb\n", "QUIT\r\n"));
+        assert_eq!(whole(".\r\n"), some("", ""));
+        assert_eq!(whole("..\r\n...x\r\n.y\r\n.\r\n"), some(".\n..x\ny\n", ""));
+    }
+
+    #[test]
+    fn only_crlf_dot_crlf_ends_the_content() {
+        for not_the_end in [
+            "body\n.\nMAIL FROM:<x>\r\n",
+            "body\n.\r\nMAIL FROM:<x>\r\n",
+            "body\r\n.\nMAIL FROM:<x>\r\n",
+            "body\r\n.\rMAIL FROM:<x>\r\n",
+            "body\r\n.\r\r\nMAIL FROM:<x>\r\n",
+            "body\r.\r\nMAIL FROM:<x>\r\n",
+            "body\r.\rMAIL FROM:<x>\r\n",
+            "body\r\n. \r\nMAIL FROM:<x>\r\n",
+            "body\r\n.\0\r\nMAIL FROM:<x>\r\n",
+        ] {
+            let (content, rest) = whole(not_the_end);
+            assert_eq!(rest, None, "{not_the_end:?}");
+            assert!(content.contains("MAIL FROM:<x>\n"), "{not_the_end:?}");
+            let (_, rest) = whole(&format!("{not_the_end}.\r\n"));
+            assert_eq!(rest.as_deref(), Some(""), "{not_the_end:?}");
+        }
+    }
+
+    #[test]
+    fn lone_line_ends_are_kept_and_reported() {
+        let (content, _, lines) = decode(b"a\rb\nc\r\r\n.\r\n", &[]);
+        assert_eq!(content, b"a\rb\nc\r\n");
+        assert!(lines.bare_newline);
+        let (_, _, lines) = decode(b"a\rb\r\n12345678\r\n.\r\n", &[1, 2, 5, 7]);
+        assert!(!lines.bare_newline);
+        assert_eq!(lines.longest, 10);
+    }
+
+    fn wire() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            4 => Just(&b"\r\n"[..]), 3 => Just(&b"."[..]), 2 => Just(&b"\r"[..]),
+            2 => Just(&b"\n"[..]), 3 => Just(&b"text"[..]), 1 => Just(&b"\0"[..]),
+            1 => Just(&b"\r\n.\r\n"[..]),
+        ];
+        proptest::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn any_split_gives_what_the_whole_stream_gives(
+            wire in wire(),
+            splits in proptest::collection::vec(0usize..200, 0..20),
+        ) {
+            let (content, rest, lines) = decode(&wire, &splits);
+            match oracle(&wire) {
+                Some((expected, after)) => {
+                    prop_assert_eq!(content, expected);
+                    prop_assert_eq!(rest, Some(after));
+                }
+                None => prop_assert_eq!(rest, None),
+            }
+            prop_assert_eq!(lines, decode(&wire, &[]).2);
+        }
+
+        #[test]
+        fn every_stuffed_message_comes_back(message in wire()) {
+            let mut sent = Vec::new();
+            let lines: Vec<_> = message.split(|b| *b == b'\n').collect();
+            for line in &lines {
+                let line: Vec<u8> = line.iter().copied().filter(|b| *b != b'\r').collect();
+                if line.starts_with(b".") { sent.push(b'.'); }
+                sent.extend_from_slice(&line);
+                sent.extend_from_slice(b"\r\n");
+            }
+            sent.extend_from_slice(b".\r\n");
+            let expected: Vec<u8> = message.iter().copied().filter(|b| *b != b'\r').collect();
+            let (content, rest, _) = decode(&sent, &[]);
+            prop_assert_eq!(content, [expected, b"\n".to_vec()].concat());
+            prop_assert_eq!(rest, Some(Vec::new()));
+        }
+    }
+}
