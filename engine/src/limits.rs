@@ -14,3 +14,16 @@ pub const TABLE_BYTES_MAX: u64 = 1 << 30;
 
 /// Largest configuration file that is read, in bytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Mailboxes a process remembers as used before, so that it need not flush the directories
+/// above them again.
+pub const KNOWN_MAILBOXES_MAX: usize = 100_000;
+
+/// Files looked at in one search for leftovers in a Maildir's `tmp/`.
+pub const SWEEP_FILES_MAX: usize = 1000;
+
+/// Bytes of message content one writer takes at once.
+pub const BATCH_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Bytes collected before they are appended to an mbox.
+pub const MBOX_APPEND_BYTES: usize = 256 * 1024;

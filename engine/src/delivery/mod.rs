@@ -1,7 +1,16 @@
 //! Delivery: from resolved recipients and a message to one outcome per recipient.
 //!
-//! Imports `route` (targets), `mailbox`, `message`, `envelope`, `io`, `sync`, `status`.
+//! Imports `route` (targets), `mailbox`, `message`, `envelope`, `io`, `sync`, `status`,
+//! `config`. A [`Store`] has a queue and a few writer threads; each takes what waits as one
+//! batch and moves it through all phases together, so that many deliveries share few flushes.
 
+mod flush;
+mod job;
+mod queue;
+mod round;
+mod store;
 mod types;
 
+pub use job::{OnOutcome, Ticket};
+pub use store::{Store, StoreError};
 pub use types::{Mail, Outcome};

@@ -118,8 +118,6 @@ fn convert(stat: &sys::Stat) -> FileStat {
         FileType::Symlink => FileKind::Symlink,
         _ => FileKind::Other,
     };
-    let modified = since_epoch(stat.st_mtime as i64, stat.st_mtime_nsec as u64);
-    let attributes = since_epoch(stat.st_ctime as i64, stat.st_ctime_nsec as u64);
     FileStat {
         device: stat.st_dev as u64,
         inode: stat.st_ino as u64,
@@ -129,7 +127,8 @@ fn convert(stat: &sys::Stat) -> FileStat {
         gid: stat.st_gid,
         links: stat.st_nlink as u64,
         size: u64::try_from(stat.st_size).unwrap_or(0),
-        changed: modified.max(attributes),
+        modified: since_epoch(stat.st_mtime as i64, stat.st_mtime_nsec as u64),
+        changed: since_epoch(stat.st_ctime as i64, stat.st_ctime_nsec as u64),
     }
 }
 

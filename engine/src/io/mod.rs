@@ -53,7 +53,9 @@ pub struct FileStat {
     pub links: u64,
     /// Bytes.
     pub size: u64,
-    /// The later of modification and attribute change, since the UNIX epoch.
+    /// When its content changed last, since the UNIX epoch.
+    pub modified: Duration,
+    /// When its attributes or content changed last, since the UNIX epoch; cannot be set back.
     pub changed: Duration,
 }
 

@@ -1,1 +1,69 @@
 //! Mailbox formats: Maildir and mbox.
+//!
+//! Imports `io`, `message`, `envelope`, `config` (settings), `clock`, `sync`, `status`, `limits`.
+//! Each format is a folder: it opens a mailbox as the calling thread's identity, writes, and says
+//! what must be flushed before and after the message becomes visible; when to flush is decided
+//! by `delivery`. Sources: Postfix virtual(8), maildir(5), mbox(5).
+
+mod directory;
+mod error;
+mod known;
+pub mod maildir;
+pub mod mbox;
+mod path;
+pub mod trace;
+
+pub use directory::Unflushed;
+pub use error::{MailboxError, Unfit};
+pub use known::Known;
+pub use path::MailboxPath;
+
+use crate::config::{MboxLock, Settings};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the mailbox formats need to know.
+#[derive(Clone, Debug)]
+pub struct MailboxSettings {
+    /// `virtual_mailbox_base`, absolute.
+    pub base: PathBuf,
+    /// `virtual_mailbox_limit`: bytes of one mailbox file; 0 means no limit.
+    pub limit_bytes: u64,
+    /// `virtual_mailbox_lock`
+    pub locks: Vec<MboxLock>,
+    /// `strict_mailbox_ownership`
+    pub strict_ownership: bool,
+    /// `deliver_lock_attempts` times `deliver_lock_delay`: how long a busy lock is waited for.
+    pub lock_patience: Duration,
+    /// `stale_lock_time`
+    pub stale_lock_age: Duration,
+    /// `store.host`
+    pub host: String,
+    /// `store.tmp_age_max`
+    pub tmp_age_max: Duration,
+}
+
+impl From<&Settings> for MailboxSettings {
+    fn from(settings: &Settings) -> Self {
+        let routing = &settings.routing;
+        Self {
+            base: routing.virtual_mailbox_base.clone(),
+            limit_bytes: routing.virtual_mailbox_limit,
+            locks: routing.virtual_mailbox_lock.clone(),
+            strict_ownership: routing.strict_mailbox_ownership,
+            lock_patience: routing
+                .deliver_lock_delay
+                .saturating_mul(routing.deliver_lock_attempts),
+            stale_lock_age: routing.stale_lock_time,
+            host: settings.store.host.clone(),
+            tmp_age_max: settings.store.tmp_age_max,
+        }
+    }
+}
+
+impl MailboxSettings {
+    /// True when a file of `bytes` is more than a mailbox file may have.
+    pub fn is_over_limit(&self, bytes: u64) -> bool {
+        self.limit_bytes != 0 && bytes > self.limit_bytes
+    }
+}

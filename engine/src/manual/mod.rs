@@ -1,1 +1,3 @@
 //! Guides, as documentation that compiles.
+
+pub mod durability;

@@ -1,0 +1,148 @@
+//! Makes what was written durable, with as few flushes as possible.
+//!
+//! Imports `config` (the method), `io`, `clock`, `sync`. Invariant: an item counts as durable
+//! only if its own `fsync`, or one `syncfs` of its file system begun after it was written and
+//! seen through a handle opened before, answered without error. Nothing is flushed twice: after
+//! an error the kernel may have dropped the data and would say yes the next time.
+
+use crate::clock;
+use crate::config::FlushMethod;
+use crate::io::Disk;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// From this number of items on one file system on, one `syncfs` measures faster than as many
+/// `fsync`s.
+const SYNCFS_ITEMS_MIN: usize = 4;
+/// A `syncfs` slower than this writes other people's data (a copy of a disk image, say) on our
+/// time; then each file is flushed alone for a while.
+const SLOW: Duration = Duration::from_secs(2);
+/// How long `syncfs` is avoided then.
+const AVOID: Duration = Duration::from_secs(60);
+
+/// Something to flush.
+#[derive(Debug)]
+pub(super) struct Item<'a, H> {
+    pub(super) handle: &'a H,
+    pub(super) device: u64,
+    /// Only a flush of the whole file system will do.
+    pub(super) whole: bool,
+}
+
+/// Decides how to flush. Shared by all writers.
+#[derive(Debug)]
+pub(super) struct Flusher {
+    method: FlushMethod,
+    /// File systems on which `syncfs` can be relied on.
+    syncfs_devices: Mutex<HashMap<u64, bool>>,
+    /// Milliseconds after `start` until which `syncfs` is avoided.
+    avoid_until_ms: AtomicU64,
+    start: Instant,
+}
+
+impl Flusher {
+    pub(super) fn new(method: FlushMethod) -> Self {
+        Self {
+            method,
+            syncfs_devices: Mutex::default(),
+            avoid_until_ms: AtomicU64::new(0),
+            start: clock::now(),
+        }
+    }
+
+    /// Flushes the items; one result for each, in order. `witness` gives for a file system a
+    /// handle that was opened before anything of this batch was written there.
+    pub(super) fn flush<'a, D: Disk>(
+        &self,
+        disk: &D,
+        items: &[Item<'a, D::Handle>],
+        witness: impl Fn(u64) -> Option<&'a D::Handle>,
+    ) -> Vec<io::Result<()>> {
+        let mut devices: Vec<(u64, Option<io::Result<()>>)> = Vec::new();
+        let mut results = Vec::with_capacity(items.len());
+        for item in items {
+            let at = match devices
+                .iter()
+                .position(|(device, _)| *device == item.device)
+            {
+                Some(at) => at,
+                None => {
+                    let handle = witness(item.device).unwrap_or(item.handle);
+                    let whole = self.wants_syncfs(disk, items, item.device, handle);
+                    let answer = whole.then(|| self.sync_filesystem(disk, handle));
+                    devices.push((item.device, answer));
+                    devices.len() - 1
+                }
+            };
+            let whole = devices.get(at).and_then(|(_, answer)| answer.as_ref());
+            results.push(match whole {
+                Some(answer) => copy(answer),
+                None => disk.sync(item.handle),
+            });
+        }
+        results
+    }
+
+    fn wants_syncfs<D: Disk>(
+        &self,
+        disk: &D,
+        items: &[Item<'_, D::Handle>],
+        device: u64,
+        handle: &D::Handle,
+    ) -> bool {
+        let on_it = || items.iter().filter(|item| item.device == device);
+        if on_it().any(|item| item.whole) {
+            return true;
+        }
+        match self.method {
+            FlushMethod::Fsync => false,
+            FlushMethod::Syncfs => on_it().count() > 1,
+            FlushMethod::Auto => {
+                on_it().count() >= SYNCFS_ITEMS_MIN
+                    && !self.is_avoided()
+                    && *self
+                        .syncfs_devices
+                        .lock()
+                        .entry(device)
+                        .or_insert_with(|| disk.syncs_filesystems(handle))
+            }
+        }
+    }
+
+    fn sync_filesystem<D: Disk>(&self, disk: &D, handle: &D::Handle) -> io::Result<()> {
+        let begun = clock::now();
+        let answer = disk.sync_filesystem(handle);
+        if begun.elapsed() > SLOW {
+            tracing::debug!(
+                took_ms = self.ms(begun.elapsed()),
+                "syncfs is slow; flushing files one by one for a while"
+            );
+            let until = self.ms(self.start.elapsed() + AVOID);
+            self.avoid_until_ms.store(until, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    fn is_avoided(&self) -> bool {
+        let until = self.avoid_until_ms.load(Ordering::Relaxed);
+        until != 0 && self.ms(self.start.elapsed()) < until
+    }
+
+    fn ms(&self, duration: Duration) -> u64 {
+        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The same answer once more.
+pub(super) fn copy(answer: &io::Result<()>) -> io::Result<()> {
+    match answer {
+        Ok(()) => Ok(()),
+        Err(error) => Err(match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(error.kind(), error.to_string()),
+        }),
+    }
+}

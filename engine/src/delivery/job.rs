@@ -1,0 +1,175 @@
+//! One delivery: a message for one mailbox, and who waits for its outcome.
+//!
+//! Imports `delivery` types, `route` (targets), `envelope`, `mailbox` (errors), `status`, `sync`.
+//! Invariant: every job ends in exactly one of two ways, decided by one compare-and-swap: its
+//! outcome is reported once, or it was abandoned and nothing of it is ever seen.
+
+use super::types::{Mail, Outcome};
+use crate::clock;
+use crate::envelope::Recipient;
+use crate::mailbox::{MailboxError, MailboxPath};
+use crate::route::MailboxTarget;
+use crate::status::Status;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU8, Ordering};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Takes the outcome of the recipient with that index. Runs on a writer thread: must be quick.
+pub type OnOutcome = dyn Fn(usize, Outcome) + Send + Sync;
+
+const WAITING: u8 = 0;
+const CLAIMED: u8 = 1;
+const ABANDONED: u8 = 2;
+
+/// The right to give a delivery up. Any thread may use it, at any time.
+#[derive(Clone, Debug)]
+pub struct Ticket(Arc<AtomicU8>);
+
+impl Ticket {
+    /// Gives the delivery up, if it has not begun to be published.
+    ///
+    /// True: it will never appear in the mailbox, and its outcome will not be reported. False:
+    /// its outcome was reported or will be.
+    pub fn abandon(&self) -> bool {
+        let order = Ordering::AcqRel;
+        self.0
+            .compare_exchange(WAITING, ABANDONED, order, Ordering::Acquire)
+            .is_ok()
+    }
+}
+
+/// A delivery on its way.
+pub(super) struct Job {
+    pub(super) mail: Arc<Mail>,
+    pub(super) recipient: Recipient,
+    pub(super) target: MailboxTarget,
+    /// When a lock was first found busy, and how often since.
+    pub(super) lock_wait: Option<(Instant, u32)>,
+    index: usize,
+    on_outcome: Arc<OnOutcome>,
+    state: Arc<AtomicU8>,
+    mailbox: String,
+    submitted: Instant,
+    taken: Instant,
+    is_claimed: bool,
+    is_over: bool,
+}
+
+impl Job {
+    pub(super) fn new(
+        mail: Arc<Mail>,
+        (recipient, target): (Recipient, MailboxTarget),
+        index: usize,
+        on_outcome: Arc<OnOutcome>,
+        base: &Path,
+    ) -> Self {
+        let now = clock::now();
+        Self {
+            mail,
+            recipient,
+            mailbox: MailboxPath::display_of(base, &target),
+            target,
+            lock_wait: None,
+            index,
+            on_outcome,
+            state: Arc::new(AtomicU8::new(WAITING)),
+            submitted: now,
+            taken: now,
+            is_claimed: false,
+            is_over: false,
+        }
+    }
+
+    pub(super) fn ticket(&self) -> Ticket {
+        Ticket(Arc::clone(&self.state))
+    }
+
+    /// A writer begins to work on it.
+    pub(super) fn take(&mut self) {
+        self.taken = clock::now();
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.state.load(Ordering::Acquire) == ABANDONED
+    }
+
+    /// Its mailbox, as operators know it.
+    pub(super) fn mailbox(&self) -> &str {
+        &self.mailbox
+    }
+
+    /// From now on it cannot be abandoned; false when it was.
+    pub(super) fn claim(&mut self) -> bool {
+        if !self.is_claimed {
+            let order = Ordering::AcqRel;
+            self.is_claimed = self
+                .state
+                .compare_exchange(WAITING, CLAIMED, order, Ordering::Acquire)
+                .is_ok();
+        }
+        self.is_claimed
+    }
+
+    /// It ends well.
+    pub(super) fn succeed(mut self, text: &'static str) {
+        self.end(Status::ok(text));
+    }
+
+    /// It ends with an error.
+    pub(super) fn fail(mut self, error: &MailboxError) {
+        self.end(error.status());
+    }
+
+    fn end(&mut self, status: Status) {
+        self.is_over = true;
+        if !self.claim() {
+            return;
+        }
+        let now = clock::now();
+        let outcome = Outcome {
+            status,
+            mailbox: std::mem::take(&mut self.mailbox),
+            queued: self.taken.saturating_duration_since(self.submitted),
+            stored: now.saturating_duration_since(self.taken),
+        };
+        let report = || (self.on_outcome)(self.index, outcome);
+        if catch_unwind(AssertUnwindSafe(report)).is_err() {
+            tracing::error!("a callback that takes delivery outcomes panicked");
+        }
+    }
+
+    /// How long to wait before trying a busy lock again; `None` when `patience` is used up.
+    pub(super) fn lock_pause(&mut self, patience: Duration) -> Option<Duration> {
+        let now = clock::now();
+        let (since, tries) = self.lock_wait.unwrap_or((now, 0));
+        self.lock_wait = Some((since, tries.saturating_add(1)));
+        let left = patience.checked_sub(now.saturating_duration_since(since))?;
+        let pause = Duration::from_millis(10 << tries.min(4)).min(LOCK_PAUSE_MAX);
+        (!left.is_zero()).then(|| pause.min(left))
+    }
+}
+
+/// Longest pause between two attempts at a busy lock.
+const LOCK_PAUSE_MAX: Duration = Duration::from_millis(100);
+
+impl Drop for Job {
+    /// Whoever waits is never left without an answer, not even when a writer panics.
+    fn drop(&mut self) {
+        if !self.is_over {
+            let mailbox = self.mailbox.clone();
+            self.end(MailboxError::Interrupted { mailbox }.status());
+        }
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("mailbox", &self.mailbox)
+            .field("recipient", &self.recipient)
+            .finish_non_exhaustive()
+    }
+}

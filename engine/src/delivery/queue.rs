@@ -1,0 +1,218 @@
+//! Deliveries waiting for a writer.
+//!
+//! Imports `sync`, `clock`, `limits`, `route` (formats). Holds no I/O. Invariants: an mbox is in
+//! the hands of one writer at most, and deliveries to it meanwhile wait beside it without
+//! occupying a writer, to go out together next time; whoever waits for room is woken when there
+//! is some.
+
+use super::job::Job;
+use crate::clock;
+use crate::limits::BATCH_BYTES_MAX;
+use crate::route::Format;
+use crate::sync::{Condvar, Mutex, wait, wait_timeout};
+use std::collections::{HashMap, VecDeque};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+/// A bounded queue; the bound is kept by those who submit ([`Queue::poll_room`]).
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    work: Condvar,
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: VecDeque<Job>,
+    /// Waiting for a busy lock, with the time of the next attempt.
+    delayed: Vec<(Instant, Job)>,
+    /// Paths of mboxes in a writer's hands, and what came for them since.
+    in_hand: HashMap<String, VecDeque<Job>>,
+    /// Deliveries beside mboxes in hand.
+    parked: usize,
+    closing: bool,
+    waiting_for_room: Vec<Waker>,
+}
+
+/// What one writer takes at once.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) jobs: Vec<Job>,
+    /// The mboxes that are in this writer's hands now; to be given back with [`Queue::give_back`].
+    pub(super) mboxes: Vec<String>,
+}
+
+impl Queue {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            capacity,
+        }
+    }
+
+    /// Adds deliveries, whether there is room or not.
+    pub(super) fn push(&self, jobs: impl Iterator<Item = Job>) {
+        self.state.lock().ready.extend(jobs);
+        self.work.notify_one();
+    }
+
+    /// A delivery whose mailbox was busy waits until `due`.
+    pub(super) fn push_delayed(&self, due: Instant, job: Job) {
+        self.state.lock().delayed.push((due, job));
+        // Another writer may sleep past that time.
+        self.work.notify_one();
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.state.lock().len() < self.capacity
+    }
+
+    /// Ready when there is room; else the task is woken when there may be.
+    pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.len() < self.capacity {
+            return Poll::Ready(());
+        }
+        let waker = context.waker();
+        let is_known = |known: &Waker| known.will_wake(waker);
+        if !state.waiting_for_room.iter().any(is_known) {
+            state.waiting_for_room.push(waker.clone());
+        }
+        Poll::Pending
+    }
+
+    /// No more deliveries will come; writers end when all are done.
+    pub(super) fn close(&self) {
+        self.state.lock().closing = true;
+        self.work.notify_all();
+    }
+
+    /// Waits for work and takes up to `most` deliveries; `None` when closed and empty.
+    pub(super) fn take(&self, most: usize) -> Option<Batch> {
+        let mut batch = Batch::default();
+        let mut abandoned = Vec::new();
+        let mut state = self.state.lock();
+        let wakers = loop {
+            let next_due = state.wake_delayed();
+            state.fill(most.max(1), &mut batch, &mut abandoned);
+            if !batch.jobs.is_empty() {
+                break state.wakers_if_room(self.capacity);
+            }
+            if !abandoned.is_empty() {
+                let wakers = state.wakers_if_room(self.capacity);
+                drop(state);
+                abandoned.clear();
+                wakers.into_iter().for_each(Waker::wake);
+                state = self.state.lock();
+                continue;
+            }
+            if state.closing && state.is_done() {
+                return None;
+            }
+            state = match next_due {
+                Some(due) => {
+                    let pause = due.saturating_duration_since(clock::now());
+                    wait_timeout(&self.work, state, pause)
+                }
+                None => wait(&self.work, state),
+            };
+        };
+        let is_more = !state.ready.is_empty();
+        drop(state);
+        if is_more {
+            self.work.notify_one();
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        Some(batch)
+    }
+
+    /// The mboxes of a batch are free again; what waited beside them goes first.
+    pub(super) fn give_back(&self, mboxes: Vec<String>) {
+        if mboxes.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        for path in mboxes {
+            let parked = state.in_hand.remove(&path).unwrap_or_default();
+            state.parked -= parked.len();
+            for job in parked.into_iter().rev() {
+                state.ready.push_front(job);
+            }
+        }
+        let is_work = !state.ready.is_empty();
+        let is_end = state.closing && state.is_done();
+        drop(state);
+        if is_end {
+            self.work.notify_all();
+        } else if is_work {
+            self.work.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn len(&self) -> usize {
+        self.ready.len() + self.delayed.len() + self.parked
+    }
+
+    /// True when nothing waits, and no writer can give anything back any more.
+    fn is_done(&self) -> bool {
+        self.len() == 0 && self.in_hand.is_empty()
+    }
+
+    /// Makes ready what is due; the time of the next that is not.
+    fn wake_delayed(&mut self) -> Option<Instant> {
+        if self.delayed.is_empty() {
+            return None;
+        }
+        let now = clock::now();
+        let (due, later) = std::mem::take(&mut self.delayed)
+            .into_iter()
+            .partition(|(due, job)| *due <= now || job.is_abandoned());
+        self.delayed = later;
+        let due: Vec<(Instant, Job)> = due;
+        for (_, job) in due.into_iter().rev() {
+            self.ready.push_front(job);
+        }
+        self.delayed.iter().map(|(due, _)| *due).min()
+    }
+
+    /// Moves deliveries into the batch; abandoned ones aside, to be dropped without the lock.
+    fn fill(&mut self, most: usize, batch: &mut Batch, abandoned: &mut Vec<Job>) {
+        let mut bytes = 0;
+        while batch.jobs.len() < most && bytes < BATCH_BYTES_MAX {
+            let Some(mut job) = self.ready.pop_front() else {
+                break;
+            };
+            if job.is_abandoned() {
+                abandoned.push(job);
+                continue;
+            }
+            if job.target.format == Format::Mbox {
+                let path = &job.target.path;
+                if !batch.mboxes.contains(path) {
+                    if let Some(parked) = self.in_hand.get_mut(path) {
+                        parked.push_back(job);
+                        self.parked += 1;
+                        continue;
+                    }
+                    self.in_hand.insert(path.clone(), VecDeque::new());
+                    batch.mboxes.push(path.clone());
+                }
+            }
+            job.take();
+            bytes += job.mail.message.size();
+            batch.jobs.push(job);
+        }
+    }
+
+    fn wakers_if_room(&mut self, capacity: usize) -> Vec<Waker> {
+        if self.len() < capacity {
+            std::mem::take(&mut self.waiting_for_room)
+        } else {
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Why a mailbox does not take a message.
+//!
+//! Imports `status`, `io` (credentials). Every text names the mailbox, the cause and the remedy.
+//! Trouble of our own is 4xx, an I/O error too; only a limit or quota of the mailbox is 5xx.
+
+use crate::io::CredentialError;
+use crate::status::Status;
+use std::fmt;
+use std::io;
+
+/// A mailbox that does not take a message, and why.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MailboxError {
+    /// The table's value is no path we deliver to.
+    #[error("mailbox {mailbox}: {cause}; correct its entry in virtual_mailbox_maps")]
+    Path {
+        /// The mailbox.
+        mailbox: String,
+        /// What is wrong with the path.
+        cause: &'static str,
+    },
+    /// A symbolic link on the way leads out of the base.
+    #[error(
+        "mailbox {mailbox}: a symbolic link on its path leads out of virtual_mailbox_base or is \
+         absolute ({source}); make it a relative link that stays below the base, or a directory"
+    )]
+    Escapes {
+        /// The mailbox.
+        mailbox: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The base itself cannot be opened.
+    #[error(
+        "mailbox {mailbox}: cannot open virtual_mailbox_base {base}: {source}; create it, \
+         mount it, or let the mailbox owner search it"
+    )]
+    Base {
+        /// The mailbox.
+        mailbox: String,
+        /// The base directory.
+        base: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The owner's identity cannot be taken.
+    #[error("mailbox {mailbox}: {source}")]
+    Identity {
+        /// The mailbox.
+        mailbox: String,
+        /// Why not.
+        source: CredentialError,
+    },
+    /// Anybody could replace the mailbox.
+    #[error(
+        "mailbox {mailbox}: directory {directory} is writable by everyone without the sticky \
+         bit; run: chmod o-w {directory}"
+    )]
+    OpenToEveryone {
+        /// The mailbox.
+        mailbox: String,
+        /// The directory.
+        directory: String,
+    },
+    /// The directory of an mbox is missing; it is never made.
+    #[error(
+        "mailbox {mailbox}: directory {directory} does not exist; create it, owned by the \
+         mailbox owner (directories of mbox files are never made)"
+    )]
+    NoParent {
+        /// The mailbox.
+        mailbox: String,
+        /// The directory.
+        directory: String,
+    },
+    /// The owner may not do this here.
+    #[error(
+        "mailbox {mailbox}: {doing}: {source}; perhaps it must be created in advance, or a \
+         directory on its path does not let its owner in"
+    )]
+    Permission {
+        /// The mailbox.
+        mailbox: String,
+        /// What was tried.
+        doing: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// What stands at the path is not a mailbox we append to.
+    #[error("mailbox {mailbox}: {unfit}")]
+    Unfit {
+        /// The mailbox.
+        mailbox: String,
+        /// What it is instead.
+        unfit: Unfit,
+    },
+    /// Another program kept the mailbox locked.
+    #[error(
+        "mailbox {mailbox}: its {lock} is held by another program; find it with fuser(1) or \
+         remove a lock file left behind"
+    )]
+    Busy {
+        /// The mailbox.
+        mailbox: String,
+        /// Which lock.
+        lock: &'static str,
+    },
+    /// The kernel asks to come again.
+    #[error("mailbox {mailbox}: {doing}: {source}; the file server was busy, try again")]
+    Again {
+        /// The mailbox.
+        mailbox: String,
+        /// What was tried.
+        doing: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The message does not fit.
+    #[error(
+        "mailbox {mailbox} is full: the file would exceed virtual_mailbox_limit \
+         ({limit_bytes} bytes)"
+    )]
+    OverLimit {
+        /// The mailbox.
+        mailbox: String,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The owner's quota or a file size limit is used up.
+    #[error("mailbox {mailbox} is full: {doing}: {source}")]
+    Quota {
+        /// The mailbox.
+        mailbox: String,
+        /// What was tried.
+        doing: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The file system is full.
+    #[error("mailbox {mailbox}: {doing}: {source}; free space or inodes on its file system")]
+    NoSpace {
+        /// The mailbox.
+        mailbox: String,
+        /// What was tried.
+        doing: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Anything else the kernel answers.
+    #[error("mailbox {mailbox}: {doing}: {source}; see the kernel's log")]
+    Io {
+        /// The mailbox.
+        mailbox: String,
+        /// What was tried.
+        doing: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The message did not reach stable storage.
+    #[error("mailbox {mailbox}: flushing to disk failed: {source}; check the disk")]
+    Flush {
+        /// The mailbox.
+        mailbox: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A writer stopped in the middle of its work by an error of the program.
+    #[error("mailbox {mailbox}: the delivery was cut short by a bug in mailstow; see its log")]
+    Interrupted {
+        /// The mailbox.
+        mailbox: String,
+    },
+}
+
+/// What stands in place of an mbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// A symbolic link.
+    Symlink,
+    /// A directory.
+    Directory,
+    /// A device, pipe or socket.
+    NotRegular,
+    /// A file with other names, or whose name was just removed.
+    HardLinks(u64),
+    /// Another user's file.
+    NotOwned {
+        /// Who owns it.
+        owner: u32,
+        /// Who should.
+        uid: u32,
+    },
+    /// Files that replace one another too quickly to be locked.
+    Restless,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Symlink => f.write_str("is a symbolic link; name the file itself instead"),
+            Self::Directory => f.write_str(
+                "is a directory; for a Maildir end the value in virtual_mailbox_maps with \"/\"",
+            ),
+            Self::NotRegular => f.write_str("is not a regular file; remove it"),
+            Self::HardLinks(links) => {
+                write!(f, "file has {links} hard links; leave it only one name")
+            }
+            Self::NotOwned { owner, uid } => write!(
+                f,
+                "not owned by recipient: it belongs to uid {owner}; run chown {uid} on it, or \
+                 set strict_mailbox_ownership = no"
+            ),
+            Self::Restless => f.write_str("another program keeps replacing the file"),
+        }
+    }
+}
+
+impl MailboxError {
+    /// Sorts an answer of the kernel; `doing` completes "mailbox M: ...".
+    pub fn from_io(mailbox: &str, doing: &'static str, source: io::Error) -> Self {
+        let mailbox = mailbox.to_owned();
+        match source.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM) => Self::Permission {
+                mailbox,
+                doing,
+                source,
+            },
+            Some(libc::EXDEV | libc::ELOOP) => Self::Escapes { mailbox, source },
+            Some(libc::ENOSPC) => Self::NoSpace {
+                mailbox,
+                doing,
+                source,
+            },
+            Some(libc::EDQUOT | libc::EFBIG) => Self::Quota {
+                mailbox,
+                doing,
+                source,
+            },
+            Some(libc::EAGAIN | libc::ESTALE) => Self::Again {
+                mailbox,
+                doing,
+                source,
+            },
+            _ => Self::Io {
+                mailbox,
+                doing,
+                source,
+            },
+        }
+    }
+
+    /// The outcome this means for the recipient.
+    pub fn status(&self) -> Status {
+        let text = self.to_string();
+        match self {
+            Self::Path { .. }
+            | Self::Escapes { .. }
+            | Self::Base { .. }
+            | Self::Identity { .. } => Status::configuration(text),
+            Self::OpenToEveryone { .. }
+            | Self::NoParent { .. }
+            | Self::Permission { .. }
+            | Self::Unfit { .. }
+            | Self::Busy { .. }
+            | Self::Again { .. } => Status::mailbox(text),
+            Self::OverLimit { .. } | Self::Quota { .. } => Status::mailbox_full(text),
+            Self::NoSpace { .. } => Status::storage_full(text),
+            Self::Io { .. } | Self::Flush { .. } | Self::Interrupted { .. } => Status::system(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_answers_become_the_status_an_operator_expects() {
+        for (errno, status) in [
+            (libc::EIO, "451 4.3.0"),
+            (libc::EROFS, "451 4.3.0"),
+            (libc::ENOSPC, "452 4.3.1"),
+            (libc::EDQUOT, "552 5.2.2"),
+            (libc::EFBIG, "552 5.2.2"),
+            (libc::EACCES, "451 4.2.0"),
+            (libc::ESTALE, "451 4.2.0"),
+            (libc::EXDEV, "451 4.3.5"),
+            (libc::ELOOP, "451 4.3.5"),
+        ] {
+            let source = io::Error::from_raw_os_error(errno);
+            let error = MailboxError::from_io("/v/a", "writing", source);
+            let text = error.status().to_string();
+            assert!(text.starts_with(status), "{errno}: {text}");
+            assert!(text.contains("/v/a"), "{text}");
+        }
+    }
+}

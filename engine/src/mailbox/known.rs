@@ -1,0 +1,70 @@
+//! Mailboxes this process has used: their directories are known to be durable.
+//!
+//! Imports `sync`, `clock`, `io` (attributes), `limits`. A message in a durable directory is lost
+//! all the same when the directory above lost the directory's own entry. So the first use of a
+//! mailbox flushes the directories above it, whoever made them; later uses need not. A mailbox
+//! that was removed and made anew has another inode, and counts as unknown again.
+
+use crate::clock;
+use crate::io::FileStat;
+use crate::limits::KNOWN_MAILBOXES_MAX;
+use crate::sync::Mutex;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// How often leftovers in a Maildir's `tmp/` are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(4 * 3600);
+
+/// Mailboxes whose directories are durable. Any thread may use it.
+#[derive(Debug, Default)]
+pub struct Known {
+    mailboxes: Mutex<HashMap<String, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    device: u64,
+    inode: u64,
+    swept: Instant,
+}
+
+/// What is known of a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Familiarity {
+    pub(super) durable: bool,
+    pub(super) sweep_due: bool,
+}
+
+impl Known {
+    /// What is known of the mailbox at `path` whose file or `new/` directory is `stat`.
+    pub(super) fn look(&self, path: &str, stat: &FileStat) -> Familiarity {
+        let mailboxes = self.mailboxes.lock();
+        match mailboxes.get(path) {
+            Some(entry) if entry.device == stat.device && entry.inode == stat.inode => {
+                Familiarity {
+                    durable: true,
+                    sweep_due: clock::now().duration_since(entry.swept) >= SWEEP_EVERY,
+                }
+            }
+            _ => Familiarity {
+                durable: false,
+                sweep_due: true,
+            },
+        }
+    }
+
+    /// The directories above were flushed. Forgetting a mailbox only costs flushing them again,
+    /// so a full table is simply emptied.
+    pub(super) fn remember(&self, path: &str, stat: &FileStat) {
+        let mut mailboxes = self.mailboxes.lock();
+        if mailboxes.len() >= KNOWN_MAILBOXES_MAX && !mailboxes.contains_key(path) {
+            mailboxes.clear();
+        }
+        let entry = Entry {
+            device: stat.device,
+            inode: stat.inode,
+            swept: clock::now(),
+        };
+        mailboxes.insert(path.to_owned(), entry);
+    }
+}

@@ -1,0 +1,294 @@
+//! Maildir: one file per message.
+//!
+//! Imports the rest of `mailbox`, `io`, `message`. A message is written to a file that no reader
+//! sees, flushed by the caller, then published into `new/` under a name nobody else has; then the
+//! caller flushes `new/`. The file has no name before that where the file system can do this
+//! (no trace in `tmp/`, and a quarter faster on a journalling file system), else it stands in
+//! `tmp/` as maildir(5) says.
+
+mod name;
+mod sweep;
+
+pub use name::NameMaker;
+pub use sweep::sweep;
+
+use super::directory::{self, Unflushed};
+use super::{Known, MailboxError, MailboxPath};
+use crate::io::{Disk, FileStat};
+use crate::message::Message;
+use std::io;
+
+/// Permission bits of message files.
+const FILE_MODE: u32 = 0o600;
+/// How many names are tried before we believe that no name is free.
+const NAME_ATTEMPTS: usize = 8;
+
+/// An open Maildir.
+#[derive(Debug)]
+pub struct Maildir<H> {
+    path: MailboxPath,
+    new: H,
+    new_stat: FileStat,
+    /// Opened when files without a name cannot be made.
+    tmp: Option<H>,
+    /// The directories above, to be flushed together with the first message.
+    chain: Vec<Unflushed<H>>,
+    sweep_due: bool,
+}
+
+/// A message written but seen by nobody.
+#[derive(Debug)]
+pub struct Unpublished<H> {
+    file: H,
+    /// Its name in `tmp/`, if it has one.
+    name: Option<String>,
+    size: u64,
+    wire_size: u64,
+}
+
+impl<H> Unpublished<H> {
+    /// The open file, to be flushed.
+    pub fn file(&self) -> &H {
+        &self.file
+    }
+}
+
+impl<H> Maildir<H> {
+    /// Opens a Maildir as the calling thread's identity, making what is missing of it.
+    ///
+    /// # Errors
+    /// It cannot be opened or made, leads out of the base, or is not safe from others.
+    pub fn open<D: Disk<Handle = H>>(
+        disk: &D,
+        base: &H,
+        path: &MailboxPath,
+        gid: u32,
+        known: &Known,
+    ) -> Result<Self, MailboxError> {
+        let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
+        let new_path = path.below("new");
+        let new = match disk.open_directory(base, &new_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make(disk, base, path, gid)?;
+                disk.open_directory(base, &new_path).map_err(failed)?
+            }
+            answer => answer.map_err(failed)?,
+        };
+        let new_stat = disk.stat(&new).map_err(failed)?;
+        directory::check_closed(path, &new_path, &new_stat)?;
+        let familiarity = known.look(path.as_str(), &new_stat);
+        let chain = if familiarity.durable {
+            Vec::new()
+        } else {
+            make_rest(disk, base, path)?;
+            directory::open_chain(disk, base, path, path.as_str())?
+        };
+        Ok(Self {
+            path: path.clone(),
+            new,
+            new_stat,
+            tmp: None,
+            chain,
+            sweep_due: familiarity.sweep_due,
+        })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &MailboxPath {
+        &self.path
+    }
+
+    /// The open `new/`, to be flushed after publishing.
+    pub fn new_directory(&self) -> &H {
+        &self.new
+    }
+
+    /// The file system it is on.
+    pub fn device(&self) -> u64 {
+        self.new_stat.device
+    }
+
+    /// The directories above it that must be flushed before the first message counts as stored.
+    pub fn chain(&self) -> &[Unflushed<H>] {
+        &self.chain
+    }
+
+    /// True when leftovers in `tmp/` should be looked for.
+    pub fn is_sweep_due(&self) -> bool {
+        self.sweep_due
+    }
+
+    /// The directories above were flushed.
+    pub fn chain_is_durable(&self, known: &Known) {
+        if !self.chain.is_empty() || self.sweep_due {
+            known.remember(self.path.as_str(), &self.new_stat);
+        }
+    }
+
+    /// Writes a message which nobody sees yet: `header`, then the content.
+    ///
+    /// # Errors
+    /// The file cannot be made or written; nothing of it is left.
+    pub fn write<D: Disk<Handle = H>>(
+        &mut self,
+        disk: &D,
+        base: &H,
+        names: &NameMaker,
+        header: &str,
+        message: &Message,
+    ) -> Result<Unpublished<H>, MailboxError> {
+        let size = header.len() as u64 + message.size();
+        let header_lines = memchr::memchr_iter(b'\n', header.as_bytes()).count() as u64;
+        let wire_size = size + header_lines + message.newlines();
+        let (file, name) = match disk.create_unnamed(&self.new, FILE_MODE) {
+            Ok(file) => (file, None),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                let (file, name) = self.create_in_tmp(disk, base, names, size, wire_size)?;
+                (file, Some(name))
+            }
+            Err(error) => return Err(self.failed("creating a file", error)),
+        };
+        let unpublished = Unpublished {
+            file,
+            name,
+            size,
+            wire_size,
+        };
+        match fill(disk, &unpublished.file, header, message) {
+            Ok(()) => Ok(unpublished),
+            Err(error) => {
+                self.discard(disk, &unpublished);
+                Err(self.failed("writing the message", error))
+            }
+        }
+    }
+
+    /// Makes a written message visible under a new name in `new/`, never replacing a file.
+    /// Returns the name.
+    ///
+    /// # Errors
+    /// It has no name then, and is to be discarded.
+    pub fn publish<D: Disk<Handle = H>>(
+        &self,
+        disk: &D,
+        names: &NameMaker,
+        unpublished: &Unpublished<H>,
+    ) -> Result<String, MailboxError> {
+        let mut taken = io::Error::from(io::ErrorKind::AlreadyExists);
+        for _ in 0..NAME_ATTEMPTS {
+            let name = names.next(unpublished.size, unpublished.wire_size);
+            let result = match &unpublished.name {
+                None => disk.name_unnamed(&unpublished.file, &self.new, &name),
+                Some(tmp_name) => self.move_to_new(disk, tmp_name, &name),
+            };
+            match result {
+                Ok(()) => return Ok(name),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = error,
+                Err(error) => return Err(self.failed("publishing the message in new/", error)),
+            }
+        }
+        Err(self.failed("finding a free name in new/", taken))
+    }
+
+    /// Gives up a message that was not published.
+    pub fn discard<D: Disk<Handle = H>>(&self, disk: &D, unpublished: &Unpublished<H>) {
+        if let (Some(tmp), Some(name)) = (&self.tmp, &unpublished.name) {
+            // What stays is swept later.
+            let _ = disk.remove(tmp, name);
+        }
+    }
+
+    /// Takes a published message back, as well as can be.
+    pub fn withdraw<D: Disk<Handle = H>>(&self, disk: &D, name: &str) {
+        if let Err(error) = disk.remove(&self.new, name) {
+            tracing::warn!(
+                mailbox = self.path.display(),
+                name,
+                %error,
+                "a message that was answered with an error could not be removed from new/"
+            );
+        }
+    }
+
+    fn create_in_tmp<D: Disk<Handle = H>>(
+        &mut self,
+        disk: &D,
+        base: &H,
+        names: &NameMaker,
+        size: u64,
+        wire_size: u64,
+    ) -> Result<(H, String), MailboxError> {
+        let path = self.path.display().to_owned();
+        let failed = |error| MailboxError::from_io(&path, "creating a file in tmp/", error);
+        let tmp = match self.tmp.take() {
+            Some(tmp) => tmp,
+            None => disk
+                .open_directory(base, &self.path.below("tmp"))
+                .map_err(failed)?,
+        };
+        let tmp = self.tmp.insert(tmp);
+        let name = names.next(size, wire_size);
+        let file = disk.create_new(tmp, &name, FILE_MODE).map_err(failed)?;
+        Ok((file, name))
+    }
+
+    fn move_to_new<D: Disk<Handle = H>>(
+        &self,
+        disk: &D,
+        tmp_name: &str,
+        name: &str,
+    ) -> io::Result<()> {
+        let Some(tmp) = &self.tmp else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        match disk.rename_new((tmp, tmp_name), (&self.new, name)) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            answer => return answer,
+        }
+        disk.link((tmp, tmp_name), (&self.new, name))?;
+        // What stays is swept later.
+        let _ = disk.remove(tmp, tmp_name);
+        Ok(())
+    }
+
+    fn failed(&self, doing: &'static str, error: io::Error) -> MailboxError {
+        MailboxError::from_io(self.path.display(), doing, error)
+    }
+}
+
+/// Makes the Maildir and what is missing above it.
+fn make<D: Disk>(
+    disk: &D,
+    base: &D::Handle,
+    path: &MailboxPath,
+    gid: u32,
+) -> Result<(), MailboxError> {
+    // Before `new/` is there nobody takes it for a Maildir, so it comes last.
+    for name in ["tmp", "cur", "new"] {
+        directory::make_all(disk, base, path, &path.below(name), gid)?;
+    }
+    Ok(())
+}
+
+/// Readers want all three directories. Whoever may not make them here may still deliver.
+fn make_rest<D: Disk>(disk: &D, base: &D::Handle, path: &MailboxPath) -> Result<(), MailboxError> {
+    let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
+    let directory = match disk.open_directory(base, path.as_str()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        answer => answer.map_err(failed)?,
+    };
+    for name in ["tmp", "cur"] {
+        if let Err(error) = directory::make(disk, &directory, name) {
+            tracing::debug!(mailbox = path.display(), name, %error, "cannot complete the Maildir");
+        }
+    }
+    Ok(())
+}
+
+fn fill<D: Disk>(disk: &D, file: &D::Handle, header: &str, message: &Message) -> io::Result<()> {
+    let mut header = header.as_bytes();
+    message.for_each_chunk(|chunk| {
+        let first = std::mem::take(&mut header);
+        disk.write_all(file, [first, chunk])
+    })
+}

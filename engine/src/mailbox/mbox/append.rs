@@ -1,0 +1,190 @@
+//! Appending messages to an open, locked mbox.
+//!
+//! Imports the rest of `mailbox`, `io`, `message`, `limits`. Invariant: when it returns, the file
+//! holds exactly the messages reported as written behind its old content; what failed midway was
+//! cut off again. Source: Postfix mail_copy: quoted content, its last line completed, one blank
+//! line.
+
+use super::Mbox;
+use super::quote::FromQuoter;
+use crate::io::Disk;
+use crate::limits::MBOX_APPEND_BYTES;
+use crate::mailbox::{MailboxError, MailboxSettings};
+use crate::message::Message;
+use std::io;
+
+/// One message to append.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// `From ` line and trace header.
+    pub header: &'a str,
+    /// The content.
+    pub message: &'a Message,
+}
+
+/// Why one entry was not written.
+enum Refusal {
+    OverLimit,
+    /// Writing or reading failed; all that stands behind the old end is in doubt.
+    Failed(&'static str, io::Error),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self::Failed("reading the message", error)
+    }
+}
+
+impl<H> Mbox<H> {
+    /// Appends the messages, in order; one result for each. When something fails, the messages
+    /// are tried again one by one, so that each fails only for its own sake.
+    pub fn append<D: Disk<Handle = H>>(
+        &mut self,
+        disk: &D,
+        settings: &MailboxSettings,
+        entries: &[Entry<'_>],
+    ) -> Vec<Result<(), MailboxError>> {
+        let mut results = Vec::with_capacity(entries.len());
+        let Err((doing, error)) = self.append_all(disk, settings, entries, &mut results) else {
+            return results;
+        };
+        let path = self.path.display().to_owned();
+        if !self.cut(disk) {
+            let code = error.raw_os_error().unwrap_or(libc::EIO);
+            let same = || MailboxError::from_io(&path, doing, io::Error::from_raw_os_error(code));
+            return entries.iter().map(|_| Err(same())).collect();
+        }
+        if entries.len() < 2 {
+            return vec![Err(MailboxError::from_io(&path, doing, error))];
+        }
+        let one_by_one = entries
+            .chunks(1)
+            .flat_map(|one| self.append(disk, settings, one));
+        one_by_one.collect()
+    }
+
+    /// All or none, but for those that are over the limit.
+    fn append_all<D: Disk<Handle = H>>(
+        &mut self,
+        disk: &D,
+        settings: &MailboxSettings,
+        entries: &[Entry<'_>],
+        results: &mut Vec<Result<(), MailboxError>>,
+    ) -> Result<(), (&'static str, io::Error)> {
+        let mut appender = Appender {
+            disk,
+            file: &self.file,
+            settings,
+            end: self.end,
+            buffer: Vec::new(),
+        };
+        let mut outcome = Ok(());
+        for entry in entries {
+            let is_first = appender.end == self.end && appender.buffer.is_empty();
+            let tail = if is_first { self.tail } else { "" };
+            match appender.entry(tail, entry) {
+                Ok(()) => results.push(Ok(())),
+                Err(Refusal::OverLimit) => results.push(Err(MailboxError::OverLimit {
+                    mailbox: self.path.display().to_owned(),
+                    limit_bytes: settings.limit_bytes,
+                })),
+                Err(Refusal::Failed(doing, error)) => {
+                    outcome = Err((doing, error));
+                    break;
+                }
+            }
+        }
+        let outcome = outcome.and_then(|()| {
+            let flushed = appender.flush();
+            flushed.map_err(|error| ("appending the message", error))
+        });
+        let end = appender.end;
+        if outcome.is_ok() && end != self.end {
+            self.tail = "";
+            self.end = end;
+        }
+        outcome
+    }
+}
+
+/// Collects what is appended and writes it in large pieces.
+struct Appender<'a, D: Disk> {
+    disk: &'a D,
+    file: &'a D::Handle,
+    settings: &'a MailboxSettings,
+    /// Where the file ends, the buffer not included.
+    end: u64,
+    buffer: Vec<u8>,
+}
+
+impl<D: Disk> Appender<'_, D> {
+    fn entry(&mut self, tail: &str, entry: &Entry<'_>) -> Result<(), Refusal> {
+        let message = entry.message;
+        let least = (tail.len() + entry.header.len()) as u64 + message.size();
+        if self.is_over_limit(least) {
+            return Err(Refusal::OverLimit);
+        }
+        let (file_mark, buffer_mark) = (self.end, self.buffer.len());
+        let written = self.write_entry(tail, entry);
+        if matches!(written, Err(Refusal::OverLimit)) {
+            self.back_to(file_mark, buffer_mark)?;
+        }
+        written
+    }
+
+    fn write_entry(&mut self, tail: &str, entry: &Entry<'_>) -> Result<(), Refusal> {
+        self.buffer.extend_from_slice(tail.as_bytes());
+        self.buffer.extend_from_slice(entry.header.as_bytes());
+        let mut quoter = FromQuoter::new();
+        entry.message.for_each_chunk(|chunk| {
+            quoter.feed(chunk, &mut self.buffer);
+            self.flush_if_full()
+        })?;
+        quoter.finish(&mut self.buffer);
+        if entry.message.size() > 0 && !entry.message.ends_with_newline() {
+            self.buffer.push(b'\n');
+        }
+        self.buffer.push(b'\n');
+        if self.is_over_limit(0) {
+            return Err(Refusal::OverLimit);
+        }
+        self.flush_if_full()
+    }
+
+    /// True when the file would be too long with `more` bytes behind the buffer.
+    fn is_over_limit(&self, more: u64) -> bool {
+        self.settings
+            .is_over_limit(self.end + self.buffer.len() as u64 + more)
+    }
+
+    fn flush_if_full(&mut self) -> Result<(), Refusal> {
+        if self.buffer.len() < MBOX_APPEND_BYTES {
+            return Ok(());
+        }
+        self.flush()
+            .map_err(|error| Refusal::Failed("appending the message", error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            self.disk.write_all(self.file, [&self.buffer, &[]])?;
+            self.end += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// Forgets all behind a mark. If the file has grown since, what the buffer held at the mark
+    /// was written and the file ends there with it.
+    fn back_to(&mut self, file_mark: u64, buffer_mark: usize) -> Result<(), Refusal> {
+        if self.end == file_mark {
+            self.buffer.truncate(buffer_mark);
+            return Ok(());
+        }
+        self.buffer.clear();
+        self.end = file_mark + buffer_mark as u64;
+        self.disk
+            .truncate(self.file, self.end)
+            .map_err(|error| Refusal::Failed("cutting a message off again", error))
+    }
+}

@@ -1,0 +1,337 @@
+//! mbox: all messages in one file.
+//!
+//! Imports the rest of `mailbox`, `io`, `message`, `config`. Opening takes every lock of
+//! `virtual_mailbox_lock` without waiting: the lock file first, then, on the open file, the
+//! kernel's locks; then the file is checked to be the mailbox still, and one that we may append
+//! to. Messages are appended, flushed by the caller, and only then is the lock given back.
+//! Sources: Postfix mbox_open, safe_open, virtual(8).
+
+mod append;
+mod dotlock;
+mod quote;
+
+pub use append::Entry;
+
+use super::directory::{self, Unflushed};
+use super::{Known, MailboxError, MailboxPath, MailboxSettings, Unfit};
+use crate::config::MboxLock;
+use crate::io::{Disk, FileKind, FileStat, LockKind};
+use dotlock::DotLock;
+use std::io;
+
+/// Permission bits of a new mbox.
+const FILE_MODE: u32 = 0o600;
+/// How often a file that is being replaced by another program is opened again.
+const OPEN_ATTEMPTS: usize = 8;
+
+/// An open mbox, all locks held. To be closed with [`Mbox::close`]; dropped without, its lock
+/// file stays until it is stale.
+#[derive(Debug)]
+pub struct Mbox<H> {
+    path: MailboxPath,
+    parent: H,
+    file: H,
+    stat: FileStat,
+    dotlock: Option<DotLock>,
+    /// Bytes of whole messages that are to stay.
+    end: u64,
+    /// Length before anything of ours.
+    old_length: u64,
+    /// What the old content lacks before a message can follow.
+    tail: &'static str,
+    /// The directories above, when they must be flushed too.
+    chain: Vec<Unflushed<H>>,
+}
+
+/// The answer to an attempt to open an mbox.
+#[derive(Debug)]
+pub enum Opened<H> {
+    /// It is ours until closed.
+    Ready(Box<Mbox<H>>),
+    /// Another program holds this lock; try again later.
+    Busy(&'static str),
+}
+
+impl<H> Mbox<H> {
+    /// Opens and locks an mbox of `uid` as the calling thread's identity, creating the file but
+    /// never its directory.
+    ///
+    /// # Errors
+    /// It cannot be opened, locked or trusted; nothing is locked then.
+    pub fn open<D: Disk<Handle = H>>(
+        disk: &D,
+        base: &H,
+        path: &MailboxPath,
+        uid: u32,
+        settings: &MailboxSettings,
+        known: &Known,
+    ) -> Result<Opened<H>, MailboxError> {
+        let parent = open_parent(disk, base, path)?;
+        let mut dotlock = None;
+        if settings.locks.contains(&MboxLock::Dotlock) {
+            let age = settings.stale_lock_age;
+            let taken = DotLock::try_take(disk, &parent, path.name(), age);
+            match taken.map_err(|e| failed(path, "unable to create lock file", e))? {
+                Some(lock) => dotlock = Some(lock),
+                None => return Ok(Opened::Busy("lock file")),
+            }
+        }
+        let opened = match open_file(disk, &parent, path, uid, settings) {
+            Ok(Ok((file, stat, is_new))) => prepare(disk, base, path, &file, &stat, known, is_new)
+                .map(|(tail, chain)| Ok((file, stat, tail, chain))),
+            Ok(Err(busy)) => Ok(Err(busy)),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(Ok((file, stat, tail, chain))) => Ok(Opened::Ready(Box::new(Self {
+                path: path.clone(),
+                parent,
+                file,
+                stat,
+                dotlock,
+                end: stat.size,
+                old_length: stat.size,
+                tail,
+                chain,
+            }))),
+            not_ours => {
+                if let Some(lock) = dotlock {
+                    lock.release(disk, &parent);
+                }
+                match not_ours {
+                    Ok(Err(busy)) => Ok(Opened::Busy(busy)),
+                    Err(error) => Err(error),
+                    Ok(Ok(_)) => Ok(Opened::Busy("file")),
+                }
+            }
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &MailboxPath {
+        &self.path
+    }
+
+    /// The open file, to be flushed after appending.
+    pub fn file(&self) -> &H {
+        &self.file
+    }
+
+    /// The file system it is on.
+    pub fn device(&self) -> u64 {
+        self.stat.device
+    }
+
+    /// The directories above it that must be flushed before the first message counts as stored.
+    pub fn chain(&self) -> &[Unflushed<H>] {
+        &self.chain
+    }
+
+    /// The directories above were flushed.
+    pub fn chain_is_durable(&self, known: &Known) {
+        if !self.chain.is_empty() {
+            known.remember(self.path.as_str(), &self.stat);
+        }
+    }
+
+    /// Takes everything appended since it was opened back, as well as can be: what was flushed
+    /// with an error is not in the mailbox.
+    pub fn take_back<D: Disk<Handle = H>>(&mut self, disk: &D) {
+        self.end = self.old_length;
+        self.cut(disk);
+    }
+
+    /// Gives the locks back.
+    pub fn close<D: Disk<Handle = H>>(self, disk: &D) {
+        // The kernel's lock goes first, in the reverse order of taking.
+        drop(self.file);
+        if let Some(lock) = self.dotlock {
+            lock.release(disk, &self.parent);
+        }
+    }
+
+    /// Cuts the file behind the messages that are to stay; false when that fails, and nothing
+    /// more must be appended.
+    fn cut<D: Disk<Handle = H>>(&self, disk: &D) -> bool {
+        let cut = disk.truncate(&self.file, self.end);
+        if let Err(error) = &cut {
+            tracing::error!(
+                mailbox = self.path.display(),
+                length = self.end,
+                %error,
+                "cannot cut an incomplete message off the mailbox; cut it to this length"
+            );
+        }
+        cut.is_ok()
+    }
+}
+
+fn failed(path: &MailboxPath, doing: &'static str, error: io::Error) -> MailboxError {
+    MailboxError::from_io(path.display(), doing, error)
+}
+
+fn unfit(path: &MailboxPath, unfit: Unfit) -> MailboxError {
+    MailboxError::Unfit {
+        mailbox: path.display().to_owned(),
+        unfit,
+    }
+}
+
+fn open_parent<D: Disk>(
+    disk: &D,
+    base: &D::Handle,
+    path: &MailboxPath,
+) -> Result<D::Handle, MailboxError> {
+    let parent = match disk.open_directory(base, path.parent()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(MailboxError::NoParent {
+                mailbox: path.display().to_owned(),
+                directory: directory::display(path, path.parent()),
+            });
+        }
+        answer => answer.map_err(|e| failed(path, "opening its directory", e))?,
+    };
+    let stat = disk
+        .stat(&parent)
+        .map_err(|e| failed(path, "opening its directory", e))?;
+    directory::check_closed(path, path.parent(), &stat)?;
+    Ok(parent)
+}
+
+/// What the file needs before a message can follow its old content, and the directories to
+/// flush with it.
+type Prepared<H> = (&'static str, Vec<Unflushed<H>>);
+
+fn prepare<D: Disk>(
+    disk: &D,
+    base: &D::Handle,
+    path: &MailboxPath,
+    file: &D::Handle,
+    stat: &FileStat,
+    known: &Known,
+    is_new: bool,
+) -> Result<Prepared<D::Handle>, MailboxError> {
+    let tail = missing_tail(disk, file, stat.size)
+        .map_err(|e| failed(path, "reading the end of the file", e))?;
+    let chain = if !is_new && known.look(path.as_str(), stat).durable {
+        Vec::new()
+    } else {
+        directory::open_chain(disk, base, path, path.parent())?
+    };
+    Ok((tail, chain))
+}
+
+/// An open file, its attributes and whether it was made just now; or which lock is busy.
+type OpenedFile<H> = Result<(H, FileStat, bool), &'static str>;
+
+/// Opens or creates the file and takes the kernel's locks on it.
+fn open_file<D: Disk>(
+    disk: &D,
+    parent: &D::Handle,
+    path: &MailboxPath,
+    uid: u32,
+    settings: &MailboxSettings,
+) -> Result<OpenedFile<D::Handle>, MailboxError> {
+    for _ in 0..OPEN_ATTEMPTS {
+        let Some((file, is_new)) = open_or_create(disk, parent, path)? else {
+            continue;
+        };
+        let stat = disk
+            .stat(&file)
+            .map_err(|e| failed(path, "opening the file", e))?;
+        // A lock on a device or pipe could mean anything, so this comes before locking.
+        match stat.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(unfit(path, Unfit::Directory)),
+            FileKind::Symlink | FileKind::Other => return Err(unfit(path, Unfit::NotRegular)),
+        }
+        if let Some(busy) = lock_file(disk, &file, path, settings)? {
+            return Ok(Err(busy));
+        }
+        // While we waited for nothing but the kernel, another program may have put a new file
+        // in its place (most mail readers do so when they delete messages), or appended.
+        let stat = disk
+            .stat(&file)
+            .map_err(|e| failed(path, "opening the file", e))?;
+        let named = match disk.stat_at(parent, path.name()) {
+            Ok(named) => named,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(path, "opening the file", error)),
+        };
+        if !named.is_same_file(&stat) {
+            continue;
+        }
+        if stat.links != 1 {
+            return Err(unfit(path, Unfit::HardLinks(stat.links)));
+        }
+        if settings.strict_ownership && stat.uid != uid {
+            let owner = stat.uid;
+            return Err(unfit(path, Unfit::NotOwned { owner, uid }));
+        }
+        return Ok(Ok((file, stat, is_new)));
+    }
+    Err(unfit(path, Unfit::Restless))
+}
+
+/// `None` when it appeared or vanished between two looks.
+fn open_or_create<D: Disk>(
+    disk: &D,
+    parent: &D::Handle,
+    path: &MailboxPath,
+) -> Result<Option<(D::Handle, bool)>, MailboxError> {
+    match disk.open_append(parent, path.name()) {
+        Ok(file) => return Ok(Some((file, false))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(match error.raw_os_error() {
+                Some(libc::ELOOP) => unfit(path, Unfit::Symlink),
+                Some(libc::EISDIR) => unfit(path, Unfit::Directory),
+                Some(libc::ENXIO) => unfit(path, Unfit::NotRegular),
+                _ => failed(path, "opening the file", error),
+            });
+        }
+    }
+    match disk.create_new(parent, path.name(), FILE_MODE) {
+        Ok(file) => Ok(Some((file, true))),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(failed(path, "creating the file", error)),
+    }
+}
+
+/// Takes the kernel's locks; which one is busy, if one is.
+fn lock_file<D: Disk>(
+    disk: &D,
+    file: &D::Handle,
+    path: &MailboxPath,
+    settings: &MailboxSettings,
+) -> Result<Option<&'static str>, MailboxError> {
+    for lock in &settings.locks {
+        let (kind, name) = match lock {
+            MboxLock::Dotlock => continue,
+            MboxLock::Fcntl => (LockKind::Fcntl, "fcntl lock"),
+            MboxLock::Flock => (LockKind::Flock, "flock lock"),
+        };
+        let locked = disk.try_lock(file, kind);
+        if !locked.map_err(|e| failed(path, "locking the file", e))? {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Line ends the old content lacks: a message begins behind a blank line. A crashed writer, or
+/// an editor, may have left none.
+fn missing_tail<D: Disk>(disk: &D, file: &D::Handle, size: u64) -> io::Result<&'static str> {
+    if size == 0 {
+        return Ok("");
+    }
+    let mut last = [0; 2];
+    let wanted = if size == 1 { 1 } else { 2 };
+    let (part, _) = last.split_at_mut(wanted);
+    let read = disk.read_at(file, part, size - wanted as u64)?;
+    Ok(match part.get(..read) {
+        Some(b"\n\n") => "",
+        Some([b'\n'] | [_, b'\n']) => "\n",
+        _ => "\n\n",
+    })
+}

@@ -1,0 +1,185 @@
+//! What the tests of the store share: a base, settings, and deliveries that wait for their end.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests; each test program uses its own part"
+)]
+
+use mailstow_engine::address::{Address, parse_address};
+use mailstow_engine::config::Settings;
+use mailstow_engine::delivery::{Mail, Outcome, Store, Ticket};
+use mailstow_engine::io::Disk;
+use mailstow_engine::route::{Format, MailboxTarget};
+use mailstow_engine::{Message, Recipient};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// Longest time any delivery in a test may take.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A base and a state directory that go with the test.
+pub struct Place {
+    dir: tempfile::TempDir,
+}
+
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Who owns the mailboxes: an ordinary user when that can be, else whoever runs the test.
+pub fn owner() -> (u32, u32) {
+    if is_root() {
+        (5000, 5001)
+    } else {
+        (
+            nix::unistd::geteuid().as_raw(),
+            nix::unistd::getegid().as_raw(),
+        )
+    }
+}
+
+impl Place {
+    pub fn new() -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let place = Self { dir };
+        std::fs::create_dir(place.base()).unwrap();
+        place.give(&place.base());
+        place
+    }
+
+    pub fn base(&self) -> PathBuf {
+        self.dir.path().join("vhosts")
+    }
+
+    pub fn outside(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    /// Makes a file or directory the mailbox owner's.
+    pub fn give(&self, path: &Path) {
+        if is_root() {
+            let (uid, gid) = owner();
+            std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
+        }
+    }
+
+    pub fn make_dir(&self, path: &str) -> PathBuf {
+        let path = self.base().join(path);
+        std::fs::create_dir(&path).unwrap();
+        self.give(&path);
+        path
+    }
+
+    pub fn make_file(&self, path: &str, content: &[u8]) -> PathBuf {
+        let path = self.base().join(path);
+        std::fs::write(&path, content).unwrap();
+        self.give(&path);
+        path
+    }
+
+    pub fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        settings.routing.virtual_mailbox_base = self.base();
+        settings.state_directory = self.dir.path().join("state");
+        settings.store.host = "host.example".into();
+        settings.routing.deliver_lock_delay = Duration::from_millis(5);
+        settings
+    }
+}
+
+pub fn target(path: &str) -> MailboxTarget {
+    let (uid, gid) = owner();
+    MailboxTarget {
+        path: path.trim_end_matches('/').to_owned(),
+        format: if path.ends_with('/') {
+            Format::Maildir
+        } else {
+            Format::Mbox
+        },
+        uid,
+        gid,
+    }
+}
+
+pub fn recipient() -> Recipient {
+    Recipient {
+        address: Address::new("info", Some("vm.example")),
+        original: "orig@ex.example".into(),
+    }
+}
+
+pub fn message<D: Disk>(store: &Store<D>, content: &[u8]) -> Message {
+    let mut builder = store.new_message();
+    builder.write(content).unwrap();
+    builder.finish().unwrap()
+}
+
+pub fn mail<D: Disk>(store: &Store<D>, content: &[u8]) -> Arc<Mail> {
+    Arc::new(Mail {
+        reverse_path: parse_address("s@ex.example").unwrap(),
+        message: message(store, content),
+    })
+}
+
+/// Deliveries under way.
+pub struct Pending {
+    pub tickets: Vec<Ticket>,
+    outcomes: mpsc::Receiver<(usize, Outcome)>,
+}
+
+pub fn submit<D: Disk>(store: &Store<D>, content: &[u8], to: Vec<MailboxTarget>) -> Pending {
+    let (sender, outcomes) = mpsc::channel();
+    let to = to.into_iter().map(|target| (recipient(), target)).collect();
+    let report = move |index, outcome| {
+        let _ = sender.send((index, outcome));
+    };
+    let tickets = store.submit(mail(store, content), to, Arc::new(report));
+    Pending { tickets, outcomes }
+}
+
+impl Pending {
+    /// The statuses, in order.
+    pub fn statuses(self) -> Vec<String> {
+        let mut all = vec![String::new(); self.tickets.len()];
+        let deadline = Instant::now() + DEADLINE;
+        for _ in 0..all.len() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (index, outcome) = self
+                .outcomes
+                .recv_timeout(left)
+                .expect("an outcome in time");
+            assert!(all[index].is_empty(), "outcome {index} came twice");
+            all[index] = outcome.status.to_string();
+        }
+        all
+    }
+
+    pub fn is_silent_for(&self, time: Duration) -> bool {
+        self.outcomes.recv_timeout(time).is_err()
+    }
+}
+
+/// Delivers to one mailbox and waits; the status.
+pub fn deliver<D: Disk>(store: &Store<D>, content: &[u8], path: &str) -> String {
+    submit(store, content, vec![target(path)])
+        .statuses()
+        .remove(0)
+}
+
+/// Names in a directory, sorted; none if it does not exist.
+pub fn names(path: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
