@@ -380,6 +380,14 @@ pub static PARAMETERS: &[Parameter] = &[
     ),
     parameter(
         "store",
+        "mailbox_path",
+        "",
+        Text(|s, v| s.routing.mailbox_path = v),
+        "When set (%d/%u/: domain, local part), mailboxes are named by it and \
+         virtual_mailbox_maps only says who exists",
+    ),
+    parameter(
+        "store",
         "tmp_age_max",
         "36h",
         Time(3600..=TIME_MAX, |s, v| s.store.tmp_age_max = v),
