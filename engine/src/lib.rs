@@ -18,6 +18,7 @@ pub mod io;
 pub mod limits;
 pub mod mailbox;
 pub mod manual;
+pub mod map;
 pub mod message;
 pub mod route;
 pub mod status;

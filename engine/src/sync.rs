@@ -5,24 +5,56 @@
 //! sections leave their data whole at every step, and refusing all later mail would turn one
 //! bug into an outage.
 
-pub use std::sync::Arc;
-use std::sync::PoisonError;
-pub use std::sync::atomic;
-pub use std::sync::{Condvar, MutexGuard, OnceLock};
+#[cfg(loom)]
+use loom::{hint, sync as locks};
+#[cfg(not(loom))]
+use std::{hint, sync as locks};
+
+use std::sync::{PoisonError, TryLockError};
+
+pub use hint::spin_loop;
+pub use locks::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard, atomic};
+// Not modelled: loom's Arc cannot hold trait objects, and it has no OnceLock.
+pub use std::sync::{Arc, OnceLock};
 
 /// A mutual exclusion lock that does not poison.
 #[derive(Debug, Default)]
-pub struct Mutex<T>(std::sync::Mutex<T>);
+pub struct Mutex<T>(locks::Mutex<T>);
 
 impl<T> Mutex<T> {
     /// A new unlocked lock.
     pub fn new(value: T) -> Self {
-        Self(std::sync::Mutex::new(value))
+        Self(locks::Mutex::new(value))
     }
 
     /// Waits for the lock.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lock for many readers or one writer that does not poison.
+#[derive(Debug, Default)]
+pub struct RwLock<T>(locks::RwLock<T>);
+
+impl<T> RwLock<T> {
+    /// A new unlocked lock.
+    pub fn new(value: T) -> Self {
+        Self(locks::RwLock::new(value))
+    }
+
+    /// Reads if no writer holds or awaits the lock; never waits.
+    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
+        match self.0.try_read() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Waits for the lock.
+    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,3 +1,4 @@
 //! Guides, as documentation that compiles.
 
 pub mod durability;
+pub mod map_format;

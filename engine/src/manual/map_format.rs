@@ -1,0 +1,127 @@
+//! The bytes of a recipient map and of its change log.
+//!
+//! All integers are little endian. A *varint* is LEB128: seven bits a byte, least significant
+//! first, the high bit set in all bytes but the last; at most 64 bits. CRC-32 is the one of
+//! IEEE 802.3 (zlib, gzip). Texts are UTF-8.
+//!
+//! # The map
+//!
+//! One file, at most 1 TiB of records. It never changes under its name: a new map is written
+//! beside it, flushed, renamed over it, and the directory is flushed. Readers may therefore map
+//! it into memory, and keep the old one as long as they like. **Do not copy a map over an open
+//! one** (`cp new.map recipients.map`): whoever has it mapped sees the bytes change, or gets
+//! SIGBUS if the file shrinks. Copy beside it and `mv`.
+//!
+//! | offset | bytes | meaning |
+//! |---|---|---|
+//! | 0 | 8 | magic `89 4d 53 4d 41 50 0d 0a` (`\x89MSMAP\r\n`) |
+//! | 8 | 4 | version: 1 |
+//! | 12 | 4 | features a reader must know; none is defined, so 0 |
+//! | 16 | 4 | features a reader may ignore; none is defined, so 0 |
+//! | 20 | 4 | bytes under one checksum: 4096 |
+//! | 24 | 8 | size of the file |
+//! | 32 | 8 | seed of the hash, random |
+//! | 40 | 16 | name of this very map, random |
+//! | 56 | 8 | number of keys |
+//! | 64 | 8 | number of values |
+//! | 72 | 8 | number of buckets a key can hash to, at least 1 |
+//! | 80 | 8 | number of buckets in the index |
+//! | 88 | 16 | records: offset, length |
+//! | 104 | 16 | long records: offset, length |
+//! | 120 | 16 | domains: offset, length |
+//! | 136 | 16 | sets of values: offset, length |
+//! | 152 | 16 | index: offset (a multiple of 64), length (64 times the number of buckets) |
+//! | 168 | 16 | table names: offset, length |
+//! | 184 | 16 | checksums: offset (a multiple of 4096), length |
+//! | 200 | 4 | CRC-32 of the checksums |
+//! | 204 | 3888 | zero |
+//! | 4092 | 4 | CRC-32 of bytes 0 to 4091 |
+//!
+//! The sections follow in this order, from byte 4096 on; between the last of them and the
+//! checksums there are zeros up to a multiple of 4096. The checksums are the CRC-32 of each block
+//! of 4096 bytes, 4 bytes each, from the block at 4096 on, and end the file.
+//!
+//! Opening checks the header, the checksums' own checksum and the table names. Every other block
+//! is checked when it is first read, in each process; `mailstow map verify` reads all of them.
+//!
+//! ## Where a key is
+//!
+//! `h` is XXH3 (64 bits) of the key's bytes with the map's seed. The key belongs to bucket
+//! `h * buckets / 2^64`, and its fingerprint is the low twelve bits of `h`. Records stand in the
+//! order of `h`, each bucket's one behind the other. A bucket is one cache line:
+//!
+//! | offset | bytes | meaning |
+//! |---|---|---|
+//! | 0 | 5 | offset of the bucket's first record in the records section |
+//! | 5 | 1 | bits 0 to 4: number of records, at most 23; bits 5 to 7: overflow |
+//! | 6 | 23 | low eight bits of each record's fingerprint |
+//! | 29 | 12 | high four bits of each fingerprint, two to a byte, the low half first |
+//! | 41 | 23 | length of each record, 1 to 255 |
+//!
+//! What a full bucket cannot take stands at the beginning of the next one. Keys fall into three
+//! classes by fingerprint, `fingerprint * 3 / 4096`; bit 5 + class says that a key of this class
+//! belongs to this bucket or an earlier one and stands in a later one. Buckets past those that
+//! keys hash to only take what overflowed at the end.
+//!
+//! To look a key up: read its bucket; for each equal fingerprint, read the record and compare the
+//! key in full; if none matches and the overflow bit of the key's class is set, go on with the
+//! next bucket. An absent key costs one cache line in nine cases of ten, a second one in the
+//! tenth, and a record in one case of 200.
+//!
+//! ## A record
+//!
+//! | bytes | meaning |
+//! |---|---|
+//! | 1 | bit 0: the domain is a reference; bit 1: the values are a reference; bit 2: stub; bits 3 to 7: length of the stored key, or 31 |
+//! | varint | only if that length is 31: the length less 31 |
+//! | ... | the stored key: the whole key, or what stands before its last `@` if the domain is a reference |
+//! | varint | only with bit 0: offset in the domains of what stands behind the `@` |
+//! | varint | only with bit 1: offset in the sets of values |
+//! | ... | only without bit 1: the values, up to the record's end |
+//!
+//! A stub has only bit 2 set; a varint with an offset in the long records and a varint with a
+//! length follow, and the record stands there. Domains and sets of values are each a varint with
+//! the length and then the bytes.
+//!
+//! The values are, for each table that has the key, in the order of the tables' numbers: a varint
+//! with the table's number, then a varint whose low two bits tell the kind of the value and whose
+//! other bits are a number `n`:
+//!
+//! | kind | value |
+//! |---|---|
+//! | 0 | the text in the next `n` bytes |
+//! | 1 | the next `n` bytes, where byte `f8` stands for what precedes the key's last `@`, `f9` for what follows it, and `fa` for the whole key |
+//! | 2 | the decimal number `n`, without leading zeros |
+//! | 3 | not used |
+//!
+//! The table names are a varint with their number, then for each a varint with its length and
+//! its bytes; numbers count from 0.
+//!
+//! # The change log
+//!
+//! `recipients.map.changes` holds what `mailstow map set` and `unset` changed since the map was
+//! built. It is created by rename, like a map, and then only grows.
+//!
+//! | offset | bytes | meaning |
+//! |---|---|---|
+//! | 0 | 8 | magic `89 4d 53 43 48 47 0d 0a` (`\x89MSCHG\r\n`) |
+//! | 8 | 4 | version: 1 |
+//! | 12 | 4 | features a reader must know: 0 |
+//! | 16 | 16 | name of the map the changes belong to |
+//! | 32 | 28 | zero |
+//! | 60 | 4 | CRC-32 of bytes 0 to 59 |
+//! | 64 | 8 | everything before this offset was flushed (and perhaps more) |
+//! | 72 | 4 | CRC-32 of the map's name and the eight bytes before |
+//! | 76 | 4 | zero |
+//!
+//! Frames follow from byte 80 on: the length of the body (4 bytes), the CRC-32 of the map's name,
+//! the frame's offset in the file (8 bytes), the length and the body (4 bytes), then the body. It
+//! is a row of changes that come into force together: 1 (set) or 2 (unset), then table, key and
+//! for "set" the value, each a varint with its length and its bytes.
+//!
+//! | what a reader finds | what it means | what happens |
+//! |---|---|---|
+//! | no file | no changes | the map alone answers |
+//! | the name of another map | a crash came between a merge and the removal of its log | ignored, with a warning; the next change starts a new log |
+//! | an unreadable frame behind the flushed offset, no whole frame behind it | an append that was cut short before it was acknowledged | ignored; the next change cuts it off |
+//! | anything else unreadable | damage | every lookup defers until an operator decides |

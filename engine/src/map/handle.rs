@@ -1,0 +1,146 @@
+//! The map of a long-running process: one view that is replaced while others read it.
+//!
+//! Imports `view`, `edit`, `swap`, `sync`, `error`. Invariants: reading takes no lock; a new file
+//! that cannot be opened never takes the place of a view that answers.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::edit::{self, CHANGES_MERGE_AT};
+use super::error::MapError;
+use super::swap::Swap;
+use super::view::MapView;
+use crate::sync::{Arc, Condvar, Mutex, wait_timeout};
+
+/// The current view of the map at one path. Shared between threads.
+#[derive(Debug)]
+pub struct MapHandle {
+    path: PathBuf,
+    view: Swap<MapView>,
+    refreshing: Mutex<()>,
+}
+
+impl MapHandle {
+    /// Opens the map at `path`.
+    ///
+    /// # Errors
+    /// As [`MapView::open`].
+    pub fn open(path: &Path) -> Result<Self, MapError> {
+        Ok(Self {
+            path: path.to_owned(),
+            view: Swap::new(Arc::new(MapView::open(path)?)),
+            refreshing: Mutex::new(()),
+        })
+    }
+
+    /// The current view. Keep it for the length of one transaction, so that all its lookups see
+    /// the same map. Takes no lock.
+    pub fn view(&self) -> Arc<MapView> {
+        self.view.load()
+    }
+
+    /// Looks whether the map or its change log were replaced or grew, and then opens them anew.
+    /// True if there is a new view. Costs two stat(2) when nothing changed.
+    ///
+    /// # Errors
+    /// As [`MapView::open`]; the old view stays in use.
+    pub fn refresh(&self) -> Result<bool, MapError> {
+        let _one_at_a_time = self.refreshing.lock();
+        if self.view().is_current()? {
+            return Ok(false);
+        }
+        let view = MapView::open(&self.path)?;
+        // The slot of the view before the last gets the new one too, so that no old file stays
+        // mapped longer than its readers need it.
+        let view = Arc::new(view);
+        drop(self.view.store(Arc::clone(&view)));
+        drop(self.view.store(view));
+        Ok(true)
+    }
+
+    /// Refreshes, and merges the changes into a new map when they have become many. True if
+    /// there is a new view.
+    ///
+    /// # Errors
+    /// As [`MapHandle::refresh`] and [`edit::merge`]; the old view stays in use.
+    pub fn maintain(&self) -> Result<bool, MapError> {
+        let fresh = self.refresh()?;
+        if self.view().changes() < CHANGES_MERGE_AT {
+            return Ok(fresh);
+        }
+        edit::merge(&self.path, |_, _| true)?;
+        Ok(self.refresh()? || fresh)
+    }
+}
+
+/// A thread that maintains a map until it is dropped.
+#[derive(Debug)]
+pub struct MapKeeper {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl MapKeeper {
+    /// Calls [`MapHandle::maintain`] every `interval`. Trouble is logged once, until it changes.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(handle: Arc<MapHandle>, interval: Duration) -> Result<Self, MapError> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let path = handle.path.clone();
+        let seen = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("map-keeper".into())
+            .spawn(move || keep(&handle, interval, &seen))
+            .map_err(|source| MapError::io(&path, "start the thread that maintains", source))?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for MapKeeper {
+    fn drop(&mut self) {
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A keeper that panicked has nothing left to give back.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn keep(handle: &MapHandle, interval: Duration, stop: &(Mutex<bool>, Condvar)) {
+    let mut trouble = String::new();
+    loop {
+        {
+            let mut stopped = stop.0.lock();
+            let until = crate::clock::now() + interval;
+            while !*stopped {
+                let left = until.saturating_duration_since(crate::clock::now());
+                if left.is_zero() {
+                    break;
+                }
+                stopped = wait_timeout(&stop.1, stopped, left);
+            }
+            if *stopped {
+                return;
+            }
+        }
+        match handle.maintain() {
+            Ok(true) => {
+                tracing::info!(map = %handle.path.display(), "recipient map replaced");
+                trouble.clear();
+            }
+            Ok(false) => trouble.clear(),
+            Err(error) => {
+                let text = error.to_string();
+                if text != trouble {
+                    tracing::warn!(map = %handle.path.display(), %error, "recipient map kept");
+                    trouble = text;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Mapping a map file into memory: the one unsafe line of the recipient map.
+//!
+//! Imports `error`. Invariant: mailstow never writes to or truncates a published map; it is only
+//! ever replaced by rename(2).
+#![allow(
+    unsafe_code,
+    reason = "mmap(2) cannot promise that nobody changes the file"
+)]
+
+use std::fs::File;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use super::error::MapError;
+
+/// Maps `file` read-only. The mapping keeps the file alive after it was replaced.
+pub(super) fn map(file: &File, path: &Path) -> Result<Mmap, MapError> {
+    // SAFETY: bytes under the mapping must not change while they are borrowed. A published map is
+    // written by nobody: every mailstow process that changes it writes a new file and renames it
+    // over the old name. An operator who overwrites the file in place breaks this, as he would
+    // for LMDB or cdb; the manual says so.
+    unsafe { Mmap::map(file) }.map_err(|source| MapError::io(path, "map into memory", source))
+}

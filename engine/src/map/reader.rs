@@ -1,0 +1,366 @@
+//! Looking up keys in the bytes of a recipient map.
+//!
+//! Imports `format`, `bucket`, `record`, `value`, `blocks`, `error`. Invariants: safe for any
+//! bytes: a damaged map gives an error, never a panic and never a wrong answer; a lookup takes no
+//! lock and allocates nothing.
+
+use super::blocks::Blocks;
+use super::bucket::{LINE_BYTES, Line};
+use super::cursor::Cursor;
+use super::error::MapError;
+use super::format::{self, Header, Section, TABLES_MAX};
+use super::record::{self, Entry, Payload, RawRecord, Values};
+use super::value::Value;
+
+/// A table of one opened map. Numbers differ from map to map: ask [`MapReader::table`] again
+/// after a swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableId(pub(super) u32);
+
+/// A recipient map over bytes from anywhere: a mapped file, a buffer in a test.
+///
+/// May be shared between threads as far as `B` may.
+#[derive(Debug)]
+pub struct MapReader<B> {
+    bytes: B,
+    header: Header,
+    tables: Vec<String>,
+    blocks: Blocks,
+}
+
+/// Numbers about a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapStats {
+    /// Different keys.
+    pub keys: u64,
+    /// Values of all keys in all tables.
+    pub values: u64,
+    /// Size of the file, in bytes.
+    pub file_bytes: u64,
+    /// Size of the hash index, in bytes.
+    pub index_bytes: u64,
+    /// Version of the file format.
+    pub format_version: u32,
+    /// Random name of this very map.
+    pub id: [u8; 16],
+}
+
+impl MapStats {
+    pub(super) fn of(header: &Header) -> Self {
+        Self {
+            keys: header.keys,
+            values: header.values,
+            file_bytes: header.file_bytes,
+            index_bytes: header.index.len,
+            format_version: format::VERSION,
+            id: header.id,
+        }
+    }
+}
+
+impl<B: AsRef<[u8]>> MapReader<B> {
+    /// Checks the header and the table names; reads nothing else, so that opening costs the same
+    /// for ten recipients and ten million.
+    ///
+    /// # Errors
+    /// [`MapError::Header`], [`MapError::TooNew`] or [`MapError::Corrupt`].
+    pub fn new(bytes: B) -> Result<Self, MapError> {
+        let file = bytes.as_ref();
+        let header = Header::decode(file)?;
+        let damaged = || MapError::header("the checksums' own checksum does not match");
+        let checksums = slice(file, header.checksums).ok_or_else(damaged)?;
+        if crc32fast::hash(checksums) != header.checksums_crc {
+            return Err(damaged());
+        }
+        let blocks = Blocks::new(header.checksums);
+        let tables = read_tables(file, &header, &blocks)?;
+        Ok(Self {
+            bytes,
+            header,
+            tables,
+            blocks,
+        })
+    }
+
+    /// The table called `name`, if the map has it.
+    #[inline]
+    pub fn table(&self, name: &str) -> Option<TableId> {
+        let at = self.tables.iter().position(|table| table == name)?;
+        u32::try_from(at).ok().map(TableId)
+    }
+
+    /// The names of all tables, in the order of their numbers.
+    pub fn tables(&self) -> &[String] {
+        &self.tables
+    }
+
+    /// Numbers about the map.
+    pub fn stats(&self) -> MapStats {
+        MapStats::of(&self.header)
+    }
+
+    /// The value of `key` in `table`.
+    ///
+    /// # Errors
+    /// [`MapError::Corrupt`]: the answer is not known; defer.
+    #[inline]
+    pub fn get<'a>(&'a self, table: TableId, key: &'a str) -> Result<Option<Value<'a>>, MapError> {
+        match self.find(key)? {
+            Some(record) => record.value(table),
+            None => Ok(None),
+        }
+    }
+
+    /// All that the map's tables have for `key`: one search for mailbox, uid, gid and quota.
+    ///
+    /// # Errors
+    /// [`MapError::Corrupt`]: the answer is not known; defer.
+    #[inline]
+    pub fn find<'a>(&'a self, key: &'a str) -> Result<Option<Record<'a>>, MapError> {
+        let hash = format::hash(self.header.seed, key.as_bytes());
+        let fingerprint = format::fingerprint(hash);
+        let mut bucket = format::home(hash, self.header.buckets_home);
+        loop {
+            let line = self.line(bucket)?;
+            let mut candidates = line.candidates(fingerprint);
+            while candidates != 0 {
+                let slot = candidates.trailing_zeros() as usize;
+                candidates &= candidates - 1;
+                if !line.confirms(slot, fingerprint) {
+                    continue;
+                }
+                let (raw, offset) = self.raw(line, slot)?;
+                if self.key_is(&raw, key.as_bytes(), offset)? {
+                    let payload = self.payload(raw.payload)?;
+                    return Ok(Some(Record {
+                        key,
+                        payload,
+                        offset,
+                    }));
+                }
+            }
+            if !line.overflowed(fingerprint) {
+                return Ok(None);
+            }
+            bucket += 1;
+        }
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub(super) fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
+    pub(super) fn file(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+
+    #[inline]
+    pub(super) fn line(&self, bucket: u64) -> Result<Line<'_>, MapError> {
+        let at = self
+            .header
+            .index
+            .offset
+            .saturating_add(bucket.saturating_mul(64));
+        if bucket >= self.header.buckets {
+            return Err(corrupt("index", at));
+        }
+        self.blocks
+            .bytes(self.file(), at, LINE_BYTES, "index")?
+            .first_chunk::<LINE_BYTES>()
+            .map(Line)
+            .ok_or_else(|| corrupt("index", at))
+    }
+
+    /// The record in `slot` of a bucket, and where in the file it lies.
+    #[inline]
+    pub(super) fn raw(
+        &self,
+        line: Line<'_>,
+        slot: usize,
+    ) -> Result<(RawRecord<'_>, u64), MapError> {
+        let within = line.offset() + line.skip(slot);
+        let (bytes, offset) = self.part(self.header.records, within, line.len(slot), "record")?;
+        match record::decode(bytes) {
+            Some(Entry::Record(raw)) => Ok((raw, offset)),
+            Some(Entry::Stub {
+                offset: within,
+                len,
+            }) => {
+                let (bytes, offset) = self.part(self.header.long, within, len, "long record")?;
+                match record::decode(bytes) {
+                    Some(Entry::Record(raw)) => Ok((raw, offset)),
+                    Some(Entry::Stub { .. }) | None => Err(corrupt("long record", offset)),
+                }
+            }
+            None => Err(corrupt("record", offset)),
+        }
+    }
+
+    #[inline]
+    fn key_is(&self, raw: &RawRecord<'_>, key: &[u8], offset: u64) -> Result<bool, MapError> {
+        let Some(reference) = raw.domain else {
+            return Ok(raw.key == key);
+        };
+        let Some(domain) = key
+            .strip_prefix(raw.key)
+            .and_then(|rest| rest.strip_prefix(b"@"))
+        else {
+            return Ok(false);
+        };
+        let stored = self.shared(self.header.domains, reference, "domain")?;
+        if stored.contains(&b'@') {
+            return Err(corrupt("domain", offset));
+        }
+        Ok(stored == domain)
+    }
+
+    #[inline]
+    pub(super) fn payload<'a>(&'a self, payload: Payload<'a>) -> Result<&'a [u8], MapError> {
+        match payload {
+            Payload::Here(bytes) => Ok(bytes),
+            Payload::Reference(at) => self.shared(self.header.payloads, at, "values"),
+        }
+    }
+
+    pub(super) fn domain(&self, reference: u64) -> Result<&[u8], MapError> {
+        self.shared(self.header.domains, reference, "domain")
+    }
+
+    /// A text that several records share: its length, then its bytes.
+    #[inline]
+    fn shared(
+        &self,
+        section: Section,
+        reference: u64,
+        what: &'static str,
+    ) -> Result<&[u8], MapError> {
+        let at = section.offset.saturating_add(reference);
+        let left = section.len.saturating_sub(reference);
+        let window = usize::try_from(left.min(10)).unwrap_or(0);
+        let head = self.blocks.bytes(self.file(), at, window, what)?;
+        let mut cursor = Cursor::new(head);
+        let len = cursor.length().ok_or_else(|| corrupt(what, at))?;
+        let used = (window - cursor.rest().len()) as u64;
+        Ok(self.part(section, reference + used, len, what)?.0)
+    }
+
+    /// `len` checked bytes at `within` of `section`, and their place in the file.
+    #[inline]
+    fn part(
+        &self,
+        section: Section,
+        within: u64,
+        len: usize,
+        what: &'static str,
+    ) -> Result<(&[u8], u64), MapError> {
+        let at = section.offset.saturating_add(within);
+        if within > section.len || section.len - within < len as u64 {
+            return Err(corrupt(what, at));
+        }
+        Ok((self.blocks.bytes(self.file(), at, len, what)?, at))
+    }
+}
+
+/// What the map's tables have for one key.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    key: &'a str,
+    payload: &'a [u8],
+    offset: u64,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn new(key: &'a str, payload: &'a [u8], offset: u64) -> Self {
+        Self {
+            key,
+            payload,
+            offset,
+        }
+    }
+
+    /// The value in `table`.
+    ///
+    /// # Errors
+    /// [`MapError::Corrupt`]: the answer is not known; defer.
+    #[inline]
+    pub fn value(&self, table: TableId) -> Result<Option<Value<'a>>, MapError> {
+        let mut values = Values::new(self.payload);
+        while let Some(stored) = values.next().map_err(|_| self.corrupt())? {
+            if stored.table == table.0 {
+                return Ok(Some(Value {
+                    key: self.key,
+                    form: stored.form,
+                    offset: self.offset,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All values, in the order of their tables' numbers.
+    ///
+    /// # Errors
+    /// [`MapError::Corrupt`], and then nothing more.
+    pub fn values(self) -> impl Iterator<Item = Result<(TableId, Value<'a>), MapError>> {
+        let mut values = Values::new(self.payload);
+        let mut ended = false;
+        std::iter::from_fn(move || {
+            if ended {
+                return None;
+            }
+            match values.next() {
+                Ok(Some(stored)) => {
+                    let value = Value {
+                        key: self.key,
+                        form: stored.form,
+                        offset: self.offset,
+                    };
+                    Some(Ok((TableId(stored.table), value)))
+                }
+                Ok(None) => {
+                    ended = true;
+                    None
+                }
+                Err(_) => {
+                    ended = true;
+                    Some(Err(self.corrupt()))
+                }
+            }
+        })
+    }
+
+    fn corrupt(&self) -> MapError {
+        corrupt("values", self.offset)
+    }
+}
+
+fn corrupt(what: &'static str, offset: u64) -> MapError {
+    MapError::Corrupt { what, offset }
+}
+
+fn slice(file: &[u8], section: Section) -> Option<&[u8]> {
+    let from = usize::try_from(section.offset).ok()?;
+    file.get(from..from.checked_add(usize::try_from(section.len).ok()?)?)
+}
+
+fn read_tables(file: &[u8], header: &Header, blocks: &Blocks) -> Result<Vec<String>, MapError> {
+    let at = header.tables.offset;
+    let len = usize::try_from(header.tables.len).unwrap_or(usize::MAX);
+    let bytes = blocks.bytes(file, at, len, "table names")?;
+    decode_tables(bytes).ok_or_else(|| corrupt("table names", at))
+}
+
+fn decode_tables(bytes: &[u8]) -> Option<Vec<String>> {
+    let mut cursor = Cursor::new(bytes);
+    let count = cursor.length().filter(|count| *count <= TABLES_MAX)?;
+    let mut tables = Vec::with_capacity(count);
+    for _ in 0..count {
+        let len = cursor.length()?;
+        tables.push(std::str::from_utf8(cursor.take(len)?).ok()?.to_owned());
+    }
+    cursor.is_empty().then_some(tables)
+}

@@ -1,0 +1,256 @@
+//! A map as it is asked: the mapped file and the changes made since it was built.
+//!
+//! Imports `mmap`, `reader`, `changes`, `overlay`, `files`, `error`. Invariants: a view never
+//! changes; it shows the map and the change log of one moment, never a map without its changes.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use super::changes::ChangeLog;
+use super::error::MapError;
+use super::files::{self, FileIdentity};
+use super::mmap;
+use super::overlay::{Changed, Overlay};
+use super::reader::{MapReader, Record};
+
+/// How often opening starts over because the map was replaced meanwhile.
+const OPEN_TRIES_MAX: usize = 100;
+
+/// A recipient map and its changes at one moment. Cheap to share; may be asked from any thread.
+#[derive(Debug)]
+pub struct MapView {
+    path: PathBuf,
+    reader: MapReader<Mmap>,
+    overlay: Overlay,
+    identity: (FileIdentity, Option<FileIdentity>),
+    warnings: Vec<String>,
+}
+
+impl MapView {
+    /// Opens the map at `path` with its change log. Costs the same for any number of recipients.
+    ///
+    /// # Errors
+    /// [`MapError`]; every lookup must be deferred then.
+    pub fn open(path: &Path) -> Result<Self, MapError> {
+        for _ in 0..OPEN_TRIES_MAX {
+            let file = File::open(path).map_err(|source| MapError::io(path, "open", source))?;
+            let identity = FileIdentity::of_file(&file, path)?;
+            let reader = MapReader::new(mmap::map(&file, path)?)?;
+            let log_path = files::changes_path(path);
+            let log_identity = FileIdentity::of(&log_path)?;
+            let log = read_log(&log_path);
+            // A merge publishes the new map before it removes the log: if the map is still the
+            // one we opened, the log was the one that belongs to it.
+            if FileIdentity::of(path)? != Some(identity) {
+                continue;
+            }
+            let mut warnings = Vec::new();
+            let overlay = match log? {
+                Some(log) if log.map_id == reader.stats().id => Overlay::new(&log.changes),
+                Some(_) => {
+                    warnings.push(format!(
+                        "{}: these changes belong to another map and are ignored; remove the file",
+                        log_path.display()
+                    ));
+                    Overlay::default()
+                }
+                None => Overlay::default(),
+            };
+            return Ok(Self {
+                path: path.to_owned(),
+                reader,
+                overlay,
+                identity: (identity, log_identity),
+                warnings,
+            });
+        }
+        Err(MapError::io(
+            path,
+            "open",
+            io::ErrorKind::ResourceBusy.into(),
+        ))
+    }
+
+    /// The map's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The map without its changes.
+    pub fn reader(&self) -> &MapReader<Mmap> {
+        &self.reader
+    }
+
+    /// Values changed since the map was built.
+    pub fn changes(&self) -> usize {
+        self.overlay.len()
+    }
+
+    /// Complaints found while opening, one line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Whether the map or a change has a table of this name.
+    pub fn has_table(&self, table: &str) -> bool {
+        self.reader.table(table).is_some() || self.overlay.tables().iter().any(|t| **t == *table)
+    }
+
+    /// The value of `key`, folded, in the table called `table`.
+    ///
+    /// # Errors
+    /// [`MapError::Corrupt`]: the answer is not known; defer.
+    #[inline]
+    pub fn get<'a>(&'a self, table: &str, key: &'a str) -> Result<Option<Cow<'a, str>>, MapError> {
+        if !self.overlay.is_empty()
+            && let Some(value) = self.overlay.value(table, key)
+        {
+            return Ok(value.map(Cow::Borrowed));
+        }
+        let Some(id) = self.reader.table(table) else {
+            return Ok(None);
+        };
+        match self.reader.get(id, key)? {
+            Some(value) => value.text().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// All that is known of `key`, folded, with one search.
+    ///
+    /// # Errors
+    /// [`MapError::Corrupt`]: the answer is not known; defer.
+    #[inline]
+    pub fn find<'a>(&'a self, key: &'a str) -> Result<Attributes<'a>, MapError> {
+        Ok(Attributes {
+            view: self,
+            record: self.reader.find(key)?,
+            changed: if self.overlay.is_empty() {
+                None
+            } else {
+                self.overlay.changed(key)
+            },
+        })
+    }
+
+    /// Calls `each` with table, key and value of everything in the map, changes included, in no
+    /// useful order.
+    ///
+    /// # Errors
+    /// [`MapError::Corrupt`], or what `each` returned.
+    pub fn for_each(
+        &self,
+        mut each: impl FnMut(&str, &str, &str) -> Result<(), MapError>,
+    ) -> Result<(), MapError> {
+        let tables = self.reader.tables();
+        let mut text = String::new();
+        self.reader.for_each(|key, record| {
+            for value in record.values() {
+                let (id, value) = value?;
+                let table = usize::try_from(id.0).ok().and_then(|at| tables.get(at));
+                let Some(table) = table else { continue };
+                if self.overlay.value(table, key).is_none() {
+                    text.clear();
+                    value.append_to(&mut text)?;
+                    each(table, key, &text)?;
+                }
+            }
+            Ok(())
+        })?;
+        for (key, changed) in self.overlay.keys() {
+            for (number, value) in changed {
+                if let (Some(table), Some(value)) = (self.overlay.tables().get(*number), value) {
+                    each(table, key, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn overlay(&self) -> &Overlay {
+        &self.overlay
+    }
+
+    /// Whether the files under the map's name are still those of this view.
+    pub(super) fn is_current(&self) -> Result<bool, MapError> {
+        let map = FileIdentity::of(&self.path)?;
+        let log = FileIdentity::of(&files::changes_path(&self.path))?;
+        Ok((map, log) == (Some(self.identity.0), self.identity.1))
+    }
+}
+
+/// What a map knows of one key.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes<'a> {
+    view: &'a MapView,
+    record: Option<Record<'a>>,
+    changed: Option<&'a Changed>,
+}
+
+impl<'a> Attributes<'a> {
+    /// The value in the table called `table`.
+    ///
+    /// # Errors
+    /// [`MapError::Corrupt`]: the answer is not known; defer.
+    pub fn text(&self, table: &str) -> Result<Option<Cow<'a, str>>, MapError> {
+        if let Some(value) = self.change(table) {
+            return Ok(value.map(Cow::Borrowed));
+        }
+        match (self.record, self.view.reader.table(table)) {
+            (Some(record), Some(id)) => match record.value(id)? {
+                Some(value) => value.text().map(Some),
+                None => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// The value in the table called `table` if it is a number in plain decimal form; `None`
+    /// also if it is any other text.
+    ///
+    /// # Errors
+    /// [`MapError::Corrupt`]: the answer is not known; defer.
+    pub fn number(&self, table: &str) -> Result<Option<u64>, MapError> {
+        if let Some(value) = self.change(table) {
+            return Ok(value.and_then(|value| value.parse().ok()));
+        }
+        match (self.record, self.view.reader.table(table)) {
+            (Some(record), Some(id)) => Ok(record.value(id)?.and_then(|value| value.number())),
+            _ => Ok(None),
+        }
+    }
+
+    fn change(&self, table: &str) -> Option<Option<&'a str>> {
+        self.view.overlay.value_of(table, self.changed?)
+    }
+}
+
+/// The change log at `path`, `None` if there is none.
+pub(super) fn read_log(path: &Path) -> Result<Option<ChangeLog>, MapError> {
+    match fs::read(path) {
+        Ok(bytes) => ChangeLog::decode(&bytes, path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(MapError::io(path, "read", source)),
+    }
+}
+
+/// The changes that a new map at `path` would lose. If the old map cannot be read, the log is
+/// taken to be its own.
+pub(super) fn read_overlay(path: &Path) -> Result<Overlay, MapError> {
+    let Some(log) = read_log(&files::changes_path(path))? else {
+        return Ok(Overlay::default());
+    };
+    match map_id(path) {
+        Ok(id) if id != log.map_id => Ok(Overlay::default()),
+        _ => Ok(Overlay::new(&log.changes)),
+    }
+}
+
+pub(super) fn map_id(path: &Path) -> Result<[u8; 16], MapError> {
+    let file = File::open(path).map_err(|source| MapError::io(path, "open", source))?;
+    Ok(MapReader::new(mmap::map(&file, path)?)?.stats().id)
+}

@@ -1,0 +1,303 @@
+//! Writing a map from records that come in the order of their hashes.
+//!
+//! Imports `format`, `bucket`, `record`, `shared`, `files`, `error`. Invariants: the file is
+//! written front to back, the header last; nothing but the index entries (nine bytes a key) and
+//! the shared texts is held in memory.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
+
+use super::bucket::{self, FILL_PER_1000, OFFSET_MAX, SLOTS, Slot};
+use super::cursor::put_varint;
+use super::error::MapError;
+use super::files::TempFile;
+use super::format::{self, BLOCK_BYTES, Header, Section};
+use super::record::{self, Payload, RECORD_BYTES_MAX};
+use super::shared::SharedTexts;
+use super::value::KeyParts;
+
+/// Domains stored once, in bytes.
+const DOMAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Sets of values stored once, in bytes; each at most [`PAYLOAD_SHARED_BYTES_MAX`].
+const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+const PAYLOAD_SHARED_BYTES_MAX: usize = 128;
+/// Bytes gathered before they are written.
+const BUFFER_BYTES: usize = 1024 * 1024;
+
+/// Writes blocks and their checksums.
+struct BlockWriter {
+    temp: TempFile,
+    buffer: Vec<u8>,
+    checksums: Vec<u8>,
+    written: u64,
+}
+
+impl BlockWriter {
+    fn position(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), MapError> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the whole blocks that are there.
+    fn flush(&mut self) -> Result<(), MapError> {
+        let whole = self.buffer.len() / BLOCK_BYTES * BLOCK_BYTES;
+        let Some(blocks) = self.buffer.get(..whole) else {
+            return Ok(());
+        };
+        for block in blocks.chunks_exact(BLOCK_BYTES) {
+            self.checksums
+                .extend_from_slice(&crc32fast::hash(block).to_le_bytes());
+        }
+        let mut file = self.temp.file();
+        file.write_all(blocks)
+            .map_err(|source| self.temp.error("write", source))?;
+        self.written += whole as u64;
+        self.buffer.drain(..whole);
+        Ok(())
+    }
+
+    fn align(&mut self, to: usize) -> Result<(), MapError> {
+        let odd = self.buffer.len() % to;
+        if odd != 0 {
+            self.buffer.resize(self.buffer.len() + to - odd, 0);
+        }
+        self.flush()
+    }
+
+    fn section(&mut self, bytes: &[u8]) -> Result<Section, MapError> {
+        let offset = self.position();
+        self.put(bytes)?;
+        Ok(Section {
+            offset,
+            len: bytes.len() as u64,
+        })
+    }
+}
+
+/// Long records, kept aside until the short ones are written.
+struct LongRecords {
+    file: Option<File>,
+    len: u64,
+}
+
+/// A map being written. Dropping it removes the unfinished file.
+pub(super) struct MapWriter {
+    out: BlockWriter,
+    long: LongRecords,
+    domains: SharedTexts,
+    payloads: SharedTexts,
+    hashes: Vec<u64>,
+    lengths: Vec<u8>,
+    values: u64,
+    records_bytes: u64,
+    scratch: Vec<u8>,
+}
+
+impl MapWriter {
+    pub(super) fn new(temp: TempFile) -> Result<Self, MapError> {
+        let mut out = BlockWriter {
+            temp,
+            buffer: Vec::with_capacity(BUFFER_BYTES + BLOCK_BYTES),
+            checksums: Vec::new(),
+            written: 0,
+        };
+        let mut file = out.temp.file();
+        file.write_all(&[0; BLOCK_BYTES])
+            .map_err(|source| out.temp.error("write", source))?;
+        out.written = BLOCK_BYTES as u64;
+        Ok(Self {
+            out,
+            long: LongRecords { file: None, len: 0 },
+            domains: SharedTexts::new(DOMAIN_BYTES_MAX),
+            payloads: SharedTexts::new(PAYLOAD_BYTES_MAX),
+            hashes: Vec::new(),
+            lengths: Vec::new(),
+            values: 0,
+            records_bytes: 0,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Adds a key with `values` values encoded in `payload`. Hashes must not decrease, and no key
+    /// may come twice.
+    pub(super) fn push(
+        &mut self,
+        hash: u64,
+        key: &str,
+        payload: &[u8],
+        values: u64,
+    ) -> Result<(), MapError> {
+        debug_assert!(self.hashes.last().is_none_or(|last| *last <= hash));
+        let parts = KeyParts::new(key);
+        let domain = parts
+            .domain
+            .filter(|domain| domain.len() >= 3)
+            .and_then(|domain| self.domains.place(domain.as_bytes()));
+        let stored = if (4..=PAYLOAD_SHARED_BYTES_MAX).contains(&payload.len()) {
+            match self.payloads.place(payload) {
+                Some(place) => Payload::Reference(place),
+                None => Payload::Here(payload),
+            }
+        } else {
+            Payload::Here(payload)
+        };
+        self.scratch.clear();
+        record::encode(parts, domain, stored, &mut self.scratch);
+        if self.scratch.len() > RECORD_BYTES_MAX {
+            self.set_aside()?;
+        }
+        let Ok(len) = u8::try_from(self.scratch.len()) else {
+            return Err(self
+                .out
+                .temp
+                .error("write", std::io::ErrorKind::InvalidData.into()));
+        };
+        if self.records_bytes > OFFSET_MAX {
+            return Err(MapError::TooMany {
+                what: "bytes of records",
+                limit: OFFSET_MAX,
+            });
+        }
+        self.out.put(&self.scratch)?;
+        self.records_bytes += u64::from(len);
+        self.hashes.push(hash);
+        self.lengths.push(len);
+        self.values += values;
+        Ok(())
+    }
+
+    /// Moves the record in `scratch` to the long ones and leaves a stub in its place.
+    fn set_aside(&mut self) -> Result<(), MapError> {
+        if self.long.file.is_none() {
+            self.long.file = Some(self.out.temp.unnamed_sibling()?);
+        }
+        if let Some(file) = &mut self.long.file {
+            file.write_all(&self.scratch)
+                .map_err(|source| self.out.temp.error("write long records of", source))?;
+        }
+        let (offset, len) = (self.long.len, self.scratch.len());
+        self.long.len += len as u64;
+        self.scratch.clear();
+        record::encode_stub(offset, len, &mut self.scratch);
+        Ok(())
+    }
+
+    /// Writes all that follows the records, then the header. The file is complete but neither
+    /// flushed nor published.
+    pub(super) fn finish(
+        mut self,
+        tables: &[String],
+        seed: u64,
+        id: [u8; 16],
+    ) -> Result<(TempFile, Header), MapError> {
+        let mut header = Header {
+            seed,
+            id,
+            keys: self.hashes.len() as u64,
+            values: self.values,
+            ..Header::default()
+        };
+        header.records = Section {
+            offset: BLOCK_BYTES as u64,
+            len: self.records_bytes,
+        };
+        header.long = self.write_long()?;
+        header.domains = self.out.section(self.domains.section())?;
+        header.payloads = self.out.section(self.payloads.section())?;
+        self.out.align(bucket::LINE_BYTES)?;
+        self.write_index(&mut header)?;
+        header.tables = self.out.section(&encode_tables(tables))?;
+        self.out.align(BLOCK_BYTES)?;
+        let checksums = std::mem::take(&mut self.out.checksums);
+        header.checksums = Section {
+            offset: self.out.position(),
+            len: checksums.len() as u64,
+        };
+        header.checksums_crc = crc32fast::hash(&checksums);
+        header.file_bytes = header.checksums.end();
+        let temp = self.out.temp;
+        let mut file = temp.file();
+        file.write_all(&checksums)
+            .and_then(|()| file.write_all_at(&header.encode(), 0))
+            .map_err(|source| temp.error("write", source))?;
+        Ok((temp, header))
+    }
+
+    fn write_long(&mut self) -> Result<Section, MapError> {
+        let section = Section {
+            offset: self.out.position(),
+            len: self.long.len,
+        };
+        if let Some(mut file) = self.long.file.take() {
+            let mut buffer = vec![0; BUFFER_BYTES];
+            let failed = |temp: &TempFile, source| temp.error("read long records of", source);
+            file.seek(SeekFrom::Start(0))
+                .map_err(|source| failed(&self.out.temp, source))?;
+            loop {
+                let len = file
+                    .read(&mut buffer)
+                    .map_err(|source| failed(&self.out.temp, source))?;
+                match buffer.get(..len) {
+                    Some(bytes) if len > 0 => self.out.put(bytes)?,
+                    _ => break,
+                }
+            }
+        }
+        Ok(section)
+    }
+
+    /// Fills the buckets in hash order. What a full bucket cannot take moves on to the next one,
+    /// ahead of that one's own keys, so that records keep their order.
+    fn write_index(&mut self, header: &mut Header) -> Result<(), MapError> {
+        let hashes = std::mem::take(&mut self.hashes);
+        let lengths = std::mem::take(&mut self.lengths);
+        let homes = (hashes.len() as u64 * 1000).div_ceil(FILL_PER_1000).max(1);
+        header.index.offset = self.out.position();
+        header.buckets_home = homes;
+        let mut entries = hashes.iter().zip(&lengths).map(|(hash, len)| {
+            let slot = Slot {
+                fingerprint: format::fingerprint(*hash),
+                len: *len,
+            };
+            (format::home(*hash, homes), slot)
+        });
+        let mut next = entries.next();
+        let mut waiting: Vec<Slot> = Vec::new();
+        let (mut bucket, mut offset) = (0u64, 0u64);
+        while bucket < homes || !waiting.is_empty() {
+            while let Some((_, slot)) = next.filter(|(home, _)| *home <= bucket) {
+                waiting.push(slot);
+                next = entries.next();
+            }
+            let (here, later) = waiting.split_at(waiting.len().min(SLOTS));
+            let overflow = later.iter().fold(0, |bits, slot| {
+                bits | bucket::overflow_bit(slot.fingerprint)
+            });
+            self.out.put(&bucket::encode(offset, overflow, here))?;
+            offset += here.iter().map(|slot| u64::from(slot.len)).sum::<u64>();
+            waiting.drain(..here.len());
+            bucket += 1;
+        }
+        header.buckets = bucket;
+        header.index.len = self.out.position() - header.index.offset;
+        Ok(())
+    }
+}
+
+fn encode_tables(tables: &[String]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, tables.len() as u64);
+    for table in tables {
+        put_varint(&mut out, table.len() as u64);
+        out.extend_from_slice(table.as_bytes());
+    }
+    out
+}
