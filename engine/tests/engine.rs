@@ -1,6 +1,8 @@
 //! Goal: the engine's public face as an embedder sees it. Method: real directories, tables and
 //! files; outcomes are compared with what stands in the mailboxes.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::Settings;
 use mailstow_engine::delivery::Mail;
