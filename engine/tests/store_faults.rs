@@ -1,6 +1,8 @@
 //! Deliveries on a disk that fails or stops on order. Method: let every counted operation of a
 //! delivery fail, one after the other, until a delivery goes through without meeting the fault.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::*;
