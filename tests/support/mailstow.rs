@@ -377,9 +377,15 @@ impl Mailstow {
 
     /// Waits for a log line that contains `words`; the line.
     pub fn log_line(&self, words: &str) -> String {
+        self.log_line_after(0, words)
+    }
+
+    /// As [`Mailstow::log_line`], without what stood in the first `bytes` bytes of the log.
+    pub fn log_line_after(&self, bytes: usize, words: &str) -> String {
         eventually(&format!("{words:?} in the log"), START_LIMIT, || {
             let log = self.log();
-            log.lines().find(|l| l.contains(words)).map(str::to_owned)
+            let new = log.get(bytes..).unwrap_or_default();
+            new.lines().find(|l| l.contains(words)).map(str::to_owned)
         })
     }
 
