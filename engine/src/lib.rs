@@ -16,6 +16,7 @@ pub mod engine;
 pub mod envelope;
 pub mod io;
 pub mod limits;
+pub mod log;
 pub mod mailbox;
 pub mod manual;
 pub mod map;

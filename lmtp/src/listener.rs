@@ -125,16 +125,13 @@ impl Drop for SocketFile {
     }
 }
 
-/// Opens every configured socket, beside those that are [`inherited`]. A configured address that
-/// is inherited already is not opened a second time.
+/// Opens every configured socket and takes those that systemd passed (`LISTEN_FDS`). A
+/// configured address that systemd listens on already is not opened a second time.
 ///
 /// # Errors
 /// The first socket that cannot be opened; those opened before are closed again.
-pub fn open_all(
-    settings: &LmtpSettings,
-    inherited: Vec<Listener>,
-) -> Result<Vec<Listener>, ListenError> {
-    let mut listeners = inherited;
+pub fn open_all(settings: &LmtpSettings) -> Result<Vec<Listener>, ListenError> {
+    let mut listeners = inherited()?;
     let inherited_names: Vec<String> = listeners.iter().map(Listener::name).collect();
     for address in &settings.listen {
         match address {
@@ -155,11 +152,8 @@ pub fn open_all(
     Ok(listeners)
 }
 
-/// The sockets that systemd opened for us (`LISTEN_FDS`).
-///
-/// # Errors
-/// One of them is no stream socket.
-pub fn inherited() -> Result<Vec<Listener>, ListenError> {
+/// The sockets systemd opened for us.
+fn inherited() -> Result<Vec<Listener>, ListenError> {
     let mut passed = listenfd::ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..passed.len() {
@@ -355,7 +349,7 @@ mod tests {
     fn a_socket_has_its_mode_and_goes_with_its_server() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lmtp");
-        let listeners = open_all(&settings(ListenAddress::Unix(path.clone())), Vec::new()).unwrap();
+        let listeners = open_all(&settings(ListenAddress::Unix(path.clone()))).unwrap();
         let mode = std::fs::symlink_metadata(&path)
             .unwrap()
             .permissions()
@@ -374,13 +368,13 @@ mod tests {
         let settings = settings(ListenAddress::Unix(path.clone()));
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let alive = open_all(&settings, Vec::new()).unwrap();
-        let refused = open_all(&settings, Vec::new()).unwrap_err();
+        let alive = open_all(&settings).unwrap();
+        let refused = open_all(&settings).unwrap_err();
         assert!(matches!(refused, ListenError::Alive { .. }), "{refused}");
         UnixStream::connect(&path).unwrap();
         drop(alive);
         std::fs::write(&path, "precious").unwrap();
-        let refused = open_all(&settings, Vec::new()).unwrap_err();
+        let refused = open_all(&settings).unwrap_err();
         assert!(
             matches!(refused, ListenError::NotASocket { .. }),
             "{refused}"
@@ -392,7 +386,7 @@ mod tests {
     fn a_socket_that_another_server_put_in_place_is_not_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lmtp");
-        let ours = open_all(&settings(ListenAddress::Unix(path.clone())), Vec::new()).unwrap();
+        let ours = open_all(&settings(ListenAddress::Unix(path.clone()))).unwrap();
         std::fs::remove_file(&path).unwrap();
         let _theirs = UnixListener::bind(&path).unwrap();
         drop(ours);
@@ -406,17 +400,14 @@ mod tests {
                 host: host.into(),
                 port: 0,
             };
-            let listeners = open_all(&settings(address), Vec::new()).unwrap();
+            let listeners = open_all(&settings(address)).unwrap();
             assert!(listeners[0].name().starts_with("inet:"), "{host}");
         }
     }
 
     #[test]
     fn what_cannot_be_opened_says_what_to_do() {
-        let missing = open_all(
-            &settings(ListenAddress::Unix("/nonexistent/lmtp".into())),
-            Vec::new(),
-        );
+        let missing = open_all(&settings(ListenAddress::Unix("/nonexistent/lmtp".into())));
         assert!(
             missing
                 .unwrap_err()
@@ -424,7 +415,7 @@ mod tests {
                 .contains("check that its directory exists")
         );
         let long = PathBuf::from(format!("/tmp/{}", "x".repeat(120)));
-        let long = open_all(&settings(ListenAddress::Unix(long)), Vec::new());
+        let long = open_all(&settings(ListenAddress::Unix(long)));
         assert!(
             long.unwrap_err()
                 .to_string()
@@ -432,7 +423,7 @@ mod tests {
         );
         let mut unknown = settings(ListenAddress::Unix("/tmp/unused".into()));
         unknown.socket_group = "no such group".into();
-        let unknown = open_all(&unknown, Vec::new()).unwrap_err().to_string();
+        let unknown = open_all(&unknown).unwrap_err().to_string();
         assert!(
             unknown.contains("\"no such group\" is not a known group"),
             "{unknown}"

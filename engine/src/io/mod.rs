@@ -9,6 +9,7 @@ mod blocking;
 mod credentials;
 mod faulty;
 mod scratch;
+pub(crate) mod uring;
 
 pub use blocking::Blocking;
 pub use credentials::{CredentialError, Credentials};

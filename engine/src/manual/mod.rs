@@ -1,4 +1,5 @@
 //! Guides, as documentation that compiles.
 
 pub mod durability;
+pub mod log_format;
 pub mod map_format;

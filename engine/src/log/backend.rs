@@ -1,0 +1,173 @@
+//! The ways to write a batch and flush it, and the choice between them.
+//!
+//! Imports `io::uring`, `settings`, `clock`. The choice is made on the log's own disk with the
+//! writes it is going to do: which way is faster depends on kernel, file system and device.
+
+use super::settings::BackendChoice;
+use crate::clock;
+use crate::io::uring::Ring;
+use rustix::io::ReadWriteFlags;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+/// Writes per way when measuring; the median counts.
+const ROUNDS: usize = 9;
+/// As a small message takes.
+const ROUND_BYTES: usize = 8192;
+
+/// A way to write and flush.
+#[derive(Debug)]
+pub(super) enum Flusher {
+    Uring(Box<Ring>),
+    Plain,
+    PlainDsync,
+}
+
+/// What was chosen and why, for the log.
+#[derive(Debug, Default)]
+pub(super) struct Backend {
+    name: &'static str,
+    reason: String,
+    pub(super) direct: bool,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.name.is_empty() {
+            Flusher::Plain.name()
+        } else {
+            self.name
+        };
+        let direct = if self.direct { "direct" } else { "buffered" };
+        write!(f, "{name}, {direct} I/O")?;
+        if !self.reason.is_empty() {
+            write!(f, " ({})", self.reason)?;
+        }
+        Ok(())
+    }
+}
+
+impl Flusher {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Uring(_) => "io_uring write + fdatasync",
+            Self::Plain => "pwrite + fdatasync",
+            Self::PlainDsync => "pwritev2 with RWF_DSYNC",
+        }
+    }
+
+    /// Takes the way asked for, or the fastest. The bytes of `scratch` are lost.
+    pub(super) fn choose(choice: BackendChoice, scratch: &File) -> io::Result<(Self, Backend)> {
+        let (flusher, reason) = match choice {
+            BackendChoice::Plain => (Self::Plain, "as set".to_owned()),
+            BackendChoice::PlainDsync => (Self::PlainDsync, "as set".to_owned()),
+            BackendChoice::Uring => match Ring::new() {
+                Ok(ring) => (Self::Uring(Box::new(ring)), "as set".to_owned()),
+                Err(error) => (Self::Plain, format!("io_uring is not available: {error}")),
+            },
+            BackendChoice::Auto => Self::fastest(scratch)?,
+        };
+        let backend = Backend {
+            name: flusher.name(),
+            reason,
+            direct: false,
+        };
+        Ok((flusher, backend))
+    }
+
+    fn fastest(scratch: &File) -> io::Result<(Self, String)> {
+        let mut report = Vec::new();
+        let mut ways = vec![Self::Plain, Self::PlainDsync];
+        match Ring::new() {
+            Ok(ring) => ways.push(Self::Uring(Box::new(ring))),
+            Err(error) => report.push(format!("io_uring is not available: {error}")),
+        }
+        let mut best: Option<(Duration, Self)> = None;
+        let mut failure = None;
+        for mut way in ways {
+            match way.measure(scratch) {
+                Ok(time) => {
+                    report.push(format!("{} {} us", way.name(), time.as_micros()));
+                    // Another way has to be clearly better than the plainest.
+                    let better = best
+                        .as_ref()
+                        .is_none_or(|(fastest, _)| time < *fastest - *fastest / 20);
+                    if better {
+                        best = Some((time, way));
+                    }
+                }
+                Err(error) => {
+                    report.push(format!("{}: {error}", way.name()));
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        match (best, failure) {
+            (Some((_, way)), _) => Ok((way, report.join(", "))),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok((Self::Plain, report.join(", "))),
+        }
+    }
+
+    /// The median time of one small batch.
+    fn measure(&mut self, scratch: &File) -> io::Result<Duration> {
+        let mut buffer = super::buffer::AlignedBuffer::new(ROUND_BYTES);
+        buffer.put(&[0; ROUND_BYTES]);
+        let mut times = [Duration::ZERO; ROUNDS];
+        for (round, time) in times.iter_mut().enumerate() {
+            let began = clock::now();
+            self.write_and_flush(
+                scratch,
+                buffer.bytes(),
+                (round * ROUND_BYTES % 16384) as u64,
+            )?;
+            *time = began.elapsed();
+        }
+        times.sort_unstable();
+        Ok(times.get(ROUNDS / 2).copied().unwrap_or_default())
+    }
+
+    pub(super) fn write_and_flush(
+        &mut self,
+        file: &File,
+        bytes: &[u8],
+        offset: u64,
+    ) -> io::Result<()> {
+        match self {
+            Self::Uring(ring) => {
+                let written = ring.write_then_sync(file, bytes, offset)?;
+                if written == bytes.len() {
+                    return Ok(());
+                }
+                // A short write broke the chain before the flush: finish by plain calls.
+                let rest = bytes.get(written..).unwrap_or_default();
+                file.write_all_at(rest, offset + written as u64)?;
+                file.sync_data()
+            }
+            Self::Plain => {
+                file.write_all_at(bytes, offset)?;
+                file.sync_data()
+            }
+            Self::PlainDsync => write_dsync(file, bytes, offset),
+        }
+    }
+}
+
+fn write_dsync(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let slices = [IoSlice::new(bytes)];
+        match rustix::io::pwritev2(file, &slices, offset, ReadWriteFlags::DSYNC) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                bytes = bytes.get(written..).unwrap_or_default();
+                offset += written as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! Records to bytes and back.
+//!
+//! Imports `bytes`, `record`. Invariants: encoding any record and decoding it gives the same
+//! record; decoding never panics and never reserves more than its input is long. The layout is
+//! drawn in `manual::log_format`.
+
+use super::bytes::{DecodeError, Put as _, Take};
+use super::record::{
+    Accepted, AcceptedRecipient, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, InDoubt,
+    Plan, Record, RecordKind, Sequence,
+};
+use std::borrow::Cow;
+use std::io;
+use std::time::Duration;
+
+const PLAN_MAILDIR: u8 = 1;
+const PLAN_MBOX: u8 = 2;
+const CONTENT_PLAIN: u8 = 0;
+const OUTCOME_MAILDIR: u8 = 1;
+const OUTCOME_MBOX: u8 = 2;
+const OUTCOME_REFUSED: u8 = 3;
+/// Stands for all recipients in a confirmation.
+const RECIPIENT_ALL: u32 = u32::MAX;
+/// Fewest bytes of a recipient, of an outcome, of a confirmation, of an in-doubt entry.
+const RECIPIENT_BYTES_MIN: usize = 4 + 4 + 4 + 4 + 4 + 1 + 4;
+const DONE_BYTES_MIN: usize = 16 + 4 + 1;
+const CONFIRMED_BYTES: usize = 16 + 4;
+const IN_DOUBT_BYTES: usize = 16 + 4 + 32 + 8;
+
+/// A record ready to be appended; its payload checksum is computed here, on the caller's thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedRecord {
+    kind: RecordKind,
+    payload: Vec<u8>,
+    payload_crc: u32,
+}
+
+impl EncodedRecord {
+    fn new(kind: RecordKind, payload: Vec<u8>) -> Self {
+        Self {
+            kind,
+            payload_crc: crc32fast::hash(&payload),
+            payload,
+        }
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> RecordKind {
+        self.kind
+    }
+
+    /// The bytes behind the frame header.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// CRC-32 of the payload.
+    pub(super) fn payload_crc(&self) -> u32 {
+        self.payload_crc
+    }
+}
+
+/// Takes the content of an accepted message piece by piece, so that a message that lies in
+/// chunks or in a file is copied once.
+#[derive(Debug)]
+pub struct AcceptedEncoder {
+    payload: Vec<u8>,
+    content_from: usize,
+}
+
+impl AcceptedEncoder {
+    /// Writes the envelope; `content_bytes` is reserved for what [`Self::push`] will bring.
+    pub fn new(envelope: &Accepted, content_bytes: usize) -> Self {
+        let mut payload = Vec::with_capacity(256 + 128 * envelope.recipients.len() + content_bytes);
+        put_accepted(&mut payload, envelope);
+        payload.put_u8(CONTENT_PLAIN);
+        Self {
+            content_from: payload.len(),
+            payload,
+        }
+    }
+
+    /// Appends a piece of the content.
+    pub fn push(&mut self, content: &[u8]) {
+        self.payload.put(content);
+    }
+
+    /// Bytes of content taken so far.
+    pub fn content_bytes(&self) -> usize {
+        self.payload.len() - self.content_from
+    }
+
+    /// The whole record.
+    pub fn finish(self) -> EncodedRecord {
+        EncodedRecord::new(RecordKind::Accepted, self.payload)
+    }
+}
+
+impl io::Write for AcceptedEncoder {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Record<'_> {
+    /// The record as bytes.
+    pub fn encode(&self) -> EncodedRecord {
+        let mut out = Vec::new();
+        match self {
+            Self::Accepted { envelope, content } => {
+                let mut encoder = AcceptedEncoder::new(envelope, content.len());
+                encoder.push(content);
+                return encoder.finish();
+            }
+            Self::Done(entries) => put_all(&mut out, entries, put_done),
+            Self::Confirmed(entries) => put_all(&mut out, entries, put_confirmed),
+            Self::InDoubt(entries) => put_all(&mut out, entries, put_in_doubt),
+            Self::Checkpoint(checkpoint) => {
+                out.put_u64(checkpoint.below.0);
+                put_all(&mut out, &checkpoint.in_doubt, put_in_doubt);
+            }
+        }
+        EncodedRecord::new(self.kind(), out)
+    }
+}
+
+impl<'a> Record<'a> {
+    /// Reads a record of kind `kind` from a whole payload.
+    ///
+    /// # Errors
+    /// The bytes are not a record of this format version.
+    pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Self, DecodeError> {
+        let kind = RecordKind::from_byte(kind).ok_or(DecodeError::Kind(kind))?;
+        let mut take = Take::new(payload);
+        let record = match kind {
+            RecordKind::Accepted => return take_accepted(take, payload.len()),
+            RecordKind::Done => Self::Done(take_all(&mut take, DONE_BYTES_MIN, take_done)?),
+            RecordKind::Confirmed => {
+                Self::Confirmed(take_all(&mut take, CONFIRMED_BYTES, take_confirmed)?)
+            }
+            RecordKind::InDoubt => {
+                Self::InDoubt(take_all(&mut take, IN_DOUBT_BYTES, take_in_doubt)?)
+            }
+            RecordKind::Checkpoint => Self::Checkpoint(Checkpoint {
+                below: Sequence(take.u64("below")?),
+                in_doubt: take_all(&mut take, IN_DOUBT_BYTES, take_in_doubt)?,
+            }),
+        };
+        take.end()?;
+        Ok(record)
+    }
+}
+
+fn put_all<T>(out: &mut Vec<u8>, entries: &[T], put: fn(&mut Vec<u8>, &T)) {
+    out.put_count(entries.len());
+    for entry in entries {
+        put(out, entry);
+    }
+}
+
+fn take_all<T>(
+    take: &mut Take<'_>,
+    bytes_min: usize,
+    one: fn(&mut Take<'_>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    let count = take.count(bytes_min, "count")?;
+    (0..count).map(|_| one(take)).collect()
+}
+
+/// Nanoseconds, of which 64 bits last until the year 2554.
+fn put_time(out: &mut Vec<u8>, time: Duration) {
+    out.put_u64(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+}
+
+fn take_time(take: &mut Take<'_>, field: &'static str) -> Result<Duration, DecodeError> {
+    take.u64(field).map(Duration::from_nanos)
+}
+
+fn put_accepted(out: &mut Vec<u8>, envelope: &Accepted) {
+    out.put_u128(envelope.id.0);
+    put_time(out, envelope.accepted_at);
+    out.put(&envelope.content_digest);
+    out.put_text(&envelope.reverse_path);
+    out.put_text(&envelope.queue_id);
+    out.put_count(envelope.recipients.len());
+    for recipient in &envelope.recipients {
+        out.put_text(&recipient.address);
+        out.put_text(&recipient.original);
+        out.put_text(&recipient.mailbox);
+        out.put_u32(recipient.uid);
+        out.put_u32(recipient.gid);
+        match &recipient.plan {
+            Plan::Maildir { file_name } => {
+                out.put_u8(PLAN_MAILDIR);
+                out.put_text(file_name);
+            }
+            Plan::Mbox { size_before } => {
+                out.put_u8(PLAN_MBOX);
+                out.put_u64(*size_before);
+            }
+        }
+    }
+}
+
+fn take_accepted(mut take: Take<'_>, payload_bytes: usize) -> Result<Record<'_>, DecodeError> {
+    let id = DeliveryId(take.u128("id")?);
+    let accepted_at = take_time(&mut take, "accepted_at")?;
+    let content_digest = take.array("content_digest")?;
+    let reverse_path = take.text("reverse_path")?;
+    let queue_id = take.text("queue_id")?;
+    let recipients = take_all(&mut take, RECIPIENT_BYTES_MIN, take_recipient)?;
+    let encoding = take.u8("content encoding")?;
+    if encoding != CONTENT_PLAIN {
+        return Err(DecodeError::Value {
+            field: "content encoding",
+            value: u64::from(encoding),
+        });
+    }
+    let content = take.rest();
+    debug_assert!(
+        content.len() < payload_bytes,
+        "the envelope takes bytes too"
+    );
+    Ok(Record::Accepted {
+        envelope: Accepted {
+            id,
+            accepted_at,
+            reverse_path,
+            queue_id,
+            content_digest,
+            recipients,
+        },
+        content: Cow::Borrowed(content),
+    })
+}
+
+fn take_recipient(take: &mut Take<'_>) -> Result<AcceptedRecipient, DecodeError> {
+    Ok(AcceptedRecipient {
+        address: take.text("recipient address")?,
+        original: take.text("original recipient")?,
+        mailbox: take.text("mailbox")?,
+        uid: take.u32("uid")?,
+        gid: take.u32("gid")?,
+        plan: match take.u8("plan")? {
+            PLAN_MAILDIR => Plan::Maildir {
+                file_name: take.text("file name")?,
+            },
+            PLAN_MBOX => Plan::Mbox {
+                size_before: take.u64("mbox size")?,
+            },
+            value => {
+                return Err(DecodeError::Value {
+                    field: "plan",
+                    value: u64::from(value),
+                });
+            }
+        },
+    })
+}
+
+fn put_done(out: &mut Vec<u8>, done: &Done) {
+    out.put_u128(done.id.0);
+    out.put_u32(done.recipient);
+    match done.outcome {
+        DoneOutcome::Maildir => out.put_u8(OUTCOME_MAILDIR),
+        DoneOutcome::Mbox { offset, length } => {
+            out.put_u8(OUTCOME_MBOX);
+            out.put_u64(offset);
+            out.put_u64(length);
+        }
+        DoneOutcome::Refused => out.put_u8(OUTCOME_REFUSED),
+    }
+}
+
+fn take_done(take: &mut Take<'_>) -> Result<Done, DecodeError> {
+    Ok(Done {
+        id: DeliveryId(take.u128("id")?),
+        recipient: take.u32("recipient")?,
+        outcome: match take.u8("outcome")? {
+            OUTCOME_MAILDIR => DoneOutcome::Maildir,
+            OUTCOME_MBOX => DoneOutcome::Mbox {
+                offset: take.u64("offset")?,
+                length: take.u64("length")?,
+            },
+            OUTCOME_REFUSED => DoneOutcome::Refused,
+            value => {
+                return Err(DecodeError::Value {
+                    field: "outcome",
+                    value: u64::from(value),
+                });
+            }
+        },
+    })
+}
+
+fn put_confirmed(out: &mut Vec<u8>, confirmed: &Confirmed) {
+    out.put_u128(confirmed.id.0);
+    out.put_u32(confirmed.recipient.unwrap_or(RECIPIENT_ALL));
+}
+
+fn take_confirmed(take: &mut Take<'_>) -> Result<Confirmed, DecodeError> {
+    Ok(Confirmed {
+        id: DeliveryId(take.u128("id")?),
+        recipient: match take.u32("recipient")? {
+            RECIPIENT_ALL => None,
+            recipient => Some(recipient),
+        },
+    })
+}
+
+fn put_in_doubt(out: &mut Vec<u8>, entry: &InDoubt) {
+    out.put_u128(entry.id.0);
+    out.put_u32(entry.recipient);
+    out.put(&entry.key);
+    put_time(out, entry.since);
+}
+
+fn take_in_doubt(take: &mut Take<'_>) -> Result<InDoubt, DecodeError> {
+    Ok(InDoubt {
+        id: DeliveryId(take.u128("id")?),
+        recipient: take.u32("recipient")?,
+        key: take.array("key")?,
+        since: take_time(take, "since")?,
+    })
+}

@@ -1,0 +1,151 @@
+//! What goes wrong with the log, and what the client is told.
+//!
+//! Imports `status`. Errors are cheap to clone: one failed flush is told to every record of its
+//! batch.
+
+use super::bytes::DecodeError;
+use super::record::Sequence;
+use crate::status::Status;
+use crate::sync::Arc;
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Trouble with the delivery log.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// Another process owns the directory.
+    #[error(
+        "delivery log {directory} is in use by {holder}: stop that process or give this one a \
+         directory of its own", directory = directory.display()
+    )]
+    Locked {
+        /// The directory.
+        directory: PathBuf,
+        /// `process N`, or what is known of it.
+        holder: String,
+    },
+    /// The file system failed.
+    #[error("cannot {operation} {object}: {source}; see that the log directory's disk is well")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// With which file.
+        object: String,
+        /// What the kernel said.
+        source: Arc<io::Error>,
+    },
+    /// Acknowledged records are damaged or missing.
+    #[error(
+        "{file}: damaged at byte {offset}: expected record {expected}, {found}; look at it with \
+         `mailstow log inspect`, restore the file, or accept the loss in the recovery settings"
+    )]
+    Damaged {
+        /// The segment.
+        file: String,
+        /// In the file, in bytes.
+        offset: u64,
+        /// The record that should stand there.
+        expected: Sequence,
+        /// What stands there instead.
+        found: String,
+    },
+    /// A newer mailstow wrote the log.
+    #[error("{file} has log format {version}, this mailstow reads format {known}: use the newer")]
+    Version {
+        /// The segment.
+        file: String,
+        /// What it says.
+        version: u32,
+        /// What we read.
+        known: u32,
+    },
+    /// A record has a good checksum and does not make sense.
+    #[error("{file}: record {sequence} at byte {offset}: {source}; use the mailstow that wrote it")]
+    Record {
+        /// The segment.
+        file: String,
+        /// Of its first frame, in bytes.
+        offset: u64,
+        /// Which record.
+        sequence: Sequence,
+        /// What does not make sense.
+        source: DecodeError,
+    },
+    /// The log is full: its mailboxes could not be made durable fast enough.
+    #[error(
+        "the delivery log holds its limit of {bytes_max} bytes: see why no checkpoint frees it, \
+         or raise log_bytes_max"
+    )]
+    Full {
+        /// The limit, in bytes.
+        bytes_max: u64,
+    },
+    /// Too much waits to be flushed.
+    #[error(
+        "more than {bytes_max} bytes wait to be flushed to the delivery log: the disk is slower \
+         than the mail; raise in_flight_bytes_max or slow the clients down"
+    )]
+    InFlight {
+        /// The limit, in bytes.
+        bytes_max: u64,
+    },
+    /// The record is longer than the log takes.
+    #[error("a record of {bytes} bytes is over the log's limit of {bytes_max} bytes")]
+    TooLong {
+        /// Of the record.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// An earlier write or flush failed; what it promised is unknown.
+    #[error("the delivery log takes nothing more since it failed: {cause}; reopen it to recover")]
+    Poisoned {
+        /// The failure.
+        cause: Arc<LogError>,
+    },
+    /// The log was closed.
+    #[error("the delivery log is closed")]
+    Closed,
+    /// Settings that cannot work.
+    #[error("{setting} is {value}: {remedy}")]
+    Settings {
+        /// Which.
+        setting: &'static str,
+        /// Its value.
+        value: u64,
+        /// What to do.
+        remedy: &'static str,
+    },
+}
+
+impl LogError {
+    pub(super) fn io(operation: &'static str, object: &str, source: io::Error) -> Self {
+        Self::Io {
+            operation,
+            object: object.to_owned(),
+            source: Arc::new(source),
+        }
+    }
+
+    /// How a delivery that met this error is answered: always a reason to try again later.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Full { .. } | Self::InFlight { .. } => {
+                Status::storage_full("Delivery log is full, try again later")
+            }
+            Self::Locked { .. }
+            | Self::Io { .. }
+            | Self::Damaged { .. }
+            | Self::Version { .. }
+            | Self::Record { .. }
+            | Self::TooLong { .. }
+            | Self::Poisoned { .. }
+            | Self::Closed
+            | Self::Settings { .. } => {
+                Status::system("Delivery log is not available, try again later")
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What stood in the log when it was opened: the material of recovery.
+//!
+//! Imports `scan`, `medium`, `error`. The segments shown are those closed by opening the log;
+//! they do not change until the log is truncated.
+
+use super::directory::DirectoryMedium;
+use super::error::LogError;
+use super::medium::LogMedium;
+use super::record::Sequence;
+use super::scan::{Entry, ScanReport, scan_segments};
+use crate::sync::Arc;
+
+/// The records of a log as it was opened.
+#[derive(Debug)]
+pub struct LogScan<M: LogMedium = DirectoryMedium> {
+    medium: Arc<M>,
+    report: ScanReport,
+}
+
+impl<M: LogMedium> LogScan<M> {
+    pub(super) fn new(medium: Arc<M>, report: ScanReport) -> Self {
+        Self { medium, report }
+    }
+
+    /// Segments, counts, torn tails, damage.
+    pub fn report(&self) -> &ScanReport {
+        &self.report
+    }
+
+    /// Shows every record from `from` on, in order. It may be called several times, until the
+    /// log is truncated.
+    ///
+    /// # Errors
+    /// The medium fails.
+    pub fn for_each(
+        &self,
+        from: Sequence,
+        mut visit: impl FnMut(Entry<'_>),
+    ) -> Result<(), LogError> {
+        let numbers = self
+            .report
+            .segments
+            .iter()
+            .filter(|segment| segment.frames > 0)
+            .map(|segment| segment.header.number);
+        scan_segments(self.medium.as_ref(), numbers, &mut |entry| {
+            if entry.sequence >= from {
+                visit(entry);
+            }
+        })
+        .map(drop)
+    }
+}

@@ -1,0 +1,49 @@
+//! The delivery log: one flush acknowledges many deliveries.
+//!
+//! Imports `io` (io_uring only), `route` (mailbox formats), `status`, `sync`, `clock`. It knows no
+//! mailbox: what the records mean to one is `delivery`'s business. The order of the files is the
+//! way of a record: `record` (what is remembered), `codec` (to bytes), `group_commit` (many
+//! callers, one flush), `appender` (frames into segments), `medium` and `directory` (the disk);
+//! and back: `walk` (frames of a segment), `scan` (the whole log). The format is drawn byte by
+//! byte in `manual::log_format`.
+
+mod appender;
+mod backend;
+mod buffer;
+mod bytes;
+mod codec;
+mod directory;
+mod error;
+mod frame;
+mod group_commit;
+mod log_scan;
+mod medium;
+mod record;
+mod scan;
+mod segment;
+mod segments;
+mod settings;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+mod steward;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod writer;
+
+pub use bytes::DecodeError;
+pub use codec::{AcceptedEncoder, EncodedRecord};
+pub use directory::DirectoryMedium;
+pub use error::LogError;
+pub use frame::{FRAGMENT_BYTES_MAX, FRAME_HEADER_BYTES, RECORD_BYTES_LIMIT};
+pub use group_commit::Ticket;
+pub use log_scan::LogScan;
+pub use medium::{Access, LogFile, LogMedium};
+pub use record::{
+    Accepted, AcceptedRecipient, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, InDoubt,
+    Plan, Record, RecordKind, Sequence,
+};
+pub use scan::{Damage, Entry, ScanReport, ScannedSegment, scan};
+pub use segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader};
+pub use settings::{BackendChoice, LogSettings};
+pub use writer::{LogUsage, LogWriter, OnDurable};

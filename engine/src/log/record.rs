@@ -1,0 +1,235 @@
+//! What the log remembers: the kinds of records and their fields.
+//!
+//! Imports `route::types` (mailbox formats). A record names everything recovery needs to do a
+//! delivery again without asking a table: settings and tables may have changed since. How the
+//! kinds work together is told in `manual::log_format`.
+
+use crate::route::Format;
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+/// The place of a record in the order of the log; the first is 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(pub u64);
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Names one accepted message for the life of the store; the LMTP reply shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryId(pub u128);
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Tells the kinds of records apart on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// A message with its resolved recipients: the promise a flush makes durable.
+    Accepted = 1,
+    /// What became of single recipients of accepted messages.
+    Done = 2,
+    /// The client has read the reply.
+    Confirmed = 3,
+    /// Deliveries whose reply may not have been read, for those not accepted through the log.
+    InDoubt = 4,
+    /// What recovery need not look at any more, and the in-doubt memory as it stands.
+    Checkpoint = 5,
+}
+
+impl RecordKind {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Accepted),
+            2 => Some(Self::Done),
+            3 => Some(Self::Confirmed),
+            4 => Some(Self::InDoubt),
+            5 => Some(Self::Checkpoint),
+            _ => None,
+        }
+    }
+
+    pub(super) fn to_byte(self) -> u8 {
+        match self {
+            Self::Accepted => 1,
+            Self::Done => 2,
+            Self::Confirmed => 3,
+            Self::InDoubt => 4,
+            Self::Checkpoint => 5,
+        }
+    }
+}
+
+impl fmt::Display for RecordKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accepted => "accepted",
+            Self::Done => "done",
+            Self::Confirmed => "confirmed",
+            Self::InDoubt => "in_doubt",
+            Self::Checkpoint => "checkpoint",
+        })
+    }
+}
+
+/// The envelope of an accepted message, resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Names the message.
+    pub id: DeliveryId,
+    /// When it was accepted, since the UNIX epoch; also the date of an mbox `From ` line, so that
+    /// a copy written again has the same bytes.
+    pub accepted_at: Duration,
+    /// In external form; empty for the null reverse-path.
+    pub reverse_path: String,
+    /// The client's queue id, for the log; empty when unknown.
+    pub queue_id: String,
+    /// Digest of the content, by which a repeated message is recognised; the log does not
+    /// compute or check it.
+    pub content_digest: [u8; 32],
+    /// At least one.
+    pub recipients: Vec<AcceptedRecipient>,
+}
+
+/// One recipient of an accepted message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedRecipient {
+    /// The forward-path in external form; becomes `Delivered-To`.
+    pub address: String,
+    /// The original recipient; empty when unknown; becomes `X-Original-To`.
+    pub original: String,
+    /// The mailbox, below `virtual_mailbox_base`.
+    pub mailbox: String,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Where in the mailbox the copy goes.
+    pub plan: Plan,
+}
+
+/// Where a copy is going to be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// A Maildir and the name the file gets in `new/`.
+    Maildir {
+        /// Without directory and without flags.
+        file_name: String,
+    },
+    /// An mbox.
+    Mbox {
+        /// Bytes of the mbox when the delivery was planned: a copy can only stand behind them,
+        /// unless a reader rewrote the file since.
+        size_before: u64,
+    },
+}
+
+impl Plan {
+    /// The format of the mailbox.
+    pub fn format(&self) -> Format {
+        match self {
+            Self::Maildir { .. } => Format::Maildir,
+            Self::Mbox { .. } => Format::Mbox,
+        }
+    }
+}
+
+/// What became of one recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// The message.
+    pub id: DeliveryId,
+    /// Which recipient of its accepted record, from 0.
+    pub recipient: u32,
+    /// The outcome.
+    pub outcome: DoneOutcome,
+}
+
+/// How a recipient was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoneOutcome {
+    /// Published in a Maildir under the planned name; durable only after the next checkpoint.
+    Maildir,
+    /// Appended to an mbox; durable only after the next checkpoint.
+    Mbox {
+        /// Where the copy begins, in bytes.
+        offset: u64,
+        /// Bytes appended, with the `From ` line and the empty line at the end.
+        length: u64,
+    },
+    /// Nothing was stored and the client was told so (or will be): recovery must not deliver it.
+    Refused,
+}
+
+/// The client's next command showed that it has read the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The message.
+    pub id: DeliveryId,
+    /// One recipient, or all of them.
+    pub recipient: Option<u32>,
+}
+
+/// A delivery of which the client may not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InDoubt {
+    /// The message.
+    pub id: DeliveryId,
+    /// Which of its recipients, from 0.
+    pub recipient: u32,
+    /// What a repetition is recognised by: digest of content, original recipient and mailbox.
+    pub key: [u8; 32],
+    /// Since when, from the UNIX epoch; the memory is kept for a bounded time.
+    pub since: Duration,
+}
+
+/// Where recovery begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Every message accepted by a record before this one is durable in its mailboxes or
+    /// refused; records before it are needed no more.
+    pub below: Sequence,
+    /// The whole in-doubt memory: what earlier records said of it is void.
+    pub in_doubt: Vec<InDoubt>,
+}
+
+/// A record as it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// See [`RecordKind::Accepted`].
+    Accepted {
+        /// Envelope and plan.
+        envelope: Accepted,
+        /// The content in its stored form, once for all recipients.
+        content: Cow<'a, [u8]>,
+    },
+    /// See [`RecordKind::Done`].
+    Done(Vec<Done>),
+    /// See [`RecordKind::Confirmed`].
+    Confirmed(Vec<Confirmed>),
+    /// See [`RecordKind::InDoubt`].
+    InDoubt(Vec<InDoubt>),
+    /// See [`RecordKind::Checkpoint`].
+    Checkpoint(Checkpoint),
+}
+
+impl Record<'_> {
+    /// The kind of this record.
+    pub fn kind(&self) -> RecordKind {
+        match self {
+            Self::Accepted { .. } => RecordKind::Accepted,
+            Self::Done(_) => RecordKind::Done,
+            Self::Confirmed(_) => RecordKind::Confirmed,
+            Self::InDoubt(_) => RecordKind::InDoubt,
+            Self::Checkpoint(_) => RecordKind::Checkpoint,
+        }
+    }
+}

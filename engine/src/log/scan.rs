@@ -1,0 +1,410 @@
+//! Reads the whole log: puts records together, and tells a torn tail from damage.
+//!
+//! Imports `walk`, `segment`, `medium`, `record`, `error`. Invariants: a frame that is not the
+//! expected one ends a segment only if nothing proves that it had been durable; whatever else is
+//! missing is reported with its place. What is visited was acknowledged or in the last batch.
+
+use super::error::LogError;
+use super::frame::FrameHeader;
+use super::medium::{Access, LogFile as _, LogMedium};
+use super::record::{Record, Sequence};
+use super::segment::{FORMAT_VERSION, FileRole, HeaderFault, SegmentHeader, live_name, role};
+use super::walk::{Frame, SegmentWalk};
+
+/// A record as it stands in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Its place in the order.
+    pub sequence: Sequence,
+    /// Number of the segment its first frame is in.
+    pub segment: u64,
+    /// Of its first frame, in that file.
+    pub offset: u64,
+    /// Frames it takes.
+    pub frames: u32,
+    /// Kind, as written.
+    pub kind: u8,
+    /// The bytes of the record.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// The record in these bytes.
+    ///
+    /// # Errors
+    /// [`LogError::Record`]: they are not a record of this version.
+    pub fn record(&self) -> Result<Record<'a>, LogError> {
+        Record::decode(self.kind, self.payload).map_err(|source| LogError::Record {
+            file: live_name(self.segment),
+            offset: self.offset,
+            sequence: self.sequence,
+            source,
+        })
+    }
+}
+
+/// Acknowledged bytes that are missing or wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment file.
+    pub file: String,
+    /// Where in it, in bytes.
+    pub offset: u64,
+    /// What should stand there.
+    pub expected: Sequence,
+    /// What stands there, or where the log goes on.
+    pub found: String,
+}
+
+/// One segment, as scanned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedSegment {
+    /// The file.
+    pub file: String,
+    /// What its header says.
+    pub header: SegmentHeader,
+    /// Valid frames in it.
+    pub frames: u64,
+    /// Where the last valid frame ends, in bytes.
+    pub end: u64,
+}
+
+/// What a scan found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScanReport {
+    /// In their order.
+    pub segments: Vec<ScannedSegment>,
+    /// Names of spare files.
+    pub spares: Vec<String>,
+    /// Whole records.
+    pub records: u64,
+    /// The sequence the next record gets; 1 in an empty log.
+    pub next_sequence: Sequence,
+    /// Records that were begun and never finished, before a crash.
+    pub cut: Vec<Sequence>,
+    /// What is lost.
+    pub damage: Vec<Damage>,
+    /// Highest number any header names, live or spare.
+    pub number_max: u64,
+}
+
+impl ScanReport {
+    /// The first damage, as an error.
+    pub(super) fn damage_error(&self) -> Option<LogError> {
+        self.damage.first().map(|damage| LogError::Damaged {
+            file: damage.file.clone(),
+            offset: damage.offset,
+            expected: damage.expected,
+            found: damage.found.clone(),
+        })
+    }
+}
+
+/// The expected next frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    sequence: u64,
+    fragment: u32,
+}
+
+impl Place {
+    fn of(header: &FrameHeader) -> Self {
+        Self {
+            sequence: header.sequence,
+            fragment: header.fragment,
+        }
+    }
+}
+
+/// A record of which not all frames were seen yet.
+#[derive(Debug)]
+struct Partial {
+    sequence: u64,
+    segment: u64,
+    offset: u64,
+    frames: u32,
+    kind: u8,
+    record_bytes: u32,
+    payload: Vec<u8>,
+}
+
+/// Scans every segment of `medium` and shows each whole record to `visit`.
+///
+/// # Errors
+/// The medium fails, or a newer mailstow wrote a segment. Damage is no error: it is reported.
+pub fn scan<M: LogMedium>(
+    medium: &M,
+    visit: &mut dyn FnMut(Entry<'_>),
+) -> Result<ScanReport, LogError> {
+    let (live, spares) = list(medium)?;
+    let mut scanner = Scanner::new(visit);
+    scanner.report.number_max = live.iter().copied().max().unwrap_or(0);
+    for name in &spares {
+        let file = medium
+            .open(name, Access::Read)
+            .map_err(|error| LogError::io("open", name, error))?;
+        if let Ok(walk) = SegmentWalk::open(file).map_err(|e| LogError::io("read", name, e))? {
+            let number = walk.header.number;
+            scanner.report.number_max = scanner.report.number_max.max(number);
+        }
+    }
+    scanner.report.spares = spares;
+    for number in live {
+        scanner.segment(medium, number)?;
+    }
+    Ok(scanner.finish())
+}
+
+/// Scans only these segments, which are live and in order.
+pub(super) fn scan_segments<M: LogMedium>(
+    medium: &M,
+    numbers: impl IntoIterator<Item = u64>,
+    visit: &mut dyn FnMut(Entry<'_>),
+) -> Result<ScanReport, LogError> {
+    let mut scanner = Scanner::new(visit);
+    for number in numbers {
+        scanner.segment(medium, number)?;
+    }
+    Ok(scanner.finish())
+}
+
+/// Live segment numbers and spare names, in order.
+fn list<M: LogMedium>(medium: &M) -> Result<(Vec<u64>, Vec<String>), LogError> {
+    let names = medium
+        .list()
+        .map_err(|error| LogError::io("list", "the log directory", error))?;
+    let (mut live, mut spares) = (Vec::new(), Vec::new());
+    for name in names {
+        match role(&name) {
+            FileRole::Live(number) => live.push(number),
+            FileRole::Spare(_) => spares.push(name),
+            FileRole::Other => {}
+        }
+    }
+    live.sort_unstable();
+    spares.sort_unstable();
+    Ok((live, spares))
+}
+
+struct Scanner<'v> {
+    visit: &'v mut dyn FnMut(Entry<'_>),
+    report: ScanReport,
+    identity: Option<u64>,
+    expected: Option<Place>,
+    partial: Option<Partial>,
+    /// File and offset at which the segment before ended.
+    ended: (String, u64),
+}
+
+impl<'v> Scanner<'v> {
+    fn new(visit: &'v mut dyn FnMut(Entry<'_>)) -> Self {
+        Self {
+            visit,
+            report: ScanReport::default(),
+            identity: None,
+            expected: None,
+            partial: None,
+            ended: (String::new(), 0),
+        }
+    }
+
+    fn segment<M: LogMedium>(&mut self, medium: &M, number: u64) -> Result<(), LogError> {
+        let name = live_name(number);
+        let failed = |error| LogError::io("read", &name, error);
+        let file = medium.open(&name, Access::Read).map_err(failed)?;
+        let size = file.size().map_err(failed)?;
+        let mut walk = match SegmentWalk::open(file).map_err(failed)? {
+            Ok(walk) => walk,
+            Err(HeaderFault::Version(version)) => {
+                return Err(LogError::Version {
+                    file: name,
+                    version,
+                    known: FORMAT_VERSION,
+                });
+            }
+            Err(fault) => {
+                self.damage(&name, 0, format!("no segment header ({fault:?})"));
+                return Ok(());
+            }
+        };
+        let header = walk.header;
+        self.report.number_max = self.report.number_max.max(header.number);
+        if header.number != number
+            || *self.identity.get_or_insert(header.identity) != header.identity
+        {
+            let found = format!("header of segment {} of another log or name", header.number);
+            self.damage(&name, 0, found);
+            return Ok(());
+        }
+        if size < header.segment_bytes {
+            self.damage(&name, size, format!("the file ends at byte {size}"));
+        }
+        self.join(&header);
+        let frames = self.frames(&mut walk, &name).map_err(failed)?;
+        self.ended = (name.clone(), walk.position());
+        self.report.segments.push(ScannedSegment {
+            file: name,
+            header,
+            frames,
+            end: walk.position(),
+        });
+        Ok(())
+    }
+
+    /// Compares where the segments before ended with where this one begins.
+    fn join(&mut self, header: &SegmentHeader) {
+        let first = Place {
+            sequence: header.first_sequence,
+            fragment: header.first_fragment,
+        };
+        let expected = self.expected.replace(first);
+        match expected {
+            // The oldest segment may begin inside of a record that was recycled.
+            None => {}
+            Some(expected) if expected == first => {}
+            // A crash left the record unfinished; opening the log went on behind it.
+            Some(expected)
+                if header.after_open
+                    && expected.fragment > 0
+                    && first.fragment == 0
+                    && first.sequence == expected.sequence + 1 =>
+            {
+                self.report.cut.push(Sequence(expected.sequence));
+                self.partial = None;
+            }
+            Some(expected) => {
+                let (file, offset) = self.ended.clone();
+                let found = format!(
+                    "segment {:016x} goes on with record {}",
+                    header.number, first.sequence
+                );
+                self.expected = Some(expected);
+                self.damage(&file, offset, found);
+                self.expected = Some(first);
+            }
+        }
+    }
+
+    fn frames<F: super::medium::LogFile>(
+        &mut self,
+        walk: &mut SegmentWalk<F>,
+        name: &str,
+    ) -> std::io::Result<u64> {
+        let number = walk.header.number;
+        let mut frames = 0;
+        loop {
+            while let Some(frame) =
+                walk.next_frame(|header| self.expected == Some(Place::of(header)))?
+            {
+                frames += 1;
+                self.frame(number, frame);
+            }
+            let stopped = walk.position();
+            let behind = |header: &FrameHeader| {
+                self.expected
+                    .is_none_or(|expected| Place::of(header) >= expected)
+            };
+            let Some(header) = walk.find_batch(behind)? else {
+                return Ok(frames);
+            };
+            // A batch with the expected record: only padding was damaged, nothing is missing.
+            if self.expected != Some(Place::of(&header)) {
+                let at = walk.position();
+                let found = format!("record {} follows at byte {at}", header.sequence);
+                self.damage(name, stopped, found);
+            }
+            self.expected = Some(Place::of(&header));
+        }
+    }
+
+    fn frame(&mut self, segment: u64, frame: Frame<'_>) {
+        let header = frame.header;
+        self.expected = Some(if header.last {
+            Place {
+                sequence: header.sequence + 1,
+                fragment: 0,
+            }
+        } else {
+            Place {
+                sequence: header.sequence,
+                fragment: header.fragment + 1,
+            }
+        });
+        if header.fragment == 0 {
+            if header.last {
+                self.report.records += 1;
+                (self.visit)(Entry {
+                    sequence: Sequence(header.sequence),
+                    segment,
+                    offset: frame.offset,
+                    frames: 1,
+                    kind: header.kind,
+                    payload: frame.payload,
+                });
+                return;
+            }
+            self.partial = Some(Partial {
+                sequence: header.sequence,
+                segment,
+                offset: frame.offset,
+                frames: 0,
+                kind: header.kind,
+                record_bytes: header.record_bytes,
+                payload: Vec::new(),
+            });
+        }
+        // Without a beginning it belongs to a recycled or damaged record.
+        let Some(mut partial) = self.partial.take() else {
+            return;
+        };
+        partial.frames += 1;
+        partial.payload.extend_from_slice(frame.payload);
+        if !header.last {
+            self.partial = Some(partial);
+            return;
+        }
+        let whole = partial.payload.len() as u64 == u64::from(partial.record_bytes)
+            && partial.sequence == header.sequence
+            && partial.kind == header.kind;
+        if !whole {
+            let file = live_name(partial.segment);
+            let found = format!("{} of its bytes", partial.payload.len());
+            self.damage(&file, partial.offset, found);
+            return;
+        }
+        self.report.records += 1;
+        (self.visit)(Entry {
+            sequence: Sequence(partial.sequence),
+            segment: partial.segment,
+            offset: partial.offset,
+            frames: partial.frames,
+            kind: partial.kind,
+            payload: &partial.payload,
+        });
+    }
+
+    fn damage(&mut self, file: &str, offset: u64, found: String) {
+        let expected = self.expected.map_or(0, |place| place.sequence);
+        self.partial = None;
+        self.report.damage.push(Damage {
+            file: file.to_owned(),
+            offset,
+            expected: Sequence(expected),
+            found,
+        });
+    }
+
+    fn finish(mut self) -> ScanReport {
+        let next = match self.expected {
+            None => 1,
+            // The unfinished record keeps its number; nobody was told of it.
+            Some(place) if place.fragment > 0 => {
+                self.report.cut.push(Sequence(place.sequence));
+                place.sequence + 1
+            }
+            Some(place) => place.sequence,
+        };
+        self.report.next_sequence = Sequence(next);
+        self.report
+    }
+}

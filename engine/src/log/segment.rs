@@ -1,0 +1,236 @@
+//! The header of a segment and the names of segment files.
+//!
+//! Imports `bytes`. Invariants: a file is named `segment-*` only after a header with its number
+//! was flushed, and no number is used twice in one log, so that number and log identity tell
+//! live frames from those an earlier use of the file left behind. The layout is drawn in
+//! `manual::log_format`.
+
+use super::bytes::{DecodeError, Put as _, Take};
+use crc32fast::Hasher;
+
+/// The unit of writing: every batch starts at a multiple of it and is padded to one.
+pub const BLOCK_BYTES: usize = 4096;
+/// [`BLOCK_BYTES`], for file offsets.
+pub(crate) const BLOCK: u64 = 4096;
+/// The version of the format this code writes and the only one it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+const MAGIC: [u8; 8] = *b"MSTOWLOG";
+/// Bytes of the header in use; the rest of its block is zero.
+const HEADER_BYTES: usize = 72;
+const FLAG_AFTER_OPEN: u32 = 1;
+
+/// What stands at the start of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// The log this segment belongs to: a number drawn when the log was made.
+    pub identity: u64,
+    /// Number of the segment, counting up through the life of the log.
+    pub number: u64,
+    /// Size of the file.
+    pub segment_bytes: u64,
+    /// The record whose frame comes first.
+    pub first_sequence: u64,
+    /// The fragment of that record that comes first.
+    pub first_fragment: u32,
+    /// True for the first segment after the log was opened: a torn tail may stand before it.
+    pub after_open: bool,
+    /// When the segment was begun, in nanoseconds since the UNIX epoch; for people.
+    pub created_ns: u64,
+}
+
+/// Why a block is not a segment header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderFault {
+    /// It does not begin with the magic bytes.
+    Magic,
+    /// Its checksum is wrong.
+    Checksum,
+    /// Another version of the format.
+    Version(u32),
+    /// A field is out of its range although the checksum is right.
+    Field(&'static str),
+}
+
+impl SegmentHeader {
+    /// The header as it is written: one whole block.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(BLOCK_BYTES);
+        out.put(&MAGIC);
+        out.put_u32(FORMAT_VERSION);
+        out.put_u32(4096);
+        out.put_u64(self.identity);
+        out.put_u64(self.number);
+        out.put_u64(self.segment_bytes);
+        out.put_u64(self.first_sequence);
+        out.put_u32(self.first_fragment);
+        out.put_u32(if self.after_open { FLAG_AFTER_OPEN } else { 0 });
+        out.put_u64(self.created_ns);
+        out.put_u32(0);
+        let checksum = crc32fast::hash(&out);
+        out.put_u32(checksum);
+        debug_assert_eq!(out.len(), HEADER_BYTES, "the header has a fixed size");
+        out.resize(BLOCK_BYTES, 0);
+        out
+    }
+
+    /// Reads a header from the first bytes of a segment.
+    pub(crate) fn decode(block: &[u8]) -> Result<Self, HeaderFault> {
+        let Some(bytes) = block.get(..HEADER_BYTES) else {
+            return Err(HeaderFault::Magic);
+        };
+        if bytes.get(..MAGIC.len()) != Some(MAGIC.as_slice()) {
+            return Err(HeaderFault::Magic);
+        }
+        Self::fields(bytes).unwrap_or(Err(HeaderFault::Checksum))
+    }
+
+    fn fields(bytes: &[u8]) -> Result<Result<Self, HeaderFault>, DecodeError> {
+        let mut take = Take::new(bytes);
+        let covered = take.bytes(HEADER_BYTES - 4, "header")?;
+        if take.u32("checksum")? != crc32fast::hash(covered) {
+            return Ok(Err(HeaderFault::Checksum));
+        }
+        let mut take = Take::new(covered);
+        take.bytes(MAGIC.len(), "magic")?;
+        let version = take.u32("version")?;
+        if version != FORMAT_VERSION {
+            return Ok(Err(HeaderFault::Version(version)));
+        }
+        let block_bytes = take.u32("block_bytes")?;
+        let header = Self {
+            identity: take.u64("identity")?,
+            number: take.u64("number")?,
+            segment_bytes: take.u64("segment_bytes")?,
+            first_sequence: take.u64("first_sequence")?,
+            first_fragment: take.u32("first_fragment")?,
+            after_open: match take.u32("flags")? {
+                0 => false,
+                FLAG_AFTER_OPEN => true,
+                _ => return Ok(Err(HeaderFault::Field("flags"))),
+            },
+            created_ns: take.u64("created_ns")?,
+        };
+        if u64::from(block_bytes) != BLOCK {
+            return Ok(Err(HeaderFault::Field("block_bytes")));
+        }
+        if !header.segment_bytes.is_multiple_of(BLOCK) || header.segment_bytes < 2 * BLOCK {
+            return Ok(Err(HeaderFault::Field("segment_bytes")));
+        }
+        Ok(Ok(header))
+    }
+
+    /// The checksum state every frame header of this segment starts from.
+    pub(crate) fn epoch(&self) -> Hasher {
+        let mut hasher = Hasher::new();
+        hasher.update(&self.identity.to_le_bytes());
+        hasher.update(&self.number.to_le_bytes());
+        hasher
+    }
+}
+
+/// What a file of the log directory is, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FileRole {
+    /// Holds frames.
+    Live(u64),
+    /// Free to be used again; the number only keeps names apart.
+    Spare(u64),
+    /// Not ours.
+    Other,
+}
+
+/// `segment-` and the number in 16 hexadecimal digits.
+pub(crate) fn live_name(number: u64) -> String {
+    format!("segment-{number:016x}.log")
+}
+
+/// The name of a recycled segment that was number `number`.
+pub(crate) fn spare_name(number: u64) -> String {
+    format!("spare-{number:016x}.log")
+}
+
+/// The name of a spare that never was a segment.
+pub(crate) fn fresh_name(counter: u64) -> String {
+    format!("spare-n{counter:015x}.log")
+}
+
+/// Tells the role of `name`.
+pub(crate) fn role(name: &str) -> FileRole {
+    let Some(stem) = name.strip_suffix(".log") else {
+        return FileRole::Other;
+    };
+    let number = |digits: &str, length: usize| {
+        (digits.len() == length)
+            .then(|| u64::from_str_radix(digits, 16).ok())
+            .flatten()
+    };
+    if let Some(digits) = stem.strip_prefix("segment-") {
+        return number(digits, 16).map_or(FileRole::Other, FileRole::Live);
+    }
+    if let Some(digits) = stem.strip_prefix("spare-n") {
+        return number(digits, 15).map_or(FileRole::Other, FileRole::Spare);
+    }
+    if let Some(digits) = stem.strip_prefix("spare-") {
+        return number(digits, 16).map_or(FileRole::Other, FileRole::Spare);
+    }
+    FileRole::Other
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            identity: 0x1122_3344_5566_7788,
+            number: 7,
+            segment_bytes: 65_536,
+            first_sequence: 42,
+            first_fragment: 3,
+            after_open: true,
+            created_ns: 1_700_000_000_000_000_000,
+        }
+    }
+
+    #[test]
+    fn a_header_reads_back_as_it_was_written() {
+        let block = header().encode();
+        assert_eq!(block.len(), BLOCK_BYTES);
+        assert_eq!(SegmentHeader::decode(&block), Ok(header()));
+    }
+
+    #[test]
+    fn another_version_is_named_and_not_guessed_at() {
+        let mut block = header().encode();
+        block[8] = 2;
+        let checksum = crc32fast::hash(&block[..HEADER_BYTES - 4]).to_le_bytes();
+        block[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&checksum);
+        assert_eq!(SegmentHeader::decode(&block), Err(HeaderFault::Version(2)));
+    }
+
+    #[test]
+    fn names_tell_their_role_and_number() {
+        assert_eq!(role(&live_name(0xabc)), FileRole::Live(0xabc));
+        assert_eq!(role(&spare_name(u64::MAX)), FileRole::Spare(u64::MAX));
+        assert_eq!(role(&fresh_name(5)), FileRole::Spare(5));
+        for other in [
+            "lock",
+            "segment-1.log",
+            "segment-000000000000000g.log",
+            "x.log",
+        ] {
+            assert_eq!(role(other), FileRole::Other, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_flipped_bit_of_a_header_is_noticed(byte in 0..HEADER_BYTES, bit in 0..8u8) {
+            let mut block = header().encode();
+            block[byte] ^= 1 << bit;
+            prop_assert!(SegmentHeader::decode(&block).is_err());
+        }
+    }
+}

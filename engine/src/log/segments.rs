@@ -1,0 +1,312 @@
+//! Which segments are in use and which are free.
+//!
+//! Imports `segment`, `medium`, `settings`, `scan`, `error`, `sync`, `clock`. The table is locked
+//! only to look; the disk is touched outside of the lock, so that the log thread never waits for
+//! the thread that frees or prepares segments. Invariants: a spare is named `spare-*` durably
+//! before anything writes into it, and a segment is named `segment-*` durably before it takes a
+//! frame; segments are freed oldest first, each name made durable before the next is changed, so
+//! that a crash leaves no gap.
+
+use super::error::LogError;
+use super::medium::{Access, LogFile as _, LogMedium};
+use super::record::Sequence;
+use super::scan::ScanReport;
+use super::segment::{BLOCK, SegmentHeader, fresh_name, live_name, spare_name};
+use super::settings::LogSettings;
+use crate::clock;
+use crate::sync::{Arc, Mutex};
+use std::collections::VecDeque;
+use std::io;
+
+/// A segment that holds or may hold frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Live {
+    number: u64,
+    first_sequence: u64,
+    first_fragment: u32,
+    segment_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Table {
+    live: VecDeque<Live>,
+    spare: Vec<String>,
+    /// Files being made or renamed right now; they count as segments.
+    busy: u64,
+    number_next: u64,
+    fresh_next: u64,
+}
+
+/// A segment ready to take frames.
+#[derive(Debug)]
+pub(crate) struct Opened<F> {
+    pub(crate) file: F,
+    pub(crate) header: SegmentHeader,
+}
+
+/// The table of segments of one open log.
+#[derive(Debug)]
+pub(crate) struct Segments<M> {
+    medium: Arc<M>,
+    settings: LogSettings,
+    identity: u64,
+    table: Mutex<Table>,
+}
+
+/// Whether another spare was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prepared {
+    /// One more segment's room.
+    Made,
+    /// There are enough, or the limit is reached.
+    Enough,
+    /// The disk is full: the log stays as large as it is.
+    DiskFull,
+}
+
+impl<M: LogMedium> Segments<M> {
+    /// Takes over what a scan found. Spares of another size, and those over the limit, go.
+    pub(crate) fn adopt(
+        medium: Arc<M>,
+        settings: LogSettings,
+        report: &ScanReport,
+    ) -> Result<Self, LogError> {
+        let identity = report.segments.first().map_or_else(
+            || medium.fresh_identity(),
+            |segment| segment.header.identity,
+        );
+        let live: VecDeque<Live> = report.segments.iter().map(Live::of).collect();
+        let segments = Self {
+            medium,
+            identity,
+            table: Mutex::new(Table {
+                live,
+                spare: Vec::new(),
+                busy: 0,
+                number_next: report.number_max + 1,
+                fresh_next: 0,
+            }),
+            settings,
+        };
+        for name in &report.spares {
+            segments.adopt_spare(name)?;
+        }
+        // A segment whose opening was followed by no record is free at once.
+        for segment in &report.segments {
+            if segment.frames == 0 && report.damage.is_empty() {
+                segments
+                    .table
+                    .lock()
+                    .live
+                    .retain(|live| live.number != segment.header.number);
+                let live = Live::of(segment);
+                segments.recycle(live)?;
+            }
+        }
+        Ok(segments)
+    }
+
+    fn adopt_spare(&self, name: &str) -> Result<(), LogError> {
+        let failed = |error| LogError::io("look at", name, error);
+        let file = self.medium.open(name, Access::Read).map_err(failed)?;
+        let size = file.size().map_err(failed)?;
+        drop(file);
+        let mut table = self.table.lock();
+        let count = (table.live.len() + table.spare.len()) as u64;
+        if size == self.settings.segment_bytes && count < self.settings.segments_max() {
+            table.spare.push(name.to_owned());
+            return Ok(());
+        }
+        drop(table);
+        self.medium
+            .remove(name)
+            .map_err(|error| LogError::io("remove", name, error))
+    }
+
+    /// Bytes for frames in all spares.
+    pub(crate) fn spare_room(&self) -> u64 {
+        self.table.lock().spare.len() as u64 * self.settings.usable_bytes()
+    }
+
+    /// Segments that hold frames.
+    pub(crate) fn live_count(&self) -> u64 {
+        self.table.lock().live.len() as u64
+    }
+
+    /// Makes one more spare if fewer than `wanted` are ready and the limit allows; with `force`,
+    /// past the limit.
+    ///
+    /// # Errors
+    /// The disk failed. A full disk is no error here.
+    pub(crate) fn prepare(&self, wanted: usize, force: bool) -> Result<Prepared, LogError> {
+        let name = {
+            let mut table = self.table.lock();
+            let count = (table.live.len() + table.spare.len()) as u64 + table.busy;
+            let full = count >= self.settings.segments_max() && !force;
+            if table.spare.len() >= wanted || full {
+                return Ok(Prepared::Enough);
+            }
+            table.busy += 1;
+            let mut name = fresh_name(table.fresh_next);
+            while table.spare.contains(&name) {
+                table.fresh_next += 1;
+                name = fresh_name(table.fresh_next);
+            }
+            table.fresh_next += 1;
+            name
+        };
+        let made = self.medium.create(&name, self.settings.segment_bytes);
+        let mut table = self.table.lock();
+        table.busy -= 1;
+        match made {
+            Ok(()) => {
+                table.spare.push(name);
+                Ok(Prepared::Made)
+            }
+            Err(error) if is_disk_full(&error) => Ok(Prepared::DiskFull),
+            Err(error) => Err(LogError::io("prepare", &name, error)),
+        }
+    }
+
+    /// A spare to try the medium on.
+    pub(crate) fn scratch(&self) -> Option<String> {
+        self.table.lock().spare.first().cloned()
+    }
+
+    /// Turns a spare into the newest segment; its first frame is the given one.
+    ///
+    /// # Errors
+    /// The disk failed, or there is no spare.
+    pub(crate) fn begin(
+        &self,
+        first_sequence: u64,
+        first_fragment: u32,
+        after_open: bool,
+    ) -> Result<Opened<M::File>, LogError> {
+        let (spare, number) = {
+            let mut table = self.table.lock();
+            let Some(spare) = table.spare.pop() else {
+                return Err(LogError::Full {
+                    bytes_max: self.settings.log_bytes_max,
+                });
+            };
+            table.busy += 1;
+            let number = table.number_next;
+            table.number_next += 1;
+            (spare, number)
+        };
+        let header = SegmentHeader {
+            identity: self.identity,
+            number,
+            segment_bytes: self.settings.segment_bytes,
+            first_sequence,
+            first_fragment,
+            after_open,
+            created_ns: u64::try_from(clock::since_epoch().as_nanos()).unwrap_or(u64::MAX),
+        };
+        let file = self.begin_on_disk(&spare, &header)?;
+        let mut table = self.table.lock();
+        table.busy -= 1;
+        table.live.push_back(Live {
+            number,
+            first_sequence,
+            first_fragment,
+            segment_bytes: header.segment_bytes,
+        });
+        Ok(Opened { file, header })
+    }
+
+    fn begin_on_disk(&self, spare: &str, header: &SegmentHeader) -> Result<M::File, LogError> {
+        let name = live_name(header.number);
+        let mut file = self
+            .medium
+            .open(spare, Access::Write)
+            .map_err(|error| LogError::io("open", spare, error))?;
+        let mut block = super::buffer::AlignedBuffer::new(super::segment::BLOCK_BYTES);
+        block.put(&header.encode());
+        file.write_and_flush(block.bytes(), 0)
+            .map_err(|error| LogError::io("write the header of", spare, error))?;
+        self.medium
+            .rename(spare, &name)
+            .map_err(|error| LogError::io("name", &name, error))?;
+        self.medium
+            .sync_directory()
+            .map_err(|error| LogError::io("make durable the name of", &name, error))?;
+        Ok(file)
+    }
+
+    /// Frees the oldest segments as long as all their records come before `sequence`; tells how
+    /// many and the room gained.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(crate) fn free_before(&self, sequence: Sequence) -> Result<(u64, u64), LogError> {
+        let (mut count, mut room) = (0, 0);
+        loop {
+            let oldest = {
+                let mut table = self.table.lock();
+                let Some(next) = table.live.get(1) else { break };
+                let ends_before = next.first_sequence < sequence.0
+                    || (next.first_sequence == sequence.0 && next.first_fragment == 0);
+                if !ends_before {
+                    break;
+                }
+                let Some(oldest) = table.live.pop_front() else {
+                    break;
+                };
+                oldest
+            };
+            count += 1;
+            room += self.recycle(oldest)?;
+        }
+        Ok((count, room))
+    }
+
+    /// Makes a segment that is not in the table any more a spare; tells the room gained.
+    fn recycle(&self, live: Live) -> Result<u64, LogError> {
+        let (from, to) = (live_name(live.number), spare_name(live.number));
+        let keep = {
+            let mut table = self.table.lock();
+            let count = (table.live.len() + table.spare.len()) as u64 + table.busy;
+            let keep = live.segment_bytes == self.settings.segment_bytes
+                && count < self.settings.segments_max();
+            table.busy += 1;
+            keep
+        };
+        let done = if keep {
+            self.medium.rename(&from, &to)
+        } else {
+            self.medium.remove(&from)
+        };
+        let done = done.and_then(|()| self.medium.sync_directory());
+        let mut table = self.table.lock();
+        table.busy -= 1;
+        done.map_err(|error| LogError::io("recycle", &from, error))?;
+        if !keep {
+            return Ok(0);
+        }
+        table.spare.push(to);
+        Ok(self.settings.usable_bytes())
+    }
+}
+
+impl Live {
+    fn of(segment: &super::scan::ScannedSegment) -> Self {
+        Self {
+            number: segment.header.number,
+            first_sequence: segment.header.first_sequence,
+            first_fragment: segment.header.first_fragment,
+            segment_bytes: segment.header.segment_bytes,
+        }
+    }
+}
+
+/// No space, or over a quota.
+fn is_disk_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+const _: () = assert!(BLOCK == super::segment::BLOCK_BYTES as u64);

@@ -1,0 +1,431 @@
+//! A disk that forgets and fails, in memory, repeatable from a seed.
+//!
+//! Imports `medium`, `sync`. Rules: bytes written and names changed are kept apart from what is
+//! durable; a crash keeps, loses or tears each of them, sector by sector and name by name, as the
+//! seed says; operation N can fail or be the last before the crash; a failed flush drops the
+//! bytes it was to make durable and later flushes say success (as Linux does). Operations are
+//! counted from 0, so that `seed` and operation replay a failure.
+
+use super::medium::{Access, LogFile, LogMedium};
+use crate::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::io;
+
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SimFault {
+    /// Nothing.
+    None,
+    /// The power goes while operation `at` is under way.
+    Crash {
+        /// Number of the operation, from 0.
+        at: u64,
+    },
+    /// Operation `at` fails; the disk lives on.
+    Error {
+        /// Number of the operation, from 0.
+        at: u64,
+        /// With this.
+        kind: io::ErrorKind,
+    },
+}
+
+/// Numbers that repeat: SplitMix64.
+#[derive(Clone, Debug)]
+pub struct SimRandom(u64);
+
+impl SimRandom {
+    /// Numbers from this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.draw() % bound.max(1)
+    }
+}
+
+/// How a crash treats what was not durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Lost,
+    /// The first sectors are kept.
+    Prefix,
+    /// Each sector for itself: torn and reordered.
+    Scattered,
+}
+
+#[derive(Clone, Debug, Default)]
+struct SimData {
+    durable: Vec<u8>,
+    live: Vec<u8>,
+    /// Written since the last flush: offset and length.
+    unsynced: Vec<(usize, usize)>,
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Create(String, u64),
+    Rename(String, String),
+    Remove(String),
+}
+
+#[derive(Debug)]
+struct SimState {
+    random: SimRandom,
+    fault: SimFault,
+    operations: u64,
+    crashed: bool,
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    unsynced_names: Vec<NameChange>,
+    files: BTreeMap<u64, SimData>,
+    file_next: u64,
+}
+
+/// The disk. Clones are handles of the same disk.
+#[derive(Clone, Debug)]
+pub struct SimMedium(Arc<Mutex<SimState>>);
+
+/// An open file of it.
+#[derive(Debug)]
+pub struct SimFile {
+    medium: SimMedium,
+    id: u64,
+}
+
+impl SimMedium {
+    /// An empty disk.
+    pub fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(SimState {
+            random: SimRandom::new(seed),
+            fault: SimFault::None,
+            operations: 0,
+            crashed: false,
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            unsynced_names: Vec::new(),
+            files: BTreeMap::new(),
+            file_next: 0,
+        })))
+    }
+
+    /// Operations so far.
+    pub fn operations(&self) -> u64 {
+        self.0.lock().operations
+    }
+
+    /// What is to go wrong from now on.
+    pub fn set_fault(&self, fault: SimFault) {
+        self.0.lock().fault = fault;
+    }
+
+    /// Whether the power is gone.
+    pub fn is_crashed(&self) -> bool {
+        self.0.lock().crashed
+    }
+
+    /// The disk as it is found after the power went now: a new disk, with a new seed.
+    pub fn after_crash(&self, seed: u64) -> Self {
+        let mut random = SimRandom::new(seed);
+        let state = self.0.lock();
+        let mut names = state.durable_names.clone();
+        for change in &state.unsynced_names {
+            if random.below(2) == 0 {
+                change.apply(&mut names);
+            }
+        }
+        let mut files = BTreeMap::new();
+        for (id, data) in &state.files {
+            if names.values().any(|named| named == id) {
+                files.insert(*id, data.survive(&mut random));
+            }
+        }
+        let file_next = state.file_next;
+        drop(state);
+        Self(Arc::new(Mutex::new(SimState {
+            random,
+            fault: SimFault::None,
+            operations: 0,
+            crashed: false,
+            durable_names: names.clone(),
+            names,
+            unsynced_names: Vec::new(),
+            files,
+            file_next,
+        })))
+    }
+
+    /// Flips a bit of a file's durable bytes, for tests of damage.
+    pub fn flip(&self, name: &str, offset: usize) {
+        let mut state = self.0.lock();
+        let id = state.names.get(name).copied();
+        if let Some(data) = id.and_then(|id| state.files.get_mut(&id)) {
+            for bytes in [&mut data.live, &mut data.durable] {
+                if let Some(byte) = bytes.get_mut(offset) {
+                    *byte ^= 1;
+                }
+            }
+        }
+    }
+
+    /// Counts an operation. `Ok(true)`: it takes place and then the power goes.
+    fn operate(state: &mut SimState) -> io::Result<bool> {
+        if state.crashed {
+            return Err(io::Error::other("the power is gone"));
+        }
+        let number = state.operations;
+        state.operations += 1;
+        match state.fault {
+            SimFault::Crash { at } if at == number => {
+                state.crashed = true;
+                Ok(true)
+            }
+            SimFault::Error { at, kind } if at == number => Err(kind.into()),
+            SimFault::None | SimFault::Crash { .. } | SimFault::Error { .. } => Ok(false),
+        }
+    }
+
+    /// An operation whose effect may or may not survive the crash it meets.
+    fn change<R>(&self, effect: impl FnOnce(&mut SimState) -> io::Result<R>) -> io::Result<R> {
+        let mut state = self.0.lock();
+        let crash = Self::operate(&mut state)?;
+        let result = effect(&mut state)?;
+        if crash {
+            return Err(io::Error::other("the power went"));
+        }
+        Ok(result)
+    }
+}
+
+impl NameChange {
+    /// Does nothing where the file is missing: a change this one builds on was lost.
+    fn apply(&self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            Self::Create(name, id) => {
+                names.insert(name.clone(), *id);
+            }
+            Self::Rename(from, to) => {
+                if let Some(id) = names.remove(from) {
+                    names.insert(to.clone(), id);
+                }
+            }
+            Self::Remove(name) => {
+                names.remove(name);
+            }
+        }
+    }
+}
+
+impl SimData {
+    /// The file after a crash.
+    fn survive(&self, random: &mut SimRandom) -> Self {
+        let mut bytes = self.durable.clone();
+        bytes.resize(self.live.len(), 0);
+        let fate = match random.below(4) {
+            0 => Fate::Kept,
+            1 => Fate::Lost,
+            2 => Fate::Prefix,
+            _ => Fate::Scattered,
+        };
+        for (offset, length) in &self.unsynced {
+            let sectors = length.div_ceil(SECTOR_BYTES);
+            let prefix = usize::try_from(random.below(sectors as u64 + 1)).unwrap_or(0);
+            for sector in 0..sectors {
+                let keep = match fate {
+                    Fate::Kept => true,
+                    Fate::Lost => false,
+                    Fate::Prefix => sector < prefix,
+                    Fate::Scattered => random.below(2) == 0,
+                };
+                let from = offset + sector * SECTOR_BYTES;
+                let to = (from + SECTOR_BYTES).min(offset + length);
+                if let (true, Some(old), Some(new)) =
+                    (keep, bytes.get_mut(from..to), self.live.get(from..to))
+                {
+                    old.copy_from_slice(new);
+                }
+            }
+        }
+        Self {
+            durable: bytes.clone(),
+            live: bytes,
+            unsynced: Vec::new(),
+        }
+    }
+
+    fn make_durable(&mut self) {
+        self.durable.resize(self.live.len(), 0);
+        for (offset, length) in self.unsynced.drain(..) {
+            let range = offset..offset + length;
+            if let (Some(old), Some(new)) =
+                (self.durable.get_mut(range.clone()), self.live.get(range))
+            {
+                old.copy_from_slice(new);
+            }
+        }
+    }
+}
+
+fn missing(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, name.to_owned())
+}
+
+impl LogMedium for SimMedium {
+    type File = SimFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.change(|state| Ok(state.names.keys().cloned().collect()))
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<()> {
+        self.change(|state| {
+            let id = state.file_next;
+            state.file_next += 1;
+            let length = usize::try_from(bytes).map_err(io::Error::other)?;
+            let data = SimData {
+                durable: vec![0; length],
+                live: vec![0; length],
+                unsynced: Vec::new(),
+            };
+            state.files.insert(id, data);
+            let change = NameChange::Create(name.to_owned(), id);
+            change.apply(&mut state.names);
+            state.unsynced_names.push(change);
+            Ok(())
+        })
+    }
+
+    fn open(&self, name: &str, _access: Access) -> io::Result<SimFile> {
+        let id =
+            self.change(|state| state.names.get(name).copied().ok_or_else(|| missing(name)))?;
+        Ok(SimFile {
+            medium: self.clone(),
+            id,
+        })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.change(|state| {
+            if !state.names.contains_key(from) {
+                return Err(missing(from));
+            }
+            if state.names.contains_key(to) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            let change = NameChange::Rename(from.to_owned(), to.to_owned());
+            change.apply(&mut state.names);
+            state.unsynced_names.push(change);
+            Ok(())
+        })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.change(|state| {
+            let change = NameChange::Remove(name.to_owned());
+            change.apply(&mut state.names);
+            state.unsynced_names.push(change);
+            Ok(())
+        })
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        let mut state = self.0.lock();
+        // A crash while it runs leaves each change as the seed says.
+        if Self::operate(&mut state)? {
+            return Err(io::Error::other("the power went"));
+        }
+        state.unsynced_names.clear();
+        state.durable_names = state.names.clone();
+        Ok(())
+    }
+
+    fn tune(&self, _scratch: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "simulated disk".to_owned()
+    }
+
+    fn fresh_identity(&self) -> u64 {
+        self.0.lock().random.draw()
+    }
+}
+
+impl LogFile for SimFile {
+    fn size(&self) -> io::Result<u64> {
+        self.medium.change(|state| {
+            let length = state.files.get(&self.id).map_or(0, |data| data.live.len());
+            Ok(length as u64)
+        })
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.medium.change(|state| {
+            let data = state.files.get(&self.id).ok_or_else(|| missing("file"))?;
+            let from = usize::try_from(offset)
+                .unwrap_or(usize::MAX)
+                .min(data.live.len());
+            let rest = data.live.get(from..).unwrap_or_default();
+            let length = rest.len().min(bytes.len());
+            if let (Some(to), Some(from)) = (bytes.get_mut(..length), rest.get(..length)) {
+                to.copy_from_slice(from);
+            }
+            Ok(length)
+        })
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.medium.change(|state| {
+            let data = state
+                .files
+                .get_mut(&self.id)
+                .ok_or_else(|| missing("file"))?;
+            let from = usize::try_from(offset).map_err(io::Error::other)?;
+            let to = from + bytes.len();
+            let room = data.live.get_mut(from..to);
+            room.ok_or(io::ErrorKind::StorageFull)?
+                .copy_from_slice(bytes);
+            data.unsynced.push((from, bytes.len()));
+            Ok(())
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut state = self.medium.0.lock();
+        let crash = match SimMedium::operate(&mut state) {
+            Ok(crash) => crash,
+            Err(error) => {
+                if !state.crashed
+                    && let Some(data) = state.files.get_mut(&self.id)
+                {
+                    data.live = data.durable.clone();
+                    data.unsynced.clear();
+                }
+                return Err(error);
+            }
+        };
+        if crash {
+            return Err(io::Error::other("the power went"));
+        }
+        if let Some(data) = state.files.get_mut(&self.id) {
+            data.make_durable();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! Goal: damage to acknowledged records is reported with its place, a torn tail is not called
+//! damage, and neither is ever skipped in silence.
+
+use super::super::appender::Planted;
+use super::super::scan::{ScanReport, scan};
+use super::super::segment::live_name;
+use super::super::sim::SimMedium;
+use super::super::{EncodedRecord, LogError, LogSettings, Sequence};
+use super::support::{Bench, record, small};
+
+/// A log of `batches` batches of one record of 1000 bytes: one block each.
+fn filled(batches: u128) -> SimMedium {
+    let medium = SimMedium::new(1);
+    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    for id in 1..=batches {
+        bench.batch(&[record(id, 1000).encode()]).unwrap().unwrap();
+    }
+    medium
+}
+
+fn report(medium: &SimMedium) -> ScanReport {
+    scan(medium, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn a_flipped_bit_in_the_middle_is_reported_with_file_and_offset() {
+    let medium = filled(8);
+    medium.flip(&live_name(1), 4096 * 2 + 100);
+    let report = report(&medium);
+    assert_eq!(report.damage.len(), 1, "{report:?}");
+    let damage = &report.damage[0];
+    assert_eq!(damage.file, live_name(1));
+    assert_eq!(damage.expected, Sequence(2));
+    assert!(
+        (4096 + 1000..=4096 * 2).contains(&damage.offset),
+        "{damage:?}"
+    );
+    assert_eq!(report.records, 7, "the others are still read");
+}
+
+#[test]
+fn a_damaged_log_is_opened_only_when_the_loss_is_accepted() {
+    let medium = filled(8);
+    medium.flip(&live_name(1), 4096 * 2 + 100);
+    let refused = Bench::open(&medium, &small(), Planted::Nothing)
+        .err()
+        .unwrap();
+    assert!(matches!(refused, LogError::Damaged { .. }), "{refused}");
+    assert!(
+        refused.to_string().contains("mailstow log inspect"),
+        "{refused}"
+    );
+    let settings = LogSettings {
+        accept_damage: true,
+        ..small()
+    };
+    let (_, found) = Bench::open(&medium, &settings, Planted::Nothing).unwrap();
+    let mut sequences = Vec::new();
+    found
+        .for_each(Sequence(0), |entry| sequences.push(entry.sequence.0))
+        .unwrap();
+    assert_eq!(sequences, [1, 3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn damage_at_the_end_of_a_segment_shows_in_the_segment_behind() {
+    let medium = filled(8);
+    // Three blocks of frames fit a segment of four blocks: record 3 is the last of the first.
+    medium.flip(&live_name(1), 4096 * 3 + 50);
+    let report = report(&medium);
+    assert_eq!(report.damage.len(), 1, "{report:?}");
+    assert_eq!(report.damage[0].expected, Sequence(3));
+    assert!(
+        report.damage[0].found.contains("goes on with record 4"),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn a_segment_that_lost_its_header_is_reported() {
+    let medium = filled(8);
+    medium.flip(&live_name(2), 20);
+    let report = report(&medium);
+    assert_eq!(report.damage[0].file, live_name(2));
+    assert_eq!(report.damage[0].offset, 0);
+}
+
+#[test]
+fn a_torn_last_record_is_cut_and_not_called_damage() {
+    let medium = filled(2);
+    medium.flip(&live_name(1), 4096 * 2 + 100);
+    let report = report(&medium);
+    assert_eq!(report.damage, []);
+    assert_eq!((report.records, report.next_sequence), (1, Sequence(2)));
+}
+
+#[test]
+fn a_flipped_bit_in_padding_loses_nothing_and_reports_nothing() {
+    let medium = filled(2);
+    medium.flip(&live_name(1), 4096 * 2 - 1);
+    let report = report(&medium);
+    assert_eq!((report.records, report.damage.len()), (2, 0), "{report:?}");
+}
+
+#[test]
+fn records_longer_than_a_segment_come_back_whole() {
+    let medium = SimMedium::new(3);
+    let long: Vec<EncodedRecord> = (1..3).map(|id| record(id, 20_000).encode()).collect();
+    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    bench.batch(&long).unwrap().unwrap();
+    let mut read = Vec::new();
+    let report = scan(&medium, &mut |entry| {
+        read.push((entry.frames > 1, entry.payload.to_vec()));
+    });
+    assert_eq!(report.unwrap().damage, []);
+    assert_eq!(read.len(), 2);
+    for ((spans, bytes), record) in read.iter().zip(&long) {
+        assert!(spans, "the record takes several frames");
+        assert_eq!(bytes, record.payload());
+    }
+}
+
+#[test]
+fn opening_again_and_again_uses_no_more_segments() {
+    let medium = filled(4);
+    let count = report(&medium).segments.len();
+    for _ in 0..20 {
+        drop(Bench::open(&medium, &small(), Planted::Nothing).unwrap());
+    }
+    let report = report(&medium);
+    assert!(report.segments.len() <= count + 1, "{report:?}");
+    assert!(
+        report.segments.len() + report.spares.len() <= 6,
+        "{report:?}"
+    );
+}

@@ -1,0 +1,9 @@
+//! Tests of the log as a whole.
+//!
+//! Goal: what is reported durable is read back, in order, whatever the disk does.
+
+mod crash;
+mod damage;
+mod records;
+mod support;
+mod threads;

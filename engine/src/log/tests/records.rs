@@ -1,0 +1,151 @@
+//! Goal: every record reads back as it was written, and no bytes make decoding fail in another
+//! way than by an error.
+
+use super::super::record::*;
+use super::super::{AcceptedEncoder, DecodeError};
+use super::support::record;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::borrow::Cow;
+use std::time::Duration;
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,40}"
+}
+
+fn time() -> impl Strategy<Value = Duration> {
+    any::<u64>().prop_map(Duration::from_nanos)
+}
+
+fn id() -> impl Strategy<Value = DeliveryId> {
+    any::<u128>().prop_map(DeliveryId)
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    prop_oneof![
+        text().prop_map(|file_name| Plan::Maildir { file_name }),
+        any::<u64>().prop_map(|size_before| Plan::Mbox { size_before }),
+    ]
+}
+
+fn recipient() -> impl Strategy<Value = AcceptedRecipient> {
+    (text(), text(), text(), any::<(u32, u32)>(), plan()).prop_map(
+        |(address, original, mailbox, (uid, gid), plan)| AcceptedRecipient {
+            address,
+            original,
+            mailbox,
+            uid,
+            gid,
+            plan,
+        },
+    )
+}
+
+fn accepted() -> impl Strategy<Value = Accepted> {
+    (
+        id(),
+        time(),
+        text(),
+        text(),
+        any::<[u8; 32]>(),
+        vec(recipient(), 0..5),
+    )
+        .prop_map(
+            |(id, accepted_at, reverse_path, queue_id, content_digest, recipients)| Accepted {
+                id,
+                accepted_at,
+                reverse_path,
+                queue_id,
+                content_digest,
+                recipients,
+            },
+        )
+}
+
+fn outcome() -> impl Strategy<Value = DoneOutcome> {
+    prop_oneof![
+        Just(DoneOutcome::Maildir),
+        Just(DoneOutcome::Refused),
+        any::<(u64, u64)>().prop_map(|(offset, length)| DoneOutcome::Mbox { offset, length }),
+    ]
+}
+
+fn in_doubt() -> impl Strategy<Value = InDoubt> {
+    (id(), any::<u32>(), any::<[u8; 32]>(), time()).prop_map(|(id, recipient, key, since)| {
+        InDoubt {
+            id,
+            recipient,
+            key,
+            since,
+        }
+    })
+}
+
+fn any_record() -> impl Strategy<Value = Record<'static>> {
+    let done = (id(), any::<u32>(), outcome()).prop_map(|(id, recipient, outcome)| Done {
+        id,
+        recipient,
+        outcome,
+    });
+    let confirmed = (id(), proptest::option::of(0..u32::MAX))
+        .prop_map(|(id, recipient)| Confirmed { id, recipient });
+    let checkpoint =
+        (any::<u64>(), vec(in_doubt(), 0..9)).prop_map(|(below, in_doubt)| Checkpoint {
+            below: Sequence(below),
+            in_doubt,
+        });
+    prop_oneof![
+        (accepted(), vec(any::<u8>(), 0..600)).prop_map(|(envelope, content)| Record::Accepted {
+            envelope,
+            content: Cow::Owned(content),
+        }),
+        vec(done, 0..9).prop_map(Record::Done),
+        vec(confirmed, 0..9).prop_map(Record::Confirmed),
+        vec(in_doubt(), 0..9).prop_map(Record::InDoubt),
+        checkpoint.prop_map(Record::Checkpoint),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_record_reads_back_as_it_was_written(record in any_record()) {
+        let encoded = record.encode();
+        let kind = encoded.kind() as u8;
+        prop_assert_eq!(Record::decode(kind, encoded.payload()), Ok(record));
+    }
+
+    #[test]
+    fn a_shortened_record_is_refused(record in any_record(), cut in 1..64usize) {
+        // The content of a message goes to the end of its record, so there only the frame's
+        // length can tell.
+        prop_assume!(record.kind() != RecordKind::Accepted);
+        let encoded = record.encode();
+        let length = encoded.payload().len().saturating_sub(cut);
+        let short = &encoded.payload()[..length];
+        prop_assert!(Record::decode(encoded.kind() as u8, short).is_err());
+    }
+
+    #[test]
+    fn decoding_any_bytes_ends_without_a_panic(kind: u8, bytes in vec(any::<u8>(), 0..400)) {
+        drop(Record::decode(kind, &bytes));
+    }
+}
+
+#[test]
+fn content_pushed_in_pieces_is_the_same_record() {
+    let whole = record(9, 3000);
+    let Record::Accepted { envelope, content } = &whole else {
+        panic!("record() makes accepted records");
+    };
+    let mut encoder = AcceptedEncoder::new(envelope, 0);
+    for piece in content.chunks(77) {
+        encoder.push(piece);
+    }
+    assert_eq!(encoder.content_bytes(), 3000);
+    assert_eq!(encoder.finish(), whole.encode());
+}
+
+#[test]
+fn a_record_of_a_newer_kind_is_named_as_such() {
+    assert_eq!(Record::decode(99, b"x"), Err(DecodeError::Kind(99)));
+}

@@ -1,0 +1,202 @@
+//! Records, settings and the oracle of the log's tests.
+
+use super::super::appender::{Appender, Planted, charge};
+use super::super::record::*;
+use super::super::segments::{Prepared, Segments};
+use super::super::sim::{SimMedium, SimRandom};
+use super::super::writer::start;
+use super::super::{EncodedRecord, LogError, LogScan, LogSettings};
+use crate::sync::Arc;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Small segments, so that a few records make many.
+pub(super) fn small() -> LogSettings {
+    LogSettings {
+        segment_bytes: 16 << 10,
+        log_bytes_max: 96 << 10,
+        in_flight_bytes_max: 64 << 10,
+        record_bytes_max: 24 << 10,
+        full_wait_max: Duration::from_secs(20),
+        ..LogSettings::default()
+    }
+}
+
+/// A record no other has: its id is `id`, its content is `bytes` long.
+pub(super) fn record(id: u128, bytes: usize) -> Record<'static> {
+    let content: Vec<u8> = (0..bytes)
+        .map(|at| (at as u128 ^ id).to_le_bytes()[0])
+        .collect();
+    Record::Accepted {
+        envelope: Accepted {
+            id: DeliveryId(id),
+            accepted_at: Duration::from_secs(1_700_000_000),
+            reverse_path: "sender@example.com".to_owned(),
+            queue_id: "4XyZ".to_owned(),
+            content_digest: [7; 32],
+            recipients: vec![AcceptedRecipient {
+                address: "ann@example.org".to_owned(),
+                original: String::new(),
+                mailbox: "example.org/ann".to_owned(),
+                uid: 5000,
+                gid: 5000,
+                plan: Plan::Maildir {
+                    file_name: format!("1700000000.M1P1V1I{id}.host"),
+                },
+            }],
+        },
+        content: content.into(),
+    }
+}
+
+/// A log without threads: the same appender, driven step by step so that runs repeat.
+pub(super) struct Bench {
+    segments: Arc<Segments<SimMedium>>,
+    appender: Appender<SimMedium>,
+    room: u64,
+    next: u64,
+    usable: u64,
+}
+
+impl Bench {
+    pub(super) fn open(
+        medium: &SimMedium,
+        settings: &LogSettings,
+        planted: Planted,
+    ) -> Result<(Self, LogScan<SimMedium>), LogError> {
+        let shared = Arc::new(medium.clone());
+        let (segments, mut appender, found) = start(&shared, settings)?;
+        appender.planted = planted;
+        let bench = Self {
+            room: appender.room() + segments.spare_room(),
+            next: found.report().next_sequence.0,
+            usable: settings.segment_bytes - 4096,
+            segments,
+            appender,
+        };
+        Ok((bench, found))
+    }
+
+    /// Appends one batch; answers the sequences, or `None` when the log has no room.
+    pub(super) fn batch(
+        &mut self,
+        records: &[EncodedRecord],
+    ) -> Result<Option<Vec<u64>>, LogError> {
+        let charges: u64 = records
+            .iter()
+            .map(|record| charge(record.payload().len() as u64, self.usable))
+            .sum();
+        while charges > self.room && self.segments.prepare(usize::MAX, false)? == Prepared::Made {
+            self.room += self.usable;
+        }
+        if charges > self.room {
+            return Ok(None);
+        }
+        let entries: Vec<(u64, &EncodedRecord)> = (self.next..).zip(records).collect();
+        let sequences = entries.iter().map(|(sequence, _)| *sequence).collect();
+        self.next += records.len() as u64;
+        let consumed = self.appender.write_batch(entries)?;
+        assert!(
+            consumed <= charges,
+            "{consumed} bytes used, {charges} charged"
+        );
+        self.room -= consumed;
+        Ok(Some(sequences))
+    }
+
+    pub(super) fn truncate(&mut self, sequence: u64) -> Result<u64, LogError> {
+        let (count, room) = self.segments.free_before(Sequence(sequence))?;
+        self.room += room;
+        Ok(count)
+    }
+
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+}
+
+/// What must be true of the log after any crash.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Oracle {
+    /// Every record ever handed to the log, by sequence; a number may be given again after a
+    /// crash lost the first.
+    appended: BTreeMap<u64, Vec<Vec<u8>>>,
+    /// Reported durable and not truncated.
+    durable: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Oracle {
+    pub(super) fn handed_over(&mut self, sequence: u64, record: &EncodedRecord) {
+        let bytes = record.payload().to_vec();
+        self.appended.entry(sequence).or_default().push(bytes);
+    }
+
+    pub(super) fn reported_durable(&mut self, sequence: u64, record: &EncodedRecord) {
+        self.durable.insert(sequence, record.payload().to_vec());
+    }
+
+    pub(super) fn truncated(&mut self, below: u64) {
+        self.durable = self.durable.split_off(&below);
+    }
+
+    /// Compares what was read with what was promised; from now on what was read is promised.
+    pub(super) fn check(&mut self, found: &LogScan<SimMedium>) -> Result<(), String> {
+        if let Some(damage) = found.report().damage.first() {
+            return Err(format!("damage reported without any: {damage:?}"));
+        }
+        let mut read = BTreeMap::new();
+        let (mut last, mut disorder) = (0, None);
+        let read_all = found.for_each(Sequence(0), |entry| {
+            if entry.sequence.0 <= last {
+                disorder = Some(entry.sequence.0);
+            }
+            last = entry.sequence.0;
+            read.insert(entry.sequence.0, entry.payload.to_vec());
+        });
+        read_all.map_err(|error| error.to_string())?;
+        if let Some(sequence) = disorder {
+            return Err(format!("record {sequence} is out of order"));
+        }
+        for (sequence, bytes) in &self.durable {
+            if read.get(sequence) != Some(bytes) {
+                let state = if read.contains_key(sequence) {
+                    "changed"
+                } else {
+                    "lost"
+                };
+                return Err(format!(
+                    "record {sequence} was reported durable and is {state}"
+                ));
+            }
+        }
+        for (sequence, bytes) in &read {
+            let known = self
+                .appended
+                .get(sequence)
+                .is_some_and(|all| all.contains(bytes));
+            if !known {
+                return Err(format!("record {sequence} was never appended"));
+            }
+        }
+        if last >= found.report().next_sequence.0 {
+            return Err("the next sequence was given before".to_owned());
+        }
+        self.durable = read;
+        Ok(())
+    }
+}
+
+/// Records of mixed lengths: mostly small, some over several blocks, some over segments.
+pub(super) fn some_records(random: &mut SimRandom, ids: &mut u128) -> Vec<EncodedRecord> {
+    (0..=random.below(4))
+        .map(|_| {
+            *ids += 1;
+            let bytes = match random.below(8) {
+                0 => random.below(18 << 10),
+                1 | 2 => 4096,
+                _ => random.below(900),
+            };
+            record(*ids, usize::try_from(bytes).unwrap()).encode()
+        })
+        .collect()
+}

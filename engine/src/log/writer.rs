@@ -1,0 +1,439 @@
+//! The delivery log as the rest of the engine sees it: open, append, wait, truncate, close.
+//!
+//! Imports the other files of this room, `sync`, `clock`. Two threads: one writes and flushes
+//! batches and is the only one that touches the segment in use; one makes spare segments ready,
+//! so that nobody waits for zeros to be written. Invariants: a record is reported durable only
+//! after the flush of its batch returned; after any failed write or flush nothing is reported
+//! durable any more.
+
+use super::appender::{Appender, charge};
+use super::codec::EncodedRecord;
+use super::directory::DirectoryMedium;
+use super::error::LogError;
+use super::group_commit::{Bounds, Class, GroupCommit, Refused, Ticket, Weight};
+use super::log_scan::LogScan;
+use super::medium::{Access, LogFile as _, LogMedium};
+use super::record::{RecordKind, Sequence};
+use super::scan::scan;
+use super::segment::{FileRole, role};
+use super::segments::{Prepared, Segments};
+use super::settings::LogSettings;
+use super::steward::Steward;
+use crate::clock;
+use crate::sync::{Arc, Mutex};
+use std::fmt;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Called on the log thread once a record's fate is known; must be short and must not append
+/// and wait. Calls come in the order of the log.
+pub type OnDurable = Box<dyn FnOnce(Result<Sequence, LogError>) + Send>;
+
+/// Spare segments kept ready besides the one in use.
+pub(super) const SPARES_WANTED: usize = 2;
+
+struct Item {
+    record: EncodedRecord,
+    on_durable: Option<OnDurable>,
+}
+
+/// How full the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogUsage {
+    /// Bytes a new message may still take before segments are freed or made.
+    pub bytes_free: u64,
+    /// The setting.
+    pub log_bytes_max: u64,
+    /// Segments that hold records.
+    pub segments_live: u64,
+    /// Size of each, in bytes.
+    pub segment_bytes: u64,
+}
+
+/// What the threads share.
+struct Shared<M: LogMedium> {
+    commit: Arc<GroupCommit<Item, LogError>>,
+    segments: Arc<Segments<M>>,
+    steward: Arc<Steward>,
+}
+
+/// The open log. Any number of threads may use it at once; dropping it flushes what waits.
+pub struct LogWriter<M: LogMedium = DirectoryMedium> {
+    shared: Shared<M>,
+    medium: Arc<M>,
+    settings: LogSettings,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl<M: LogMedium> fmt::Debug for LogWriter<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogWriter")
+            .field("backend", &self.backend())
+            .field("durable_up_to", &self.durable_up_to())
+            .finish_non_exhaustive()
+    }
+}
+
+impl LogWriter {
+    /// Opens the log in `directory`, making it if it is missing, and takes its lock. The scan is
+    /// what recovery works through; appending may begin meanwhile.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`] names the process that has it; [`LogError::Damaged`] if acknowledged
+    /// records are missing and `accept_damage` is off; else what the disk said.
+    pub fn open(directory: &Path, settings: LogSettings) -> Result<(Self, LogScan), LogError> {
+        settings.validate()?;
+        let medium = DirectoryMedium::open(directory, settings.backend)?;
+        Self::open_on(Arc::new(medium), settings)
+    }
+}
+
+impl<M: LogMedium> LogWriter<M> {
+    /// As [`LogWriter::open`], on any medium.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_on(medium: Arc<M>, settings: LogSettings) -> Result<(Self, LogScan<M>), LogError> {
+        let (segments, appender, found) = start(&medium, &settings)?;
+        let room = appender.room() + segments.spare_room();
+        let bounds = Bounds {
+            in_flight_bytes_max: settings.in_flight_bytes_max,
+            reserve: settings.usable_bytes(),
+        };
+        let next = found.report().next_sequence.0;
+        let shared = Shared {
+            commit: Arc::new(GroupCommit::new(next, room, bounds)),
+            segments,
+            steward: Arc::new(Steward::new()),
+        };
+        let writer = Self {
+            threads: Mutex::new(Vec::new()),
+            medium,
+            settings,
+            shared,
+        };
+        writer.spawn("mailstow-log", {
+            let shared = writer.shared.clone();
+            move || run(&shared, appender)
+        })?;
+        writer.spawn("mailstow-spare", {
+            let shared = writer.shared.clone();
+            let usable = writer.settings.usable_bytes();
+            move || {
+                let commit = &shared.commit;
+                let failed = shared.steward.run(
+                    &shared.segments,
+                    || commit.is_held_back(),
+                    || commit.add_room(usable),
+                );
+                if let Err(error) = failed {
+                    fail(&shared, error, &mut Vec::new());
+                }
+            }
+        })?;
+        writer.shared.steward.ask();
+        Ok((writer, found))
+    }
+
+    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), LogError> {
+        let handle = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(body)
+            .map_err(|error| LogError::io("start", "the log's threads", error))?;
+        self.threads.lock().push(handle);
+        Ok(())
+    }
+
+    /// Hands a record to the log. `on_durable` is called when it is durable or never will be; it
+    /// is not called when this answers an error. A message waits while the log is full or too
+    /// much is in flight, up to `full_wait_max`.
+    ///
+    /// # Errors
+    /// [`LogError::Full`] and [`LogError::InFlight`] (452 4.3.1), [`LogError::Poisoned`],
+    /// [`LogError::TooLong`], [`LogError::Closed`].
+    pub fn append(
+        &self,
+        record: EncodedRecord,
+        on_durable: Option<OnDurable>,
+    ) -> Result<Ticket, LogError> {
+        let bytes = record.payload().len();
+        if bytes > self.settings.record_bytes_max {
+            return Err(LogError::TooLong {
+                bytes: bytes as u64,
+                bytes_max: self.settings.record_bytes_max as u64,
+            });
+        }
+        let weight = Weight {
+            class: match record.kind() {
+                RecordKind::Accepted => Class::Content,
+                RecordKind::Done
+                | RecordKind::Confirmed
+                | RecordKind::InDoubt
+                | RecordKind::Checkpoint => Class::Bookkeeping,
+            },
+            bytes,
+            charge: charge(bytes as u64, self.settings.usable_bytes()),
+        };
+        let item = Item { record, on_durable };
+        let now = clock::now();
+        let refused = match self.shared.commit.append(item, weight, Some(now)) {
+            Ok(ticket) => return Ok(ticket),
+            Err((item, Refused::Full | Refused::InFlight)) => {
+                self.shared.steward.ask();
+                let deadline = now + self.settings.full_wait_max;
+                match self.shared.commit.append(item, weight, Some(deadline)) {
+                    Ok(ticket) => return Ok(ticket),
+                    Err((_, refused)) => refused,
+                }
+            }
+            Err((_, refused)) => refused,
+        };
+        Err(match refused {
+            Refused::Full => LogError::Full {
+                bytes_max: self.settings.log_bytes_max,
+            },
+            Refused::InFlight => LogError::InFlight {
+                bytes_max: self.settings.in_flight_bytes_max as u64,
+            },
+            Refused::Poisoned(error) => error,
+            Refused::Closed => LogError::Closed,
+        })
+    }
+
+    /// Waits until the record is durable.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`]: it may or may not be in the log when that is opened again.
+    pub fn wait(&self, ticket: Ticket) -> Result<Sequence, LogError> {
+        self.shared.commit.wait(ticket)?;
+        Ok(Sequence(ticket.sequence))
+    }
+
+    /// [`Self::append`] and [`Self::wait`].
+    ///
+    /// # Errors
+    /// As for the two.
+    pub fn append_and_wait(&self, record: EncodedRecord) -> Result<Sequence, LogError> {
+        let ticket = self.append(record, None)?;
+        self.wait(ticket)
+    }
+
+    /// Everything up to this record is durable.
+    pub fn durable_up_to(&self) -> Sequence {
+        Sequence(self.shared.commit.durable_up_to())
+    }
+
+    /// Frees the segments whose records all come before `sequence`; tells how many. The caller
+    /// knows that their messages are durable in the mailboxes, and that what is left of the
+    /// in-doubt memory stands in a durable checkpoint record at or after `sequence`.
+    ///
+    /// # Errors
+    /// The disk failed; the log is poisoned.
+    pub fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError> {
+        if let Some(error) = self.poisoned() {
+            return Err(error);
+        }
+        match self.shared.segments.free_before(sequence) {
+            Ok((count, room)) => {
+                self.shared.commit.add_room(room);
+                Ok(count)
+            }
+            Err(error) => Err(fail(&self.shared, error, &mut Vec::new())),
+        }
+    }
+
+    /// How full the log is.
+    pub fn usage(&self) -> LogUsage {
+        LogUsage {
+            bytes_free: self
+                .shared
+                .commit
+                .room()
+                .saturating_sub(self.settings.usable_bytes()),
+            log_bytes_max: self.settings.log_bytes_max,
+            segments_live: self.shared.segments.live_count(),
+            segment_bytes: self.settings.segment_bytes,
+        }
+    }
+
+    /// How the log reaches the disk and why that way, in words.
+    pub fn backend(&self) -> String {
+        self.medium.describe()
+    }
+
+    /// The failure that stopped the log, if any.
+    pub fn poisoned(&self) -> Option<LogError> {
+        self.shared.commit.poisoned()
+    }
+
+    /// Flushes what waits and gives the directory free.
+    ///
+    /// # Errors
+    /// The log is poisoned.
+    pub fn close(self) -> Result<(), LogError> {
+        self.stop();
+        self.poisoned().map_or(Ok(()), Err)
+    }
+
+    fn stop(&self) {
+        self.shared.commit.close();
+        self.shared.steward.stop();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            // A log thread that panicked has poisoned the log already.
+            drop(thread.join());
+        }
+    }
+}
+
+impl<M: LogMedium> Drop for LogWriter<M> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl<M: LogMedium> Clone for Shared<M> {
+    fn clone(&self) -> Self {
+        Self {
+            commit: Arc::clone(&self.commit),
+            segments: Arc::clone(&self.segments),
+            steward: Arc::clone(&self.steward),
+        }
+    }
+}
+
+/// Scans the log and begins a new segment, so that nothing is ever written behind a torn tail.
+#[expect(
+    clippy::type_complexity,
+    reason = "the three parts of an open log, named by the caller"
+)]
+pub(super) fn start<M: LogMedium>(
+    medium: &Arc<M>,
+    settings: &LogSettings,
+) -> Result<(Arc<Segments<M>>, Appender<M>, LogScan<M>), LogError> {
+    settings.validate()?;
+    flush_tail(medium.as_ref())?;
+    let mut unreadable = None;
+    let report = scan(medium.as_ref(), &mut |entry| {
+        if let Err(error) = entry.record() {
+            unreadable.get_or_insert(error);
+        }
+    })?;
+    if let Some(error) = unreadable {
+        return Err(error);
+    }
+    if let Some(error) = report.damage_error()
+        && !settings.accept_damage
+    {
+        return Err(error);
+    }
+    let segments = Segments::adopt(Arc::clone(medium), settings.clone(), &report)?;
+    // One to write into and one in reserve; after a crash with a full log, past its limit.
+    for wanted in 1..=SPARES_WANTED {
+        if segments.prepare(wanted, true)? == Prepared::DiskFull {
+            let error = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(LogError::io(
+                "prepare",
+                "segments of the delivery log",
+                error,
+            ));
+        }
+    }
+    if let Some(scratch) = segments.scratch() {
+        medium
+            .tune(&scratch)
+            .map_err(|error| LogError::io("write", &scratch, error))?;
+    }
+    let segments = Arc::new(segments);
+    let opened = segments.begin(report.next_sequence.0, 0, true)?;
+    let appender = Appender::new(Arc::clone(&segments), opened);
+    let found = LogScan::new(Arc::clone(medium), report);
+    Ok((segments, appender, found))
+}
+
+/// A process that died may have left bytes that were written and not flushed. Recovery acts on
+/// what it reads, so that must not be lost later.
+fn flush_tail<M: LogMedium>(medium: &M) -> Result<(), LogError> {
+    let names = medium
+        .list()
+        .map_err(|error| LogError::io("list", "the log directory", error))?;
+    for name in names {
+        if matches!(role(&name), FileRole::Live(_)) {
+            medium
+                .open(&name, Access::Read)
+                .and_then(|mut file| file.flush())
+                .map_err(|error| LogError::io("flush", &name, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The log thread.
+fn run<M: LogMedium>(shared: &Shared<M>, mut appender: Appender<M>) {
+    /// A panicking callback must not leave appenders waiting for ever.
+    struct OnExit<'a, M: LogMedium>(&'a Shared<M>);
+    impl<M: LogMedium> Drop for OnExit<'_, M> {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                fail(self.0, LogError::Closed, &mut Vec::new());
+            }
+        }
+    }
+    let guard = OnExit(shared);
+    let mut batch = Vec::new();
+    while shared.commit.take(&mut batch) {
+        let last = batch.last().map_or(0, |(sequence, _)| *sequence);
+        let entries = batch
+            .iter()
+            .map(|(sequence, item)| (*sequence, &item.record));
+        match appender.write_batch(entries) {
+            Ok(consumed) => {
+                shared.commit.complete(last, consumed);
+                if appender.take_rotated() {
+                    shared.steward.ask();
+                }
+                for (sequence, item) in batch.drain(..) {
+                    if let Some(call) = item.on_durable {
+                        call(Ok(Sequence(sequence)));
+                    }
+                }
+            }
+            Err(error) => {
+                fail(shared, error, &mut batch);
+                break;
+            }
+        }
+    }
+    drop(guard);
+}
+
+/// Poisons the log and tells `batch` and everything that waits; answers the error later appends
+/// get.
+fn fail<M: LogMedium>(
+    shared: &Shared<M>,
+    error: LogError,
+    batch: &mut Vec<(u64, Item)>,
+) -> LogError {
+    tracing::error!(%error, "the delivery log failed; nothing more is acknowledged");
+    let poisoned = LogError::Poisoned {
+        cause: Arc::new(error),
+    };
+    let waiting = shared.commit.poison(poisoned.clone());
+    for (_, item) in batch.drain(..).chain(waiting) {
+        if let Some(call) = item.on_durable {
+            call(Err(poisoned.clone()));
+        }
+    }
+    poisoned
+}
+
+impl Ticket {
+    /// The record's place in the log.
+    pub fn sequence(self) -> Sequence {
+        Sequence(self.sequence)
+    }
+}
+
+/// How long the steward sleeps before it tries a full disk again.
+pub(super) const DISK_FULL_RETRY: Duration = Duration::from_secs(1);

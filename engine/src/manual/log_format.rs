@@ -1,0 +1,153 @@
+//! The bytes of the delivery log, and what its records mean.
+//!
+//! All integers are little endian. CRC-32 is the one of IEEE 802.3 (zlib, gzip). Texts are UTF-8:
+//! a length in four bytes, then that many bytes. Times are nanoseconds since the UNIX epoch.
+//! This is version 1; a reader refuses any other.
+//!
+//! # The directory
+//!
+//! | name | what it is |
+//! |---|---|
+//! | `lock` | locked with flock(2) by the process that writes; holds its process id |
+//! | `segment-N.log` | segment number N (16 hexadecimal digits); holds frames |
+//! | `spare-N.log`, `spare-nK.log` | a file of the right size, free to become a segment |
+//!
+//! A new file is filled with zeros once: overwriting blocks that were written before changes no
+//! metadata, so that a flush on a journaling file system needs no commit of the journal. After
+//! that a file is used again and again. It changes its role in an order that a crash cannot
+//! confuse:
+//!
+//! 1. spare to segment: write the header, flush it, rename, flush the directory, and only then
+//!    write frames. So every `segment-*` has a header with its number, and no number is ever used
+//!    for two sets of frames.
+//! 2. segment to spare: rename, flush the directory; oldest first, one at a time, so that no gap
+//!    arises.
+//!
+//! Opening the log always begins a new segment and never writes behind what an earlier process
+//! left. Segments of which nothing is needed any more become spares again.
+//!
+//! # A segment
+//!
+//! The first block of 4096 bytes is the header; what is not listed is zero.
+//!
+//! | offset | bytes | meaning |
+//! |---|---|---|
+//! | 0 | 8 | magic `MSTOWLOG` |
+//! | 8 | 4 | version: 1 |
+//! | 12 | 4 | size of a block: 4096 |
+//! | 16 | 8 | identity of the log, drawn at random when it was made |
+//! | 24 | 8 | number of the segment, counting up from 1 |
+//! | 32 | 8 | size of the file, a multiple of 4096 |
+//! | 40 | 8 | sequence of the record whose frame comes first |
+//! | 48 | 4 | fragment of that record that comes first |
+//! | 52 | 4 | 1 if the log was opened with this segment, else 0 |
+//! | 56 | 8 | time it was begun |
+//! | 64 | 4 | zero |
+//! | 68 | 4 | CRC-32 of bytes 0 to 67 |
+//!
+//! Batches follow. A batch is what one flush made durable: frames one behind the other, begun at
+//! a multiple of 4096 and filled up with zeros to one. A block is never written a second time
+//! within the life of a segment: if a half-filled last block were written again with the next
+//! batch, a torn write could take acknowledged frames with it.
+//!
+//! # A frame
+//!
+//! Begins at a multiple of 8; zeros fill the space to the next. A segment with less than 64 bytes
+//! left is full.
+//!
+//! | offset | bytes | meaning |
+//! |---|---|---|
+//! | 0 | 4 | CRC-32 of: identity (8 bytes) and number (8 bytes) of the segment, then bytes 4 to 31 |
+//! | 4 | 4 | CRC-32 of the payload |
+//! | 8 | 8 | sequence of the record, counting up from 1 without gaps |
+//! | 16 | 4 | bytes of payload in this frame, 1 to 262144 |
+//! | 20 | 4 | fragment: 0 for the first frame of a record, then 1, 2 ... |
+//! | 24 | 4 | bytes of payload in all frames of the record, at most 2^30 |
+//! | 28 | 1 | kind |
+//! | 29 | 1 | bit 0: last frame of its record; bit 1: first frame of its batch |
+//! | 30 | 2 | zero |
+//! | 32 | | payload |
+//!
+//! Identity and number are not in the frame, but in its checksum: CRC-32 tells any two of them
+//! apart that differ in 32 bits or less, so a frame from an earlier use of the file is never
+//! taken as live. A record longer than a frame or than the rest of the segment goes on in the
+//! next frame; all its frames have its sequence.
+//!
+//! # Torn tail or damage
+//!
+//! A reader follows the frames. Where the expected frame (next fragment, or next sequence) does
+//! not stand:
+//!
+//! * 32 zero bytes: the rest of the block is padding; the next block is looked at.
+//! * A later block begins with a valid *first frame of a batch* of the same segment: the writer
+//!   begins a batch only after the one before is durable, so what is missing had been durable.
+//!   That is damage, reported with file and offset; reading goes on at that batch. (If it is the
+//!   expected frame after all, only padding was damaged and nothing is missing.)
+//! * Otherwise the segment ends here. If it is the newest, the rest is a torn tail: frames of the
+//!   last batch, whose flush nobody was told of. Which sectors of that batch arrived does not
+//!   matter; frames behind the first hole are not looked at, now or later.
+//! * The next segment must begin with the expected frame, else records are missing: damage. One
+//!   exception: opening the log gave up a record that a crash left unfinished, and went on with
+//!   the sequence behind it.
+//!
+//! The oldest segment may begin inside of a record whose beginning is no longer needed.
+//!
+//! # Records
+//!
+//! Kind 1, **accepted**: a message was taken for these recipients. Once it is durable the message
+//! will reach every one of them that no *done* record refuses.
+//!
+//! | bytes | meaning |
+//! |---|---|
+//! | 16 | id of the message, drawn by delivery; the reply to the client shows it |
+//! | 8 | time |
+//! | 32 | digest of the content; the log does not look at it |
+//! | text | reverse-path in external form |
+//! | text | queue id of the client, or empty |
+//! | 4 | number of recipients, then for each of them: |
+//! | text | forward-path; becomes `Delivered-To` |
+//! | text | original recipient, or empty; becomes `X-Original-To` |
+//! | text | mailbox, below `virtual_mailbox_base` |
+//! | 4, 4 | uid, gid |
+//! | 1 | 1: Maildir; then text: file name in `new/`. 2: mbox; then 8: its size when planned |
+//! | 1 | (behind the recipients) encoding of the content: 0, as it is |
+//! | rest | the content in its stored form (lines end with LF), once for all recipients |
+//!
+//! Kind 2, **done**: what became of recipients. 4 bytes: how many; for each: 16: id, 4: recipient
+//! (from 0, in the order of *accepted*), 1: outcome. Outcome 1: published in the Maildir. 2:
+//! appended to the mbox; then 8: offset, 8: length. 3: refused, nothing was stored. Outcomes 1
+//! and 2 are written without waiting and only spare recovery work; outcome 3 keeps it from
+//! delivering what the client was told had failed.
+//!
+//! Kind 3, **confirmed**: the client's next command showed that it has read the reply. 4 bytes:
+//! how many; for each: 16: id, 4: recipient, or `ffffffff` for all.
+//!
+//! Kind 4, **in doubt**: deliveries that did not go through an *accepted* record (they were
+//! written to the mailbox directly) and whose reply may not have been read. 4 bytes: how many;
+//! for each: 16: id, 4: recipient, 32: key (digest of content, original recipient and mailbox),
+//! 8: time.
+//!
+//! Kind 5, **checkpoint**: 8 bytes: sequence; then in-doubt entries as in kind 4. Every message
+//! accepted before that sequence is durable in its mailboxes or refused. The entries are the
+//! whole in-doubt memory of the time before this record; what records before it say of it is
+//! void. After it is durable, segments that end before the sequence may become spares.
+//!
+//! The content is not compressed: measured on mail, zstd at its fastest costs more processor time
+//! per small message than the whole way through the log, and saves no flush.
+//!
+//! # What recovery makes of them
+//!
+//! Let C be the last checkpoint and B its sequence (1 without one).
+//!
+//! | record | meaning for recovery |
+//! |---|---|
+//! | accepted, from B on, recipient not refused | look for the copy; write it if it is missing, short or wrong |
+//! | accepted, from B on, recipient not confirmed | in doubt: when the same message comes again for the same recipient, answer 250 and store nothing |
+//! | done | refused: leave the recipient alone; mbox: where to look first |
+//! | confirmed | no longer in doubt |
+//! | in doubt, behind C | in doubt |
+//! | C | the in-doubt memory to begin with |
+//!
+//! Confirmations name the message, wherever it was accepted: one behind C may settle an entry of
+//! C. A reader of the log therefore takes C's entries, adds those of later records and removes
+//! what later confirmations name.
