@@ -1,5 +1,233 @@
-//! The engine: opens tables and writers, resolves, delivers, closes.
+//! The engine: opens tables and writers, resolves, delivers, reloads, closes.
+//!
+//! Imports every room below it. All methods may be called from any thread. One background
+//! thread watches the table files; the writer threads belong to `delivery`.
+
+use crate::config::Settings;
+use crate::delivery::{Mail, OnOutcome, Outcome, Store, StoreError, Ticket};
+use crate::envelope::Recipient;
+use crate::message::MessageBuilder;
+use crate::route::{MailboxTarget, Router};
+use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
+use crate::table::{OpenError, TableCache, TableContext};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often table files are looked at; a change must be in force within two seconds.
+const TABLE_WATCH_INTERVAL: Duration = Duration::from_millis(400);
+
+/// Why an engine cannot be opened or reloaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A lookup table or domain list.
+    #[error(transparent)]
+    Table(#[from] OpenError),
+    /// The mailboxes or the state directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The watcher thread.
+    #[error("cannot start a thread: {0}; raise the limit on processes of this user")]
+    Thread(std::io::Error),
+}
 
 /// An open engine.
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    shared: Arc<Shared>,
+    store: Store,
+    watcher: Option<JoinHandle<()>>,
+}
+
+/// What the watcher thread and the callers share.
+#[derive(Debug)]
+struct Shared {
+    routing: Mutex<Routing>,
+    router: Mutex<Arc<Router>>,
+    closing: Mutex<bool>,
+    wake: Condvar,
+}
+
+/// The tables that are open, and the settings that named them. Held while a snapshot is
+/// rebuilt, never while a recipient is looked up.
+#[derive(Debug)]
+struct Routing {
+    settings: Settings,
+    cache: TableCache,
+}
+
+impl Engine {
+    /// Opens tables and mailbox store and starts the engine's threads.
+    ///
+    /// # Errors
+    /// A table, the mailbox base or the state directory cannot be used.
+    pub fn open(settings: &Settings) -> Result<Self, EngineError> {
+        let cache = TableCache::new(table_context(settings));
+        let router = Arc::new(Router::open(&settings.routing, &cache)?);
+        let store = Store::open(settings)?;
+        let shared = Arc::new(Shared {
+            routing: Mutex::new(Routing {
+                settings: settings.clone(),
+                cache,
+            }),
+            router: Mutex::new(router),
+            closing: Mutex::new(false),
+            wake: Condvar::new(),
+        });
+        let watcher = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name("mailstow-tables".into())
+                .stack_size(256 * 1024)
+                .spawn(move || shared.watch())
+                .map_err(EngineError::Thread)?
+        };
+        Ok(Self {
+            shared,
+            store,
+            watcher: Some(watcher),
+        })
+    }
+
+    /// The current snapshot of routing.
+    pub fn snapshot(&self) -> Arc<Router> {
+        Arc::clone(&self.shared.router.lock())
+    }
+
+    /// Complaints about the tables that are open: file, line, what is wrong.
+    pub fn table_warnings(&self) -> Vec<String> {
+        self.shared.routing.lock().cache.warnings()
+    }
+
+    /// Takes new settings into use and reads changed table files at once. Returns complaints
+    /// that do not stand in the way. Settings of the store (base, writers, limits) keep the
+    /// values the engine was opened with.
+    ///
+    /// # Errors
+    /// The new settings name a table that cannot be opened; the old ones stay in force.
+    pub fn reload(&self, settings: &Settings) -> Result<Vec<String>, EngineError> {
+        let mut routing = self.shared.routing.lock();
+        let context = table_context(settings);
+        let mut complaints = Vec::new();
+        let new_cache = if context == table_context(&routing.settings) {
+            complaints = routing.cache.refresh_now().problems;
+            None
+        } else {
+            Some(TableCache::new(context))
+        };
+        let cache = new_cache.as_ref().unwrap_or(&routing.cache);
+        let router = Router::open(&settings.routing, cache)?;
+        complaints.extend_from_slice(router.warnings());
+        complaints.extend(cache.warnings());
+        if let Some(cache) = new_cache {
+            routing.cache = cache;
+        }
+        routing.settings = settings.clone();
+        *self.shared.router.lock() = Arc::new(router);
+        Ok(complaints)
+    }
+
+    /// A new, empty message to be filled.
+    pub fn new_message(&self) -> MessageBuilder {
+        self.store.new_message()
+    }
+
+    /// The mailbox store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Hands a message over for delivery to `to`; returns at once. `on_outcome` is called once
+    /// for each recipient, except those whose ticket was abandoned in time.
+    pub fn submit(
+        &self,
+        mail: Arc<Mail>,
+        to: Vec<(Recipient, MailboxTarget)>,
+        on_outcome: Arc<OnOutcome>,
+    ) -> Vec<Ticket> {
+        self.store.submit(mail, to, on_outcome)
+    }
+
+    /// Delivers and waits: one outcome per recipient, in order. A success is durable.
+    pub fn deliver(&self, mail: Arc<Mail>, to: Vec<(Recipient, MailboxTarget)>) -> Vec<Outcome> {
+        let expected = to.len();
+        let done = Arc::new((Mutex::new(vec![None; expected]), Condvar::new()));
+        let report = Arc::clone(&done);
+        let on_outcome = move |index: usize, outcome: Outcome| {
+            if let Some(slot) = report.0.lock().get_mut(index) {
+                *slot = Some(outcome);
+            }
+            report.1.notify_one();
+        };
+        let tickets = self.submit(mail, to, Arc::new(on_outcome));
+        debug_assert_eq!(tickets.len(), expected, "one ticket per recipient");
+        let mut outcomes = done.0.lock();
+        while outcomes.iter().any(Option::is_none) {
+            outcomes = wait(&done.1, outcomes);
+        }
+        outcomes.iter_mut().filter_map(Option::take).collect()
+    }
+
+    /// Finishes what was submitted and ends the engine's threads.
+    pub fn close(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        *self.shared.closing.lock() = true;
+        self.shared.wake.notify_all();
+        if let Some(watcher) = self.watcher.take()
+            && watcher.join().is_err()
+        {
+            tracing::error!("the table watcher ended with a panic");
+        }
+    }
+}
+
+impl Shared {
+    /// Looks after the table files until the engine closes.
+    fn watch(&self) {
+        loop {
+            let closing = wait_timeout(&self.wake, self.closing.lock(), TABLE_WATCH_INTERVAL);
+            if *closing {
+                return;
+            }
+            drop(closing);
+            self.refresh();
+        }
+    }
+
+    /// Reads changed table files and swaps the snapshot. What cannot be read keeps its old
+    /// contents and is reported.
+    fn refresh(&self) {
+        let routing = self.routing.lock();
+        let refresh = routing.cache.refresh();
+        for problem in &refresh.problems {
+            tracing::error!("{problem}");
+        }
+        for warning in &refresh.warnings {
+            tracing::warn!("{warning}");
+        }
+        if !refresh.changed {
+            return;
+        }
+        match Router::open(&routing.settings.routing, &routing.cache) {
+            Ok(router) => {
+                *self.router.lock() = Arc::new(router);
+                for name in &refresh.reloaded {
+                    tracing::info!("table {name}: changed, now in force");
+                }
+            }
+            Err(error) => tracing::error!("the old tables stay in force: {error}"),
+        }
+    }
+}
+
+/// What tables must know of the settings.
+fn table_context(settings: &Settings) -> TableContext {
+    TableContext {
+        recipient_delimiter: settings.routing.recipient_delimiter.clone(),
+    }
+}

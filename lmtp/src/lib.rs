@@ -1,6 +1,17 @@
 //! LMTP server (RFC 2033) over the mailstow engine, and the command `mailstow`.
+//!
+//! A [`listener`] opens the sockets, [`server::Server`] runs a session on every connection,
+//! [`lifecycle`] listens to signals and systemd, [`log`] writes a line for every recipient. The
+//! wire protocol is taken apart by [`command`] and [`decode`], which do no I/O.
 
 pub mod command;
 pub mod decode;
+mod drain;
+mod ids;
+mod input;
+pub mod lifecycle;
 pub mod listener;
+pub mod log;
 pub mod reply;
+pub mod server;
+mod session;

@@ -125,13 +125,16 @@ impl Drop for SocketFile {
     }
 }
 
-/// Opens every configured socket and takes those that systemd passed (`LISTEN_FDS`). A
-/// configured address that systemd listens on already is not opened a second time.
+/// Opens every configured socket, beside those that are [`inherited`]. A configured address that
+/// is inherited already is not opened a second time.
 ///
 /// # Errors
 /// The first socket that cannot be opened; those opened before are closed again.
-pub fn open_all(settings: &LmtpSettings) -> Result<Vec<Listener>, ListenError> {
-    let mut listeners = inherited()?;
+pub fn open_all(
+    settings: &LmtpSettings,
+    inherited: Vec<Listener>,
+) -> Result<Vec<Listener>, ListenError> {
+    let mut listeners = inherited;
     let inherited_names: Vec<String> = listeners.iter().map(Listener::name).collect();
     for address in &settings.listen {
         match address {
@@ -152,8 +155,11 @@ pub fn open_all(settings: &LmtpSettings) -> Result<Vec<Listener>, ListenError> {
     Ok(listeners)
 }
 
-/// The sockets systemd opened for us.
-fn inherited() -> Result<Vec<Listener>, ListenError> {
+/// The sockets that systemd opened for us (`LISTEN_FDS`).
+///
+/// # Errors
+/// One of them is no stream socket.
+pub fn inherited() -> Result<Vec<Listener>, ListenError> {
     let mut passed = listenfd::ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..passed.len() {
@@ -349,7 +355,7 @@ mod tests {
     fn a_socket_has_its_mode_and_goes_with_its_server() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lmtp");
-        let listeners = open_all(&settings(ListenAddress::Unix(path.clone()))).unwrap();
+        let listeners = open_all(&settings(ListenAddress::Unix(path.clone())), Vec::new()).unwrap();
         let mode = std::fs::symlink_metadata(&path)
             .unwrap()
             .permissions()
@@ -368,13 +374,13 @@ mod tests {
         let settings = settings(ListenAddress::Unix(path.clone()));
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let alive = open_all(&settings).unwrap();
-        let refused = open_all(&settings).unwrap_err();
+        let alive = open_all(&settings, Vec::new()).unwrap();
+        let refused = open_all(&settings, Vec::new()).unwrap_err();
         assert!(matches!(refused, ListenError::Alive { .. }), "{refused}");
         UnixStream::connect(&path).unwrap();
         drop(alive);
         std::fs::write(&path, "precious").unwrap();
-        let refused = open_all(&settings).unwrap_err();
+        let refused = open_all(&settings, Vec::new()).unwrap_err();
         assert!(
             matches!(refused, ListenError::NotASocket { .. }),
             "{refused}"
@@ -386,7 +392,7 @@ mod tests {
     fn a_socket_that_another_server_put_in_place_is_not_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lmtp");
-        let ours = open_all(&settings(ListenAddress::Unix(path.clone()))).unwrap();
+        let ours = open_all(&settings(ListenAddress::Unix(path.clone())), Vec::new()).unwrap();
         std::fs::remove_file(&path).unwrap();
         let _theirs = UnixListener::bind(&path).unwrap();
         drop(ours);
@@ -400,14 +406,17 @@ mod tests {
                 host: host.into(),
                 port: 0,
             };
-            let listeners = open_all(&settings(address)).unwrap();
+            let listeners = open_all(&settings(address), Vec::new()).unwrap();
             assert!(listeners[0].name().starts_with("inet:"), "{host}");
         }
     }
 
     #[test]
     fn what_cannot_be_opened_says_what_to_do() {
-        let missing = open_all(&settings(ListenAddress::Unix("/nonexistent/lmtp".into())));
+        let missing = open_all(
+            &settings(ListenAddress::Unix("/nonexistent/lmtp".into())),
+            Vec::new(),
+        );
         assert!(
             missing
                 .unwrap_err()
@@ -415,7 +424,7 @@ mod tests {
                 .contains("check that its directory exists")
         );
         let long = PathBuf::from(format!("/tmp/{}", "x".repeat(120)));
-        let long = open_all(&settings(ListenAddress::Unix(long)));
+        let long = open_all(&settings(ListenAddress::Unix(long)), Vec::new());
         assert!(
             long.unwrap_err()
                 .to_string()
@@ -423,7 +432,7 @@ mod tests {
         );
         let mut unknown = settings(ListenAddress::Unix("/tmp/unused".into()));
         unknown.socket_group = "no such group".into();
-        let unknown = open_all(&unknown).unwrap_err().to_string();
+        let unknown = open_all(&unknown, Vec::new()).unwrap_err().to_string();
         assert!(
             unknown.contains("\"no such group\" is not a known group"),
             "{unknown}"

@@ -47,11 +47,28 @@ pub fn only(maildir_path: &Path) -> Vec<u8> {
     found.remove(0).bytes
 }
 
-/// Splits an mbox at its `From ` lines; each part holds its `From ` line and its blank last line.
+/// The messages of an mbox, each with its `From ` line and its blank last line.
 ///
 /// # Panics
-/// When the file does not start with `From ` or a part does not end with a blank line.
+/// When the file does not start with `From ` or a message does not end with a blank line.
 pub fn mbox(path: &Path) -> Vec<Vec<u8>> {
+    let parts = mbox_parts(path);
+    for part in &parts {
+        assert!(
+            part.ends_with(b"\n\n"),
+            "a message in {} lacks its blank line: {}",
+            path.display(),
+            part.escape_ascii()
+        );
+    }
+    parts
+}
+
+/// Splits an mbox at its `From ` lines; the last part may be torn.
+///
+/// # Panics
+/// When the file does not start with `From `.
+pub fn mbox_parts(path: &Path) -> Vec<Vec<u8>> {
     let Ok(bytes) = fs::read(path) else {
         return Vec::new();
     };
@@ -64,14 +81,6 @@ pub fn mbox(path: &Path) -> Vec<Vec<u8>> {
             .last_mut()
             .unwrap_or_else(|| panic!("{} does not start with From", path.display()))
             .extend_from_slice(line);
-    }
-    for part in &parts {
-        assert!(
-            part.ends_with(b"\n\n"),
-            "a message in {} lacks its blank line: {:?}",
-            path.display(),
-            String::from_utf8_lossy(part)
-        );
     }
     parts
 }

@@ -1,9 +1,10 @@
 //! The command `mailstow`: built once for the tests, run as a server or for one answer.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::{Address, Client};
 use crate::daemon::Daemon;
@@ -14,6 +15,8 @@ use crate::scratch::{Scratch, loopback_host};
 pub const NOBODY: u32 = 65534;
 /// Port of the TCP listener on the server's own loopback host.
 pub const LMTP_PORT: u16 = 10024;
+/// How long a command that is not a server may run.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// How long the server may take until it greets, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -79,6 +82,9 @@ pub fn run(arguments: &[&str]) -> Output {
 }
 
 /// Runs a command to its end with `input` on its standard input.
+///
+/// # Panics
+/// When it has not ended after [`COMMAND_LIMIT`].
 pub fn run_with_input(mut command: Command, input: &[u8]) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
@@ -87,10 +93,40 @@ pub fn run_with_input(mut command: Command, input: &[u8]) -> Output {
         .spawn()
         .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
     let mut stdin = child.stdin.take().expect("piped");
-    // A command that needs no input may end before it has read any.
-    let _ = std::io::Write::write_all(&mut stdin, input);
-    drop(stdin);
-    child.wait_with_output().expect("our own child")
+    let mut stdout = child.stdout.take().expect("piped");
+    let mut stderr = child.stderr.take().expect("piped");
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // A command that needs no input may end before it has read any.
+            let _ = stdin.write_all(input);
+        });
+        let read = |stream: &mut dyn Read| {
+            let mut bytes = Vec::new();
+            let _ = stream.read_to_end(&mut bytes);
+            bytes
+        };
+        let stdout = scope.spawn(move || read(&mut stdout));
+        let stderr = scope.spawn(move || read(&mut stderr));
+        let until = Instant::now() + COMMAND_LIMIT;
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("our own child") {
+                break Some(status);
+            }
+            if Instant::now() > until {
+                child.kill().expect("our own child");
+                child.wait().expect("our own child");
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        let output = Output {
+            status: status.unwrap_or_default(),
+            stdout: stdout.join().expect("read"),
+            stderr: stderr.join().expect("read"),
+        };
+        assert!(status.is_some(), "{command:?} does not end: {output:?}");
+        output
+    })
 }
 
 /// Standard output of a command that must succeed.
@@ -341,9 +377,15 @@ impl Mailstow {
 
     /// Waits for a log line that contains `words`; the line.
     pub fn log_line(&self, words: &str) -> String {
+        self.log_line_after(0, words)
+    }
+
+    /// As [`Mailstow::log_line`], without what stood in the first `bytes` bytes of the log.
+    pub fn log_line_after(&self, bytes: usize, words: &str) -> String {
         eventually(&format!("{words:?} in the log"), START_LIMIT, || {
             let log = self.log();
-            log.lines().find(|l| l.contains(words)).map(str::to_owned)
+            let new = log.get(bytes..).unwrap_or_default();
+            new.lines().find(|l| l.contains(words)).map(str::to_owned)
         })
     }
 

@@ -1,7 +1,7 @@
 //! A private Postfix: its own configuration, queue and data directories, ports and log.
 //!
 //! Started with the `main.cf` lines a test gives, behind the lines every private instance needs
-//! (the last setting of a parameter wins, postconf(5)). It runs as root, as Postfix must.
+//! (a test may give these other values). It runs as root, as Postfix must.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -113,7 +113,18 @@ impl Builder {
         let root = self.scratch.path();
         self.scratch.mkdir("conf");
         make_queue(root);
-        let main = format!("{}{}", base_main_cf(root), self.main_cf);
+        // A parameter set twice would make every Postfix program warn.
+        let set_by_test = |line: &str| {
+            let name = line.split(" =").next().unwrap_or_default();
+            self.main_cf
+                .lines()
+                .any(|l| l.split('=').next().unwrap_or_default().trim() == name)
+        };
+        let mut main = String::new();
+        for line in base_main_cf(root).lines().filter(|line| !set_by_test(line)) {
+            let _ = writeln!(main, "{line}");
+        }
+        main += &self.main_cf;
         fs::write(root.join("conf/main.cf"), main).expect("main.cf");
         let master = format!("{}{}", base_master_cf(host), self.services);
         fs::write(root.join("conf/master.cf"), master).expect("master.cf");

@@ -3,6 +3,7 @@
 //! Load comes from Postfix's smtp-source(1) over LMTP. The tests run one at a time, since each
 //! wants the whole machine.
 
+use mailstow_tests::client::dot_stuffed;
 use mailstow_tests::content::sized;
 use mailstow_tests::load::Load;
 use mailstow_tests::mailboxes::{maildir, mbox};
@@ -53,12 +54,17 @@ fn memory_stays_bounded_while_64_sessions_send_25_mebibytes_each() {
         .main_cf("message_size_limit = 30000000")
         .start();
     let content = sized("large", 25 << 20);
+    let wire = dot_stuffed(&content);
     std::thread::scope(|scope| {
         for _ in 0..SESSIONS {
             scope.spawn(|| {
                 let mut client = Client::lmtp(&server.unix());
-                let replies = client.deliver("s@client.example", &["sales@example.com"], &content);
-                assert_eq!(replies[0].code, 250, "{}", replies[0]);
+                client.command("MAIL FROM:<s@client.example>");
+                client.command("RCPT TO:<sales@example.com>");
+                assert_eq!(client.command("DATA").code, 354);
+                client.send(&wire).expect("the server reads");
+                let reply = client.reply();
+                assert_eq!(reply.code, 250, "{reply}");
             });
         }
     });

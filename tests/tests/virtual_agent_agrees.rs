@@ -90,7 +90,9 @@ fn mail_stored_by_mailstow_equals_mail_stored_by_virtual() {
 
     let lmtp = postfix("lmtp");
     let store = Mailstow::build("agrees").postfix(&lmtp.directory());
-    let transport = format!("virtual_transport = lmtp:{}", store.unix().spelled());
+    // Postfix's LMTP client would fold lines of more than 998 bytes (RFC 5321 section 4.5.3.1.6).
+    let address = store.unix().spelled();
+    let transport = format!("virtual_transport = lmtp:{address}\nlmtp_line_length_limit = 0");
     let lmtp = lmtp.main_cf(&transport);
     lmtp.write();
     let _store = store.start();

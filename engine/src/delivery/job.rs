@@ -173,3 +173,77 @@ impl fmt::Debug for Job {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::{Address, ReversePath};
+    use crate::config::Limits;
+    use crate::io::StateDirectory;
+    use crate::message::Spool;
+    use crate::route::Format;
+    use crate::sync::Mutex;
+
+    fn job(seen: &Arc<Mutex<Vec<String>>>) -> Job {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(dir.path()).unwrap();
+        let spool = Spool::new(Arc::new(state), &Limits::default());
+        let mail = Mail {
+            reverse_path: ReversePath::Null,
+            message: spool.message().finish().unwrap(),
+        };
+        let recipient = Recipient {
+            address: Address::new("info", Some("vm.example")),
+            original: String::new(),
+        };
+        let target = MailboxTarget {
+            path: "info".into(),
+            format: Format::Mbox,
+            uid: 5000,
+            gid: 5000,
+        };
+        let seen = Arc::clone(seen);
+        let report = move |index, outcome: Outcome| {
+            assert_eq!(index, 3);
+            seen.lock().push(outcome.status.to_string());
+        };
+        let to = (recipient, target);
+        Job::new(Arc::new(mail), to, 3, Arc::new(report), Path::new("/base"))
+    }
+
+    #[test]
+    fn a_job_lost_on_the_way_is_answered_all_the_same() {
+        let seen = Arc::default();
+        drop(job(&seen));
+        let answers = seen.lock().clone();
+        assert_eq!(answers.len(), 1);
+        assert!(answers[0].starts_with("451 4.3.0 mailbox /base/info: "));
+    }
+
+    #[test]
+    fn a_job_is_reported_once_or_abandoned_never_both() {
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let one = job(&seen);
+        let ticket = one.ticket();
+        one.succeed("stored");
+        assert!(!ticket.abandon());
+        assert_eq!(seen.lock().len(), 1);
+        let mut two = job(&seen);
+        assert!(two.ticket().abandon());
+        assert!(!two.claim());
+        two.succeed("stored");
+        assert_eq!(seen.lock().len(), 1);
+    }
+
+    #[test]
+    fn busy_locks_are_tried_quickly_at_first_and_not_for_ever() {
+        let seen = Arc::default();
+        let mut job = job(&seen);
+        let patience = Duration::from_secs(1000);
+        let pauses: Vec<u128> = (0..6)
+            .map(|_| job.lock_pause(patience).unwrap().as_millis())
+            .collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 100, 100]);
+        assert_eq!(job.lock_pause(Duration::ZERO), None);
+    }
+}

@@ -1,10 +1,10 @@
-//! A disk that fails on order, for tests: wraps another and counts its operations.
+//! A disk that fails or stops on order, for tests: wraps another and counts its operations.
 //!
 //! Imports `sync`. Reading operations and closing are not counted, so that
 //! operation numbers stay the same when a check is added.
 
 use super::{Disk, FileStat, LockKind};
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex, wait};
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -29,6 +29,7 @@ pub struct Fault {
 pub struct Faulty<D> {
     inner: D,
     plan: Mutex<Plan>,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +37,8 @@ struct Plan {
     fault: Option<Fault>,
     seen: u64,
     trace: Vec<&'static str>,
+    held: Option<&'static str>,
+    is_reached: bool,
 }
 
 impl<D: Disk> Faulty<D> {
@@ -44,6 +47,7 @@ impl<D: Disk> Faulty<D> {
         Self {
             inner,
             plan: Mutex::default(),
+            changed: Condvar::new(),
         }
     }
 
@@ -52,6 +56,27 @@ impl<D: Disk> Faulty<D> {
         let mut plan = self.plan.lock();
         plan.fault = Some(fault);
         plan.seen = 0;
+    }
+
+    /// From now on whoever comes to `operation` waits there until [`Faulty::release`].
+    pub fn hold(&self, operation: &'static str) {
+        let mut plan = self.plan.lock();
+        plan.held = Some(operation);
+        plan.is_reached = false;
+    }
+
+    /// Waits until somebody came to the held operation.
+    pub fn wait_until_reached(&self) {
+        let mut plan = self.plan.lock();
+        while !plan.is_reached {
+            plan = wait(&self.changed, plan);
+        }
+    }
+
+    /// Lets those who wait at the held operation go on.
+    pub fn release(&self) {
+        self.plan.lock().held = None;
+        self.changed.notify_all();
     }
 
     /// The counted operations so far, in order; forgets them.
@@ -64,6 +89,11 @@ impl<D: Disk> Faulty<D> {
     fn due(&self, operation: &'static str) -> Option<Fault> {
         let mut plan = self.plan.lock();
         plan.trace.push(operation);
+        while plan.held == Some(operation) {
+            plan.is_reached = true;
+            self.changed.notify_all();
+            plan = wait(&self.changed, plan);
+        }
         let fault = plan.fault?;
         if !fault.operation.is_empty() && fault.operation != operation {
             return None;

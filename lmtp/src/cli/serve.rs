@@ -1,0 +1,201 @@
+//! `mailstow serve`: the LMTP server in the foreground.
+//!
+//! Imports `server`, `listener`, `lifecycle`, `log` and the engine. Exit status: 0 after an
+//! orderly end, 1 when sessions had to be cut at the end, 78 (EX_CONFIG) when the configuration
+//! cannot be used, 69 (EX_UNAVAILABLE) when the system refuses something.
+
+pub use super::common::ServeArgs;
+use super::common::{configuration_failed, make_socket_directory};
+use crate::lifecycle::{self, Signals};
+use crate::listener::{self, Listener};
+use crate::log::{self, Log};
+use crate::server::{Ended, Server};
+use mailstow_engine::Engine;
+use mailstow_engine::config::{Configuration, Origin, Settings, Sources};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// sysexits(3) `EX_UNAVAILABLE`.
+const UNAVAILABLE: u8 = 69;
+
+/// Threads that run sessions: they only move bytes, mailboxes are written by the engine's own.
+const SESSION_THREADS_MAX: usize = 4;
+
+/// Stack of a session thread, in bytes.
+const SESSION_STACK_BYTES: usize = 512 * 1024;
+
+/// How long the last log lines may take.
+const LOG_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why the server does not start.
+enum Failure {
+    /// The operator has to change the configuration.
+    Configuration(String),
+    /// The system refuses something.
+    Unavailable(String),
+}
+
+fn wrong(error: impl Display) -> Failure {
+    Failure::Configuration(error.to_string())
+}
+
+fn refused(error: impl Display) -> Failure {
+    Failure::Unavailable(error.to_string())
+}
+
+/// Runs the subcommand.
+pub fn run(args: &ServeArgs) -> ExitCode {
+    match serve(args) {
+        Ok(status) => status,
+        Err(Failure::Configuration(text)) => configuration_failed(&text),
+        Err(Failure::Unavailable(text)) => {
+            eprintln!("mailstow: {text}");
+            ExitCode::from(UNAVAILABLE)
+        }
+    }
+}
+
+fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
+    let sources = args.sources();
+    let inherited = listener::inherited().map_err(refused)?;
+    let activated = !inherited.is_empty();
+    let configuration = read(&sources, activated).map_err(wrong)?;
+    if !activated {
+        make_socket_directory(&configuration).map_err(refused)?;
+    }
+    let Configuration {
+        settings, warnings, ..
+    } = configuration;
+    let log = log::start(&settings.log).map_err(wrong)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let limit = raise_file_limit();
+    if limit < settings.limits.connections as u64 {
+        tracing::warn!(
+            "only {limit} files may be open, fewer than limits.connections = {}; raise \
+             LimitNOFILE= or ulimit -n",
+            settings.limits.connections
+        );
+    }
+    // Before any thread is there that a signal could find unprepared.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(session_threads())
+        .thread_stack_size(SESSION_STACK_BYTES)
+        .max_blocking_threads(2)
+        .thread_name("mailstow-lmtp")
+        .enable_all()
+        .build()
+        .map_err(refused)?;
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::catch().map_err(refused)?
+    };
+    let engine = Arc::new(Engine::open(&settings).map_err(wrong)?);
+    for warning in engine.table_warnings() {
+        tracing::warn!("{warning}");
+    }
+    let listeners = listener::open_all(&settings.lmtp, inherited).map_err(refused)?;
+    let announcement = announce(&listeners, &settings);
+    let server = Server::new(Arc::clone(&engine), settings, listeners);
+    let ended = runtime.block_on(async {
+        let reread = Arc::new(move || read(&sources, activated).map(reported));
+        signals.serve(server.handle(), reread);
+        lifecycle::ready(&announcement);
+        server.run().await
+    });
+    let ended = ended.map_err(refused)?;
+    runtime.shutdown_timeout(LOG_TIMEOUT);
+    Ok(finish(ended, engine, &log))
+}
+
+/// The configuration from the sources. When systemd opened our sockets, the built-in default of
+/// where to listen is not meant.
+fn read(sources: &Sources, activated: bool) -> Result<Configuration, String> {
+    let mut configuration = Configuration::load(sources).map_err(|e| e.to_string())?;
+    configuration.state_directory().map_err(|e| e.to_string())?;
+    let listens_by_default = configuration
+        .entry("lmtp", "listen")
+        .is_none_or(|entry| entry.origin == Origin::Default);
+    if !activated {
+        configuration.listen().map_err(|e| e.to_string())?;
+    } else if listens_by_default {
+        configuration.settings.lmtp.listen.clear();
+    }
+    Ok(configuration)
+}
+
+fn reported(configuration: Configuration) -> Settings {
+    for warning in configuration.warnings {
+        tracing::warn!("{warning}");
+    }
+    configuration.settings
+}
+
+/// Says where the server listens and where mail goes; returns it as one line.
+fn announce(listeners: &[Listener], settings: &Settings) -> String {
+    let names: Vec<String> = listeners.iter().map(Listener::name).collect();
+    let names = names.join(", ");
+    let routing = &settings.routing;
+    let shown = |text: &str| match text {
+        "" => "(empty)".to_owned(),
+        text => text.to_owned(),
+    };
+    let mut out = std::io::stdout().lock();
+    // A standard output that is closed is no reason not to serve.
+    let _ = writeln!(
+        out,
+        "mailstow {}: listening on {names}",
+        env!("CARGO_PKG_VERSION")
+    );
+    let _ = writeln!(
+        out,
+        "mail for {} goes below {} (virtual_mailbox_maps = {})",
+        shown(&routing.virtual_mailbox_domains),
+        routing.virtual_mailbox_base.display(),
+        shown(&routing.virtual_mailbox_maps),
+    );
+    let _ = out.flush();
+    format!("listening on {names}")
+}
+
+fn session_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.min(SESSION_THREADS_MAX)
+}
+
+/// Lets the server open as many files as it ever may; returns how many that are.
+fn raise_file_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return u64::MAX;
+    };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}
+
+/// The end: deliveries that are under way are finished, unless they are what did not end.
+fn finish(ended: Ended, engine: Arc<Engine>, log: &Log) -> ExitCode {
+    match ended {
+        Ended::Drained => {
+            drop(engine);
+            tracing::info!("stopped");
+            log.finish(LOG_TIMEOUT);
+            ExitCode::SUCCESS
+        }
+        Ended::TimedOut(sessions) => {
+            tracing::error!(
+                "{sessions} sessions did not end within drain_timeout and were cut; their \
+                 messages stay with the sender"
+            );
+            log.finish(LOG_TIMEOUT);
+            // Waiting for the engine could take as long again as it took already.
+            std::process::exit(1)
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The bytes a session has received and not yet used.
+//!
+//! Imports nothing. Invariant: the buffer never grows past what the caller asked room for plus
+//! what is unused, and is given back whenever a session has nothing to do, so that thousands of
+//! idle sessions hold no buffers.
+
+/// A buffer that is filled at its end and used from its front.
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+/// What stands at the front of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// A whole line, its length with its line end.
+    Whole(usize),
+    /// More bytes than a line may have; the line may not even have ended.
+    TooLong,
+    /// No line end yet.
+    Unfinished,
+}
+
+impl Input {
+    /// The unused bytes.
+    pub(crate) fn unused(&self) -> &[u8] {
+        self.bytes.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// The unused bytes, to be decoded in place.
+    pub(crate) fn unused_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.start..self.end).unwrap_or_default()
+    }
+
+    /// True when every byte was used.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Declares the first `count` unused bytes used.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.start = self.end.min(self.start + count);
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Room for the next read: at least one byte, and as much as makes the buffer `target` bytes.
+    pub(crate) fn room(&mut self, target: usize) -> &mut [u8] {
+        let unused = self.end - self.start;
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.start = 0;
+            self.end = unused;
+        }
+        let wanted = target.max(unused + 1);
+        if self.bytes.len() < wanted {
+            self.bytes.resize(wanted, 0);
+        }
+        self.bytes.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// `count` bytes were written into the [`room`](Self::room).
+    pub(crate) fn received(&mut self, count: usize) {
+        self.end = self.bytes.len().min(self.end + count);
+    }
+
+    /// Gives the memory back when nothing is in it.
+    pub(crate) fn release(&mut self) {
+        if self.is_empty() {
+            self.bytes = Vec::new();
+        }
+    }
+
+    /// Gives a buffer back that is larger than `bytes`, when nothing is in it.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        if self.bytes.len() > bytes {
+            self.release();
+        }
+    }
+
+    /// Looks for a line of at most `bytes_max` bytes, its line end included.
+    pub(crate) fn line(&self, bytes_max: usize) -> Line {
+        let unused = self.unused();
+        match memchr::memchr(b'\n', unused) {
+            Some(at) if at < bytes_max => Line::Whole(at + 1),
+            Some(_) => Line::TooLong,
+            None if unused.len() >= bytes_max => Line::TooLong,
+            None => Line::Unfinished,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(input: &mut Input, bytes: &[u8]) {
+        let target = input.unused().len() + bytes.len();
+        input.room(target)[..bytes.len()].copy_from_slice(bytes);
+        input.received(bytes.len());
+    }
+
+    #[test]
+    fn lines_come_out_as_they_went_in_whatever_the_pieces() {
+        let mut input = Input::default();
+        fill(&mut input, b"NOOP\r\nRS");
+        assert_eq!(input.line(100), Line::Whole(6));
+        input.consume(6);
+        assert_eq!(input.line(100), Line::Unfinished);
+        fill(&mut input, b"ET\r\n");
+        assert_eq!(input.unused(), b"RSET\r\n");
+        input.consume(6);
+        assert!(input.is_empty());
+    }
+
+    #[test]
+    fn a_line_past_the_limit_is_seen_before_it_ends() {
+        let mut input = Input::default();
+        fill(&mut input, &[b'x'; 10]);
+        assert_eq!(input.line(11), Line::Unfinished);
+        assert_eq!(input.line(10), Line::TooLong);
+        fill(&mut input, b"\r\n");
+        assert_eq!(input.line(11), Line::TooLong);
+        assert_eq!(input.line(12), Line::Whole(12));
+    }
+
+    #[test]
+    fn an_idle_buffer_is_given_back_and_an_unused_byte_never() {
+        let mut input = Input::default();
+        fill(&mut input, b"ab");
+        input.release();
+        assert_eq!(input.unused(), b"ab");
+        input.consume(2);
+        input.release();
+        assert_eq!(input.bytes.capacity(), 0);
+    }
+}

@@ -1,0 +1,114 @@
+//! What the system tells the server, and what the server tells the system.
+//!
+//! Imports `server`. SIGTERM and SIGINT drain, SIGHUP reloads, SIGXFSZ is an error of write(2)
+//! instead of the end; systemd is told about readiness, reloading, stopping, and that we live.
+//! Sources: signal(7), sd_notify(3), systemd.service(5) `Type=notify-reload`.
+
+use crate::server::Handle;
+use mailstow_engine::config::Settings;
+use sd_notify::NotifyState;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Reads the configuration again; the error says what is wrong with it.
+pub type ReadSettings = dyn Fn() -> Result<Settings, String> + Send + Sync;
+
+/// The signals, caught from the moment this exists.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    /// Caught, never waited for: a file size limit shall fail the write, not kill the server.
+    _file_size: Signal,
+}
+
+impl Signals {
+    /// Catches the signals; must be called in a tokio runtime with I/O.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(
+                nix::sys::signal::Signal::SIGXFSZ as i32,
+            ))?,
+        })
+    }
+
+    /// Serves the signals for as long as the runtime lives.
+    pub fn serve(self, handle: Handle, read: Arc<ReadSettings>) {
+        let Self {
+            mut terminate,
+            mut interrupt,
+            mut hangup,
+            _file_size,
+        } = self;
+        let stopped = handle.clone();
+        tokio::spawn(async move {
+            let _file_size = _file_size;
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping: transactions that have begun are finished");
+            notify(&[NotifyState::Stopping]);
+            stopped.stop();
+        });
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                reload(handle.clone(), Arc::clone(&read)).await;
+            }
+        });
+    }
+}
+
+async fn reload(handle: Handle, read: Arc<ReadSettings>) {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
+    }
+    let reloaded = tokio::task::spawn_blocking(move || {
+        let settings = read()?;
+        handle.reload(settings).map_err(|error| error.to_string())
+    });
+    match reloaded.await {
+        Ok(Ok(warnings)) => {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            tracing::info!("reloaded");
+        }
+        Ok(Err(error)) => {
+            tracing::error!("not reloaded, everything stays as it was: {error}");
+        }
+        Err(error) => tracing::error!("not reloaded, everything stays as it was: {error}"),
+    }
+    notify(&[NotifyState::Ready]);
+}
+
+/// Tells systemd that the server is ready, and from now on that it lives.
+pub fn ready(status: &str) {
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+    let mut interval_us = 0;
+    if sd_notify::watchdog_enabled(false, &mut interval_us) && interval_us > 0 {
+        let interval = Duration::from_micros(interval_us) / 2;
+        tokio::spawn(async move {
+            loop {
+                notify(&[NotifyState::Watchdog]);
+                tokio::time::sleep(interval).await;
+            }
+        });
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, state) {
+        tracing::warn!("cannot tell systemd: {error}");
+    }
+}

@@ -1,0 +1,338 @@
+//! The server: accepts connections, runs their sessions, comes to an end without losing one.
+//!
+//! Imports `listener`, `session` and the engine. Invariant: the order to drain stops accepting
+//! at once, lets transactions that have begun finish, and is over after `drain_timeout`.
+
+use crate::drain::Drain;
+use crate::ids::Ids;
+use crate::listener::Listener;
+use crate::reply::Reply;
+use crate::session::Session;
+use mailstow_engine::Engine;
+use mailstow_engine::config::Settings;
+use mailstow_engine::engine::EngineError;
+use mailstow_engine::sync::Mutex;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Notify;
+
+/// How long accepting rests after the system refused it (no file descriptors, mostly).
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How long a connection over the limit gets to read why it is refused.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What all sessions share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) drain: Drain,
+    pub(crate) ids: Ids,
+    settings: Mutex<Arc<Settings>>,
+    connections: AtomicUsize,
+    last_gone: Notify,
+}
+
+impl Shared {
+    /// The settings in force now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.lock())
+    }
+}
+
+/// A server that is about to run.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    listeners: Vec<Listener>,
+}
+
+/// Steers a running server; clones steer the same one.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Shared>);
+
+/// How a server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every session came to its end.
+    Drained,
+    /// So many sessions were still busy after `drain_timeout`; their messages were not
+    /// acknowledged.
+    TimedOut(usize),
+}
+
+impl Server {
+    /// A server that stores through `engine` what comes in on `listeners`.
+    pub fn new(engine: Arc<Engine>, settings: Settings, listeners: Vec<Listener>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                engine,
+                drain: Drain::default(),
+                ids: Ids::new(),
+                settings: Mutex::new(Arc::new(settings)),
+                connections: AtomicUsize::new(0),
+                last_gone: Notify::new(),
+            }),
+            listeners,
+        }
+    }
+
+    /// What steers this server.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.shared))
+    }
+
+    /// Runs until [`Handle::stop`] and the end of the sessions. Must be called in a tokio runtime
+    /// with I/O and time.
+    ///
+    /// # Errors
+    /// A listener cannot be used.
+    pub async fn run(self) -> io::Result<Ended> {
+        for listener in self.listeners {
+            let shared = Arc::clone(&self.shared);
+            match listener {
+                Listener::Unix { socket, file } => {
+                    socket.set_nonblocking(true)?;
+                    let socket = UnixListener::from_std(socket)?;
+                    tokio::spawn(async move {
+                        accept_all(shared, Accepting::Unix(socket)).await;
+                        drop(file);
+                    });
+                }
+                Listener::Inet { socket } => {
+                    socket.set_nonblocking(true)?;
+                    let socket = TcpListener::from_std(socket)?;
+                    tokio::spawn(accept_all(shared, Accepting::Inet(socket)));
+                }
+            }
+        }
+        self.shared.drain.ordered().await;
+        let limit = self.shared.settings().lmtp.drain_timeout;
+        let gone = tokio::time::timeout(limit, self.shared.all_gone());
+        Ok(match gone.await {
+            Ok(()) => Ended::Drained,
+            Err(_) => Ended::TimedOut(self.shared.connections.load(Ordering::SeqCst)),
+        })
+    }
+}
+
+impl Handle {
+    /// Orders the server to come to an end.
+    pub fn stop(&self) {
+        self.0.drain.order();
+    }
+
+    /// Takes new settings into use, from the next transaction on, and reads tables again.
+    /// Returns what an operator should know, such as settings that need a restart. May take as
+    /// long as reading the tables does.
+    ///
+    /// # Errors
+    /// The new settings or tables cannot be used; the old ones stay in force.
+    pub fn reload(&self, settings: Settings) -> Result<Vec<String>, EngineError> {
+        let mut warnings = self.0.engine.reload(&settings)?;
+        let old = self.0.settings();
+        for what in needs_restart(&old, &settings) {
+            warnings.push(format!(
+                "{what} was changed; the change takes effect when the server is restarted"
+            ));
+        }
+        *self.0.settings.lock() = Arc::new(settings);
+        Ok(warnings)
+    }
+}
+
+/// The settings that differ and are read at the start only.
+fn needs_restart<'a>(old: &Settings, new: &'a Settings) -> impl Iterator<Item = &'a str> {
+    let (before, after) = (&old.routing, &new.routing);
+    let (memory_before, memory_after) = (&old.limits, &new.limits);
+    [
+        ("listen", old.lmtp.listen != new.lmtp.listen),
+        ("socket_mode", old.lmtp.socket_mode != new.lmtp.socket_mode),
+        (
+            "socket_owner",
+            old.lmtp.socket_owner != new.lmtp.socket_owner,
+        ),
+        (
+            "socket_group",
+            old.lmtp.socket_group != new.lmtp.socket_group,
+        ),
+        ("[store]", old.store != new.store),
+        ("[log]", old.log != new.log),
+        (
+            "state_directory",
+            old.state_directory != new.state_directory,
+        ),
+        (
+            "virtual_mailbox_base",
+            before.virtual_mailbox_base != after.virtual_mailbox_base,
+        ),
+        (
+            "virtual_mailbox_limit",
+            before.virtual_mailbox_limit != after.virtual_mailbox_limit,
+        ),
+        (
+            "virtual_mailbox_lock",
+            before.virtual_mailbox_lock != after.virtual_mailbox_lock,
+        ),
+        (
+            "strict_mailbox_ownership",
+            before.strict_mailbox_ownership != after.strict_mailbox_ownership,
+        ),
+        (
+            "deliver_lock_attempts",
+            before.deliver_lock_attempts != after.deliver_lock_attempts,
+        ),
+        (
+            "deliver_lock_delay",
+            before.deliver_lock_delay != after.deliver_lock_delay,
+        ),
+        (
+            "stale_lock_time",
+            before.stale_lock_time != after.stale_lock_time,
+        ),
+        (
+            "message_memory_bytes",
+            memory_before.message_memory_bytes != memory_after.message_memory_bytes,
+        ),
+        (
+            "memory_bytes",
+            memory_before.memory_bytes != memory_after.memory_bytes,
+        ),
+        (
+            "queued_deliveries",
+            memory_before.queued_deliveries != memory_after.queued_deliveries,
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(what, differs)| differs.then_some(what))
+}
+
+impl Shared {
+    async fn all_gone(&self) {
+        while self.connections.load(Ordering::SeqCst) > 0 {
+            let gone = self.last_gone.notified();
+            if self.connections.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            gone.await;
+        }
+    }
+}
+
+/// Counts a connection as long as it lives.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    /// `None` when there are too many.
+    fn new(shared: &Arc<Shared>, most: usize) -> Option<Self> {
+        let before = shared.connections.fetch_add(1, Ordering::SeqCst);
+        let counted = Self(Arc::clone(shared));
+        (before < most).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.0.connections.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.last_gone.notify_waiters();
+        }
+    }
+}
+
+enum Accepting {
+    Unix(UnixListener),
+    Inet(TcpListener),
+}
+
+enum Connection {
+    Unix(UnixStream),
+    Inet(TcpStream, IpAddr),
+}
+
+impl Accepting {
+    async fn next(&self) -> io::Result<Connection> {
+        match self {
+            Self::Unix(listener) => Ok(Connection::Unix(listener.accept().await?.0)),
+            Self::Inet(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Replies are small and the client waits for each.
+                stream.set_nodelay(true)?;
+                Ok(Connection::Inet(stream, peer.ip()))
+            }
+        }
+    }
+}
+
+async fn accept_all(shared: Arc<Shared>, accepting: Accepting) {
+    let mut refused = false;
+    loop {
+        let next = tokio::select! {
+            () = shared.drain.ordered() => return,
+            next = accepting.next() => next,
+        };
+        match next {
+            Ok(Connection::Unix(stream)) => {
+                refused = false;
+                serve(&shared, stream, "unix".to_owned());
+            }
+            Ok(Connection::Inet(stream, peer)) => {
+                refused = false;
+                serve(&shared, stream, peer.to_string());
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Said once for each run of refusals: it may last long.
+                if !std::mem::replace(&mut refused, true) {
+                    tracing::error!("cannot accept connections: {error}; new ones are waiting");
+                }
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+/// The client went away before it was accepted (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::Interrupted
+    )
+}
+
+fn serve<S>(shared: &Arc<Shared>, mut stream: S, peer: String)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let most = shared.settings().limits.connections;
+    let Some(counted) = Counted::new(shared, most) else {
+        tracing::warn!(
+            client = peer,
+            "refused: there are {most} connections already"
+        );
+        tokio::spawn(async move {
+            let mut line = Vec::new();
+            Reply::new(421, "4.3.2", "Too many connections").write(&mut line);
+            let told = async {
+                stream.write_all(&line).await?;
+                stream.shutdown().await
+            };
+            // The client may not care to read it.
+            let _ = tokio::time::timeout(REFUSAL_TIMEOUT, told).await;
+        });
+        return;
+    };
+    let session = Session::new(stream, peer, Arc::clone(shared));
+    tokio::spawn(async move {
+        session.run().await;
+        drop(counted);
+    });
+}

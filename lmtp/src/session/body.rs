@@ -1,0 +1,103 @@
+//! A message being received: its size, the policies about content, and where it goes.
+//!
+//! Imports `decode` and the engine's message builder. Once the message is refused nothing more
+//! is stored; the rest is only read past, so that the session stays in step.
+
+use crate::decode::Lines;
+use mailstow_engine::config::{BareNewline, NulPolicy, Settings};
+use mailstow_engine::{EnhancedCode, Message, MessageBuilder, Status};
+use std::io;
+
+/// A message that is not complete yet.
+#[derive(Debug)]
+pub(super) struct Body {
+    builder: Result<MessageBuilder, Status>,
+    size: u64,
+    size_max: u64,
+    refuse_nul: bool,
+    refuse_bare_newline: bool,
+    line_bytes_max: usize,
+}
+
+impl Body {
+    pub(super) fn new(builder: MessageBuilder, settings: &Settings) -> Self {
+        Self {
+            builder: Ok(builder),
+            size: 0,
+            size_max: settings.routing.message_size_limit,
+            refuse_nul: settings.lmtp.nul == NulPolicy::Reject,
+            refuse_bare_newline: settings.lmtp.bare_newline == BareNewline::Reject,
+            line_bytes_max: settings.limits.message_line_bytes,
+        }
+    }
+
+    /// Takes the next piece, lines ending with LF, and what is known of its lines so far.
+    ///
+    /// The size that counts is that of the stored form: it is what Postfix counts for the same
+    /// `message_size_limit`, while CRLF would push a message over it that Postfix let pass.
+    pub(super) fn write(&mut self, piece: &[u8], lines: Lines) {
+        self.size += piece.len() as u64;
+        let Ok(builder) = &mut self.builder else {
+            return;
+        };
+        let refusal = if self.size_max > 0 && self.size > self.size_max {
+            Some(too_large(self.size_max))
+        } else if self.refuse_bare_newline && lines.bare_newline {
+            Some(content("Message contains a line end that is not CRLF"))
+        } else if self.refuse_nul && memchr::memchr(0, piece).is_some() {
+            Some(content("Message contains NUL characters"))
+        } else if self.line_bytes_max > 0 && lines.longest > self.line_bytes_max {
+            Some(content("Message contains a line that is too long"))
+        } else {
+            builder.write(piece).err().map(|error| storage(&error))
+        };
+        if let Some(refusal) = refusal {
+            self.builder = Err(refusal);
+        }
+    }
+
+    /// Why the message is refused, if it is by now.
+    pub(super) fn refusal(&self) -> Option<&Status> {
+        self.builder.as_ref().err()
+    }
+
+    /// Refuses the message.
+    pub(super) fn refuse(&mut self, status: Status) {
+        self.builder = Err(status);
+    }
+
+    /// Bytes received, lines ending with LF.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The message is complete.
+    pub(super) fn finish(self) -> Result<Message, Status> {
+        self.builder?.finish().map_err(|error| storage(&error))
+    }
+}
+
+/// `552 5.3.4`
+pub(super) fn too_large(size_max: u64) -> Status {
+    Status::new(
+        552,
+        EnhancedCode::new(5, 3, 4),
+        format!("Message is larger than the maximum of {size_max} bytes"),
+    )
+}
+
+fn content(text: &'static str) -> Status {
+    Status::new(554, EnhancedCode::new(5, 6, 0), text)
+}
+
+fn storage(error: &io::Error) -> Status {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Status::storage_full("No space left to receive the message")
+        }
+        _ => {
+            tracing::error!("cannot receive a message into the state directory: {error}");
+            Status::system("Cannot receive the message")
+        }
+    }
+}

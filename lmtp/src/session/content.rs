@@ -1,0 +1,234 @@
+//! Receiving a message: `DATA` and `BDAT`.
+//!
+//! Imports `decode`, `body`. Whatever is wrong with a message, all of it is read, and every
+//! accepted recipient gets its reply: a client that counts replies never falls out of step.
+//! Sources: RFC 2033 sections 4.2 and 4.3, RFC 3030.
+
+use super::body::Body;
+use super::transaction::{Chunks, Transaction};
+use super::wire::{Arrival, Gone};
+use super::{COMMAND_BYTES, Session};
+use crate::command::Body as BodyKind;
+use crate::decode::{ChunkDecoder, DataDecoder};
+use crate::reply::{Reply, write_status};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Buffer for a message of unknown size, in bytes.
+const CONTENT_BYTES: usize = 16 * 1024;
+
+/// Largest buffer, in bytes.
+const CONTENT_BYTES_MAX: usize = 64 * 1024;
+
+/// A client that sends fewer bytes than this within the idle timeout is cut.
+const PROGRESS_BYTES: usize = 512;
+
+/// How the next read of a message is to be done.
+#[derive(Debug)]
+struct Pace {
+    target: usize,
+    progress: usize,
+}
+
+impl Pace {
+    /// For a message of about `size` bytes.
+    fn new(size: Option<u64>) -> Self {
+        let target = match size.map(usize::try_from) {
+            // Line ends, stuffed dots and the final dot come on top.
+            Some(Ok(size)) => size.saturating_add(size / 16 + 512),
+            _ => CONTENT_BYTES,
+        };
+        Self {
+            target: target.clamp(COMMAND_BYTES, CONTENT_BYTES_MAX),
+            progress: 0,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// `DATA`
+    pub(super) async fn data(&mut self) -> Result<(), Gone> {
+        let Some(transaction) = &self.transaction else {
+            self.reply(503, "5.5.1", "MAIL needed first");
+            return Ok(());
+        };
+        if transaction.accepted.is_empty() {
+            // The client may have pipelined DATA after recipients that were all refused: it
+            // must be able to go on with the next message (RFC 2033 section 4.2).
+            self.reset();
+            self.reply(503, "5.5.1", "No valid recipients");
+            return Ok(());
+        }
+        if transaction.chunks.is_some() {
+            self.reply(503, "5.5.1", "DATA is not allowed after BDAT");
+            return Ok(());
+        }
+        if transaction.mail.body == BodyKind::BinaryMime {
+            self.reply(503, "5.5.1", "BODY=BINARYMIME needs BDAT");
+            return Ok(());
+        }
+        let size = transaction.mail.size;
+        let body = Body::new(self.shared.engine.new_message(), &transaction.settings);
+        if !self.await_room().await? {
+            self.reset();
+            self.reply(451, "4.3.2", "Too many deliveries are waiting");
+            return Ok(());
+        }
+        self.reply(354, "", "OK");
+        let body = self.receive_data(body, size).await?;
+        self.conclude(body).await
+    }
+
+    /// Waits until the engine has room for another delivery; false when it takes too long.
+    async fn await_room(&mut self) -> Result<bool, Gone> {
+        let shared = Arc::clone(&self.shared);
+        let store = shared.engine.store();
+        if store.has_room() {
+            return Ok(true);
+        }
+        self.wire.flush().await?;
+        let room = std::future::poll_fn(|context| store.poll_room(context));
+        let limit = self.settings.lmtp.delivery_deadline;
+        Ok(tokio::time::timeout(limit, room).await.is_ok())
+    }
+
+    async fn receive_data(&mut self, mut body: Body, size: Option<u64>) -> Result<Body, Gone> {
+        let mut decoder = DataDecoder::default();
+        let mut pace = Pace::new(size);
+        loop {
+            let bytes = self.wire.input.unused_mut();
+            let decoded = decoder.decode(bytes);
+            let piece = bytes.get(..decoded.produced).unwrap_or_default();
+            body.write(piece, decoder.lines());
+            self.wire.input.consume(decoded.consumed);
+            if decoded.finished {
+                return Ok(body);
+            }
+            self.more_content(&mut pace).await?;
+        }
+    }
+
+    /// Waits for more of a message.
+    async fn more_content(&mut self, pace: &mut Pace) -> Result<(), Gone> {
+        let Arrival::Bytes(count) = self.wire.fill(pace.target, false).await? else {
+            return Ok(());
+        };
+        if count + 2 >= pace.target {
+            pace.target = CONTENT_BYTES_MAX;
+        }
+        pace.progress += count;
+        if pace.progress >= PROGRESS_BYTES {
+            pace.progress = 0;
+            self.wire.is_alive(self.settings.lmtp.idle_timeout);
+        }
+        Ok(())
+    }
+
+    /// `BDAT octets [LAST]`. The octets are read in every case.
+    pub(super) async fn bdat(&mut self, octets: u64, last: bool) -> Result<(), Gone> {
+        let Some(transaction) = &mut self.transaction else {
+            self.receive_chunk(octets, None).await?;
+            self.reply(503, "5.5.1", "MAIL needed first");
+            return Ok(());
+        };
+        let chunks = transaction.chunks.take();
+        let has_recipients = !transaction.accepted.is_empty();
+        let mut chunks = match chunks {
+            Some(chunks) => chunks,
+            None if has_recipients && !self.await_room().await? => {
+                return self.refuse_first_chunk(octets, last).await;
+            }
+            None => self.first_chunk(),
+        };
+        self.receive_chunk(octets, Some(&mut chunks)).await?;
+        if last {
+            if chunks.decoder.finish()
+                && let Some(body) = &mut chunks.body
+            {
+                body.write(b"\r", chunks.decoder.lines());
+            }
+            return match chunks.body {
+                Some(body) => self.conclude(body).await,
+                None => {
+                    // One reply for each accepted recipient: none (RFC 2033 section 4.3).
+                    self.reset();
+                    Ok(())
+                }
+            };
+        }
+        match &chunks.body {
+            None => self.reply(503, "5.5.1", "No valid recipients"),
+            Some(body) => match body.refusal() {
+                Some(status) => write_status(&mut self.wire.out, status, &[], false),
+                None => {
+                    let text = format!("{octets} octets received");
+                    Reply::with_text(250, "2.0.0", text).write(&mut self.wire.out);
+                }
+            },
+        }
+        if let Some(transaction) = &mut self.transaction {
+            transaction.chunks = Some(chunks);
+        }
+        Ok(())
+    }
+
+    fn first_chunk(&self) -> Chunks {
+        let wanted = |t: &&Transaction| !t.accepted.is_empty();
+        let body =
+            self.transaction.as_ref().filter(wanted).map(|transaction| {
+                Body::new(self.shared.engine.new_message(), &transaction.settings)
+            });
+        Chunks {
+            body,
+            decoder: ChunkDecoder::default(),
+        }
+    }
+
+    /// The engine has no room for the message: the whole of it is refused for now.
+    async fn refuse_first_chunk(&mut self, octets: u64, last: bool) -> Result<(), Gone> {
+        let mut chunks = self.first_chunk();
+        if let Some(body) = &mut chunks.body {
+            let text = "Too many deliveries are waiting";
+            let enhanced = mailstow_engine::EnhancedCode::new(4, 3, 2);
+            body.refuse(mailstow_engine::Status::new(451, enhanced, text));
+        }
+        if let Some(transaction) = &mut self.transaction {
+            transaction.chunks = Some(chunks);
+        }
+        Box::pin(self.bdat(octets, last)).await
+    }
+
+    /// Reads `octets` into `chunks`, or past them.
+    async fn receive_chunk(
+        &mut self,
+        octets: u64,
+        mut chunks: Option<&mut Chunks>,
+    ) -> Result<(), Gone> {
+        let mut left = octets;
+        let mut pace = Pace::new(Some(octets));
+        while left > 0 {
+            if self.wire.input.is_empty() {
+                self.more_content(&mut pace).await?;
+            }
+            let unused = self.wire.input.unused_mut();
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            let count = most.min(unused.len());
+            let piece = unused.get_mut(..count).unwrap_or_default();
+            if let Some(Chunks {
+                body: Some(body),
+                decoder,
+            }) = chunks.as_deref_mut()
+            {
+                let converted = decoder.decode(piece);
+                if converted.cr_first {
+                    body.write(b"\r", decoder.lines());
+                }
+                let piece = piece.get(..converted.produced).unwrap_or_default();
+                body.write(piece, decoder.lines());
+            }
+            self.wire.input.consume(count);
+            left -= count as u64;
+        }
+        Ok(())
+    }
+}

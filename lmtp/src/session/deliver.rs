@@ -1,0 +1,199 @@
+//! From a complete message to one reply per accepted recipient.
+//!
+//! Imports `outcomes`, `log` and the engine. All deliveries run at once; the replies go out in
+//! the order of the recipients, each as soon as it and those before it are known. A delivery
+//! that is late is given up if the engine says that it will never become visible; else its true
+//! outcome is waited for a little longer, because answering 451 for a message that then appears
+//! would make a duplicate.
+
+use super::Session;
+use super::body::Body;
+use super::outcomes::Outcomes;
+use super::transaction::{Answer, Plan, Transaction};
+use super::wire::Gone;
+use crate::log::DeliveryLine;
+use crate::reply::write_status;
+use mailstow_engine::delivery::{Mail, Outcome, Ticket};
+use mailstow_engine::{EnhancedCode, Status};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{timeout, timeout_at};
+
+/// How long a delivery that can no longer be given up may take past its deadline.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// What the log says of the message whose recipients are being answered.
+#[derive(Debug)]
+struct Record {
+    id: String,
+    sender: String,
+    client: String,
+    size: u64,
+    received: Duration,
+    utf8: bool,
+}
+
+/// The deliveries that are under way.
+struct Deliveries {
+    outcomes: Arc<Outcomes>,
+    tickets: Vec<Ticket>,
+    /// Outcomes already answered, for further recipients of the same mailbox.
+    done: Vec<Option<Outcome>>,
+    deadline: Instant,
+    limit: Duration,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// The message is complete: delivers it and answers for every accepted recipient.
+    pub(super) async fn conclude(&mut self, body: Body) -> Result<(), Gone> {
+        let Some(mut transaction) = self.transaction.take() else {
+            return Ok(());
+        };
+        let record = Record {
+            sender: transaction.sender(),
+            client: self.client(),
+            size: body.size(),
+            received: transaction.started.elapsed(),
+            utf8: transaction.utf8(),
+            id: std::mem::take(&mut transaction.id),
+        };
+        let plan = Transaction::plan(std::mem::take(&mut transaction.accepted));
+        let result = match body.finish() {
+            Ok(message) => {
+                let mail = Mail {
+                    reverse_path: transaction.reverse_path(),
+                    message,
+                };
+                let limit = transaction.settings.lmtp.delivery_deadline;
+                self.deliver(mail, plan, &record, limit).await
+            }
+            Err(status) => {
+                for answer in &plan.answers {
+                    self.answer(answer, &refused(status.clone()), &record);
+                }
+                Ok(())
+            }
+        };
+        self.reset();
+        self.wire.is_alive(self.settings.lmtp.idle_timeout);
+        result
+    }
+
+    async fn deliver(
+        &mut self,
+        mail: Mail,
+        plan: Plan,
+        record: &Record,
+        limit: Duration,
+    ) -> Result<(), Gone> {
+        let count = plan.deliveries.len();
+        let outcomes = Arc::new(Outcomes::new(count));
+        let report = Arc::clone(&outcomes);
+        let tickets = self.shared.engine.submit(
+            Arc::new(mail),
+            plan.deliveries,
+            Arc::new(move |index, outcome| report.put(index, outcome)),
+        );
+        let mut deliveries = Deliveries {
+            outcomes,
+            tickets,
+            done: vec![None; count],
+            deadline: Instant::now() + limit,
+            limit,
+        };
+        // A client that is gone changes nothing for the deliveries: they are finished and logged.
+        let mut result = Ok(());
+        for answer in &plan.answers {
+            if !deliveries.is_done(answer.delivery) {
+                if result.is_ok() {
+                    result = self.wire.flush().await;
+                }
+                deliveries.finish(answer.delivery).await;
+            }
+            if let Some(Some(outcome)) = deliveries.done.get(answer.delivery) {
+                self.answer(answer, outcome, record);
+            }
+        }
+        result
+    }
+
+    /// Writes the reply and the log line of one recipient.
+    fn answer(&mut self, answer: &Answer, outcome: &Outcome, record: &Record) {
+        let status = &outcome.status;
+        let address = format!("<{}>", answer.shown);
+        let words = [address.as_str(), record.id.as_str()];
+        write_status(&mut self.wire.out, status, &words, record.utf8);
+        DeliveryLine {
+            queue_id: self.queue_id(&record.id),
+            id: &record.id,
+            to: &answer.shown,
+            orig_to: &answer.original,
+            from: &record.sender,
+            mailbox: &outcome.mailbox,
+            size: record.size,
+            received: record.received,
+            queued: outcome.queued,
+            stored: outcome.stored,
+            status,
+            reason: "",
+            client: &record.client,
+            session: &self.id,
+        }
+        .emit();
+    }
+}
+
+impl Deliveries {
+    /// Whether the outcome is known by now.
+    fn is_done(&mut self, index: usize) -> bool {
+        let Some(done) = self.done.get_mut(index) else {
+            return true;
+        };
+        if done.is_none() {
+            *done = self.outcomes.take(index);
+        }
+        done.is_some()
+    }
+
+    /// Waits for the outcome, or gives the delivery up.
+    async fn finish(&mut self, index: usize) {
+        let outcome = match timeout_at(self.deadline.into(), self.outcomes.wait(index)).await {
+            Ok(outcome) => outcome,
+            Err(_) => self.late(index).await,
+        };
+        if let Some(done) = self.done.get_mut(index) {
+            *done = Some(outcome);
+        }
+    }
+
+    async fn late(&self, index: usize) -> Outcome {
+        let given_up = self.tickets.get(index).is_none_or(Ticket::abandon);
+        if !given_up {
+            if let Ok(outcome) = timeout(GRACE, self.outcomes.wait(index)).await {
+                return outcome;
+            }
+            tracing::error!(
+                "a delivery is stuck in the system: its client is told to try again, and may \
+                 cause a second copy; see whether the disk answers"
+            );
+        }
+        let seconds = self.limit.as_secs_f64();
+        let text = format!("Mailbox was not available within {seconds} s");
+        let status = Status::new(451, EnhancedCode::new(4, 2, 1), text);
+        Outcome {
+            queued: self.limit,
+            ..refused(status)
+        }
+    }
+}
+
+/// The outcome of a delivery that never began.
+fn refused(status: Status) -> Outcome {
+    Outcome {
+        status,
+        mailbox: String::new(),
+        queued: Duration::ZERO,
+        stored: Duration::ZERO,
+    }
+}

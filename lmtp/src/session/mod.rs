@@ -1,0 +1,367 @@
+//! One LMTP session: commands in, replies out, in order.
+//!
+//! Imports the rest of this room, `command`, `reply` and the engine. The commands of a pipeline
+//! are worked off one after the other and their replies sent together; nothing is read ahead
+//! past a command that changes how the following bytes are to be understood. Sources: RFC 2033,
+//! RFC 5321, RFC 2920 (pipelining).
+
+mod body;
+mod content;
+mod deliver;
+mod outcomes;
+mod transaction;
+mod wire;
+
+use crate::command::{Command, Forwarded, ForwardedName, MailCommand, Paths, RcptCommand};
+use crate::command::{Refusal, Severity, parse};
+use crate::input::Line;
+use crate::log::DeliveryLine;
+use crate::reply::{self, Reply, write_status};
+use crate::server::Shared;
+use mailstow_engine::config::Settings;
+use mailstow_engine::{Recipient, Status};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use transaction::{Accepted, Transaction};
+use wire::{Arrival, Gone, OUT_BYTES_MAX, Wire};
+
+/// Buffer for commands, in bytes, unless a line may be longer.
+const COMMAND_BYTES: usize = 4096;
+
+/// Said to new connections, new transactions and idle sessions when the server comes to an end.
+pub(crate) const CLOSING: Reply = Reply::new(421, "4.3.2", "Server is shutting down");
+
+/// A session.
+#[derive(Debug)]
+pub(crate) struct Session<S> {
+    wire: Wire<S>,
+    shared: Arc<Shared>,
+    settings: Arc<Settings>,
+    id: String,
+    peer: String,
+    origin: Origin,
+    greeted: bool,
+    transaction: Option<Transaction>,
+    bad_commands: u32,
+    skipping: bool,
+}
+
+/// What XFORWARD told of where the message comes from.
+#[derive(Debug, Default)]
+struct Origin {
+    ident: String,
+    name: String,
+    addr: String,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// A session over `stream`; `peer` is who connected, for the log.
+    pub(crate) fn new(stream: S, peer: String, shared: Arc<Shared>) -> Self {
+        let settings = shared.settings();
+        let drain = shared.drain.listener();
+        Self {
+            wire: Wire::new(stream, settings.lmtp.idle_timeout, drain),
+            id: shared.ids.next(),
+            shared,
+            settings,
+            peer,
+            origin: Origin::default(),
+            greeted: false,
+            transaction: None,
+            bad_commands: 0,
+            skipping: false,
+        }
+    }
+
+    /// Talks until the connection is over.
+    pub(crate) async fn run(mut self) {
+        let Err(gone) = self.talk().await;
+        let gone = match gone {
+            Gone::Silent => {
+                let reply = Reply::new(421, "4.4.2", "Idle for too long");
+                self.wire.end(&reply).await;
+                "timeout"
+            }
+            Gone::Deaf => "the client does not read its replies",
+            Gone::Closed => "lost connection",
+            Gone::Broken(ref error) => {
+                tracing::debug!(session = self.id, %error, "broken connection");
+                "lost connection"
+            }
+            Gone::Ended => return,
+        };
+        if let Some(transaction) = &self.transaction {
+            tracing::info!(
+                session = self.id,
+                id = transaction.id,
+                client = self.client(),
+                "{gone} in a mail transaction; nothing of it was delivered"
+            );
+        } else {
+            tracing::debug!(session = self.id, "{gone}");
+        }
+    }
+
+    async fn talk(&mut self) -> Result<Infallible, Gone> {
+        if self.wire.is_draining() {
+            return Err(self.wire.end(&CLOSING).await);
+        }
+        reply::greeting(&mut self.wire.out, &self.settings.lmtp.hostname);
+        loop {
+            if self.skipping {
+                self.skip_line().await?;
+                continue;
+            }
+            match self
+                .wire
+                .input
+                .line(self.settings.limits.command_line_bytes)
+            {
+                Line::Whole(length) => self.line(length).await?,
+                Line::TooLong => self.skipping = true,
+                Line::Unfinished => self.more().await?,
+            }
+        }
+    }
+
+    /// Waits for more of a command.
+    async fn more(&mut self) -> Result<(), Gone> {
+        let target = COMMAND_BYTES.max(self.settings.limits.command_line_bytes);
+        self.wire.input.shrink(target);
+        let between = self.transaction.is_none();
+        match self.wire.fill(target, between).await? {
+            Arrival::Bytes(_) => Ok(()),
+            Arrival::Drain => Err(self.wire.end(&CLOSING).await),
+        }
+    }
+
+    /// Reads past the rest of a line that is too long.
+    async fn skip_line(&mut self) -> Result<(), Gone> {
+        let unused = self.wire.input.unused();
+        if let Some(at) = memchr::memchr(b'\n', unused) {
+            self.wire.input.consume(at + 1);
+            self.skipping = false;
+            let reply = Reply::new(500, "5.5.2", "Line too long");
+            let severity = Severity::Protocol;
+            return self.refuse(Refusal { reply, severity }).await;
+        }
+        let all = unused.len();
+        self.wire.input.consume(all);
+        self.more().await
+    }
+
+    /// Works off one whole line of `length` bytes.
+    async fn line(&mut self, length: usize) -> Result<(), Gone> {
+        self.wire.is_alive(self.settings.lmtp.idle_timeout);
+        let line = self.wire.input.unused().get(..length).unwrap_or_default();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let paths = if self.settings.lmtp.lenient_paths {
+            Paths::Lenient
+        } else {
+            Paths::Strict
+        };
+        let parsed = parse(line, paths);
+        self.wire.input.consume(length);
+        match parsed {
+            Ok(command) => {
+                self.bad_commands = 0;
+                self.command(command).await?;
+            }
+            Err(refusal) => self.refuse(refusal).await?,
+        }
+        if self.wire.out.len() > OUT_BYTES_MAX {
+            self.wire.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn command(&mut self, command: Command) -> Result<(), Gone> {
+        match command {
+            Command::Lhlo => {
+                self.reset();
+                self.greeted = true;
+                self.settings = self.shared.settings();
+                let size_max = self.settings.routing.message_size_limit;
+                let host = &self.settings.lmtp.hostname;
+                reply::capabilities(&mut self.wire.out, host, size_max);
+            }
+            Command::Mail(mail) => return self.mail(mail).await,
+            Command::Rcpt(rcpt) => self.rcpt(rcpt),
+            Command::Data => return self.data().await,
+            Command::Bdat { octets, last } => return self.bdat(octets, last).await,
+            Command::Rset => {
+                self.reset();
+                self.reply(250, "2.0.0", "Ok");
+            }
+            Command::Noop => self.reply(250, "2.0.0", "Ok"),
+            Command::Vrfy => self.reply(252, "2.3.3", "Try RCPT instead"),
+            Command::Quit => {
+                self.reply(221, "2.0.0", "Bye");
+                self.wire.flush().await?;
+                return Err(Gone::Ended);
+            }
+            Command::Xforward(attributes) => self.xforward(attributes),
+        }
+        Ok(())
+    }
+
+    /// Answers a line that is no command for us; too many of them end the session.
+    async fn refuse(&mut self, refusal: Refusal) -> Result<(), Gone> {
+        match refusal.severity {
+            Severity::Recipient => refusal.reply.write(&mut self.wire.out),
+            Severity::Desynchronised => return Err(self.wire.end(&refusal.reply).await),
+            Severity::Protocol => {
+                self.bad_commands += 1;
+                let most = self.settings.limits.command_errors;
+                if most > 0 && self.bad_commands >= most {
+                    let reply = Reply::new(421, "4.7.0", "Too many bad commands");
+                    return Err(self.wire.end(&reply).await);
+                }
+                refusal.reply.write(&mut self.wire.out);
+            }
+        }
+        Ok(())
+    }
+
+    async fn mail(&mut self, mail: MailCommand) -> Result<(), Gone> {
+        if self.wire.is_draining() {
+            return Err(self.wire.end(&CLOSING).await);
+        }
+        if !self.greeted {
+            self.reply(503, "5.5.1", "LHLO needed first");
+            return Ok(());
+        }
+        if self.transaction.is_some() {
+            self.reply(503, "5.5.1", "MAIL already given");
+            return Ok(());
+        }
+        self.settings = self.shared.settings();
+        let size_max = self.settings.routing.message_size_limit;
+        if mail.lacks_smtputf8() {
+            self.reply(550, "5.6.7", "This sender address needs SMTPUTF8");
+        } else if size_max > 0 && mail.size.is_some_and(|size| size > size_max) {
+            let status = body::too_large(size_max);
+            write_status(&mut self.wire.out, &status, &[], mail.smtputf8);
+        } else {
+            self.transaction = Some(Transaction {
+                mail,
+                router: self.shared.engine.snapshot(),
+                settings: Arc::clone(&self.settings),
+                id: self.shared.ids.next(),
+                started: mailstow_engine::clock::now(),
+                accepted: Vec::new(),
+                chunks: None,
+            });
+            self.reply(250, "2.1.0", "Ok");
+        }
+        Ok(())
+    }
+
+    fn rcpt(&mut self, rcpt: RcptCommand) {
+        let Some(transaction) = &mut self.transaction else {
+            return self.reply(503, "5.5.1", "MAIL needed first");
+        };
+        if transaction.chunks.is_some() {
+            return self.reply(503, "5.5.1", "RCPT is not allowed after BDAT");
+        }
+        if transaction.accepted.len() >= transaction.settings.limits.recipients {
+            return self.reply(452, "4.5.3", "Too many recipients");
+        }
+        if rcpt.needs_smtputf8() && !transaction.utf8() {
+            return self.reply(553, "5.6.7", "This recipient address needs SMTPUTF8");
+        }
+        let address = transaction.router.complete(rcpt.address);
+        let shown = address.external();
+        match transaction.router.mailbox(&address) {
+            Ok(target) => {
+                transaction.accepted.push(Accepted {
+                    recipient: Recipient {
+                        address,
+                        original: rcpt.original,
+                    },
+                    shown,
+                    target,
+                });
+                self.reply(250, "2.1.5", "Ok");
+            }
+            Err(error) => {
+                let status = error.status();
+                write_status(&mut self.wire.out, &status, &[], transaction.utf8());
+                self.log_refused(&shown, &rcpt.original, &status, &error.to_string());
+            }
+        }
+    }
+
+    fn log_refused(&self, to: &str, orig_to: &str, status: &Status, reason: &str) {
+        let Some(transaction) = &self.transaction else {
+            return;
+        };
+        DeliveryLine {
+            queue_id: self.queue_id(&transaction.id),
+            id: &transaction.id,
+            to,
+            orig_to,
+            from: &transaction.sender(),
+            mailbox: "",
+            size: transaction.mail.size.unwrap_or(0),
+            received: transaction.started.elapsed(),
+            queued: Duration::ZERO,
+            stored: Duration::ZERO,
+            status,
+            reason,
+            client: &self.client(),
+            session: &self.id,
+        }
+        .emit();
+    }
+
+    fn xforward(&mut self, attributes: Vec<Forwarded>) {
+        if self.transaction.is_some() {
+            return self.reply(503, "5.5.1", "XFORWARD is not allowed after MAIL");
+        }
+        for Forwarded { name, value } in attributes {
+            match name {
+                ForwardedName::Ident => self.origin.ident = value,
+                ForwardedName::Name => self.origin.name = value,
+                ForwardedName::Addr => self.origin.addr = value,
+                ForwardedName::Port
+                | ForwardedName::Proto
+                | ForwardedName::Helo
+                | ForwardedName::Source => {}
+            }
+        }
+        self.reply(250, "2.0.0", "Ok");
+    }
+
+    /// Ends the transaction; XFORWARD holds for one (XFORWARD_README).
+    fn reset(&mut self) {
+        self.transaction = None;
+        self.origin = Origin::default();
+    }
+
+    /// The queue id of the client; ours when it gave none.
+    fn queue_id<'a>(&'a self, id: &'a str) -> &'a str {
+        if self.origin.ident.is_empty() {
+            id
+        } else {
+            &self.origin.ident
+        }
+    }
+
+    /// Where the message comes from: the client's client when the client said so.
+    fn client(&self) -> String {
+        let Origin { name, addr, .. } = &self.origin;
+        match (name.is_empty(), addr.is_empty()) {
+            (true, true) => self.peer.clone(),
+            (true, false) => format!("unknown[{addr}]"),
+            (false, _) => format!("{name}[{addr}]"),
+        }
+    }
+
+    fn reply(&mut self, code: u16, enhanced: &'static str, text: &'static str) {
+        Reply::new(code, enhanced, text).write(&mut self.wire.out);
+    }
+}

@@ -1,0 +1,180 @@
+//! One mail transaction: a sender, its recipients, and the message if it comes in chunks.
+//!
+//! Imports `command`, the engine's routing. Invariant: one accepted `RCPT`, one entry, in order;
+//! each is answered exactly once for the message (RFC 2033 section 4.2).
+
+use super::body::Body;
+use crate::command::MailCommand;
+use crate::decode::ChunkDecoder;
+use mailstow_engine::config::Settings;
+use mailstow_engine::route::{MailboxTarget, Router};
+use mailstow_engine::{Recipient, ReversePath};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A transaction, from `MAIL` on.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    /// `MAIL` as given.
+    pub(super) mail: MailCommand,
+    /// The one snapshot of tables that all recipients see.
+    pub(super) router: Arc<Router>,
+    /// The settings of the moment.
+    pub(super) settings: Arc<Settings>,
+    /// Our id.
+    pub(super) id: String,
+    /// When `MAIL` came.
+    pub(super) started: Instant,
+    /// Accepted recipients.
+    pub(super) accepted: Vec<Accepted>,
+    /// The message, once its first chunk has come.
+    pub(super) chunks: Option<Chunks>,
+}
+
+/// An accepted recipient.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    /// As given, domain completed.
+    pub(super) recipient: Recipient,
+    /// External form of the address, for replies and the log.
+    pub(super) shown: String,
+    /// Where its mail goes.
+    pub(super) target: MailboxTarget,
+}
+
+/// A message that comes by `BDAT`.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    /// Where it goes; `None` when nobody is to get it.
+    pub(super) body: Option<Body>,
+    /// Converts its line ends.
+    pub(super) decoder: ChunkDecoder,
+}
+
+/// What is to be delivered, and whom each delivery answers for.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// One for each mailbox: two addresses of one mailbox get one copy.
+    pub(super) deliveries: Vec<(Recipient, MailboxTarget)>,
+    /// For every accepted recipient, in order, its delivery.
+    pub(super) answers: Vec<Answer>,
+}
+
+/// One reply to be given.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// External form of the address.
+    pub(super) shown: String,
+    /// Original recipient, for the log.
+    pub(super) original: String,
+    /// Index of the delivery.
+    pub(super) delivery: usize,
+}
+
+/// Up to this many deliveries a plain search beats a hash table.
+const SEARCHED_MAX: usize = 16;
+
+impl Transaction {
+    /// External form of the sender.
+    pub(super) fn sender(&self) -> String {
+        self.mail.reverse_path.to_string()
+    }
+
+    /// Whether the client may be sent UTF-8.
+    pub(super) fn utf8(&self) -> bool {
+        self.mail.smtputf8
+    }
+
+    /// Plans the deliveries: the first `RCPT` of a mailbox decides its header fields.
+    pub(super) fn plan(accepted: Vec<Accepted>) -> Plan {
+        let mut deliveries: Vec<(Recipient, MailboxTarget)> = Vec::with_capacity(accepted.len());
+        let mut answers = Vec::with_capacity(accepted.len());
+        let mut known: HashMap<MailboxTarget, usize> = HashMap::new();
+        for Accepted {
+            recipient,
+            shown,
+            target,
+        } in accepted
+        {
+            let found = if deliveries.len() <= SEARCHED_MAX {
+                deliveries.iter().position(|(_, other)| *other == target)
+            } else {
+                if known.is_empty() {
+                    let targets = deliveries.iter().map(|(_, target)| target.clone());
+                    known.extend(targets.zip(0..));
+                }
+                known.get(&target).copied()
+            };
+            let original = recipient.original.clone();
+            let delivery = found.unwrap_or(deliveries.len());
+            if found.is_none() {
+                if !known.is_empty() {
+                    known.insert(target.clone(), delivery);
+                }
+                deliveries.push((recipient, target));
+            }
+            answers.push(Answer {
+                shown,
+                original,
+                delivery,
+            });
+        }
+        Plan {
+            deliveries,
+            answers,
+        }
+    }
+
+    /// The reverse-path.
+    pub(super) fn reverse_path(&self) -> ReversePath {
+        self.mail.reverse_path.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mailstow_engine::address::Address;
+    use mailstow_engine::route::Format;
+
+    fn accepted(name: &str, mailbox: usize) -> Accepted {
+        Accepted {
+            recipient: Recipient {
+                address: Address::new(name, Some("x")),
+                original: format!("{name}@original"),
+            },
+            shown: format!("{name}@x"),
+            target: MailboxTarget {
+                path: format!("m{mailbox}"),
+                format: Format::Maildir,
+                uid: 1,
+                gid: 1,
+            },
+        }
+    }
+
+    #[test]
+    fn one_copy_for_each_mailbox_and_one_answer_for_each_recipient() {
+        let names = [("a", 0), ("b", 1), ("a", 0), ("alias-of-b", 1)];
+        let plan = Transaction::plan(names.iter().map(|(n, m)| accepted(n, *m)).collect());
+        let shown: Vec<_> = plan.answers.iter().map(|a| a.shown.as_str()).collect();
+        assert_eq!(shown, ["a@x", "b@x", "a@x", "alias-of-b@x"]);
+        let deliveries: Vec<_> = plan.answers.iter().map(|a| a.delivery).collect();
+        assert_eq!(deliveries, [0, 1, 0, 1]);
+        assert_eq!(plan.deliveries[1].0.original, "b@original");
+    }
+
+    #[test]
+    fn many_recipients_are_planned_as_few_are() {
+        let mailboxes: Vec<usize> = (0..200).map(|n| n % 61).collect();
+        let plan = Transaction::plan(mailboxes.iter().map(|m| accepted("u", *m)).collect());
+        assert_eq!(plan.deliveries.len(), 61);
+        for (answer, mailbox) in plan.answers.iter().zip(&mailboxes) {
+            assert_eq!(
+                plan.deliveries[answer.delivery].1.path,
+                format!("m{mailbox}")
+            );
+        }
+    }
+}

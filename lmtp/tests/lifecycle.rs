@@ -1,0 +1,140 @@
+//! Starting, stopping, reloading, and the limit on connections.
+
+mod support;
+
+use mailstow_engine::config::ListenAddress;
+use mailstow_lmtp::listener;
+use mailstow_lmtp::server::Ended;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use support::{Client, TestServer, eventually};
+
+#[test]
+fn a_transaction_that_has_begun_is_finished_before_the_server_ends() {
+    let mut server = TestServer::start();
+    let mut idle = server.greeted();
+    let mut busy = server.greeted();
+    busy.envelope(&["u1"]);
+    busy.ask("DATA", "354");
+    server.handle.stop();
+    idle.expect("421 4.3.2");
+    idle.expect_closed();
+    eventually("the socket is gone", || !server.socket().exists());
+    busy.send("Subject: x\r\n\r\nbody\r\n.\r\n");
+    busy.expect("250 2.0.0");
+    busy.expect("421 4.3.2");
+    busy.expect_closed();
+    assert_eq!(server.stop(), Ended::Drained);
+    assert_eq!(server.messages("u1").len(), 1);
+}
+
+#[test]
+fn a_draining_server_begins_no_transaction() {
+    let mut server = TestServer::start();
+    let mut client = server.greeted();
+    client.envelope(&["u1"]);
+    client.ask("DATA", "354");
+    server.handle.stop();
+    client.send("x\r\n.\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<u1@example.com>\r\n");
+    client.expect("250 2.0.0");
+    client.expect("421 4.3.2");
+    client.expect_closed();
+    assert_eq!(server.stop(), Ended::Drained);
+}
+
+#[test]
+fn draining_does_not_wait_for_ever() {
+    let mut server = TestServer::with(|s| s.lmtp.drain_timeout = Duration::from_millis(200));
+    let mut client = server.greeted();
+    client.envelope(&["u1"]);
+    client.ask("DATA", "354");
+    assert_eq!(server.stop(), Ended::TimedOut(1));
+    client.expect_closed();
+    assert_eq!(server.message_count(), 0);
+}
+
+#[test]
+fn a_reload_drops_no_session_and_changes_the_next_transaction() {
+    let server = TestServer::start();
+    let mut client = server.greeted();
+    client.ask("MAIL FROM:<a@example.org>", "250");
+    client.ask("RCPT TO:<new@example.com>", "550 5.1.1");
+    let table = server.directory.path().join("vmailbox");
+    std::fs::write(&table, "new@example.com example.com/new/\n").unwrap();
+    let mut settings = server.settings.clone();
+    settings.routing.message_size_limit = 500;
+    settings.lmtp.listen = vec![ListenAddress::Unix("/elsewhere".into())];
+    let warnings = server.handle.reload(settings).unwrap();
+    assert!(
+        warnings.iter().any(|w| w.starts_with("listen was changed")),
+        "{warnings:?}"
+    );
+    // The transaction that has begun sees the tables as they were.
+    client.ask("RCPT TO:<new@example.com>", "550 5.1.1");
+    client.ask("RSET", "250");
+    client.ask("MAIL FROM:<a@example.org> SIZE=501", "552 5.3.4");
+    client.ask("MAIL FROM:<a@example.org>", "250");
+    client.ask("RCPT TO:<new@example.com>", "250 2.1.5");
+    client.ask("RCPT TO:<u1@example.com>", "550 5.1.1");
+}
+
+#[test]
+fn settings_that_cannot_be_used_leave_everything_as_it_was() {
+    let server = TestServer::start();
+    let mut settings = server.settings.clone();
+    settings.routing.virtual_mailbox_maps = "nonsense:/nowhere".into();
+    settings.routing.message_size_limit = 1;
+    assert!(server.handle.reload(settings).is_err());
+    let mut client = server.greeted();
+    client.ask("MAIL FROM:<a@example.org> SIZE=100", "250");
+    client.ask("RCPT TO:<u1@example.com>", "250");
+}
+
+#[test]
+fn connections_past_the_limit_are_told_so() {
+    let server = TestServer::with(|s| s.limits.connections = 2);
+    let (one, _two) = (server.connect(), server.connect());
+    let mut refused = Client::new(UnixStream::connect(server.socket()).unwrap());
+    refused.expect("421 4.3.2");
+    refused.expect_closed();
+    drop(one);
+    eventually("a freed place is given away", || {
+        let mut client = Client::new(UnixStream::connect(server.socket()).unwrap());
+        client
+            .reply()
+            .is_some_and(|greeting| greeting.starts_with("220"))
+    });
+}
+
+#[test]
+fn several_listeners_serve_side_by_side() {
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let server = TestServer::with(|s| {
+        let host = "127.0.0.1".into();
+        s.lmtp.listen.push(ListenAddress::Inet { host, port });
+    });
+    server.greeted();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"LHLO c\r\nQUIT\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(
+        text.starts_with("220 ") && text.ends_with("221 2.0.0 Bye\r\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_socket_of_a_running_server_is_not_taken() {
+    let server = TestServer::start();
+    let refused = listener::open_all(&server.settings.lmtp, Vec::new())
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("another server is listening"), "{refused}");
+    server.greeted();
+}

@@ -1,0 +1,143 @@
+//! One mailbox that is locked by somebody else holds up nobody but itself.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use mailstow_engine::config::{MboxLock, Settings};
+use std::io::{ErrorKind, Read};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use support::{TestServer, eventually};
+
+/// A server whose `mbox@example.com` is locked by somebody else, and the lock.
+fn locked(deadline: Duration, change: impl FnOnce(&mut Settings)) -> (TestServer, PathBuf) {
+    let server = TestServer::with(|settings| {
+        settings.routing.virtual_mailbox_lock = vec![MboxLock::Dotlock];
+        settings.routing.deliver_lock_attempts = 10_000;
+        settings.routing.deliver_lock_delay = Duration::from_millis(20);
+        settings.lmtp.delivery_deadline = deadline;
+        change(settings);
+    });
+    // The first delivery makes the mailbox, with its directory and owner.
+    let mut client = server.greeted();
+    client.envelope(&["mbox"]);
+    client.ask("DATA", "354");
+    client.send("Subject: first\r\n\r\n.\r\n");
+    client.expect("250 2.0.0");
+    let lock = server.directory.path().join("mail/example.com/mbox.lock");
+    std::fs::write(&lock, "1").unwrap();
+    (server, lock)
+}
+
+fn mbox(server: &TestServer) -> String {
+    std::fs::read_to_string(server.directory.path().join("mail/example.com/mbox")).unwrap()
+}
+
+#[test]
+fn a_late_recipient_is_put_off_alone_and_its_message_never_appears() {
+    let deadline = Duration::from_millis(500);
+    let (server, lock) = locked(deadline, |_| {});
+    let mut client = server.greeted();
+    client.envelope(&["u1", "mbox", "u2"]);
+    client.ask("DATA", "354");
+    let start = Instant::now();
+    client.send("Subject: late\r\n\r\n.\r\n");
+    client.expect("250 2.0.0 <u1@example.com>");
+    let first = start.elapsed();
+    client.expect("451 4.2.1 <mbox@example.com>");
+    client.expect("250 2.0.0 <u2@example.com>");
+    assert!(start.elapsed() >= deadline);
+    assert!(
+        first < start.elapsed(),
+        "the first reply does not wait for the second"
+    );
+    client.expect_in_step();
+    std::fs::remove_file(lock).unwrap();
+    client.envelope(&["mbox"]);
+    client.ask("DATA", "354");
+    client.send("Subject: next\r\n\r\n.\r\n");
+    client.expect("250 2.0.0");
+    let text = mbox(&server);
+    assert!(
+        text.contains("Subject: next") && !text.contains("Subject: late"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_reply_is_sent_as_soon_as_it_is_known() {
+    let (server, lock) = locked(Duration::from_secs(60), |_| {});
+    let mut client = server.greeted();
+    client.envelope(&["u1", "mbox", "u2"]);
+    client.ask("DATA", "354");
+    client.send("x\r\n.\r\n");
+    client.expect("250 2.0.0 <u1@example.com>");
+    // The second is waiting for the lock now, the third is stored but not its turn.
+    eventually("the third is stored", || server.messages("u2").len() == 1);
+    client.stream.set_nonblocking(true).unwrap();
+    let nothing = client.stream.read(&mut [0; 100]).unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    client.stream.set_nonblocking(false).unwrap();
+    std::fs::remove_file(lock).unwrap();
+    client.expect("250 2.0.0 <mbox@example.com>");
+    client.expect("250 2.0.0 <u2@example.com>");
+}
+
+#[test]
+fn a_full_queue_holds_the_next_message_back() {
+    let one = |settings: &mut Settings| settings.limits.queued_deliveries = 1;
+    let (server, lock) = locked(Duration::from_secs(60), one);
+    let mut first = server.greeted();
+    first.envelope(&["mbox"]);
+    first.ask("DATA", "354");
+    first.send("x\r\n.\r\n");
+    let mut second = server.greeted();
+    second.envelope(&["u1"]);
+    // While the writer tries the lock the first is not in the queue, so that the second may
+    // slip in; some attempt finds the queue full.
+    eventually("a message is held back", || {
+        second.send("DATA\r\n");
+        let pause = Duration::from_millis(300);
+        second.stream.set_read_timeout(Some(pause)).unwrap();
+        let mut piece = [0; 100];
+        match second.stream.read(&mut piece) {
+            Err(_) => true,
+            Ok(count) => {
+                assert!(piece[..count].starts_with(b"354"));
+                second
+                    .stream
+                    .set_read_timeout(Some(support::PATIENCE))
+                    .unwrap();
+                second.send("x\r\n.\r\n");
+                second.expect("250");
+                second.envelope(&["u1"]);
+                false
+            }
+        }
+    });
+    second
+        .stream
+        .set_read_timeout(Some(support::PATIENCE))
+        .unwrap();
+    std::fs::remove_file(lock).unwrap();
+    first.expect("250 2.0.0 <mbox@example.com>");
+    second.expect("354");
+    second.send("x\r\n.\r\n");
+    second.expect("250 2.0.0 <u1@example.com>");
+}
+
+#[test]
+fn deliveries_of_a_client_that_left_are_still_made() {
+    let (server, lock) = locked(Duration::from_secs(60), |_| {});
+    let mut client = server.greeted();
+    client.envelope(&["mbox", "u1"]);
+    client.ask("DATA", "354");
+    client.send("Subject: left\r\n\r\n.\r\n");
+    eventually("the other is stored", || server.messages("u1").len() == 1);
+    drop(client);
+    std::fs::remove_file(lock).unwrap();
+    eventually("the locked one is stored", || {
+        mbox(&server).contains("Subject: left")
+    });
+}
