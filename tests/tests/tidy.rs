@@ -8,7 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where `unsafe` may stand. A new entry needs a reason no safe crate can meet.
-const UNSAFE_FILES: &[&str] = &["engine/src/table/perl.rs", "engine/src/table/posix.rs"];
+const UNSAFE_FILES: &[&str] = &[
+    "engine/src/map/mmap.rs",
+    "engine/src/table/perl.rs",
+    "engine/src/table/posix.rs",
+];
 
 const LINES_MAX: usize = 600;
 const COLUMNS_MAX: usize = 100;
@@ -105,9 +109,14 @@ fn no_rust_file_is_longer_than_600_lines() {
 fn comments_stay_within_100_columns() {
     let offences = offending_lines(&rust_files(), |line| {
         let comment = line.trim_start().starts_with("//");
-        comment && line.chars().count() > COLUMNS_MAX && !line.contains("://")
+        comment && !unbreakable(line) && line.chars().count() > COLUMNS_MAX
     });
     assert_none("wrap the comment", &offences);
+}
+
+/// Addresses and table rows cannot be wrapped.
+fn unbreakable(line: &str) -> bool {
+    line.contains("://") || line.trim_start().starts_with("//! | ")
 }
 
 #[test]
