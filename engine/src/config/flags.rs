@@ -69,8 +69,14 @@ impl Flags {
             origin.clone(),
         );
         if !values.is_set("routing", "virtual_mailbox_maps") {
-            let maps = "template:%d/%u/";
-            values.set_literal("routing", "virtual_mailbox_maps", maps, origin.clone());
+            // Everybody in these domains, and nobody in others: a table with only a template
+            // would take mail for any domain that a client names.
+            let everybody = self.domains.iter().map(|domain| format!("@{domain}=any"));
+            let maps = format!("inline:{{{}}}", everybody.collect::<Vec<_>>().join(", "));
+            values.set_literal("routing", "virtual_mailbox_maps", &maps, origin.clone());
+            if !values.is_set("store", "mailbox_path") {
+                values.set_literal("store", "mailbox_path", "%d/%u/", origin.clone());
+            }
             if !values.is_set("routing", "virtual_mailbox_base") {
                 let text = "mail needs a directory; add --base DIR";
                 problems.push(Problem::at(&origin, text));

@@ -190,7 +190,11 @@ fn one_domain_and_a_base_are_a_whole_configuration() {
     let configuration = load_in(&domain_flags(), &user()).expect("valid");
     let routing = &configuration.settings.routing;
     assert_eq!(routing.virtual_mailbox_domains, "example.com, example.net");
-    assert_eq!(routing.virtual_mailbox_maps, "template:%d/%u/");
+    assert_eq!(
+        routing.virtual_mailbox_maps,
+        "inline:{@example.com=any, @example.net=any}"
+    );
+    assert_eq!(routing.mailbox_path, "%d/%u/");
     assert!(routing.virtual_mailbox_base.is_absolute());
     assert!(routing.virtual_mailbox_base.ends_with("vhosts"));
     assert_eq!(routing.virtual_uid_maps, "static:1000");
