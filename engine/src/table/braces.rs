@@ -46,17 +46,17 @@ pub(super) fn inside(text: &str) -> Result<&str, String> {
     Ok(trim_text(text.get(1..end).unwrap_or_default()))
 }
 
-/// Splits `name = value`; the value may be empty, the name may not.
+/// Splits `name = value`; either may be empty (Postfix 3.7 takes an empty name too).
 ///
 /// # Errors
-/// There is no name, or no `=` right after it.
+/// There is nothing, or no `=` right after the name.
 pub(super) fn name_value(text: &str) -> Result<(&str, &str), &'static str> {
     let text = trim_text(text);
     let end = text.bytes().position(|byte| is_space(byte) || byte == b'=');
     let (name, rest) = end
         .and_then(|at| text.split_at_checked(at))
         .unwrap_or((text, ""));
-    if name.is_empty() {
+    if text.is_empty() {
         return Err("no name before \"=\"");
     }
     match trim_text(rest).strip_prefix('=') {
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(name_value(" a =  b = c "), Ok(("a", "b = c")));
         assert_eq!(name_value("a="), Ok(("a", "")));
         assert!(name_value("a b = c").is_err());
-        assert!(name_value("= c").is_err());
+        assert_eq!(name_value("= c"), Ok(("", "c")));
         assert!(name_value("a").is_err());
         assert!(name_value("").is_err());
     }

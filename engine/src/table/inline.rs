@@ -119,7 +119,6 @@ mod tests {
             "{ , }",
             "{a}",
             "{a = b}",
-            "{=b}",
             "{{a b = c}}",
         ] {
             let error = open(text).unwrap_err();
