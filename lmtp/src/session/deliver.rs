@@ -10,15 +10,17 @@ use super::Session;
 use super::body::Body;
 use super::outcomes::Outcomes;
 use super::transaction::{Answer, Plan, Transaction};
-use super::wire::Gone;
+use super::wire::{Gone, Timer};
 use crate::log::DeliveryLine;
 use crate::reply::write_status;
 use mailstow_engine::delivery::{Mail, Outcome, Ticket};
 use mailstow_engine::{EnhancedCode, Status};
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::task::Poll;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 
 /// How long a delivery that can no longer be given up may take past its deadline.
 const GRACE: Duration = Duration::from_secs(60);
@@ -40,7 +42,6 @@ struct Deliveries {
     tickets: Vec<Ticket>,
     /// Outcomes already answered, for further recipients of the same mailbox.
     done: Vec<Option<Outcome>>,
-    deadline: Instant,
     limit: Duration,
 }
 
@@ -99,8 +100,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             outcomes,
             tickets,
             done: vec![None; count],
-            deadline: Instant::now() + limit,
             limit,
+        };
+        // One timer for all messages of the session: setting one for each would wake the
+        // runtime's driver each time.
+        let mut deadline = match self.deadline.take() {
+            Some(mut timer) => {
+                timer.restart(limit);
+                timer
+            }
+            None => Timer::new(limit),
         };
         // A client that is gone changes nothing for the deliveries: they are finished and logged.
         let mut result = Ok(());
@@ -109,12 +118,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 if result.is_ok() {
                     result = self.wire.flush().await;
                 }
-                deliveries.finish(answer.delivery).await;
+                deliveries.finish(answer.delivery, &mut deadline).await;
             }
             if let Some(Some(outcome)) = deliveries.done.get(answer.delivery) {
                 self.answer(answer, outcome, record);
             }
         }
+        self.deadline = Some(deadline);
         result
     }
 
@@ -157,10 +167,14 @@ impl Deliveries {
     }
 
     /// Waits for the outcome, or gives the delivery up.
-    async fn finish(&mut self, index: usize) {
-        let outcome = match timeout_at(self.deadline.into(), self.outcomes.wait(index)).await {
-            Ok(outcome) => outcome,
-            Err(_) => self.late(index).await,
+    async fn finish(&mut self, index: usize, deadline: &mut Timer) {
+        let in_time = poll_fn(|context| match self.outcomes.poll(index, context) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => deadline.poll(context).map(|()| None),
+        });
+        let outcome = match in_time.await {
+            Some(outcome) => outcome,
+            None => self.late(index).await,
         };
         if let Some(done) = self.done.get_mut(index) {
             *done = Some(outcome);

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use transaction::{Accepted, Transaction};
-use wire::{Arrival, Gone, OUT_BYTES_MAX, Wire};
+use wire::{Arrival, Gone, OUT_BYTES_MAX, Timer, Wire};
 
 /// Buffer for commands, in bytes, unless a line may be longer.
 const COMMAND_BYTES: usize = 4096;
@@ -44,6 +44,8 @@ pub(crate) struct Session<S> {
     origin: Origin,
     greeted: bool,
     transaction: Option<Transaction>,
+    /// Timer of the deliveries; made for the first.
+    deadline: Option<Timer>,
     bad_commands: u32,
     skipping: bool,
 }
@@ -70,6 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             origin: Origin::default(),
             greeted: false,
             transaction: None,
+            deadline: None,
             bad_commands: 0,
             skipping: false,
         }

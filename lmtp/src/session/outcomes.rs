@@ -53,7 +53,8 @@ impl Outcomes {
         poll_fn(|context| self.poll(index, context)).await
     }
 
-    fn poll(&self, index: usize, context: &mut Context<'_>) -> Poll<Outcome> {
+    /// Ready when the outcome is there; else the task is woken when it is.
+    pub(super) fn poll(&self, index: usize, context: &mut Context<'_>) -> Poll<Outcome> {
         let mut state = self.0.lock();
         if let Some(outcome) = state.slots.get_mut(index).and_then(Option::take) {
             return Poll::Ready(outcome);

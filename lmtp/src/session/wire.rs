@@ -1,7 +1,7 @@
 //! The two directions of one connection, with their time limits.
 //!
-//! Imports `input`, `drain`. Invariants: while nothing is unused and nothing is to be sent, an
-//! idle connection holds no buffers; no wait is longer than the idle timeout; a client that
+//! Imports `input`, `drain`. Invariants: between transactions, while nothing is unused, a
+//! connection holds no buffers; no wait is longer than the idle timeout; a client that
 //! sends a byte now and then to stay alive is cut like a silent one.
 
 use crate::drain::DrainListener;
@@ -98,11 +98,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Gone::Broken(error))),
             Poll::Pending => {}
         }
-        if until_drain && self.drain.poll(context).is_ready() {
-            return Poll::Ready(Ok(Arrival::Drain));
+        if until_drain {
+            if self.drain.poll(context).is_ready() {
+                return Poll::Ready(Ok(Arrival::Drain));
+            }
+            self.input.release();
+            self.out = Vec::new();
         }
-        self.input.release();
-        self.out = Vec::new();
         ready!(self.timer.poll(context));
         Poll::Ready(Err(Gone::Silent))
     }
@@ -170,17 +172,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-/// One timer for the life of a connection. It is moved only when it goes off, not whenever the
-/// client does something, which is thousands of times more often.
+/// A timer for the life of a connection. It is moved only when it goes off, not whenever it
+/// starts anew, which is thousands of times more often.
 #[derive(Debug)]
-struct Timer {
+pub(super) struct Timer {
     sleep: Pin<Box<Sleep>>,
     due: Instant,
     timeout: Duration,
 }
 
 impl Timer {
-    fn new(timeout: Duration) -> Self {
+    /// Goes off after `timeout`.
+    pub(super) fn new(timeout: Duration) -> Self {
         let due = Instant::now() + timeout;
         Self {
             sleep: Box::pin(sleep_until(due)),
@@ -189,7 +192,8 @@ impl Timer {
         }
     }
 
-    fn restart(&mut self, timeout: Duration) {
+    /// Starts anew.
+    pub(super) fn restart(&mut self, timeout: Duration) {
         self.due = Instant::now() + timeout;
         if timeout < self.timeout {
             self.sleep.as_mut().reset(self.due);
@@ -197,7 +201,8 @@ impl Timer {
         self.timeout = timeout;
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready once it went off.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.sleep.as_mut().poll(context));
             if Instant::now() >= self.due {
