@@ -347,3 +347,31 @@ fn a_full_queue_holds_callers_back_and_wakes_them_when_there_is_room() {
     assert!(first.statuses()[0].starts_with("250"));
     assert!(others.statuses().iter().all(|s| s.starts_with("250")));
 }
+
+#[test]
+fn directories_made_anew_are_flushed_before_their_first_message_counts() {
+    let place = Place::new();
+    let store = open(&settings(&place, FlushMethod::Fsync));
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        store.disk().take_trace();
+        assert!(deliver(&store, CONTENT, "dom/md/").starts_with("250"));
+        let trace = store.disk().take_trace();
+        let from_file = trace.iter().position(|op| *op == "create_unnamed").unwrap();
+        let flushes = &trace[from_file..];
+        // The base, dom and md, then the file; published; then new/.
+        let whole = [
+            "create_unnamed",
+            "write_all",
+            "sync",
+            "sync",
+            "sync",
+            "sync",
+        ];
+        expected.clear();
+        expected.extend(whole);
+        expected.extend(["name_unnamed", "sync"]);
+        assert_eq!(flushes, expected, "round {round}");
+        fs::remove_dir_all(place.base().join("dom")).unwrap();
+    }
+}

@@ -270,3 +270,15 @@ fn a_missing_base_is_made_if_the_directory_above_is_there() {
     let error = Store::open(&settings).unwrap_err().to_string();
     assert!(error.contains("not an absolute path"), "{error}");
 }
+
+#[test]
+fn a_file_in_the_way_is_told_apart_from_a_broken_disk() {
+    let place = Place::new();
+    place.make_file("file", b"x");
+    let store = Store::open(&place.settings()).unwrap();
+    for path in ["file/md/", "file/mbox", "file/"] {
+        let status = deliver(&store, CONTENT, path);
+        assert!(status.starts_with("451 4.2.0"), "{status}");
+        assert!(status.contains("a file stands where its path wants a directory"));
+    }
+}

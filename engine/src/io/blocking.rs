@@ -331,3 +331,76 @@ fn try_record_lock(file: &OwnedFd) -> io::Result<bool> {
         Err(errno) => Err(errno.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A disk on a kernel without openat2 and without links by descriptor.
+    fn old_kernel() -> Blocking {
+        Blocking {
+            resolves_beneath: false,
+            links_descriptors: AtomicBool::new(false),
+            ..Blocking::new()
+        }
+    }
+
+    #[test]
+    fn without_openat2_no_symbolic_link_is_followed_and_dotdot_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("base/a/b")).unwrap();
+        symlink("a", dir.path().join("base/link")).unwrap();
+        symlink("..", dir.path().join("base/up")).unwrap();
+        for (disk, link_errors) in [
+            (Blocking::new(), [0, libc::EXDEV]),
+            (old_kernel(), { [libc::ELOOP, libc::ELOOP] }),
+        ] {
+            let base = disk.open_root(&dir.path().join("base")).unwrap();
+            let open = |path| match disk.open_directory(&base, path) {
+                Ok(_) => 0,
+                Err(error) => error.raw_os_error().unwrap(),
+            };
+            assert_eq!(["", "a", "a/b", "./a"].map(open), [0; 4]);
+            assert_eq!(open("a/../.."), libc::EXDEV);
+            assert_eq!(open("a/missing"), libc::ENOENT);
+            assert_eq!(["link/b", "up/base"].map(open), link_errors);
+        }
+    }
+
+    #[test]
+    fn unnamed_files_get_names_by_descriptor_and_by_proc_but_never_replace_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for (disk, name) in [(Blocking::new(), "new"), (old_kernel(), "old")] {
+            let base = disk.open_root(dir.path()).unwrap();
+            let file = match disk.create_unnamed(&base, 0o600) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => return,
+                answer => answer.unwrap(),
+            };
+            disk.write_all(&file, [b"he", b"llo"]).unwrap();
+            disk.write_all(&file, [b"", b"!"]).unwrap();
+            disk.write_all(&file, [b"", b""]).unwrap();
+            disk.name_unnamed(&file, &base, name).unwrap();
+            assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), b"hello!");
+            let again = disk.name_unnamed(&file, &base, name).unwrap_err();
+            assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        }
+    }
+
+    #[test]
+    fn both_locks_exclude_other_openings_of_the_same_thread() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Blocking::new();
+        let base = disk.open_root(dir.path()).unwrap();
+        let one = disk.create_new(&base, "m", 0o600).unwrap();
+        let two = disk.open_append(&base, "m").unwrap();
+        for kind in [LockKind::Fcntl, LockKind::Flock] {
+            assert!(disk.try_lock(&one, kind).unwrap());
+            assert!(!disk.try_lock(&two, kind).unwrap());
+        }
+        drop(one);
+        for kind in [LockKind::Fcntl, LockKind::Flock] {
+            assert!(disk.try_lock(&two, kind).unwrap());
+        }
+    }
+}

@@ -148,7 +148,7 @@ pub enum MailboxError {
         source: io::Error,
     },
     /// Anything else the kernel answers.
-    #[error("mailbox {mailbox}: {doing}: {source}; see the kernel's log")]
+    #[error("mailbox {mailbox}: {doing}: {source}; see the system's log")]
     Io {
         /// The mailbox.
         mailbox: String,
@@ -182,6 +182,8 @@ pub enum Unfit {
     Directory,
     /// A device, pipe or socket.
     NotRegular,
+    /// A file that stands where a directory of the path should be.
+    ParentIsFile,
     /// A file with other names, or whose name was just removed.
     HardLinks(u64),
     /// Another user's file.
@@ -203,6 +205,10 @@ impl fmt::Display for Unfit {
                 "is a directory; for a Maildir end the value in virtual_mailbox_maps with \"/\"",
             ),
             Self::NotRegular => f.write_str("is not a regular file; remove it"),
+            Self::ParentIsFile => f.write_str(
+                "a file stands where its path wants a directory; move it away, or correct the \
+                 entry in virtual_mailbox_maps",
+            ),
             Self::HardLinks(links) => {
                 write!(f, "file has {links} hard links; leave it only one name")
             }
@@ -227,6 +233,14 @@ impl MailboxError {
                 source,
             },
             Some(libc::EXDEV | libc::ELOOP) => Self::Escapes { mailbox, source },
+            Some(libc::ENOTDIR) => Self::Unfit {
+                mailbox,
+                unfit: Unfit::ParentIsFile,
+            },
+            Some(libc::ENAMETOOLONG) => Self::Path {
+                mailbox,
+                cause: "a component of the path is longer than the file system takes",
+            },
             Some(libc::ENOSPC) => Self::NoSpace {
                 mailbox,
                 doing,
@@ -284,6 +298,8 @@ mod tests {
             (libc::EDQUOT, "552 5.2.2"),
             (libc::EFBIG, "552 5.2.2"),
             (libc::EACCES, "451 4.2.0"),
+            (libc::ENOTDIR, "451 4.2.0"),
+            (libc::ENAMETOOLONG, "451 4.3.5"),
             (libc::ESTALE, "451 4.2.0"),
             (libc::EXDEV, "451 4.3.5"),
             (libc::ELOOP, "451 4.3.5"),

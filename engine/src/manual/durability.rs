@@ -24,7 +24,9 @@
 //!
 //! # How a flush is done (`store.flush`)
 //!
-//! `auto`: four or more files on one file system are flushed by one `syncfs`, fewer by one
+//! `fsync` flushes each file and directory alone. `syncfs` flushes the file system as a whole
+//! whenever more than one file waits, whether or not the kernel can be trusted to report errors.
+//! `auto`, the default: four or more files on one file system are flushed by one `syncfs`, fewer by one
 //! `fsync` each. `syncfs` is used on ext2/3/4 and XFS only, with Linux 5.8 or newer (older
 //! kernels do not report its errors), and through a handle that was opened before the batch wrote
 //! anything on that file system, so that every error of these writes is seen. When somebody else
@@ -33,29 +35,32 @@
 //!
 //! # When something fails
 //!
-//! | What | Left behind | Answer |
-//! |---|---|---|
-//! | writing a Maildir file | nothing (a file in `tmp/` at worst) | by cause: 452 4.3.1 disk full, 552 5.2.2 quota, 451 4.3.0 |
-//! | flushing files (step 2) | nothing; files are dropped unseen | 451 4.3.0 for all of that flush |
-//! | publishing | nothing | by cause |
-//! | appending to an mbox | the file is cut to its old length; each message is tried alone, so that it fails only for its own sake | by cause |
-//! | flushing `new/` (step 4) | the names are removed again, as well as can be | 451 4.3.0 |
-//! | flushing an mbox (step 4) | the file is cut to its old length, as well as can be | 451 4.3.0 |
+//! - Writing a Maildir file: nothing is left but, at worst, a file in `tmp/`. The answer goes by
+//!   the cause: 452 4.3.1 disk full, 552 5.2.2 quota, 451 4.3.0 any other.
+//! - Flushing files (step 2): the files are dropped unseen; 451 4.3.0 for all of that flush.
+//! - Publishing: nothing is left; answered by the cause.
+//! - Appending to an mbox: the file is cut to its old length, then each message is tried alone,
+//!   so that it fails only for its own sake; answered by the cause.
+//! - Flushing `new/` (step 4): the names are removed again, as well as can be; 451 4.3.0.
+//! - Flushing an mbox (step 4): the file is cut to its old length, as well as can be; 451 4.3.0.
 //!
 //! A flush that failed is never repeated: the kernel may have dropped the data, and would answer
 //! the second one with success.
 //!
 //! # What a crash or power loss leaves behind
 //!
-//! | State | Seen by readers | Mended by |
-//! |---|---|---|
-//! | file without a name | no | the file system, when it is mounted |
-//! | file in `tmp/`, whole or not | no | removed after `store.tmp_age_max` (36 h), when the Maildir is next used |
-//! | file in `new/`, not acknowledged | yes, whole: it was flushed before it got its name | the client sends it again: one message twice |
-//! | file in `new/`, acknowledged | yes, whole | nothing to mend |
-//! | mbox with an incomplete last message, not acknowledged | yes, as a short message | the next delivery completes its last line and blank line, so that all others stay whole |
-//! | lock file `MAILBOX.lock` | mailbox looks locked | taken away after `stale_lock_time` |
-//! | a Maildir with some of `tmp/`, `new/`, `cur/` missing | as an empty one | completed when it is next used |
+//! - A file without a name: no reader sees it; the file system removes it when it is mounted.
+//! - A file in `tmp/`, whole or not: no reader looks there; it is removed when it is older than
+//!   `store.tmp_age_max` (36 h) and the Maildir is used again.
+//! - A file in `new/` that was not acknowledged: it is whole, because it was flushed before it
+//!   got its name; the client sends the message again, and it is there twice.
+//! - A file in `new/` that was acknowledged: it is whole, and nothing is to be mended.
+//! - An mbox with an incomplete last message, not acknowledged: readers see a short message; the
+//!   next delivery completes its last line and blank line, so that all others stay whole.
+//! - A lock file `MAILBOX.lock`: the mailbox looks locked until `stale_lock_time` is over, then
+//!   it is taken away.
+//! - A Maildir without some of `tmp/`, `new/`, `cur/`: an empty one to readers; it is completed
+//!   when it is next used.
 //!
 //! # Locks of an mbox
 //!

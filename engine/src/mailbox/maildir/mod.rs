@@ -67,17 +67,19 @@ impl<H> Maildir<H> {
     ) -> Result<Self, MailboxError> {
         let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
         let new_path = path.below("new");
-        let new = match disk.open_directory(base, &new_path) {
+        let (new, is_made) = match disk.open_directory(base, &new_path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make(disk, base, path, gid)?;
-                disk.open_directory(base, &new_path).map_err(failed)?
+                let new = disk.open_directory(base, &new_path).map_err(failed)?;
+                (new, true)
             }
-            answer => answer.map_err(failed)?,
+            answer => (answer.map_err(failed)?, false),
         };
         let new_stat = disk.stat(&new).map_err(failed)?;
         directory::check_closed(path, &new_path, &new_stat)?;
         let familiarity = known.look(path.as_str(), &new_stat);
-        let chain = if familiarity.durable {
+        // Made just now, it may have got the inode number of one that was removed.
+        let chain = if familiarity.durable && !is_made {
             Vec::new()
         } else {
             make_rest(disk, base, path)?;

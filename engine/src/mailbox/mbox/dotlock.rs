@@ -7,7 +7,7 @@
 //! `mailbox_delivery_lock`, procmail's lockfile(1).
 
 use crate::clock;
-use crate::io::{Disk, FileStat};
+use crate::io::Disk;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::time::Duration;
@@ -20,25 +20,27 @@ static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
 /// A lock file of ours.
 #[derive(Debug)]
-pub(super) struct DotLock {
+pub(super) struct DotLock<H> {
     name: String,
-    stat: FileStat,
+    /// Kept open: as long as it is, no other file can get its inode number, so that number
+    /// tells whether the lock is still ours.
+    file: H,
 }
 
-impl DotLock {
+impl<H> DotLock<H> {
     /// Takes the lock for the mailbox `mailbox` in the directory `parent`; `None` when another
     /// holds it.
-    pub(super) fn try_take<D: Disk>(
+    pub(super) fn try_take<D: Disk<Handle = H>>(
         disk: &D,
-        parent: &D::Handle,
+        parent: &H,
         mailbox: &str,
         stale_age: Duration,
     ) -> io::Result<Option<Self>> {
         let name = format!("{mailbox}.lock");
         // One more attempt after a stale lock was taken away.
         for _ in 0..2 {
-            if let Some(stat) = create(disk, parent, &name)? {
-                return Ok(Some(Self { name, stat }));
+            if let Some(file) = create(disk, parent, &name)? {
+                return Ok(Some(Self { name, file }));
             }
             if !break_stale(disk, parent, &name, stale_age)? {
                 return Ok(None);
@@ -48,10 +50,11 @@ impl DotLock {
     }
 
     /// Gives the lock back, unless somebody thought it stale and took it meanwhile.
-    pub(super) fn release<D: Disk>(self, disk: &D, parent: &D::Handle) {
-        let is_ours = disk
-            .stat_at(parent, &self.name)
-            .is_ok_and(|stat| stat.is_same_file(&self.stat));
+    pub(super) fn release<D: Disk<Handle = H>>(self, disk: &D, parent: &H) {
+        let is_ours = match (disk.stat(&self.file), disk.stat_at(parent, &self.name)) {
+            (Ok(ours), Ok(there)) => ours.is_same_file(&there),
+            _ => false,
+        };
         if !is_ours {
             tracing::warn!(
                 lock = self.name,
@@ -71,12 +74,12 @@ fn helper_name(lock: &str) -> String {
 }
 
 /// Makes a file with the lock's name; `None` if there is one.
-fn create<D: Disk>(disk: &D, parent: &D::Handle, lock: &str) -> io::Result<Option<FileStat>> {
+fn create<D: Disk>(disk: &D, parent: &D::Handle, lock: &str) -> io::Result<Option<D::Handle>> {
     let exists = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
     match disk.create_unnamed(parent, LOCK_MODE) {
         Ok(file) => {
             return match disk.name_unnamed(&file, parent, lock) {
-                Ok(()) => disk.stat(&file).map(Some),
+                Ok(()) => Ok(Some(file)),
                 Err(error) if exists(&error) => Ok(None),
                 Err(error) => Err(error),
             };
@@ -91,7 +94,7 @@ fn create<D: Disk>(disk: &D, parent: &D::Handle, lock: &str) -> io::Result<Optio
     let stat = disk.stat(&file);
     let removed = disk.remove(parent, &helper);
     match (stat, linked) {
-        (Ok(stat), _) if stat.links == 2 => removed.map(|()| Some(stat)),
+        (Ok(stat), _) if stat.links == 2 => removed.map(|()| Some(file)),
         (_, Err(error)) if exists(&error) => Ok(None),
         (_, Err(error)) => Err(error),
         (Err(error), Ok(())) => Err(error),
@@ -127,7 +130,8 @@ fn break_stale<D: Disk>(
         Err(error) => return Err(error),
     }
     let renamed = disk.stat_at(parent, &helper)?;
-    if renamed.is_same_file(&stale) {
+    // A new lock may have got the inode number of the stale one, but not its time.
+    if renamed.is_same_file(&stale) && renamed.modified == stale.modified {
         tracing::warn!(lock, age_s = age.as_secs(), "removed a stale lock file");
     } else {
         // Somebody else was quicker, and this is the new lock: back it goes.

@@ -32,7 +32,7 @@ pub struct Mbox<H> {
     parent: H,
     file: H,
     stat: FileStat,
-    dotlock: Option<DotLock>,
+    dotlock: Option<DotLock<H>>,
     /// Bytes of whole messages that are to stay.
     end: u64,
     /// Length before anything of ours.
