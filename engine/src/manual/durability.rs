@@ -26,12 +26,12 @@
 //!
 //! `fsync` flushes each file and directory alone. `syncfs` flushes the file system as a whole
 //! whenever more than one file waits, whether or not the kernel can be trusted to report errors.
-//! `auto`, the default: four or more files on one file system are flushed by one `syncfs`, fewer by one
-//! `fsync` each. `syncfs` is used on ext2/3/4 and XFS only, with Linux 5.8 or newer (older
-//! kernels do not report its errors), and through a handle that was opened before the batch wrote
-//! anything on that file system, so that every error of these writes is seen. When somebody else
-//! is writing a lot on the same file system and a `syncfs` takes more than two seconds, files are
-//! flushed one by one for a minute.
+//! `auto`, the default: four or more files on one file system are flushed by one `syncfs`, fewer
+//! by one `fsync` each. `syncfs` is used on ext2/3/4 and XFS only, with Linux 5.8 or newer (older
+//! kernels do not report its errors), and through a handle that was opened before the batch
+//! wrote anything on that file system, so that every error of these writes is seen. When
+//! somebody else is writing a lot on the same file system and a `syncfs` takes more than two
+//! seconds, files are flushed one by one for a minute.
 //!
 //! # When something fails
 //!
