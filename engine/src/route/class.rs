@@ -106,11 +106,11 @@ impl Classes {
 
     /// One sentence for every domain that is in two classes.
     pub(crate) fn overlaps(&self) -> Vec<String> {
+        // relay_domains repeats mydestination by default in older configurations.
         let lists = [
             ("mydestination", &self.local),
             ("virtual_alias_domains", &self.virtual_alias),
             ("virtual_mailbox_domains", &self.virtual_mailbox),
-            ("relay_domains", &self.relay),
         ];
         let mut found = Vec::new();
         for (at, (winner, first)) in lists.iter().enumerate() {
