@@ -48,13 +48,20 @@ pub(super) fn parse(args: &str) -> Result<Vec<Forwarded>, Reply> {
             String::new()
         } else {
             match decode_xtext(value) {
-                Some(value) if value.len() <= VALUE_BYTES_MAX => value,
+                Some(value) if value.len() <= VALUE_BYTES_MAX => neutral(&value),
                 _ => return refuse("Invalid XFORWARD value"),
             }
         };
         attributes.push(Forwarded { name, value });
     }
     Ok(attributes)
+}
+
+/// The value without what separates fields of a log line: these are names and numbers, and a
+/// hostile client of our client must not write into our log.
+fn neutral(value: &str) -> String {
+    let separates = |c: char| c.is_whitespace() || ",;<>()=\"".contains(c);
+    value.replace(separates, "?")
 }
 
 fn name_of(name: &str) -> Option<ForwardedName> {
@@ -90,6 +97,14 @@ mod tests {
                 (ForwardedName::Ident, "4F+1"),
             ]
         );
+    }
+
+    #[test]
+    fn a_value_cannot_look_like_fields_of_a_log_line() {
+        let attributes = parse("IDENT=1:+20to=<x>+2C+20status").unwrap_err();
+        assert_eq!(attributes.code, 501, "an equals sign is no xtext");
+        let attributes = parse("IDENT=1:+20to+3D<x>+2C+20status").unwrap();
+        assert_eq!(attributes[0].value, "1:?to??x???status");
     }
 
     #[test]
