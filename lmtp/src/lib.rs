@@ -4,6 +4,7 @@
 //! [`lifecycle`] listens to signals and systemd, [`log`] writes a line for every recipient. The
 //! wire protocol is taken apart by [`command`] and [`decode`], which do no I/O.
 
+pub mod cli;
 pub mod command;
 pub mod decode;
 mod drain;

@@ -1,2 +1,8 @@
 //! The command `mailstow`.
-fn main() {}
+
+use mailstow_lmtp::cli;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

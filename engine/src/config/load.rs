@@ -370,7 +370,7 @@ impl Loader<'_> {
         Some(Entry {
             section: parameter.section,
             name,
-            toml: parameter.kind.toml(&value),
+            toml: parameter.kind.toml(&value.replace('$', "$$")),
             value,
             origin,
         })

@@ -35,6 +35,14 @@ impl Parameter {
     pub fn unit(&self) -> String {
         self.kind.unit()
     }
+
+    /// The default as `mailstow.toml` would say it, `$name` not expanded; empty when computed.
+    pub fn default_toml(&self) -> String {
+        match self.fallback {
+            Fallback::Text(text) => self.kind.toml(text),
+            Fallback::Computed(_) => String::new(),
+        }
+    }
 }
 
 /// The parameter of that section and name.

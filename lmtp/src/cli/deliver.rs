@@ -27,7 +27,11 @@ pub struct DeliverArgs {
     #[arg(short = 'f', value_name = "SENDER", allow_hyphen_values = true)]
     sender: String,
     /// The recipient before aliases, for X-Original-To.
-    #[arg(short = 'o', value_name = "ORIGINAL_RECIPIENT", allow_hyphen_values = true)]
+    #[arg(
+        short = 'o',
+        value_name = "ORIGINAL_RECIPIENT",
+        allow_hyphen_values = true
+    )]
     original: Option<String>,
     /// Who gets the message. All recipients are looked up before the message is stored for any.
     #[arg(required = true, value_name = "RECIPIENT")]
@@ -49,8 +53,8 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
     // What does not fit in memory waits in an unlinked file; the command keeps no other state,
     // and pipe(8) runs it as a user who may have no home.
     sources.flags.state_directory = Some(std::env::temp_dir());
-    let configuration = Configuration::load(&sources)
-        .map_err(|error| Status::configuration(error.to_string()))?;
+    let configuration =
+        Configuration::load(&sources).map_err(|error| Status::configuration(error.to_string()))?;
     let mut settings = configuration.settings;
     settings.store.writers = 1;
     let engine =
@@ -73,10 +77,16 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
         to.push((Recipient { address, original }, target));
     }
     let message = read_message(&engine, settings.routing.message_size_limit)?;
-    let mail = Arc::new(Mail { reverse_path: reverse_path(&args.sender)?, message });
+    let mail = Arc::new(Mail {
+        reverse_path: reverse_path(&args.sender)?,
+        message,
+    });
     let outcomes = engine.deliver(mail, to);
     engine.close();
-    let failure = outcomes.into_iter().map(|outcome| outcome.status).filter(|s| !s.is_success());
+    let failure = outcomes
+        .into_iter()
+        .map(|outcome| outcome.status)
+        .filter(|s| !s.is_success());
     // A temporary failure of one recipient decides for all: the queue tries again.
     match failure.min_by_key(Status::is_permanent) {
         None => Ok(()),
@@ -86,12 +96,19 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
 
 /// An address as pipe(8) passes it: external form with its `q` flag, else raw internal form.
 fn address_from_argument(text: &str) -> Result<Address, Status> {
-    let text = text.strip_prefix('<').and_then(|t| t.strip_suffix('>')).unwrap_or(text);
+    let text = text
+        .strip_prefix('<')
+        .and_then(|t| t.strip_suffix('>'))
+        .unwrap_or(text);
     if let Ok(address) = parse_mailbox(text) {
         return Ok(address);
     }
     let bad = |cause: &str| {
-        Status::new(501, EnhancedCode::new(5, 1, 3), format!("<{text}>: bad address: {cause}"))
+        Status::new(
+            501,
+            EnhancedCode::new(5, 1, 3),
+            format!("<{text}>: bad address: {cause}"),
+        )
     };
     let (local_part, domain) = text.rsplit_once('@').ok_or_else(|| bad("no domain"))?;
     if local_part.is_empty() || text.chars().any(char::is_control) {
@@ -113,10 +130,12 @@ fn read_message(engine: &Engine, limit: u64) -> Result<Message, Status> {
     let unreadable =
         |error: std::io::Error| Status::system(format!("cannot read the message: {error}"));
     let spill = |error: std::io::Error| {
-        Status::storage_full(format!("cannot keep the message in {}: {error}", temp_name()))
+        Status::storage_full(format!(
+            "cannot keep the message in {}: {error}",
+            temp_name()
+        ))
     };
-    let mut message = engine.new_message();
-    message.expect_envelope_line();
+    let mut message = engine.new_message().without_envelope_line();
     let mut lines = LineEnds::default();
     let mut input = std::io::stdin().lock();
     let mut buffer = vec![0; 64 * 1024];
@@ -228,6 +247,9 @@ mod tests {
         for sender in ["", "<>", "MAILER-DAEMON"] {
             assert_eq!(reverse_path(sender), Ok(ReversePath::Null), "{sender:?}");
         }
-        assert!(matches!(reverse_path("a@b.example"), Ok(ReversePath::Address(_))));
+        assert!(matches!(
+            reverse_path("a@b.example"),
+            Ok(ReversePath::Address(_))
+        ));
     }
 }

@@ -3,13 +3,13 @@
 //! Imports the rest of the crate and the engine. Exit statuses are sysexits(3) where a program
 //! is likely to look at them.
 
-mod check;
-mod common;
-mod config;
-mod deliver;
-mod resolve;
-mod serve;
-mod table;
+pub mod check;
+pub mod common;
+pub mod config;
+pub mod deliver;
+pub mod resolve;
+pub mod serve;
+pub mod table;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -49,7 +49,9 @@ enum Command {
 /// `deliver` stands behind pipe(8), which takes every exit status it does not know for a reason
 /// to bounce: there, a wrong command line and a panic are temporary failures too.
 pub fn main() -> ExitCode {
-    let is_delivery = std::env::args_os().nth(1).is_some_and(|word| word == "deliver");
+    let is_delivery = std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "deliver");
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if is_delivery && error.kind() != ErrorKind::DisplayHelp => {

@@ -7,9 +7,9 @@ use super::common::SourceArgs;
 use clap::Args;
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::Configuration;
-use mailstow_engine::route::{MailboxTarget, Format, Resolution, Route, Router};
+use mailstow_engine::route::{Format, MailboxTarget, Resolution, Route, Router};
 use mailstow_engine::status::{EnhancedCode, Status};
-use mailstow_engine::table::TableCache;
+use mailstow_engine::table::{TableCache, TableContext};
 use serde::Serialize;
 use std::path::Path;
 use std::process::ExitCode;
@@ -61,7 +61,10 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
         Err(error) => return super::common::configuration_failed(&error),
     };
     let routing = &configuration.settings.routing;
-    let cache = TableCache::new(routing);
+    let context = TableContext {
+        recipient_delimiter: routing.recipient_delimiter.clone(),
+    };
+    let cache = TableCache::new(context);
     let router = match Router::open(routing, &cache) {
         Ok(router) => router,
         Err(error) => return super::common::configuration_failed(&error),
@@ -91,14 +94,22 @@ fn resolve(router: &Router, address: &str) -> Resolution {
         Ok(address) => router.resolve(&address),
         Err(error) => Resolution {
             results: Vec::new(),
-            error: Some(Status::new(501, EnhancedCode::new(5, 1, 3), error.to_string())),
+            error: Some(Status::new(
+                501,
+                EnhancedCode::new(5, 1, 3),
+                error.to_string(),
+            )),
         },
     }
 }
 
 /// The mailbox as an operator writes it: a Maildir ends in `/`.
 fn mailbox_path(base: &Path, target: &MailboxTarget) -> String {
-    let slash = if target.format == Format::Maildir { "/" } else { "" };
+    let slash = if target.format == Format::Maildir {
+        "/"
+    } else {
+        ""
+    };
     format!("{}{slash}", base.join(&target.path).display())
 }
 
@@ -108,8 +119,14 @@ fn print_json(address: &str, resolution: &Resolution, base: &Path) {
         class: route.class.to_string(),
         transport: route.transport.clone(),
         nexthop: route.nexthop.clone(),
-        mailbox: route.mailbox.as_ref().map(|target| mailbox_path(base, target)),
-        format: route.mailbox.as_ref().map(|target| target.format.to_string()),
+        mailbox: route
+            .mailbox
+            .as_ref()
+            .map(|target| mailbox_path(base, target)),
+        format: route
+            .mailbox
+            .as_ref()
+            .map(|target| target.format.to_string()),
         uid: route.mailbox.as_ref().map(|target| target.uid),
         gid: route.mailbox.as_ref().map(|target| target.gid),
     };

@@ -1,0 +1,163 @@
+//! `mailstow check`: what is wrong with the configuration and its surroundings, and how to mend
+//! it.
+//!
+//! Imports the engine's configuration, router and tables. Nothing is created or changed. Exit
+//! status 0 when `serve` would work with the same arguments.
+
+mod owners;
+mod places;
+mod sockets;
+
+use super::common::ServeArgs;
+use clap::Args;
+use mailstow_engine::config::{Configuration, RoutingSettings};
+use mailstow_engine::route::Router;
+use mailstow_engine::table::{OpenError, TableCache, TableContext, TableList};
+use owners::Owners;
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+    /// Also list what main.cf sets for other programs.
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// What a check found: errors keep mail from being stored, warnings do not.
+#[derive(Debug, Default)]
+struct Findings {
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Findings {
+    fn error(&mut self, text: impl fmt::Display) {
+        add(&mut self.errors, text.to_string());
+    }
+
+    fn warning(&mut self, text: impl fmt::Display) {
+        add(&mut self.warnings, text.to_string());
+    }
+}
+
+/// One line per finding, each once.
+fn add(findings: &mut Vec<String>, text: String) {
+    let text = text.replace('\n', " ");
+    if !findings.contains(&text) {
+        findings.push(text);
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for error in &self.errors {
+            writeln!(f, "error: {error}")?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        let plural = |count: usize, word: &str| match count {
+            1 => format!("1 {word}"),
+            _ => format!("{count} {word}s"),
+        };
+        let errors = plural(self.errors.len(), "error");
+        let warnings = plural(self.warnings.len(), "warning");
+        match (self.errors.len(), self.warnings.len()) {
+            (0, 0) => writeln!(f, "everything is in order"),
+            (0, _) => writeln!(f, "{warnings}; mailstow serve works"),
+            (_, _) => writeln!(f, "{errors}, {warnings}; mend the errors first"),
+        }
+    }
+}
+
+/// Runs the subcommand.
+pub fn run(args: &CheckArgs) -> ExitCode {
+    let mut findings = Findings::default();
+    let mut others = Vec::new();
+    match Configuration::load(&args.serve.sources()) {
+        Ok(configuration) => {
+            check(&configuration, &mut findings);
+            others = configuration.other_parameters;
+        }
+        Err(error) => error
+            .problems
+            .iter()
+            .for_each(|problem| findings.error(problem)),
+    }
+    let mut out = io::stdout().lock();
+    if args.verbose && !others.is_empty() {
+        let _ = writeln!(
+            out,
+            "main.cf sets for other programs: {}",
+            others.join(", ")
+        );
+    }
+    // The exit status says it too, should nobody read this.
+    let _ = write!(out, "{findings}");
+    match findings.errors.as_slice() {
+        [] => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn check(configuration: &Configuration, findings: &mut Findings) {
+    let settings = &configuration.settings;
+    configuration
+        .warnings
+        .iter()
+        .for_each(|warning| findings.warning(warning));
+    tables(&settings.routing, findings);
+    let owners = Owners::check(&settings.routing, findings);
+    places::base(&settings.routing, &owners, findings);
+    places::state(configuration, findings);
+    sockets::check(configuration, findings);
+}
+
+/// Opens every table, each parameter by itself so that all that fail are named.
+fn tables(routing: &RoutingSettings, findings: &mut Findings) {
+    let context = TableContext {
+        recipient_delimiter: routing.recipient_delimiter.clone(),
+    };
+    let cache = TableCache::new(context);
+    let mut failed = false;
+    for (name, list) in [
+        ("virtual_mailbox_maps", &routing.virtual_mailbox_maps),
+        ("virtual_uid_maps", &routing.virtual_uid_maps),
+        ("virtual_gid_maps", &routing.virtual_gid_maps),
+    ] {
+        if let Err(error) = open(&cache, list, &routing.default_database_type) {
+            failed = true;
+            findings.error(format_args!("{name}: {error}"));
+        }
+    }
+    let mut warned = Vec::new();
+    match Router::open(routing, &cache) {
+        Ok(router) => warned.extend_from_slice(router.warnings()),
+        // Otherwise this is one of the errors above.
+        Err(error) if !failed => findings.error(format_args!("domains: {error}")),
+        Err(_) => {}
+    }
+    warned.extend(cache.warnings());
+    warned.iter().for_each(|warning| findings.warning(warning));
+    if routing.virtual_mailbox_maps.is_empty() {
+        findings.error(
+            "virtual_mailbox_maps is empty: every recipient is refused; name a table of \
+             mailboxes, or use --domain",
+        );
+    }
+}
+
+fn open(cache: &TableCache, list: &str, default_type: &str) -> Result<(), OpenError> {
+    cache
+        .open_all(&TableList::parse(list, default_type)?)
+        .map(drop)
+}
+
+#[cfg(test)]
+#[path = "check/tests.rs"]
+mod tests;

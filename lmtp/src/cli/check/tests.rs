@@ -1,0 +1,238 @@
+//! Tests of the checks: planted mistakes are named, and a configuration that serves passes.
+
+use super::*;
+use mailstow_engine::config::{Flags, Sources};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+/// A place with everything that `serve` needs, to plant mistakes in.
+struct Site {
+    directory: tempfile::TempDir,
+    flags: Flags,
+    toml: String,
+}
+
+impl Site {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["base", "state", "run"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        // A user without rights must be able to reach the base.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(
+            directory.path().join("base"),
+            fs::Permissions::from_mode(0o1777),
+        )
+        .unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let flags = Flags {
+            listen: vec![path("run/lmtp").display().to_string()],
+            domains: vec!["d.example".to_owned()],
+            base: Some(path("base")),
+            state_directory: Some(path("state")),
+        };
+        Self {
+            directory,
+            flags,
+            toml: String::new(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn findings(&self) -> Findings {
+        let config = self.path("mailstow.toml");
+        let directory = self.directory.path().display().to_string();
+        fs::write(&config, self.toml.replace("@DIR@", &directory)).unwrap();
+        let sources = Sources {
+            config: Some(config),
+            postfix: None,
+            flags: self.flags.clone(),
+        };
+        let mut findings = Findings::default();
+        check(&Configuration::load(&sources).unwrap(), &mut findings);
+        findings
+    }
+
+    fn only_error(&self) -> String {
+        let mut findings = self.findings();
+        assert_eq!(findings.errors.len(), 1, "{findings}");
+        findings.errors.remove(0)
+    }
+}
+
+#[test]
+fn a_site_that_serves_has_no_findings() {
+    let findings = Site::new().findings();
+    assert_eq!(findings.to_string(), "everything is in order\n");
+}
+
+#[test]
+fn all_planted_mistakes_are_found_at_once() {
+    let mut site = Site::new();
+    site.flags.domains.clear();
+    site.flags.base = Some(site.path("missing/base"));
+    site.flags.listen = vec![site.path("nowhere/lmtp").display().to_string()];
+    site.toml = "[routing]\nvirtual_mailbox_domains = \"d.example\"\n\
+                 virtual_mailbox_maps = \"hash:@DIR@/vmailbox\"\nvirtual_uid_maps = \"static:50\"\n"
+        .to_owned();
+    let findings = site.findings();
+    for expected in [
+        "virtual_mailbox_maps: table hash:",
+        "virtual_gid_maps is not set",
+        "virtual_uid_maps gives user id 50, below virtual_minimum_uid = 100",
+        "does not exist and cannot be created in",
+        "nowhere/lmtp: its directory cannot be written",
+    ] {
+        assert!(
+            findings.errors.iter().any(|e| e.contains(expected)),
+            "{expected}: {findings}"
+        );
+    }
+    assert!(
+        findings.to_string().ends_with("mend the errors first\n"),
+        "{findings}"
+    );
+}
+
+#[test]
+fn a_malformed_table_line_and_a_domain_of_two_classes_are_warnings() {
+    let mut site = Site::new();
+    fs::write(site.path("vmailbox"), "a@d.example a/\nonly-a-key\n").unwrap();
+    site.toml = "[routing]\nvirtual_mailbox_maps = \"hash:@DIR@/vmailbox\"\n\
+                 mydestination = \"d.example\"\nvirtual_uid_maps = \"hash:@DIR@/ids\"\n\
+                 virtual_gid_maps = \"hash:@DIR@/ids\"\n"
+        .to_owned();
+    fs::write(site.path("ids"), "@d.example 5000\n").unwrap();
+    let findings = site.findings();
+    assert!(findings.errors.is_empty(), "{findings}");
+    assert!(
+        findings.warnings.iter().any(|w| w.contains("vmailbox")),
+        "{findings}"
+    );
+    assert!(
+        findings
+            .warnings
+            .iter()
+            .any(|w| w.contains("mydestination")),
+        "{findings}"
+    );
+    assert!(
+        findings.to_string().ends_with("mailstow serve works\n"),
+        "{findings}"
+    );
+}
+
+#[test]
+fn a_base_that_everyone_may_write_is_an_error() {
+    let site = Site::new();
+    fs::set_permissions(site.path("base"), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(
+        site.only_error().contains("may be written by everyone"),
+        "{}",
+        site.only_error()
+    );
+}
+
+#[test]
+fn a_base_that_serve_would_create_is_a_warning() {
+    let mut site = Site::new();
+    site.flags.base = Some(site.path("base/new"));
+    let findings = site.findings();
+    assert!(findings.errors.is_empty(), "{findings}");
+    assert!(
+        findings.warnings[0].contains("mailstow serve creates it"),
+        "{findings}"
+    );
+    site.flags.base = Some(site.path("mailstow.toml"));
+    assert!(
+        site.only_error().contains("name a directory"),
+        "{}",
+        site.only_error()
+    );
+}
+
+#[test]
+fn a_living_socket_is_an_error_and_a_dead_one_is_not() {
+    let site = Site::new();
+    let socket = std::os::unix::net::UnixListener::bind(site.path("run/lmtp")).unwrap();
+    assert!(site.only_error().contains("another server is listening"));
+    drop(socket);
+    assert!(site.findings().errors.is_empty(), "{}", site.findings());
+    fs::remove_file(site.path("run/lmtp")).unwrap();
+    fs::write(site.path("run/lmtp"), "").unwrap();
+    assert!(site.only_error().contains("no socket stands there"));
+}
+
+#[test]
+fn a_port_in_use_and_unknown_socket_owners_are_errors() {
+    let mut site = Site::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    site.flags.listen = vec![format!("inet:127.0.0.1:{port}")];
+    assert!(
+        site.only_error()
+            .contains("stop the server that has this port")
+    );
+    drop(taken);
+    assert!(site.findings().errors.is_empty(), "{}", site.findings());
+    site.flags.listen = vec![site.path("run/lmtp").display().to_string()];
+    site.toml =
+        "[lmtp]\nsocket_owner = \"no-such-user\"\nsocket_group = \"no-such-group\"\n".into();
+    let findings = site.findings();
+    assert_eq!(findings.errors.len(), 2, "{findings}");
+}
+
+#[test]
+fn a_state_directory_is_made_later_but_must_be_possible() {
+    let mut site = Site::new();
+    site.flags.state_directory = Some(site.path("state/a/b"));
+    assert!(site.findings().errors.is_empty(), "{}", site.findings());
+    site.flags.state_directory = Some(site.path("mailstow.toml"));
+    assert!(site.only_error().contains("--state-directory"));
+    site.flags.state_directory = Some(site.path("mailstow.toml/x"));
+    assert!(site.only_error().contains("--state-directory"));
+}
+
+#[test]
+fn an_owner_we_cannot_become_is_an_error() {
+    let routing = |uid: &str, gid: &str| RoutingSettings {
+        virtual_mailbox_maps: "static:x/".into(),
+        virtual_uid_maps: uid.into(),
+        virtual_gid_maps: gid.into(),
+        ..RoutingSettings::default()
+    };
+    let found = |euid: u32, routing: &RoutingSettings| {
+        let mut findings = Findings::default();
+        let owners = Owners::check_as(euid, routing, "hash", &mut findings);
+        (owners, findings.errors)
+    };
+    let (owners, errors) = found(0, &routing("static:5000", "static:5001"));
+    assert_eq!(
+        owners,
+        Owners {
+            uid: Some(5000),
+            gid: Some(5001)
+        }
+    );
+    assert!(errors.is_empty(), "{errors:?}");
+    for (euid, uid, gid, expected) in [
+        (
+            1000,
+            "static:5000",
+            "static:5000",
+            "mailstow runs as user id 1000",
+        ),
+        (0, "static:0", "static:5000", "never owned by 0"),
+        (0, "static:vmail", "static:5000", "no numeric id"),
+        (0, "static:5000", "", "virtual_gid_maps is not set"),
+    ] {
+        let (_, errors) = found(euid, &routing(uid, gid));
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains(expected), "{errors:?}");
+    }
+}

@@ -1,0 +1,106 @@
+//! Arguments that subcommands share, and how a configuration that cannot be used is reported.
+//!
+//! Imports the engine's configuration.
+
+use clap::Args;
+use mailstow_engine::config::{Configuration, Flags, ListenAddress, Origin, Sources};
+use std::fmt::Display;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// EX_CONFIG of sysexits(3).
+const CONFIGURATION_ERROR: u8 = 78;
+
+/// Which files to read.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SourceArgs {
+    /// Read this mailstow.toml. Without --config, --postfix and --domain,
+    /// /etc/mailstow/mailstow.toml is read.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Read main.cf in this directory (Postfix's configuration directory).
+    #[arg(long, value_name = "DIR")]
+    postfix: Option<PathBuf>,
+}
+
+impl SourceArgs {
+    /// What to load.
+    pub fn sources(&self) -> Sources {
+        Sources {
+            config: self.config.clone(),
+            postfix: self.postfix.clone(),
+            flags: Flags::default(),
+        }
+    }
+}
+
+/// Which files to read, and settings that win over what they say.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Listen here: unix:PATH, inet:HOST:PORT, or a path. May be repeated.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<String>,
+    /// Accept mail for this domain; without tables every local part has a Maildir. May be
+    /// repeated.
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Vec<String>,
+    /// Keep mailboxes below this directory.
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
+    /// Keep mailstow's own files here.
+    #[arg(long, value_name = "DIR")]
+    state_directory: Option<PathBuf>,
+}
+
+impl ServeArgs {
+    /// What to load.
+    pub fn sources(&self) -> Sources {
+        Sources {
+            flags: Flags {
+                listen: self.listen.clone(),
+                domains: self.domain.clone(),
+                base: self.base.clone(),
+                state_directory: self.state_directory.clone(),
+            },
+            ..self.source.sources()
+        }
+    }
+}
+
+/// Reports on standard error why the configuration cannot be used, one line for each cause.
+pub fn configuration_failed(error: &dyn Display) -> ExitCode {
+    for line in error.to_string().lines() {
+        eprintln!("mailstow: {line}");
+    }
+    ExitCode::from(CONFIGURATION_ERROR)
+}
+
+/// Makes the directory of the default socket when it is missing. Directories of sockets that
+/// were configured are the operator's business.
+///
+/// # Errors
+/// As mkdir(2).
+pub fn make_socket_directory(configuration: &Configuration) -> io::Result<()> {
+    let Some(directory) = default_socket_directory(configuration) else {
+        return Ok(());
+    };
+    match std::fs::DirBuilder::new().mode(0o755).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The directory of the default socket, if that is where the server listens.
+pub(super) fn default_socket_directory(configuration: &Configuration) -> Option<PathBuf> {
+    let entry = configuration.entry("lmtp", "listen")?;
+    match configuration.settings.lmtp.listen.as_slice() {
+        [ListenAddress::Unix(path)] if entry.origin == Origin::Default => {
+            Some(path.parent()?.to_owned())
+        }
+        _ => None,
+    }
+}
