@@ -16,6 +16,8 @@ mod directory;
 mod error;
 mod frame;
 mod group_commit;
+#[cfg(all(test, loom))]
+mod group_commit_loom;
 mod log_scan;
 mod medium;
 mod record;
@@ -26,7 +28,7 @@ mod settings;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod steward;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 mod walk;
 mod writer;
