@@ -32,7 +32,11 @@ fn flush_until(commit: &Commit, flushed: &AtomicU64, records: u64) {
         assert!(commit.take(&mut batch), "records are missing");
         let mut last = flushed.load(Ordering::Relaxed);
         for (sequence, _) in batch.drain(..) {
-            assert_eq!(sequence, last + 1, "sequences come in order and without gaps");
+            assert_eq!(
+                sequence,
+                last + 1,
+                "sequences come in order and without gaps"
+            );
             last = sequence;
         }
         flushed.store(last, Ordering::Relaxed);
@@ -46,7 +50,10 @@ fn appender(commit: &Arc<Commit>, flushed: &Arc<AtomicU64>) -> thread::JoinHandl
         let ticket = commit.append(7, WEIGHT, None).unwrap();
         commit.wait(ticket).unwrap();
         let sequence = ticket.sequence().0;
-        assert!(flushed.load(Ordering::Relaxed) >= sequence, "told before the flush");
+        assert!(
+            flushed.load(Ordering::Relaxed) >= sequence,
+            "told before the flush"
+        );
         assert!(commit.durable_up_to() >= sequence);
     })
 }

@@ -4,6 +4,7 @@
 
 mod crash;
 mod damage;
+mod golden;
 mod records;
 mod support;
 mod threads;
