@@ -5,8 +5,9 @@
 //! Bernstein's "Using maildir format".
 
 use crate::clock;
-use crate::sync::atomic::{AtomicU64, Ordering};
+// Not the seam: the model checker's atomics cannot be statics.
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts deliveries of this process. It stands beside the process id, so it must be the
 /// process's too: two engines in one process must not use a number twice.
