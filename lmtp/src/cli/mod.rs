@@ -7,6 +7,7 @@ pub mod check;
 pub mod common;
 pub mod config;
 pub mod deliver;
+pub mod log;
 pub mod resolve;
 pub mod serve;
 pub mod table;

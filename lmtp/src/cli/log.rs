@@ -1,0 +1,406 @@
+//! `mailstow log`: looking at a delivery log without changing it.
+//!
+//! Imports the engine's log reader only. The directory's lock is not taken, so that the log of a
+//! running server can be looked at; its newest records may be on their way then. Exit status: 0
+//! when the log is whole, 1 when it is damaged or cannot be read.
+
+use clap::{Args, Subcommand};
+use mailstow_engine::log::{
+    AcceptedRecipient, DirectoryMedium, DoneOutcome, Entry, InDoubt, LogError, Plan, Record,
+    ScanReport, scan,
+};
+use serde_json::{Value, json};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Arguments of `log`.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    #[command(subcommand)]
+    command: LogCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    /// List records, segments, torn tails and damage.
+    Inspect(InspectArgs),
+    /// Read everything and check every checksum, sequence and record.
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// List records from this sequence on.
+    #[arg(long, default_value_t = 0, value_name = "SEQUENCE")]
+    from: u64,
+    /// The directory of the log.
+    directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// The directory of the log.
+    directory: PathBuf,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &LogArgs) -> ExitCode {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let result = match &args.command {
+        LogCommand::Inspect(args) => inspect(args, &mut out),
+        LogCommand::Verify(args) => verify(&args.directory, &mut out),
+    };
+    // A reader that went away, as head(1) does, is no reason to complain.
+    let _ = out.flush();
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Answers whether the log is whole.
+fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<bool, LogError> {
+    let medium = DirectoryMedium::open_read_only(&args.directory)?;
+    let mut whole = true;
+    let report = scan(&medium, &mut |entry| {
+        if entry.sequence.0 < args.from {
+            return;
+        }
+        let record = entry.record();
+        whole &= record.is_ok();
+        let _ = match (&record, args.json) {
+            (Ok(record), false) => write_record(out, &entry, record),
+            (Ok(record), true) => writeln!(out, "{}", record_json(&entry, record)),
+            (Err(error), false) => writeln!(out, "{} UNREADABLE {error}", entry.sequence),
+            (Err(error), true) => writeln!(
+                out,
+                "{}",
+                json!({"type": "unreadable", "sequence": entry.sequence.0,
+                       "error": error.to_string()})
+            ),
+        };
+    })?;
+    let _ = if args.json {
+        write_report_json(out, &report)
+    } else {
+        write_report(out, &args.directory, &report)
+    };
+    Ok(whole && report.damage.is_empty())
+}
+
+fn verify(directory: &Path, out: &mut dyn Write) -> Result<bool, LogError> {
+    let medium = DirectoryMedium::open_read_only(directory)?;
+    let (mut bytes, mut unreadable) = (0, Vec::new());
+    let report = scan(&medium, &mut |entry| {
+        bytes += entry.payload.len() as u64;
+        unreadable.extend(entry.record().err());
+    })?;
+    for error in &unreadable {
+        let _ = writeln!(out, "unreadable: {error}");
+    }
+    let whole = unreadable.is_empty() && report.damage.is_empty();
+    let _ = write_findings(out, &report);
+    let _ = writeln!(
+        out,
+        "{}: {} records of {bytes} bytes in {} segments, {} damaged places: {}",
+        directory.display(),
+        report.records,
+        report.segments.len(),
+        report.damage.len() + unreadable.len(),
+        if whole { "whole" } else { "DAMAGED" },
+    );
+    Ok(whole)
+}
+
+fn write_record(out: &mut dyn Write, entry: &Entry<'_>, record: &Record<'_>) -> io::Result<()> {
+    write!(
+        out,
+        "{} segment {:x} byte {} {}",
+        entry.sequence,
+        entry.segment,
+        entry.offset,
+        record.kind()
+    )?;
+    match record {
+        Record::Accepted { envelope, content } => {
+            writeln!(
+                out,
+                " {} from=<{}> queue_id={} {} bytes",
+                envelope.id,
+                envelope.reverse_path,
+                envelope.queue_id,
+                content.len()
+            )?;
+            for (number, recipient) in envelope.recipients.iter().enumerate() {
+                let (format, place) = plan(recipient);
+                writeln!(
+                    out,
+                    "    {number} to=<{}> mailbox={} uid={} gid={} {format} {place}",
+                    recipient.address, recipient.mailbox, recipient.uid, recipient.gid
+                )?;
+            }
+            Ok(())
+        }
+        Record::Done(entries) => {
+            writeln!(out)?;
+            entries.iter().try_for_each(|done| {
+                let outcome = outcome(done.outcome);
+                writeln!(
+                    out,
+                    "    {} recipient {} {outcome}",
+                    done.id, done.recipient
+                )
+            })
+        }
+        Record::Confirmed(entries) => {
+            writeln!(out)?;
+            entries
+                .iter()
+                .try_for_each(|confirmed| match confirmed.recipient {
+                    Some(recipient) => writeln!(out, "    {} recipient {recipient}", confirmed.id),
+                    None => writeln!(out, "    {}", confirmed.id),
+                })
+        }
+        Record::InDoubt(entries) => {
+            writeln!(out)?;
+            write_in_doubt(out, entries)
+        }
+        Record::Checkpoint(checkpoint) => {
+            writeln!(out, " below {}", checkpoint.below)?;
+            write_in_doubt(out, &checkpoint.in_doubt)
+        }
+    }
+}
+
+fn write_in_doubt(out: &mut dyn Write, entries: &[InDoubt]) -> io::Result<()> {
+    entries.iter().try_for_each(|entry| {
+        let since = entry.since.as_secs();
+        writeln!(
+            out,
+            "    in doubt {} recipient {} since {since}",
+            entry.id, entry.recipient
+        )
+    })
+}
+
+fn plan(recipient: &AcceptedRecipient) -> (String, String) {
+    let place = match &recipient.plan {
+        Plan::Maildir { file_name } => file_name.clone(),
+        Plan::Mbox { size_before } => format!("from byte {size_before}"),
+    };
+    (recipient.plan.format().to_string(), place)
+}
+
+fn outcome(outcome: DoneOutcome) -> String {
+    match outcome {
+        DoneOutcome::Maildir => "published".to_owned(),
+        DoneOutcome::Mbox { offset, length } => format!("appended {length} bytes at {offset}"),
+        DoneOutcome::Refused => "refused".to_owned(),
+    }
+}
+
+fn write_report(out: &mut dyn Write, directory: &Path, report: &ScanReport) -> io::Result<()> {
+    for segment in &report.segments {
+        writeln!(
+            out,
+            "{}: from record {}, {} frames, ends at byte {} of {}{}",
+            segment.file,
+            segment.header.first_sequence,
+            segment.frames,
+            segment.end,
+            segment.header.segment_bytes,
+            if segment.header.after_open {
+                ", begun by opening"
+            } else {
+                ""
+            },
+        )?;
+    }
+    write_findings(out, report)?;
+    writeln!(
+        out,
+        "{}: {} records, {} segments, {} spares, next record {}",
+        directory.display(),
+        report.records,
+        report.segments.len(),
+        report.spares.len(),
+        report.next_sequence
+    )
+}
+
+fn write_findings(out: &mut dyn Write, report: &ScanReport) -> io::Result<()> {
+    for sequence in &report.cut {
+        writeln!(out, "cut: record {sequence} was never finished")?;
+    }
+    for damage in &report.damage {
+        writeln!(
+            out,
+            "DAMAGE: {} at byte {}: expected record {}, {}",
+            damage.file, damage.offset, damage.expected, damage.found
+        )?;
+    }
+    Ok(())
+}
+
+fn record_json(entry: &Entry<'_>, record: &Record<'_>) -> Value {
+    let body = match record {
+        Record::Accepted { envelope, content } => json!({
+            "id": envelope.id.to_string(),
+            "accepted_at": envelope.accepted_at.as_secs_f64(),
+            "reverse_path": envelope.reverse_path,
+            "queue_id": envelope.queue_id,
+            "content_bytes": content.len(),
+            "recipients": envelope.recipients.iter().map(|recipient| {
+                let (format, place) = plan(recipient);
+                json!({"address": recipient.address, "original": recipient.original,
+                       "mailbox": recipient.mailbox, "uid": recipient.uid,
+                       "gid": recipient.gid, "format": format, "place": place})
+            }).collect::<Vec<_>>(),
+        }),
+        Record::Done(entries) => entries
+            .iter()
+            .map(|done| {
+                json!({"id": done.id.to_string(), "recipient": done.recipient,
+                       "outcome": outcome(done.outcome)})
+            })
+            .collect(),
+        Record::Confirmed(entries) => entries
+            .iter()
+            .map(|confirmed| {
+                json!({"id": confirmed.id.to_string(), "recipient": confirmed.recipient})
+            })
+            .collect(),
+        Record::InDoubt(entries) => in_doubt_json(entries),
+        Record::Checkpoint(checkpoint) => json!({
+            "below": checkpoint.below.0,
+            "in_doubt": in_doubt_json(&checkpoint.in_doubt),
+        }),
+    };
+    json!({"type": "record", "sequence": entry.sequence.0, "segment": entry.segment,
+           "offset": entry.offset, "frames": entry.frames, "kind": record.kind().to_string(),
+           "record": body})
+}
+
+fn in_doubt_json(entries: &[InDoubt]) -> Value {
+    entries
+        .iter()
+        .map(|entry| {
+            json!({"id": entry.id.to_string(), "recipient": entry.recipient,
+                   "since": entry.since.as_secs_f64()})
+        })
+        .collect()
+}
+
+fn write_report_json(out: &mut dyn Write, report: &ScanReport) -> io::Result<()> {
+    for segment in &report.segments {
+        let line = json!({"type": "segment", "file": segment.file,
+            "number": segment.header.number, "first_sequence": segment.header.first_sequence,
+            "frames": segment.frames, "end": segment.end,
+            "segment_bytes": segment.header.segment_bytes,
+            "after_open": segment.header.after_open});
+        writeln!(out, "{line}")?;
+    }
+    for damage in &report.damage {
+        let line = json!({"type": "damage", "file": damage.file, "offset": damage.offset,
+            "expected": damage.expected.0, "found": damage.found});
+        writeln!(out, "{line}")?;
+    }
+    let cut: Vec<u64> = report.cut.iter().map(|sequence| sequence.0).collect();
+    let line = json!({"type": "summary", "records": report.records, "cut": cut,
+        "segments": report.segments.len(), "spares": report.spares.len(),
+        "damage": report.damage.len(), "next_sequence": report.next_sequence.0});
+    writeln!(out, "{line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mailstow_engine::log::{Checkpoint, LogSettings, LogWriter, Sequence};
+    use std::os::unix::fs::FileExt as _;
+
+    /// A log of three checkpoints, each in a block of its own.
+    fn log() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = LogSettings {
+            segment_bytes: 32 << 10,
+            log_bytes_max: 256 << 10,
+            record_bytes_max: 4 << 10,
+            ..LogSettings::default()
+        };
+        let (log, _) = LogWriter::open(directory.path(), settings).unwrap();
+        for below in 1..4 {
+            let record = Record::Checkpoint(Checkpoint {
+                below: Sequence(below),
+                in_doubt: Vec::new(),
+            });
+            log.append_and_wait(record.encode()).unwrap();
+        }
+        log.close().unwrap();
+        directory
+    }
+
+    fn inspected(directory: &Path, json: bool) -> (bool, String) {
+        let mut out = Vec::new();
+        let args = InspectArgs {
+            json,
+            from: 2,
+            directory: directory.to_owned(),
+        };
+        let whole = inspect(&args, &mut out).unwrap();
+        (whole, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn inspect_lists_records_from_the_one_asked_for() {
+        let directory = log();
+        let (whole, text) = inspected(directory.path(), false);
+        assert!(whole, "{text}");
+        assert!(!text.contains("\n1 ") && !text.starts_with("1 "), "{text}");
+        assert!(
+            text.contains("3 segment 1 byte 12288 checkpoint below 3"),
+            "{text}"
+        );
+        assert!(text.contains("3 records, 1 segments"), "{text}");
+    }
+
+    #[test]
+    fn every_line_of_json_is_an_object_with_a_type() {
+        let directory = log();
+        let (_, text) = inspected(directory.path(), true);
+        let types: Vec<String> = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .map(|line| line["type"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(types, ["record", "record", "segment", "summary"]);
+    }
+
+    #[test]
+    fn verify_tells_a_whole_log_from_a_damaged_one() {
+        let directory = log();
+        let mut out = Vec::new();
+        assert!(verify(directory.path(), &mut out).unwrap());
+        let segment = directory.path().join("segment-0000000000000001.log");
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(segment)
+            .unwrap();
+        file.write_all_at(&[0xff], 8192 + 40).unwrap();
+        assert!(!verify(directory.path(), &mut out).unwrap());
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("whole\n"), "{text}");
+        assert!(
+            text.contains("DAMAGE: segment-0000000000000001.log at byte"),
+            "{text}"
+        );
+        assert!(text.contains("expected record 2"), "{text}");
+    }
+}
