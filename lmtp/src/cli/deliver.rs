@@ -141,6 +141,7 @@ fn read_message(engine: &Engine, limit: u64) -> Result<Message, Status> {
     let mut buffer = vec![0; 64 * 1024];
     let mut converted = Vec::with_capacity(buffer.len() + 1);
     let mut size: u64 = 0;
+    let mut last = None;
     loop {
         let count = match input.read(&mut buffer) {
             Ok(0) => break,
@@ -158,10 +159,16 @@ fn read_message(engine: &Engine, limit: u64) -> Result<Message, Status> {
         }
         converted.clear();
         lines.convert(buffer.get(..count).unwrap_or_default(), &mut converted);
+        last = converted.last().copied().or(last);
         message.write(&converted).map_err(spill)?;
     }
     converted.clear();
     lines.finish(&mut converted);
+    last = converted.last().copied().or(last);
+    if last.is_some_and(|byte| byte != b'\n') {
+        // As virtual(8) does: whoever reads the mailbox by lines sees the last one too.
+        converted.push(b'\n');
+    }
     message.write(&converted).map_err(spill)?;
     message.finish().map_err(spill)
 }
