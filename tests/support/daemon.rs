@@ -24,17 +24,18 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `command` with standard output and error going to the file `log`.
+    /// Starts `command` with standard error going to the file `log` and standard output to one
+    /// beside it that ends with `.out`.
     pub fn start(command: &mut Command, log: &Path) -> Self {
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .expect("the log file of a server can be made");
+        let open = |path: &Path| {
+            let mut options = File::options();
+            let file = options.create(true).append(true).open(path);
+            file.expect("the log file of a server can be made")
+        };
         let child = command
             .stdin(Stdio::null())
-            .stdout(file.try_clone().expect("dup"))
-            .stderr(file)
+            .stdout(open(&log.with_extension("out")))
+            .stderr(open(log))
             .process_group(0)
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
@@ -54,9 +55,14 @@ impl Daemon {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a process id fits"))
     }
 
-    /// Everything it has written so far.
+    /// Everything it has written to standard error so far.
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+        text_of(&self.log)
+    }
+
+    /// Everything it has written to standard output so far.
+    pub fn output(&self) -> String {
+        text_of(&self.log.with_extension("out"))
     }
 
     /// Sends a signal to the server alone.
@@ -106,6 +112,10 @@ impl Daemon {
         let kibibytes = line.trim().trim_end_matches(" kB");
         kibibytes.parse::<u64>().expect("a number of kB") * 1024
     }
+}
+
+fn text_of(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
 impl Drop for Daemon {

@@ -16,8 +16,12 @@ const NO_USER: Option<i32> = Some(67);
 const TEMPORARY: Option<i32> = Some(75);
 
 fn deliver(store: &Builder, recipients: &[&str], content: &[u8]) -> Output {
+    deliver_with(&store.configuration(), recipients, content)
+}
+
+fn deliver_with(configuration: &[String], recipients: &[&str], content: &[u8]) -> Output {
     let mut arguments = vec!["deliver".to_owned()];
-    arguments.extend(store.configuration());
+    arguments.extend_from_slice(configuration);
     arguments.extend(["-f".into(), "s@client.example".into(), "--".into()]);
     arguments.extend(recipients.iter().map(|r| (*r).to_owned()));
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
@@ -58,16 +62,16 @@ fn a_delivered_mail_is_stored_and_the_exit_status_is_zero() {
 fn many_processes_at_once_lose_nothing() {
     const PROCESSES: usize = 40;
     let store = Mailstow::example("deliver-many");
-    // The files are written once, before the processes read them.
-    store.configuration();
+    // Written once, before the processes read it.
+    let configuration = store.configuration();
     let content = |n: usize| sized(&format!("message{n}"), 20_000);
     std::thread::scope(|scope| {
         for worker in 0..8 {
-            let store = &store;
+            let configuration = &configuration;
             scope.spawn(move || {
                 for n in (worker..PROCESSES).step_by(8) {
                     let recipients = ["info@example.com", "sales@example.com"];
-                    let output = deliver(store, &recipients, &content(n));
+                    let output = deliver_with(configuration, &recipients, &content(n));
                     assert!(output.status.success(), "{output:?}");
                 }
             });
@@ -174,7 +178,8 @@ fn trouble_of_our_own_is_always_exit_status_75() {
     let table =
         Mailstow::example("deliver-table").main_cf("virtual_mailbox_maps = hash:@DIR@/none");
     let uid = Mailstow::example("deliver-uid").main_cf("virtual_uid_maps = static:nobody");
-    let base = Mailstow::example("deliver-base").main_cf("virtual_mailbox_base = @ROOT@/none");
+    let base =
+        Mailstow::example("deliver-base").main_cf("virtual_mailbox_base = @ROOT@/conf/main.cf");
     for store in [&table, &uid, &base] {
         let output = deliver(store, &["sales@example.com"], &plain("x"));
         assert_eq!(output.status.code(), TEMPORARY, "{output:?}");

@@ -26,9 +26,9 @@ fn one_command_without_root_or_configuration_takes_mail_for_a_domain() {
     let stored = maildir(&server.vhosts().join("example.com/anybody"));
     assert_eq!(stored.len(), 1);
     assert_eq!(header(&stored[0].bytes, "Subject"), ["hello"]);
-    let log = server.log();
-    assert!(log.contains("run/lmtp"), "it says where it listens: {log}");
-    assert!(log.contains("vhosts"), "it says where mail goes: {log}");
+    let said = server.daemon.output();
+    assert!(said.contains("run/lmtp"), "where it listens: {said}");
+    assert!(said.contains("vhosts"), "where mail goes: {said}");
     let refused = client.deliver("s@client.example", &["x@elsewhere.example"], &plain("no"));
     assert_eq!(refused[0].code, 550, "{}", refused[0]);
 }
