@@ -167,3 +167,24 @@ fn an_engine_that_cannot_open_says_which_directory_and_what_to_do() {
         "{error}"
     );
 }
+
+#[test]
+fn the_directories_above_the_base_need_not_be_open_to_the_mailbox_owner() {
+    let directory = tempfile::tempdir().unwrap();
+    let maps = "inline:{{sales@example.com = sales/}}";
+    let engine = Engine::open(&settings(directory.path(), maps)).unwrap();
+    // As in /root: only the one who started the server may search it.
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(directory.path(), closed).unwrap();
+    for _ in 0..2 {
+        let to = to(&engine, &["sales@example.com"]);
+        let mail = Mail {
+            reverse_path: ReversePath::Null,
+            message: message(&engine, "\nbody\n"),
+        };
+        let outcomes = engine.deliver(Arc::new(mail), to);
+        assert!(outcomes[0].status.is_success(), "{}", outcomes[0].status);
+    }
+    let owner = std::fs::metadata(directory.path().join("vhosts/sales/new")).unwrap();
+    assert_ne!(std::os::unix::fs::MetadataExt::uid(&owner), 0);
+}

@@ -99,6 +99,17 @@ impl Credentials {
         self.now = Some((uid, gid));
         Ok(())
     }
+
+    /// Runs `look` with the identity the process was started with. For finding
+    /// `virtual_mailbox_base`, whose path is the operator's: a recipient need not be able to
+    /// search the directories above it. Nothing may be created in there.
+    pub fn as_self<T>(&mut self, look: impl FnOnce() -> T) -> T {
+        if self.privileged && self.now.take().is_some() {
+            setfsgid(Gid::from_raw(self.own.1));
+            setfsuid(Uid::from_raw(self.own.0));
+        }
+        look()
+    }
 }
 
 /// Groups first, the user last: giving up the user's rights must not come before they were used.
