@@ -69,6 +69,7 @@ fn memory_stays_bounded_while_64_sessions_send_25_mebibytes_each() {
         }
     });
     let peak = server.daemon.memory_bytes("VmHWM");
+    println!("{} MiB at the peak", peak >> 20);
     assert!(peak < MEMORY_LIMIT, "{} MiB at the peak", peak >> 20);
     let stored = maildir(&server.mailbox("example.com/sales"));
     assert_eq!(stored.len(), SESSIONS);
