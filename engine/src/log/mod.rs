@@ -16,7 +16,8 @@ mod directory;
 mod error;
 mod frame;
 mod group_commit;
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod group_commit_loom;
 mod log_scan;
 mod medium;
@@ -28,7 +29,8 @@ mod settings;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod steward;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 mod walk;
 mod writer;
