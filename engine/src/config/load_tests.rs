@@ -385,6 +385,10 @@ fn missing_files_are_named_with_the_flag_that_names_them() {
     );
     files.sources.config = Some(files.directory.path().to_owned());
     assert!(files.errors()[0].contains("is a directory; name a file"));
+    let main_cf = files.directory.path().join("main.cf");
+    fs::write(&main_cf, "").expect("main.cf");
+    files.sources.postfix = Some(main_cf);
+    assert!(files.errors()[1].contains("must be a directory"));
 }
 
 #[test]

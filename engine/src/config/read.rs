@@ -46,6 +46,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 fn remedy(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::IsADirectory => "; name a file",
+        io::ErrorKind::NotADirectory => "; what stands before the last / must be a directory",
         io::ErrorKind::PermissionDenied => "; let the user who runs mailstow read it",
         _ => "",
     }

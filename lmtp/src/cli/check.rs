@@ -124,23 +124,22 @@ fn tables(routing: &RoutingSettings, findings: &mut Findings) {
         recipient_delimiter: routing.recipient_delimiter.clone(),
     };
     let cache = TableCache::new(context);
-    let mut failed = false;
+    let mut failed = Vec::new();
     for (name, list) in [
         ("virtual_mailbox_maps", &routing.virtual_mailbox_maps),
         ("virtual_uid_maps", &routing.virtual_uid_maps),
         ("virtual_gid_maps", &routing.virtual_gid_maps),
     ] {
         if let Err(error) = open(&cache, list, &routing.default_database_type) {
-            failed = true;
+            failed.push(error.to_string());
             findings.error(format_args!("{name}: {error}"));
         }
     }
     let mut warned = Vec::new();
     match Router::open(routing, &cache) {
         Ok(router) => warned.extend_from_slice(router.warnings()),
-        // Otherwise this is one of the errors above.
-        Err(error) if !failed => findings.error(format_args!("domains: {error}")),
-        Err(_) => {}
+        Err(error) if failed.contains(&error.to_string()) => {}
+        Err(error) => findings.error(format_args!("lists of domains: {error}")),
     }
     warned.extend(cache.warnings());
     warned.iter().for_each(|warning| findings.warning(warning));

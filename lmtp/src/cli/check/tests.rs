@@ -78,11 +78,13 @@ fn all_planted_mistakes_are_found_at_once() {
     site.flags.base = Some(site.path("missing/base"));
     site.flags.listen = vec![site.path("nowhere/lmtp").display().to_string()];
     site.toml = "[routing]\nvirtual_mailbox_domains = \"d.example\"\n\
-                 virtual_mailbox_maps = \"hash:@DIR@/vmailbox\"\nvirtual_uid_maps = \"static:50\"\n"
+                 virtual_mailbox_maps = \"hash:@DIR@/vmailbox\"\nvirtual_uid_maps = \"static:50\"\n\
+                 virtual_alias_domains = \"hash:@DIR@/aliases\"\n"
         .to_owned();
     let findings = site.findings();
     for expected in [
         "virtual_mailbox_maps: table hash:",
+        "lists of domains: table hash:",
         "virtual_gid_maps is not set",
         "virtual_uid_maps gives user id 50, below virtual_minimum_uid = 100",
         "does not exist and cannot be created in",
