@@ -16,6 +16,14 @@ use crate::eventually;
 /// How long a server may take to end after SIGTERM before the test fails.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
+/// A command that runs `program` and dies with the thread that starts it, so that no server stays
+/// behind when a test run is killed (prctl(2) `PR_SET_PDEATHSIG`, set by setpriv(1)).
+pub fn tied(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// A running server; killed when dropped.
 pub struct Daemon {
     child: Child,

@@ -1,13 +1,14 @@
 //! The command `mailstow`: built once for the tests, run as a server or for one answer.
 
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::client::{Address, Client};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, tied};
 use crate::eventually;
 use crate::scratch::{Scratch, loopback_host};
 
@@ -55,15 +56,6 @@ fn build() -> PathBuf {
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(arguments).env_remove("RUST_LOG");
-    command
-}
-
-/// A command line `mailstow` run by another user, without root's rights.
-pub fn command_as(uid: u32, scratch: &Scratch) -> Command {
-    use std::os::unix::process::CommandExt;
-    let mut command = Command::new(executable_for_all(scratch));
-    command.env_remove("RUST_LOG").env_remove("HOME");
-    command.uid(uid).gid(uid);
     command
 }
 
@@ -251,10 +243,14 @@ impl Builder {
 
     fn serve(&self) -> Command {
         let mut command = match self.uid {
-            Some(uid) => command_as(uid, &self.scratch),
-            None => command(&[]),
+            Some(uid) => {
+                let mut command = tied(executable_for_all(&self.scratch));
+                command.uid(uid).gid(uid).env_remove("HOME");
+                command
+            }
+            None => tied(binary()),
         };
-        command.arg("serve");
+        command.env_remove("RUST_LOG").arg("serve");
         command.args(self.configuration()).args(&self.arguments);
         command
             .arg("--listen")

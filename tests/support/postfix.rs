@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::client::{Address, Client, Reply};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, tied};
 use crate::scratch::{Scratch, loopback_host, needs_root};
 use crate::{content, eventually};
 
@@ -140,7 +140,7 @@ impl Builder {
         const MASTER: &str = "/usr/lib/postfix/sbin/master";
         let conf = self.directory();
         let mut command = if self.users.is_empty() {
-            Command::new(MASTER)
+            tied(MASTER)
         } else {
             let mut passwd = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
             let mut group = fs::read_to_string("/etc/group").expect("/etc/group");
@@ -148,7 +148,7 @@ impl Builder {
                 let _ = writeln!(passwd, "{name}:x:{id}:{id}::/nonexistent:/usr/sbin/nologin");
                 let _ = writeln!(group, "{name}:x:{id}:");
             }
-            let mut command = Command::new("unshare");
+            let mut command = tied("unshare");
             command
                 .args(["--mount", "--", "sh", "-c"])
                 .arg("mount --bind \"$1\" /etc/passwd && mount --bind \"$2\" /etc/group && shift 2 && exec \"$@\"")

@@ -135,16 +135,15 @@ fn a_full_mailbox_is_a_permanent_failure_and_stays_as_it_was() {
 
 #[test]
 fn a_full_disk_is_temporary_and_shows_nothing_partial() {
-    let store = Mailstow::build("deliver-full");
-    let volume = Volume::mount(store.scratch(), 8);
-    let base = volume.path().join("vhosts");
-    let store = store.main_cf(
+    let store = Mailstow::build("deliver-full").main_cf(
         "virtual_mailbox_domains = example.com\n\
-             virtual_mailbox_base = @ROOT@/volume/vhosts\n\
-             virtual_mailbox_maps = inline:{info@example.com=info, sales@example.com=sales/}\n\
-             virtual_uid_maps = static:5000\nvirtual_gid_maps = static:5000\n",
+         virtual_mailbox_base = @ROOT@/volume/vhosts\n\
+         virtual_mailbox_maps = inline:{info@example.com=info, sales@example.com=sales/}\n\
+         virtual_uid_maps = static:5000\nvirtual_gid_maps = static:5000\n",
     );
-    store.scratch().mkdir_owned("volume/vhosts", 5000, 5000);
+    // Declared after the scratch directory it lies in, so that it is unmounted first.
+    let volume = Volume::mount(store.scratch(), 8);
+    let base = store.scratch().mkdir_owned("volume/vhosts", 5000, 5000);
     for recipient in ["info@example.com", "sales@example.com"] {
         let output = deliver(&store, &[recipient], &plain("first"));
         assert!(output.status.success(), "{output:?}");
