@@ -204,6 +204,80 @@ fn trouble_of_our_own_is_always_exit_status_75() {
 }
 
 #[test]
+fn a_standard_error_that_takes_nothing_changes_no_exit_status() {
+    let store = Mailstow::example("deliver-mute");
+    let configuration = store.configuration();
+    for (last, status) in [("nobody@example.com", NO_USER), ("--nonsense", TEMPORARY)] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let mut command = command(&["deliver"]);
+        command
+            .args(&configuration)
+            .args(["-f", "s@client.example"]);
+        command.arg(last);
+        command.stdin(std::process::Stdio::null());
+        command.stderr(full.expect("/dev/full"));
+        let ended = command.status().expect("it starts");
+        assert_eq!(ended.code(), status, "{last}");
+    }
+}
+
+#[test]
+fn a_file_size_limit_is_a_full_mailbox_and_leaves_it_as_it_was() {
+    let store = Mailstow::example("deliver-fsize");
+    let output = deliver(&store, &["info@example.com"], &sized("first", 500_000));
+    assert!(output.status.success(), "{output:?}");
+    let before = std::fs::read(mailbox(&store, "info")).expect("the first message");
+    // local(8) sets this limit, to mailbox_size_limit, for the commands it runs.
+    let mut limited = std::process::Command::new("sh");
+    limited
+        .args(["-c", "ulimit -f 1200; exec \"$@\"", "sh"])
+        .arg(mailstow_tests::mailstow::binary())
+        .arg("deliver")
+        .args(store.configuration())
+        .args(["-f", "s@client.example", "--", "info@example.com"]);
+    let output = run_with_input(limited, &sized("second", 200_000));
+    assert_eq!(output.status.code(), Some(73), "{output:?}");
+    assert_eq!(enhanced(&output), "5.2.2", "{output:?}");
+    let after = std::fs::read(mailbox(&store, "info")).expect("still there");
+    assert!(
+        before == after,
+        "{} bytes became {}",
+        before.len(),
+        after.len()
+    );
+    assert!(!mailbox(&store, "info.lock").exists());
+}
+
+#[test]
+fn a_recipient_that_looks_like_an_option_is_no_success() {
+    let store = Mailstow::example("deliver-option");
+    for recipient in ["-h@example.com", "--help", "-V@example.com"] {
+        let mut command = command(&["deliver"]);
+        command.args(store.configuration());
+        command.args(["-f", "s@client.example", recipient]);
+        let output = run_with_input(command, &plain("x"));
+        assert_eq!(output.status.code(), TEMPORARY, "{recipient}: {output:?}");
+    }
+    let output = run_with_input(command(&["deliver", "--help"]), b"");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn the_directory_for_temporary_files_matters_only_to_large_messages() {
+    let store = Mailstow::example("deliver-tmpdir");
+    let missing = store.scratch().join("missing").display().to_string();
+    for directory in ["", missing.as_str(), "/proc"] {
+        let mut command = command(&["deliver"]);
+        command.args(store.configuration());
+        command.args(["-f", "s@client.example", "--", "sales@example.com"]);
+        command.env("TMPDIR", directory);
+        let output = run_with_input(command, &plain("small"));
+        assert!(output.status.success(), "{directory:?}: {output:?}");
+    }
+    assert!(!std::path::Path::new(&missing).exists(), "it was created");
+}
+
+#[test]
 fn postfix_keeps_the_mail_while_the_store_is_in_trouble_and_delivers_it_later() {
     let postfix = Postfix::build("deliver-defers").main_cf(
         "virtual_mailbox_domains = example.com\n\

@@ -5,7 +5,7 @@
 use clap::Args;
 use mailstow_engine::config::{Configuration, Flags, ListenAddress, Origin, Sources};
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,10 +71,16 @@ impl ServeArgs {
     }
 }
 
+/// Writes a line to standard error. That nobody can be told is no reason to stop, nor to end with
+/// another exit status, as eprintln! would.
+pub fn complain(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// Reports on standard error why the configuration cannot be used, one line for each cause.
 pub fn configuration_failed(error: &dyn Display) -> ExitCode {
     for line in error.to_string().lines() {
-        eprintln!("mailstow: {line}");
+        complain(format_args!("mailstow: {line}"));
     }
     ExitCode::from(CONFIGURATION_ERROR)
 }

@@ -5,7 +5,7 @@
 //! on standard error begins with the enhanced status code, which pipe(8) reports. Every trouble
 //! of our own, wrong usage included, is EX_TEMPFAIL: the queue keeps the mail.
 
-use super::common::SourceArgs;
+use super::common::{SourceArgs, complain};
 use clap::Args;
 use mailstow_engine::address::{Address, ReversePath, parse_mailbox};
 use mailstow_engine::config::Configuration;
@@ -14,7 +14,9 @@ use mailstow_engine::envelope::Recipient;
 use mailstow_engine::route::MailboxTarget;
 use mailstow_engine::status::{EnhancedCode, Status};
 use mailstow_engine::{Engine, Message};
+use nix::sys::signal::{SigSet, Signal};
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -40,19 +42,31 @@ pub struct DeliverArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &DeliverArgs) -> ExitCode {
+    survive_file_size_limits();
     let status = match deliver(args) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(status) => status,
     };
-    eprintln!("{} {}", status.enhanced, status.text);
+    complain(format_args!("{} {}", status.enhanced, status.text));
     ExitCode::from(u8::try_from(status.sysexits()).unwrap_or(75))
+}
+
+/// A file size limit shall fail the write, not kill us in the middle of an mbox. local(8) sets
+/// one for the commands it runs. Must be called before any thread is started: they inherit it.
+fn survive_file_size_limits() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    if let Err(error) = signals.thread_block() {
+        tracing::debug!(%error, "cannot block SIGXFSZ");
+    }
 }
 
 fn deliver(args: &DeliverArgs) -> Result<(), Status> {
     let mut sources = args.sources.sources();
     // What does not fit in memory waits in an unlinked file; the command keeps no other state,
     // and pipe(8) runs it as a user who may have no home.
-    sources.flags.state_directory = Some(std::env::temp_dir());
+    let scratch_directory = scratch_directory();
+    sources.flags.state_directory = Some(scratch_directory.clone());
     let configuration =
         Configuration::load(&sources).map_err(|error| Status::configuration(error.to_string()))?;
     let mut settings = configuration.settings;
@@ -76,7 +90,11 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
         let original = args.original.clone().unwrap_or_else(|| text.clone());
         to.push((Recipient { address, original }, target));
     }
-    let message = read_message(&engine, settings.routing.message_size_limit)?;
+    let message = read_message(
+        &engine,
+        settings.routing.message_size_limit,
+        &scratch_directory,
+    )?;
     let mail = Arc::new(Mail {
         reverse_path: reverse_path(&args.sender)?,
         message,
@@ -125,14 +143,23 @@ fn reverse_path(sender: &str) -> Result<ReversePath, Status> {
     address_from_argument(sender).map(ReversePath::Address)
 }
 
+/// Where large messages wait: `$TMPDIR`, or `/tmp` when that is no directory. Without either only
+/// large messages fail.
+fn scratch_directory() -> PathBuf {
+    [std::env::temp_dir(), PathBuf::from("/tmp")]
+        .into_iter()
+        .find(|directory| directory.is_dir())
+        .unwrap_or_else(|| PathBuf::from("/"))
+}
+
 /// Reads the message from standard input; `limit` in bytes, 0 for none.
-fn read_message(engine: &Engine, limit: u64) -> Result<Message, Status> {
+fn read_message(engine: &Engine, limit: u64, scratch_directory: &Path) -> Result<Message, Status> {
     let unreadable =
         |error: std::io::Error| Status::system(format!("cannot read the message: {error}"));
     let spill = |error: std::io::Error| {
         Status::storage_full(format!(
             "cannot keep the message in {}: {error}",
-            temp_name()
+            scratch_directory.display()
         ))
     };
     let mut message = engine.new_message().without_envelope_line();
@@ -171,10 +198,6 @@ fn read_message(engine: &Engine, limit: u64) -> Result<Message, Status> {
     }
     message.write(&converted).map_err(spill)?;
     message.finish().map_err(spill)
-}
-
-fn temp_name() -> String {
-    std::env::temp_dir().display().to_string()
 }
 
 /// Line ends of the input: pipe(8) sends LF; a script may send CRLF. The first line decides,

@@ -12,8 +12,8 @@ pub mod resolve;
 pub mod serve;
 pub mod table;
 
-use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use common::complain;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
@@ -48,16 +48,17 @@ enum Command {
 /// Parses the command line and runs the subcommand.
 ///
 /// `deliver` stands behind pipe(8), which takes every exit status it does not know for a reason
-/// to bounce: there, a wrong command line and a panic are temporary failures too.
+/// to bounce, and 0 for a stored message: there, a wrong command line and a panic are temporary
+/// failures too, and so is a request for help in the place of an address.
 pub fn main() -> ExitCode {
-    let is_delivery = std::env::args_os()
-        .nth(1)
-        .is_some_and(|word| word == "deliver");
+    let mut arguments = std::env::args_os();
+    let may_ask_for_help = arguments.len() == 3;
+    let is_delivery = arguments.nth(1).is_some_and(|word| word == "deliver");
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if is_delivery && error.kind() != ErrorKind::DisplayHelp => {
-            eprintln!("4.3.5 mail system configuration error: wrong command line");
-            eprint!("{error}");
+        Err(error) if is_delivery && (error.use_stderr() || !may_ask_for_help) => {
+            complain("4.3.5 mail system configuration error: wrong command line");
+            complain(error.to_string().trim_end());
             return ExitCode::from(TEMPORARY_FAILURE);
         }
         Err(error) => error.exit(),
@@ -66,7 +67,7 @@ pub fn main() -> ExitCode {
         return cli.run();
     }
     catch_unwind(|| cli.run()).unwrap_or_else(|_| {
-        eprintln!("4.3.0 mail system error");
+        complain("4.3.0 mail system error");
         ExitCode::from(TEMPORARY_FAILURE)
     })
 }

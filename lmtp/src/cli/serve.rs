@@ -5,7 +5,7 @@
 //! cannot be used, 69 (EX_UNAVAILABLE) when the system refuses something.
 
 pub use super::common::ServeArgs;
-use super::common::{configuration_failed, make_socket_directory};
+use super::common::{complain, configuration_failed, make_socket_directory};
 use crate::lifecycle::{self, Signals};
 use crate::listener::{self, Listener};
 use crate::log::{self, Log};
@@ -53,7 +53,7 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         Ok(status) => status,
         Err(Failure::Configuration(text)) => configuration_failed(&text),
         Err(Failure::Unavailable(text)) => {
-            eprintln!("mailstow: {text}");
+            complain(format_args!("mailstow: {text}"));
             ExitCode::from(UNAVAILABLE)
         }
     }
