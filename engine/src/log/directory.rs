@@ -40,11 +40,7 @@ impl DirectoryMedium {
     /// [`LogError::Locked`] when another process has it, else what the kernel said.
     pub fn open(path: &Path, choice: BackendChoice) -> Result<Self, LogError> {
         let name = path.display().to_string();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|error| LogError::io("create", &name, error))?;
+        create_durably(path).map_err(|error| LogError::io("create", &name, error))?;
         let lock = lock(path)?;
         Self::with(path, Some(lock), choice)
     }
@@ -73,6 +69,22 @@ impl DirectoryMedium {
     fn open_for_write(&self, name: &str) -> io::Result<(File, bool)> {
         open_direct(&self.path.join(name), OFlags::RDWR)
     }
+}
+
+/// Makes the directory and those above it. Their names are flushed even if they were there: a
+/// process that died may have made them, and a log whose directory has no durable name is lost
+/// as a whole.
+fn create_durably(path: &Path) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let made = path.ancestors().take_while(|above| !above.exists()).count();
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&path)?;
+    for above in path.ancestors().skip(1).take(made.max(1)) {
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Takes the directory's lock or tells who has it.

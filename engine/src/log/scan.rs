@@ -84,6 +84,8 @@ pub struct ScanReport {
     pub cut: Vec<Sequence>,
     /// What is lost.
     pub damage: Vec<Damage>,
+    /// Numbers of segments whose header cannot be read.
+    pub unreadable: Vec<u64>,
     /// Highest number any header names, live or spare.
     pub number_max: u64,
 }
@@ -223,6 +225,7 @@ impl<'v> Scanner<'v> {
                 });
             }
             Err(fault) => {
+                self.report.unreadable.push(number);
                 self.damage(&name, 0, format!("no segment header ({fault:?})"));
                 return Ok(());
             }
@@ -232,6 +235,7 @@ impl<'v> Scanner<'v> {
         if header.number != number
             || *self.identity.get_or_insert(header.identity) != header.identity
         {
+            self.report.unreadable.push(number);
             let found = format!("header of segment {} of another log or name", header.number);
             self.damage(&name, 0, found);
             return Ok(());
@@ -307,6 +311,16 @@ impl<'v> Scanner<'v> {
             let Some(header) = walk.find_batch(behind)? else {
                 return Ok(frames);
             };
+            // Somebody may be writing while we look: what was missing may have arrived.
+            let found_at = walk.look_again_at(stopped);
+            if let Some(frame) =
+                walk.next_frame(|header| self.expected == Some(Place::of(header)))?
+            {
+                frames += 1;
+                self.frame(number, frame);
+                continue;
+            }
+            walk.look_again_at(found_at);
             // A batch with the expected record: only padding was damaged, nothing is missing.
             if self.expected != Some(Place::of(&header)) {
                 let at = walk.position();

@@ -91,19 +91,33 @@ impl<M: LogMedium> Segments<M> {
         for name in &report.spares {
             segments.adopt_spare(name)?;
         }
-        // A segment whose opening was followed by no record is free at once.
-        for segment in &report.segments {
-            if segment.frames == 0 && report.damage.is_empty() {
-                segments
-                    .table
-                    .lock()
-                    .live
-                    .retain(|live| live.number != segment.header.number);
-                let live = Live::of(segment);
-                segments.recycle(live)?;
-            }
+        for number in &report.unreadable {
+            segments.set_aside(*number)?;
         }
         Ok(segments)
+    }
+
+    /// Frees segments without a record. Called once a newer segment says which record comes
+    /// next.
+    pub(crate) fn free_empty(&self, report: &ScanReport) -> Result<(), LogError> {
+        for segment in &report.segments {
+            if segment.frames == 0 && report.damage.is_empty() {
+                let number = segment.header.number;
+                self.table.lock().live.retain(|live| live.number != number);
+                self.recycle(Live::of(segment))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames a segment whose header cannot be read, for the operator to look at. Only a log
+    /// opened in spite of its damage comes here.
+    fn set_aside(&self, number: u64) -> Result<(), LogError> {
+        let name = live_name(number);
+        self.medium
+            .rename(&name, &format!("damaged-{number:016x}.log"))
+            .and_then(|()| self.medium.sync_directory())
+            .map_err(|error| LogError::io("set aside", &name, error))
     }
 
     fn adopt_spare(&self, name: &str) -> Result<(), LogError> {

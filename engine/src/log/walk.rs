@@ -61,6 +61,12 @@ impl<F: LogFile> SegmentWalk<F> {
         self.position
     }
 
+    /// Reads the file again from `position` on; answers where the walk was before.
+    pub(crate) fn look_again_at(&mut self, position: u64) -> u64 {
+        self.window.clear();
+        std::mem::replace(&mut self.position, position)
+    }
+
     /// The next frame whose checksums are right and that `fits`; `None` where there is none, and
     /// then the position stays.
     pub(crate) fn next_frame(

@@ -267,7 +267,7 @@ impl<M: LogMedium> LogWriter<M> {
         self.shared.commit.poisoned()
     }
 
-    /// Flushes what waits and gives the directory free.
+    /// Flushes what waits. The directory's lock is given back once the [`LogScan`] is dropped too.
     ///
     /// # Errors
     /// The log is poisoned.
@@ -347,6 +347,7 @@ pub(super) fn start<M: LogMedium>(
     }
     let segments = Arc::new(segments);
     let opened = segments.begin(report.next_sequence.0, 0, true)?;
+    segments.free_empty(&report)?;
     let appender = Appender::new(Arc::clone(&segments), opened);
     let found = LogScan::new(Arc::clone(medium), report);
     Ok((segments, appender, found))

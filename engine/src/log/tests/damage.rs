@@ -2,6 +2,7 @@
 //! damage, and neither is ever skipped in silence.
 
 use super::super::appender::Planted;
+use super::super::medium::LogMedium as _;
 use super::super::scan::{ScanReport, scan};
 use super::super::segment::live_name;
 use super::super::sim::SimMedium;
@@ -83,6 +84,29 @@ fn a_segment_that_lost_its_header_is_reported() {
     let report = report(&medium);
     assert_eq!(report.damage[0].file, live_name(2));
     assert_eq!(report.damage[0].offset, 0);
+}
+
+#[test]
+fn a_segment_without_header_is_set_aside_when_the_loss_is_accepted() {
+    let medium = filled(8);
+    medium.flip(&live_name(2), 20);
+    let settings = LogSettings {
+        accept_damage: true,
+        ..small()
+    };
+    let (mut bench, _) = Bench::open(&medium, &settings, Planted::Nothing).unwrap();
+    let next = bench.next();
+    bench.batch(&[record(9, 10).encode()]).unwrap().unwrap();
+    bench.truncate(next).unwrap();
+    drop(bench);
+    let (_, found) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    assert_eq!(found.report().records, 1);
+    assert!(
+        medium
+            .list()
+            .unwrap()
+            .contains(&"damaged-0000000000000002.log".to_owned())
+    );
 }
 
 #[test]
