@@ -123,6 +123,8 @@ pub(super) struct Oracle {
     appended: BTreeMap<u64, Vec<Vec<u8>>>,
     /// Reported durable and not truncated.
     durable: BTreeMap<u64, Vec<u8>>,
+    /// Nothing below is expected any more.
+    below: u64,
 }
 
 impl Oracle {
@@ -132,7 +134,15 @@ impl Oracle {
     }
 
     pub(super) fn reported_durable(&mut self, sequence: u64, record: &EncodedRecord) {
-        self.durable.insert(sequence, record.payload().to_vec());
+        if sequence >= self.below {
+            self.durable.insert(sequence, record.payload().to_vec());
+        }
+    }
+
+    /// As [`Self::truncated`], for reports that come late.
+    pub(super) fn truncated_for_good(&mut self, below: u64) {
+        self.below = self.below.max(below);
+        self.truncated(self.below);
     }
 
     pub(super) fn truncated(&mut self, below: u64) {

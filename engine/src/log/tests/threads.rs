@@ -4,7 +4,7 @@
 use super::super::record::{Checkpoint, Record, Sequence};
 use super::super::sim::{SimFault, SimMedium};
 use super::super::{BackendChoice, LogError, LogSettings, LogWriter, scan};
-use super::support::{record, small};
+use super::support::{Oracle, record, small};
 use crate::sync::{Arc, Mutex};
 use std::io;
 use std::sync::mpsc;
@@ -136,6 +136,57 @@ fn after_a_failed_flush_nothing_more_is_acknowledged_until_reopened() {
         log.append_and_wait(record(4, 100).encode()).unwrap(),
         Sequence(2)
     );
+}
+
+/// Appenders, a truncating thread, the log's own threads; the power goes at operation `at`.
+fn crash_under_load(seed: u64, at: u64) -> Result<(), String> {
+    let medium = SimMedium::new(seed);
+    let log = open(&medium);
+    medium.set_fault(SimFault::Crash {
+        at: medium.operations() + at,
+    });
+    let oracle = Mutex::new(Oracle::default());
+    thread::scope(|scope| {
+        for number in 0..3u128 {
+            let (log, oracle) = (&log, &oracle);
+            scope.spawn(move || {
+                for id in 0..12 {
+                    let record = record(number * 100 + id, 1500).encode();
+                    let Ok(ticket) = log.append(record.clone(), None) else {
+                        return;
+                    };
+                    let sequence = ticket.sequence().0;
+                    oracle.lock().handed_over(sequence, &record);
+                    if log.wait(ticket).is_err() {
+                        return;
+                    }
+                    let mut oracle = oracle.lock();
+                    oracle.reported_durable(sequence, &record);
+                    if sequence.is_multiple_of(9) {
+                        // Other threads may report earlier ones late; those are gone then.
+                        oracle.truncated_for_good(sequence);
+                        drop(oracle);
+                        if log.truncate_before(Sequence(sequence)).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    drop(log);
+    let medium = medium.after_crash(seed);
+    let (_, found) = LogWriter::open_on(Arc::new(medium), small()).map_err(|e| e.to_string())?;
+    oracle.lock().check(&found)
+}
+
+#[test]
+fn what_threads_were_told_before_a_crash_is_read_back_after_it() {
+    for seed in 0..120 {
+        let at = seed * 7 % 80;
+        crash_under_load(seed, at)
+            .unwrap_or_else(|failure| panic!("seed {seed} at {at}: {failure}"));
+    }
 }
 
 #[test]
