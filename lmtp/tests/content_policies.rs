@@ -34,10 +34,10 @@ fn an_oversize_message_is_refused_for_each_recipient_and_the_session_goes_on() {
 }
 
 #[test]
-fn a_message_may_have_exactly_the_size_allowed() {
+fn a_message_may_have_the_size_allowed_and_a_part_in_256_for_line_breaks_that_postfix_adds() {
     let server = TestServer::with(|s| s.routing.message_size_limit = 1000);
     let mut client = server.greeted();
-    for (bytes, reply) in [(999, "250 2.0.0"), (1000, "552 5.3.4")] {
+    for (bytes, reply) in [(1002, "250 2.0.0"), (1003, "552 5.3.4")] {
         client.envelope(&["u1"]);
         client.ask("DATA", "354");
         client.send(format!("{}\r\n.\r\n", "x".repeat(bytes)));

@@ -93,6 +93,29 @@ fn a_message_of_25_mebibytes_arrives_whole() {
     );
 }
 
+/// Postfix measures its queue file; when it hands the message over it breaks lines after 998 bytes
+/// with a line end and a blank, which must not make the store bounce what Postfix took.
+#[test]
+fn the_largest_message_that_postfix_takes_is_not_too_large_for_the_store() {
+    const LIMIT: usize = 4_000_000;
+    let postfix = postfix("limit", "big@example.com example.com/big/\n")
+        .main_cf(&format!("message_size_limit = {LIMIT}"));
+    let site = Site::start(postfix, Handover::LmtpUnix, None);
+    let taken = (0..100).any(|step| {
+        let content = format!("Subject: x\n\n{}\n", "x".repeat(LIMIT - step * 400));
+        let recipients = ["big@example.com"];
+        let reply = site
+            .postfix
+            .submit("s@client.example", &recipients, content.as_bytes());
+        reply.code == 250
+    });
+    assert!(taken, "Postfix takes no size");
+    site.postfix.drain();
+    let outcome = site.postfix.outcome("big@example.com");
+    assert_eq!(outcome.dsn, "2.0.0", "{outcome:?}");
+    assert_eq!(maildir(&site.mailbox("example.com/big")).len(), 1);
+}
+
 #[test]
 fn an_address_extension_reaches_the_mailbox_of_the_user() {
     let site = Site::start(

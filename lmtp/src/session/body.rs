@@ -34,13 +34,14 @@ impl Body {
     /// Takes the next piece, lines ending with LF, and what is known of its lines so far.
     ///
     /// The size that counts is that of the stored form: it is what Postfix counts for the same
-    /// `message_size_limit`, while CRLF would push a message over it that Postfix let pass.
+    /// `message_size_limit`, while CRLF would push a message over it that Postfix let pass. And a
+    /// little more is taken, see [`largest`].
     pub(super) fn write(&mut self, piece: &[u8], lines: Lines) {
         self.size += piece.len() as u64;
         let Ok(builder) = &mut self.builder else {
             return;
         };
-        let refusal = if self.size_max > 0 && self.size > self.size_max {
+        let refusal = if self.size_max > 0 && self.size > largest(self.size_max) {
             Some(too_large(self.size_max))
         } else if self.refuse_bare_newline && lines.bare_newline {
             Some(content("Message contains a line end that is not CRLF"))
@@ -75,6 +76,14 @@ impl Body {
     pub(super) fn finish(self) -> Result<Message, Status> {
         self.builder?.finish().map_err(|error| storage(&error))
     }
+}
+
+/// The size up to which a message is taken under a `message_size_limit`. Postfix applies the same
+/// limit to its queue file, and when it hands the message over it breaks long lines, with two
+/// bytes for every 998 (postconf(5) `smtp_line_length_limit`): to refuse those would bounce mail
+/// that Postfix has accepted.
+fn largest(size_max: u64) -> u64 {
+    size_max.saturating_add(size_max / 256)
 }
 
 /// `552 5.3.4`
