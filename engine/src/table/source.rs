@@ -1,7 +1,8 @@
 //! Files behind tables: read whole, or not at all.
 //!
 //! Imports `clock`, `limits`. The only file of this room that touches the file system. A file is
-//! known by its [`Stamp`]; a file whose stamp moves while it is read is read again.
+//! known by its [`Stamp`]; a file whose stamp moves while it is read, or shortly after, is read
+//! again.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::hash::{DefaultHasher, Hasher};
@@ -20,6 +21,9 @@ const READ_PAUSE: Duration = Duration::from_millis(20);
 /// A file changed this recently may change again without a new time stamp: file systems keep
 /// time in steps of 4 to 10 ms, old ones of a second.
 const COOLING: Duration = Duration::from_secs(1);
+/// How long a file must have been left alone before its content counts: whoever writes it in
+/// place has a moment in which it is empty, and everybody would be an unknown user.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// What identifies one state of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +43,33 @@ impl Stamp {
         std::fs::metadata(path).map(|metadata| Self::from(&metadata))
     }
 
+    /// Waits until the file has been left alone for [`QUIET`], from its last change on; false when
+    /// another file is there then, or this one was changed.
+    fn stays(self, path: &Path) -> bool {
+        let Some(modified) = self.modified() else {
+            return true;
+        };
+        let age = clock::since_epoch().checked_sub(modified);
+        let Some(left) = age.and_then(|age| QUIET.checked_sub(age)) else {
+            return true;
+        };
+        std::thread::sleep(left);
+        Self::of(path).is_ok_and(|now| now == self)
+    }
+
+    /// When the content was changed, as time since the epoch.
+    fn modified(self) -> Option<Duration> {
+        let (seconds, nanoseconds) = self.modified;
+        Some(Duration::new(
+            u64::try_from(seconds).ok()?,
+            u32::try_from(nanoseconds).ok()?,
+        ))
+    }
+
     /// When the file is too old to change without a new stamp, as time since the epoch; `None`
     /// when it is already (or comes from the future, where nothing can be said).
     fn cool_at(self) -> Option<Duration> {
-        let (seconds, nanoseconds) = self.modified;
-        let modified = Duration::new(
-            u64::try_from(seconds).ok()?,
-            u32::try_from(nanoseconds).ok()?,
-        );
+        let modified = self.modified()?;
         let now = clock::since_epoch();
         let cool = modified.checked_add(COOLING)?;
         (modified <= now.saturating_add(COOLING) && now < cool).then_some(cool)
@@ -98,7 +121,7 @@ pub(super) fn read(path: &Path) -> io::Result<Source> {
             .read_to_end(&mut bytes)?;
         let after = check(&file)?;
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if before == after && len == after.bytes {
+        if before == after && len == after.bytes && after.stays(path) {
             let mut digest = DefaultHasher::new();
             digest.write(&bytes);
             return Ok(Source {
@@ -153,6 +176,21 @@ mod tests {
         let changed = read(&path).unwrap();
         assert_ne!(source.stamp, changed.stamp);
         assert_ne!(source.digest, changed.digest);
+    }
+
+    #[test]
+    fn a_file_counts_only_after_it_was_left_alone_for_a_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t");
+        let mut writer = File::create(&path).unwrap();
+        let reading = std::thread::spawn({
+            let path = path.clone();
+            move || read(&path).map(|source| (source, clock::since_epoch()))
+        });
+        std::io::Write::write_all(&mut writer, b"k v\n").unwrap();
+        let (source, now) = reading.join().unwrap().unwrap();
+        let age = now.saturating_sub(source.stamp.modified().unwrap());
+        assert!(age >= QUIET, "{age:?}");
     }
 
     #[test]
