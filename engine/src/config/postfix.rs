@@ -163,6 +163,13 @@ fn parse_service(line: usize, text: &str) -> Result<Service, String> {
         arguments: Vec::new(),
     };
     while let Some(word) = fields.next() {
+        // Past the first word that is no option, a `-o` is the program's own: that of a command
+        // that pipe(8) runs, for one.
+        if !word.starts_with('-') || word == "--" {
+            service.arguments.push(word);
+            service.arguments.extend(fields);
+            break;
+        }
         let Some(attached) = word.strip_prefix("-o") else {
             service.arguments.push(word);
             continue;
@@ -274,6 +281,23 @@ mod tests {
         assert_eq!(smtp.overrides, [pair("syslog_name", "a"), pair("b", "c d")]);
         assert_eq!(smtp.arguments, ["-v"]);
         assert_eq!(parsed.services[1].overrides, [pair("base", "1")]);
+    }
+
+    #[test]
+    fn options_of_a_pipe_command_are_no_overrides() {
+        let text = "mailstow unix - n n - - pipe\n  -v -o syslog_name=a flags=q user=vmail\n  \
+                    argv=/bin/mailstow deliver -f ${sender} -o ${original_recipient} -- x\n\
+                    other unix - n n - - spawn -- -o a\n";
+        let parsed = parse_master_cf(Path::new("master.cf"), text.as_bytes());
+        assert!(parsed.warnings.is_empty(), "{:?}", parsed.warnings);
+        let pipe = &parsed.services[0];
+        assert_eq!(pipe.overrides, [("syslog_name".to_owned(), "a".to_owned())]);
+        assert!(
+            pipe.arguments
+                .iter()
+                .any(|word| word == "${original_recipient}")
+        );
+        assert!(parsed.services[1].overrides.is_empty());
     }
 
     #[test]
