@@ -37,7 +37,7 @@ pub enum StoreError {
         base: PathBuf,
     },
     /// The base is missing and cannot be made, or is no directory.
-    #[error("virtual_mailbox_base {}: {source}; create the directory", base.display())]
+    #[error("virtual_mailbox_base {}: {source}; {}", base.display(), base_remedy(source))]
     Base {
         /// As configured.
         base: PathBuf,
@@ -62,6 +62,18 @@ pub enum StoreError {
         /// The system's answer.
         source: io::Error,
     },
+}
+
+/// What an operator does about a base that cannot be used.
+fn base_remedy(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "create it, and the directories above it",
+        io::ErrorKind::PermissionDenied => {
+            "create it for the user mailstow runs as, and let that user into the directories \
+             above it"
+        }
+        _ => "name a directory",
+    }
 }
 
 /// What all writers share.
