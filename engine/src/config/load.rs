@@ -1,7 +1,7 @@
 //! Loading: defaults, `main.cf`, `mailstow.toml` and flags become one [`Configuration`].
 //!
 //! Imports nothing beyond this room. Every value keeps where it came from. All mistakes of all
-//! sources are reported together; nothing is loaded in part.
+//! sources are reported together; what is loaded in part is only ever looked at.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -72,6 +72,16 @@ impl Configuration {
         load_in(sources, &Surroundings::of_this_process())
     }
 
+    /// As [`Configuration::load`], but goes on past mistakes, for a look at everything else that
+    /// is wrong: a setting with a mistake in it keeps its default. Nothing should be delivered by
+    /// a configuration that comes with problems.
+    ///
+    /// # Errors
+    /// Nothing is configured at all.
+    pub fn inspect(sources: &Sources) -> Result<(Self, Vec<Problem>), ConfigError> {
+        gather(sources, &Surroundings::of_this_process())
+    }
+
     /// The value of a parameter and its origin.
     pub fn entry(&self, section: &str, name: &str) -> Option<&Entry> {
         self.entries
@@ -122,6 +132,17 @@ pub(super) fn load_in(
     sources: &Sources,
     around: &Surroundings,
 ) -> Result<Configuration, ConfigError> {
+    match gather(sources, around)? {
+        (configuration, problems) if problems.is_empty() => Ok(configuration),
+        (_, problems) => Err(ConfigError { problems }),
+    }
+}
+
+/// What could be read, and everything that is wrong with it.
+fn gather(
+    sources: &Sources,
+    around: &Surroundings,
+) -> Result<(Configuration, Vec<Problem>), ConfigError> {
     let mut loader = Loader {
         around,
         values: Values::new(),
@@ -158,7 +179,7 @@ pub(super) fn load_in(
     let problems = sources.flags.apply(&mut loader.values, around, main_cf);
     loader.problems.extend(problems);
     loader.defaults(main_cf);
-    loader.finish()
+    Ok(loader.finish())
 }
 
 impl Loader<'_> {
@@ -296,7 +317,7 @@ impl Loader<'_> {
         }
     }
 
-    fn finish(mut self) -> Result<Configuration, ConfigError> {
+    fn finish(mut self) -> (Configuration, Vec<Problem>) {
         let mut settings = Settings::default();
         let mut entries = Vec::new();
         for parameter in PARAMETERS {
@@ -316,20 +337,16 @@ impl Loader<'_> {
             self.problems.extend(problems);
             self.warnings.extend(warnings);
         }
-        if !self.problems.is_empty() {
-            return Err(ConfigError {
-                problems: self.problems,
-            });
-        }
         let other_parameters = self.review_main_cf();
         self.review_services();
-        Ok(Configuration {
+        let configuration = Configuration {
             settings,
             entries,
             warnings: self.warnings,
             files: self.files,
             other_parameters,
-        })
+        };
+        (configuration, self.problems)
     }
 
     /// Expands one parameter and reads it into its field.

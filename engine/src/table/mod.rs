@@ -75,6 +75,12 @@ pub trait LookupTable: Send + Sync + fmt::Debug {
     /// `type:name`, as the configuration names it.
     fn name(&self) -> &str;
 
+    /// The keys of a table that can list them, in any order; none for tables of patterns and
+    /// programs.
+    fn keys(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        Box::new(std::iter::empty())
+    }
+
     /// Complaints found while the table was read, one line each, naming file and line.
     fn warnings(&self) -> &[String] {
         &[]

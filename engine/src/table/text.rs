@@ -48,6 +48,10 @@ impl LookupTable for TextTable {
         &self.name
     }
 
+    fn keys(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        Box::new(self.entries.keys())
+    }
+
     fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -87,6 +91,11 @@ impl Entries {
         let start = span.start.checked_add(to_usize(span.key_len))?;
         self.buffer
             .get(start..start.checked_add(to_usize(span.value_len))?)
+    }
+
+    /// Every key, in any order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.index.iter().map(|span| key_of(&self.buffer, span))
     }
 
     fn find(&self, folded: &str) -> Option<&Span> {

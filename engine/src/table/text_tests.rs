@@ -141,3 +141,11 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn every_key_is_listed_once() {
+    let (t, _) = table("a@x 1\nB@x 2\na@x 3\n");
+    let mut keys: Vec<_> = t.keys().collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["a@x", "b@x"]);
+}

@@ -4,13 +4,14 @@
 //! Imports the engine's configuration, router and tables. Nothing is created or changed. Exit
 //! status 0 when `serve` would work with the same arguments.
 
+mod mailboxes;
 mod owners;
 mod places;
 mod sockets;
 
 use super::common::ServeArgs;
 use clap::Args;
-use mailstow_engine::config::{Configuration, RoutingSettings};
+use mailstow_engine::config::{Configuration, Problem, RoutingSettings};
 use mailstow_engine::route::Router;
 use mailstow_engine::table::{OpenError, TableCache, TableContext, TableList};
 use owners::Owners;
@@ -33,11 +34,20 @@ pub struct CheckArgs {
 struct Findings {
     errors: Vec<String>,
     warnings: Vec<String>,
+    /// A setting that could not be read is missing: what is empty may be so for that reason.
+    partial: bool,
 }
 
 impl Findings {
     fn error(&mut self, text: impl fmt::Display) {
         add(&mut self.errors, text.to_string());
+    }
+
+    /// An error about something that is not set at all.
+    fn unset(&mut self, text: impl fmt::Display) {
+        if !self.partial {
+            self.error(text);
+        }
     }
 
     fn warning(&mut self, text: impl fmt::Display) {
@@ -79,9 +89,9 @@ impl fmt::Display for Findings {
 pub fn run(args: &CheckArgs) -> ExitCode {
     let mut findings = Findings::default();
     let mut others = Vec::new();
-    match Configuration::load(&args.serve.sources()) {
-        Ok(configuration) => {
-            check(&configuration, &mut findings);
+    match Configuration::inspect(&args.serve.sources()) {
+        Ok((configuration, problems)) => {
+            findings = inspect(&configuration, &problems);
             others = configuration.other_parameters;
         }
         Err(error) => error
@@ -105,6 +115,17 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     }
 }
 
+/// Everything that is wrong with a configuration and its surroundings.
+fn inspect(configuration: &Configuration, problems: &[Problem]) -> Findings {
+    let mut findings = Findings {
+        partial: !problems.is_empty(),
+        ..Findings::default()
+    };
+    problems.iter().for_each(|problem| findings.error(problem));
+    check(configuration, &mut findings);
+    findings
+}
+
 fn check(configuration: &Configuration, findings: &mut Findings) {
     let settings = &configuration.settings;
     configuration
@@ -112,9 +133,12 @@ fn check(configuration: &Configuration, findings: &mut Findings) {
         .iter()
         .for_each(|warning| findings.warning(warning));
     tables(&settings.routing, findings);
+    let before = findings.errors.len();
     let owners = Owners::check(&settings.routing, findings);
+    let owners_known = findings.errors.len() == before;
     places::base(&settings.routing, &owners, findings);
     places::state(configuration, findings);
+    mailboxes::check(&settings.routing, owners_known, findings);
     sockets::check(configuration, findings);
 }
 
@@ -144,7 +168,7 @@ fn tables(routing: &RoutingSettings, findings: &mut Findings) {
     warned.extend(cache.warnings());
     warned.iter().for_each(|warning| findings.warning(warning));
     if routing.virtual_mailbox_maps.is_empty() {
-        findings.error(
+        findings.unset(
             "virtual_mailbox_maps is empty: every recipient is refused; name a table of \
              mailboxes, or use --domain",
         );

@@ -13,9 +13,9 @@ use std::process::ExitCode;
 /// EX_CONFIG of sysexits(3).
 const CONFIGURATION_ERROR: u8 = 78;
 
-/// Which files to read.
+/// Which files to read, or which domains and mailboxes there are without files.
 #[derive(Clone, Debug, Default, Args)]
-pub struct SourceArgs {
+pub struct SiteArgs {
     /// Read this mailstow.toml. Without --config, --postfix and --domain,
     /// /etc/mailstow/mailstow.toml is read.
     #[arg(long, value_name = "FILE")]
@@ -23,15 +23,26 @@ pub struct SourceArgs {
     /// Read main.cf in this directory (Postfix's configuration directory).
     #[arg(long, value_name = "DIR")]
     postfix: Option<PathBuf>,
+    /// Accept mail for this domain; without tables every local part has a Maildir. May be
+    /// repeated.
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Vec<String>,
+    /// Keep mailboxes below this directory.
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
 }
 
-impl SourceArgs {
+impl SiteArgs {
     /// What to load.
     pub fn sources(&self) -> Sources {
         Sources {
             config: self.config.clone(),
             postfix: self.postfix.clone(),
-            flags: Flags::default(),
+            flags: Flags {
+                domains: self.domain.clone(),
+                base: self.base.clone(),
+                ..Flags::default()
+            },
         }
     }
 }
@@ -40,17 +51,10 @@ impl SourceArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeArgs {
     #[command(flatten)]
-    source: SourceArgs,
+    site: SiteArgs,
     /// Listen here: unix:PATH, inet:HOST:PORT, or a path. May be repeated.
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
-    /// Accept mail for this domain; without tables every local part has a Maildir. May be
-    /// repeated.
-    #[arg(long, value_name = "DOMAIN")]
-    domain: Vec<String>,
-    /// Keep mailboxes below this directory.
-    #[arg(long, value_name = "DIR")]
-    base: Option<PathBuf>,
     /// Keep mailstow's own files here.
     #[arg(long, value_name = "DIR")]
     state_directory: Option<PathBuf>,
@@ -59,15 +63,13 @@ pub struct ServeArgs {
 impl ServeArgs {
     /// What to load.
     pub fn sources(&self) -> Sources {
-        Sources {
-            flags: Flags {
-                listen: self.listen.clone(),
-                domains: self.domain.clone(),
-                base: self.base.clone(),
-                state_directory: self.state_directory.clone(),
-            },
-            ..self.source.sources()
-        }
+        let mut sources = self.site.sources();
+        sources.flags.listen.clone_from(&self.listen);
+        sources
+            .flags
+            .state_directory
+            .clone_from(&self.state_directory);
+        sources
     }
 }
 

@@ -4,7 +4,7 @@
 //! Imports the engine's configuration. What is printed reads like `mailstow.toml` and, origins
 //! being comments, can be used as one.
 
-use super::common::{SourceArgs, configuration_failed};
+use super::common::{ServeArgs, configuration_failed};
 use clap::Args;
 use mailstow_engine::config::{Configuration, Entry, Fallback, PARAMETERS, Parameter};
 use serde::Serialize;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
     #[command(flatten)]
-    source: SourceArgs,
+    serve: ServeArgs,
     /// Print every parameter with its default, unit and meaning instead.
     #[arg(long)]
     defaults: bool,
@@ -49,7 +49,7 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
     let printed = if args.defaults {
         print_defaults(&mut io::stdout().lock(), args.json)
     } else {
-        let configuration = match Configuration::load(&args.source.sources()) {
+        let configuration = match Configuration::load(&args.serve.sources()) {
             Ok(configuration) => configuration,
             Err(error) => return configuration_failed(&error),
         };

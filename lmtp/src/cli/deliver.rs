@@ -5,7 +5,7 @@
 //! on standard error begins with the enhanced status code, which pipe(8) reports. Every trouble
 //! of our own, wrong usage included, is EX_TEMPFAIL: the queue keeps the mail.
 
-use super::common::{SourceArgs, complain};
+use super::common::{SiteArgs, complain};
 use clap::Args;
 use mailstow_engine::address::{Address, ReversePath, parse_mailbox};
 use mailstow_engine::config::Configuration;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 #[derive(Debug, Args)]
 pub struct DeliverArgs {
     #[command(flatten)]
-    sources: SourceArgs,
+    sources: SiteArgs,
     /// Envelope sender; empty, <> or MAILER-DAEMON for the null reverse-path.
     #[arg(short = 'f', value_name = "SENDER", allow_hyphen_values = true)]
     sender: String,

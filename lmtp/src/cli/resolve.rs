@@ -3,7 +3,7 @@
 //! Imports the engine's router only; no mailbox is touched. Exit status: 0 when every address
 //! is accepted, 1 when one is refused for good, 75 when one is deferred.
 
-use super::common::SourceArgs;
+use super::common::SiteArgs;
 use clap::Args;
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::Configuration;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 #[derive(Debug, Args)]
 pub struct ResolveArgs {
     #[command(flatten)]
-    sources: SourceArgs,
+    sources: SiteArgs,
     /// Print one JSON object per address.
     #[arg(long)]
     json: bool,
@@ -84,6 +84,9 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
             print_json(address, &resolution, &routing.virtual_mailbox_base);
         } else {
             print_text(address, &resolution, &routing.virtual_mailbox_base);
+            if let Some(reason) = reason(&router, address) {
+                println!("  because    {reason}");
+            }
         }
     }
     ExitCode::from(worst)
@@ -101,6 +104,15 @@ fn resolve(router: &Router, address: &str) -> Resolution {
             )),
         },
     }
+}
+
+/// Why there is no mailbox, as the log would say it: clients are told less.
+fn reason(router: &Router, address: &str) -> Option<String> {
+    let address = router.complete(parse_mailbox(address).ok()?);
+    router
+        .mailbox(&address)
+        .err()
+        .map(|error| error.to_string())
 }
 
 /// The mailbox as an operator writes it: a Maildir ends in `/`.

@@ -44,7 +44,7 @@ impl Owners {
             ),
         ] {
             if list.is_empty() {
-                findings.error(format_args!(
+                findings.unset(format_args!(
                     "{name} is not set: every recipient is deferred; set it, for example to \
                      static:5000"
                 ));

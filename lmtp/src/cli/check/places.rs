@@ -78,7 +78,7 @@ pub(super) fn state(configuration: &Configuration, findings: &mut Findings) {
     let path = match configuration.state_directory() {
         Ok(path) => path,
         Err(error) => {
-            findings.error(error);
+            findings.unset(error);
             return;
         }
     };
@@ -130,12 +130,12 @@ pub(super) fn may_write(path: &Path) -> io::Result<()> {
 }
 
 /// Anybody may remove or replace anybody's files there.
-fn is_open_to_everyone(metadata: &Metadata) -> bool {
+pub(super) fn is_open_to_everyone(metadata: &Metadata) -> bool {
     metadata.mode() & 0o1002 == 0o002
 }
 
 /// The rwx bits that apply to a user with that group and no other.
-fn rights(metadata: &Metadata, uid: u32, gid: Option<u32>) -> u32 {
+pub(super) fn rights(metadata: &Metadata, uid: u32, gid: Option<u32>) -> u32 {
     let shift = if metadata.uid() == uid {
         6
     } else if gid == Some(metadata.gid()) {

@@ -19,7 +19,7 @@ pub(super) fn check(configuration: &Configuration, findings: &mut Findings) {
     let addresses = match configuration.listen() {
         Ok(addresses) => addresses,
         Err(error) => {
-            findings.error(error);
+            findings.unset(error);
             return;
         }
     };

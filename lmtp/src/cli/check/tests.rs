@@ -53,9 +53,8 @@ impl Site {
             postfix: None,
             flags: self.flags.clone(),
         };
-        let mut findings = Findings::default();
-        check(&Configuration::load(&sources).unwrap(), &mut findings);
-        findings
+        let (configuration, problems) = Configuration::inspect(&sources).unwrap();
+        inspect(&configuration, &problems)
     }
 
     fn only_error(&self) -> String {
@@ -237,4 +236,63 @@ fn an_owner_we_cannot_become_is_an_error() {
         assert_eq!(errors.len(), 1, "{errors:?}");
         assert!(errors[0].contains(expected), "{errors:?}");
     }
+}
+
+#[test]
+fn a_mistake_in_a_file_does_not_hide_the_others() {
+    let mut site = Site::new();
+    site.flags.domains.clear();
+    site.flags.listen = vec![site.path("nowhere/lmtp").display().to_string()];
+    site.toml = "[routing]\nrecipient_delimeter = \"+\"\nvirtual_uid_maps = \"static:50\"\n\
+                 virtual_mailbox_limit = \"much\"\n"
+        .to_owned();
+    let findings = site.findings();
+    for expected in [
+        "mailstow.toml:2: unknown key recipient_delimeter",
+        "virtual_mailbox_limit = much",
+        "nowhere/lmtp: its directory cannot be written",
+    ] {
+        assert!(
+            findings.errors.iter().any(|e| e.contains(expected)),
+            "{expected}: {findings}"
+        );
+    }
+    // What is empty may be so because of a mistake that is named already.
+    assert_eq!(findings.errors.len(), 3, "{findings}");
+}
+
+#[test]
+fn mailboxes_that_could_not_be_written_are_named_with_the_command_that_mends_it() {
+    let mut site = Site::new();
+    site.flags.domains.clear();
+    let uid = rustix::process::geteuid().as_raw();
+    let uid = if uid == 0 { 5000 } else { uid };
+    site.toml = format!(
+        "[routing]\nvirtual_mailbox_domains = \"d.example\"\n\
+         virtual_mailbox_maps = \"hash:@DIR@/vmailbox\"\nvirtual_minimum_uid = 1\n\
+         virtual_uid_maps = \"static:{uid}\"\nvirtual_gid_maps = \"static:{uid}\"\n"
+    );
+    fs::create_dir(site.path("base/open")).unwrap();
+    fs::set_permissions(site.path("base/open"), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(
+        site.path("vmailbox"),
+        "a@d.example none/a\nb@d.example none/b\nc@d.example other/c/\n\
+         @d.example open/d/\nout@d.example ../out/\n",
+    )
+    .unwrap();
+    let findings = site.findings();
+    let install = format!(
+        "install -d -o {uid} -g {uid} {}",
+        site.path("base/none").display()
+    );
+    let errors = findings.errors.join("\n");
+    for expected in [
+        install.as_str(),
+        "mail for 2 recipients is deferred",
+        "may be written by everyone",
+        "<out@d.example>: virtual_mailbox_maps gives the path \"../out/\"",
+    ] {
+        assert!(errors.contains(expected), "{expected}: {findings}");
+    }
+    assert_eq!(findings.errors.len(), 3, "{findings}");
 }

@@ -1,0 +1,130 @@
+//! The mailboxes that tables name one by one: whether mail for each could be stored.
+//!
+//! Imports the engine's router and tables. Tables that cannot be listed (patterns, `static:`) are
+//! asked when mail comes. Nothing is created.
+
+use super::Findings;
+use super::places::{is_open_to_everyone, rights};
+use mailstow_engine::address::parse_mailbox;
+use mailstow_engine::config::RoutingSettings;
+use mailstow_engine::route::{Format, MailboxTarget, RouteError, Router};
+use mailstow_engine::table::{TableCache, TableContext, TableList};
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::io;
+use std::path::Path;
+
+/// How many findings are printed in full: a mistake in a uid map concerns every line of a table.
+const SHOWN_MAX: usize = 5;
+
+/// What is wrong, in one sentence, and how many listed recipients that concerns.
+type Reasons = BTreeMap<String, usize>;
+
+/// Looks at every mailbox; what the owners are is left out when that was found wrong already.
+pub(super) fn check(routing: &RoutingSettings, owners_known: bool, findings: &mut Findings) {
+    let cache = TableCache::new(TableContext {
+        recipient_delimiter: routing.recipient_delimiter.clone(),
+    });
+    // What cannot be opened was reported by whoever checks the tables.
+    let Ok(router) = Router::open(routing, &cache) else {
+        return;
+    };
+    let Ok(list) = TableList::parse(
+        &routing.virtual_mailbox_maps,
+        &routing.default_database_type,
+    ) else {
+        return;
+    };
+    let Ok(set) = cache.open_all(&list) else {
+        return;
+    };
+    let mut reasons = Reasons::new();
+    for key in set.tables().flat_map(|table| table.keys()) {
+        // Everybody a catch-all catches has the same mailbox.
+        let catch_all = key.starts_with('@').then(|| format!("postmaster{key}"));
+        let Ok(address) = parse_mailbox(catch_all.as_deref().unwrap_or(key)) else {
+            continue;
+        };
+        let reason = match router.mailbox(&address) {
+            Ok(target) => unwritable(&routing.virtual_mailbox_base, &target),
+            // Not reached by this key: another one is asked first.
+            Err(RouteError::UnknownUser { .. } | RouteError::NotHosted { .. }) => None,
+            Err(RouteError::NoOwner { .. } | RouteError::BadOwner { .. }) if !owners_known => None,
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(reason) = reason {
+            *reasons.entry(reason).or_default() += 1;
+        }
+    }
+    report(&reasons, findings);
+}
+
+fn report(reasons: &Reasons, findings: &mut Findings) {
+    for (reason, recipients) in reasons.iter().take(SHOWN_MAX) {
+        let whose = match recipients {
+            1 => "mail for 1 recipient is deferred".to_owned(),
+            _ => format!("mail for {recipients} recipients is deferred"),
+        };
+        findings.error(format_args!("{reason}; until then {whose}"));
+    }
+    let more = reasons.len().saturating_sub(SHOWN_MAX);
+    if more > 0 {
+        findings.error(format_args!(
+            "{more} more mistakes of this kind in virtual_mailbox_maps and its owners; mend \
+             those above and check again"
+        ));
+    }
+}
+
+/// Why a mailbox that may not be there yet could not be made; `None` when it could, or when we
+/// may not look.
+fn unwritable(base: &Path, target: &MailboxTarget) -> Option<String> {
+    let (uid, gid) = (target.uid, target.gid);
+    let directory = base.join(target.path.trim_end_matches('/'));
+    let directory = directory.parent()?;
+    let (existing, metadata) = nearest_directory(directory)?.ok()?;
+    if existing != directory {
+        // A base that is missing is reported by itself; directories of Maildirs are made.
+        if target.format == Format::Mbox && existing.starts_with(base) {
+            return Some(format!(
+                "directory {} of mboxes does not exist, and is never made by itself; run \
+                 install -d -o {uid} -g {gid} {}",
+                directory.display(),
+                directory.display()
+            ));
+        }
+        if !existing.starts_with(base) {
+            return None;
+        }
+    }
+    if existing != base && is_open_to_everyone(&metadata) {
+        return Some(format!(
+            "directory {} may be written by everyone: no mail is stored there; run chmod o-w {}",
+            existing.display(),
+            existing.display()
+        ));
+    }
+    let may_write = rights(&metadata, uid, Some(gid)) & 0o3 == 0o3;
+    (!may_write && !is_there(base, target)).then(|| {
+        format!(
+            "directory {} cannot be written by user id {uid}, who owns the mailboxes in it; run \
+             chown {uid}:{gid} {}",
+            existing.display(),
+            existing.display()
+        )
+    })
+}
+
+/// The mailbox itself exists: a Maildir needs no more, an mbox may lack its lock file only.
+fn is_there(base: &Path, target: &MailboxTarget) -> bool {
+    fs::metadata(base.join(&target.path)).is_ok()
+}
+
+/// The directory, or the nearest above it that exists; `None` when even the root is missing.
+fn nearest_directory(path: &Path) -> Option<io::Result<(&Path, Metadata)>> {
+    path.ancestors()
+        .find_map(|above| match fs::metadata(above) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            result => Some(result.map(|metadata| (above, metadata))),
+        })
+}
