@@ -74,6 +74,41 @@ impl Write for Plain<'_> {
     }
 }
 
+/// Writes an address that cannot end the angle brackets around it: ORCPT and quoted local parts,
+/// which anybody in the world chooses, hold what they like.
+struct Bracketed<'a, 'w>(&'a mut Plain<'w>);
+
+impl Write for Bracketed<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for (n, part) in text.split(['<', '>']).enumerate() {
+            if n > 0 {
+                self.0.write_char('?')?;
+            }
+            self.0.write_str(part)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a path that ends at the next blank or comma: those in it, which may come from an address,
+/// as a backslash with three octal digits.
+struct OneWord<'a, 'w>(&'a mut Plain<'w>);
+
+impl Write for OneWord<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive([' ', ',']) {
+            match part.strip_suffix([' ', ',']) {
+                None => self.0.write_str(part)?,
+                Some(before) => {
+                    let last = part.as_bytes().last().copied().unwrap_or(b' ');
+                    write!(self.0, "{before}\\{last:03o}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 struct Fields<'w> {
     writer: Plain<'w>,
     delivery: bool,
@@ -102,11 +137,18 @@ impl Fields<'_> {
     ) -> fmt::Result {
         match name {
             "queue_id" => write!(self.writer, "{value}:"),
-            "to" => write!(self.writer, " to=<{value}>"),
-            "from" => write!(self.writer, ", from=<{value}>"),
-            "orig_to" if !is_empty => write!(self.writer, ", orig_to=<{value}>"),
-            "text" => write!(self.writer, " ({value})"),
             "orig_to" | "mailbox" if is_empty => Ok(()),
+            "to" | "from" | "orig_to" => {
+                let separator = if name == "to" { "" } else { "," };
+                write!(self.writer, "{separator} {name}=<")?;
+                write!(Bracketed(&mut self.writer), "{value}")?;
+                self.writer.write_char('>')
+            }
+            "mailbox" => {
+                self.writer.write_str(", mailbox=")?;
+                write!(OneWord(&mut self.writer), "{value}")
+            }
+            "text" => write!(self.writer, " ({value})"),
             _ => write!(self.writer, ", {name}={value}"),
         }
     }
@@ -163,17 +205,16 @@ mod tests {
         String::from_utf8(bytes[..count].to_vec()).unwrap()
     }
 
-    #[test]
-    fn a_delivery_reads_as_in_a_postfix_log() {
+    fn delivery(to: &str, orig_to: &str, from: &str, mailbox: &str) -> String {
         let status = Status::ok("delivered to maildir");
-        let line = logged(|| {
+        logged(|| {
             DeliveryLine {
                 queue_id: "4F1",
                 id: "ABC",
-                to: "\"a b\"@x",
-                orig_to: "info@x",
-                from: "",
-                mailbox: "/m/x/info/",
+                to,
+                orig_to,
+                from,
+                mailbox,
                 size: 1505,
                 received: Duration::from_millis(12),
                 queued: Duration::ZERO,
@@ -184,7 +225,25 @@ mod tests {
                 session: "S1",
             }
             .emit();
-        });
+        })
+    }
+
+    #[test]
+    fn an_address_cannot_forge_a_field() {
+        let forged = "\"a>, status=sent (x)\"@x";
+        let line = delivery(forged, "b>, to=<c", forged, "/m/a, status=sent (x)/");
+        assert!(
+            line.starts_with(
+                "4F1: to=<\"a?, status=sent (x)\"@x>, orig_to=<b?, to=?c>, \
+                 from=<\"a?, status=sent (x)\"@x>, mailbox=/m/a\\054\\040status=sent\\040(x)/, "
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_delivery_reads_as_in_a_postfix_log() {
+        let line = delivery("\"a b\"@x", "info@x", "", "/m/x/info/");
         assert_eq!(
             line,
             "4F1: to=<\"a b\"@x>, orig_to=<info@x>, from=<>, mailbox=/m/x/info/, size=1505, \
