@@ -145,11 +145,10 @@ fn a_mailbox_path_template_takes_the_place_of_the_tables_value() {
         path(&settings, "any@sub.example.com"),
         Ok("sub.example.com/any".into())
     );
-    assert!(
-        path(&settings, "nobody@example.com")
-            .unwrap_err()
-            .starts_with("550 5.1.1")
-    );
+    for unknown in ["nobody@example.com", "\"\"@sub.example.com"] {
+        let error = path(&settings, unknown).unwrap_err();
+        assert!(error.starts_with("550 5.1.1"), "{unknown}: {error}");
+    }
 }
 
 #[test]
