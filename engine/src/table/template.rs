@@ -2,7 +2,7 @@
 //!
 //! Imports `address`. A kind of our own. Each `%` expansion is one path component that nobody
 //! can lead astray: never empty, `.`, `..` or hidden, without `/`, NUL and control characters,
-//! at most [`COMPONENT_BYTES_MAX`] bytes; and two different local parts never share one.
+//! never `*.lock`, at most [`COMPONENT_BYTES_MAX`] bytes; and two different local parts never share one.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -132,7 +132,10 @@ impl LookupTable for TemplateTable {
 fn component(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for (at, c) in text.char_indices() {
-        let keep = !(c == '/' || c == '=' || c.is_control() || (c == '.' && at == 0));
+        let hides = c == '.' && at == 0;
+        // The file that locks an mbox is called so: a stranger must not make it a mailbox.
+        let locks = c == '.' && text.get(at..) == Some(".lock");
+        let keep = !(c == '/' || c == '=' || c.is_control() || hides || locks);
         if keep {
             safe.push(c);
             continue;
@@ -203,6 +206,9 @@ mod tests {
         is("%u", "a\0b\u{85}=@d", "a=00b=C2=85=3D");
         is("%d/%u/", "u@..", "=2E./u/");
         is("%u", "\"/\"@d", "=2F");
+        is("%u", "info.lock@d", "info=2Elock");
+        is("%u", "a.lock.lock@d", "a.lock=2Elock");
+        is("%u", ".lock@d", "=2Elock");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! `mailbox_delivery_lock`, procmail's lockfile(1).
 
 use crate::clock;
-use crate::io::Disk;
+use crate::io::{Disk, FileKind, FileStat};
 // Not the seam: the model checker's atomics cannot be statics.
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,9 @@ use std::time::Duration;
 
 /// Permission bits of a lock file.
 const LOCK_MODE: u32 = 0o600;
+
+/// What an mbox begins with.
+const FROM: &[u8] = b"From ";
 
 /// Tells the helper names of this process apart.
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
@@ -117,7 +120,7 @@ fn break_stale<D: Disk>(
         Err(error) => return Err(error),
     };
     let age = clock::since_epoch().saturating_sub(stale.changed.max(stale.modified));
-    if age <= stale_age {
+    if age <= stale_age || is_mailbox(disk, parent, lock, &stale)? {
         return Ok(false);
     }
     let helper = helper_name(lock);
@@ -140,6 +143,28 @@ fn break_stale<D: Disk>(
     }
     disk.remove(parent, &helper)?;
     Ok(true)
+}
+
+/// True for a mailbox whose name looks like that of a lock: however old, it is never taken away.
+fn is_mailbox<D: Disk>(
+    disk: &D,
+    parent: &D::Handle,
+    lock: &str,
+    stat: &FileStat,
+) -> io::Result<bool> {
+    if stat.kind == FileKind::Directory || stat.size == 0 {
+        return Ok(stat.kind == FileKind::Directory);
+    }
+    let file = match disk.open_append(parent, lock) {
+        Ok(file) => file,
+        // Somebody else's, and of mode 0 as Postfix makes them: no mailbox of this user.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let mut first = [0; FROM.len()];
+    let count = disk.read_at(&file, &mut first, 0)?;
+    Ok(first.get(..count) == Some(FROM))
 }
 
 #[cfg(test)]
@@ -198,5 +223,33 @@ mod tests {
         assert!(dir.path().join("m.lock").exists());
         ours.release(&disk, &parent);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_mailbox_with_the_name_of_a_lock_is_not_taken_for_a_stale_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Blocking::new();
+        let parent = disk.open_root(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join("a.lock")).unwrap();
+        std::fs::write(dir.path().join("b.lock"), "From me\n\n").unwrap();
+        std::fs::write(dir.path().join("c.lock"), "4711:host").unwrap();
+        let age = Duration::from_millis(5);
+        let deadline = clock::now() + Duration::from_secs(10);
+        while clock::since_epoch() - disk.stat_at(&parent, "c.lock").unwrap().changed <= age {
+            assert!(clock::now() < deadline, "never became stale");
+            std::thread::yield_now();
+        }
+        for mailbox in ["a", "b"] {
+            let lock = DotLock::try_take(&disk, &parent, mailbox, age).unwrap();
+            assert!(lock.is_none(), "{mailbox}");
+        }
+        assert!(
+            DotLock::try_take(&disk, &parent, "c", age)
+                .unwrap()
+                .is_some()
+        );
+        assert!(dir.path().join("a.lock").is_dir());
+        let text = std::fs::read_to_string(dir.path().join("b.lock")).unwrap();
+        assert_eq!(text, "From me\n\n");
     }
 }
