@@ -14,6 +14,7 @@ use super::postfix::{Assignment, Service, parse_main_cf, parse_master_cf};
 use super::problem::{ConfigError, Origin, Problem, nearest};
 use super::read::read_file;
 use super::registry::{Fallback, PARAMETERS, Parameter, find};
+use super::services::review_services;
 use super::settings::Settings;
 use super::surroundings::Surroundings;
 use super::toml_file::{Given, parse_toml};
@@ -338,7 +339,10 @@ impl Loader<'_> {
             self.warnings.extend(warnings);
         }
         let other_parameters = self.review_main_cf();
-        self.review_services();
+        if let Some(path) = self.files.iter().find(|path| path.ends_with("master.cf")) {
+            let review = review_services(path, &self.services, &self.values, &settings);
+            self.warnings.extend(review);
+        }
         let configuration = Configuration {
             settings,
             entries,
@@ -432,30 +436,6 @@ impl Loader<'_> {
             }
         }
         others
-    }
-
-    /// Reports overrides of our parameters for virtual(8), the program we stand in for.
-    fn review_services(&mut self) {
-        let Some(path) = self.files.iter().find(|path| path.ends_with("master.cf")) else {
-            return;
-        };
-        for service in self
-            .services
-            .iter()
-            .filter(|service| service.command == "virtual")
-        {
-            for (name, _) in &service.overrides {
-                if find("routing", name).is_some() {
-                    self.warnings.push(format!(
-                        "{}:{}: service {} sets {name} with -o, which mailstow does not read; \
-                         set it in main.cf or mailstow.toml",
-                        path.display(),
-                        service.line,
-                        service.name
-                    ));
-                }
-            }
-        }
     }
 }
 

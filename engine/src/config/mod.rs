@@ -20,6 +20,7 @@ mod postfix;
 mod problem;
 mod read;
 mod registry;
+mod services;
 mod settings;
 mod surroundings;
 mod toml_file;

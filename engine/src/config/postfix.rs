@@ -94,6 +94,8 @@ pub(super) struct Service {
     pub(super) line: usize,
     /// Its name, the first field.
     pub(super) name: String,
+    /// `y`, `n` or `-` (the default).
+    pub(super) chroot: String,
     /// The program.
     pub(super) command: String,
     /// `-o name=value`, in order.
@@ -141,11 +143,13 @@ fn parse_service(line: usize, text: &str) -> Result<Service, String> {
             "service type \"{kind}\"; use inet, unix, unix-dgram, fifo or pass"
         ));
     }
+    let mut chroot = String::new();
     for field in ["private", "unprivileged", "chroot"] {
         let value = next()?;
         if !["y", "n", "-"].contains(&value.as_str()) {
             return Err(format!("field {field} is \"{value}\"; use y, n or -"));
         }
+        chroot = value;
     }
     for field in ["wakeup", "process limit"] {
         let value = next()?;
@@ -158,6 +162,7 @@ fn parse_service(line: usize, text: &str) -> Result<Service, String> {
     let mut service = Service {
         line,
         name,
+        chroot,
         command,
         overrides: Vec::new(),
         arguments: Vec::new(),
