@@ -5,6 +5,59 @@
 //! ([`Engine::submit`], [`Engine::deliver`]). Routing parameters carry their Postfix names and
 //! meaning; see [`config`].
 //!
+//! ```
+//! use mailstow_engine::address::parse_mailbox;
+//! use mailstow_engine::config::Settings;
+//! use mailstow_engine::delivery::Mail;
+//! use mailstow_engine::{Engine, Recipient, ReversePath};
+//! use std::sync::Arc;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let base = directory.path().to_owned();
+//! # let me = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&base)?);
+//! # let uid = if me == 0 { 65534 } else { me };
+//! # if me == 0 {
+//! #     std::os::unix::fs::chown(&base, Some(uid), Some(uid))?;
+//! # }
+//! // Or read Postfix's main.cf and mailstow.toml: `config::Configuration::load`.
+//! let mut settings = Settings::default();
+//! settings.state_directory = base.join("state");
+//! settings.routing.virtual_mailbox_base = base.clone();
+//! settings.routing.virtual_mailbox_domains = "example.com".into();
+//! settings.routing.virtual_mailbox_maps = "inline:{info@example.com=example.com/info/}".into();
+//! settings.routing.virtual_uid_maps = format!("static:{uid}");
+//! settings.routing.virtual_gid_maps = format!("static:{uid}");
+//! let engine = Engine::open(&settings)?;
+//!
+//! // RCPT TO: one snapshot of the tables for the whole transaction.
+//! let router = engine.snapshot();
+//! let address = parse_mailbox("info@example.com")?;
+//! let mailbox = router.mailbox(&address)?;
+//! assert_eq!(mailbox.path, "example.com/info");
+//! let unknown = router.mailbox(&parse_mailbox("nobody@example.com")?);
+//! assert_eq!(unknown.map_err(|error| error.status().code), Err(550));
+//!
+//! // DATA: the content as it comes, lines ended by LF, dots unstuffed.
+//! let mut message = engine.new_message();
+//! message.write(b"Subject: hello\n\nIt works.\n")?;
+//! let mail = Mail {
+//!     reverse_path: ReversePath::Address(parse_mailbox("me@example.org")?),
+//!     message: message.finish()?,
+//! };
+//! let recipient = Recipient { address, original: String::new() };
+//!
+//! // One outcome per recipient, in order; 2xx means that the message is durable.
+//! let outcomes = engine.deliver(Arc::new(mail), vec![(recipient, mailbox)]);
+//! assert!(outcomes.iter().all(|outcome| outcome.status.is_success()), "{outcomes:?}");
+//! engine.close();
+//! # assert_eq!(std::fs::read_dir(base.join("example.com/info/new"))?.count(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Where no thread may wait, [`Engine::submit`] calls back instead.
+//!
 //! The engine has no async runtime and knows no wire protocol. Nothing is process-global:
 //! several engines may live in one process.
 
