@@ -254,11 +254,14 @@ fn a_maildir_removed_and_made_anew_while_the_store_is_open_is_used_again() {
 }
 
 #[test]
-fn a_missing_base_is_made_if_the_directory_above_is_there() {
+fn a_missing_base_is_made_only_when_asked_and_if_the_directory_above_is_there() {
     let place = Place::new();
     let mut settings = place.settings();
     let (uid, gid) = owner();
     settings.routing.virtual_mailbox_base = place.base().join("made");
+    let error = Store::open(&settings).unwrap_err().to_string();
+    assert!(error.contains("made") && error.contains("mount"), "{error}");
+    settings.store.make_base = true;
     settings.routing.virtual_uid_maps = format!("static:{uid}");
     settings.routing.virtual_gid_maps = format!("static:{gid}");
     let store = Store::open(&settings).unwrap();

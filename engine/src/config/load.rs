@@ -324,6 +324,9 @@ impl Loader<'_> {
         for parameter in PARAMETERS {
             entries.extend(self.apply(parameter, &mut settings));
         }
+        let base = self.values.get("routing", "virtual_mailbox_base");
+        settings.store.make_base =
+            base.is_some_and(|written| matches!(written.origin, Origin::Flag(_)));
         // A default that cannot be read refers to a setting that is reported itself.
         if self
             .problems

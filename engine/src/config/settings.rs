@@ -165,6 +165,10 @@ pub struct StoreSettings {
     pub tmp_age_max: Duration,
     /// Host name in Maildir file names.
     pub host: String,
+    /// Make `virtual_mailbox_base` when it is missing. True for a base named on the command
+    /// line; one named in a file may be a volume that is not mounted, and mail must not land
+    /// beneath its mount point.
+    pub make_base: bool,
 }
 
 /// `[limits]`
@@ -273,6 +277,7 @@ impl Default for StoreSettings {
             batch: 64,
             tmp_age_max: Duration::from_secs(36 * 3600),
             host: "localhost".into(),
+            make_base: false,
         }
     }
 }

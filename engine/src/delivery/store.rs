@@ -67,7 +67,9 @@ pub enum StoreError {
 /// What an operator does about a base that cannot be used.
 fn base_remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
-        io::ErrorKind::NotFound => "create it, and the directories above it",
+        io::ErrorKind::NotFound => {
+            "create it, and the directories above it, or mount what belongs there"
+        }
         io::ErrorKind::PermissionDenied => {
             "create it for the user mailstow runs as, and let that user into the directories \
              above it"
@@ -99,8 +101,8 @@ pub struct Store<D: Disk = Blocking> {
 }
 
 impl Store<Blocking> {
-    /// Opens the state directory and the base (made when missing, if the directory above is
-    /// there), and starts the writers.
+    /// Opens the state directory and the base (made when missing if `store.make_base` says so
+    /// and the directory above is there), and starts the writers.
     ///
     /// # Errors
     /// A directory cannot be opened or made, or a thread cannot be started.
@@ -241,7 +243,7 @@ fn open_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), StoreError> {
         Err(source) => source,
     };
     let made = match missing.kind() {
-        io::ErrorKind::NotFound => make_base(&base, settings),
+        io::ErrorKind::NotFound if settings.store.make_base => make_base(&base, settings),
         _ => Err(missing),
     };
     made.map_err(|source| StoreError::Base { base, source })

@@ -136,7 +136,7 @@ fn check(configuration: &Configuration, findings: &mut Findings) {
     let before = findings.errors.len();
     let owners = Owners::check(&settings.routing, findings);
     let owners_known = findings.errors.len() == before;
-    places::base(&settings.routing, &owners, findings);
+    places::base(settings, &owners, findings);
     places::state(configuration, findings);
     mailboxes::check(&settings.routing, owners_known, findings);
     sockets::check(configuration, findings);

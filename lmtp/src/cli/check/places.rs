@@ -5,22 +5,28 @@
 
 use super::Findings;
 use super::owners::Owners;
-use mailstow_engine::config::{Configuration, RoutingSettings};
+use mailstow_engine::config::{Configuration, Settings};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// `virtual_mailbox_base`: there or can be made, safe, and open to the owner of the mail.
-pub(super) fn base(routing: &RoutingSettings, owners: &Owners, findings: &mut Findings) {
-    let base = &routing.virtual_mailbox_base;
+/// `virtual_mailbox_base`: there (or asked to be made), safe, and open to the owner of the mail.
+pub(super) fn base(settings: &Settings, owners: &Owners, findings: &mut Findings) {
+    let base = &settings.routing.virtual_mailbox_base;
     if base.as_os_str().is_empty() {
         return;
     }
     let name = format!("virtual_mailbox_base {}", base.display());
     match directory(base) {
         Ok(metadata) => existing_base(&name, base, &metadata, owners, findings),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !settings.store.make_base => {
+            findings.error(format_args!(
+                "{name} does not exist; mount what belongs there, or create it for the owner of \
+                 the mail"
+            ));
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             match base.parent().map(|parent| (parent, may_write(parent))) {
                 Some((_, Ok(()))) => findings.warning(format_args!(
