@@ -7,9 +7,9 @@ use crate::config::Settings;
 use crate::delivery::{Mail, OnOutcome, Outcome, Store, StoreError, Ticket};
 use crate::envelope::Recipient;
 use crate::message::MessageBuilder;
-use crate::route::{MailboxTarget, Router};
+use crate::route::{MailboxTarget, Router, table_context};
 use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
-use crate::table::{OpenError, TableCache, TableContext};
+use crate::table::{OpenError, TableCache};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ impl Engine {
     /// # Errors
     /// A table, the mailbox base or the state directory cannot be used.
     pub fn open(settings: &Settings) -> Result<Self, EngineError> {
-        let cache = TableCache::new(table_context(settings));
+        let cache = TableCache::new(table_context(&settings.routing));
         let router = Arc::new(Router::open(&settings.routing, &cache)?);
         let store = Store::open(settings)?;
         let shared = Arc::new(Shared {
@@ -107,9 +107,9 @@ impl Engine {
     /// The new settings name a table that cannot be opened; the old ones stay in force.
     pub fn reload(&self, settings: &Settings) -> Result<Vec<String>, EngineError> {
         let mut routing = self.shared.routing.lock();
-        let context = table_context(settings);
+        let context = table_context(&settings.routing);
         let mut complaints = Vec::new();
-        let new_cache = if context == table_context(&routing.settings) {
+        let new_cache = if context == table_context(&routing.settings.routing) {
             complaints = routing.cache.refresh_now().problems;
             None
         } else {
@@ -222,12 +222,5 @@ impl Shared {
             }
             Err(error) => tracing::error!("the old tables stay in force: {error}"),
         }
-    }
-}
-
-/// What tables must know of the settings.
-fn table_context(settings: &Settings) -> TableContext {
-    TableContext {
-        recipient_delimiter: settings.routing.recipient_delimiter.clone(),
     }
 }

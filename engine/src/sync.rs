@@ -14,8 +14,8 @@ use std::sync::{PoisonError, TryLockError};
 
 pub use hint::spin_loop;
 pub use locks::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard, atomic};
-// Not modelled: loom's Arc cannot hold trait objects, and it has no OnceLock.
-pub use std::sync::{Arc, OnceLock};
+// Not modelled: loom's Arc cannot hold trait objects, and it has no OnceLock or LazyLock.
+pub use std::sync::{Arc, LazyLock, OnceLock};
 
 /// A mutual exclusion lock that does not poison.
 #[derive(Debug, Default)]

@@ -113,19 +113,8 @@ impl Builder {
         let root = self.scratch.path();
         self.scratch.mkdir("conf");
         make_queue(root);
-        // A parameter set twice would make every Postfix program warn.
-        let set_by_test = |line: &str| {
-            let name = line.split(" =").next().unwrap_or_default();
-            self.main_cf
-                .lines()
-                .any(|l| l.split('=').next().unwrap_or_default().trim() == name)
-        };
-        let mut main = String::new();
-        for line in base_main_cf(root).lines().filter(|line| !set_by_test(line)) {
-            let _ = writeln!(main, "{line}");
-        }
-        main += &self.main_cf;
-        fs::write(root.join("conf/main.cf"), main).expect("main.cf");
+        let main = format!("{}{}", base_main_cf(root), self.main_cf);
+        fs::write(root.join("conf/main.cf"), each_parameter_once(&main)).expect("main.cf");
         let master = format!("{}{}", base_master_cf(host), self.services);
         fs::write(root.join("conf/master.cf"), master).expect("master.cf");
         for table in &self.tables {
@@ -353,6 +342,26 @@ fn files_below(directory: &Path) -> usize {
             Err(_) => 0,
         })
         .sum()
+}
+
+/// The last setting of each parameter. Postfix would warn about every earlier one, in every
+/// daemon, and postlogd(8) can lock up over more warnings at its start than its socket holds.
+fn each_parameter_once(main_cf: &str) -> String {
+    let mut settings: Vec<(&str, String)> = Vec::new();
+    for line in main_cf.lines().filter(|line| !line.trim().is_empty()) {
+        match settings.last_mut() {
+            Some((_, text)) if line.starts_with([' ', '\t']) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            _ => {
+                let name = line.split('=').next().unwrap_or_default().trim();
+                settings.retain(|(known, _)| *known != name);
+                settings.push((name, format!("{line}\n")));
+            }
+        }
+    }
+    settings.into_iter().map(|(_, text)| text).collect()
 }
 
 /// The queue and data directories with the owners and modes of `postfix-files`.

@@ -1,18 +1,23 @@
 //! Mail addresses: reverse-path, forward-path, quoting, extension, case folding.
 //!
-//! Imports `limits`. Internal form is what the local part *is* (`a b`), external form is how it
-//! is written in an envelope or header (`"a b"`). Sources: RFC 5321 section 4.1.2, RFC 5322
-//! section 3.4.1, RFC 6531.
+//! Imports `limits`, `config` (rewriting parameters). Internal form is what the local part *is*
+//! (`a b`), external form is how it is written in an envelope or header (`"a b"`). Sources: RFC
+//! 5321 section 4.1.2, RFC 5322 section 3.4.1, RFC 6531.
 
+mod canonical;
 mod extension;
 mod fold;
+mod list;
 mod parse;
 mod quote;
+pub(crate) mod tokens;
 
-pub use extension::split_extension;
+pub use canonical::CanonicalForm;
+pub use extension::{ExtensionRule, split_extension};
 pub use fold::fold_case;
+pub use list::{ListedAddress, parse_address_list};
 pub use parse::{AddressError, parse_address, parse_mailbox};
-pub use quote::{quote_local_part, unquote};
+pub use quote::{quote_address, quote_local_part, unquote};
 
 use std::fmt;
 
@@ -31,6 +36,14 @@ impl Address {
         Self {
             local_part: local_part.into(),
             domain: domain.map(str::to_owned),
+        }
+    }
+
+    /// An address from its internal form; the domain is what follows the last `@`.
+    pub fn from_internal(text: &str) -> Self {
+        match text.rsplit_once('@') {
+            Some((local_part, domain)) => Self::new(local_part, Some(domain)),
+            None => Self::new(text, None),
         }
     }
 

@@ -47,9 +47,32 @@ pub fn unquote(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
+/// An address in external form, from its internal form; the domain is what follows the last `@`.
+/// A source route in front stays as it is.
+pub fn quote_address(internal: &str) -> Cow<'_, str> {
+    let (route, address) = internal.split_at(source_route_bytes(internal));
+    let (local_part, domain) = match address.rfind('@') {
+        Some(at) => address.split_at(at),
+        None => (address, ""),
+    };
+    match quote_local_part(local_part) {
+        Cow::Borrowed(_) => Cow::Borrowed(internal),
+        Cow::Owned(quoted) => Cow::Owned(format!("{route}{quoted}{domain}")),
+    }
+}
+
+/// Length of `@a,@b:` in front of an address.
+fn source_route_bytes(address: &str) -> usize {
+    if address.starts_with('@') {
+        address.find(':').map_or(0, |colon| colon + 1)
+    } else {
+        0
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{quote_local_part, unquote};
+    use super::{quote_address, quote_local_part, unquote};
 
     #[test]
     fn only_what_needs_quotes_is_quoted() {
@@ -65,6 +88,24 @@ mod tests {
         ] {
             assert_eq!(quote_local_part(internal), external);
             assert_eq!(unquote(external), internal);
+        }
+    }
+
+    #[test]
+    fn whole_addresses_are_quoted_up_to_their_last_at_sign() {
+        for (internal, external) in [
+            ("a@b", "a@b"),
+            ("a b@c", "\"a b\"@c"),
+            (
+                "user@domain.tld@auto.example",
+                "\"user@domain.tld\"@auto.example",
+            ),
+            ("a\"b@c", "\"a\\\"b\"@c"),
+            ("no domain", "\"no domain\""),
+            ("a@", "a@"),
+            ("@c", "\"\"@c"),
+        ] {
+            assert_eq!(quote_address(internal), external);
         }
     }
 }

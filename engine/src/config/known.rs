@@ -22,12 +22,6 @@ pub(super) fn postfix_defaults() -> BTreeMap<String, String> {
 /// Parameters that influence routing or final delivery in Postfix and that mailstow does not
 /// act on, with what happens instead.
 pub(super) const NOT_ACTED_ON: &[(&str, &str)] = &[
-    ("virtual_alias_maps", ALIASES),
-    ("virtual_maps", ALIASES),
-    (
-        "alias_maps",
-        "aliases of local(8) stay with Postfix; mailstow stores no local recipients",
-    ),
     ("canonical_maps", REWRITTEN),
     ("recipient_canonical_maps", REWRITTEN),
     ("sender_canonical_maps", REWRITTEN),
@@ -36,11 +30,6 @@ pub(super) const NOT_ACTED_ON: &[(&str, &str)] = &[
         "addresses are rewritten by Postfix's smtp(8) only",
     ),
     ("masquerade_domains", REWRITTEN),
-    (
-        "relocated_maps",
-        "Postfix refuses relocated recipients; mailstow does not look them up",
-    ),
-    ("transport_maps", TRANSPORT),
     ("sender_dependent_default_transport_maps", TRANSPORT),
     ("sender_dependent_relayhost_maps", TRANSPORT),
     ("fallback_transport", LOCAL),
@@ -50,10 +39,6 @@ pub(super) const NOT_ACTED_ON: &[(&str, &str)] = &[
     ("mailbox_transport", LOCAL),
     ("mailbox_transport_maps", LOCAL),
     ("luser_relay", LOCAL),
-    ("home_mailbox", LOCAL),
-    ("mail_spool_directory", LOCAL),
-    ("local_recipient_maps", RECIPIENTS),
-    ("relay_recipient_maps", RECIPIENTS),
     ("always_bcc", COPIES),
     ("recipient_bcc_maps", COPIES),
     ("sender_bcc_maps", COPIES),
@@ -67,14 +52,11 @@ pub(super) const NOT_ACTED_ON: &[(&str, &str)] = &[
     ),
 ];
 
-const ALIASES: &str =
-    "aliases are expanded by Postfix before mail reaches mailstow; not expanded again";
 const REWRITTEN: &str =
     "addresses are rewritten by Postfix before mail reaches mailstow; not rewritten again";
 const TRANSPORT: &str =
     "Postfix chooses the transport; mail that reaches mailstow is stored whatever it says";
 const LOCAL: &str = "it concerns local(8) only; mailstow stores no local recipients";
-const RECIPIENTS: &str = "Postfix checks these recipients; mailstow does not look them up";
 const COPIES: &str = "Postfix adds these recipients before mail reaches mailstow; not added again";
 
 #[cfg(test)]

@@ -321,7 +321,7 @@ impl Loader<'_> {
     fn finish(mut self) -> (Configuration, Vec<Problem>) {
         let mut settings = Settings::default();
         let mut entries = Vec::new();
-        for parameter in PARAMETERS {
+        for parameter in PARAMETERS.iter() {
             entries.extend(self.apply(parameter, &mut settings));
         }
         let base = self.values.get("routing", "virtual_mailbox_base");

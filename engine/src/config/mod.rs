@@ -19,6 +19,7 @@ mod parameters;
 mod postfix;
 mod problem;
 mod read;
+mod recipient_parameters;
 mod registry;
 mod services;
 mod settings;

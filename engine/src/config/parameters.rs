@@ -1,4 +1,4 @@
-//! The table of all parameters.
+//! The table of all parameters, but for those in `recipient_parameters`.
 //!
 //! Imports nothing beyond this room. A new parameter is one entry here and one field of
 //! [`Settings`](super::Settings). Invariant: entries of section `routing` have the names and
@@ -42,7 +42,7 @@ const fn computed(
     }
 }
 
-const fn routing(
+pub(super) const fn routing(
     name: &'static str,
     default: &'static str,
     kind: Kind,
@@ -51,7 +51,7 @@ const fn routing(
     parameter("routing", name, default, kind, meaning)
 }
 
-fn to_usize(value: u64) -> usize {
+pub(super) fn to_usize(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
@@ -66,8 +66,8 @@ const SIZE_MAX: u64 = i64::MAX.unsigned_abs();
 /// A century in seconds: far enough, and safe to add to any time.
 const TIME_MAX: u64 = 3_155_760_000;
 
-/// All parameters, in the order in which they are printed.
-pub static PARAMETERS: &[Parameter] = &[
+/// In the order in which they are printed.
+pub(super) static GENERAL: &[Parameter] = &[
     computed(
         "",
         "state_directory",
@@ -225,19 +225,6 @@ pub static PARAMETERS: &[Parameter] = &[
         "Network addresses whose address literals are local",
     ),
     routing(
-        "proxy_interfaces",
-        "",
-        List(|s, v| s.routing.proxy_interfaces = v),
-        "Further network addresses whose address literals are local",
-    ),
-    routing(
-        "parent_domain_matches_subdomains",
-        "debug_peer_list,fast_flush_domains,mynetworks,permit_mx_backup_networks,\
-         qmqpd_authorized_clients,relay_domains,smtpd_access_maps",
-        List(|s, v| s.routing.parent_domain_matches_subdomains = v),
-        "Parameters in which a domain also matches its subdomains",
-    ),
-    routing(
         "default_database_type",
         "hash",
         Text(|s, v| s.routing.default_database_type = v),
@@ -338,6 +325,14 @@ pub static PARAMETERS: &[Parameter] = &[
             ("reject", |s| s.lmtp.nul = NulPolicy::Reject),
         ]),
         "What happens to a message with NUL bytes",
+    ),
+    parameter(
+        "lmtp",
+        "expand_aliases",
+        "no",
+        YesNo(|s, v| s.lmtp.expand_aliases = v),
+        "Whether virtual_alias_maps are applied; behind Postfix they have been, and autoreplies \
+         would go out twice",
     ),
     parameter(
         "lmtp",

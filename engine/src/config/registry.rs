@@ -4,7 +4,18 @@
 //! hints for unknown keys all work from [`PARAMETERS`].
 
 use super::kind::Kind;
-pub use super::parameters::PARAMETERS;
+use super::parameters::GENERAL;
+use super::recipient_parameters::RECIPIENTS;
+use crate::sync::LazyLock;
+
+/// All parameters, in the order in which they are printed.
+pub static PARAMETERS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
+    let mut all = GENERAL.to_vec();
+    let routing = all.iter().rposition(|p| p.section == "routing");
+    let end = routing.map_or(0, |last| last + 1);
+    all.splice(end..end, RECIPIENTS.iter().cloned());
+    all
+});
 
 /// The default of a parameter.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +27,7 @@ pub enum Fallback {
 }
 
 /// One parameter.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Parameter {
     /// Table of `mailstow.toml`; empty for the top level.
     pub section: &'static str,

@@ -69,6 +69,34 @@ pub struct RoutingSettings {
     pub deliver_lock_attempts: u32,
     pub deliver_lock_delay: Duration,
     pub stale_lock_time: Duration,
+    pub virtual_alias_maps: String,
+    pub virtual_alias_recursion_limit: usize,
+    pub virtual_alias_expansion_limit: usize,
+    /// Bytes of one address an alias expands to.
+    pub virtual_alias_address_length_limit: usize,
+    pub propagate_unmatched_extensions: String,
+    pub append_at_myorigin: bool,
+    pub append_dot_mydomain: bool,
+    pub swap_bangpath: bool,
+    pub allow_percent_hack: bool,
+    pub resolve_dequoted_address: bool,
+    pub resolve_null_domain: bool,
+    pub resolve_numeric_domain: bool,
+    pub allow_min_user: bool,
+    pub empty_address_recipient: String,
+    pub transport_maps: String,
+    pub relocated_maps: String,
+    pub relay_recipient_maps: String,
+    pub local_recipient_maps: String,
+    pub alias_maps: String,
+    pub allow_mail_to_commands: String,
+    pub allow_mail_to_files: String,
+    pub owner_request_special: bool,
+    pub expand_owner_alias: bool,
+    /// Whose rights commands and files of aliases are used with when nobody else owns them.
+    pub default_privs: String,
+    pub home_mailbox: String,
+    pub mail_spool_directory: String,
 }
 
 /// How an mbox is locked, in the order of `virtual_mailbox_lock`.
@@ -105,6 +133,8 @@ pub struct LmtpSettings {
     pub bare_newline: BareNewline,
     /// What to do with NUL in a message.
     pub nul: NulPolicy,
+    /// Apply `virtual_alias_maps` to the recipients.
+    pub expand_aliases: bool,
     /// Accept `MAIL FROM: <a@b>` and paths without brackets.
     pub lenient_paths: bool,
 }
@@ -246,6 +276,32 @@ impl Default for RoutingSettings {
             deliver_lock_attempts: 20,
             deliver_lock_delay: Duration::from_secs(1),
             stale_lock_time: Duration::from_secs(500),
+            virtual_alias_maps: String::new(),
+            virtual_alias_recursion_limit: 1000,
+            virtual_alias_expansion_limit: 1000,
+            virtual_alias_address_length_limit: 1000,
+            propagate_unmatched_extensions: "canonical, virtual".into(),
+            append_at_myorigin: true,
+            append_dot_mydomain: false,
+            swap_bangpath: true,
+            allow_percent_hack: true,
+            resolve_dequoted_address: true,
+            resolve_null_domain: false,
+            resolve_numeric_domain: false,
+            allow_min_user: false,
+            empty_address_recipient: "MAILER-DAEMON".into(),
+            transport_maps: String::new(),
+            relocated_maps: String::new(),
+            relay_recipient_maps: String::new(),
+            local_recipient_maps: String::new(),
+            alias_maps: String::new(),
+            allow_mail_to_commands: "alias, forward".into(),
+            allow_mail_to_files: "alias, forward".into(),
+            owner_request_special: true,
+            expand_owner_alias: false,
+            default_privs: "nobody".into(),
+            home_mailbox: String::new(),
+            mail_spool_directory: "/var/mail".into(),
         }
     }
 }
@@ -263,6 +319,7 @@ impl Default for LmtpSettings {
             drain_timeout: Duration::from_secs(60),
             bare_newline: BareNewline::Accept,
             nul: NulPolicy::Accept,
+            expand_aliases: false,
             lenient_paths: false,
         }
     }

@@ -255,7 +255,7 @@ mod tests {
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_one() {
         let found = problems(
             "colour = 1\n[routing]\nvirtual_mailbox_map = \"x\"\nlisten = \"/s\"\n\
-             virtual_alias_maps = \"hash:/v\"\n[lmtpd]\nlisten = \"/s\"\n[lmtp]\nlistn = \"/s\"\n",
+             canonical_maps = \"hash:/v\"\n[lmtpd]\nlisten = \"/s\"\n[lmtp]\nlistn = \"/s\"\n",
         );
         assert_eq!(found.len(), 6, "{found:?}");
         assert!(

@@ -4,23 +4,35 @@
 //! `relay_domains` ("host/domain names, /file/name or type:table patterns, ! negates").
 
 use super::opener::Opener;
+use super::search::{Maps, domain_keys};
+use super::trace::Trace;
 use crate::address::fold_case;
 use crate::table::{OpenError, TableError, TableSet, read_file, words};
 use std::path::Path;
 
+/// What of a domain may match a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Matching {
+    /// The domain as it is.
+    Exact,
+    /// The pattern `.example.com` matches what is below `example.com`.
+    DottedParents,
+    /// The pattern `example.com` matches itself and what is below it.
+    Parents,
+}
+
 /// A list of domain patterns; the first one that matches decides.
 #[derive(Debug)]
 pub(crate) struct DomainList {
+    parameter: &'static str,
     patterns: Vec<(bool, Pattern)>,
-    /// A plain `example.com` matches its subdomains too (`relay_domains` when listed in
-    /// `parent_domain_matches_subdomains`).
-    parents: bool,
+    matching: Matching,
 }
 
 #[derive(Debug)]
 enum Pattern {
     Name(String),
-    Table(TableSet),
+    Table(Maps),
 }
 
 impl DomainList {
@@ -28,20 +40,38 @@ impl DomainList {
     ///
     /// # Errors
     /// A table or file of the list cannot be read.
-    pub(crate) fn open(list: &str, parents: bool, opener: &Opener<'_>) -> Result<Self, OpenError> {
-        let mut patterns = Vec::new();
-        collect(list, true, opener, &mut patterns, 0)?;
-        Ok(Self { patterns, parents })
+    pub(crate) fn open(
+        parameter: &'static str,
+        list: &str,
+        matching: Matching,
+        opener: &Opener<'_>,
+    ) -> Result<Self, OpenError> {
+        let mut reader = Reader {
+            parameter,
+            opener,
+            patterns: Vec::new(),
+        };
+        reader.read(list, true, 0)?;
+        Ok(Self {
+            parameter,
+            patterns: reader.patterns,
+            matching,
+        })
+    }
+
+    /// The parameter that has the list.
+    pub(crate) fn parameter(&self) -> &'static str {
+        self.parameter
     }
 
     /// Whether `domain` is in the list.
     ///
     /// # Errors
     /// A table of the list could not answer.
-    pub(crate) fn contains(&self, domain: &str) -> Result<bool, TableError> {
+    pub(crate) fn contains(&self, domain: &str, trace: &mut Trace) -> Result<bool, TableError> {
         let domain = fold_case(domain);
         for (positive, pattern) in &self.patterns {
-            if pattern.matches(&domain, self.parents)? {
+            if pattern.matches(&domain, self.matching, trace)? {
                 return Ok(*positive);
             }
         }
@@ -57,23 +87,35 @@ impl DomainList {
                 Pattern::Name(_) | Pattern::Table(_) => None,
             })
     }
+
+    /// The tables in the list, for reports.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &TableSet> {
+        self.patterns
+            .iter()
+            .filter_map(|(positive, pattern)| match pattern {
+                Pattern::Table(maps) if *positive => Some(maps.tables()),
+                Pattern::Name(_) | Pattern::Table(_) => None,
+            })
+    }
 }
 
 impl Pattern {
-    fn matches(&self, domain: &str, parents: bool) -> Result<bool, TableError> {
+    fn matches(
+        &self,
+        domain: &str,
+        matching: Matching,
+        trace: &mut Trace,
+    ) -> Result<bool, TableError> {
         match self {
-            Self::Name(name) => Ok(name_matches(name, domain, parents)),
-            Self::Table(table) => {
-                if table.lookup(domain, false)?.is_some() {
-                    return Ok(true);
-                }
-                for parent in parent_domains(domain) {
-                    let key = if parents {
-                        parent.to_owned()
-                    } else {
-                        format!(".{parent}")
-                    };
-                    if parents && table.lookup(&key, true)?.is_some() {
+            Self::Name(name) => Ok(name_matches(name, domain, matching)),
+            Self::Table(maps) => {
+                let keys = match matching {
+                    Matching::Exact => usize::from(true),
+                    Matching::DottedParents | Matching::Parents => usize::MAX,
+                };
+                let keys = domain_keys(domain, matching == Matching::Parents).take(keys);
+                for (nth, key) in keys.enumerate() {
+                    if maps.lookup(key, nth > 0, trace)?.is_some() {
                         return Ok(true);
                     }
                 }
@@ -83,53 +125,58 @@ impl Pattern {
     }
 }
 
-fn name_matches(name: &str, domain: &str, parents: bool) -> bool {
-    name == domain || (parents && parent_domains(domain).any(|parent| parent == name))
-}
-
-/// `b.c` and `c` for `a.b.c`.
-fn parent_domains(domain: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(domain.split_once('.').map(|(_, p)| p), |rest| {
-        rest.split_once('.').map(|(_, p)| p)
-    })
+fn name_matches(name: &str, domain: &str, matching: Matching) -> bool {
+    let below = |parent: &str| domain.len() > parent.len() && domain.ends_with(parent);
+    name == domain
+        || match matching {
+            Matching::Exact => false,
+            Matching::DottedParents => name.starts_with('.') && below(name),
+            Matching::Parents => domain
+                .strip_suffix(name)
+                .is_some_and(|rest| rest.ends_with('.')),
+        }
 }
 
 /// A file may name further files; deeper than this is a loop.
 const FILE_DEPTH_MAX: usize = 8;
 
-fn collect(
-    list: &str,
-    positive: bool,
-    opener: &Opener<'_>,
-    patterns: &mut Vec<(bool, Pattern)>,
-    depth: usize,
-) -> Result<(), OpenError> {
-    for item in words(list) {
-        let mut positive = positive;
-        let mut item = item;
-        while let Some(rest) = item.strip_prefix('!') {
-            positive = !positive;
-            item = rest.trim_start();
-        }
-        if item.is_empty() {
-            continue;
-        }
-        if item.starts_with('/') {
-            if depth >= FILE_DEPTH_MAX {
-                return Err(OpenError::Syntax {
-                    list: list.to_owned(),
-                    cause: format!("{item} is named by a file that it names itself"),
-                });
+struct Reader<'a> {
+    parameter: &'static str,
+    opener: &'a Opener<'a>,
+    patterns: Vec<(bool, Pattern)>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, list: &str, positive: bool, depth: usize) -> Result<(), OpenError> {
+        for item in words(list) {
+            let mut positive = positive;
+            let mut item = item;
+            while let Some(rest) = item.strip_prefix('!') {
+                positive = !positive;
+                item = rest;
             }
-            let text = read_list_file(item)?;
-            collect(&text, positive, opener, patterns, depth + 1)?;
-        } else if item.contains(':') && !item.starts_with('[') {
-            patterns.push((positive, Pattern::Table(opener.open(item)?)));
-        } else {
-            patterns.push((positive, Pattern::Name(fold_case(item).into_owned())));
+            if item.is_empty() {
+                continue;
+            }
+            if item.starts_with('/') {
+                if depth >= FILE_DEPTH_MAX {
+                    return Err(OpenError::Syntax {
+                        list: list.to_owned(),
+                        cause: format!("{item} is named by a file that it names itself"),
+                    });
+                }
+                let text = read_list_file(item)?;
+                self.read(&text, positive, depth + 1)?;
+            } else if item.contains(':') && !item.starts_with('[') {
+                let maps = Maps::open(self.parameter, item, self.opener)?;
+                self.patterns.push((positive, Pattern::Table(maps)));
+            } else {
+                let name = fold_case(item).into_owned();
+                self.patterns.push((positive, Pattern::Name(name)));
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The contents of a `/file/name` pattern, comments dropped.
@@ -142,8 +189,93 @@ fn read_list_file(path: &str) -> Result<String, OpenError> {
     };
     let bytes = read_file(Path::new(path)).map_err(unreadable)?;
     let text = String::from_utf8_lossy(&bytes);
-    let lines = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'));
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
     Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{TableCache, TableContext};
+
+    fn contains(list: &str, matching: Matching, domain: &str) -> bool {
+        let cache = &TableCache::new(TableContext::default());
+        let opener = Opener {
+            cache,
+            default_database_type: "hash",
+        };
+        let list = DomainList::open("relay_domains", list, matching, &opener).unwrap();
+        list.contains(domain, &mut Trace::off()).unwrap()
+    }
+
+    #[test]
+    fn names_match_whole_domains_in_any_case() {
+        assert!(contains(
+            "a.example, B.example",
+            Matching::Exact,
+            "b.EXAMPLE"
+        ));
+        assert!(!contains("a.example", Matching::Exact, "x.a.example"));
+        assert!(!contains(".a.example", Matching::Exact, "x.a.example"));
+    }
+
+    #[test]
+    fn parents_match_with_or_without_a_dot_as_configured() {
+        assert!(contains("a.example", Matching::Parents, "x.a.example"));
+        assert!(!contains("a.example", Matching::Parents, "xa.example"));
+        assert!(contains(
+            ".a.example",
+            Matching::DottedParents,
+            "x.a.example"
+        ));
+        assert!(!contains(
+            ".a.example",
+            Matching::DottedParents,
+            "a.example"
+        ));
+        assert!(!contains(
+            "a.example",
+            Matching::DottedParents,
+            "x.a.example"
+        ));
+    }
+
+    #[test]
+    fn the_first_pattern_that_matches_decides() {
+        assert!(!contains(
+            "!b.a.example a.example",
+            Matching::Parents,
+            "x.b.a.example"
+        ));
+        assert!(contains(
+            "a.example !b.a.example",
+            Matching::Parents,
+            "x.b.a.example"
+        ));
+        assert!(contains("!!a.example", Matching::Exact, "a.example"));
+    }
+
+    #[test]
+    fn tables_are_asked_for_the_domain_and_for_parents_only_where_parents_match() {
+        let table = "inline:{a.example=1 .dot.example=1}";
+        assert!(contains(table, Matching::Exact, "A.example"));
+        assert!(!contains(table, Matching::Exact, "x.a.example"));
+        assert!(contains(table, Matching::Parents, "x.a.example"));
+        assert!(!contains(table, Matching::DottedParents, "x.a.example"));
+        assert!(contains(table, Matching::DottedParents, "x.dot.example"));
+        assert!(!contains("!inline:{a=1} a", Matching::Exact, "a"));
+    }
+
+    #[test]
+    fn a_file_stands_for_the_patterns_in_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "# comment\na.example b.example\n!c.example\n").unwrap();
+        let list = file.path().display().to_string();
+        assert!(contains(&list, Matching::Exact, "b.example"));
+        assert!(!contains(
+            &format!("!{list} b.example"),
+            Matching::Exact,
+            "b.example"
+        ));
+    }
 }

@@ -25,6 +25,86 @@ pub enum RouteError {
         /// The recipient.
         address: String,
     },
+    /// The domain is one of ours, but the table of its class does not list the recipient.
+    #[error("<{address}>: user unknown in {table}")]
+    Unlisted {
+        /// The recipient.
+        address: String,
+        /// Which table, in the words of Postfix.
+        table: &'static str,
+    },
+    /// The `error:` or `retry:` transport is configured for the recipient.
+    #[error("<{address}>: {text}")]
+    Refused {
+        /// The recipient.
+        address: String,
+        /// What its sender is to be told, an enhanced code first or not.
+        text: String,
+        /// `retry:`: the mail is to be kept.
+        retry: bool,
+    },
+    /// The aliases of the recipient cannot be expanded as a whole, so not at all.
+    #[error("<{address}>: virtual_alias_maps: {cause}")]
+    AliasExpansion {
+        /// The recipient.
+        address: String,
+        /// What went wrong, and the remedy.
+        cause: String,
+    },
+    /// An alias of the recipient has a value that no address can be made of.
+    #[error("<{address}>: virtual_alias_maps: {cause}")]
+    AliasValue {
+        /// The recipient.
+        address: String,
+        /// What went wrong, and the remedy.
+        cause: String,
+    },
+    /// A recipient stands for one whose mail cannot be stored here. Nobody gets the mail then,
+    /// for the one would never learn of it.
+    #[error(
+        "<{address}> stands for <{member}>: {cause}; correct virtual_alias_maps, or let \
+             Postfix expand aliases (expand_aliases = no)"
+    )]
+    Member {
+        /// The recipient.
+        address: String,
+        /// The member.
+        member: String,
+        /// What is the matter with it.
+        cause: Box<RouteError>,
+    },
+    /// Not an address that mail could be sent to.
+    #[error("<{address}>: bad recipient address: {cause}")]
+    BadAddress {
+        /// The recipient.
+        address: String,
+        /// What is wrong with it.
+        cause: &'static str,
+    },
+    /// A transport parameter is empty.
+    #[error("{parameter} is empty; name a transport, or remove the parameter")]
+    NoTransport {
+        /// The parameter.
+        parameter: &'static str,
+    },
+    /// A member of a local alias cannot be used.
+    #[error("alias_maps: \"{member}\", which <{address}> stands for: {cause}")]
+    BadMember {
+        /// The recipient.
+        address: String,
+        /// What the alias says.
+        member: String,
+        /// What is wrong with it, and the remedy.
+        cause: String,
+        /// It is forbidden here, for good.
+        restricted: bool,
+    },
+    /// Local aliases that do not come to an end.
+    #[error("alias_maps: aliases of <{address}> are nested too deeply, or in a circle")]
+    AliasLoop {
+        /// The recipient.
+        address: String,
+    },
     /// A table did not answer.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -72,10 +152,93 @@ impl RouteError {
                 EnhancedCode::new(5, 7, 1),
                 format!("<{address}> is not hosted here, relay access denied"),
             ),
-            Self::Table(error) => error.status(),
-            Self::NoOwner { .. } | Self::BadOwner { .. } | Self::BadPath { .. } => {
-                Status::configuration("mail system configuration error")
+            Self::Unlisted { address, table } => {
+                Status::unknown_user(format!("<{address}> user unknown in {table}"))
             }
+            Self::Refused {
+                address,
+                text,
+                retry,
+            } => refusal(address, text, *retry),
+            Self::AliasExpansion { .. } => {
+                Status::new(451, EnhancedCode::new(4, 6, 0), "Alias expansion error")
+            }
+            Self::Member { cause, .. } if cause.status().is_temporary() => cause.status(),
+            Self::AliasValue { .. } => Status::system("alias lookup failure"),
+            Self::BadAddress { address, .. } => Status::new(
+                501,
+                EnhancedCode::new(5, 1, 3),
+                format!("<{address}> bad recipient address syntax"),
+            ),
+            Self::BadMember {
+                restricted: true,
+                cause,
+                ..
+            } => Status::new(550, EnhancedCode::new(5, 7, 1), cause.clone()),
+            Self::AliasLoop { address } => Status::new(
+                550,
+                EnhancedCode::new(5, 4, 6),
+                format!("alias database loop for <{address}>"),
+            ),
+            Self::Table(error) => error.status(),
+            Self::NoOwner { .. }
+            | Self::BadOwner { .. }
+            | Self::BadPath { .. }
+            | Self::NoTransport { .. }
+            | Self::Member { .. }
+            | Self::BadMember {
+                restricted: false, ..
+            } => Status::configuration("mail system configuration error"),
         }
+    }
+}
+
+/// What the `error:` transport says: `D.S.N text`, or just a text.
+fn refusal(address: &str, text: &str, retry: bool) -> Status {
+    let (code, text) = match text.split_once(' ') {
+        Some((first, rest)) => match parse_code(first) {
+            Some(code) => (Some(code), rest.trim_start()),
+            None => (None, text),
+        },
+        None => (None, text),
+    };
+    let text = format!("<{address}> {text}");
+    let class = if retry { 4 } else { 5 };
+    let (subject, detail) = code.unwrap_or((0, 0));
+    let code = if retry { 450 } else { 550 };
+    Status::new(code, EnhancedCode::new(class, subject, detail), text)
+}
+
+/// Subject and detail of an enhanced status code.
+fn parse_code(text: &str) -> Option<(u16, u16)> {
+    let mut parts = text.split('.');
+    let class = parts.next()?;
+    let (subject, detail) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    (matches!(class, "2" | "4" | "5") && parts.next().is_none()).then_some((subject, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_transport_says_its_own_text_and_code() {
+        let refused = |text: &str, retry| {
+            let error = RouteError::Refused {
+                address: "u@d".into(),
+                text: text.into(),
+                retry,
+            };
+            error.status().to_string()
+        };
+        assert_eq!(
+            refused("5.1.1 User unknown", false),
+            "550 5.1.1 <u@d> User unknown"
+        );
+        assert_eq!(
+            refused("mail is not for you", false),
+            "550 5.0.0 <u@d> mail is not for you"
+        );
+        assert_eq!(refused("4.3.2 later", true), "450 4.3.2 <u@d> later");
     }
 }

@@ -6,21 +6,22 @@
 
 use super::error::RouteError;
 use super::opener::Opener;
-use super::search::find_address;
+use super::search::{KeyForms, Maps, Search, Strategy};
+use super::trace::Trace;
 use super::types::{Format, MailboxTarget};
-use crate::address::Address;
+use crate::address::{Address, ExtensionRule, fold_case};
 use crate::config::RoutingSettings;
 use crate::limits::MAILBOX_PATH_BYTES_MAX;
-use crate::table::{OpenError, TableError, TableSet};
+use crate::table::{OpenError, TableError};
 
 /// The three tables of the virtual mailbox class.
 #[derive(Debug)]
 pub(crate) struct MailboxTables {
-    mailboxes: TableSet,
-    uids: TableSet,
-    gids: TableSet,
-    paths: Option<TableSet>,
-    recipient_delimiter: String,
+    mailboxes: Maps,
+    uids: Maps,
+    gids: Maps,
+    paths: Option<Maps>,
+    rule: ExtensionRule,
     virtual_minimum_uid: u32,
 }
 
@@ -30,20 +31,21 @@ impl MailboxTables {
     /// # Errors
     /// One of them cannot be read.
     pub(crate) fn open(settings: &RoutingSettings, opener: &Opener<'_>) -> Result<Self, OpenError> {
+        let open = |parameter, list| Maps::open(parameter, list, opener);
         Ok(Self {
-            mailboxes: opener.open(&settings.virtual_mailbox_maps)?,
-            uids: opener.open(&settings.virtual_uid_maps)?,
-            gids: opener.open(&settings.virtual_gid_maps)?,
+            mailboxes: open("virtual_mailbox_maps", &settings.virtual_mailbox_maps)?,
+            uids: open("virtual_uid_maps", &settings.virtual_uid_maps)?,
+            gids: open("virtual_gid_maps", &settings.virtual_gid_maps)?,
             paths: match settings.mailbox_path.as_str() {
                 "" => None,
-                template => Some(opener.template(template)?),
+                template => Some(Maps::template("mailbox_path", template, opener)?),
             },
-            recipient_delimiter: settings.recipient_delimiter.clone(),
+            rule: super::alias::extension_rule(settings),
             virtual_minimum_uid: settings.virtual_minimum_uid,
         })
     }
 
-    /// The mailbox of `address` (already folded), `None` when no table lists it.
+    /// The mailbox of `address`, `None` when no table lists it.
     ///
     /// # Errors
     /// A table could not answer, or what it answered cannot be used.
@@ -51,10 +53,18 @@ impl MailboxTables {
         &self,
         address: &Address,
         is_own_domain: impl Fn(&str) -> Result<bool, TableError>,
+        trace: &mut Trace,
     ) -> Result<Option<MailboxTarget>, RouteError> {
-        let find = |tables: &TableSet| -> Result<Option<String>, TableError> {
-            let found = find_address(tables, address, &self.recipient_delimiter, &is_own_domain)?;
-            Ok(found.map(|found| found.value))
+        let internal = address.internal();
+        let folded = fold_case(&internal);
+        let search = Search {
+            rule: &self.rule,
+            forms: KeyForms::ExternalThenInternal,
+            strategy: Strategy::Address,
+            is_own_domain,
+        };
+        let mut find = |maps: &Maps| -> Result<Option<String>, TableError> {
+            Ok(search.find(maps, &folded, trace)?.map(|found| found.value))
         };
         let Some(value) = find(&self.mailboxes)? else {
             return Ok(None);
@@ -68,13 +78,13 @@ impl MailboxTables {
             None => value,
         };
         let (path, format) = check_path(address, &value)?;
-        let owner = |tables, parameter| {
-            find(tables)?.ok_or_else(|| RouteError::NoOwner {
+        let mut owner = |maps: &Maps| {
+            find(maps)?.ok_or_else(|| RouteError::NoOwner {
                 address: address.external(),
-                parameter,
+                parameter: maps.parameter(),
             })
         };
-        let uid_text = owner(&self.uids, "virtual_uid_maps")?;
+        let uid_text = owner(&self.uids)?;
         let uid = number(address, "virtual_uid_maps", &uid_text)?;
         if uid < self.virtual_minimum_uid {
             return Err(bad_owner(
@@ -87,7 +97,7 @@ impl MailboxTables {
                 ),
             ));
         }
-        let gid_text = owner(&self.gids, "virtual_gid_maps")?;
+        let gid_text = owner(&self.gids)?;
         let gid = number(address, "virtual_gid_maps", &gid_text)?;
         Ok(Some(MailboxTarget {
             path,

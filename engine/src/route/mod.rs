@@ -4,17 +4,26 @@
 //! is one immutable snapshot of settings and tables: a transaction that keeps it sees no
 //! half-reloaded state. Sources: Postfix ADDRESS_CLASS_README, virtual(8), trivial-rewrite(8).
 
+mod alias;
 mod class;
 mod domains;
 mod error;
+mod hostname;
+mod interfaces;
 mod mailbox;
 mod opener;
+mod recipients;
+mod resolver;
 mod router;
 #[cfg(test)]
 mod router_tests;
 mod search;
+mod trace;
+mod transport;
 mod types;
 
 pub use error::RouteError;
+pub use opener::table_context;
 pub use router::Router;
+pub use trace::{Answer, Step, Trace};
 pub use types::{AddressClass, Format, MailboxTarget, Resolution, Route};

@@ -1,8 +1,25 @@
 //! Opens the tables that a parameter lists.
 //!
-//! Imports `table`.
+//! Imports `config` (settings), `table`.
 
-use crate::table::{OpenError, TableCache, TableList, TableName, TableSet};
+use crate::config::RoutingSettings;
+use crate::sync::Arc;
+use crate::table::{
+    LookupTable, Nature, OpenError, TableCache, TableContext, TableError, TableList, TableName,
+    TableSet, words,
+};
+
+/// What tables must know of the routing parameters.
+pub fn table_context(settings: &RoutingSettings) -> TableContext {
+    let alias_tables = words(&settings.alias_maps).filter_map(|word| {
+        let name = TableName::parse(word, &settings.default_database_type).ok()?;
+        Some(name.full().to_owned())
+    });
+    TableContext {
+        recipient_delimiter: settings.recipient_delimiter.clone(),
+        alias_tables: alias_tables.collect(),
+    }
+}
 
 /// The cache together with the type of tables that are named by a path alone.
 #[derive(Debug)]
@@ -23,6 +40,18 @@ impl Opener<'_> {
         self.cache.open_all(&TableList::from_iter([name]))
     }
 
+    /// The tables of `list`; when one of them cannot be opened, a table that fails every lookup.
+    /// For parameters that most of the work goes on without: what needs them is deferred, the
+    /// rest is not held up. Tables of type `nis:` are passed over, for they are in a default of
+    /// Postfix on machines that have no NIS.
+    pub(super) fn open_or_fail(&self, list: &str) -> TableSet {
+        let names: Vec<&str> = words(list)
+            .filter(|name| !name.starts_with("nis:"))
+            .collect();
+        let opened = self.open(&names.join(" "));
+        opened.unwrap_or_else(|error| TableSet::new(vec![Arc::new(Unopened::new(list, &error))]))
+    }
+
     /// The tables of `list`.
     ///
     /// # Errors
@@ -30,5 +59,42 @@ impl Opener<'_> {
     pub(super) fn open(&self, list: &str) -> Result<TableSet, OpenError> {
         self.cache
             .open_all(&TableList::parse(list, self.default_database_type)?)
+    }
+}
+
+/// Stands for tables that cannot be opened.
+#[derive(Debug)]
+struct Unopened {
+    name: String,
+    cause: String,
+}
+
+impl Unopened {
+    fn new(list: &str, error: &OpenError) -> Self {
+        Self {
+            name: list.to_owned(),
+            cause: error.to_string(),
+        }
+    }
+}
+
+impl LookupTable for Unopened {
+    fn lookup(&self, _key: &str) -> Result<Option<String>, TableError> {
+        Err(TableError::Unavailable {
+            name: self.name.clone(),
+            cause: self.cause.clone(),
+        })
+    }
+
+    fn nature(&self) -> Nature {
+        Nature::Fixed
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn warnings(&self) -> &[String] {
+        std::slice::from_ref(&self.cause)
     }
 }

@@ -3,21 +3,25 @@
 //! Imports the other files of this room. Safe to share between threads; look-ups in local
 //! tables do no I/O.
 
-use super::class::Classes;
+use super::alias::VirtualAliases;
 use super::error::RouteError;
 use super::mailbox::MailboxTables;
 use super::opener::Opener;
+use super::recipients::ListedRecipients;
+use super::resolver::{Resolved, Resolver};
+use super::trace::{Step, Trace};
 use super::types::{AddressClass, MailboxTarget, Resolution, Route};
-use crate::address::{Address, fold_case};
+use crate::address::{Address, quote_address};
 use crate::config::RoutingSettings;
 use crate::table::{OpenError, TableCache, TableError};
 
 /// A snapshot of routing. A transaction keeps the one it began with.
 #[derive(Debug)]
 pub struct Router {
-    classes: Classes,
-    tables: MailboxTables,
-    myorigin: String,
+    pub(super) resolver: Resolver,
+    pub(super) aliases: VirtualAliases,
+    pub(super) mailboxes: MailboxTables,
+    listed: ListedRecipients,
     warnings: Vec<String>,
 }
 
@@ -31,14 +35,14 @@ impl Router {
             cache,
             default_database_type: &settings.default_database_type,
         };
-        let classes = Classes::open(settings, &opener)?;
-        let tables = MailboxTables::open(settings, &opener)?;
-        let warnings = classes.overlaps();
+        let resolver = Resolver::open(settings, &opener)?;
+        let warnings = resolver.classes.overlaps();
         Ok(Self {
-            classes,
-            tables,
-            myorigin: settings.myorigin.clone(),
-            warnings,
+            aliases: VirtualAliases::open(settings, &opener),
+            mailboxes: MailboxTables::open(settings, &opener)?,
+            listed: ListedRecipients::open(settings, &opener),
+            warnings: warnings.iter().map(ToString::to_string).collect(),
+            resolver,
         })
     }
 
@@ -49,80 +53,196 @@ impl Router {
 
     /// The address with `$myorigin` as its domain where it has none (postconf(5)
     /// `append_at_myorigin`).
-    pub fn complete(&self, mut address: Address) -> Address {
-        if address.domain.is_none() {
-            address.domain = Some(self.myorigin.clone());
+    pub fn complete(&self, address: Address) -> Address {
+        match address.domain {
+            Some(_) => address,
+            None => self.resolver.form.of(&address),
         }
-        address
     }
 
     /// The mailbox that mail for `address` is stored in. Like virtual(8), this asks
-    /// `virtual_mailbox_maps` whatever class the domain is of: who sent the mail here has
-    /// already routed it.
+    /// `virtual_mailbox_maps` whatever class the domain is of, and knows nothing of aliases: who
+    /// sent the mail here has already routed it.
     ///
     /// # Errors
     /// The recipient is unknown, or our tables cannot say; see [`RouteError::status`].
     pub fn mailbox(&self, address: &Address) -> Result<MailboxTarget, RouteError> {
-        let folded = Address::new(
-            fold_case(&address.local_part),
-            address.domain.as_deref().map(fold_case).as_deref(),
-        );
-        if let Some(target) = self.tables.find(&folded, |domain| self.is_own(domain))? {
+        self.traced_mailbox(address, &mut Trace::off())
+    }
+
+    fn traced_mailbox(
+        &self,
+        address: &Address,
+        trace: &mut Trace,
+    ) -> Result<MailboxTarget, RouteError> {
+        let own = |domain: &str| self.resolver.is_own_domain(domain);
+        if let Some(target) = self.mailboxes.find(address, own, trace)? {
             return Ok(target);
         }
-        let class = match &folded.domain {
-            Some(domain) => self.classes.of(domain)?,
+        let class = match &address.domain {
+            Some(domain) => self.class(domain)?,
             None => AddressClass::Local,
         };
+        let address = address.external();
         Err(match class {
-            AddressClass::VirtualMailbox => RouteError::UnknownUser {
-                address: address.external(),
-            },
+            AddressClass::VirtualMailbox => RouteError::UnknownUser { address },
             AddressClass::Local
             | AddressClass::VirtualAlias
             | AddressClass::Relay
-            | AddressClass::Default => RouteError::NotHosted {
-                address: address.external(),
-            },
+            | AddressClass::Default => RouteError::NotHosted { address },
         })
     }
 
-    /// Everything that is known of `address`.
-    pub fn resolve(&self, address: &Address) -> Resolution {
-        let address = self.complete(address.clone());
-        let domain = address.domain.clone().unwrap_or_default();
-        let class = match self.classes.of(&domain) {
-            Ok(class) => class,
-            Err(error) => {
-                return Resolution {
-                    results: Vec::new(),
-                    error: Some(error.status()),
-                };
-            }
-        };
-        let (mailbox, error) = match self.mailbox(&address) {
-            Ok(target) => (Some(target), None),
-            Err(error) => (None, Some(error.status())),
-        };
-        let (transport, nexthop) = self.classes.transport(class, &domain);
-        let recipient = address.external();
-        let route = Route {
-            recipient,
-            class,
-            transport,
-            nexthop,
-            mailbox,
-        };
-        Resolution {
-            results: vec![route],
-            error,
-        }
+    /// Everyone that `address` stands for in `virtual_alias_maps`, in order and without
+    /// duplicates; the completed address itself when it is no alias. To be used where nobody
+    /// has expanded aliases yet: behind Postfix, cleanup(8) has.
+    ///
+    /// # Errors
+    /// The expansion failed as a whole: a table, a limit, a result without an address.
+    pub fn expand(&self, address: &Address) -> Result<Vec<Address>, RouteError> {
+        let members = self.traced_expand(&address.internal(), &mut Trace::off())?;
+        Ok(members
+            .iter()
+            .map(|member| Address::from_internal(member))
+            .collect())
     }
 
-    /// A domain whose users may be listed without it (`myorigin`, `mydestination`, our own
-    /// addresses).
-    fn is_own(&self, domain: &str) -> Result<bool, TableError> {
-        Ok(domain.eq_ignore_ascii_case(&self.myorigin) || self.classes.is_local(domain)?)
+    /// The mailboxes that mail for `address` is stored in, `virtual_alias_maps` applied: of
+    /// everyone it stands for.
+    ///
+    /// # Errors
+    /// One of them cannot be stored, or the expansion failed.
+    pub fn mailboxes(
+        &self,
+        address: &Address,
+    ) -> Result<Vec<(Address, MailboxTarget)>, RouteError> {
+        let members = self.expand(address)?;
+        let is_alias = !matches!(members.as_slice(), [only] if only == address);
+        let find = |member: Address| match self.mailbox(&member) {
+            Ok(target) => Ok((member, target)),
+            Err(cause) if is_alias => Err(RouteError::Member {
+                address: address.external(),
+                member: member.external(),
+                cause: Box::new(cause),
+            }),
+            Err(cause) => Err(cause),
+        };
+        members.into_iter().map(find).collect()
+    }
+
+    /// Canonical form, then aliases; all in internal form.
+    fn traced_expand(&self, address: &str, trace: &mut Trace) -> Result<Vec<String>, RouteError> {
+        let canonical = self.resolver.form.of_internal(address);
+        if canonical != address {
+            trace.record(|| Step::Canonical {
+                from: quote_address(address).into_owned(),
+                to: quote_address(&canonical).into_owned(),
+            });
+        }
+        let own = |domain: &str| self.resolver.is_own_domain(domain);
+        self.aliases
+            .expand(&canonical, &self.resolver.form, own, trace)
+    }
+
+    /// Everything that is known of `address`: its final recipients, aliases expanded, and what
+    /// its sender would be told.
+    pub fn resolve(&self, address: &Address) -> Resolution {
+        self.traced_resolve(address, &mut Trace::off())
+    }
+
+    /// As [`Router::resolve`], with every step that led to the answer.
+    pub fn explain(&self, address: &Address) -> (Resolution, Trace) {
+        let mut trace = Trace::on();
+        let resolution = self.traced_resolve(address, &mut trace);
+        (resolution, trace)
+    }
+
+    fn traced_resolve(&self, address: &Address, trace: &mut Trace) -> Resolution {
+        let original = address.internal();
+        let resolution = match self.traced_expand(&original, trace) {
+            Err(error) => Resolution::failed(&error),
+            Ok(members) => self.resolve_members(&original, members, trace),
+        };
+        if let Some(status) = &resolution.error {
+            trace.record(|| Step::Reply(status.clone()));
+        }
+        resolution
+    }
+
+    fn resolve_members(
+        &self,
+        original: &str,
+        members: Vec<String>,
+        trace: &mut Trace,
+    ) -> Resolution {
+        let is_alias = match members.as_slice() {
+            [only] => *only != self.resolver.form.of_internal(original),
+            _ => true,
+        };
+        let mut resolution = Resolution::default();
+        for member in members {
+            trace.record(|| Step::Recipient(quote_address(&member).into_owned()));
+            self.resolve_member(&member, is_alias, &mut resolution, trace);
+        }
+        resolution
+    }
+
+    /// Adds the route of a final recipient. What is wrong with one member of an alias does not
+    /// make the alias unknown, unless it is for now.
+    fn resolve_member(
+        &self,
+        member: &str,
+        is_alias: bool,
+        resolution: &mut Resolution,
+        trace: &mut Trace,
+    ) {
+        let resolved = match self.resolver.resolve(member, trace) {
+            Ok(resolved) => resolved,
+            Err(error) => return resolution.note(&error),
+        };
+        let address = Address::from_internal(&resolved.recipient);
+        let mailbox = match self.mailbox_of(&resolved, &address, is_alias, trace) {
+            Ok(mailbox) => mailbox,
+            Err(error) => {
+                resolution.note(&error);
+                None
+            }
+        };
+        resolution.results.push(Route {
+            recipient: address.external(),
+            class: resolved.class,
+            transport: resolved.transport,
+            nexthop: resolved.nexthop,
+            mailbox,
+        });
+    }
+
+    fn mailbox_of(
+        &self,
+        resolved: &Resolved,
+        address: &Address,
+        is_alias: bool,
+        trace: &mut Trace,
+    ) -> Result<Option<MailboxTarget>, RouteError> {
+        if matches!(resolved.transport.as_str(), "error" | "retry") {
+            return Err(RouteError::Refused {
+                address: address.external(),
+                text: resolved.nexthop.clone(),
+                retry: resolved.transport == "retry",
+            });
+        }
+        let own = |domain: &str| self.resolver.is_own_domain(domain);
+        match resolved.class {
+            AddressClass::VirtualMailbox => self.traced_mailbox(address, trace).map(Some),
+            AddressClass::Default if is_alias => Ok(self.mailboxes.find(address, own, trace)?),
+            AddressClass::Default => self.traced_mailbox(address, trace).map(Some),
+            class @ (AddressClass::Local | AddressClass::Relay) => {
+                self.listed
+                    .check(class, &resolved.recipient, &self.resolver, trace)?;
+                Ok(self.mailboxes.find(address, own, trace)?)
+            }
+            AddressClass::VirtualAlias => Ok(None),
+        }
     }
 
     /// The class of a domain.
@@ -130,6 +250,6 @@ impl Router {
     /// # Errors
     /// A table of a domain list could not answer.
     pub fn class(&self, domain: &str) -> Result<AddressClass, TableError> {
-        self.classes.of(domain)
+        self.resolver.classes.of(domain, &mut Trace::off())
     }
 }

@@ -1,9 +1,9 @@
 //! Behaviour of [`Router`] on in-memory tables.
 
-use super::{AddressClass, Format, MailboxTarget, RouteError, Router};
+use super::{AddressClass, Format, MailboxTarget, RouteError, Router, table_context};
 use crate::address::parse_mailbox;
 use crate::config::RoutingSettings;
-use crate::table::{TableCache, TableContext};
+use crate::table::TableCache;
 
 fn example() -> RoutingSettings {
     RoutingSettings {
@@ -24,10 +24,7 @@ fn example() -> RoutingSettings {
 }
 
 fn router(settings: &RoutingSettings) -> Router {
-    let context = TableContext {
-        recipient_delimiter: settings.recipient_delimiter.clone(),
-    };
-    Router::open(settings, &TableCache::new(context)).unwrap()
+    Router::open(settings, &TableCache::new(table_context(settings))).unwrap()
 }
 
 fn mailbox(settings: &RoutingSettings, address: &str) -> Result<MailboxTarget, RouteError> {

@@ -2,6 +2,7 @@
 //!
 //! Imports `status`.
 
+use super::error::RouteError;
 use std::fmt;
 
 /// Postfix's address classes (ADDRESS_CLASS_README).
@@ -74,10 +75,33 @@ pub struct Route {
 }
 
 /// All that is known of one address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Resolution {
     /// The final recipients.
     pub results: Vec<Route>,
     /// What an LMTP client would be told instead of 250; `None` when the mail is accepted.
     pub error: Option<crate::status::Status>,
+}
+
+impl Resolution {
+    /// Nothing is known but what went wrong.
+    pub(super) fn failed(error: &RouteError) -> Self {
+        Self {
+            results: Vec::new(),
+            error: Some(error.status()),
+        }
+    }
+
+    /// Something is wrong with one recipient. Trouble that may pass decides for all of them, for
+    /// only then the mail is kept.
+    pub(super) fn note(&mut self, error: &RouteError) {
+        let status = error.status();
+        let worse = match &self.error {
+            None => true,
+            Some(known) => !known.is_temporary() && status.is_temporary(),
+        };
+        if worse {
+            self.error = Some(status);
+        }
+    }
 }

@@ -15,7 +15,8 @@ use super::rule_parser::Flavor;
 use super::rules::RuleTable;
 use super::source::{self, Source, Stamp};
 use super::template::TemplateTable;
-use super::text::TextTable;
+use super::text::{LineForm, TextTable};
+use super::unix::UnixTable;
 use super::{LookupTable, OpenError, TableList, TableName, TableSet};
 use crate::clock;
 use crate::sync::{Arc, Mutex};
@@ -25,6 +26,9 @@ use crate::sync::{Arc, Mutex};
 pub struct TableContext {
     /// `recipient_delimiter`, for `template:` tables.
     pub recipient_delimiter: String,
+    /// Names (`type:name`) of the tables in `alias_maps`: the text of those that Postfix has
+    /// indexed is that of an alias file, whoever looks into them.
+    pub alias_tables: Vec<String>,
 }
 
 /// Opens tables, one per name however often it is configured, and reads their files anew when
@@ -160,7 +164,7 @@ impl TableCache {
     fn look(&self, at_once: bool) -> Refresh {
         let mut report = Refresh::default();
         for slot in self.slots.lock().values_mut() {
-            slot.look(at_once, &mut report);
+            slot.look(at_once, &self.context, &mut report);
         }
         report.changed = !report.reloaded.is_empty();
         report
@@ -177,7 +181,7 @@ impl Slot {
             });
         };
         let source = source::read(path).map_err(|error| unreadable(name, path, error))?;
-        let (table, _malformed) = parse(name, path, &source.bytes);
+        let (table, _malformed) = parse(name, path, context, &source.bytes);
         Ok(Self {
             name: name.clone(),
             table,
@@ -185,7 +189,7 @@ impl Slot {
         })
     }
 
-    fn look(&mut self, at_once: bool, report: &mut Refresh) {
+    fn look(&mut self, at_once: bool, context: &TableContext, report: &mut Refresh) {
         let (Some(watched), Some(path)) = (&mut self.file, self.name.path()) else {
             return;
         };
@@ -204,7 +208,7 @@ impl Slot {
             return;
         }
         match source::read(path) {
-            Ok(source) => self.take(&source, report),
+            Ok(source) => self.take(&source, context, report),
             Err(error) => {
                 let error = unreadable(&self.name, path, error);
                 report
@@ -216,7 +220,7 @@ impl Slot {
     }
 
     /// Puts what was read in place of the old contents, unless that would lose lines.
-    fn take(&mut self, source: &Source, report: &mut Refresh) {
+    fn take(&mut self, source: &Source, context: &TableContext, report: &mut Refresh) {
         let (Some(watched), Some(path)) = (&mut self.file, self.name.path()) else {
             return;
         };
@@ -224,7 +228,7 @@ impl Slot {
             *watched = Watched::new(source);
             return;
         }
-        let (table, malformed) = parse(&self.name, path, &source.bytes);
+        let (table, malformed) = parse(&self.name, path, context, &source.bytes);
         if let Some(cause) = malformed {
             report.problems.push(format!(
                 "table {}: the changed file is not taken, its old contents stay in use: {cause}; \
@@ -251,6 +255,7 @@ fn open_unfiled(
         Kind::Static => Arc::new(StaticTable::open(full, text)?),
         Kind::Inline => Arc::new(InlineTable::open(full, text)?),
         Kind::Fail => Arc::new(FailTable::open(full)),
+        Kind::Unix => Arc::new(UnixTable::open(full, text)?),
         Kind::Template => {
             let delimiter = &context.recipient_delimiter;
             Arc::new(TemplateTable::open(full, text, delimiter)?)
@@ -268,8 +273,19 @@ fn open_unfiled(
 }
 
 /// Reads a table from the bytes of its file; says what is malformed.
-fn parse(name: &TableName, path: &Path, bytes: &[u8]) -> (Arc<dyn LookupTable>, Option<String>) {
+fn parse(
+    name: &TableName,
+    path: &Path,
+    context: &TableContext,
+    bytes: &[u8],
+) -> (Arc<dyn LookupTable>, Option<String>) {
     let source = path.display().to_string();
+    let is_alias_file = context.alias_tables.iter().any(|n| n == name.full()) && name.is_indexed();
+    let form = if is_alias_file {
+        LineForm::Alias
+    } else {
+        LineForm::KeyValue
+    };
     let rules = |flavor| {
         let (table, malformed) = RuleTable::parse(name.full(), &source, flavor, bytes);
         (Arc::new(table) as Arc<dyn LookupTable>, malformed)
@@ -277,8 +293,8 @@ fn parse(name: &TableName, path: &Path, bytes: &[u8]) -> (Arc<dyn LookupTable>, 
     match name.kind() {
         Kind::Pcre => rules(Flavor::Perl),
         Kind::Regexp => rules(Flavor::Posix),
-        Kind::Text | Kind::Static | Kind::Inline | Kind::Fail | Kind::Template => {
-            let (table, malformed) = TextTable::parse(name.full(), &source, bytes);
+        Kind::Text | Kind::Static | Kind::Inline | Kind::Fail | Kind::Template | Kind::Unix => {
+            let (table, malformed) = TextTable::parse(name.full(), &source, form, bytes);
             (Arc::new(table), malformed)
         }
     }

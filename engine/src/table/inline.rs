@@ -78,6 +78,11 @@ impl LookupTable for InlineTable {
     fn warnings(&self) -> &[String] {
         &self.warnings
     }
+
+    fn for_each(&self, visit: &mut dyn FnMut(&str, &str, u32)) -> bool {
+        self.entries.for_each(visit);
+        true
+    }
 }
 
 impl std::fmt::Debug for InlineTable {

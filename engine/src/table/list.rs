@@ -18,9 +18,10 @@ pub(super) enum Kind {
     Inline,
     Fail,
     Template,
+    Unix,
 }
 
-const KINDS: [(&str, Kind); 12] = [
+const KINDS: [(&str, Kind); 13] = [
     ("hash", Kind::Text),
     ("btree", Kind::Text),
     ("lmdb", Kind::Text),
@@ -33,10 +34,11 @@ const KINDS: [(&str, Kind); 12] = [
     ("inline", Kind::Inline),
     ("fail", Kind::Fail),
     ("template", Kind::Template),
+    ("unix", Kind::Unix),
 ];
 
 /// Types of Postfix that mailstow does not have.
-const NOT_YET: [&str; 19] = [
+const NOT_YET: [&str; 18] = [
     "cidr",
     "environ",
     "internal",
@@ -55,7 +57,6 @@ const NOT_YET: [&str; 19] = [
     "sqlite",
     "tcp",
     "unionmap",
-    "unix",
 ];
 
 /// One table of a list, `type:name`.
@@ -119,6 +120,11 @@ impl TableName {
         &self.full
     }
 
+    /// One whose text Postfix makes an index of, with postmap(1) or postalias(1).
+    pub(super) fn is_indexed(&self) -> bool {
+        self.kind == Kind::Text && !self.full.starts_with("texthash:")
+    }
+
     /// What follows `type:`.
     pub(super) fn name(&self) -> &str {
         self.full.get(self.name_at..).unwrap_or_default()
@@ -129,7 +135,7 @@ impl TableName {
         let has_file = match self.kind {
             Kind::Text => true,
             Kind::Regexp | Kind::Pcre => !self.name().starts_with('{'),
-            Kind::Static | Kind::Inline | Kind::Fail | Kind::Template => false,
+            Kind::Static | Kind::Inline | Kind::Fail | Kind::Template | Kind::Unix => false,
         };
         has_file.then(|| std::path::Path::new(self.name()))
     }

@@ -24,6 +24,7 @@
 //! - Unicode case folding is that of the `caseless` crate, Postfix's that of its ICU; they
 //!   differ in letters that only one of their Unicode versions knows.
 
+mod aliases;
 mod braces;
 mod cache;
 mod constant;
@@ -41,6 +42,7 @@ mod set;
 mod source;
 mod template;
 mod text;
+mod unix;
 
 pub(crate) use braces::words;
 pub use cache::{Refresh, TableCache, TableContext};
@@ -84,5 +86,19 @@ pub trait LookupTable: Send + Sync + fmt::Debug {
     /// Complaints found while the table was read, one line each, naming file and line.
     fn warnings(&self) -> &[String] {
         &[]
+    }
+
+    /// The line of the table's source that answers `key`, where the table has lines; for
+    /// people.
+    fn line_of(&self, key: &str) -> Option<u32> {
+        let _ = key;
+        None
+    }
+
+    /// Shows `visit` every key with its value and line, in the order of the source; `false`
+    /// when this table cannot be listed (patterns, programs, databases).
+    fn for_each(&self, visit: &mut dyn FnMut(&str, &str, u32)) -> bool {
+        let _ = visit;
+        false
     }
 }

@@ -4,15 +4,26 @@
 //! them: hundreds of thousands of entries cost little more than their text. Source: postmap(1)
 //! "TABLE FORMAT" and "TABLE SEARCH ORDER".
 
+use std::borrow::Cow;
 use std::fmt;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
+use super::aliases;
 use super::lines::{LogicalLine, before_nul, is_space, logical_lines, trim};
 use super::problems::{Complaints, Problems, excerpt};
 use super::{LookupTable, Nature, TableError};
 use crate::address::fold_case;
+
+/// What the lines of a text look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LineForm {
+    /// `key value`, for postmap(1).
+    KeyValue,
+    /// `name: value`, for postalias(1).
+    Alias,
+}
 
 /// A table of whole keys read from text.
 pub(super) struct TextTable {
@@ -24,8 +35,13 @@ pub(super) struct TextTable {
 impl TextTable {
     /// Reads `bytes`, the content of `source`. Lines that Postfix skips are skipped; the second
     /// part of the answer says whether there were any.
-    pub(super) fn parse(name: &str, source: &str, bytes: &[u8]) -> (Self, Option<String>) {
-        let (entries, complaints) = parse(source, bytes);
+    pub(super) fn parse(
+        name: &str,
+        source: &str,
+        form: LineForm,
+        bytes: &[u8],
+    ) -> (Self, Option<String>) {
+        let (entries, complaints) = parse(source, form, bytes);
         let table = Self {
             name: name.to_owned(),
             entries,
@@ -54,6 +70,15 @@ impl LookupTable for TextTable {
 
     fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    fn line_of(&self, key: &str) -> Option<u32> {
+        self.entries.find(&fold_case(key)).map(|span| span.line)
+    }
+
+    fn for_each(&self, visit: &mut dyn FnMut(&str, &str, u32)) -> bool {
+        self.entries.for_each(visit);
+        true
     }
 }
 
@@ -87,10 +112,7 @@ pub(super) struct Entries {
 impl Entries {
     /// The value of a key that was already folded.
     pub(super) fn get(&self, folded: &str) -> Option<&str> {
-        let span = self.find(folded)?;
-        let start = span.start.checked_add(to_usize(span.key_len))?;
-        self.buffer
-            .get(start..start.checked_add(to_usize(span.value_len))?)
+        self.value_of(self.find(folded)?)
     }
 
     /// Every key, in any order.
@@ -102,6 +124,24 @@ impl Entries {
         let hash = self.hasher.hash_one(folded);
         self.index
             .find(hash, |span| key_of(&self.buffer, span) == folded)
+    }
+
+    /// Shows every entry, in the order they were added.
+    pub(super) fn for_each(&self, visit: &mut dyn FnMut(&str, &str, u32)) {
+        let mut spans: Vec<&Span> = self.index.iter().collect();
+        spans.sort_unstable_by_key(|span| span.start);
+        for span in spans {
+            let key = key_of(&self.buffer, span);
+            if let Some(value) = self.value_of(span) {
+                visit(key, value, span.line);
+            }
+        }
+    }
+
+    fn value_of(&self, span: &Span) -> Option<&str> {
+        let start = span.start.checked_add(to_usize(span.key_len))?;
+        self.buffer
+            .get(start..start.checked_add(to_usize(span.value_len))?)
     }
 
     /// Adds an entry; an entry of that key that is already there stays, and its line is the
@@ -169,17 +209,22 @@ fn to_usize(n: u32) -> usize {
 }
 
 /// Parses the text of a table, first entry of a key winning as `postmap` has it.
-fn parse(source: &str, bytes: &[u8]) -> (Entries, Complaints) {
+fn parse(source: &str, form: LineForm, bytes: &[u8]) -> (Entries, Complaints) {
     let mut entries = Entries::default();
     let mut problems = Problems::new(source);
     for line in logical_lines(bytes) {
-        add_line(&line, &mut entries, &mut problems);
+        add_line(&line, form, &mut entries, &mut problems);
     }
     entries.shrink();
     (entries, problems.finish())
 }
 
-fn add_line(line: &LogicalLine<'_>, entries: &mut Entries, problems: &mut Problems) {
+fn add_line(
+    line: &LogicalLine<'_>,
+    form: LineForm,
+    entries: &mut Entries,
+    problems: &mut Problems,
+) {
     if line.is_stray() {
         let text = excerpt(&line.text);
         problems.malformed(
@@ -205,8 +250,16 @@ fn add_line(line: &LogicalLine<'_>, entries: &mut Entries, problems: &mut Proble
             "NUL character, the rest of the line is ignored",
         );
     }
-    match split(text) {
-        Ok((key, value)) => add_entry(line.number, key, value, entries, problems),
+    let pair = match form {
+        LineForm::KeyValue => {
+            split(text).map(|(key, value)| (Cow::Borrowed(key), Cow::Borrowed(value)))
+        }
+        LineForm::Alias => {
+            aliases::split(text).map(|(key, value)| (Cow::Owned(key), Cow::Owned(value)))
+        }
+    };
+    match pair {
+        Ok((key, value)) => add_entry(line.number, &key, &value, entries, problems),
         Err(cause) => {
             let text = excerpt(text.as_bytes());
             problems.malformed(line.number, &format!("{cause}, skipped: \"{text}\""));

@@ -4,7 +4,7 @@ use super::super::LookupTable;
 use super::*;
 
 fn table(text: impl AsRef<[u8]>) -> (TextTable, Option<String>) {
-    TextTable::parse("hash:/t", "/t", text.as_ref())
+    TextTable::parse("hash:/t", "/t", LineForm::KeyValue, text.as_ref())
 }
 
 fn value(table: &TextTable, key: &str) -> Option<String> {

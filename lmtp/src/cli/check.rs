@@ -12,8 +12,8 @@ mod sockets;
 use super::common::ServeArgs;
 use clap::Args;
 use mailstow_engine::config::{Configuration, Problem, RoutingSettings};
-use mailstow_engine::route::Router;
-use mailstow_engine::table::{OpenError, TableCache, TableContext, TableList};
+use mailstow_engine::route::{Router, table_context};
+use mailstow_engine::table::{OpenError, TableCache, TableList};
 use owners::Owners;
 use std::fmt;
 use std::io::{self, Write};
@@ -144,9 +144,7 @@ fn check(configuration: &Configuration, findings: &mut Findings) {
 
 /// Opens every table, each parameter by itself so that all that fail are named.
 fn tables(routing: &RoutingSettings, findings: &mut Findings) {
-    let context = TableContext {
-        recipient_delimiter: routing.recipient_delimiter.clone(),
-    };
+    let context = table_context(routing);
     let cache = TableCache::new(context);
     let mut failed = Vec::new();
     for (name, list) in [

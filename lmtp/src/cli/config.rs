@@ -90,7 +90,7 @@ fn print_effective(out: &mut impl Write, entries: &[Entry], json: bool) -> io::R
 
 fn print_defaults(out: &mut impl Write, json: bool) -> io::Result<()> {
     let mut section = "";
-    for parameter in PARAMETERS {
+    for parameter in PARAMETERS.iter() {
         let Parameter {
             section: of,
             name,
@@ -178,7 +178,7 @@ mod tests {
         let defaults = Configuration::load(&sources(&printed, &directory)).unwrap();
         let nothing = Configuration::load(&sources("", &directory)).unwrap();
         assert_eq!(defaults.settings, nothing.settings);
-        for parameter in PARAMETERS {
+        for parameter in PARAMETERS.iter() {
             assert!(printed.contains(parameter.meaning), "{}", parameter.name);
         }
     }

@@ -7,9 +7,9 @@ use super::common::SiteArgs;
 use clap::Args;
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::Configuration;
-use mailstow_engine::route::{Format, MailboxTarget, Resolution, Route, Router};
+use mailstow_engine::route::{Format, MailboxTarget, Resolution, Route, Router, table_context};
 use mailstow_engine::status::{EnhancedCode, Status};
-use mailstow_engine::table::{TableCache, TableContext};
+use mailstow_engine::table::TableCache;
 use serde::Serialize;
 use std::path::Path;
 use std::process::ExitCode;
@@ -61,9 +61,7 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
         Err(error) => return super::common::configuration_failed(&error),
     };
     let routing = &configuration.settings.routing;
-    let context = TableContext {
-        recipient_delimiter: routing.recipient_delimiter.clone(),
-    };
+    let context = table_context(routing);
     let cache = TableCache::new(context);
     let router = match Router::open(routing, &cache) {
         Ok(router) => router,

@@ -71,7 +71,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Err(status) => {
                 for answer in &plan.answers {
-                    self.answer(answer, &refused(status.clone()), &record);
+                    let outcome = refused(status.clone());
+                    let outcomes = answer.deliveries.iter().map(|_| &outcome);
+                    self.answer(answer, outcomes, &record);
                 }
                 Ok(())
             }
@@ -114,43 +116,64 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         // A client that is gone changes nothing for the deliveries: they are finished and logged.
         let mut result = Ok(());
         for answer in &plan.answers {
-            if !deliveries.is_done(answer.delivery) {
-                if result.is_ok() {
-                    result = self.wire.flush().await;
+            for (_, delivery) in &answer.deliveries {
+                if !deliveries.is_done(*delivery) {
+                    if result.is_ok() {
+                        result = self.wire.flush().await;
+                    }
+                    deliveries.finish(*delivery, &mut deadline).await;
                 }
-                deliveries.finish(answer.delivery, &mut deadline).await;
             }
-            if let Some(Some(outcome)) = deliveries.done.get(answer.delivery) {
-                self.answer(answer, outcome, record);
-            }
+            let of = |(_, index): &(String, usize)| deliveries.done.get(*index)?.as_ref();
+            self.answer(answer, answer.deliveries.iter().filter_map(of), record);
         }
         self.deadline = Some(deadline);
         result
     }
 
-    /// Writes the reply and the log line of one recipient.
-    fn answer(&mut self, answer: &Answer, outcome: &Outcome, record: &Record) {
-        let status = &outcome.status;
+    /// Writes the reply of one accepted recipient and a log line for everyone it stands for. A
+    /// delivery that may succeed later decides the reply, then one that never will.
+    fn answer<'a>(
+        &mut self,
+        answer: &Answer,
+        outcomes: impl Iterator<Item = &'a Outcome> + Clone,
+        record: &Record,
+    ) {
+        let rank = |outcome: &&Outcome| {
+            let status = &outcome.status;
+            (status.is_temporary(), status.is_permanent())
+        };
+        // Of equally good ones the first, which is the only one unless aliases are expanded.
+        let worst = outcomes.clone().reduce(|worst, next| {
+            if rank(&next) > rank(&worst) {
+                next
+            } else {
+                worst
+            }
+        });
+        let Some(worst) = worst else { return };
         let address = format!("<{}>", answer.shown);
         let words = [address.as_str(), record.id.as_str()];
-        write_status(&mut self.wire.out, status, &words, record.utf8);
-        DeliveryLine {
-            queue_id: self.queue_id(&record.id),
-            id: &record.id,
-            to: &answer.shown,
-            orig_to: &answer.original,
-            from: &record.sender,
-            mailbox: &outcome.mailbox,
-            size: record.size,
-            received: record.received,
-            queued: outcome.queued,
-            stored: outcome.stored,
-            status,
-            reason: "",
-            client: &record.client,
-            session: &self.id,
+        write_status(&mut self.wire.out, &worst.status, &words, record.utf8);
+        for ((to, _), outcome) in answer.deliveries.iter().zip(outcomes) {
+            DeliveryLine {
+                queue_id: self.queue_id(&record.id),
+                id: &record.id,
+                to,
+                orig_to: &answer.original,
+                from: &record.sender,
+                mailbox: &outcome.mailbox,
+                size: record.size,
+                received: record.received,
+                queued: outcome.queued,
+                stored: outcome.stored,
+                status: &outcome.status,
+                reason: "",
+                client: &record.client,
+                session: &self.id,
+            }
+            .emit();
         }
-        .emit();
     }
 }
 

@@ -18,8 +18,8 @@ use crate::input::Line;
 use crate::log::DeliveryLine;
 use crate::reply::{self, Reply, write_status};
 use crate::server::Shared;
+use mailstow_engine::Status;
 use mailstow_engine::config::Settings;
-use mailstow_engine::{Recipient, Status};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -278,22 +278,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         let address = transaction.router.complete(rcpt.address);
         let shown = address.external();
-        match transaction.router.mailbox(&address) {
-            Ok(target) => {
+        let router = &transaction.router;
+        let mut original = rcpt.original;
+        let members = if transaction.settings.lmtp.expand_aliases {
+            if original.is_empty() {
+                original.clone_from(&shown);
+            }
+            router.mailboxes(&address)
+        } else {
+            router
+                .mailbox(&address)
+                .map(|target| vec![(address, target)])
+        };
+        match members {
+            Ok(members) => {
                 transaction.accepted.push(Accepted {
-                    recipient: Recipient {
-                        address,
-                        original: rcpt.original,
-                    },
                     shown,
-                    target,
+                    original,
+                    members,
                 });
                 self.reply(250, "2.1.5", "Ok");
             }
             Err(error) => {
                 let status = error.status();
                 write_status(&mut self.wire.out, &status, &[], transaction.utf8());
-                self.log_refused(&shown, &rcpt.original, &status, &error.to_string());
+                self.log_refused(&shown, &original, &status, &error.to_string());
             }
         }
     }

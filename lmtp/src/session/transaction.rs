@@ -6,6 +6,7 @@
 use super::body::Body;
 use crate::command::MailCommand;
 use crate::decode::ChunkDecoder;
+use mailstow_engine::address::Address;
 use mailstow_engine::config::Settings;
 use mailstow_engine::route::{MailboxTarget, Router};
 use mailstow_engine::{Recipient, ReversePath};
@@ -35,12 +36,13 @@ pub(super) struct Transaction {
 /// An accepted recipient.
 #[derive(Debug)]
 pub(super) struct Accepted {
-    /// As given, domain completed.
-    pub(super) recipient: Recipient,
-    /// External form of the address, for replies and the log.
+    /// External form of the address as given, domain completed; for replies.
     pub(super) shown: String,
-    /// Where its mail goes.
-    pub(super) target: MailboxTarget,
+    /// Before aliases, for `X-Original-To` and the log.
+    pub(super) original: String,
+    /// Who gets the mail, and where: the recipient itself, or, when aliases are expanded here,
+    /// everyone it stands for.
+    pub(super) members: Vec<(Address, MailboxTarget)>,
 }
 
 /// A message that comes by `BDAT`.
@@ -68,8 +70,8 @@ pub(super) struct Answer {
     pub(super) shown: String,
     /// Original recipient, for the log.
     pub(super) original: String,
-    /// Index of the delivery.
-    pub(super) delivery: usize,
+    /// Final recipients in external form, and the indices of their deliveries; never empty.
+    pub(super) deliveries: Vec<(String, usize)>,
 }
 
 /// Up to this many deliveries a plain search beats a hash table.
@@ -91,33 +93,32 @@ impl Transaction {
         let mut deliveries: Vec<(Recipient, MailboxTarget)> = Vec::with_capacity(accepted.len());
         let mut answers = Vec::with_capacity(accepted.len());
         let mut known: HashMap<MailboxTarget, usize> = HashMap::new();
-        for Accepted {
-            recipient,
-            shown,
-            target,
-        } in accepted
-        {
-            let found = if deliveries.len() <= SEARCHED_MAX {
-                deliveries.iter().position(|(_, other)| *other == target)
-            } else {
-                if known.is_empty() {
-                    let targets = deliveries.iter().map(|(_, target)| target.clone());
-                    known.extend(targets.zip(0..));
+        for one in accepted {
+            let mut indices = Vec::with_capacity(one.members.len());
+            for (address, target) in one.members {
+                let found = if deliveries.len() <= SEARCHED_MAX {
+                    deliveries.iter().position(|(_, other)| *other == target)
+                } else {
+                    if known.is_empty() {
+                        let targets = deliveries.iter().map(|(_, target)| target.clone());
+                        known.extend(targets.zip(0..));
+                    }
+                    known.get(&target).copied()
+                };
+                let delivery = found.unwrap_or(deliveries.len());
+                indices.push((address.external(), delivery));
+                if found.is_none() {
+                    if !known.is_empty() {
+                        known.insert(target.clone(), delivery);
+                    }
+                    let original = one.original.clone();
+                    deliveries.push((Recipient { address, original }, target));
                 }
-                known.get(&target).copied()
-            };
-            let original = recipient.original.clone();
-            let delivery = found.unwrap_or(deliveries.len());
-            if found.is_none() {
-                if !known.is_empty() {
-                    known.insert(target.clone(), delivery);
-                }
-                deliveries.push((recipient, target));
             }
             answers.push(Answer {
-                shown,
-                original,
-                delivery,
+                shown: one.shown,
+                original: one.original,
+                deliveries: indices,
             });
         }
         Plan {
@@ -135,44 +136,56 @@ impl Transaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mailstow_engine::address::Address;
     use mailstow_engine::route::Format;
 
-    fn accepted(name: &str, mailbox: usize) -> Accepted {
-        Accepted {
-            recipient: Recipient {
-                address: Address::new(name, Some("x")),
-                original: format!("{name}@original"),
-            },
-            shown: format!("{name}@x"),
-            target: MailboxTarget {
+    fn accepted(name: &str, mailboxes: &[usize]) -> Accepted {
+        let member = |mailbox: &usize| {
+            let target = MailboxTarget {
                 path: format!("m{mailbox}"),
                 format: Format::Maildir,
                 uid: 1,
                 gid: 1,
-            },
+            };
+            (Address::new(name, Some("x")), target)
+        };
+        Accepted {
+            shown: format!("{name}@x"),
+            original: format!("{name}@original"),
+            members: mailboxes.iter().map(member).collect(),
         }
+    }
+
+    fn indices(answer: &Answer) -> Vec<usize> {
+        answer.deliveries.iter().map(|(_, index)| *index).collect()
     }
 
     #[test]
     fn one_copy_for_each_mailbox_and_one_answer_for_each_recipient() {
         let names = [("a", 0), ("b", 1), ("a", 0), ("alias-of-b", 1)];
-        let plan = Transaction::plan(names.iter().map(|(n, m)| accepted(n, *m)).collect());
+        let plan = Transaction::plan(names.iter().map(|(n, m)| accepted(n, &[*m])).collect());
         let shown: Vec<_> = plan.answers.iter().map(|a| a.shown.as_str()).collect();
         assert_eq!(shown, ["a@x", "b@x", "a@x", "alias-of-b@x"]);
-        let deliveries: Vec<_> = plan.answers.iter().map(|a| a.delivery).collect();
+        let deliveries: Vec<_> = plan.answers.iter().flat_map(indices).collect();
         assert_eq!(deliveries, [0, 1, 0, 1]);
         assert_eq!(plan.deliveries[1].0.original, "b@original");
     }
 
     #[test]
+    fn an_expanded_alias_is_answered_once_for_all_its_mailboxes() {
+        let plan = Transaction::plan(vec![accepted("a", &[0, 1]), accepted("list", &[1, 2, 1])]);
+        assert_eq!(plan.deliveries.len(), 3);
+        assert_eq!(indices(&plan.answers[0]), [0, 1]);
+        assert_eq!(indices(&plan.answers[1]), [1, 2, 1]);
+    }
+
+    #[test]
     fn many_recipients_are_planned_as_few_are() {
         let mailboxes: Vec<usize> = (0..200).map(|n| n % 61).collect();
-        let plan = Transaction::plan(mailboxes.iter().map(|m| accepted("u", *m)).collect());
+        let plan = Transaction::plan(mailboxes.iter().map(|m| accepted("u", &[*m])).collect());
         assert_eq!(plan.deliveries.len(), 61);
         for (answer, mailbox) in plan.answers.iter().zip(&mailboxes) {
             assert_eq!(
-                plan.deliveries[answer.delivery].1.path,
+                plan.deliveries[indices(answer)[0]].1.path,
                 format!("m{mailbox}")
             );
         }
