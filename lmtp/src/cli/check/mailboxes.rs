@@ -7,8 +7,8 @@ use super::Findings;
 use super::places::{is_open_to_everyone, rights};
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::RoutingSettings;
-use mailstow_engine::route::{Format, MailboxTarget, RouteError, Router};
-use mailstow_engine::table::{TableCache, TableContext, TableList};
+use mailstow_engine::route::{Format, MailboxTarget, RouteError, Router, table_context};
+use mailstow_engine::table::{TableCache, TableList};
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::io;
@@ -22,9 +22,7 @@ type Reasons = BTreeMap<String, usize>;
 
 /// Looks at every mailbox; what the owners are is left out when that was found wrong already.
 pub(super) fn check(routing: &RoutingSettings, owners_known: bool, findings: &mut Findings) {
-    let cache = TableCache::new(TableContext {
-        recipient_delimiter: routing.recipient_delimiter.clone(),
-    });
+    let cache = TableCache::new(table_context(routing));
     // What cannot be opened was reported by whoever checks the tables.
     let Ok(router) = Router::open(routing, &cache) else {
         return;
