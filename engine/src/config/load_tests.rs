@@ -495,7 +495,7 @@ fn a_socket_that_a_chrooted_lmtp_cannot_see_is_reported() {
         hidden[0].contains("looks for the socket in /q/run/mailstow/lmtp"),
         "{hidden:?}"
     );
-    assert!(hidden[0].contains("listen on /q/private/mailstow"));
+    assert!(hidden[0].contains("listen on /q/private/mailstow-lmtp and"));
     for (chroot, listen) in [
         ("n", "/run/mailstow/lmtp"),
         ("-", "/run/mailstow/lmtp"),

@@ -73,11 +73,11 @@ fn hidden_socket(
     Some(format!(
         "virtual_transport ({}): service {transport} is chrooted ({}:{}) and looks for the socket \
          in {}, where mailstow does not listen; listen on {} and set virtual_transport = \
-         {transport}:unix:private/mailstow",
+         {transport}:unix:private/mailstow-lmtp",
         values.origin("routing", "virtual_transport"),
         path.display(),
         service.line,
         seen.display(),
-        queue.join("private/mailstow").display()
+        queue.join("private/mailstow-lmtp").display()
     ))
 }

@@ -7,7 +7,9 @@ use super::common::SiteArgs;
 use clap::Args;
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::Configuration;
-use mailstow_engine::route::{Format, MailboxTarget, Resolution, Route, Router, table_context};
+use mailstow_engine::route::{
+    Format, MailboxTarget, Resolution, Route, RouteError, Router, table_context,
+};
 use mailstow_engine::status::{EnhancedCode, Status};
 use mailstow_engine::table::TableCache;
 use serde::Serialize;
@@ -104,13 +106,13 @@ fn resolve(router: &Router, address: &str) -> Resolution {
     }
 }
 
-/// Why there is no mailbox, as the log would say it: clients are told less.
+/// Why there is no mailbox, as the log would say it, where clients are told less.
 fn reason(router: &Router, address: &str) -> Option<String> {
     let address = router.complete(parse_mailbox(address).ok()?);
-    router
-        .mailbox(&address)
-        .err()
-        .map(|error| error.to_string())
+    match router.mailbox(&address) {
+        Ok(_) | Err(RouteError::UnknownUser { .. }) => None,
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// The mailbox as an operator writes it: a Maildir ends in `/`.
