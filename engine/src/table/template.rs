@@ -2,7 +2,8 @@
 //!
 //! Imports `address`. A kind of our own. Each `%` expansion is one path component that nobody
 //! can lead astray: never empty, `.`, `..` or hidden, without `/`, NUL and control characters,
-//! never `*.lock`, at most [`COMPONENT_BYTES_MAX`] bytes; and two different local parts never share one.
+//! never `*.lock`, at most [`COMPONENT_BYTES_MAX`] bytes; and two different local parts never
+//! share one.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
