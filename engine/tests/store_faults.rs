@@ -226,6 +226,34 @@ fn a_failed_append_is_tried_again_one_message_at_a_time() {
 }
 
 #[test]
+fn nothing_is_appended_behind_what_could_not_be_cut_off() {
+    let place = Place::new();
+    let store = open(&settings(&place, FlushMethod::Fsync));
+    store.disk().hold("write_all");
+    let first = submit(&store, CONTENT, vec![target("md/")]);
+    store.disk().wait_until_reached();
+    let group = submit(&store, CONTENT, vec![target("info"); 3]);
+    // The common append fails and is cut off; so does the first message alone, and stays.
+    store.disk().plan_all(&[
+        fault("write_all", 1, libc::EIO),
+        fault("write_all", 2, libc::EIO),
+        fault("truncate", 1, libc::EIO),
+    ]);
+    store.disk().release();
+    assert!(first.statuses()[0].starts_with("250"));
+    let all = group.statuses();
+    assert!(all.iter().all(|s| s.starts_with("451 4.3.0")), "{all:?}");
+    let text = fs::read_to_string(place.base().join("info")).unwrap();
+    assert_eq!(text, "From s@ex.");
+    assert!(deliver(&store, CONTENT, "info").starts_with("250"));
+    let text = fs::read_to_string(place.base().join("info")).unwrap();
+    assert!(
+        text.starts_with("From s@ex.\n\nFrom s@ex.example "),
+        "{text}"
+    );
+}
+
+#[test]
 fn an_abandoned_delivery_never_appears_and_a_published_one_cannot_be_abandoned() {
     for path in ["md/", "info"] {
         let place = Place::new();

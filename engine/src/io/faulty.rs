@@ -34,8 +34,8 @@ pub struct Faulty<D> {
 
 #[derive(Debug, Default)]
 struct Plan {
-    fault: Option<Fault>,
-    seen: u64,
+    /// Each with the number of its operations seen since it was planned.
+    faults: Vec<(Fault, u64)>,
     trace: Vec<&'static str>,
     held: Option<&'static str>,
     is_reached: bool,
@@ -51,11 +51,14 @@ impl<D: Disk> Faulty<D> {
         }
     }
 
-    /// Plans a fault, counting from now; replaces the one planned before.
+    /// Plans a fault, counting from now; replaces those planned before.
     pub fn plan(&self, fault: Fault) {
-        let mut plan = self.plan.lock();
-        plan.fault = Some(fault);
-        plan.seen = 0;
+        self.plan_all(&[fault]);
+    }
+
+    /// Plans several faults, counting from now; replaces those planned before.
+    pub fn plan_all(&self, faults: &[Fault]) {
+        self.plan.lock().faults = faults.iter().map(|fault| (*fault, 0)).collect();
     }
 
     /// From now on whoever comes to `operation` waits there until [`Faulty::release`].
@@ -94,13 +97,17 @@ impl<D: Disk> Faulty<D> {
             self.changed.notify_all();
             plan = wait(&self.changed, plan);
         }
-        let fault = plan.fault?;
-        if !fault.operation.is_empty() && fault.operation != operation {
-            return None;
+        let mut due = None;
+        for (fault, seen) in &mut plan.faults {
+            if !fault.operation.is_empty() && fault.operation != operation {
+                continue;
+            }
+            *seen += 1;
+            if *seen == fault.after + 1 || (fault.persists && *seen > fault.after) {
+                due = due.or(Some(*fault));
+            }
         }
-        plan.seen += 1;
-        let is_due = plan.seen == fault.after + 1 || (fault.persists && plan.seen > fault.after);
-        is_due.then_some(fault)
+        due
     }
 
     fn check(&self, operation: &'static str) -> io::Result<()> {

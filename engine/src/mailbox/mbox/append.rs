@@ -44,6 +44,13 @@ impl<H> Mbox<H> {
         settings: &MailboxSettings,
         entries: &[Entry<'_>],
     ) -> Vec<Result<(), MailboxError>> {
+        if self.is_torn {
+            // A message there would look like a part of the incomplete one.
+            let path = self.path.display();
+            let doing = "appending behind an incomplete message";
+            let torn = || MailboxError::from_io(path, doing, io::ErrorKind::Other.into());
+            return entries.iter().map(|_| Err(torn())).collect();
+        }
         let mut results = Vec::with_capacity(entries.len());
         let Err((doing, error)) = self.append_all(disk, settings, entries, &mut results) else {
             return results;

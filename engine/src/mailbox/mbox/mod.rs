@@ -39,6 +39,8 @@ pub struct Mbox<H> {
     old_length: u64,
     /// What the old content lacks before a message can follow.
     tail: &'static str,
+    /// Something incomplete stands behind `end` and could not be cut off.
+    is_torn: bool,
     /// The directories above, when they must be flushed too.
     chain: Vec<Unflushed<H>>,
 }
@@ -92,6 +94,7 @@ impl<H> Mbox<H> {
                 end: stat.size,
                 old_length: stat.size,
                 tail,
+                is_torn: false,
                 chain,
             }))),
             not_ours => {
@@ -152,7 +155,7 @@ impl<H> Mbox<H> {
 
     /// Cuts the file behind the messages that are to stay; false when that fails, and nothing
     /// more must be appended.
-    fn cut<D: Disk<Handle = H>>(&self, disk: &D) -> bool {
+    fn cut<D: Disk<Handle = H>>(&mut self, disk: &D) -> bool {
         let cut = disk.truncate(&self.file, self.end);
         if let Err(error) = &cut {
             tracing::error!(
@@ -161,6 +164,7 @@ impl<H> Mbox<H> {
                 %error,
                 "cannot cut an incomplete message off the mailbox; cut it to this length"
             );
+            self.is_torn = true;
         }
         cut.is_ok()
     }
