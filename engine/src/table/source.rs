@@ -32,6 +32,7 @@ pub(super) struct Stamp {
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
+    is_device: bool,
 }
 
 impl Stamp {
@@ -46,11 +47,14 @@ impl Stamp {
     /// Waits until the file has been left alone for [`QUIET`], from its last change on; false when
     /// another file is there then, or this one was changed.
     fn stays(self, path: &Path) -> bool {
-        let Some(modified) = self.modified() else {
-            return true;
-        };
-        let age = clock::since_epoch().checked_sub(modified);
-        let Some(left) = age.and_then(|age| QUIET.checked_sub(age)) else {
+        let age = self.modified().and_then(|modified| {
+            // The kernel empties a file before it sets the time.
+            let is_true = self.bytes > 0 || self.is_device;
+            clock::since_epoch()
+                .checked_sub(modified)
+                .filter(|_| is_true)
+        });
+        let Some(left) = QUIET.checked_sub(age.unwrap_or_default()) else {
             return true;
         };
         std::thread::sleep(left);
@@ -83,6 +87,7 @@ impl From<&Metadata> for Stamp {
             inode: metadata.ino(),
             bytes: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
+            is_device: metadata.file_type().is_char_device(),
         }
     }
 }
@@ -191,6 +196,18 @@ mod tests {
         let (source, now) = reading.join().unwrap().unwrap();
         let age = now.saturating_sub(source.stamp.modified().unwrap());
         assert!(age >= QUIET, "{age:?}");
+    }
+
+    #[test]
+    fn an_empty_file_is_believed_only_when_it_stays_empty_whatever_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t");
+        let file = File::create(&path).unwrap();
+        let old = std::time::SystemTime::now() - Duration::from_secs(60);
+        file.set_modified(old).unwrap();
+        let start = clock::now();
+        assert_eq!(read(&path).unwrap().bytes, b"");
+        assert!(start.elapsed() >= QUIET);
     }
 
     #[test]
