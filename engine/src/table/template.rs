@@ -36,7 +36,8 @@ impl TemplateTable {
     /// `recipient_delimiter`) are cut off before anything is made of the address.
     ///
     /// # Errors
-    /// The template is empty or has a `%` with another letter.
+    /// The template is empty, has a `%` with another letter, or a `..` that makes every path one
+    /// to be refused.
     pub(super) fn open(
         name: &str,
         template: &str,
@@ -75,6 +76,9 @@ impl TemplateTable {
         }
         if pieces.is_empty() {
             return Err(content("the template is empty".to_owned()));
+        }
+        if template.split('/').any(|component| component == "..") {
+            return Err(content("\"..\" in the template".to_owned()));
         }
         Ok(Self {
             name: name.to_owned(),
@@ -243,7 +247,7 @@ mod tests {
 
     #[test]
     fn bad_templates_do_not_open() {
-        for template in ["", "%x", "a%"] {
+        for template in ["", "%x", "a%", "../%u/", "%d/.."] {
             assert!(TemplateTable::open("template:t", template, "").is_err());
         }
     }
