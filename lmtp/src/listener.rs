@@ -258,6 +258,14 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), ListenError
     })
 }
 
+/// Opens every address of a host.
+///
+/// # Errors
+/// The first address that cannot be opened; those opened before are closed again.
+pub(crate) fn open_host(host: &str, port: u16) -> Result<Vec<Listener>, ListenError> {
+    resolve(host, port)?.into_iter().map(open_inet).collect()
+}
+
 fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> {
     let plain = host.trim_start_matches('[').trim_end_matches(']');
     let failed = |source| ListenError::Host {
@@ -279,7 +287,11 @@ fn open_inet(address: SocketAddr) -> Result<Listener, ListenError> {
         address: format!("inet:{address}"),
         action,
         source: source.into(),
-        remedy: "choose an address of this machine and a free port that the server may use",
+        remedy: match source {
+            Errno::ADDRINUSE => "stop the server that has this port or use another port",
+            Errno::ACCESS => "use a port from 1024 on or start as root",
+            _ => "give an address of this machine",
+        },
     };
     let family = if address.is_ipv6() {
         AddressFamily::INET6

@@ -1,16 +1,16 @@
 //! Listen addresses: whether `serve` could open each of them now.
 //!
-//! Imports the engine's configuration. Sockets are tried and closed again; nothing is left
+//! Imports `listener` and the engine's configuration. Sockets are tried and closed again; nothing is left
 //! behind and no socket file is touched.
 
 use super::super::common::default_socket_directory;
 use super::Findings;
 use super::places::may_write;
+use crate::listener::{self, Listener};
 use mailstow_engine::config::{Configuration, ListenAddress, LmtpSettings};
 use nix::unistd::{Group, User};
 use std::fs;
 use std::io;
-use std::net::TcpListener;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -24,6 +24,7 @@ pub(super) fn check(configuration: &Configuration, findings: &mut Findings) {
         }
     };
     let mut has_unix = false;
+    let mut opened = Vec::new();
     for address in addresses {
         match address {
             ListenAddress::Unix(path) => {
@@ -34,7 +35,7 @@ pub(super) fn check(configuration: &Configuration, findings: &mut Findings) {
                     findings,
                 );
             }
-            ListenAddress::Inet { host, port } => inet(address, host, *port, findings),
+            ListenAddress::Inet { host, port } => opened.extend(inet(host, *port, findings)),
         }
     }
     if has_unix {
@@ -80,15 +81,13 @@ fn unix(path: &Path, is_default: bool, findings: &mut Findings) {
     }
 }
 
-fn inet(address: &ListenAddress, host: &str, port: u16, findings: &mut Findings) {
-    if let Err(error) = TcpListener::bind((host, port)) {
-        let remedy = match error.kind() {
-            io::ErrorKind::AddrInUse => "stop the server that has this port or use another port",
-            io::ErrorKind::PermissionDenied => "use a port from 1024 on or start as root",
-            _ => "give an address of this machine",
-        };
-        findings.error(format_args!("listen {address}: {error}; {remedy}"));
-    }
+/// Opens the sockets as `serve` does; the caller keeps them, so that two addresses that exclude
+/// each other are found out.
+fn inet(host: &str, port: u16, findings: &mut Findings) -> Vec<Listener> {
+    listener::open_host(host, port).unwrap_or_else(|error| {
+        findings.error(format_args!("listen {error}"));
+        Vec::new()
+    })
 }
 
 /// Whether the socket's owner and group exist and may be set by us.

@@ -181,6 +181,16 @@ fn a_port_in_use_and_unknown_socket_owners_are_errors() {
     );
     drop(taken);
     assert!(site.findings().errors.is_empty(), "{}", site.findings());
+    // Each is free, but they exclude each other; :: and 0.0.0.0 do not.
+    site.flags.listen = vec![
+        format!("inet:0.0.0.0:{port}"),
+        format!("inet:127.0.0.1:{port}"),
+    ];
+    assert!(site.only_error().contains(&format!("127.0.0.1:{port}")));
+    site.flags.listen = vec![format!("inet:0.0.0.0:{port}"), format!("inet:[::]:{port}")];
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        assert!(site.findings().errors.is_empty(), "{}", site.findings());
+    }
     site.flags.listen = vec![site.path("run/lmtp").display().to_string()];
     site.toml =
         "[lmtp]\nsocket_owner = \"no-such-user\"\nsocket_group = \"no-such-group\"\n".into();
