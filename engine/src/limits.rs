@@ -27,3 +27,9 @@ pub const BATCH_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Bytes collected before they are appended to an mbox.
 pub const MBOX_APPEND_BYTES: usize = 256 * 1024;
+
+/// Connections that one table keeps to one database server; more lookups than that wait.
+pub const DATABASE_CONNECTIONS_MAX: usize = 16;
+
+/// Values (rows times columns) that one lookup in a database may find.
+pub const DATABASE_VALUES_MAX: usize = 100_000;

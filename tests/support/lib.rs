@@ -7,6 +7,7 @@
 pub mod client;
 pub mod content;
 pub mod daemon;
+pub mod databases;
 pub mod deadline;
 pub mod dovecot;
 pub mod example;
@@ -16,6 +17,7 @@ pub mod mailboxes;
 pub mod mailstow;
 pub mod oracle;
 pub mod postfix;
+pub mod postmap;
 pub mod python;
 pub mod scratch;
 pub mod site;

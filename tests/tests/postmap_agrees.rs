@@ -5,160 +5,10 @@
 //! `POSTMAP_SEED` to it to see the same tables again.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
 
 use fastrand::Rng;
-use mailstow_engine::table::{TableCache, TableContext, TableList, TableName, TableSet};
-use mailstow_tests::scratch::Scratch;
-
-/// A seed of our own for each test, from `POSTMAP_SEED` or by chance.
-fn seeded() -> Rng {
-    let seed = match std::env::var("POSTMAP_SEED") {
-        Ok(seed) => seed.parse().expect("POSTMAP_SEED is a number"),
-        Err(_) => fastrand::u64(..),
-    };
-    println!("replay with POSTMAP_SEED={seed}");
-    Rng::with_seed(seed)
-}
-
-/// Postfix's side: a configuration directory of its own, and tables in files.
-struct Postmap {
-    scratch: Scratch,
-}
-
-impl Postmap {
-    fn new() -> Self {
-        let scratch = Scratch::new("postmap");
-        let main_cf = format!(
-            "compatibility_level = 3.6\nsmtputf8_enable = yes\nqueue_directory = {0}/queue\n\
-             data_directory = {0}/data\n",
-            scratch.path().display()
-        );
-        scratch.mkdir("queue");
-        scratch.mkdir("data");
-        scratch.write("main.cf", main_cf);
-        Self { scratch }
-    }
-
-    /// Writes a table's text; old, since Postfix waits for a young texthash file to settle.
-    fn write(&self, name: &str, text: &[u8]) -> PathBuf {
-        let path = self.scratch.write(name, text);
-        let file = File::options().write(true).open(&path).unwrap();
-        file.set_modified(SystemTime::now() - Duration::from_secs(60))
-            .unwrap();
-        path
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new("postmap");
-        command.arg("-c").arg(self.scratch.path());
-        command
-    }
-
-    /// Builds the index of a table.
-    fn index(&self, table: &str) {
-        let mut command = self.command();
-        command.arg(table);
-        let output = command
-            .output()
-            .expect("postmap starts; is postfix installed?");
-        assert!(output.status.success(), "postmap {table}: {output:?}");
-    }
-
-    fn ask(&self, table: &str, keys: &[Vec<u8>]) -> Output {
-        let mut command = self.command();
-        command.args(["-q", "-", table]);
-        let mut input = Vec::new();
-        for key in keys {
-            input.extend_from_slice(key);
-            input.push(b'\n');
-        }
-        // From a file: input and output are too large for pipes that wait for each other.
-        let file = self.scratch.write("keys", &input);
-        command.stdin(File::open(file).unwrap());
-        command
-            .output()
-            .expect("postmap starts; is postfix installed?")
-    }
-}
-
-fn fatal(output: &Output) -> bool {
-    String::from_utf8_lossy(&output.stderr).contains("fatal:")
-}
-
-fn open(table: &str) -> Option<TableSet> {
-    let list: TableList = [TableName::parse(table, "hash").ok()?]
-        .into_iter()
-        .collect();
-    TableCache::new(TableContext::default())
-        .open_all(&list)
-        .ok()
-}
-
-/// Our answers, as postmap prints them, and the keys that are table errors.
-fn ours(tables: &TableSet, keys: &[Vec<u8>]) -> (Vec<u8>, Vec<Vec<u8>>) {
-    let (mut output, mut failed) = (Vec::new(), Vec::new());
-    for key in keys {
-        let Ok(text) = str::from_utf8(key) else {
-            continue;
-        };
-        match tables.query(text) {
-            Ok(None) => {}
-            Ok(Some((value, _))) => output.extend(format!("{text}\t{value}\n").bytes()),
-            Err(_) => failed.push(key.clone()),
-        }
-    }
-    (output, failed)
-}
-
-/// Asks both and compares; returns how many keys were found.
-fn compare(postmap: &Postmap, table: &str, keys: &[Vec<u8>]) -> usize {
-    let Some(tables) = open(table) else {
-        let output = postmap.ask(table, keys);
-        assert!(
-            fatal(&output),
-            "we cannot open {table}, postmap can: {output:?}"
-        );
-        return 0;
-    };
-    let (answers, failed) = ours(&tables, keys);
-    for key in failed.iter().take(3) {
-        let output = postmap.ask(table, std::slice::from_ref(key));
-        let key = String::from_utf8_lossy(key);
-        assert!(
-            fatal(&output),
-            "{table}: \"{key}\" fails here alone: {output:?}"
-        );
-    }
-    let keys: Vec<_> = keys
-        .iter()
-        .filter(|key| !failed.contains(key))
-        .cloned()
-        .collect();
-    let output = postmap.ask(table, &keys);
-    assert!(
-        !fatal(&output),
-        "{table}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let lines = |bytes: &[u8]| -> Vec<String> {
-        let text = String::from_utf8(bytes.to_vec()).expect("values are UTF-8");
-        text.split_terminator('\n').map(str::to_owned).collect()
-    };
-    let (theirs, answers) = (lines(&output.stdout), lines(&answers));
-    for (theirs, ours) in theirs.iter().zip(&answers) {
-        assert_eq!(theirs, ours, "{table}: postmap says the left");
-    }
-    assert_eq!(
-        theirs.get(answers.len()),
-        answers.get(theirs.len()),
-        "{table}: one side found more keys"
-    );
-    theirs.len()
-}
+use mailstow_tests::postmap::{Postmap, compare, seeded};
 
 fn pick<'a>(rng: &mut Rng, choices: &[&'a str]) -> &'a str {
     choices[rng.usize(..choices.len())]
@@ -294,7 +144,7 @@ fn text_table(rng: &mut Rng, lines: usize, long: bool) -> (Vec<u8>, Vec<Vec<u8>>
 #[test]
 fn indexed_and_text_tables_agree() {
     let mut rng = seeded();
-    let postmap = Postmap::new();
+    let postmap = Postmap::in_scratch();
     let mut asked = 0;
     for (round, long) in [true, false, false].into_iter().enumerate() {
         let (text, keys) = text_table(&mut rng, 1_500, long);
@@ -323,7 +173,7 @@ fn indexed_and_text_tables_agree() {
 #[test]
 fn lines_and_keys_of_any_length_agree() {
     let mut rng = seeded();
-    let postmap = Postmap::new();
+    let postmap = Postmap::in_scratch();
     let mut text = String::new();
     let mut keys = Vec::new();
     for length in [510, 511, 512, 2_048, 4_096, 65_536, 300_000] {
@@ -365,7 +215,7 @@ fn short_keys(rng: &mut Rng, count: usize) -> Vec<Vec<u8>> {
 #[test]
 fn tables_in_the_configuration_agree() {
     let mut rng = seeded();
-    let postmap = Postmap::new();
+    let postmap = Postmap::in_scratch();
     let keys = short_keys(&mut rng, 400);
     let mut found = 0;
     for _ in 0..40 {
@@ -509,7 +359,7 @@ fn rule_line(rng: &mut Rng, number: usize, perl: bool) -> String {
 
 fn pattern_tables_agree(kind: &str) {
     let mut rng = seeded();
-    let postmap = Postmap::new();
+    let postmap = Postmap::in_scratch();
     let (mut asked, mut found) = (0, 0);
     for round in 0..60 {
         let mut text = String::new();
@@ -545,7 +395,7 @@ fn perl_pattern_tables_agree() {
 #[test]
 fn pattern_tables_in_the_configuration_agree() {
     let mut rng = seeded();
-    let postmap = Postmap::new();
+    let postmap = Postmap::in_scratch();
     let mut found = 0;
     for _ in 0..30 {
         for kind in ["regexp", "pcre"] {
@@ -566,12 +416,41 @@ fn pattern_tables_in_the_configuration_agree() {
 
 #[test]
 fn non_utf8_text_in_pattern_tables_agrees() {
-    let postmap = Postmap::new();
+    let postmap = Postmap::in_scratch();
     let text =
         b"/^\xfc/ byte\n/^a(.)/ got $1\n/^b/ v\xfc\n/^c/ v\0cut\n/^d\0/ x\n/^\xc3/ lead\n/d/ e\n";
     for kind in ["regexp", "pcre"] {
         let path: &Path = &postmap.write(kind, text);
         let keys = ["ü", "aü", "ab", "b", "c", "d", "é", "x"].map(|key| key.as_bytes().to_vec());
         assert!(compare(&postmap, &format!("{kind}:{}", path.display()), &keys) > 3);
+    }
+}
+
+/// `randmap:` cannot be compared, but for a single value.
+#[test]
+fn tables_of_tables_agree() {
+    let mut rng = seeded();
+    let postmap = Postmap::in_scratch();
+    let (text, mut keys) = text_table(&mut rng, 300, false);
+    let path = postmap.write("first", &text);
+    let first = path.display();
+    let values = "example.com/box1/ one\ntwo three\n1 first\nfirst 1\n";
+    let path = postmap.write("second", values.as_bytes());
+    let second = path.display();
+    keys.extend([b"1".to_vec(), b"first".to_vec(), b"a".to_vec()]);
+    for table in [
+        format!("unionmap:{{texthash:{first}, texthash:{second}}}"),
+        format!("unionmap:{{texthash:{first} pcre:{{{{/x@(.*)/ <$1>}}}},static:s}}"),
+        format!("pipemap:{{texthash:{first}, pcre:{{{{/^(.*)box/ $1}}}}}}"),
+        format!("pipemap:{{texthash:{second},texthash:{second}}}"),
+        format!(
+            "pipemap:{{unionmap:{{inline:{{a=1}}, texthash:{second}}},inline:{{{{1,first = x}}}}}}"
+        ),
+        "randmap:{only}".to_owned(),
+        "unionmap:{}".to_owned(),
+        "pipemap:{texthash:/nonexistent/table}".to_owned(),
+        "unionmap:static:x".to_owned(),
+    ] {
+        compare(&postmap, &table, &keys);
     }
 }

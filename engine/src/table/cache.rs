@@ -8,18 +8,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::constant::{FailTable, StaticTable};
-use super::inline::InlineTable;
+use super::compound::CompoundTable;
 use super::list::Kind;
-use super::rule_parser::Flavor;
-use super::rules::RuleTable;
+use super::open::{Surroundings, parse, unfiled, unreadable};
+use super::restricted::RestrictedTable;
 use super::source::{self, Source, Stamp};
-use super::template::TemplateTable;
-use super::text::{LineForm, TextTable};
-use super::unix::UnixTable;
 use super::{LookupTable, OpenError, TableList, TableName, TableSet};
 use crate::clock;
 use crate::sync::{Arc, Mutex};
+
+/// Tables within tables within tables ...
+const DEPTH_MAX: usize = 8;
 
 /// What tables must know of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub struct TableContext {
 /// it.
 #[derive(Debug, Default)]
 pub struct TableCache {
-    context: TableContext,
+    surroundings: Surroundings,
     slots: Mutex<BTreeMap<String, Slot>>,
 }
 
@@ -57,6 +56,8 @@ pub struct Refresh {
 struct Slot {
     name: TableName,
     table: Arc<dyn LookupTable>,
+    /// When not empty, only addresses in these domains are to be looked up.
+    domain: String,
     file: Option<Watched>,
 }
 
@@ -104,7 +105,10 @@ impl TableCache {
     /// An empty cache.
     pub fn new(context: TableContext) -> Self {
         Self {
-            context,
+            surroundings: Surroundings {
+                context,
+                ..Surroundings::default()
+            },
             slots: Mutex::default(),
         }
     }
@@ -118,18 +122,51 @@ impl TableCache {
         let mut slots = self.slots.lock();
         let mut tables = Vec::with_capacity(list.names().len());
         for name in list.names() {
-            let table = match slots.get(name.full()) {
-                Some(slot) => Arc::clone(&slot.table),
-                None => {
-                    let slot = Slot::open(name, &self.context)?;
-                    let table = Arc::clone(&slot.table);
-                    slots.insert(name.full().to_owned(), slot);
-                    table
-                }
-            };
-            tables.push(table);
+            tables.push(self.open(name, &mut slots, 0)?);
         }
         Ok(TableSet::new(tables))
+    }
+
+    /// The table called `name`. Tables of tables, and lists of domains in front of a table, are
+    /// put together anew each time, from members that are shared.
+    fn open(
+        &self,
+        name: &TableName,
+        slots: &mut BTreeMap<String, Slot>,
+        depth: usize,
+    ) -> Result<Arc<dyn LookupTable>, OpenError> {
+        if depth > DEPTH_MAX {
+            return Err(OpenError::Content {
+                name: name.full().to_owned(),
+                cause: "tables within tables go too deep; is one its own member?".to_owned(),
+            });
+        }
+        if let Kind::Compound(joint) = name.kind() {
+            let mut members = Vec::new();
+            for member in name.members()? {
+                members.push(self.open(&member, slots, depth + 1)?);
+            }
+            return Ok(Arc::new(CompoundTable::new(name.full(), joint, members)));
+        }
+        if !slots.contains_key(name.full()) {
+            let slot = Slot::open(name, &self.surroundings)?;
+            slots.insert(name.full().to_owned(), slot);
+        }
+        let Some(slot) = slots.get(name.full()) else {
+            return Err(OpenError::Content {
+                name: name.full().to_owned(),
+                cause: "it was closed while it was opened; try again".to_owned(),
+            });
+        };
+        let (table, domain) = (Arc::clone(&slot.table), slot.domain.clone());
+        if domain.is_empty() {
+            return Ok(table);
+        }
+        let restricted = RestrictedTable::new(table, &domain, |member| {
+            let member = TableName::parse(member, "hash")?;
+            self.open(&member, slots, depth + 1)
+        })?;
+        Ok(Arc::new(restricted))
     }
 
     /// Complaints about the lines of all open tables: file, line, what is wrong.
@@ -144,7 +181,7 @@ impl TableCache {
         let mut slots = self.slots.lock();
         slots.retain(|full, _| {
             let mut names = lists.iter().flat_map(|list| list.names());
-            names.any(|name| name.full() == full)
+            names.any(|name| is_or_has(name, full, 0))
         });
     }
 
@@ -164,7 +201,7 @@ impl TableCache {
     fn look(&self, at_once: bool) -> Refresh {
         let mut report = Refresh::default();
         for slot in self.slots.lock().values_mut() {
-            slot.look(at_once, &self.context, &mut report);
+            slot.look(at_once, &self.surroundings, &mut report);
         }
         report.changed = !report.reloaded.is_empty();
         report
@@ -172,24 +209,26 @@ impl TableCache {
 }
 
 impl Slot {
-    fn open(name: &TableName, context: &TableContext) -> Result<Self, OpenError> {
+    fn open(name: &TableName, surroundings: &Surroundings) -> Result<Self, OpenError> {
         let Some(path) = name.path() else {
             return Ok(Self {
                 name: name.clone(),
-                table: open_unfiled(name, context)?,
+                table: unfiled(name, surroundings)?,
+                domain: String::new(),
                 file: None,
             });
         };
         let source = source::read(path).map_err(|error| unreadable(name, path, error))?;
-        let (table, _malformed) = parse(name, path, context, &source.bytes);
+        let parsed = parse(name, path, &source.bytes, surroundings)?;
         Ok(Self {
             name: name.clone(),
-            table,
+            table: parsed.table,
+            domain: parsed.domain,
             file: Some(Watched::new(&source)),
         })
     }
 
-    fn look(&mut self, at_once: bool, context: &TableContext, report: &mut Refresh) {
+    fn look(&mut self, at_once: bool, surroundings: &Surroundings, report: &mut Refresh) {
         let (Some(watched), Some(path)) = (&mut self.file, self.name.path()) else {
             return;
         };
@@ -208,7 +247,7 @@ impl Slot {
             return;
         }
         match source::read(path) {
-            Ok(source) => self.take(&source, context, report),
+            Ok(source) => self.take(&source, surroundings, report),
             Err(error) => {
                 let error = unreadable(&self.name, path, error);
                 report
@@ -220,7 +259,7 @@ impl Slot {
     }
 
     /// Puts what was read in place of the old contents, unless that would lose lines.
-    fn take(&mut self, source: &Source, context: &TableContext, report: &mut Refresh) {
+    fn take(&mut self, source: &Source, surroundings: &Surroundings, report: &mut Refresh) {
         let (Some(watched), Some(path)) = (&mut self.file, self.name.path()) else {
             return;
         };
@@ -228,92 +267,35 @@ impl Slot {
             *watched = Watched::new(source);
             return;
         }
-        let (table, malformed) = parse(&self.name, path, context, &source.bytes);
-        if let Some(cause) = malformed {
-            report.problems.push(format!(
-                "table {}: the changed file is not taken, its old contents stay in use: {cause}; \
-                 correct the file",
-                self.name
-            ));
-            watched.reported = Some(Sight::File(source.stamp));
-            return;
-        }
-        report.warnings.extend_from_slice(table.warnings());
-        report.reloaded.push(self.name.full().to_owned());
-        self.table = table;
-        *watched = Watched::new(source);
+        let cause = match parse(&self.name, path, &source.bytes, surroundings) {
+            Ok(parsed) if parsed.malformed.is_none() => {
+                report.warnings.extend_from_slice(parsed.table.warnings());
+                report.reloaded.push(self.name.full().to_owned());
+                self.table = parsed.table;
+                self.domain = parsed.domain;
+                *watched = Watched::new(source);
+                return;
+            }
+            Ok(parsed) => parsed.malformed.unwrap_or_default(),
+            Err(error) => error.to_string(),
+        };
+        report.problems.push(format!(
+            "table {}: the changed file is not taken, its old contents stay in use: {cause}; \
+             correct the file",
+            self.name
+        ));
+        watched.reported = Some(Sight::File(source.stamp));
     }
 }
 
-/// Opens a table that has no file.
-fn open_unfiled(
-    name: &TableName,
-    context: &TableContext,
-) -> Result<Arc<dyn LookupTable>, OpenError> {
-    let (full, text) = (name.full(), name.name());
-    Ok(match name.kind() {
-        Kind::Static => Arc::new(StaticTable::open(full, text)?),
-        Kind::Inline => Arc::new(InlineTable::open(full, text)?),
-        Kind::Fail => Arc::new(FailTable::open(full)),
-        Kind::Unix => Arc::new(UnixTable::open(full, text)?),
-        Kind::Template => {
-            let delimiter = &context.recipient_delimiter;
-            Arc::new(TemplateTable::open(full, text, delimiter)?)
-        }
-        Kind::Pcre => Arc::new(RuleTable::open_inline(full, Flavor::Perl, text)?),
-        Kind::Regexp => Arc::new(RuleTable::open_inline(full, Flavor::Posix, text)?),
-        // Text tables always have a file; should that change, an empty table is not the answer.
-        Kind::Text => {
-            return Err(OpenError::Content {
-                name: full.to_owned(),
-                cause: "a table of this type needs a file; write type:/path".to_owned(),
-            });
-        }
-    })
-}
-
-/// Reads a table from the bytes of its file; says what is malformed.
-fn parse(
-    name: &TableName,
-    path: &Path,
-    context: &TableContext,
-    bytes: &[u8],
-) -> (Arc<dyn LookupTable>, Option<String>) {
-    let source = path.display().to_string();
-    let is_alias_file = context.alias_tables.iter().any(|n| n == name.full()) && name.is_indexed();
-    let form = if is_alias_file {
-        LineForm::Alias
-    } else {
-        LineForm::KeyValue
-    };
-    let rules = |flavor| {
-        let (table, malformed) = RuleTable::parse(name.full(), &source, flavor, bytes);
-        (Arc::new(table) as Arc<dyn LookupTable>, malformed)
-    };
-    match name.kind() {
-        Kind::Pcre => rules(Flavor::Perl),
-        Kind::Regexp => rules(Flavor::Posix),
-        Kind::Text | Kind::Static | Kind::Inline | Kind::Fail | Kind::Template | Kind::Unix => {
-            let (table, malformed) = TextTable::parse(name.full(), &source, form, bytes);
-            (Arc::new(table), malformed)
-        }
-    }
-}
-
-fn unreadable(name: &TableName, path: &Path, error: std::io::Error) -> OpenError {
-    let remedy = match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            "create it (mailstow reads the text that postmap reads, not its index)"
-        }
-        std::io::ErrorKind::PermissionDenied => "let the user mailstow runs as read it",
-        _ => "name a readable text file",
-    };
-    OpenError::Read {
-        name: name.full().to_owned(),
-        path: path.display().to_string(),
-        source: error,
-        remedy,
-    }
+/// Whether `name` is the table called `full`, or has it as a member.
+fn is_or_has(name: &TableName, full: &str, depth: usize) -> bool {
+    let members = || name.members().unwrap_or_default();
+    name.full() == full
+        || (depth < DEPTH_MAX
+            && members()
+                .iter()
+                .any(|member| is_or_has(member, full, depth + 1)))
 }
 
 #[cfg(test)]

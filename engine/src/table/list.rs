@@ -6,12 +6,16 @@ use std::fmt;
 
 use super::OpenError;
 use super::braces::words;
+use super::compound::{self, Joint};
+use super::database::DatabaseKind;
 
 /// What a table type is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Read from its text source, whatever index Postfix makes of it.
     Text,
+    /// As `Text`; from the index when there is no text.
+    Indexed(Index),
     Regexp,
     Pcre,
     Static,
@@ -19,13 +23,25 @@ pub(super) enum Kind {
     Fail,
     Template,
     Unix,
+    Compound(Joint),
+    Random,
+    Tcp,
+    Socketmap,
+    Database(DatabaseKind),
 }
 
-const KINDS: [(&str, Kind); 13] = [
+/// An index format that we can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Index {
+    Lmdb,
+    Cdb,
+}
+
+const KINDS: [(&str, Kind); 22] = [
     ("hash", Kind::Text),
     ("btree", Kind::Text),
-    ("lmdb", Kind::Text),
-    ("cdb", Kind::Text),
+    ("lmdb", Kind::Indexed(Index::Lmdb)),
+    ("cdb", Kind::Indexed(Index::Cdb)),
     ("dbm", Kind::Text),
     ("texthash", Kind::Text),
     ("regexp", Kind::Regexp),
@@ -35,28 +51,20 @@ const KINDS: [(&str, Kind); 13] = [
     ("fail", Kind::Fail),
     ("template", Kind::Template),
     ("unix", Kind::Unix),
+    ("unionmap", Kind::Compound(Joint::Union)),
+    ("pipemap", Kind::Compound(Joint::Pipe)),
+    ("randmap", Kind::Random),
+    ("tcp", Kind::Tcp),
+    ("socketmap", Kind::Socketmap),
+    ("pgsql", Kind::Database(DatabaseKind::Pgsql)),
+    ("mysql", Kind::Database(DatabaseKind::Mysql)),
+    ("sqlite", Kind::Database(DatabaseKind::Sqlite)),
+    ("ldap", Kind::Database(DatabaseKind::Ldap)),
 ];
 
 /// Types of Postfix that mailstow does not have.
-const NOT_YET: [&str; 18] = [
-    "cidr",
-    "environ",
-    "internal",
-    "ldap",
-    "memcache",
-    "mongodb",
-    "mysql",
-    "netinfo",
-    "nis",
-    "nisplus",
-    "pgsql",
-    "pipemap",
-    "randmap",
-    "sdbm",
-    "socketmap",
-    "sqlite",
-    "tcp",
-    "unionmap",
+const NOT_YET: [&str; 9] = [
+    "cidr", "environ", "internal", "memcache", "mongodb", "netinfo", "nis", "nisplus", "sdbm",
 ];
 
 /// One table of a list, `type:name`.
@@ -122,7 +130,7 @@ impl TableName {
 
     /// One whose text Postfix makes an index of, with postmap(1) or postalias(1).
     pub(super) fn is_indexed(&self) -> bool {
-        self.kind == Kind::Text && !self.full.starts_with("texthash:")
+        matches!(self.kind, Kind::Text | Kind::Indexed(_)) && !self.full.starts_with("texthash:")
     }
 
     /// What follows `type:`.
@@ -130,14 +138,38 @@ impl TableName {
         self.full.get(self.name_at..).unwrap_or_default()
     }
 
-    /// The file the table is read from, if it has one.
+    /// The file the table is read from, if it has one; for a database, the file that describes
+    /// it.
     pub fn path(&self) -> Option<&std::path::Path> {
         let has_file = match self.kind {
-            Kind::Text => true,
+            Kind::Text | Kind::Indexed(_) | Kind::Database(_) => true,
             Kind::Regexp | Kind::Pcre => !self.name().starts_with('{'),
-            Kind::Static | Kind::Inline | Kind::Fail | Kind::Template | Kind::Unix => false,
+            Kind::Static
+            | Kind::Inline
+            | Kind::Fail
+            | Kind::Template
+            | Kind::Unix
+            | Kind::Compound(_)
+            | Kind::Random
+            | Kind::Tcp
+            | Kind::Socketmap => false,
         };
         has_file.then(|| std::path::Path::new(self.name()))
+    }
+}
+
+impl TableName {
+    /// The tables that a table of tables consists of, in order; none for any other table.
+    ///
+    /// # Errors
+    /// The name is not well formed, or names a table that is not.
+    pub(super) fn members(&self) -> Result<Vec<Self>, OpenError> {
+        if !matches!(self.kind, Kind::Compound(_)) {
+            return Ok(Vec::new());
+        }
+        let words = compound::members(&self.full, self.name())?;
+        let parse = |word| Self::parse(word, "hash");
+        words.into_iter().map(parse).collect()
     }
 }
 
@@ -240,7 +272,7 @@ mod tests {
     fn unknown_types_are_told_what_to_write_instead() {
         let text = |list: &str| parse(list).unwrap_err().to_string();
         assert!(text("hsah:/a").contains("did you mean \"hash\"?"));
-        assert!(text("pgsql:/a").contains("though Postfix has it"));
+        assert!(text("memcache:/a").contains("though Postfix has it"));
         assert!(text("zzzzzz:/a").contains("known are: hash, btree"));
     }
 
@@ -254,5 +286,7 @@ mod tests {
         assert_eq!(path("pcre:/p").as_deref(), Some("/p"));
         assert_eq!(path("pcre:{{/a/ b}}"), None);
         assert_eq!(path("static:/a"), None);
+        assert_eq!(path("sqlite:/q.cf").as_deref(), Some("/q.cf"));
+        assert_eq!(path("unionmap:{hash:/a}"), None);
     }
 }

@@ -3,7 +3,14 @@
 //! Imports `address` (folding, extensions), `clock`, `limits`, `status`, `sync`. Tables are
 //! named in a [`TableList`], opened and kept up to date by a [`TableCache`], and asked through
 //! a [`TableSet`]. Sources: Postfix DATABASE_README, postmap(1), regexp_table(5),
-//! pcre_table(5).
+//! pcre_table(5), tcp_table(5), socketmap_table(5), and those of `database`.
+//!
+//! # Tables that others answer for
+//!
+//! `pgsql: mysql: sqlite: ldap:` are described by Postfix's own `*.cf` files; a change of such a
+//! file counts as that of any other table's file. `tcp:` and `socketmap:` ask a server. None of
+//! them is connected to before it is asked, and whatever keeps it from answering is an error of
+//! the lookup, which defers. [`LookupTable::may_block`] tells them from the others.
 //!
 //! # Where we differ from Postfix
 //!
@@ -20,6 +27,11 @@
 //! - A pattern that cannot be searched (it backtracks too much, or memory is short) makes the
 //!   lookup fail, which defers; Postfix goes on as if it had not matched, which may bounce.
 //! - `static:` without a value does not open; Postfix answers every key with an error.
+//! - `unionmap: pipemap:` answer what their members answer, and these differ as said here.
+//! - Parameters of databases in main.cf (`pgsql:name`, then `name_hosts = ...`) are not read.
+//! - Databases: those of `ldap:` are told in that file; `pgsql:` speaks UTF-8 as Postfix 3.8
+//!   does, `mysql:` utf8mb4 as Postfix 3.9 does; `timeout` (seconds, 10 by default) holds for all
+//!   of them, in Postfix for `ldap:` alone.
 //! - `proxy:` is dropped: the table is read directly.
 //! - Unicode case folding is that of the `caseless` crate, Postfix's that of its ICU; they
 //!   differ in letters that only one of their Unicode versions knows.
@@ -27,19 +39,26 @@
 mod aliases;
 mod braces;
 mod cache;
+mod compound;
 mod constant;
+mod database;
 mod error;
 mod inline;
 mod lines;
 mod list;
+mod open;
 mod perl;
 mod posix;
 mod problems;
 mod replacement;
+mod restricted;
 mod rule_parser;
 mod rules;
 mod set;
+mod socketmap;
 mod source;
+mod stream;
+mod tcp;
 mod template;
 mod text;
 mod unix;
@@ -99,6 +118,12 @@ pub trait LookupTable: Send + Sync + fmt::Debug {
     /// when this table cannot be listed (patterns, programs, databases).
     fn for_each(&self, visit: &mut dyn FnMut(&str, &str, u32)) -> bool {
         let _ = visit;
+        false
+    }
+
+    /// A lookup may wait for somebody else, up to the timeouts of that kind of table: it is not
+    /// to be done by a thread that has other things to do.
+    fn may_block(&self) -> bool {
         false
     }
 }

@@ -30,6 +30,11 @@ impl TableSet {
         self.tables.is_empty()
     }
 
+    /// Some table may keep whoever asks it waiting, see [`LookupTable::may_block`].
+    pub fn may_block(&self) -> bool {
+        self.tables().any(LookupTable::may_block)
+    }
+
     /// Asks every table for `key`, in order, until one has it; the answer names that table. A
     /// `partial` key (one that is not the whole address, such as `@domain`) is not asked of
     /// tables of patterns. An empty key is in no table.

@@ -1,0 +1,236 @@
+//! `unionmap:`, `pipemap:` and `randmap:`: tables made of other tables, or of a few answers.
+//!
+//! Imports nothing of the engine. Source: Postfix DATABASE_README. A union or pipe is made anew
+//! from its members whenever one of them changes, so it holds nothing of its own.
+
+use std::hash::{BuildHasher, RandomState};
+
+use super::braces::{inside, words};
+use super::{LookupTable, Nature, OpenError, TableError};
+use crate::sync::Arc;
+
+/// What a table of tables does with their answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joint {
+    /// All answers, in order, separated by commas.
+    Union,
+    /// The answer of one table is the key for the next.
+    Pipe,
+}
+
+/// `unionmap:{type:name, ...}` or `pipemap:{type:name, ...}`
+#[derive(Debug)]
+pub(super) struct CompoundTable {
+    name: String,
+    joint: Joint,
+    members: Vec<Arc<dyn LookupTable>>,
+}
+
+impl CompoundTable {
+    /// The table called `name` over `members`.
+    pub(super) fn new(name: &str, joint: Joint, members: Vec<Arc<dyn LookupTable>>) -> Self {
+        Self {
+            name: name.to_owned(),
+            joint,
+            members,
+        }
+    }
+
+    fn union(&self, key: &str) -> Result<Option<String>, TableError> {
+        let mut all = String::new();
+        for member in &self.members {
+            if let Some(value) = member.lookup(key)? {
+                if !all.is_empty() {
+                    all.push(',');
+                }
+                all.push_str(&value);
+            }
+        }
+        Ok((!all.is_empty()).then_some(all))
+    }
+
+    fn pipe(&self, key: &str) -> Result<Option<String>, TableError> {
+        let mut key = key.to_owned();
+        for member in &self.members {
+            match member.lookup(&key)? {
+                Some(value) => key = value,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(key))
+    }
+}
+
+impl LookupTable for CompoundTable {
+    fn lookup(&self, key: &str) -> Result<Option<String>, TableError> {
+        match self.joint {
+            Joint::Union => self.union(key),
+            Joint::Pipe => self.pipe(key),
+        }
+    }
+
+    /// As Postfix has it: one member of whole keys is enough to be asked for partial keys.
+    fn nature(&self) -> Nature {
+        let fixed = |member: &Arc<dyn LookupTable>| member.nature() == Nature::Fixed;
+        if self.members.iter().any(fixed) {
+            Nature::Fixed
+        } else {
+            Nature::Pattern
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn may_block(&self) -> bool {
+        self.members.iter().any(|member| member.may_block())
+    }
+}
+
+/// The words between the braces of a compound table's name.
+///
+/// # Errors
+/// The braces do not match, or there is nothing between them.
+pub(super) fn members<'a>(name: &str, text: &'a str) -> Result<Vec<&'a str>, OpenError> {
+    let (kind, _) = name.split_once(':').unwrap_or((name, ""));
+    let bad = |cause: String| OpenError::Content {
+        name: name.to_owned(),
+        cause: match kind {
+            "randmap" => format!("{cause}; write randmap:{{value, value, ...}}"),
+            kind => format!("{cause}; write {kind}:{{type:name, type:name, ...}}"),
+        },
+    };
+    let members: Vec<_> = words(inside(text).map_err(bad)?).collect();
+    if members.is_empty() {
+        return Err(bad("nothing between the braces".to_owned()));
+    }
+    Ok(members)
+}
+
+/// `randmap:{value, ...}`: one of the values by chance, whatever the key.
+#[derive(Debug)]
+pub(super) struct RandomTable {
+    name: String,
+    values: Vec<String>,
+}
+
+impl RandomTable {
+    /// Opens the table called `name`, whose text (`{...}`) is `text`.
+    ///
+    /// # Errors
+    /// The braces do not match, or there is no value.
+    pub(super) fn open(name: &str, text: &str) -> Result<Self, OpenError> {
+        let values = members(name, text)?.into_iter().map(str::to_owned);
+        Ok(Self {
+            name: name.to_owned(),
+            values: values.collect(),
+        })
+    }
+}
+
+impl LookupTable for RandomTable {
+    fn lookup(&self, _key: &str) -> Result<Option<String>, TableError> {
+        Ok(self.values.get(below(self.values.len())).cloned())
+    }
+
+    /// Asked the full address only: every key would find something.
+    fn nature(&self) -> Nature {
+        Nature::Pattern
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// A number below `bound` (0 when that is 0) by chance: the keys of std's hashers are random.
+pub(super) fn below(bound: usize) -> usize {
+    let random = RandomState::new().hash_one(bound);
+    let bound = u64::try_from(bound).unwrap_or(u64::MAX).max(1);
+    usize::try_from(random % bound).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{TableCache, TableContext, TableList, TableSet};
+    use super::*;
+
+    fn open(list: &str) -> Result<TableSet, OpenError> {
+        let list = TableList::parse(list, "hash")?;
+        TableCache::new(TableContext::default()).open_all(&list)
+    }
+
+    fn ask(list: &str, key: &str) -> Result<Option<String>, TableError> {
+        let set = open(list).unwrap();
+        let found = set.lookup(key, false)?;
+        Ok(found.map(|(value, _)| value))
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn a_union_has_the_answers_of_all_its_tables() {
+        let union = "unionmap:{inline:{a=1, b=2}, pcre:{{/^[ac]$/ 3}}}";
+        assert_eq!(ask(union, "a").unwrap(), some("1,3"));
+        assert_eq!(ask(union, "b").unwrap(), some("2"));
+        assert_eq!(ask(union, "c").unwrap(), some("3"));
+        assert_eq!(ask(union, "d").unwrap(), None);
+    }
+
+    #[test]
+    fn a_pipe_asks_one_table_for_the_answer_of_the_other() {
+        let pipe = "pipemap:{inline:{a=x, b=y}, inline:{x=1}}";
+        assert_eq!(ask(pipe, "a").unwrap(), some("1"));
+        assert_eq!(ask(pipe, "b").unwrap(), None);
+        assert_eq!(ask(pipe, "x").unwrap(), None);
+        let nested = "pipemap:{unionmap:{inline:{a=x}}, inline:{x=1}}";
+        assert_eq!(ask(nested, "a").unwrap(), some("1"));
+    }
+
+    #[test]
+    fn an_error_of_a_member_is_an_error_of_the_whole() {
+        assert!(ask("unionmap:{inline:{a=1}, fail:x}", "a").is_err());
+        assert!(ask("pipemap:{inline:{a=1}, fail:x}", "a").is_err());
+        assert_eq!(ask("pipemap:{inline:{a=1}, fail:x}", "b").unwrap(), None);
+    }
+
+    #[test]
+    fn one_member_of_whole_keys_makes_the_whole_asked_for_partial_keys() {
+        let partial = |list: &str| {
+            let set = open(list).unwrap();
+            set.lookup("@d", true).unwrap().map(|(value, _)| value)
+        };
+        assert_eq!(partial("unionmap:{pcre:{{/./ p}}}"), None);
+        let mixed = "unionmap:{pcre:{{/./ p}}, inline:{@d=i}}";
+        assert_eq!(partial(mixed), some("p,i"));
+    }
+
+    #[test]
+    fn chance_gives_each_value_and_nothing_else() {
+        let set = open("randmap:{a, b c}").unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..1000 {
+            seen.insert(set.lookup("k", false).unwrap().unwrap().0);
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(below(0), 0);
+        assert_eq!(below(1), 0);
+    }
+
+    #[test]
+    fn what_is_not_well_formed_does_not_open() {
+        for list in [
+            "unionmap:{}",
+            "unionmap:{inline:{a=1}",
+            "pipemap:{nonsense:x}",
+            "unionmap:{word}",
+            "randmap:{}",
+            "unionmap:inline:{a=1}",
+        ] {
+            assert!(open(list).is_err(), "{list}");
+        }
+    }
+}

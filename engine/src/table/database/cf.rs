@@ -1,0 +1,225 @@
+//! Postfix's configuration files of database tables, `/etc/postfix/pgsql-aliases.cf` and the
+//! like: `name = value` lines as in main.cf, without `$name`.
+//!
+//! Imports nothing of the engine. Source: pgsql_table(5), mysql_table(5), sqlite_table(5),
+//! ldap_table(5).
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::super::OpenError;
+use super::super::braces::name_value;
+use super::super::lines::{is_space, logical_lines};
+
+/// How long a database may take to answer when the file does not say: the default that
+/// ldap_table(5) has for `timeout`.
+const TIMEOUT_SECONDS: u64 = 10;
+
+/// The parameters of one file.
+pub(super) struct Cf {
+    /// `type:name` of the table.
+    table: String,
+    source: String,
+    values: BTreeMap<String, (String, usize)>,
+}
+
+impl Cf {
+    /// Reads `bytes`, the content of the file `source` behind `table`. The last of two equal
+    /// names wins, as in main.cf.
+    ///
+    /// # Errors
+    /// A line is not `name = value`.
+    pub(super) fn parse(table: &str, source: &str, bytes: &[u8]) -> Result<Self, OpenError> {
+        let mut cf = Self {
+            table: table.to_owned(),
+            source: source.to_owned(),
+            values: BTreeMap::new(),
+        };
+        for line in logical_lines(bytes) {
+            let number = line.number;
+            let at = |cause: &str| cf.wrong(&format!("line {number}: {cause}"));
+            let text = str::from_utf8(&line.text).map_err(|_| at("not UTF-8"))?;
+            if line.is_stray() {
+                return Err(at("white space at its start, but it continues nothing"));
+            }
+            if text.contains('\0') {
+                return Err(at("NUL character"));
+            }
+            let (name, value) = name_value(text).map_err(&at)?;
+            if name.is_empty() {
+                return Err(at("no name before \"=\""));
+            }
+            cf.values
+                .insert(name.to_owned(), (value.to_owned(), number));
+        }
+        Ok(cf)
+    }
+
+    /// An error about this file.
+    pub(super) fn wrong(&self, cause: &str) -> OpenError {
+        OpenError::Content {
+            name: self.table.clone(),
+            cause: format!("{}: {cause}; correct the file", self.source),
+        }
+    }
+
+    /// The value of `name`, "" when there is none.
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.values.get(name).map_or("", |(value, _)| value)
+    }
+
+    /// The value of `name`, or `default` where the file has none.
+    pub(super) fn text_or<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
+        self.values.get(name).map_or(default, |(value, _)| value)
+    }
+
+    /// The value of `name`.
+    ///
+    /// # Errors
+    /// There is none, or it is empty.
+    pub(super) fn required(&self, name: &str) -> Result<&str, OpenError> {
+        match self.text(name) {
+            "" => Err(self.wrong(&format!("no value for {name}"))),
+            value => Ok(value),
+        }
+    }
+
+    /// The words of `name`, separated by commas or white space.
+    pub(super) fn words(&self, name: &str) -> Vec<&str> {
+        let separates = |c: char| c == ',' || u8::try_from(c).is_ok_and(is_space);
+        let words = self.text(name).split(separates);
+        words.filter(|word| !word.is_empty()).collect()
+    }
+
+    /// The number that `name` has, or `default`.
+    ///
+    /// # Errors
+    /// It is none, or not in `range`.
+    pub(super) fn number(
+        &self,
+        name: &str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> Result<u64, OpenError> {
+        let Some((value, line)) = self.values.get(name) else {
+            return Ok(default);
+        };
+        let number = value.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            let (least, most) = range.into_inner();
+            self.wrong(&format!(
+                "line {line}: {name} = {value}: not a number between {least} and {most}"
+            ))
+        })
+    }
+
+    /// The truth of `name`, or `default`.
+    ///
+    /// # Errors
+    /// It is neither yes nor no.
+    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, OpenError> {
+        match self.values.get(name) {
+            None => Ok(default),
+            Some((value, _)) if value.eq_ignore_ascii_case("yes") => Ok(true),
+            Some((value, _)) if value.eq_ignore_ascii_case("no") => Ok(false),
+            Some((value, line)) => {
+                Err(self.wrong(&format!("line {line}: {name} = {value}: write yes or no")))
+            }
+        }
+    }
+
+    /// How long one server may take for one lookup. Databases of Postfix other than LDAP have
+    /// no such parameter and ignore it.
+    ///
+    /// # Errors
+    /// `timeout` is not a number of seconds.
+    pub(super) fn timeout(&self) -> Result<Duration, OpenError> {
+        let seconds = self.number("timeout", TIMEOUT_SECONDS, 1..=3600)?;
+        Ok(Duration::from_secs(seconds))
+    }
+
+    /// One sentence for each parameter that has no effect: those of `ignored`, with what it says
+    /// there, and those that are not `known`.
+    pub(super) fn complaints(&self, known: &[&str], ignored: &[(&str, &str)]) -> Vec<String> {
+        let mut found = Vec::new();
+        for (name, (_, line)) in &self.values {
+            let name = name.as_str();
+            if let Some((_, why)) = ignored.iter().find(|(ignored, _)| *ignored == name) {
+                found.push(format!(
+                    "{}:{line}: {name} has no effect: {why}",
+                    self.source
+                ));
+            } else if !known.contains(&name) {
+                let nearest = known
+                    .iter()
+                    .map(|known| (strsim::damerau_levenshtein(name, known), known))
+                    .min()
+                    .filter(|(distance, _)| *distance <= 2);
+                let hint = nearest.map_or_else(String::new, |(_, nearest)| {
+                    format!("; did you mean \"{nearest}\"?")
+                });
+                found.push(format!(
+                    "{}:{line}: unknown parameter {name} has no effect{hint}",
+                    self.source
+                ));
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Cf, OpenError> {
+        Cf::parse("pgsql:/f.cf", "/f.cf", text.as_bytes())
+    }
+
+    #[test]
+    fn parameters_are_read_as_in_main_cf() {
+        let cf = parse("# c\nuser = me\nquery = SELECT a\n  FROM b # no comment\nuser= you\nx =\n")
+            .unwrap();
+        assert_eq!(cf.text("user"), "you");
+        assert_eq!(cf.text("query"), "SELECT a  FROM b # no comment");
+        assert_eq!(cf.text_or("x", "d"), "");
+        assert_eq!(cf.text_or("y", "d"), "d");
+        assert!(cf.required("x").is_err());
+        assert_eq!(cf.required("user").unwrap(), "you");
+    }
+
+    #[test]
+    fn numbers_flags_and_words_are_checked() {
+        let cf = parse("n = 7\nbad = 7x\nyes = YES\nw = a, b\t c\n").unwrap();
+        assert_eq!(cf.number("n", 0, 0..=9).unwrap(), 7);
+        assert!(cf.number("n", 0, 0..=6).is_err());
+        assert!(cf.number("bad", 0, 0..=9).is_err());
+        assert_eq!(cf.number("other", 3, 0..=9).unwrap(), 3);
+        assert!(cf.flag("yes", false).unwrap());
+        assert!(cf.flag("n", false).is_err());
+        assert_eq!(cf.words("w"), ["a", "b", "c"]);
+        assert_eq!(cf.timeout().unwrap(), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn lines_that_are_no_parameters_are_told_with_their_number() {
+        let text = |text: &str| parse(text).err().unwrap().to_string();
+        assert!(text("a = b\nquery\n").contains("line 2: no \"=\""));
+        assert!(text("  a = b\n").contains("line 1"));
+        assert!(text("= b\n").contains("line 1"));
+    }
+
+    #[test]
+    fn parameters_without_effect_are_reported() {
+        let cf = parse("user = a\noption_group = g\nqeury = x\n").unwrap();
+        let complaints = cf.complaints(&["user", "query"], &[("option_group", "no libmysql")]);
+        assert_eq!(
+            complaints,
+            [
+                "/f.cf:2: option_group has no effect: no libmysql",
+                "/f.cf:3: unknown parameter qeury has no effect; did you mean \"query\"?"
+            ]
+        );
+    }
+}

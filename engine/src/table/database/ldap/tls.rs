@@ -1,0 +1,61 @@
+//! TLS to directory servers.
+//!
+//! Imports nothing of the engine. Source: ldap_table(5), "LDAP SSL AND STARTTLS PARAMETERS".
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ldap3::LdapConnSettings;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::super::super::OpenError;
+use super::super::cf::Cf;
+
+/// Settings of the connection, as far as TLS goes.
+///
+/// # Errors
+/// A file of certificates or a key cannot be read.
+pub(super) fn settings(cf: &Cf) -> Result<LdapConnSettings, OpenError> {
+    let settings = LdapConnSettings::new().set_starttls(cf.flag("start_tls", false)?);
+    if !cf.flag("tls_require_cert", false)? {
+        return Ok(settings.set_no_tls_verify(true));
+    }
+    let [authorities, certificate, key] =
+        ["tls_ca_cert_file", "tls_cert", "tls_key"].map(|name| cf.text(name));
+    if authorities.is_empty() {
+        return Ok(settings);
+    }
+    let wrong = |path: &str, cause: String| cf.wrong(&format!("{path}: {cause}"));
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(authorities).map_err(|cause| wrong(authorities, cause))? {
+        let added = roots.add(authority);
+        added.map_err(|error| wrong(authorities, error.to_string()))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| cf.wrong(&error.to_string()))?
+        .with_root_certificates(roots);
+    let config = if certificate.is_empty() {
+        config.with_no_client_auth()
+    } else {
+        let chain = certificates(certificate).map_err(|cause| wrong(certificate, cause))?;
+        let secret = PrivateKeyDer::from_pem_file(Path::new(key))
+            .map_err(|error| wrong(key, error.to_string()))?;
+        config
+            .with_client_auth_cert(chain, secret)
+            .map_err(|error| wrong(certificate, error.to_string()))?
+    };
+    Ok(settings.set_config(Arc::new(config)))
+}
+
+fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(Path::new(path)).map_err(|e| e.to_string())?;
+    let all: Result<Vec<_>, _> = read.collect();
+    match all {
+        Ok(all) if all.is_empty() => Err("no certificate in it".to_owned()),
+        all => all.map_err(|error| error.to_string()),
+    }
+}

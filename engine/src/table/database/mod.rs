@@ -1,0 +1,201 @@
+//! Tables in databases, described by Postfix's own `*.cf` files.
+//!
+//! Imports `address`, `clock`, `limits`, `sync`. Every trouble a database has is an error of the
+//! lookup, which defers: unreachable, too slow, wrong password, wrong query, too many results.
+//! Each kind of database is a cargo feature. Sources: pgsql_table(5), mysql_table(5),
+//! sqlite_table(5), ldap_table(5).
+
+#![cfg_attr(
+    not(all(
+        feature = "pgsql",
+        feature = "mysql",
+        feature = "sqlite",
+        feature = "ldap"
+    )),
+    allow(
+        dead_code,
+        reason = "each kind of database uses its part of what they share"
+    )
+)]
+
+#[cfg(any(
+    feature = "pgsql",
+    feature = "mysql",
+    feature = "sqlite",
+    feature = "ldap"
+))]
+mod cf;
+#[cfg(any(
+    feature = "pgsql",
+    feature = "mysql",
+    feature = "sqlite",
+    feature = "ldap"
+))]
+mod hosts;
+#[cfg(feature = "ldap")]
+mod ldap;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "pgsql")]
+mod pgsql;
+#[cfg(any(
+    feature = "pgsql",
+    feature = "mysql",
+    feature = "sqlite",
+    feature = "ldap"
+))]
+mod runtime;
+#[cfg(any(feature = "pgsql", feature = "mysql", feature = "sqlite"))]
+mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(any(
+    feature = "pgsql",
+    feature = "mysql",
+    feature = "sqlite",
+    feature = "ldap"
+))]
+mod template;
+
+use super::{LookupTable, OpenError, TableName};
+use crate::sync::Arc;
+
+/// Which database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DatabaseKind {
+    Pgsql,
+    Mysql,
+    Sqlite,
+    Ldap,
+}
+
+/// A table as its file describes it.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) table: Arc<dyn LookupTable>,
+    /// `domain`: when not empty, only addresses in these domains are to be looked up.
+    pub(super) domain: String,
+}
+
+/// What the database tables of one cache share.
+#[derive(Debug, Default)]
+pub(super) struct Databases {
+    #[cfg(any(
+        feature = "pgsql",
+        feature = "mysql",
+        feature = "sqlite",
+        feature = "ldap"
+    ))]
+    driver: crate::sync::OnceLock<Arc<runtime::Driver>>,
+}
+
+impl Databases {
+    /// Opens the table called `name` that the file `source` with content `bytes` describes.
+    /// Nothing is connected to yet.
+    ///
+    /// # Errors
+    /// The description is not complete or not well formed, or mailstow was built without this
+    /// kind of database.
+    #[cfg(any(
+        feature = "pgsql",
+        feature = "mysql",
+        feature = "sqlite",
+        feature = "ldap"
+    ))]
+    pub(super) fn open(
+        &self,
+        kind: DatabaseKind,
+        name: &TableName,
+        source: &str,
+        bytes: &[u8],
+    ) -> Result<Described, OpenError> {
+        let cf = cf::Cf::parse(name.full(), source, bytes)?;
+        let table = match kind {
+            #[cfg(feature = "pgsql")]
+            DatabaseKind::Pgsql => pgsql::open(name.full(), &cf, self.driver(name)?)?,
+            #[cfg(feature = "mysql")]
+            DatabaseKind::Mysql => mysql::open(name.full(), &cf, self.driver(name)?)?,
+            #[cfg(feature = "sqlite")]
+            DatabaseKind::Sqlite => sqlite::open(name.full(), &cf, self.driver(name)?)?,
+            #[cfg(feature = "ldap")]
+            DatabaseKind::Ldap => ldap::open(name.full(), &cf, self.driver(name)?)?,
+            #[allow(unreachable_patterns, reason = "unless every feature is on")]
+            _ => return Err(built_without(name)),
+        };
+        let domain = cf.text("domain").to_owned();
+        Ok(Described { table, domain })
+    }
+
+    /// As with the features.
+    #[cfg(not(any(
+        feature = "pgsql",
+        feature = "mysql",
+        feature = "sqlite",
+        feature = "ldap"
+    )))]
+    pub(super) fn open(
+        &self,
+        _kind: DatabaseKind,
+        name: &TableName,
+        _source: &str,
+        _bytes: &[u8],
+    ) -> Result<Described, OpenError> {
+        Err(built_without(name))
+    }
+
+    /// The thread for all of them, started by the first.
+    #[cfg(any(
+        feature = "pgsql",
+        feature = "mysql",
+        feature = "sqlite",
+        feature = "ldap"
+    ))]
+    fn driver(&self, name: &TableName) -> Result<Arc<runtime::Driver>, OpenError> {
+        if let Some(driver) = self.driver.get() {
+            return Ok(Arc::clone(driver));
+        }
+        let driver = runtime::Driver::start().map_err(|error| OpenError::Content {
+            name: name.full().to_owned(),
+            cause: format!("no thread for it: {error}; raise the limit on processes"),
+        })?;
+        Ok(Arc::clone(self.driver.get_or_init(|| Arc::new(driver))))
+    }
+}
+
+#[cfg_attr(
+    all(
+        feature = "pgsql",
+        feature = "mysql",
+        feature = "sqlite",
+        feature = "ldap"
+    ),
+    allow(dead_code, reason = "there is nothing that could be missing")
+)]
+fn built_without(name: &TableName) -> OpenError {
+    let (kind, _) = name.full().split_once(':').unwrap_or_default();
+    OpenError::Content {
+        name: name.full().to_owned(),
+        cause: format!(
+            "mailstow was built without {kind} tables; build mailstow-engine with the feature \
+             \"{kind}\""
+        ),
+    }
+}
+
+/// `host[:port]`, the host perhaps in brackets; `None` when the port is no number.
+#[cfg(any(feature = "pgsql", feature = "mysql"))]
+fn host_and_port(text: &str, default: u16) -> Option<(&str, u16)> {
+    let (host, port) = match text.rsplit_once(':') {
+        // An IPv6 address has colons of its own, unless brackets set it apart.
+        Some((host, port)) if host.ends_with(']') || !host.contains(':') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let port = match port {
+        Some(port) => port.parse().ok()?,
+        None => default,
+    };
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    Some((bare.unwrap_or(host), port))
+}

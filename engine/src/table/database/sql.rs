@@ -1,0 +1,236 @@
+//! What `pgsql:`, `mysql:` and `sqlite:` have in common: a query made from the key, and a result
+//! made from the columns of all rows.
+//!
+//! Imports `address` (folding), `limits`. The query is sent as the text it is, without
+//! parameters, because in Postfix's files the expansions stand inside the quotes of the query;
+//! so each expansion is quoted as its database wants it.
+
+use std::fmt;
+
+use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Executor, IntoArguments, Row};
+
+use super::super::{LookupTable, Nature, OpenError, TableError};
+use super::cf::Cf;
+use super::hosts::{Failure, Hosts, Server};
+use super::runtime::Driver;
+use super::template::{Needs, Quote, Role, Template};
+use crate::address::fold_case;
+use crate::limits::DATABASE_VALUES_MAX;
+use crate::sync::Arc;
+
+/// Parameters that all SQL tables have.
+pub(super) const PARAMETERS: [&str; 9] = [
+    "query",
+    "result_format",
+    "domain",
+    "expansion_limit",
+    "table",
+    "select_field",
+    "where_field",
+    "additional_conditions",
+    "timeout",
+];
+
+/// How a table asks and what it makes of the answer.
+pub(super) struct Form {
+    query: Template,
+    result: Template,
+    needs: Needs,
+    expansion_limit: u64,
+}
+
+impl Form {
+    /// Reads `query` (or the older parameters it is made of) and `result_format`. `function` is
+    /// the older `select_function` of PostgreSQL.
+    ///
+    /// # Errors
+    /// One of them is missing or not well formed.
+    pub(super) fn read(cf: &Cf, function: &str) -> Result<Self, OpenError> {
+        let query = match (cf.text("query"), function) {
+            ("", "") => format!(
+                "SELECT {} FROM {} WHERE {}='%s' {}",
+                cf.required("select_field").map_err(|_| no_query(cf))?,
+                cf.required("table").map_err(|_| no_query(cf))?,
+                cf.required("where_field").map_err(|_| no_query(cf))?,
+                cf.text("additional_conditions"),
+            ),
+            ("", function) => format!("SELECT {function}('%s')"),
+            (query, _) => query.to_owned(),
+        };
+        let mut needs = Needs::default();
+        let mut template = |name: &str, text: &str, role| {
+            Template::parse(text, role, &mut needs)
+                .map_err(|cause| cf.wrong(&format!("{name}: {cause}")))
+        };
+        Ok(Self {
+            query: template("query", &query, Role::Query)?,
+            result: template(
+                "result_format",
+                cf.text_or("result_format", "%s"),
+                Role::Result,
+            )?,
+            needs,
+            expansion_limit: cf.number("expansion_limit", 0, 0..=u64::MAX)?,
+        })
+    }
+
+    /// The result for `key` out of the `values` found.
+    fn result(&self, key: &str, values: &[String]) -> Result<Option<String>, String> {
+        let mut result = String::new();
+        let mut count = 0;
+        for value in values {
+            if self.needs.add_value(&self.result, value, key, &mut result) {
+                count += 1;
+            }
+            if self.expansion_limit > 0 && count > self.expansion_limit {
+                return Err(format!(
+                    "more than expansion_limit = {} results for \"{key}\"",
+                    self.expansion_limit
+                ));
+            }
+        }
+        Ok((!result.is_empty()).then_some(result))
+    }
+}
+
+fn no_query(cf: &Cf) -> OpenError {
+    cf.wrong("no query (nor the older table, select_field and where_field)")
+}
+
+/// A table in an SQL database.
+pub(super) struct SqlTable<S: Server> {
+    name: String,
+    form: Form,
+    quote: Quote,
+    hosts: Arc<Hosts<S>>,
+    driver: Arc<Driver>,
+    warnings: Vec<String>,
+}
+
+impl<S: Server<Question = String, Answer = Vec<String>>> SqlTable<S> {
+    /// A table called `name`.
+    pub(super) fn new(
+        name: &str,
+        form: Form,
+        quote: Quote,
+        hosts: Hosts<S>,
+        driver: Arc<Driver>,
+        warnings: Vec<String>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            form,
+            quote,
+            hosts: Arc::new(hosts),
+            driver,
+            warnings,
+        }
+    }
+
+    fn unavailable(&self, cause: String) -> TableError {
+        TableError::Unavailable {
+            name: self.name.clone(),
+            cause,
+        }
+    }
+}
+
+impl<S: Server<Question = String, Answer = Vec<String>>> LookupTable for SqlTable<S> {
+    fn lookup(&self, key: &str) -> Result<Option<String>, TableError> {
+        // C programs, as Postfix and most databases are, cannot have such a key.
+        if key.contains('\0') {
+            return Ok(None);
+        }
+        let key = fold_case(key);
+        let Some(query) = self.form.needs.query(&self.form.query, &key, self.quote) else {
+            return Ok(None);
+        };
+        let hosts = Arc::clone(&self.hosts);
+        let asked = self.driver.run(async move { hosts.ask(&query).await });
+        let answer = asked.unwrap_or_else(|| Err("the database driver failed".to_owned()));
+        answer
+            .and_then(|values| self.form.result(&key, &values))
+            .map_err(|cause| self.unavailable(cause))
+    }
+
+    fn nature(&self) -> Nature {
+        Nature::Fixed
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn may_block(&self) -> bool {
+        true
+    }
+}
+
+/// Says nothing of what the file has: there is a password in it.
+impl<S: Server> fmt::Debug for SqlTable<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlTable")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs `query` and gathers every value that is not NULL, of up to `columns_max` columns.
+pub(super) async fn ask<'c, D, E>(
+    connection: E,
+    query: &str,
+    columns_max: usize,
+) -> Result<Vec<String>, Failure>
+where
+    D: sqlx::Database,
+    E: Executor<'c, Database = D>,
+    usize: ColumnIndex<D::Row>,
+    for<'r> Option<&'r str>: Decode<'r, D>,
+    D::Arguments: IntoArguments<D>,
+{
+    // Every expansion in the query was quoted.
+    let query = sqlx::raw_sql(AssertSqlSafe(query.to_owned()));
+    let rows = connection.fetch_all(query).await.map_err(failure)?;
+    let mut values = Vec::new();
+    for row in &rows {
+        for column in 0..row.len().min(columns_max) {
+            let value: Option<&str> = row.try_get_unchecked(column).map_err(failure)?;
+            values.extend(value.map(str::to_owned));
+        }
+    }
+    if values.len() > DATABASE_VALUES_MAX {
+        let cause = format!("more than {DATABASE_VALUES_MAX} values; narrow the query");
+        return Err(Failure::Refused(cause));
+    }
+    Ok(values)
+}
+
+/// What an error while asking means for the connection.
+fn failure(error: sqlx::Error) -> Failure {
+    let of_the_query = match &error {
+        sqlx::Error::Database(said) => !said.code().is_some_and(|code| ends_connection(&code)),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => true,
+        _ => false,
+    };
+    match of_the_query {
+        true => Failure::Refused(error.to_string()),
+        false => Failure::Broken(error.to_string()),
+    }
+}
+
+/// SQLSTATE classes after which a server closes the connection: connection exceptions, operator
+/// intervention (shutdown), insufficient resources, and MariaDB's "connection was killed".
+fn ends_connection(sqlstate: &str) -> bool {
+    ["08", "57P", "53", "70100"]
+        .iter()
+        .any(|class| sqlstate.starts_with(class))
+}
+
+/// What an error while connecting means.
+pub(super) fn not_connected(error: sqlx::Error) -> Failure {
+    Failure::Broken(format!("cannot connect: {error}"))
+}

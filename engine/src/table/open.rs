@@ -1,0 +1,145 @@
+//! From a table's name, and the bytes of its file, to the table.
+//!
+//! Imports nothing of the engine.
+
+use std::path::Path;
+
+use super::compound::RandomTable;
+use super::constant::{FailTable, StaticTable};
+use super::database::Databases;
+use super::inline::InlineTable;
+use super::list::Kind;
+use super::rule_parser::Flavor;
+use super::rules::RuleTable;
+use super::socketmap::SocketmapTable;
+use super::tcp::TcpTable;
+use super::template::TemplateTable;
+use super::text::{LineForm, TextTable};
+use super::unix::UnixTable;
+use super::{LookupTable, OpenError, TableContext, TableName};
+use crate::sync::Arc;
+
+/// What tables are opened with.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    pub(super) context: TableContext,
+    pub(super) databases: Databases,
+}
+
+/// A table out of a file.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub(super) table: Arc<dyn LookupTable>,
+    /// The first line that was skipped or cut.
+    pub(super) malformed: Option<String>,
+    /// When not empty, only addresses in these domains are to be looked up.
+    pub(super) domain: String,
+}
+
+/// Opens a table that has no file.
+pub(super) fn unfiled(
+    name: &TableName,
+    surroundings: &Surroundings,
+) -> Result<Arc<dyn LookupTable>, OpenError> {
+    let (full, text) = (name.full(), name.name());
+    Ok(match name.kind() {
+        Kind::Static => Arc::new(StaticTable::open(full, text)?),
+        Kind::Inline => Arc::new(InlineTable::open(full, text)?),
+        Kind::Fail => Arc::new(FailTable::open(full)),
+        Kind::Template => {
+            let delimiter = &surroundings.context.recipient_delimiter;
+            Arc::new(TemplateTable::open(full, text, delimiter)?)
+        }
+        Kind::Pcre => Arc::new(RuleTable::open_inline(full, Flavor::Perl, text)?),
+        Kind::Regexp => Arc::new(RuleTable::open_inline(full, Flavor::Posix, text)?),
+        Kind::Unix => Arc::new(UnixTable::open(full, text)?),
+        Kind::Random => Arc::new(RandomTable::open(full, text)?),
+        Kind::Tcp => Arc::new(TcpTable::open(full, text)?),
+        Kind::Socketmap => Arc::new(SocketmapTable::open(full, text)?),
+        // These always have a file, or members; should that change, an empty table is not the
+        // answer.
+        Kind::Text | Kind::Indexed(_) | Kind::Database(_) | Kind::Compound(_) => {
+            return Err(OpenError::Content {
+                name: full.to_owned(),
+                cause: "a table of this type needs a file; write type:/path".to_owned(),
+            });
+        }
+    })
+}
+
+/// Reads a table from the bytes of its file.
+///
+/// # Errors
+/// The file describes no table at all.
+pub(super) fn parse(
+    name: &TableName,
+    path: &Path,
+    bytes: &[u8],
+    surroundings: &Surroundings,
+) -> Result<Parsed, OpenError> {
+    let source = path.display().to_string();
+    let parsed = |table: Arc<dyn LookupTable>, malformed| Parsed {
+        table,
+        malformed,
+        domain: String::new(),
+    };
+    let rules = |flavor| {
+        let (table, malformed) = RuleTable::parse(name.full(), &source, flavor, bytes);
+        parsed(Arc::new(table), malformed)
+    };
+    Ok(match name.kind() {
+        Kind::Pcre => rules(Flavor::Perl),
+        Kind::Regexp => rules(Flavor::Posix),
+        Kind::Database(kind) => {
+            let described = surroundings.databases.open(kind, name, &source, bytes)?;
+            Parsed {
+                table: described.table,
+                malformed: None,
+                domain: described.domain,
+            }
+        }
+        Kind::Text
+        | Kind::Indexed(_)
+        | Kind::Static
+        | Kind::Inline
+        | Kind::Fail
+        | Kind::Template
+        | Kind::Unix
+        | Kind::Compound(_)
+        | Kind::Random
+        | Kind::Tcp
+        | Kind::Socketmap => {
+            let mut alias_tables = surroundings.context.alias_tables.iter();
+            let is_alias_file = name.is_indexed() && alias_tables.any(|n| n == name.full());
+            let form = match is_alias_file {
+                true => LineForm::Alias,
+                false => LineForm::KeyValue,
+            };
+            let (table, malformed) = TextTable::parse(name.full(), &source, form, bytes);
+            parsed(Arc::new(table), malformed)
+        }
+    })
+}
+
+/// The error of a file that cannot be read.
+pub(super) fn unreadable(name: &TableName, path: &Path, error: std::io::Error) -> OpenError {
+    let is_database = matches!(name.kind(), Kind::Database(_));
+    let remedy = match error.kind() {
+        _ if is_database && !path.is_absolute() => {
+            "name the file that describes the table, type:/path/to/file.cf (its parameters are \
+             not read from main.cf)"
+        }
+        std::io::ErrorKind::NotFound if is_database => "create it",
+        std::io::ErrorKind::NotFound => {
+            "create it (mailstow reads the text that postmap reads, not its index)"
+        }
+        std::io::ErrorKind::PermissionDenied => "let the user mailstow runs as read it",
+        _ => "name a readable text file",
+    };
+    OpenError::Read {
+        name: name.full().to_owned(),
+        path: path.display().to_string(),
+        source: error,
+        remedy,
+    }
+}
