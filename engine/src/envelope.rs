@@ -14,14 +14,3 @@ pub struct Recipient {
     /// before aliases, in external form; empty when unknown. Becomes `X-Original-To`.
     pub original: String,
 }
-
-/// Sender and recipients of one message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Envelope {
-    /// Where failure notices go.
-    pub reverse_path: ReversePath,
-    /// In the order of the `RCPT` commands.
-    pub recipients: Vec<Recipient>,
-    /// The queue id of the client (XFORWARD `IDENT`), for the log; empty when unknown.
-    pub queue_id: String,
-}

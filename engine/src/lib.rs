@@ -80,6 +80,6 @@ pub mod sync;
 pub mod table;
 
 pub use engine::Engine;
-pub use envelope::{Envelope, Recipient, ReversePath};
+pub use envelope::{Recipient, ReversePath};
 pub use message::{Message, MessageBuilder};
 pub use status::{EnhancedCode, Status};

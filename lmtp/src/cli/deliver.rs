@@ -28,7 +28,7 @@ pub struct DeliverArgs {
     /// Envelope sender; empty, <> or MAILER-DAEMON for the null reverse-path.
     #[arg(short = 'f', value_name = "SENDER", allow_hyphen_values = true)]
     sender: String,
-    /// The recipient before aliases, for X-Original-To.
+    /// The recipient before aliases, for X-Original-To; without it there is no such header.
     #[arg(
         short = 'o',
         value_name = "ORIGINAL_RECIPIENT",
@@ -87,7 +87,7 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
         if to.iter().any(|(_, known)| known.path == target.path) {
             continue;
         }
-        let original = args.original.clone().unwrap_or_else(|| text.clone());
+        let original = args.original.clone().unwrap_or_default();
         to.push((Recipient { address, original }, target));
     }
     let message = read_message(
