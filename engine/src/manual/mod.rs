@@ -3,3 +3,4 @@
 pub mod durability;
 pub mod log_format;
 pub mod map_format;
+pub mod postfix_differences;

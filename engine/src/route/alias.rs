@@ -53,6 +53,11 @@ impl VirtualAliases {
         }
     }
 
+    /// The tables, for reports.
+    pub(crate) fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
     /// Everyone that `address` (internal form, canonical) stands for, in internal form, in
     /// order, without duplicates; `address` itself when it is no alias.
     ///
@@ -132,6 +137,8 @@ impl Expansion<'_> {
         trace: &mut Trace,
     ) -> Result<(), RouteError> {
         let mut way: Vec<String> = Vec::new();
+        let mut silence = Trace::off();
+        let mut trace = trace;
         for depth in 0.. {
             let Some(member) = self.members.get(index).cloned() else {
                 return Ok(());
@@ -140,7 +147,7 @@ impl Expansion<'_> {
                 return Ok(());
             }
             if depth >= self.aliases.recursion_limit {
-                return Err(self.nested_too_deep(way, trace));
+                return Err(self.nested_too_deep(&way));
             }
             let Some(found) = search.find(&self.aliases.maps, &member, trace)? else {
                 return Ok(());
@@ -160,6 +167,7 @@ impl Expansion<'_> {
                     address: quote_address(&member).into_owned(),
                 });
                 self.kept.insert(folded.into_owned());
+                way.clear();
             }
             let mut results = results.into_iter();
             if let (Some(slot), Some(first)) = (self.members.get_mut(index), results.next()) {
@@ -169,6 +177,14 @@ impl Expansion<'_> {
             // Whoever has too many members now has them when the next one is looked at.
             self.check_size(self.aliases.expansion_limit.max(1))?;
             way.push(member);
+            if trace.is_on() {
+                let path = circle(&way);
+                if !path.is_empty() {
+                    // Going round once is enough to see; the limit is still reached.
+                    trace.record(|| Step::Cycle { path });
+                    trace = &mut silence;
+                }
+            }
         }
         Ok(())
     }
@@ -210,13 +226,9 @@ impl Expansion<'_> {
     }
 
     /// The error for too many aliases of aliases; names the circle, if it is one.
-    fn nested_too_deep(&self, way: Vec<String>, trace: &mut Trace) -> RouteError {
+    fn nested_too_deep(&self, way: &[String]) -> RouteError {
         let limit = self.aliases.recursion_limit;
-        let cycle = circle(&way);
-        trace.record(|| Step::Cycle {
-            path: cycle.clone(),
-        });
-        let shown = match cycle.as_slice() {
+        let shown = match circle(way).as_slice() {
             [] => "it does not come to an end".to_owned(),
             cycle => format!("it goes round in a circle: {}", cycle.join(" -> ")),
         };

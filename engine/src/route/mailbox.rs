@@ -45,6 +45,16 @@ impl MailboxTables {
         })
     }
 
+    /// `virtual_mailbox_maps`, for reports.
+    pub(crate) fn maps(&self) -> &Maps {
+        &self.mailboxes
+    }
+
+    /// All tables, for reports.
+    pub(crate) fn all_maps(&self) -> [&Maps; 3] {
+        [&self.mailboxes, &self.uids, &self.gids]
+    }
+
     /// The mailbox of `address`, `None` when no table lists it.
     ///
     /// # Errors
@@ -121,11 +131,7 @@ fn check_path(address: &Address, value: &str) -> Result<(String, Format), RouteE
     if value.contains('\0') {
         return Err(bad("it has a NUL byte"));
     }
-    let format = if value.ends_with('/') {
-        Format::Maildir
-    } else {
-        Format::Mbox
-    };
+    let format = Format::of(value);
     let mut parts = Vec::new();
     for part in value.split('/') {
         match part {

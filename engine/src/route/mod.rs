@@ -4,15 +4,19 @@
 //! is one immutable snapshot of settings and tables: a transaction that keeps it sees no
 //! half-reloaded state. Sources: Postfix ADDRESS_CLASS_README, virtual(8), trivial-rewrite(8).
 
+mod accounts;
 mod alias;
 mod class;
 mod domains;
 mod error;
 mod hostname;
 mod interfaces;
+mod lint;
+mod local;
 mod mailbox;
 mod opener;
 mod recipients;
+mod resolution;
 mod resolver;
 mod router;
 #[cfg(test)]
@@ -23,7 +27,8 @@ mod transport;
 mod types;
 
 pub use error::RouteError;
+pub use lint::{Finding, Present};
 pub use opener::table_context;
 pub use router::Router;
 pub use trace::{Answer, Step, Trace};
-pub use types::{AddressClass, Format, MailboxTarget, Resolution, Route};
+pub use types::{AddressClass, Destination, Format, MailboxTarget, Resolution, Rights, Route};

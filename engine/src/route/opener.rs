@@ -8,6 +8,7 @@ use crate::table::{
     LookupTable, Nature, OpenError, TableCache, TableContext, TableError, TableList, TableName,
     TableSet, words,
 };
+use std::os::unix::fs::MetadataExt;
 
 /// What tables must know of the routing parameters.
 pub fn table_context(settings: &RoutingSettings) -> TableContext {
@@ -50,6 +51,16 @@ impl Opener<'_> {
             .collect();
         let opened = self.open(&names.join(" "));
         opened.unwrap_or_else(|error| TableSet::new(vec![Arc::new(Unopened::new(list, &error))]))
+    }
+
+    /// The names of the tables in `list` that have a file, each with the user id of its owner.
+    pub(super) fn file_owners(&self, list: &str) -> Vec<(String, u32)> {
+        let owner = |word: &str| {
+            let name = TableName::parse(word, self.default_database_type).ok()?;
+            let metadata = std::fs::metadata(name.path()?).ok()?;
+            Some((name.full().to_owned(), metadata.uid()))
+        };
+        words(list).filter_map(owner).collect()
     }
 
     /// The tables of `list`.

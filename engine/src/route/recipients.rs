@@ -33,6 +33,11 @@ impl ListedRecipients {
         }
     }
 
+    /// The tables, for reports.
+    pub(crate) fn maps(&self) -> [&Maps; 2] {
+        [&self.local, &self.relay]
+    }
+
     /// Passes when `recipient` (internal form) of `class` is listed, or nothing is.
     ///
     /// # Errors

@@ -68,6 +68,20 @@ impl Resolver {
         })
     }
 
+    /// `transport_maps` and `relocated_maps`, for reports.
+    pub(crate) fn maps(&self) -> [&Maps; 2] {
+        [self.transports.maps(), &self.relocated]
+    }
+
+    /// A domain of this machine to complete local names with, if there is one.
+    pub(crate) fn local_domain(&self) -> Option<String> {
+        let origin = Some(self.myorigin.as_str());
+        let listed = self.classes.lists().into_iter().next()?.names();
+        let mut candidates = origin.into_iter().chain(listed);
+        let is_local = |d: &&str| self.classes.is_local(d, &mut Trace::off()).unwrap_or(false);
+        candidates.find(is_local).map(str::to_owned)
+    }
+
     /// A domain whose users may be listed without it (`myorigin`, `mydestination`, our own
     /// addresses).
     ///

@@ -5,14 +5,18 @@
 
 use super::alias::VirtualAliases;
 use super::error::RouteError;
+use super::local::LocalDelivery;
 use super::mailbox::MailboxTables;
 use super::opener::Opener;
 use super::recipients::ListedRecipients;
-use super::resolver::{Resolved, Resolver};
+use super::resolution::Resolving;
+use super::resolver::Resolver;
+use super::search::Maps;
 use super::trace::{Step, Trace};
-use super::types::{AddressClass, MailboxTarget, Resolution, Route};
+use super::types::{AddressClass, MailboxTarget, Resolution};
 use crate::address::{Address, quote_address};
 use crate::config::RoutingSettings;
+use crate::status::{EnhancedCode, Status};
 use crate::table::{OpenError, TableCache, TableError};
 
 /// A snapshot of routing. A transaction keeps the one it began with.
@@ -21,7 +25,8 @@ pub struct Router {
     pub(super) resolver: Resolver,
     pub(super) aliases: VirtualAliases,
     pub(super) mailboxes: MailboxTables,
-    listed: ListedRecipients,
+    pub(super) listed: ListedRecipients,
+    pub(super) local: LocalDelivery,
     warnings: Vec<String>,
 }
 
@@ -41,6 +46,7 @@ impl Router {
             aliases: VirtualAliases::open(settings, &opener),
             mailboxes: MailboxTables::open(settings, &opener)?,
             listed: ListedRecipients::open(settings, &opener),
+            local: LocalDelivery::open(settings, &opener),
             warnings: warnings.iter().map(ToString::to_string).collect(),
             resolver,
         })
@@ -70,7 +76,7 @@ impl Router {
         self.traced_mailbox(address, &mut Trace::off())
     }
 
-    fn traced_mailbox(
+    pub(super) fn traced_mailbox(
         &self,
         address: &Address,
         trace: &mut Trace,
@@ -131,7 +137,11 @@ impl Router {
     }
 
     /// Canonical form, then aliases; all in internal form.
-    fn traced_expand(&self, address: &str, trace: &mut Trace) -> Result<Vec<String>, RouteError> {
+    pub(super) fn traced_expand(
+        &self,
+        address: &str,
+        trace: &mut Trace,
+    ) -> Result<Vec<String>, RouteError> {
         let canonical = self.resolver.form.of_internal(address);
         if canonical != address {
             trace.record(|| Step::Canonical {
@@ -158,91 +168,20 @@ impl Router {
     }
 
     fn traced_resolve(&self, address: &Address, trace: &mut Trace) -> Resolution {
-        let original = address.internal();
-        let resolution = match self.traced_expand(&original, trace) {
-            Err(error) => Resolution::failed(&error),
-            Ok(members) => self.resolve_members(&original, members, trace),
-        };
-        if let Some(status) = &resolution.error {
-            trace.record(|| Step::Reply(status.clone()));
-        }
-        resolution
-    }
-
-    fn resolve_members(
-        &self,
-        original: &str,
-        members: Vec<String>,
-        trace: &mut Trace,
-    ) -> Resolution {
-        let is_alias = match members.as_slice() {
-            [only] => *only != self.resolver.form.of_internal(original),
-            _ => true,
-        };
-        let mut resolution = Resolution::default();
-        for member in members {
-            trace.record(|| Step::Recipient(quote_address(&member).into_owned()));
-            self.resolve_member(&member, is_alias, &mut resolution, trace);
-        }
-        resolution
-    }
-
-    /// Adds the route of a final recipient. What is wrong with one member of an alias does not
-    /// make the alias unknown, unless it is for now.
-    fn resolve_member(
-        &self,
-        member: &str,
-        is_alias: bool,
-        resolution: &mut Resolution,
-        trace: &mut Trace,
-    ) {
-        let resolved = match self.resolver.resolve(member, trace) {
-            Ok(resolved) => resolved,
-            Err(error) => return resolution.note(&error),
-        };
-        let address = Address::from_internal(&resolved.recipient);
-        let mailbox = match self.mailbox_of(&resolved, &address, is_alias, trace) {
-            Ok(mailbox) => mailbox,
-            Err(error) => {
-                resolution.note(&error);
-                None
-            }
-        };
-        resolution.results.push(Route {
-            recipient: address.external(),
-            class: resolved.class,
-            transport: resolved.transport,
-            nexthop: resolved.nexthop,
-            mailbox,
+        let resolution = Resolving::new(self, trace).resolve(&address.internal());
+        trace.record(|| {
+            let accepted = || Status::new(250, EnhancedCode::new(2, 1, 5), "Ok");
+            Step::Reply(resolution.error.clone().unwrap_or_else(accepted))
         });
+        resolution
     }
 
-    fn mailbox_of(
-        &self,
-        resolved: &Resolved,
-        address: &Address,
-        is_alias: bool,
-        trace: &mut Trace,
-    ) -> Result<Option<MailboxTarget>, RouteError> {
-        if matches!(resolved.transport.as_str(), "error" | "retry") {
-            return Err(RouteError::Refused {
-                address: address.external(),
-                text: resolved.nexthop.clone(),
-                retry: resolved.transport == "retry",
-            });
-        }
-        let own = |domain: &str| self.resolver.is_own_domain(domain);
-        match resolved.class {
-            AddressClass::VirtualMailbox => self.traced_mailbox(address, trace).map(Some),
-            AddressClass::Default if is_alias => Ok(self.mailboxes.find(address, own, trace)?),
-            AddressClass::Default => self.traced_mailbox(address, trace).map(Some),
-            class @ (AddressClass::Local | AddressClass::Relay) => {
-                self.listed
-                    .check(class, &resolved.recipient, &self.resolver, trace)?;
-                Ok(self.mailboxes.find(address, own, trace)?)
-            }
-            AddressClass::VirtualAlias => Ok(None),
-        }
+    /// Every table that says who a recipient is, apart from those of mailboxes; for reports.
+    pub(super) fn routing_maps(&self) -> Vec<&Maps> {
+        let mut maps = vec![self.aliases.maps(), self.local.aliases()];
+        maps.extend(self.resolver.maps());
+        maps.extend(self.listed.maps());
+        maps
     }
 
     /// The class of a domain.

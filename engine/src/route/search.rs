@@ -81,11 +81,25 @@ impl Maps {
         partial: bool,
         trace: &mut Trace,
     ) -> Result<Option<String>, TableError> {
+        let found = self.lookup_in(key, partial, trace)?;
+        Ok(found.map(|(value, _)| value))
+    }
+
+    /// As [`Maps::lookup`], with the table that answered.
+    ///
+    /// # Errors
+    /// A table could not answer.
+    pub(crate) fn lookup_in(
+        &self,
+        key: &str,
+        partial: bool,
+        trace: &mut Trace,
+    ) -> Result<Option<(String, &dyn LookupTable)>, TableError> {
         let found = self.tables.lookup(key, partial);
         if trace.is_on() && !self.tables.is_empty() && !key.is_empty() {
             self.record(key, partial, &found, trace);
         }
-        Ok(found?.map(|(value, _)| value))
+        found
     }
 
     fn record(

@@ -29,6 +29,11 @@ impl TransportMaps {
         Self { maps, strategy }
     }
 
+    /// The tables, for reports.
+    pub(crate) fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
     /// Changes `transport` and `nexthop` as the tables say for `recipient` (internal form, in
     /// `domain`). True when a table has something for it, `*` included.
     ///

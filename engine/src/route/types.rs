@@ -3,7 +3,9 @@
 //! Imports `status`.
 
 use super::error::RouteError;
+use crate::status::Status;
 use std::fmt;
+use std::path::PathBuf;
 
 /// Postfix's address classes (ADDRESS_CLASS_README).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,17 @@ pub enum Format {
     Mbox,
 }
 
+impl Format {
+    /// That of a path: a Maildir ends in `/`.
+    pub(crate) fn of(path: &str) -> Self {
+        if path.ends_with('/') {
+            Self::Maildir
+        } else {
+            Self::Mbox
+        }
+    }
+}
+
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -59,6 +72,56 @@ pub struct MailboxTarget {
     pub gid: u32,
 }
 
+/// Whose rights a command is run or a file is written with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Login name.
+    pub user: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// What becomes of mail for a final recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Destination {
+    /// It is handed to the transport.
+    Transport,
+    /// It is stored in a virtual mailbox ([`Route::mailbox`]).
+    Mailbox,
+    /// It is stored in the mailbox of an account of this machine.
+    User {
+        /// The whole path.
+        path: PathBuf,
+        /// Maildir or mbox.
+        format: Format,
+        /// The account.
+        rights: Rights,
+    },
+    /// An alias names a file.
+    File {
+        /// The whole path.
+        path: PathBuf,
+        /// Maildir or mbox.
+        format: Format,
+        /// Who writes it.
+        rights: Rights,
+    },
+    /// An alias names a command.
+    Command {
+        /// As it stands in the alias, without the `|`.
+        command: String,
+        /// Who runs it.
+        rights: Rights,
+    },
+    /// It is taken and thrown away: mail for a postmaster without an alias.
+    Discarded,
+    /// It is returned to its sender, or kept for later.
+    Refused(Status),
+}
+
 /// One final recipient of a resolution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -72,6 +135,10 @@ pub struct Route {
     pub nexthop: String,
     /// Where its mail is stored; `None` for what is not stored here.
     pub mailbox: Option<MailboxTarget>,
+    /// What becomes of its mail.
+    pub destination: Destination,
+    /// The sender that replaces that of the message: the owner of a mailing list.
+    pub sender: Option<String>,
 }
 
 /// All that is known of one address.
@@ -80,18 +147,12 @@ pub struct Resolution {
     /// The final recipients.
     pub results: Vec<Route>,
     /// What an LMTP client would be told instead of 250; `None` when the mail is accepted.
-    pub error: Option<crate::status::Status>,
+    pub error: Option<Status>,
+    /// Why, in more words than a client gets.
+    pub reason: Option<String>,
 }
 
 impl Resolution {
-    /// Nothing is known but what went wrong.
-    pub(super) fn failed(error: &RouteError) -> Self {
-        Self {
-            results: Vec::new(),
-            error: Some(error.status()),
-        }
-    }
-
     /// Something is wrong with one recipient. Trouble that may pass decides for all of them, for
     /// only then the mail is kept.
     pub(super) fn note(&mut self, error: &RouteError) {
@@ -102,6 +163,11 @@ impl Resolution {
         };
         if worse {
             self.error = Some(status);
+            self.reason = match error {
+                // The status says it all.
+                RouteError::UnknownUser { .. } | RouteError::Unlisted { .. } => None,
+                error => Some(error.to_string()),
+            };
         }
     }
 }

@@ -126,10 +126,10 @@ impl Entries {
             .find(hash, |span| key_of(&self.buffer, span) == folded)
     }
 
-    /// Shows every entry, in the order they were added.
+    /// Shows every entry, in the order of their lines.
     pub(super) fn for_each(&self, visit: &mut dyn FnMut(&str, &str, u32)) {
         let mut spans: Vec<&Span> = self.index.iter().collect();
-        spans.sort_unstable_by_key(|span| span.start);
+        spans.sort_unstable_by_key(|span| span.line);
         for span in spans {
             let key = key_of(&self.buffer, span);
             if let Some(value) = self.value_of(span) {

@@ -7,6 +7,8 @@ pub mod check;
 pub mod common;
 pub mod config;
 pub mod deliver;
+mod diff;
+mod lint;
 pub mod log;
 pub mod resolve;
 pub mod serve;
@@ -41,6 +43,8 @@ enum Command {
     Table(table::TableArgs),
     /// Print the effective settings and where each comes from.
     Config(config::ConfigArgs),
+    /// Find what is odd about tables that are well formed: aliases to nowhere, shadowed mailboxes
+    Lint(lint::LintArgs),
     /// Validate configuration, tables and directories.
     Check(check::CheckArgs),
 }
@@ -80,6 +84,7 @@ impl Cli {
             Command::Resolve(args) => resolve::run(args),
             Command::Table(args) => table::run(args),
             Command::Config(args) => config::run(args),
+            Command::Lint(args) => lint::run(args),
             Command::Check(args) => check::run(args),
         }
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::Configuration;
 use mailstow_engine::route::{
-    Format, MailboxTarget, Resolution, Route, RouteError, Router, table_context,
+    Destination, Format, MailboxTarget, Resolution, Route, Router, Step, table_context,
 };
 use mailstow_engine::status::{EnhancedCode, Status};
 use mailstow_engine::table::TableCache;
@@ -24,6 +24,9 @@ pub struct ResolveArgs {
     /// Print one JSON object per address.
     #[arg(long)]
     json: bool,
+    /// Print the whole way to the answer: every key looked up, the table and line that decided.
+    #[arg(long, conflicts_with = "json")]
+    explain: bool,
     /// The addresses.
     #[arg(required = true)]
     address: Vec<String>,
@@ -74,7 +77,7 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
     }
     let mut worst = 0;
     for address in &args.address {
-        let resolution = resolve(&router, address);
+        let (resolution, steps) = resolve(&router, address, args.explain);
         worst = worst.max(match &resolution.error {
             None => 0,
             Some(status) if status.is_temporary() => 75,
@@ -83,35 +86,31 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
         if args.json {
             print_json(address, &resolution, &routing.virtual_mailbox_base);
         } else {
-            print_text(address, &resolution, &routing.virtual_mailbox_base);
-            if let Some(reason) = reason(&router, address) {
-                println!("  because    {reason}");
+            println!("{address}");
+            for step in steps {
+                println!("    {step}");
             }
+            print_text(&resolution, &routing.virtual_mailbox_base);
         }
     }
     ExitCode::from(worst)
 }
 
-fn resolve(router: &Router, address: &str) -> Resolution {
+fn resolve(router: &Router, address: &str, explain: bool) -> (Resolution, Vec<Step>) {
     match parse_mailbox(address) {
-        Ok(address) => router.resolve(&address),
-        Err(error) => Resolution {
-            results: Vec::new(),
-            error: Some(Status::new(
-                501,
-                EnhancedCode::new(5, 1, 3),
-                error.to_string(),
-            )),
-        },
-    }
-}
-
-/// Why there is no mailbox, as the log would say it, where clients are told less.
-fn reason(router: &Router, address: &str) -> Option<String> {
-    let address = router.complete(parse_mailbox(address).ok()?);
-    match router.mailbox(&address) {
-        Ok(_) | Err(RouteError::UnknownUser { .. }) => None,
-        Err(error) => Some(error.to_string()),
+        Ok(address) if explain => {
+            let (resolution, trace) = router.explain(&address);
+            (resolution, trace.steps().to_vec())
+        }
+        Ok(address) => (router.resolve(&address), Vec::new()),
+        Err(error) => {
+            let code = EnhancedCode::new(5, 1, 3);
+            let resolution = Resolution {
+                error: Some(Status::new(501, code, error.to_string())),
+                ..Resolution::default()
+            };
+            (resolution, Vec::new())
+        }
     }
 }
 
@@ -125,22 +124,49 @@ fn mailbox_path(base: &Path, target: &MailboxTarget) -> String {
     format!("{}{slash}", base.join(&target.path).display())
 }
 
+/// Where the mail of a final recipient is written, in which format and as whom.
+fn store(route: &Route, base: &Path) -> Option<(String, Format, u32, u32)> {
+    match (&route.mailbox, &route.destination) {
+        (Some(target), _) => {
+            let path = mailbox_path(base, target);
+            Some((path, target.format, target.uid, target.gid))
+        }
+        (
+            None,
+            Destination::User {
+                path,
+                format,
+                rights,
+            },
+        )
+        | (
+            None,
+            Destination::File {
+                path,
+                format,
+                rights,
+            },
+        ) => {
+            let path = path.display().to_string();
+            Some((path, *format, rights.uid, rights.gid))
+        }
+        (None, _) => None,
+    }
+}
+
 fn print_json(address: &str, resolution: &Resolution, base: &Path) {
-    let result = |route: &Route| Entry {
-        recipient: route.recipient.clone(),
-        class: route.class.to_string(),
-        transport: route.transport.clone(),
-        nexthop: route.nexthop.clone(),
-        mailbox: route
-            .mailbox
-            .as_ref()
-            .map(|target| mailbox_path(base, target)),
-        format: route
-            .mailbox
-            .as_ref()
-            .map(|target| target.format.to_string()),
-        uid: route.mailbox.as_ref().map(|target| target.uid),
-        gid: route.mailbox.as_ref().map(|target| target.gid),
+    let result = |route: &Route| {
+        let store = store(route, base);
+        Entry {
+            recipient: route.recipient.clone(),
+            class: route.class.to_string(),
+            transport: route.transport.clone(),
+            nexthop: route.nexthop.clone(),
+            mailbox: store.as_ref().map(|(path, ..)| path.clone()),
+            format: store.as_ref().map(|(_, format, ..)| format.to_string()),
+            uid: store.as_ref().map(|(_, _, uid, _)| *uid),
+            gid: store.as_ref().map(|(.., gid)| *gid),
+        }
     };
     let line = Line {
         address,
@@ -157,19 +183,35 @@ fn print_json(address: &str, resolution: &Resolution, base: &Path) {
     }
 }
 
-fn print_text(address: &str, resolution: &Resolution, base: &Path) {
-    println!("{address}");
+fn print_text(resolution: &Resolution, base: &Path) {
     for route in &resolution.results {
         println!("  recipient  {}", route.recipient);
         println!("  class      {}", route.class);
         println!("  transport  {}:{}", route.transport, route.nexthop);
-        if let Some(target) = &route.mailbox {
-            println!("  mailbox    {}", mailbox_path(base, target));
-            println!("  format     {}", target.format);
-            println!("  uid, gid   {}, {}", target.uid, target.gid);
+        if let Some((path, format, uid, gid)) = store(route, base) {
+            println!("  mailbox    {path}");
+            println!("  format     {format}");
+            println!("  uid, gid   {uid}, {gid}");
+        }
+        match &route.destination {
+            Destination::Command { command, rights } => {
+                println!("  command    {command}");
+                println!("  run as     {}", rights.user);
+            }
+            Destination::Discarded => println!("  discarded  there is no alias for it"),
+            Destination::Refused(status) if resolution.error.as_ref() != Some(status) => {
+                println!("  returned   {status}");
+            }
+            _ => {}
+        }
+        if let Some(sender) = &route.sender {
+            println!("  sender     {sender}");
         }
     }
     if let Some(status) = &resolution.error {
         println!("  refused    {status}");
+    }
+    if let Some(reason) = &resolution.reason {
+        println!("  because    {reason}");
     }
 }

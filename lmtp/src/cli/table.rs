@@ -1,4 +1,5 @@
-//! `mailstow table query`: asks lookup tables what `postmap -q` would be asked.
+//! `mailstow table`: `query` asks lookup tables what `postmap -q` would be asked; `diff` is in a
+//! file of its own.
 //!
 //! Imports the engine's tables only. Exit status: 0 when a key was found, 1 when none was, 75
 //! when a table cannot be opened or cannot answer. Source: postmap(1).
@@ -31,6 +32,9 @@ enum TableCommand {
     /// Print the value of a key, as postmap -q does
     #[command(after_help = "Exit status: 0 found, 1 not found, 75 a table cannot answer.")]
     Query(QueryArgs),
+    /// Say which recipients change how when table NEW takes the place of OLD
+    #[command(after_help = "Exit status: 0 no change, 1 changes, 75 a table cannot answer.")]
+    Diff(super::diff::DiffArgs),
 }
 
 #[derive(Debug, Args)]
@@ -50,7 +54,10 @@ struct QueryArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &TableArgs) -> ExitCode {
-    let TableCommand::Query(query) = &args.command;
+    let query = match &args.command {
+        TableCommand::Query(query) => query,
+        TableCommand::Diff(diff) => return super::diff::run(diff),
+    };
     let tables = match open(&query.table) {
         Ok(tables) => tables,
         Err(error) => {

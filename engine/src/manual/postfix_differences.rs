@@ -1,0 +1,47 @@
+//! Where recipients are not found exactly as Postfix 3.7 finds them, and why.
+//!
+//! Documentation only. Everything else is compared with the real Postfix over generated tables
+//! and addresses: alias expansion with cleanup(8), classes and transports with
+//! trivial-rewrite(8), local recipients with local(8), mailboxes with virtual(8). What lookup
+//! tables do differently stands in [`crate::table`].
+//!
+//! # Aliases
+//!
+//! - cleanup(8) expands aliases before mail gets here. The LMTP server expands them only when
+//!   `expand_aliases` is on: autoreplies would else go out twice.
+//! - With `expand_aliases`, a recipient that stands for somebody whose mail is not stored here is
+//!   answered 451: the server sends nothing on, and the others alone would leave the sender
+//!   believing that all of them have the mail.
+//! - `canonical_maps` and `recipient_bcc_maps` are not applied. They rewrite what the sender
+//!   wrote; by the time mail is resolved here that has been done.
+//!
+//! # Addresses
+//!
+//! - Letters beyond ASCII in a domain are taken as they are; Postfix checks the domain in its
+//!   IDNA form.
+//! - `domain` and `.domain` patterns are folded to lower case with Unicode's rules, as keys are.
+//!
+//! # Transports
+//!
+//! - `sender_dependent_*` parameters are not looked at: the answer depends on the recipient
+//!   alone.
+//! - The wildcard `*` of `transport_maps` is looked up each time; Postfix remembers it for 30
+//!   seconds.
+//!
+//! # The local class
+//!
+//! - Commands, files and mailboxes of accounts are named, not delivered to.
+//! - `.forward` files, `mailbox_command`, `mailbox_transport`, `fallback_transport` and
+//!   `luser_relay` are not looked at.
+//! - Trouble with an `:include:` file (missing, writable by everyone, relative) and an alias
+//!   without members defer the mail, for it is the operator's mistake; Postfix returns the mail
+//!   for the former.
+//! - Who owns an alias table is asked of its text; Postfix asks its index.
+//! - Tables of type `nis:` are passed over.
+//!
+//! # Mailboxes
+//!
+//! - A path with `..` is refused with a temporary error; Postfix 3.7 follows it.
+//! - Parameters of the parts of Postfix that are only needed to resolve (aliases, transports,
+//!   local users) may name tables that cannot be opened: what needs them is deferred, the mail
+//!   for virtual mailboxes is not held up.

@@ -1,0 +1,194 @@
+//! What local recipients stand for.
+
+use super::super::{Destination, Format, Resolution, Router, table_context};
+use crate::address::parse_mailbox;
+use crate::config::RoutingSettings;
+use crate::table::TableCache;
+use std::os::unix::fs::PermissionsExt;
+
+fn settings(aliases: &str) -> RoutingSettings {
+    RoutingSettings {
+        mydestination: "origin.example".into(),
+        myorigin: "origin.example".into(),
+        local_transport: "local:origin.example".into(),
+        recipient_delimiter: "+".into(),
+        alias_maps: aliases.into(),
+        virtual_alias_maps: "inline:{virt@far.example=end@far.example}".into(),
+        default_privs: "root".into(),
+        ..RoutingSettings::default()
+    }
+}
+
+fn resolve(settings: &RoutingSettings, address: &str) -> Resolution {
+    let router = Router::open(settings, &TableCache::new(table_context(settings))).unwrap();
+    router.resolve(&parse_mailbox(address).unwrap())
+}
+
+/// The destinations in a few words.
+fn ends(settings: &RoutingSettings, address: &str) -> Vec<String> {
+    let resolution = resolve(settings, address);
+    let route = resolution.results.iter().map(|route| {
+        let sender = route.sender.iter().map(|s| format!(" from {s}"));
+        let sender: String = sender.collect();
+        let end = match &route.destination {
+            Destination::Transport => format!("{} to {}", route.transport, route.recipient),
+            Destination::Mailbox => format!("mailbox of {}", route.recipient),
+            Destination::User { path, .. } => format!("user {}", path.display()),
+            Destination::File { path, format, .. } => format!("{format} {}", path.display()),
+            Destination::Command { command, rights } => format!("{} runs {command}", rights.user),
+            Destination::Discarded => "discarded".to_owned(),
+            Destination::Refused(status) => status.enhanced.to_string(),
+        };
+        end + &sender
+    });
+    route.collect()
+}
+
+fn of(aliases: &str, address: &str) -> Vec<String> {
+    ends(&settings(aliases), address)
+}
+
+#[test]
+fn a_user_without_an_alias_has_the_mailbox_of_the_account() {
+    assert_eq!(of("", "ROOT+x@origin.example"), ["user /var/mail/root"]);
+    assert_eq!(of("", "no-such-user@origin.example"), ["5.1.1"]);
+    assert_eq!(of("", "postmaster@origin.example"), ["discarded"]);
+}
+
+#[test]
+fn members_are_commands_files_users_and_addresses() {
+    let aliases =
+        "inline:{{all = \"|/bin/cmd -x\", /var/a, /var/b/, root, x@far.example, virt@far.example}}";
+    assert_eq!(
+        of(aliases, "all@origin.example"),
+        [
+            "root runs /bin/cmd -x",
+            "mbox /var/a",
+            "maildir /var/b/",
+            "user /var/mail/root",
+            "smtp to x@far.example",
+            "smtp to end@far.example",
+        ]
+    );
+}
+
+#[test]
+fn the_whole_local_part_is_asked_before_the_user() {
+    let aliases = "inline:{a+x=/full, a=/user}";
+    assert_eq!(of(aliases, "a+x@origin.example"), ["mbox /full"]);
+    assert_eq!(of(aliases, "A+y@origin.example"), ["mbox /user"]);
+    assert_eq!(of(aliases, "a+y/z@origin.example"), ["mbox /user"]);
+}
+
+#[test]
+fn an_extension_goes_on_to_members_only_when_asked() {
+    let aliases = "inline:{a=b@far.example}";
+    assert_eq!(of(aliases, "a+x@origin.example"), ["smtp to b@far.example"]);
+    let passing = RoutingSettings {
+        propagate_unmatched_extensions: "alias".into(),
+        ..settings(aliases)
+    };
+    assert_eq!(
+        ends(&passing, "a+x@origin.example"),
+        ["smtp to b+x@far.example"]
+    );
+}
+
+#[test]
+fn an_alias_that_lists_itself_is_its_user() {
+    assert_eq!(
+        of("inline:{{root = root, /copy}}", "root@origin.example"),
+        ["user /var/mail/root", "mbox /copy"]
+    );
+    assert_eq!(of("inline:{a=b, b=a}", "a@origin.example"), ["5.4.6"]);
+}
+
+#[test]
+fn commands_and_files_need_permission() {
+    let strict = RoutingSettings {
+        allow_mail_to_commands: String::new(),
+        allow_mail_to_files: "include".into(),
+        ..settings("inline:{{a = \"|cmd\"}, b=/file}")
+    };
+    assert_eq!(ends(&strict, "a@origin.example"), ["5.7.1"]);
+    assert_eq!(ends(&strict, "b@origin.example"), ["5.7.1"]);
+    assert_eq!(of("inline:{b=~/file}", "b@origin.example"), ["4.3.5"]);
+}
+
+#[test]
+fn an_owner_alias_makes_the_alias_a_mailing_list() {
+    let aliases = "inline:{{list = root, x@far.example}, {owner-list = boss@far.example}}";
+    assert_eq!(
+        of(aliases, "list@origin.example"),
+        [
+            "user /var/mail/root from owner-list@origin.example",
+            "smtp to x@far.example from owner-list@origin.example",
+        ]
+    );
+    let expanded = RoutingSettings {
+        expand_owner_alias: true,
+        ..settings(aliases)
+    };
+    assert_eq!(
+        ends(&expanded, "list@origin.example")[1],
+        "smtp to x@far.example from boss@far.example"
+    );
+    let plain = RoutingSettings {
+        owner_request_special: false,
+        ..settings(aliases)
+    };
+    assert_eq!(
+        ends(&plain, "list@origin.example")[1],
+        "smtp to x@far.example"
+    );
+}
+
+#[test]
+fn an_include_file_lists_further_members() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("list");
+    std::fs::write(
+        &file,
+        "# members\nx@far.example, y@far.example\nroot\n/no/file\n",
+    )
+    .unwrap();
+    let aliases = format!("inline:{{list=:include:{}}}", file.display());
+    assert_eq!(
+        of(&aliases, "list@origin.example"),
+        [
+            "smtp to x@far.example",
+            "smtp to y@far.example",
+            "user /var/mail/root",
+            "5.7.1"
+        ]
+    );
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(of(&aliases, "list@origin.example"), ["4.3.5"]);
+    assert_eq!(
+        of("inline:{l=:include:/no/such/file}", "l@origin.example"),
+        ["4.3.5"]
+    );
+    assert_eq!(
+        of("inline:{l=:include:relative}", "l@origin.example"),
+        ["4.3.5"]
+    );
+}
+
+#[test]
+fn trouble_with_the_tables_defers() {
+    assert_eq!(of("fail:down", "root@origin.example"), ["4.3.0"]);
+    let resolution = resolve(&settings("hash:/no/such/file"), "root@origin.example");
+    assert!(resolution.error.unwrap().is_temporary());
+    assert_eq!(of("inline:{{e = (nobody)}}", "e@origin.example"), ["4.3.5"]);
+}
+
+#[test]
+fn mailboxes_of_accounts_have_the_rights_of_the_account() {
+    let resolution = resolve(&settings(""), "root@origin.example");
+    match &resolution.results[0].destination {
+        Destination::User { format, rights, .. } => {
+            assert_eq!((*format, rights.uid), (Format::Mbox, 0));
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,200 @@
+//! From one recipient to all its final recipients: aliases, class, transport, local members.
+//!
+//! Imports the other files of this room. Mail that local(8) sends on is looked up as new mail,
+//! virtual aliases included, as it is in Postfix.
+
+use super::error::RouteError;
+use super::local::{Fate, Member};
+use super::resolver::Resolved;
+use super::router::Router;
+use super::trace::{Step, Trace};
+use super::types::{AddressClass, Destination, MailboxTarget, Resolution, Route};
+use crate::address::{Address, fold_case, quote_address};
+use std::collections::HashSet;
+
+/// One resolution in progress.
+pub(super) struct Resolving<'a> {
+    router: &'a Router,
+    trace: &'a mut Trace,
+    /// Who mail was sent on to already, folded; a second time is a loop or a duplicate.
+    forwarded: HashSet<String>,
+    resolution: Resolution,
+}
+
+impl<'a> Resolving<'a> {
+    pub(super) fn new(router: &'a Router, trace: &'a mut Trace) -> Self {
+        Self {
+            router,
+            trace,
+            forwarded: HashSet::new(),
+            resolution: Resolution::default(),
+        }
+    }
+
+    /// Resolves an address in internal form.
+    pub(super) fn resolve(mut self, address: &str) -> Resolution {
+        self.expand(address, false, &None);
+        self.resolution
+    }
+
+    /// Adds everyone that `address` stands for. What is wrong with one member of an alias is
+    /// told of the member; the alias is refused for it only while it may pass.
+    fn expand(&mut self, address: &str, is_member: bool, sender: &Option<String>) {
+        let members = match self.router.traced_expand(address, self.trace) {
+            Ok(members) => members,
+            Err(error) => return self.resolution.note(&error),
+        };
+        let is_alias = is_member
+            || match members.as_slice() {
+                [only] => *only != self.router.resolver.form.of_internal(address),
+                _ => true,
+            };
+        for member in members {
+            let shown = || Step::Recipient(quote_address(&member).into_owned());
+            self.trace.record(shown);
+            self.member(&member, is_alias, sender);
+        }
+    }
+
+    fn member(&mut self, member: &str, is_member: bool, sender: &Option<String>) {
+        let resolved = match self.router.resolver.resolve(member, self.trace) {
+            Ok(resolved) => resolved,
+            Err(error) => return self.note(&error, is_member),
+        };
+        if resolved.class == AddressClass::Local && resolved.transport == "local" {
+            return self.local(&resolved, is_member, sender);
+        }
+        let address = Address::from_internal(&resolved.recipient);
+        let (mailbox, destination) = match self.mailbox(&resolved, &address, is_member) {
+            Ok(Some(mailbox)) => (Some(mailbox), Destination::Mailbox),
+            Ok(None) => (None, Destination::Transport),
+            Err(error) => {
+                self.note(&error, is_member);
+                (None, Destination::Refused(error.status()))
+            }
+        };
+        self.push(&resolved, address.external(), mailbox, destination, sender);
+    }
+
+    fn push(
+        &mut self,
+        resolved: &Resolved,
+        recipient: String,
+        mailbox: Option<MailboxTarget>,
+        destination: Destination,
+        sender: &Option<String>,
+    ) {
+        self.resolution.results.push(Route {
+            recipient,
+            class: resolved.class,
+            transport: resolved.transport.clone(),
+            nexthop: resolved.nexthop.clone(),
+            mailbox,
+            destination,
+            sender: sender.as_deref().map(|s| quote_address(s).into_owned()),
+        });
+    }
+
+    /// An alias whose members are all refused is accepted all the same, and its mail returned
+    /// later; so it is in Postfix.
+    fn note(&mut self, error: &RouteError, is_member: bool) {
+        if !is_member || error.status().is_temporary() {
+            self.resolution.note(error);
+        }
+    }
+
+    fn mailbox(
+        &mut self,
+        resolved: &Resolved,
+        address: &Address,
+        is_member: bool,
+    ) -> Result<Option<MailboxTarget>, RouteError> {
+        let router = self.router;
+        if matches!(resolved.transport.as_str(), "error" | "retry") {
+            return Err(RouteError::Refused {
+                address: address.external(),
+                text: resolved.nexthop.clone(),
+                retry: resolved.transport == "retry",
+            });
+        }
+        match resolved.class {
+            AddressClass::VirtualMailbox => {}
+            AddressClass::Default if !is_member => {}
+            AddressClass::Default | AddressClass::VirtualAlias => {
+                return self.unclassed_mailbox(address);
+            }
+            class @ (AddressClass::Local | AddressClass::Relay) => {
+                if !is_member {
+                    let recipient = &resolved.recipient;
+                    let (listed, resolver) = (&router.listed, &router.resolver);
+                    listed.check(class, recipient, resolver, self.trace)?;
+                }
+                return self.unclassed_mailbox(address);
+            }
+        }
+        router.traced_mailbox(address, self.trace).map(Some)
+    }
+
+    /// What `virtual_mailbox_maps` lists is stored here whatever its class, if it comes here.
+    fn unclassed_mailbox(
+        &mut self,
+        address: &Address,
+    ) -> Result<Option<MailboxTarget>, RouteError> {
+        let own = |domain: &str| self.router.resolver.is_own_domain(domain);
+        self.router.mailboxes.find(address, own, self.trace)
+    }
+
+    /// A recipient of local(8).
+    fn local(&mut self, resolved: &Resolved, is_member: bool, sender: &Option<String>) {
+        let router = self.router;
+        if !is_member {
+            let recipient = &resolved.recipient;
+            let class = resolved.class;
+            let listed = router
+                .listed
+                .check(class, recipient, &router.resolver, self.trace);
+            if let Err(error) = listed {
+                self.note(&error, false);
+                let destination = Destination::Refused(error.status());
+                let recipient = quote_address(recipient).into_owned();
+                return self.push(resolved, recipient, None, destination, sender);
+            }
+        }
+        let (recipient, transport) = (&resolved.recipient, &resolved.transport);
+        let members = router
+            .local
+            .members(recipient, transport, &router.resolver, self.trace);
+        let is_member = is_member || members.len() > 1;
+        for member in members {
+            self.local_member(resolved, member, is_member, sender);
+        }
+    }
+
+    fn local_member(
+        &mut self,
+        resolved: &Resolved,
+        member: Member,
+        is_member: bool,
+        sender: &Option<String>,
+    ) {
+        let sender = member.sender.or_else(|| sender.clone());
+        let destination = match member.fate {
+            Fate::Forwarded => {
+                if self
+                    .forwarded
+                    .insert(fold_case(&member.recipient).into_owned())
+                {
+                    self.expand(&member.recipient, true, &sender);
+                }
+                return;
+            }
+            Fate::Ends(destination) => destination,
+            Fate::Fails(error) => {
+                self.note(&error, is_member);
+                Destination::Refused(error.status())
+            }
+        };
+        let recipient = quote_address(&member.recipient).into_owned();
+        self.push(resolved, recipient, None, destination, &sender);
+    }
+}
