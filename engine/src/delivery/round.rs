@@ -12,7 +12,7 @@ use crate::clock;
 use crate::io::{Credentials, Disk};
 use crate::mailbox::maildir::{Maildir, Unpublished, sweep};
 use crate::mailbox::mbox::{Entry, Mbox, Opened};
-use crate::mailbox::{MailboxError, MailboxPath, trace};
+use crate::mailbox::{Flush, MailboxError, MailboxPath, trace};
 use crate::route::Format;
 use std::collections::HashMap;
 use std::io;
@@ -144,7 +144,7 @@ impl<'a, D: Disk> Round<'a, D> {
         let at = match self.by_key.get(&key) {
             Some(at) => *at,
             None => {
-                let maildir = Maildir::open(&shared.disk, base, &path, gid, &shared.known)?;
+                let maildir = Maildir::open(&shared.disk, base, &path, gid, (&shared.known, Flush::Now))?;
                 self.maildirs.push(maildir);
                 self.by_key.insert(key, self.maildirs.len() - 1);
                 self.maildirs.len() - 1
@@ -297,7 +297,7 @@ impl<'a, D: Disk> Round<'a, D> {
             &path,
             job.target.uid,
             settings,
-            &shared.known,
+            (&shared.known, Flush::Now),
         )
     }
 

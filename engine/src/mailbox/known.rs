@@ -25,13 +25,36 @@ pub struct Known {
 struct Entry {
     device: u64,
     inode: u64,
+    durable: bool,
     swept: Instant,
+}
+
+/// When the directories above a mailbox must be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// Before the message counts as stored.
+    Now,
+    /// With the next checkpoint of the delivery log.
+    Later,
+}
+
+impl Familiarity {
+    /// The directories above need no look.
+    pub(super) fn is_enough(self, flush: Flush) -> bool {
+        match flush {
+            Flush::Now => self.durable,
+            Flush::Later => self.seen,
+        }
+    }
 }
 
 /// What is known of a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Familiarity {
+    /// The directories above it are durable.
     pub(super) durable: bool,
+    /// It was used; a checkpoint of the delivery log makes the directories durable.
+    pub(super) seen: bool,
     pub(super) sweep_due: bool,
 }
 
@@ -42,20 +65,38 @@ impl Known {
         match mailboxes.get(path) {
             Some(entry) if entry.device == stat.device && entry.inode == stat.inode => {
                 Familiarity {
-                    durable: true,
+                    durable: entry.durable,
+                    seen: true,
                     sweep_due: clock::now().duration_since(entry.swept) >= SWEEP_EVERY,
                 }
             }
             _ => Familiarity {
                 durable: false,
+                seen: false,
                 sweep_due: true,
             },
         }
     }
 
-    /// The directories above were flushed. Forgetting a mailbox only costs flushing them again,
-    /// so a full table is simply emptied.
+    /// The directories above were flushed.
     pub(super) fn remember(&self, path: &str, stat: &FileStat) {
+        self.put(path, stat, true);
+    }
+
+    /// It was looked at, and the directories above are flushed with the next checkpoint.
+    pub(super) fn note(&self, path: &str, stat: &FileStat) {
+        let durable = self.look(path, stat).durable;
+        self.put(path, stat, durable);
+    }
+
+    /// Forgets all: a flush failed, so nothing is known to be durable any more.
+    pub(crate) fn clear(&self) {
+        self.mailboxes.lock().clear();
+    }
+
+    /// Forgetting a mailbox only costs flushing its directories again, so a full table is simply
+    /// emptied.
+    fn put(&self, path: &str, stat: &FileStat, durable: bool) {
         let mut mailboxes = self.mailboxes.lock();
         if mailboxes.len() >= KNOWN_MAILBOXES_MAX && !mailboxes.contains_key(path) {
             mailboxes.clear();
@@ -63,6 +104,7 @@ impl Known {
         let entry = Entry {
             device: stat.device,
             inode: stat.inode,
+            durable,
             swept: clock::now(),
         };
         mailboxes.insert(path.to_owned(), entry);

@@ -15,7 +15,7 @@ pub mod trace;
 
 pub use directory::Unflushed;
 pub use error::{MailboxError, Unfit};
-pub use known::Known;
+pub use known::{Flush, Known};
 pub use path::MailboxPath;
 
 use crate::config::{MboxLock, Settings};

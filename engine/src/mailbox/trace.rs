@@ -8,56 +8,102 @@ use crate::clock;
 use crate::envelope::Recipient;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::time::Duration;
+
+/// What the lines say, in external form.
+#[derive(Clone, Copy, Debug)]
+pub struct Trace<'a> {
+    /// Empty for the null reverse-path.
+    pub reverse_path: &'a str,
+    /// The original recipient; empty when unknown.
+    pub original: &'a str,
+    /// The forward-path.
+    pub address: &'a str,
+}
+
+impl Trace<'_> {
+    /// `Return-Path`, `X-Original-To` (left out when unknown) and `Delivered-To`, each ending in
+    /// LF.
+    pub fn header(&self) -> String {
+        let mut lines = String::with_capacity(160);
+        self.push_header(&mut lines);
+        lines
+    }
+
+    /// The same behind the line that begins a message in an mbox, `From sender  date` with the
+    /// date as asctime(3) writes it, in local time; `time` is since the UNIX epoch.
+    pub fn mbox_header(&self, time: Duration) -> String {
+        self.mbox_header_at(&local_time(time))
+    }
+
+    fn mbox_header_at(&self, date: &str) -> String {
+        let mut lines = String::with_capacity(224);
+        let sender = match self.reverse_path {
+            "" => Cow::Borrowed("MAILER-DAEMON"),
+            address => one_line(address),
+        };
+        // Writing into a String cannot fail.
+        let _ = writeln!(lines, "From {sender}  {date}");
+        self.push_header(&mut lines);
+        lines
+    }
+
+    fn push_header(&self, lines: &mut String) {
+        for (name, value, is_said) in [
+            ("Return-Path: <", self.reverse_path, true),
+            ("X-Original-To: ", self.original, !self.original.is_empty()),
+            ("Delivered-To: ", self.address, true),
+        ] {
+            if is_said {
+                lines.push_str(name);
+                lines.push_str(&one_line(value));
+                lines.push_str(if name.ends_with('<') { ">\n" } else { "\n" });
+            }
+        }
+    }
+}
 
 /// `Return-Path`, `X-Original-To` (left out when unknown) and `Delivered-To`, each ending in LF.
 pub fn header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
-    let mut lines = String::with_capacity(160);
-    push_header(&mut lines, reverse_path, recipient);
-    lines
+    Trace {
+        reverse_path: &reverse_path.to_string(),
+        original: &recipient.original,
+        address: &recipient.address.external(),
+    }
+    .header()
 }
 
-/// The same behind the line that begins a message in an mbox, `From sender  date` with the date
-/// as asctime(3) writes it, in local time.
+/// The same behind the line that begins a message in an mbox, dated now.
 pub fn mbox_header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
-    mbox_header_at(reverse_path, recipient, &local_time())
+    mbox_header_at(
+        reverse_path,
+        recipient,
+        &local_time(clock::since_epoch()),
+    )
 }
 
 fn mbox_header_at(reverse_path: &ReversePath, recipient: &Recipient, date: &str) -> String {
-    let mut lines = String::with_capacity(224);
-    let sender = match reverse_path {
-        ReversePath::Null => "MAILER-DAEMON".to_owned(),
-        ReversePath::Address(address) => one_line(&address.external()),
-    };
-    // Writing into a String cannot fail.
-    let _ = writeln!(lines, "From {sender}  {date}");
-    push_header(&mut lines, reverse_path, recipient);
-    lines
-}
-
-fn push_header(lines: &mut String, reverse_path: &ReversePath, recipient: &Recipient) {
-    let _ = writeln!(
-        lines,
-        "Return-Path: <{}>",
-        one_line(&reverse_path.to_string())
-    );
-    if !recipient.original.is_empty() {
-        let _ = writeln!(lines, "X-Original-To: {}", one_line(&recipient.original));
+    Trace {
+        reverse_path: &reverse_path.to_string(),
+        original: &recipient.original,
+        address: &recipient.address.external(),
     }
-    let _ = writeln!(
-        lines,
-        "Delivered-To: {}",
-        one_line(&recipient.address.external())
-    );
+    .mbox_header_at(date)
 }
 
 /// An address with control characters could forge header lines.
-fn one_line(text: &str) -> String {
-    text.replace(char::is_control, "?")
+fn one_line(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_control) {
+        Cow::Owned(text.replace(char::is_control, "?"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
-fn local_time() -> String {
-    let seconds = i64::try_from(clock::since_epoch().as_secs()).unwrap_or(0);
+fn local_time(time: Duration) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(0);
     let now = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
     let local = now.to_zoned(TimeZone::system());
     local.strftime("%a %b %e %H:%M:%S %Y").to_string()
@@ -105,6 +151,6 @@ mod tests {
 
     #[test]
     fn the_date_has_the_length_of_asctime() {
-        assert_eq!(local_time().len(), 24);
+        assert_eq!(local_time(clock::since_epoch()).len(), 24);
     }
 }

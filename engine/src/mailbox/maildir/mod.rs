@@ -13,7 +13,7 @@ pub use name::NameMaker;
 pub use sweep::sweep;
 
 use super::directory::{self, Unflushed};
-use super::{Known, MailboxError, MailboxPath};
+use super::{Flush, Known, MailboxError, MailboxPath};
 use crate::io::{Disk, FileStat};
 use crate::message::Message;
 use std::io;
@@ -63,7 +63,7 @@ impl<H> Maildir<H> {
         base: &H,
         path: &MailboxPath,
         gid: u32,
-        known: &Known,
+        (known, flush): (&Known, Flush),
     ) -> Result<Self, MailboxError> {
         let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
         let new_path = path.below("new");
@@ -79,7 +79,7 @@ impl<H> Maildir<H> {
         directory::check_closed(path, &new_path, &new_stat)?;
         let familiarity = known.look(path.as_str(), &new_stat);
         // Made just now, it may have got the inode number of one that was removed.
-        let chain = if familiarity.durable && !is_made {
+        let chain = if familiarity.is_enough(flush) && !is_made {
             Vec::new()
         } else {
             make_rest(disk, base, path)?;
@@ -127,6 +127,13 @@ impl<H> Maildir<H> {
         }
     }
 
+    /// The directories above will be flushed by the next checkpoint.
+    pub fn is_seen(&self, known: &Known) {
+        if !self.chain.is_empty() || self.sweep_due {
+            known.note(self.path.as_str(), &self.new_stat);
+        }
+    }
+
     /// Writes a message which nobody sees yet: `header`, then the content.
     ///
     /// # Errors
@@ -139,9 +146,7 @@ impl<H> Maildir<H> {
         header: &str,
         message: &Message,
     ) -> Result<Unpublished<H>, MailboxError> {
-        let size = header.len() as u64 + message.size();
-        let header_lines = memchr::memchr_iter(b'\n', header.as_bytes()).count() as u64;
-        let wire_size = size + header_lines + message.newlines();
+        let (size, wire_size) = sizes(header, message.size(), message.newlines());
         let (file, name) = match disk.create_unnamed(&self.new, FILE_MODE) {
             Ok(file) => (file, None),
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
@@ -190,6 +195,23 @@ impl<H> Maildir<H> {
             }
         }
         Err(self.failed("finding a free name in new/", taken))
+    }
+
+    /// Makes a written message visible in `new/` under a name chosen before.
+    ///
+    /// # Errors
+    /// It has no name then, and is to be discarded. The name may be taken.
+    pub fn publish_as<D: Disk<Handle = H>>(
+        &self,
+        disk: &D,
+        unpublished: &Unpublished<H>,
+        name: &str,
+    ) -> Result<(), MailboxError> {
+        let result = match &unpublished.name {
+            None => disk.name_unnamed(&unpublished.file, &self.new, name),
+            Some(tmp_name) => self.move_to_new(disk, tmp_name, name),
+        };
+        result.map_err(|error| self.failed("publishing the message in new/", error))
     }
 
     /// Gives up a message that was not published.
@@ -256,6 +278,13 @@ impl<H> Maildir<H> {
     fn failed(&self, doing: &'static str, error: io::Error) -> MailboxError {
         MailboxError::from_io(self.path.display(), doing, error)
     }
+}
+
+/// Bytes of a message with its trace header, in the file and with CRLF line ends.
+pub fn sizes(header: &str, content: u64, newlines: u64) -> (u64, u64) {
+    let size = header.len() as u64 + content;
+    let header_lines = memchr::memchr_iter(b'\n', header.as_bytes()).count() as u64;
+    (size, size + header_lines + newlines)
 }
 
 /// Makes the Maildir and what is missing above it.

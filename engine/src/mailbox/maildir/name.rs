@@ -30,7 +30,7 @@ impl NameMaker {
     }
 
     /// A name that no other delivery of this host has had or will have.
-    pub(super) fn next(&self, size: u64, wire_size: u64) -> String {
+    pub fn next(&self, size: u64, wire_size: u64) -> String {
         let now = clock::since_epoch();
         // Relaxed: only the numbers must differ.
         let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);

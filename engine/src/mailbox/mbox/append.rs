@@ -22,6 +22,32 @@ pub struct Entry<'a> {
     pub message: &'a Message,
 }
 
+/// A message as it stands in an mbox, from its `From ` line to the blank line behind it, appended
+/// to `out`. `each` hands the content over piece by piece.
+///
+/// # Errors
+/// What `each` answers; `out` is as before.
+pub fn render<E>(
+    header: &str,
+    out: &mut Vec<u8>,
+    each: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+) -> Result<(), E> {
+    let mark = out.len();
+    out.extend_from_slice(header.as_bytes());
+    let content = out.len();
+    let mut quoter = FromQuoter::new();
+    if let Err(error) = each(&mut |chunk| quoter.feed(chunk, out)) {
+        out.truncate(mark);
+        return Err(error);
+    }
+    quoter.finish(out);
+    if out.len() > content && !out.ends_with(b"\n") {
+        out.push(b'\n');
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
 /// Why one entry was not written.
 enum Refusal {
     OverLimit,
@@ -36,6 +62,34 @@ impl From<io::Error> for Refusal {
 }
 
 impl<H> Mbox<H> {
+    /// Where the next message will begin, in bytes.
+    pub fn next_offset(&self) -> u64 {
+        self.end + self.tail.len() as u64
+    }
+
+    /// Appends messages made by [`render`] where [`Mbox::next_offset`] says.
+    ///
+    /// # Errors
+    /// Nothing of them is in the file then, as well as can be.
+    pub fn append_rendered<D: Disk<Handle = H>>(
+        &mut self,
+        disk: &D,
+        messages: &[u8],
+    ) -> Result<(), MailboxError> {
+        match disk.write_all(&self.file, [self.tail.as_bytes(), messages]) {
+            Ok(()) => {
+                self.end = self.next_offset() + messages.len() as u64;
+                self.tail = "";
+                Ok(())
+            }
+            Err(error) => {
+                self.cut(disk);
+                let path = self.path.display();
+                Err(MailboxError::from_io(path, "appending the message", error))
+            }
+        }
+    }
+
     /// Appends the messages, in order; one result for each. When something fails, the messages
     /// are tried again one by one, so that each fails only for its own sake.
     pub fn append<D: Disk<Handle = H>>(

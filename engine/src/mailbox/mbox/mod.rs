@@ -10,10 +10,10 @@ mod append;
 mod dotlock;
 mod quote;
 
-pub use append::Entry;
+pub use append::{Entry, render};
 
 use super::directory::{self, Unflushed};
-use super::{Known, MailboxError, MailboxPath, MailboxSettings, Unfit};
+use super::{Flush, Known, MailboxError, MailboxPath, MailboxSettings, Unfit};
 use crate::config::MboxLock;
 use crate::io::{Disk, FileKind, FileStat, LockKind};
 use dotlock::DotLock;
@@ -66,7 +66,7 @@ impl<H> Mbox<H> {
         path: &MailboxPath,
         uid: u32,
         settings: &MailboxSettings,
-        known: &Known,
+        known: (&Known, Flush),
     ) -> Result<Opened<H>, MailboxError> {
         let parent = open_parent(disk, base, path)?;
         let mut dotlock = None;
@@ -134,6 +134,13 @@ impl<H> Mbox<H> {
     pub fn chain_is_durable(&self, known: &Known) {
         if !self.chain.is_empty() {
             known.remember(self.path.as_str(), &self.stat);
+        }
+    }
+
+    /// The directories above will be flushed by the next checkpoint.
+    pub fn is_seen(&self, known: &Known) {
+        if !self.chain.is_empty() {
+            known.note(self.path.as_str(), &self.stat);
         }
     }
 
@@ -212,12 +219,12 @@ fn prepare<D: Disk>(
     path: &MailboxPath,
     file: &D::Handle,
     stat: &FileStat,
-    known: &Known,
+    (known, flush): (&Known, Flush),
     is_new: bool,
 ) -> Result<Prepared<D::Handle>, MailboxError> {
     let tail = missing_tail(disk, file, stat.size)
         .map_err(|e| failed(path, "reading the end of the file", e))?;
-    let chain = if !is_new && known.look(path.as_str(), stat).durable {
+    let chain = if !is_new && known.look(path.as_str(), stat).is_enough(flush) {
         Vec::new()
     } else {
         directory::open_chain(disk, base, path, path.parent())?
