@@ -148,6 +148,17 @@ impl Engine {
         self.store.submit(mail, to, on_outcome)
     }
 
+    /// The client has read the replies for these deliveries, all of one message; see
+    /// [`Store::confirm`].
+    pub fn confirm(&self, tickets: &[Ticket]) {
+        self.store.confirm(tickets);
+    }
+
+    /// The client was lost before it showed that; see [`Store::doubt`].
+    pub fn doubt(&self, tickets: &[Ticket]) {
+        self.store.doubt(tickets);
+    }
+
     /// Delivers and waits: one outcome per recipient, in order. A success is durable.
     pub fn deliver(&self, mail: Arc<Mail>, to: Vec<(Recipient, MailboxTarget)>) -> Vec<Outcome> {
         let expected = to.len();
@@ -165,6 +176,8 @@ impl Engine {
         while outcomes.iter().any(Option::is_none) {
             outcomes = wait(&done.1, outcomes);
         }
+        // Whoever calls this gets to know the outcomes.
+        self.confirm(&tickets);
         outcomes.iter_mut().filter_map(Option::take).collect()
     }
 

@@ -33,3 +33,9 @@ pub const DATABASE_CONNECTIONS_MAX: usize = 16;
 
 /// Values (rows times columns) that one lookup in a database may find.
 pub const DATABASE_VALUES_MAX: usize = 100_000;
+
+/// Deliveries remembered whose reply the client may not have read.
+pub const IN_DOUBT_MAX: usize = 100_000;
+
+/// Names of files in `cur/` directories that recovery holds in memory.
+pub const LISTED_NAMES_MAX: usize = 1_000_000;

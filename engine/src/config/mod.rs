@@ -35,6 +35,6 @@ pub use load::{Configuration, Entry, Sources};
 pub use problem::{ConfigError, Origin, Problem};
 pub use registry::{Fallback, PARAMETERS, Parameter};
 pub use settings::{
-    BareNewline, Durability, FlushMethod, Limits, LmtpSettings, LogFormat, LogSettings, MboxLock,
-    NulPolicy, RoutingSettings, Settings, StoreSettings,
+    BareNewline, DeliveryLogSettings, Durability, FlushMethod, Limits, LmtpSettings, LogFormat,
+    LogSettings, MboxLock, NulPolicy, RoutingSettings, Settings, StoreSettings,
 };

@@ -345,8 +345,12 @@ pub(super) static GENERAL: &[Parameter] = &[
         "store",
         "durability",
         "direct",
-        Choice(&[("direct", |s| s.store.durability = Durability::Direct)]),
-        "When a message counts as stored; direct: file and directory were flushed",
+        Choice(&[
+            ("direct", |s| s.store.durability = Durability::Direct),
+            ("logged", |s| s.store.durability = Durability::Logged),
+        ]),
+        "When a message counts as stored; direct: file and directory were flushed; logged: the \
+         delivery log was",
     ),
     parameter(
         "store",
@@ -394,6 +398,60 @@ pub(super) static GENERAL: &[Parameter] = &[
         "$myhostname",
         Host(|s, v| s.store.host = v),
         "Host name in Maildir file names",
+    ),
+    parameter(
+        "delivery_log",
+        "bytes_max",
+        "1073741824",
+        Bytes(1 << 16..=SIZE_MAX, |s, v| s.delivery_log.bytes_max = v),
+        "Bytes of the whole delivery log; full, it holds deliveries back",
+    ),
+    parameter(
+        "delivery_log",
+        "segment_bytes",
+        "16777216",
+        Bytes(1 << 14..=1 << 30, |s, v| {
+            s.delivery_log.segment_bytes = v & !4095;
+        }),
+        "Bytes of one file of the delivery log",
+    ),
+    parameter(
+        "delivery_log",
+        "in_flight_bytes",
+        "67108864",
+        Bytes(4096..=SIZE_MAX, |s, v| {
+            s.delivery_log.in_flight_bytes = to_usize(v)
+        }),
+        "Bytes that wait for the delivery log before deliveries are held back",
+    ),
+    parameter(
+        "delivery_log",
+        "message_bytes_max",
+        "1048576",
+        Bytes(0..=1 << 28, |s, v| s.delivery_log.message_bytes_max = v),
+        "Longer messages are flushed in their mailboxes instead",
+    ),
+    parameter(
+        "delivery_log",
+        "checkpoint_interval",
+        "10s",
+        Time(1..=TIME_MAX, |s, v| s.delivery_log.checkpoint_interval = v),
+        "Longest time until mailboxes are flushed and the delivery log is freed",
+    ),
+    parameter(
+        "delivery_log",
+        "full_wait",
+        "10s",
+        Time(0..=TIME_MAX, |s, v| s.delivery_log.full_wait = v),
+        "How long a delivery waits for a full delivery log before it is answered 452 4.3.1",
+    ),
+    parameter(
+        "delivery_log",
+        "in_doubt_time",
+        "1d",
+        Time(0..=TIME_MAX, |s, v| s.delivery_log.in_doubt_time = v),
+        "How long a delivery whose reply may not have been read is remembered, so that its \
+         repetition makes no second copy",
     ),
     parameter(
         "limits",

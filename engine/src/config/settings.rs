@@ -18,6 +18,8 @@ pub struct Settings {
     pub lmtp: LmtpSettings,
     /// `[store]`: how mailboxes are written.
     pub store: StoreSettings,
+    /// `[delivery_log]`: the log that makes `durability = "logged"`.
+    pub delivery_log: DeliveryLogSettings,
     /// `[limits]`: bounds.
     pub limits: Limits,
     /// `[log]`: log lines.
@@ -165,6 +167,8 @@ pub enum Durability {
     /// File and directory are flushed before the answer.
     #[default]
     Direct,
+    /// The delivery log is flushed before the answer, the mailboxes by its checkpoints.
+    Logged,
 }
 
 /// How mailbox files are flushed.
@@ -199,6 +203,26 @@ pub struct StoreSettings {
     /// line; one named in a file may be a volume that is not mounted, and mail must not land
     /// beneath its mount point.
     pub make_base: bool,
+}
+
+/// `[delivery_log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryLogSettings {
+    /// Bytes of all segments together. Half of it filled begins a checkpoint.
+    pub bytes_max: u64,
+    /// Bytes of one segment file; a multiple of 4096.
+    pub segment_bytes: u64,
+    /// Bytes that wait for the log's flush before deliveries are held back.
+    pub in_flight_bytes: usize,
+    /// Longest message that goes through the log, in bytes; a longer one is flushed in its
+    /// mailbox.
+    pub message_bytes_max: u64,
+    /// Longest time between checkpoints while mail comes in.
+    pub checkpoint_interval: Duration,
+    /// How long a full log is waited for before a delivery is answered 452 4.3.1.
+    pub full_wait: Duration,
+    /// How long a delivery whose reply may not have been read is remembered.
+    pub in_doubt_time: Duration,
 }
 
 /// `[limits]`
@@ -335,6 +359,20 @@ impl Default for StoreSettings {
             tmp_age_max: Duration::from_secs(36 * 3600),
             host: "localhost".into(),
             make_base: false,
+        }
+    }
+}
+
+impl Default for DeliveryLogSettings {
+    fn default() -> Self {
+        Self {
+            bytes_max: 1 << 30,
+            segment_bytes: 16 << 20,
+            in_flight_bytes: 64 << 20,
+            message_bytes_max: 1 << 20,
+            checkpoint_interval: Duration::from_secs(10),
+            full_wait: Duration::from_secs(10),
+            in_doubt_time: Duration::from_secs(24 * 3600),
         }
     }
 }

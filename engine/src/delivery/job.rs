@@ -1,13 +1,17 @@
 //! One delivery: a message for one mailbox, and who waits for its outcome.
 //!
-//! Imports `delivery` types, `route` (targets), `envelope`, `mailbox` (errors), `status`, `sync`.
+//! Imports `delivery` types, `route` (targets), `envelope`, `mailbox` (errors, trace lines), `log`
+//! (record types), `status`, `sync`.
 //! Invariant: every job ends in exactly one of two ways, decided by one compare-and-swap: its
 //! outcome is reported once, or it was abandoned and nothing of it is ever seen.
 
+use super::doubt::Repeated;
+use super::promise::Promise;
 use super::types::{Mail, Outcome};
 use crate::clock;
 use crate::envelope::Recipient;
-use crate::mailbox::{MailboxError, MailboxPath};
+use crate::log::{Done, DoneOutcome, Plan};
+use crate::mailbox::{MailboxError, MailboxPath, trace};
 use crate::route::MailboxTarget;
 use crate::status::Status;
 use crate::sync::Arc;
@@ -24,9 +28,24 @@ const WAITING: u8 = 0;
 const CLAIMED: u8 = 1;
 const ABANDONED: u8 = 2;
 
-/// The right to give a delivery up. Any thread may use it, at any time.
+/// The right to give a delivery up, and the place to say whether its reply was read. Any thread
+/// may use it, at any time.
 #[derive(Clone, Debug)]
-pub struct Ticket(Arc<AtomicU8>);
+pub struct Ticket {
+    state: Arc<AtomicU8>,
+    pub(super) origin: Origin,
+}
+
+/// Where a delivery is remembered until its reply was read.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// Nowhere.
+    Direct,
+    /// With its message.
+    Promise(Arc<Promise>),
+    /// It answered for an earlier delivery.
+    Repeated(Repeated),
+}
 
 impl Ticket {
     /// Gives the delivery up, if it has not begun to be published.
@@ -35,9 +54,17 @@ impl Ticket {
     /// its outcome was reported or will be.
     pub fn abandon(&self) -> bool {
         let order = Ordering::AcqRel;
-        self.0
+        self.state
             .compare_exchange(WAITING, ABANDONED, order, Ordering::Acquire)
             .is_ok()
+    }
+
+    /// Of a delivery whose outcome is known.
+    pub(super) fn settled(repeated: Repeated) -> Self {
+        Self {
+            state: Arc::new(AtomicU8::new(CLAIMED)),
+            origin: Origin::Repeated(repeated),
+        }
     }
 }
 
@@ -48,6 +75,9 @@ pub(super) struct Job {
     pub(super) target: MailboxTarget,
     /// When a lock was first found busy, and how often since.
     pub(super) lock_wait: Option<(Instant, u32)>,
+    /// The log has been told that it failed.
+    pub(super) is_refused_in_log: bool,
+    promise: Option<Promised>,
     index: usize,
     on_outcome: Arc<OnOutcome>,
     state: Arc<AtomicU8>,
@@ -56,6 +86,16 @@ pub(super) struct Job {
     taken: Instant,
     is_claimed: bool,
     is_over: bool,
+}
+
+/// Its place in a message that goes through the log, or is remembered all the same.
+#[derive(Clone, Debug)]
+pub(super) struct Promised {
+    pub(super) promise: Arc<Promise>,
+    /// Which of its recipients.
+    pub(super) recipient: usize,
+    /// It goes through the log; else it is flushed in its mailbox.
+    pub(super) through_log: bool,
 }
 
 impl Job {
@@ -73,6 +113,8 @@ impl Job {
             mailbox: MailboxPath::display_of(base, &target),
             target,
             lock_wait: None,
+            is_refused_in_log: false,
+            promise: None,
             index,
             on_outcome,
             state: Arc::new(AtomicU8::new(WAITING)),
@@ -83,8 +125,51 @@ impl Job {
         }
     }
 
+    pub(super) fn with_promise(mut self, promised: Promised) -> Self {
+        self.promise = Some(promised);
+        self
+    }
+
     pub(super) fn ticket(&self) -> Ticket {
-        Ticket(Arc::clone(&self.state))
+        Ticket {
+            state: Arc::clone(&self.state),
+            origin: match &self.promise {
+                Some(promised) => Origin::Promise(Arc::clone(&promised.promise)),
+                None => Origin::Direct,
+            },
+        }
+    }
+
+    /// The message in the log, if it goes through it.
+    pub(super) fn promise(&self) -> Option<&Arc<Promise>> {
+        let promised = self.promise.as_ref().filter(|p| p.through_log)?;
+        Some(&promised.promise)
+    }
+
+    /// What the log is to be told of it; nothing when the log does not know of it.
+    pub(super) fn done(&self, outcome: DoneOutcome) -> Option<Done> {
+        let promised = self.promise.as_ref()?;
+        let promise = &promised.promise;
+        promise
+            .is_logged()
+            .then(|| promise.done(promised.recipient, outcome))
+    }
+
+    /// The name of its file in `new/`.
+    pub(super) fn planned_name(&self) -> Option<&str> {
+        let promised = self.promise.as_ref()?;
+        match &promised.promise.recipient(promised.recipient)?.plan {
+            Plan::Maildir { file_name } => Some(file_name),
+            Plan::Mbox { .. } => None,
+        }
+    }
+
+    /// `From ` line and trace header for an mbox; the same bytes each time.
+    pub(super) fn mbox_header(&self) -> String {
+        match &self.promise {
+            Some(promised) => promised.promise.mbox_header(promised.recipient),
+            None => trace::mbox_header(&self.mail.reverse_path, &self.recipient),
+        }
     }
 
     /// A writer begins to work on it.
@@ -118,6 +203,11 @@ impl Job {
         self.end(Status::ok(text));
     }
 
+    /// It ends with this answer, which is no success.
+    pub(super) fn refuse(mut self, status: Status) {
+        self.end(status);
+    }
+
     /// It ends with an error.
     pub(super) fn fail(mut self, error: &MailboxError) {
         self.end(error.status());
@@ -125,7 +215,15 @@ impl Job {
 
     fn end(&mut self, status: Status) {
         self.is_over = true;
-        if !self.claim() {
+        let is_ours = self.claim();
+        if let Some(promised) = self.promise.take() {
+            let recipient = promised.recipient;
+            match is_ours && status.is_success() {
+                true => promised.promise.stored(recipient),
+                false => promised.promise.refuse(recipient, self.is_refused_in_log),
+            }
+        }
+        if !is_ours {
             return;
         }
         let now = clock::now();

@@ -4,13 +4,23 @@
 //! `config`. A [`Store`] has a queue and a few writer threads; each takes what waits as one
 //! batch and moves it through all phases together, so that many deliveries share few flushes.
 
+mod digest;
+mod dirty;
+mod doubt;
+mod floors;
 mod flush;
 mod job;
+mod journal;
+mod keeper;
+mod logged;
+mod promise;
 mod queue;
+mod recovery;
 mod round;
 mod store;
 mod types;
 
 pub use job::{OnOutcome, Ticket};
+pub use recovery::RecoveryReport;
 pub use store::{Store, StoreError};
 pub use types::{Mail, Outcome};

@@ -18,8 +18,8 @@ use std::collections::HashMap;
 use std::io;
 
 /// What `virtual(8)` says of a stored message.
-const TO_MAILDIR: &str = "delivered to maildir";
-const TO_MBOX: &str = "delivered to mailbox";
+pub(super) const TO_MAILDIR: &str = "delivered to maildir";
+pub(super) const TO_MBOX: &str = "delivered to mailbox";
 
 /// Which open Maildir: the same path for another owner is opened as that owner.
 type MaildirKey = (String, u32, u32);
@@ -144,7 +144,8 @@ impl<'a, D: Disk> Round<'a, D> {
         let at = match self.by_key.get(&key) {
             Some(at) => *at,
             None => {
-                let maildir = Maildir::open(&shared.disk, base, &path, gid, (&shared.known, Flush::Now))?;
+                let maildir =
+                    Maildir::open(&shared.disk, base, &path, gid, (&shared.known, Flush::Now))?;
                 self.maildirs.push(maildir);
                 self.by_key.insert(key, self.maildirs.len() - 1);
                 self.maildirs.len() - 1
@@ -467,7 +468,7 @@ fn flush_error(mailbox: &str, source: &io::Error) -> MailboxError {
 }
 
 /// Cannot happen, but nobody shall be left without an answer if it does.
-fn interrupted(job: &Job) -> MailboxError {
+pub(super) fn interrupted(job: &Job) -> MailboxError {
     MailboxError::Interrupted {
         mailbox: job.mailbox().to_owned(),
     }

@@ -2,25 +2,38 @@
 //!
 //! Imports the rest of `delivery`, `mailbox`, `message`, `io`, `config`, `sync`.
 
+use super::digest::{content_digest, doubt_key};
+use super::doubt::Repeated;
 use super::flush::Flusher;
-use super::job::{Job, OnOutcome, Ticket};
+use super::job::{Job, OnOutcome, Origin, Promised, Ticket};
+use super::journal::{DirectorySource, JournalSource};
+use super::keeper::Keeper;
+use super::logged::LoggedRound;
+use super::promise::Promise;
 use super::queue::{Batch, Queue};
+use super::recovery::RecoveryReport;
 use super::round::Round;
-use super::types::Mail;
-use crate::config::Settings;
+use super::types::{Mail, Outcome};
+use crate::clock;
+use crate::config::{Durability, Settings};
 use crate::envelope::Recipient;
 use crate::io::{Blocking, Credentials, Disk, StateDirectory};
+use crate::log::{DeliveryId, LogError, Record};
 use crate::mailbox::maildir::NameMaker;
-use crate::mailbox::{Known, MailboxSettings};
+use crate::mailbox::{Known, MailboxPath, MailboxSettings};
 use crate::message::{MessageBuilder, Spool};
 use crate::route::MailboxTarget;
+use crate::status::Status;
 use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +69,9 @@ pub enum StoreError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The delivery log cannot be opened or recovered.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// No more threads.
     #[error("cannot start a writer thread: {source}; raise the limit of processes")]
     Thread {
@@ -80,7 +96,7 @@ fn base_remedy(cause: &io::Error) -> &'static str {
 
 /// What all writers share.
 #[derive(Debug)]
-pub(super) struct Shared<D> {
+pub(super) struct Shared<D: Disk> {
     pub(super) disk: D,
     pub(super) settings: MailboxSettings,
     pub(super) known: Known,
@@ -88,6 +104,32 @@ pub(super) struct Shared<D> {
     pub(super) flusher: Flusher,
     pub(super) queue: Queue,
     batch: usize,
+    /// The delivery log, for `durability = "logged"`.
+    pub(super) keeper: Option<Keeper<D::Handle>>,
+    ids: Ids,
+}
+
+/// Makes ids of messages: a random part drawn when the store was opened, and a count.
+#[derive(Debug)]
+struct Ids {
+    random: u64,
+    count: AtomicU64,
+}
+
+impl Ids {
+    fn new() -> Self {
+        Self {
+            // The standard library's hashers are keyed from the system's random numbers.
+            random: RandomState::new().hash_one(clock::since_epoch()),
+            count: AtomicU64::new(0),
+        }
+    }
+
+    fn next(&self) -> DeliveryId {
+        // Relaxed: only the numbers must differ.
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        DeliveryId((u128::from(self.random) << 64) | u128::from(count))
+    }
 }
 
 /// Writes messages into mailboxes, durably. May be shared between threads.
@@ -98,6 +140,8 @@ pub struct Store<D: Disk = Blocking> {
     shared: Arc<Shared<D>>,
     spool: Spool,
     threads: Vec<JoinHandle<()>>,
+    checkpointer: Option<JoinHandle<()>>,
+    recovered: Option<RecoveryReport>,
 }
 
 impl Store<Blocking> {
@@ -118,13 +162,26 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_on(disk: D, settings: &Settings) -> Result<Self, StoreError> {
+        let source = DirectorySource::new(settings);
+        let is_needed = settings.store.durability == Durability::Logged || source.exists();
+        let source = is_needed.then(|| Box::new(source) as Box<dyn JournalSource>);
+        Self::open_with(disk, settings, source)
+    }
+
+    /// As [`Store::open`], with a delivery log from `source`. A log left by an earlier process is
+    /// recovered even when it is used no more.
+    pub(super) fn open_with(
+        disk: D,
+        settings: &Settings,
+        source: Option<Box<dyn JournalSource>>,
+    ) -> Result<Self, StoreError> {
         open_base(&disk, settings)?;
         let directory = &settings.state_directory;
         let state = StateDirectory::open(directory).map_err(|source| StoreError::State {
             directory: directory.clone(),
             source,
         })?;
-        let shared = Arc::new(Shared {
+        let mut shared = Shared {
             disk,
             settings: MailboxSettings::from(settings),
             known: Known::default(),
@@ -132,12 +189,38 @@ impl<D: Disk> Store<D> {
             flusher: Flusher::new(settings.store.flush),
             queue: Queue::new(settings.limits.queued_deliveries),
             batch: settings.store.batch,
-        });
+            keeper: source.map(|source| Keeper::new(source, settings.delivery_log.clone())),
+            ids: Ids::new(),
+        };
+        let mut recovered = None;
+        if let Some(keeper) = &shared.keeper {
+            let report = keeper.open(&shared.disk, &shared.settings, &shared.known)?;
+            tracing::info!("delivery log: {report}");
+            recovered = Some(report);
+        }
+        if settings.store.durability == Durability::Direct {
+            shared.keeper = None;
+        }
+        let shared = Arc::new(shared);
         let mut store = Self {
             shared,
             spool: Spool::new(Arc::new(state), &settings.limits),
             threads: Vec::new(),
+            checkpointer: None,
+            recovered,
         };
+        if store.shared.keeper.is_some() {
+            let shared = Arc::clone(&store.shared);
+            let thread = std::thread::Builder::new()
+                .name("mailstow-check".into())
+                .spawn(move || {
+                    if let Some(keeper) = &shared.keeper {
+                        keeper.run(&shared.disk, &shared.settings, &shared.known);
+                    }
+                })
+                .map_err(|source| StoreError::Thread { source })?;
+            store.checkpointer = Some(thread);
+        }
         for number in 0..settings.store.writers.max(1) {
             let shared = Arc::clone(&store.shared);
             let thread = std::thread::Builder::new()
@@ -175,18 +258,138 @@ impl<D: Disk> Store<D> {
         to: Vec<(Recipient, MailboxTarget)>,
         on_outcome: Arc<OnOutcome>,
     ) -> Vec<Ticket> {
+        let repeated = self.repeated(&mail, &to);
+        let promise = self.promise(&mail, &to);
+        let through_log = promise.is_some() && self.fits_log(&mail, to.len());
         let base = &self.shared.settings.base;
-        let jobs: Vec<Job> = to
-            .into_iter()
-            .enumerate()
-            .map(|(index, to)| {
+        let mut jobs = Vec::with_capacity(to.len());
+        let mut tickets = Vec::with_capacity(to.len());
+        for (index, to) in to.into_iter().enumerate() {
+            let job = |to| {
                 let (mail, on_outcome) = (Arc::clone(&mail), Arc::clone(&on_outcome));
                 Job::new(mail, to, index, on_outcome, base)
-            })
-            .collect();
-        let tickets = jobs.iter().map(Job::ticket).collect();
+            };
+            if let Some(Some(repeated)) = repeated.get(index) {
+                tickets.push(Ticket::settled(repeated.clone()));
+                if let Some(promise) = &promise {
+                    promise.refuse(index, true);
+                }
+                on_outcome(index, known_already(base, &to.1));
+                continue;
+            }
+            let job = match &promise {
+                None => job(to),
+                Some(promise) => job(to).with_promise(Promised {
+                    promise: Arc::clone(promise),
+                    recipient: index,
+                    through_log,
+                }),
+            };
+            tickets.push(job.ticket());
+            jobs.push(job);
+        }
         self.shared.queue.push(jobs.into_iter());
         tickets
+    }
+
+    /// Which of these deliveries repeat one in doubt.
+    fn repeated(&self, mail: &Mail, to: &[(Recipient, MailboxTarget)]) -> Vec<Option<Repeated>> {
+        let Some(keeper) = &self.shared.keeper else {
+            return Vec::new();
+        };
+        if keeper.doubts.is_empty() {
+            return Vec::new();
+        }
+        let Ok(digest) = content_digest(&mail.message) else {
+            return Vec::new();
+        };
+        let reverse_path = mail.reverse_path.to_string();
+        let key = |(recipient, target): &(Recipient, MailboxTarget)| {
+            doubt_key(&digest, &reverse_path, &recipient.original, &target.path)
+        };
+        to.iter().map(|to| keeper.doubts.take(&key(to))).collect()
+    }
+
+    fn promise(&self, mail: &Arc<Mail>, to: &[(Recipient, MailboxTarget)]) -> Option<Arc<Promise>> {
+        let shared = &self.shared;
+        shared.keeper.as_ref()?;
+        let id = shared.ids.next();
+        Some(Arc::new(Promise::new(id, mail, to, &shared.names)))
+    }
+
+    fn fits_log(&self, mail: &Mail, recipients: usize) -> bool {
+        let most = self.shared.keeper.as_ref();
+        let most = most.map_or(0, Keeper::message_bytes_max);
+        mail.message.size() <= most && recipients <= LOGGED_RECIPIENTS_MAX
+    }
+
+    /// The client has read the replies for these deliveries, all of one message: they are
+    /// settled, and the same message sent again is another message.
+    pub fn confirm(&self, tickets: &[Ticket]) {
+        self.settle(tickets, |keeper, settled| match settled {
+            Settled::Message(promise) => keeper.doubts.confirm(promise),
+            Settled::Repeated(repeated) => keeper.doubts.confirm_repeated(repeated),
+        });
+    }
+
+    /// The client was lost before it showed that it read the replies for these deliveries, all
+    /// of one message. When it sends the same message again, those that succeeded are answered
+    /// with success and stored no second time.
+    pub fn doubt(&self, tickets: &[Ticket]) {
+        self.settle(tickets, |keeper, settled| match settled {
+            Settled::Message(promise) if promise.is_logged() => keeper.doubts.doubt(promise),
+            Settled::Message(promise) => {
+                let entries = promise.doubts();
+                if let (false, Ok(pass)) = (entries.is_empty(), keeper.enter()) {
+                    let record = Record::InDoubt(entries.clone()).encode();
+                    // Nobody waits for it: lost with a crash, the message comes twice.
+                    drop(pass.journal.append(record));
+                }
+                keeper.doubts.add(entries);
+            }
+            Settled::Repeated(repeated) => keeper.doubts.doubt_repeated(repeated),
+        });
+    }
+
+    fn settle(&self, tickets: &[Ticket], settle: impl Fn(&Keeper<D::Handle>, Settled<'_>)) {
+        let Some(keeper) = &self.shared.keeper else {
+            return;
+        };
+        let mut last: Option<&Arc<Promise>> = None;
+        for ticket in tickets {
+            match &ticket.origin {
+                Origin::Direct => {}
+                Origin::Repeated(repeated) => settle(keeper, Settled::Repeated(repeated)),
+                Origin::Promise(promise) => {
+                    if last.is_none_or(|last| !Arc::ptr_eq(last, promise)) {
+                        settle(keeper, Settled::Message(promise));
+                        last = Some(promise);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What recovery did when the store was opened; `None` without a delivery log.
+    pub fn recovered(&self) -> Option<RecoveryReport> {
+        self.recovered
+    }
+
+    /// Why the delivery log takes nothing now: its last write failed, and it is opened again
+    /// from time to time. `None` when all is well.
+    pub fn log_failure(&self) -> Option<LogError> {
+        self.shared.keeper.as_ref()?.failure()
+    }
+
+    /// Makes every mailbox durable and frees the delivery log now.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn checkpoint(&self) -> Result<(), LogError> {
+        match &self.shared.keeper {
+            Some(keeper) => keeper.checkpoint(&self.shared.disk),
+            None => Ok(()),
+        }
     }
 
     /// True while fewer deliveries wait than `limits.queued_deliveries`.
@@ -215,6 +418,33 @@ impl<D: Disk> Drop for Store<D> {
                 tracing::error!("a writer thread ended by a panic");
             }
         }
+        if let Some(keeper) = &self.shared.keeper {
+            keeper.close();
+        }
+        if let Some(thread) = self.checkpointer.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the checkpoint thread ended by a panic");
+        }
+    }
+}
+
+/// More recipients would make the envelope as large as messages are.
+const LOGGED_RECIPIENTS_MAX: usize = 2000;
+
+/// What is settled by a reply that was read, or is in doubt by one that was not.
+enum Settled<'a> {
+    Message(&'a Promise),
+    Repeated(&'a Repeated),
+}
+
+/// The outcome of a delivery that was done before.
+fn known_already(base: &Path, target: &MailboxTarget) -> Outcome {
+    Outcome {
+        status: Status::ok("delivered before"),
+        mailbox: MailboxPath::display_of(base, target),
+        queued: Duration::ZERO,
+        stored: Duration::ZERO,
     }
 }
 
@@ -223,11 +453,29 @@ impl<D: Disk> Drop for Store<D> {
 fn write_mail<D: Disk>(shared: &Shared<D>) {
     let mut credentials = Credentials::of_this_thread();
     while let Some(Batch { jobs, mboxes }) = shared.queue.take(shared.batch) {
-        let round = Round::new(shared, &mut credentials);
-        if catch_unwind(AssertUnwindSafe(|| round.run(jobs))).is_err() {
-            tracing::error!("a writer panicked; its deliveries were answered with an error");
-        }
+        write_batch(shared, &mut credentials, jobs);
         shared.queue.give_back(mboxes);
+    }
+}
+
+/// First what goes through the log, then what is flushed in its mailbox.
+pub(super) fn write_batch<D: Disk>(
+    shared: &Shared<D>,
+    credentials: &mut Credentials,
+    jobs: Vec<Job>,
+) {
+    let (logged, direct): (Vec<Job>, Vec<Job>) =
+        jobs.into_iter().partition(|job| job.promise().is_some());
+    let run = || {
+        if let (Some(keeper), false) = (&shared.keeper, logged.is_empty()) {
+            LoggedRound::run(shared, keeper, credentials, logged);
+        }
+        if !direct.is_empty() {
+            Round::new(shared, credentials).run(direct);
+        }
+    };
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+        tracing::error!("a writer panicked; its deliveries were answered with an error");
     }
 }
 

@@ -22,6 +22,17 @@ use std::time::Duration;
 /// cost more than the fsyncs it replaces: ext2/3/4, XFS.
 const SYNCFS_MAGICS: [u64; 2] = [0xEF53, 0x5846_5342];
 
+/// File systems whose syncfs writes everything out and reports failures, whatever it costs: those
+/// above, btrfs, F2FS, and those in memory, where there is nothing to flush.
+const CHECKPOINT_MAGICS: [u64; 6] = [
+    0xEF53,
+    0x5846_5342,
+    0x9123_683E,
+    0xF2F5_2010,
+    0x0102_1994,
+    0x8584_58F6,
+];
+
 /// Plain system calls on the machine's file systems.
 #[derive(Debug)]
 pub struct Blocking {
@@ -77,6 +88,11 @@ fn kernel_is_at_least(major: u32, minor: u32) -> bool {
 
 fn directory_flags() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC
+}
+
+fn is_one_of(handle: &OwnedFd, magics: &[u64]) -> bool {
+    let kind = sys::fstatfs(handle).map(|stat| stat.f_type);
+    kind.is_ok_and(|kind| u64::try_from(kind).is_ok_and(|magic| magics.contains(&magic)))
 }
 
 /// Component by component, following no symbolic link at all.
@@ -288,10 +304,11 @@ impl Disk for Blocking {
     }
 
     fn syncs_filesystems(&self, handle: &OwnedFd) -> bool {
-        self.syncfs_reports
-            && sys::fstatfs(handle).is_ok_and(|stat| {
-                u64::try_from(stat.f_type).is_ok_and(|magic| SYNCFS_MAGICS.contains(&magic))
-            })
+        self.syncfs_reports && is_one_of(handle, &SYNCFS_MAGICS)
+    }
+
+    fn can_checkpoint(&self, handle: &OwnedFd) -> bool {
+        self.syncfs_reports && is_one_of(handle, &CHECKPOINT_MAGICS)
     }
 
     fn try_lock(&self, file: &OwnedFd, kind: LockKind) -> io::Result<bool> {

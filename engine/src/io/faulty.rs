@@ -221,6 +221,10 @@ impl<D: Disk> Disk for Faulty<D> {
         self.inner.syncs_filesystems(handle)
     }
 
+    fn can_checkpoint(&self, handle: &Self::Handle) -> bool {
+        self.inner.can_checkpoint(handle)
+    }
+
     fn try_lock(&self, file: &Self::Handle, kind: LockKind) -> io::Result<bool> {
         self.inner.try_lock(file, kind)
     }

@@ -216,6 +216,13 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// [`Disk::sync`] does on the file system of this handle.
     fn syncs_filesystems(&self, handle: &Self::Handle) -> bool;
 
+    /// True when one [`Disk::sync_filesystem`] may stand for the flushes of everything written on
+    /// the file system of this handle, at whatever cost: a checkpoint of the delivery log can rely
+    /// on it.
+    fn can_checkpoint(&self, handle: &Self::Handle) -> bool {
+        self.syncs_filesystems(handle)
+    }
+
     /// Takes a lock if nobody else holds it; it is held until the handle is dropped.
     ///
     /// # Errors

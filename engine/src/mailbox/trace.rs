@@ -77,11 +77,7 @@ pub fn header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
 
 /// The same behind the line that begins a message in an mbox, dated now.
 pub fn mbox_header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
-    mbox_header_at(
-        reverse_path,
-        recipient,
-        &local_time(clock::since_epoch()),
-    )
+    mbox_header_at(reverse_path, recipient, &local_time(clock::since_epoch()))
 }
 
 fn mbox_header_at(reverse_path: &ReversePath, recipient: &Recipient, date: &str) -> String {

@@ -146,7 +146,36 @@ impl<H> Maildir<H> {
         header: &str,
         message: &Message,
     ) -> Result<Unpublished<H>, MailboxError> {
-        let (size, wire_size) = sizes(header, message.size(), message.newlines());
+        let sizes = sizes(header, message.size(), message.newlines());
+        self.write_with(disk, (base, names), sizes, |file| {
+            fill(disk, file, header, message)
+        })
+    }
+
+    /// The same for a message that is at hand with its header.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_bytes<D: Disk<Handle = H>>(
+        &mut self,
+        disk: &D,
+        base: &H,
+        names: &NameMaker,
+        message: &[u8],
+    ) -> Result<Unpublished<H>, MailboxError> {
+        let sizes = sizes("", message.len() as u64, 0);
+        self.write_with(disk, (base, names), sizes, |file| {
+            disk.write_all(file, [message, &[]])
+        })
+    }
+
+    fn write_with<D: Disk<Handle = H>>(
+        &mut self,
+        disk: &D,
+        (base, names): (&H, &NameMaker),
+        (size, wire_size): (u64, u64),
+        write: impl FnOnce(&H) -> io::Result<()>,
+    ) -> Result<Unpublished<H>, MailboxError> {
         let (file, name) = match disk.create_unnamed(&self.new, FILE_MODE) {
             Ok(file) => (file, None),
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
@@ -161,7 +190,7 @@ impl<H> Maildir<H> {
             size,
             wire_size,
         };
-        match fill(disk, &unpublished.file, header, message) {
+        match write(&unpublished.file) {
             Ok(()) => Ok(unpublished),
             Err(error) => {
                 self.discard(disk, &unpublished);

@@ -120,6 +120,11 @@ impl<H> Mbox<H> {
         &self.file
     }
 
+    /// The open directory it is in.
+    pub fn parent(&self) -> &H {
+        &self.parent
+    }
+
     /// The file system it is on.
     pub fn device(&self) -> u64 {
         self.stat.device
@@ -142,6 +147,31 @@ impl<H> Mbox<H> {
         if !self.chain.is_empty() {
             known.note(self.path.as_str(), &self.stat);
         }
+    }
+
+    /// Bytes of whole messages in it.
+    pub fn length(&self) -> u64 {
+        self.end
+    }
+
+    /// Cuts off what stands behind `length`: it is ours, and incomplete or refused.
+    ///
+    /// # Errors
+    /// It cannot be cut; nothing must be appended then.
+    pub fn cut_to<D: Disk<Handle = H>>(
+        &mut self,
+        disk: &D,
+        length: u64,
+    ) -> Result<(), MailboxError> {
+        let path = &self.path;
+        disk.truncate(&self.file, length)
+            .and_then(|()| missing_tail(disk, &self.file, length))
+            .map(|tail| {
+                self.end = length;
+                self.old_length = length;
+                self.tail = tail;
+            })
+            .map_err(|error| failed(path, "cutting off an incomplete message", error))
     }
 
     /// Takes everything appended since it was opened back, as well as can be: what was flushed

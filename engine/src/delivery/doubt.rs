@@ -1,0 +1,189 @@
+//! Deliveries that the client may not know of.
+//!
+//! Imports `log` (record types), the rest of `delivery`, `sync`, `clock`. A delivery is *open*
+//! from the moment its record is in the log until the client's next command shows that it has
+//! read the reply; it is *in doubt* when the connection, or the whole process, was lost before
+//! that. Invariants: only deliveries in doubt are matched; each answers for one repetition; a
+//! repetition whose reply is lost in turn leaves the delivery in doubt.
+
+use super::promise::Promise;
+use crate::clock;
+use crate::limits::IN_DOUBT_MAX;
+use crate::log::{Confirmed, DeliveryId, InDoubt};
+use crate::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// The memory of one store.
+#[derive(Debug)]
+pub(super) struct Doubts {
+    keep: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: HashMap<DeliveryId, Arc<Promise>>,
+    by_key: HashMap<[u8; 32], Vec<Doubtful>>,
+    count: usize,
+    /// To be told to the log.
+    confirmed: Vec<Confirmed>,
+}
+
+#[derive(Clone, Debug)]
+struct Doubtful {
+    entry: InDoubt,
+    /// Answers for a repetition whose reply is under way.
+    taken: bool,
+}
+
+/// A delivery in doubt that answers for a repetition.
+#[derive(Clone, Debug)]
+pub(super) struct Repeated(InDoubt);
+
+impl Doubts {
+    pub(super) fn new(keep: Duration) -> Self {
+        Self {
+            keep,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The message is in the log.
+    pub(super) fn open(&self, promise: &Arc<Promise>) {
+        let mut state = self.state.lock();
+        // Whoever never confirms costs no memory without bound.
+        if state.open.len() < IN_DOUBT_MAX {
+            state.open.insert(promise.id(), Arc::clone(promise));
+        }
+    }
+
+    /// The client has read the replies for this message.
+    pub(super) fn confirm(&self, promise: &Promise) {
+        let id = promise.id();
+        let mut state = self.state.lock();
+        if state.open.remove(&id).is_some() {
+            state.confirmed.push(Confirmed {
+                id,
+                recipient: None,
+            });
+            drop(state);
+            promise.forget_content();
+        } else {
+            drop(state);
+            // The log was recovered meanwhile, which took it to be in doubt.
+            for entry in promise.doubts() {
+                self.confirm_repeated(&Repeated(entry));
+            }
+        }
+    }
+
+    /// The connection was lost before that. The log says so already: nothing confirms it.
+    pub(super) fn doubt(&self, promise: &Promise) {
+        if self.state.lock().open.remove(&promise.id()).is_some() {
+            self.add(promise.doubts());
+        }
+    }
+
+    /// Remembers deliveries in doubt.
+    pub(super) fn add(&self, entries: Vec<InDoubt>) {
+        let mut state = self.state.lock();
+        for entry in entries {
+            if state.count < IN_DOUBT_MAX && self.is_fresh(&entry) {
+                let taken = false;
+                let same_key = state.by_key.entry(entry.key).or_default();
+                same_key.push(Doubtful { entry, taken });
+                state.count += 1;
+            }
+        }
+    }
+
+    /// True while a repetition may come.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.lock().count == 0
+    }
+
+    /// Is this the repetition of a delivery in doubt? That one answers for no other then.
+    pub(super) fn take(&self, key: &[u8; 32]) -> Option<Repeated> {
+        let mut state = self.state.lock();
+        let same_key = state.by_key.get_mut(key)?;
+        let found = same_key
+            .iter_mut()
+            .find(|d| !d.taken && self.is_fresh(&d.entry))?;
+        found.taken = true;
+        Some(Repeated(found.entry))
+    }
+
+    /// The reply to the repetition was read.
+    pub(super) fn confirm_repeated(&self, repeated: &Repeated) {
+        let mut state = self.state.lock();
+        let InDoubt {
+            id, recipient, key, ..
+        } = repeated.0;
+        let Some(same_key) = state.by_key.get_mut(&key) else {
+            return;
+        };
+        let before = same_key.len();
+        same_key.retain(|d| (d.entry.id, d.entry.recipient) != (id, recipient));
+        let removed = before - same_key.len();
+        if same_key.is_empty() {
+            state.by_key.remove(&key);
+        }
+        state.count -= removed;
+        if removed > 0 {
+            let recipient = Some(recipient);
+            state.confirmed.push(Confirmed { id, recipient });
+        }
+    }
+
+    /// The reply to the repetition was lost as well.
+    pub(super) fn doubt_repeated(&self, repeated: &Repeated) {
+        let mut state = self.state.lock();
+        let InDoubt {
+            id, recipient, key, ..
+        } = repeated.0;
+        let same_key = state.by_key.get_mut(&key).into_iter().flatten();
+        for doubtful in same_key {
+            if (doubtful.entry.id, doubtful.entry.recipient) == (id, recipient) {
+                doubtful.taken = false;
+            }
+        }
+    }
+
+    /// What the log has not been told yet.
+    pub(super) fn take_confirmed(&self) -> Vec<Confirmed> {
+        std::mem::take(&mut self.state.lock().confirmed)
+    }
+
+    /// Everything in doubt, and everything open, for a checkpoint. What is too old is forgotten.
+    pub(super) fn snapshot(&self) -> Vec<InDoubt> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        for same_key in state.by_key.values_mut() {
+            same_key.retain(|d| self.is_fresh(&d.entry));
+        }
+        state.by_key.retain(|_, same_key| !same_key.is_empty());
+        state.count = state.by_key.values().map(Vec::len).sum();
+        let in_doubt = state.by_key.values().flatten().map(|d| d.entry);
+        let mut all: Vec<InDoubt> = in_doubt.collect();
+        let now = clock::since_epoch();
+        state
+            .open
+            .retain(|_, promise| now.saturating_sub(promise.envelope().accepted_at) < self.keep);
+        let open: Vec<Arc<Promise>> = state.open.values().map(Arc::clone).collect();
+        drop(guard);
+        // Digests are computed without the lock. What is confirmed meanwhile is told to the log,
+        // which takes that as the last word.
+        all.extend(open.iter().flat_map(|promise| promise.doubts()));
+        all
+    }
+
+    /// Forgets everything: recovery reads it from the log again.
+    pub(super) fn clear(&self) {
+        *self.state.lock() = State::default();
+    }
+
+    fn is_fresh(&self, entry: &InDoubt) -> bool {
+        clock::since_epoch().saturating_sub(entry.since) < self.keep
+    }
+}

@@ -1,0 +1,369 @@
+//! Keeps the delivery log of a store: who may use it, checkpoints, opening it again after it
+//! failed.
+//!
+//! Imports the rest of `delivery`, `log`, `io`, `clock`, `sync`. Invariants: a log is recovered
+//! before anything else uses it; it is opened again only when nobody uses the failed one any more;
+//! a checkpoint covers only messages whose every delivery ended before the flush of the file
+//! systems began.
+
+use super::dirty::Dirty;
+use super::doubt::Doubts;
+use super::floors::Floors;
+use super::journal::{Found, Journal, JournalSource};
+use super::recovery::{Recovery, RecoveryReport, Stuck, Trust};
+use crate::clock;
+use crate::config::DeliveryLogSettings;
+use crate::io::Disk;
+use crate::log::{Checkpoint, LogError, Record, Sequence};
+use crate::mailbox::{Known, MailboxSettings};
+use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// First pause before a failed log is opened again; it doubles up to the longest.
+const REOPEN_PAUSE: Duration = Duration::from_millis(500);
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Between two checkpoints, however full the log is.
+const CHECKPOINT_PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// The log of a store and what belongs to it.
+pub(super) struct Keeper<H> {
+    source: Box<dyn JournalSource>,
+    settings: DeliveryLogSettings,
+    state: Mutex<State>,
+    changed: Condvar,
+    pub(super) floors: Floors,
+    pub(super) dirty: Dirty<H>,
+    pub(super) doubts: Doubts,
+    stuck: Mutex<Vec<Stuck>>,
+}
+
+#[derive(Debug)]
+struct State {
+    journal: Option<Arc<dyn Journal>>,
+    /// Why there is none.
+    failure: Option<LogError>,
+    /// Rounds that use it.
+    users: usize,
+    checkpoint_asked: bool,
+    closing: bool,
+    /// Where the last checkpoint stands: without records behind it there is nothing to do.
+    checkpoint_at: Sequence,
+    /// After a failed flush of a mailbox: nothing there can be believed.
+    distrust: bool,
+}
+
+/// The right to use the log; while it is held, the log is not opened again.
+pub(super) struct Pass<'a, H> {
+    keeper: &'a Keeper<H>,
+    pub(super) journal: Arc<dyn Journal>,
+}
+
+impl<H> fmt::Debug for Keeper<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H> Drop for Pass<'_, H> {
+    fn drop(&mut self) {
+        let poisoned = self.journal.poisoned();
+        let mut state = self.keeper.state.lock();
+        state.users -= 1;
+        if let Some(error) = poisoned {
+            state.fail(error);
+        }
+        drop(state);
+        self.keeper.changed.notify_all();
+    }
+}
+
+impl State {
+    fn fail(&mut self, error: LogError) {
+        if self.journal.take().is_some() {
+            tracing::error!(
+                %error,
+                "the delivery log is out of service: mail is answered 451 4.3.0 until it was \
+                 opened again and recovered"
+            );
+            self.failure = Some(error);
+        }
+    }
+}
+
+/// What the checkpointer does next.
+enum Next {
+    Checkpoint,
+    Reopen,
+    End,
+}
+
+impl<H: fmt::Debug + Send + Sync> Keeper<H> {
+    pub(super) fn new(source: Box<dyn JournalSource>, settings: DeliveryLogSettings) -> Self {
+        Self {
+            source,
+            doubts: Doubts::new(settings.in_doubt_time),
+            settings,
+            state: Mutex::new(State {
+                journal: None,
+                failure: None,
+                users: 0,
+                checkpoint_asked: false,
+                closing: false,
+                checkpoint_at: Sequence(0),
+                distrust: false,
+            }),
+            changed: Condvar::new(),
+            floors: Floors::default(),
+            dirty: Dirty::default(),
+            stuck: Mutex::default(),
+        }
+    }
+
+    /// Longest message for the log, in bytes.
+    pub(super) fn message_bytes_max(&self) -> u64 {
+        self.settings.message_bytes_max
+    }
+
+    /// The log, or why there is none now.
+    pub(super) fn enter(&self) -> Result<Pass<'_, H>, LogError> {
+        let mut state = self.state.lock();
+        let Some(journal) = state.journal.clone() else {
+            return Err(state.failure.clone().unwrap_or(LogError::Closed));
+        };
+        state.users += 1;
+        drop(state);
+        let usage = journal.usage();
+        let journal = Pass {
+            keeper: self,
+            journal,
+        };
+        if usage.segments_live * usage.segment_bytes > usage.log_bytes_max / 2 {
+            self.ask();
+        }
+        Ok(journal)
+    }
+
+    /// What keeps the log from being used; `None` when all is well.
+    pub(super) fn failure(&self) -> Option<LogError> {
+        self.state.lock().failure.clone()
+    }
+
+    /// A checkpoint is wanted now.
+    pub(super) fn ask(&self) {
+        let mut state = self.state.lock();
+        if !state.checkpoint_asked {
+            state.checkpoint_asked = true;
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    /// The checkpointer is to end after a last checkpoint.
+    pub(super) fn close(&self) {
+        self.state.lock().closing = true;
+        self.changed.notify_all();
+    }
+
+    /// Opens the log and recovers what it holds. Nobody may be using it.
+    pub(super) fn open<D: Disk<Handle = H>>(
+        &self,
+        disk: &D,
+        settings: &MailboxSettings,
+        known: &Known,
+    ) -> Result<RecoveryReport, LogError> {
+        let trust = match self.state.lock().distrust {
+            true => Trust::Nothing,
+            false => Trust::WhatIsWhole,
+        };
+        known.clear();
+        self.doubts.clear();
+        self.stuck.lock().clear();
+        let (journal, found) = self.source.open()?;
+        let mut recovery = Recovery {
+            disk,
+            settings,
+            known,
+            journal: journal.as_ref(),
+            dirty: &self.dirty,
+            trust,
+        };
+        let (report, stuck, doubts) = recovery.run(found.as_ref())?;
+        let next = Found::next(found.as_ref());
+        drop(found);
+        self.doubts.add(doubts);
+        *self.stuck.lock() = stuck;
+        let checkpoint_at = self.checkpoint_on(disk, journal.as_ref(), next)?;
+        let mut state = self.state.lock();
+        state.checkpoint_at = checkpoint_at;
+        state.journal = Some(journal);
+        state.failure = None;
+        state.distrust = false;
+        Ok(report)
+    }
+
+    /// Makes the mailboxes durable and says so in the log, which frees its older segments.
+    pub(super) fn checkpoint<D: Disk<Handle = H>>(&self, disk: &D) -> Result<(), LogError> {
+        let Ok(pass) = self.enter() else {
+            return Ok(());
+        };
+        let durable = || pass.journal.durable_up_to();
+        let below = self.floors.lowest(durable);
+        let last = self.state.lock().checkpoint_at;
+        if durable() <= last && self.stuck.lock().is_empty() {
+            return Ok(());
+        }
+        let at = self.checkpoint_on(disk, pass.journal.as_ref(), below)?;
+        self.state.lock().checkpoint_at = at;
+        Ok(())
+    }
+
+    /// A checkpoint of everything before `below`, whose deliveries have all ended.
+    fn checkpoint_on<D: Disk<Handle = H>>(
+        &self,
+        disk: &D,
+        journal: &dyn Journal,
+        below: Sequence,
+    ) -> Result<Sequence, LogError> {
+        if let Err(source) = self.dirty.flush(disk) {
+            self.state.lock().distrust = true;
+            return Err(LogError::Io {
+                operation: "flush",
+                object: "the mailboxes".to_owned(),
+                source: Arc::new(source),
+            });
+        }
+        // What could not be delivered yet must not be freed with the rest.
+        for stuck in self.stuck.lock().iter() {
+            for record in stuck.records() {
+                journal.append(record)?;
+            }
+        }
+        let confirmed = self.doubts.take_confirmed();
+        if !confirmed.is_empty() {
+            journal.append(Record::Confirmed(confirmed).encode())?;
+        }
+        let checkpoint = Record::Checkpoint(Checkpoint {
+            below,
+            in_doubt: self.doubts.snapshot(),
+        });
+        let at = journal.wait(journal.append(checkpoint.encode())?)?;
+        journal.truncate_before(below)?;
+        Ok(at)
+    }
+
+    /// The checkpointer: a thread of its own runs this until the store closes.
+    pub(super) fn run<D: Disk<Handle = H>>(
+        &self,
+        disk: &D,
+        settings: &MailboxSettings,
+        known: &Known,
+    ) {
+        let mut pause = REOPEN_PAUSE;
+        let mut again = clock::now();
+        loop {
+            match self.next(again) {
+                Next::Checkpoint => {
+                    self.retry_stuck(disk, settings, known);
+                    if let Err(error) = self.checkpoint(disk) {
+                        self.fail(error);
+                        again = clock::now() + pause;
+                    }
+                }
+                Next::Reopen => match self.open(disk, settings, known) {
+                    Ok(report) => {
+                        pause = REOPEN_PAUSE;
+                        tracing::info!("the delivery log is in service again: {report}");
+                    }
+                    Err(error) => {
+                        pause = (pause * 2).min(REOPEN_PAUSE_MAX);
+                        again = clock::now() + pause;
+                        tracing::error!(
+                            %error,
+                            retry_s = pause.as_secs_f64(),
+                            "the delivery log cannot be opened again yet"
+                        );
+                    }
+                },
+                Next::End => {
+                    if let Err(error) = self.checkpoint(disk) {
+                        tracing::error!(%error, "the last checkpoint of the delivery log failed");
+                    }
+                    self.state.lock().journal = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The log or the flush of the mailboxes failed: the log is taken out of service.
+    fn fail(&self, error: LogError) {
+        self.state.lock().fail(error);
+        self.changed.notify_all();
+    }
+
+    fn next(&self, reopen_at: Instant) -> Next {
+        let begun = clock::now();
+        let mut state = self.state.lock();
+        loop {
+            let now = clock::now();
+            if state.journal.is_none() {
+                if state.closing {
+                    return Next::End;
+                }
+                if state.users > 0 {
+                    state = wait(&self.changed, state);
+                } else if now >= reopen_at {
+                    return Next::Reopen;
+                } else {
+                    state = wait_timeout(&self.changed, state, reopen_at - now);
+                }
+                continue;
+            }
+            if state.closing {
+                return Next::End;
+            }
+            let waited = now.saturating_duration_since(begun);
+            let pause = match state.checkpoint_asked {
+                true => CHECKPOINT_PAUSE_MIN.min(self.settings.checkpoint_interval),
+                false => self.settings.checkpoint_interval,
+            };
+            let left = pause.saturating_sub(waited);
+            if left.is_zero() {
+                state.checkpoint_asked = false;
+                return Next::Checkpoint;
+            }
+            state = wait_timeout(&self.changed, state, left);
+        }
+    }
+
+    /// Deliveries that recovery could not do are tried again.
+    fn retry_stuck<D: Disk<Handle = H>>(
+        &self,
+        disk: &D,
+        settings: &MailboxSettings,
+        known: &Known,
+    ) {
+        let waiting = std::mem::take(&mut *self.stuck.lock());
+        if waiting.is_empty() {
+            return;
+        }
+        let left = match self.enter() {
+            Ok(pass) => {
+                let mut recovery = Recovery {
+                    disk,
+                    settings,
+                    known,
+                    journal: pass.journal.as_ref(),
+                    dirty: &self.dirty,
+                    trust: Trust::WhatIsWhole,
+                };
+                recovery.retry(waiting)
+            }
+            Err(_) => waiting,
+        };
+        *self.stuck.lock() = left;
+    }
+}

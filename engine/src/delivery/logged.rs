@@ -1,0 +1,626 @@
+//! One round of a writer through the delivery log: a batch of deliveries, one wait.
+//!
+//! Imports the rest of `delivery`, `mailbox`, `io`, `route`, `log`. The order is what makes an
+//! answer true: lock mboxes, append records (the message, and for an mbox the place it goes to),
+//! write Maildir files unseen while the log is flushed, wait for the flush, publish and append,
+//! answer. See [`crate::manual::durability`]. No mailbox is flushed here, but for those on file
+//! systems that a checkpoint cannot flush.
+
+use super::floors::Floor;
+use super::job::Job;
+use super::keeper::{Keeper, Pass};
+use super::promise::Kept;
+use super::round::{TO_MAILDIR, TO_MBOX, interrupted};
+use super::store::Shared;
+use crate::clock;
+use crate::io::{Credentials, Disk};
+use crate::log::{Done, DoneOutcome, LogError, Record, Ticket};
+use crate::mailbox::maildir::{Maildir, Unpublished, sweep};
+use crate::mailbox::mbox::{Mbox, Opened, render};
+use crate::mailbox::{Flush, MailboxError, MailboxPath, trace};
+use crate::route::Format;
+use crate::status::Status;
+use crate::sync::Arc;
+use std::collections::HashMap;
+
+pub(super) struct LoggedRound<'a, D: Disk> {
+    shared: &'a Shared<D>,
+    keeper: &'a Keeper<D::Handle>,
+    pass: Pass<'a, D::Handle>,
+    floor: Arc<Floor>,
+    credentials: &'a mut Credentials,
+    base: Option<D::Handle>,
+    maildirs: Vec<OpenMaildir<D::Handle>>,
+    by_key: HashMap<(String, u32, u32), usize>,
+    written: Vec<Written<D::Handle>>,
+    mboxes: Vec<OpenMbox<D::Handle>>,
+    /// The newest record that must be durable before anything is published.
+    newest: Option<Ticket>,
+    refused: Vec<(Job, Status)>,
+}
+
+struct OpenMaildir<H> {
+    maildir: Maildir<H>,
+    /// The next checkpoint flushes it.
+    later: bool,
+}
+
+struct Written<H> {
+    job: Job,
+    maildir: usize,
+    unpublished: Unpublished<H>,
+}
+
+struct OpenMbox<H> {
+    mbox: Mbox<H>,
+    later: bool,
+    jobs: Vec<(Job, usize)>,
+    /// The messages, one behind the other; beside each job stands how long its own is.
+    rendered: Vec<u8>,
+}
+
+impl<'a, D: Disk> LoggedRound<'a, D> {
+    /// Takes every delivery to its end, or back into the queue when its mailbox is locked.
+    pub(super) fn run(
+        shared: &'a Shared<D>,
+        keeper: &'a Keeper<D::Handle>,
+        credentials: &'a mut Credentials,
+        mut jobs: Vec<Job>,
+    ) {
+        let pass = match keeper.enter() {
+            Ok(pass) => pass,
+            Err(error) => {
+                for job in jobs {
+                    job.refuse(error.status());
+                }
+                return;
+            }
+        };
+        let floor = keeper.floors.take(|| pass.journal.durable_up_to());
+        let mut round = Self {
+            shared,
+            keeper,
+            pass,
+            floor: Arc::new(floor),
+            credentials,
+            base: None,
+            maildirs: Vec::new(),
+            by_key: HashMap::new(),
+            written: Vec::new(),
+            mboxes: Vec::new(),
+            newest: None,
+            refused: Vec::new(),
+        };
+        jobs.sort_by_key(|job| (job.target.uid, job.target.gid));
+        let (to_maildir, to_mbox): (Vec<Job>, Vec<Job>) = jobs
+            .into_iter()
+            .partition(|job| job.target.format == Format::Maildir);
+        round.open_mboxes(to_mbox);
+        let to_maildir = round.promise(to_maildir);
+        round.promise_mboxes();
+        round.confirm();
+        for job in to_maildir {
+            round.write(job);
+        }
+        if round.wait() {
+            round.publish();
+            round.append();
+        }
+        round.refuse();
+        round.sweep();
+    }
+
+    /// Takes the owner's identity, and opens the base if that is still to be done.
+    fn enter(&mut self, job: &Job) -> Result<(), MailboxError> {
+        self.become_owner(job)?;
+        if self.base.is_none() {
+            let base = &self.shared.settings.base;
+            let opened = self.shared.disk.open_root(base);
+            self.base = Some(opened.map_err(|source| MailboxError::Base {
+                mailbox: job.mailbox().to_owned(),
+                base: base.display().to_string(),
+                source,
+            })?);
+        }
+        Ok(())
+    }
+
+    fn become_owner(&mut self, job: &Job) -> Result<(), MailboxError> {
+        let (uid, gid) = (job.target.uid, job.target.gid);
+        let switched = self.credentials.become_user(uid, gid);
+        switched.map_err(|source| MailboxError::Identity {
+            mailbox: job.mailbox().to_owned(),
+            source,
+        })
+    }
+
+    /// Locks the mboxes, so that it is known where in them the messages will stand.
+    fn open_mboxes(&mut self, jobs: Vec<Job>) {
+        let mut groups: Vec<Vec<Job>> = Vec::new();
+        for job in jobs {
+            let same = |group: &&mut Vec<Job>| {
+                let first = group.first();
+                first.is_some_and(|first| first.target == job.target)
+            };
+            match groups.iter_mut().find(same) {
+                Some(group) => group.push(job),
+                None => groups.push(vec![job]),
+            }
+        }
+        for group in groups {
+            let Some(first) = group.first() else { continue };
+            match self.open_mbox(first) {
+                Ok((Opened::Ready(mbox), later)) => {
+                    let mbox = *mbox;
+                    let open = self.render(mbox, later, group);
+                    self.mboxes.push(open);
+                }
+                Ok((Opened::Busy(lock), _)) => self.wait_for_lock(group, lock),
+                Err(error) => {
+                    for job in group {
+                        self.refuse_later(job, error.status());
+                    }
+                }
+            }
+        }
+    }
+
+    fn open_mbox(&mut self, job: &Job) -> Result<(Opened<D::Handle>, bool), MailboxError> {
+        let shared = self.shared;
+        let path = MailboxPath::new(&shared.settings.base, &job.target)?;
+        self.enter(job)?;
+        let Some(base) = &self.base else {
+            return Err(interrupted(job));
+        };
+        let known = (&shared.known, Flush::Later);
+        let uid = job.target.uid;
+        let opened = Mbox::open(&shared.disk, base, &path, uid, &shared.settings, known)?;
+        let mut later = true;
+        if let Opened::Ready(mbox) = &opened {
+            let dirty = &self.keeper.dirty;
+            let entered = dirty
+                .enter(&shared.disk, mbox.device(), mbox.parent())
+                .and_then(|is_later| {
+                    later = is_later;
+                    dirty.enter_all(&shared.disk, mbox.chain())
+                });
+            if let Err(error) = entered {
+                let failed = MailboxError::from_io(path.display(), "opening it", error);
+                if let Opened::Ready(mbox) = opened {
+                    mbox.close(&shared.disk);
+                }
+                return Err(failed);
+            }
+            mbox.is_seen(&shared.known);
+        }
+        Ok((opened, later))
+    }
+
+    fn render(
+        &mut self,
+        mbox: Mbox<D::Handle>,
+        later: bool,
+        group: Vec<Job>,
+    ) -> OpenMbox<D::Handle> {
+        let mut open = OpenMbox {
+            mbox,
+            later,
+            jobs: Vec::with_capacity(group.len()),
+            rendered: Vec::new(),
+        };
+        for job in group {
+            let mark = open.rendered.len();
+            let header = job.mbox_header();
+            let message = &job.mail.message;
+            let rendered = render(&header, &mut open.rendered, |take| {
+                message.for_each_chunk(|chunk| {
+                    take(chunk);
+                    std::io::Result::Ok(())
+                })
+            });
+            let end = open.mbox.next_offset() + open.rendered.len() as u64;
+            let result = match rendered {
+                Err(error) => Err(MailboxError::from_io(
+                    job.mailbox(),
+                    "reading the message",
+                    error,
+                )),
+                Ok(()) if self.shared.settings.is_over_limit(end) => {
+                    open.rendered.truncate(mark);
+                    Err(self.over_limit(&job))
+                }
+                Ok(()) => Ok(()),
+            };
+            match result {
+                Ok(()) => open.jobs.push((job, open.rendered.len() - mark)),
+                Err(error) => self.refuse_later(job, error.status()),
+            }
+        }
+        open
+    }
+
+    fn over_limit(&self, job: &Job) -> MailboxError {
+        MailboxError::OverLimit {
+            mailbox: job.mailbox().to_owned(),
+            limit_bytes: self.shared.settings.limit_bytes,
+        }
+    }
+
+    fn wait_for_lock(&mut self, group: Vec<Job>, lock: &'static str) {
+        for mut job in group {
+            match job.lock_pause(self.shared.settings.lock_patience) {
+                Some(pause) => self.shared.queue.push_delayed(clock::now() + pause, job),
+                None => {
+                    let mailbox = job.mailbox().to_owned();
+                    let error = MailboxError::Busy { mailbox, lock };
+                    self.refuse_later(job, error.status());
+                }
+            }
+        }
+    }
+
+    /// Appends the records of these deliveries; those whose record stands.
+    fn promise(&mut self, jobs: Vec<Job>) -> Vec<Job> {
+        let mut kept = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match self.promise_one(&job) {
+                Ok(()) => kept.push(job),
+                Err(error) => self.refuse_later(job, error.status()),
+            }
+        }
+        kept
+    }
+
+    fn promise_one(&mut self, job: &Job) -> Result<(), LogError> {
+        let Some(promise) = job.promise() else {
+            return Err(LogError::Closed);
+        };
+        match promise.keep(&self.pass.journal, &self.floor, &job.mail)? {
+            Kept::Stale => Err(LogError::Closed),
+            Kept::With(ticket, is_new) => {
+                if is_new {
+                    self.keeper.doubts.open(promise);
+                }
+                self.must_wait_for(ticket);
+                Ok(())
+            }
+        }
+    }
+
+    fn must_wait_for(&mut self, ticket: Ticket) {
+        if self
+            .newest
+            .is_none_or(|newest| newest.sequence() < ticket.sequence())
+        {
+            self.newest = Some(ticket);
+        }
+    }
+
+    /// The same for mboxes, with the places the messages go to.
+    fn promise_mboxes(&mut self) {
+        let mut places = Vec::new();
+        for mut open in std::mem::take(&mut self.mboxes) {
+            let before = open.jobs.len();
+            let jobs = std::mem::take(&mut open.jobs);
+            let mut from = 0;
+            for (job, length) in jobs {
+                match self.promise_one(&job) {
+                    Ok(()) => {
+                        from += length;
+                        open.jobs.push((job, length));
+                    }
+                    Err(error) => {
+                        open.rendered.drain(from..from + length);
+                        self.refuse_later(job, error.status());
+                    }
+                }
+            }
+            debug_assert!(open.jobs.len() <= before, "deliveries only get fewer");
+            let mut offset = open.mbox.next_offset();
+            for (job, length) in &open.jobs {
+                places.extend(job.done(place(offset, *length)));
+                offset += *length as u64;
+            }
+            self.mboxes.push(open);
+        }
+        if let Err(error) = self.note(places) {
+            for open in std::mem::take(&mut self.mboxes) {
+                self.fail_mbox(open, &error);
+            }
+        }
+    }
+
+    /// Appends a done record that must be durable before the next step.
+    fn note(&mut self, done: Vec<Done>) -> Result<(), LogError> {
+        if done.is_empty() {
+            return Ok(());
+        }
+        let ticket = self.pass.journal.append(Record::Done(done).encode())?;
+        self.must_wait_for(ticket);
+        Ok(())
+    }
+
+    fn fail_mbox(&mut self, open: OpenMbox<D::Handle>, error: &LogError) {
+        if let Some((first, _)) = open.jobs.first() {
+            // Without it the lock file stays until it is stale.
+            let _ = self.become_owner(first);
+        }
+        open.mbox.close(&self.shared.disk);
+        for (job, _) in open.jobs {
+            self.refuse_later(job, error.status());
+        }
+    }
+
+    /// Tells the log which replies were read; nobody waits for that.
+    fn confirm(&self) {
+        let confirmed = self.keeper.doubts.take_confirmed();
+        if !confirmed.is_empty() {
+            // Lost with a failing log, they are in doubt for a while.
+            drop(
+                self.pass
+                    .journal
+                    .append(Record::Confirmed(confirmed).encode()),
+            );
+        }
+    }
+
+    fn write(&mut self, job: Job) {
+        if job.is_abandoned() {
+            return;
+        }
+        match self.write_unseen(&job) {
+            Ok((maildir, unpublished)) => self.written.push(Written {
+                job,
+                maildir,
+                unpublished,
+            }),
+            Err(error) => self.refuse_later(job, error.status()),
+        }
+    }
+
+    fn write_unseen(&mut self, job: &Job) -> Result<(usize, Unpublished<D::Handle>), MailboxError> {
+        let shared = self.shared;
+        let message = &job.mail.message;
+        let header = trace::header(&job.mail.reverse_path, &job.recipient);
+        let size = header.len() as u64 + message.size();
+        if shared.settings.is_over_limit(size) {
+            return Err(self.over_limit(job));
+        }
+        let at = self.maildir(job)?;
+        let (Some(base), Some(open)) = (&self.base, self.maildirs.get_mut(at)) else {
+            return Err(interrupted(job));
+        };
+        let names = &shared.names;
+        let unpublished = open
+            .maildir
+            .write(&shared.disk, base, names, &header, message)?;
+        if !open.later {
+            flush_now(&shared.disk, job, unpublished.file())?;
+        }
+        Ok((at, unpublished))
+    }
+
+    fn maildir(&mut self, job: &Job) -> Result<usize, MailboxError> {
+        let shared = self.shared;
+        let path = MailboxPath::new(&shared.settings.base, &job.target)?;
+        self.enter(job)?;
+        let (uid, gid) = (job.target.uid, job.target.gid);
+        let key = (path.as_str().to_owned(), uid, gid);
+        if let Some(at) = self.by_key.get(&key) {
+            return Ok(*at);
+        }
+        let Some(base) = &self.base else {
+            return Err(interrupted(job));
+        };
+        let known = (&shared.known, Flush::Later);
+        let maildir = Maildir::open(&shared.disk, base, &path, gid, known)?;
+        let dirty = &self.keeper.dirty;
+        let later = dirty
+            .enter(&shared.disk, maildir.device(), maildir.new_directory())
+            .and_then(|later| {
+                dirty.enter_all(&shared.disk, maildir.chain())?;
+                Ok(later)
+            })
+            .map_err(|error| MailboxError::from_io(path.display(), "opening it", error))?;
+        maildir.is_seen(&shared.known);
+        self.maildirs.push(OpenMaildir { maildir, later });
+        let at = self.maildirs.len() - 1;
+        self.by_key.insert(key, at);
+        Ok(at)
+    }
+
+    /// Waits until all records are durable; false when they never will be, and everything was
+    /// given up.
+    fn wait(&mut self) -> bool {
+        let Some(newest) = self.newest.take() else {
+            return true;
+        };
+        let Err(error) = self.pass.journal.wait(newest) else {
+            return true;
+        };
+        for written in std::mem::take(&mut self.written) {
+            self.discard(&written);
+            self.refuse_later(written.job, error.status());
+        }
+        for open in std::mem::take(&mut self.mboxes) {
+            self.fail_mbox(open, &error);
+        }
+        false
+    }
+
+    fn discard(&self, written: &Written<D::Handle>) {
+        if let Some(open) = self.maildirs.get(written.maildir) {
+            open.maildir
+                .discard(&self.shared.disk, &written.unpublished);
+        }
+    }
+
+    fn publish(&mut self) {
+        for mut written in std::mem::take(&mut self.written) {
+            if !written.job.claim() {
+                self.discard(&written);
+                continue;
+            }
+            match self.publish_one(&written) {
+                Ok(()) => written.job.succeed(TO_MAILDIR),
+                Err(error) => {
+                    self.discard(&written);
+                    self.refuse_later(written.job, error.status());
+                }
+            }
+        }
+    }
+
+    fn publish_one(&mut self, written: &Written<D::Handle>) -> Result<(), MailboxError> {
+        let job = &written.job;
+        self.become_owner(job)?;
+        let (Some(open), Some(name)) = (self.maildirs.get(written.maildir), job.planned_name())
+        else {
+            return Err(interrupted(job));
+        };
+        let disk = &self.shared.disk;
+        open.maildir.publish_as(disk, &written.unpublished, name)?;
+        if !open.later
+            && let Err(error) = flush_now(disk, job, open.maildir.new_directory())
+        {
+            open.maildir.withdraw(disk, name);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self) {
+        for open in std::mem::take(&mut self.mboxes) {
+            self.append_to(open);
+        }
+    }
+
+    fn append_to(&mut self, open: OpenMbox<D::Handle>) {
+        let OpenMbox {
+            mut mbox,
+            later,
+            mut jobs,
+            rendered,
+        } = open;
+        let disk = &self.shared.disk;
+        if let Some((first, _)) = jobs.first() {
+            let _ = self.become_owner(first);
+        }
+        let all_claimed = jobs.iter_mut().all(|(job, _)| job.claim());
+        let is_done = all_claimed && mbox.append_rendered(disk, &rendered).is_ok();
+        if !is_done {
+            // One by one, so that each fails only for its own sake; and each at its own place.
+            let mut from = 0;
+            for (job, length) in std::mem::take(&mut jobs) {
+                let own = rendered.get(from..from + length).unwrap_or_default();
+                from += length;
+                if let Some(job) = self.append_alone(&mut mbox, job, own) {
+                    jobs.push((job, length));
+                }
+            }
+        }
+        if !later
+            && !jobs.is_empty()
+            && let Err(source) = disk.sync(mbox.file())
+        {
+            mbox.take_back(disk);
+            let mailbox = mbox.path().display().to_owned();
+            let status = MailboxError::Flush { mailbox, source }.status();
+            for (job, _) in std::mem::take(&mut jobs) {
+                self.refuse_later(job, status.clone());
+            }
+        }
+        mbox.close(disk);
+        for (job, _) in jobs {
+            job.succeed(TO_MBOX);
+        }
+    }
+
+    /// `None`: it failed or was abandoned.
+    fn append_alone(
+        &mut self,
+        mbox: &mut Mbox<D::Handle>,
+        mut job: Job,
+        rendered: &[u8],
+    ) -> Option<Job> {
+        if !job.claim() {
+            return None;
+        }
+        let place = place(mbox.next_offset(), rendered.len());
+        let noted = Record::Done(job.done(place).into_iter().collect()).encode();
+        let journal = &self.pass.journal;
+        if let Err(error) = journal.append(noted).and_then(|t| journal.wait(t)) {
+            self.refuse_later(job, error.status());
+            return None;
+        }
+        if let Err(error) = mbox.append_rendered(&self.shared.disk, rendered) {
+            self.refuse_later(job, error.status());
+            return None;
+        }
+        Some(job)
+    }
+
+    fn refuse_later(&mut self, job: Job, status: Status) {
+        self.refused.push((job, status));
+    }
+
+    /// Answers deliveries that failed, once the log says that recovery must not do them.
+    fn refuse(&mut self) {
+        let refused = std::mem::take(&mut self.refused);
+        let all = refused.iter();
+        let (promised, done): (Vec<bool>, Vec<Option<Done>>) = all
+            .map(|(job, _)| {
+                let done = job.done(DoneOutcome::Refused);
+                (done.is_some(), done)
+            })
+            .unzip();
+        let done: Vec<Done> = done.into_iter().flatten().collect();
+        let mut is_logged = false;
+        if !done.is_empty() {
+            let journal = &self.pass.journal;
+            let noted = journal.append(Record::Done(done).encode());
+            // A log that failed cannot keep recovery from doing them; then the in-doubt memory
+            // answers for the repetition.
+            is_logged = noted.and_then(|ticket| journal.wait(ticket)).is_ok();
+        }
+        for ((mut job, status), promised) in refused.into_iter().zip(promised) {
+            job.is_refused_in_log = is_logged && promised;
+            job.refuse(status);
+        }
+    }
+
+    /// Looks for leftovers of crashed deliveries, after everybody was answered.
+    fn sweep(&mut self) {
+        let shared = self.shared;
+        let Some(base) = &self.base else { return };
+        for ((_, uid, gid), at) in &self.by_key {
+            let Some(open) = self.maildirs.get(*at).filter(|m| m.maildir.is_sweep_due()) else {
+                continue;
+            };
+            if self.credentials.become_user(*uid, *gid).is_ok() {
+                let path = open.maildir.path();
+                let swept = sweep(&shared.disk, base, path, shared.settings.tmp_age_max);
+                tracing::debug!(
+                    mailbox = path.display(),
+                    ?swept,
+                    "looked for old files in tmp/"
+                );
+            }
+        }
+    }
+}
+
+fn place(offset: u64, length: usize) -> DoneOutcome {
+    DoneOutcome::Mbox {
+        offset,
+        length: length as u64,
+    }
+}
+
+/// For file systems that no checkpoint can flush.
+fn flush_now<D: Disk>(disk: &D, job: &Job, handle: &D::Handle) -> Result<(), MailboxError> {
+    disk.sync(handle).map_err(|source| MailboxError::Flush {
+        mailbox: job.mailbox().to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,306 @@
+//! A message in the delivery log, and what becomes of its deliveries.
+//!
+//! Imports `log`, `mailbox` (names, trace lines), the rest of `delivery`, `sync`. Invariants: the
+//! record is appended once, by whichever writer comes first; a delivery that ends without success
+//! after that is refused in the log, so that recovery does not do it; the log keeps the record
+//! until every delivery has ended.
+
+use super::digest::{Digest, content_digest, doubt_key};
+use super::floors::Floor;
+use super::journal::Journal;
+use super::types::Mail;
+use crate::clock;
+use crate::envelope::Recipient;
+use crate::log::{
+    Accepted, AcceptedEncoder, AcceptedRecipient, DeliveryId, Done, DoneOutcome, InDoubt, LogError,
+    Plan, Record, Ticket,
+};
+use crate::mailbox::maildir::{NameMaker, sizes};
+use crate::mailbox::trace;
+use crate::route::{Format, MailboxTarget};
+use crate::sync::{Arc, Mutex};
+use std::fmt;
+use std::sync::Weak;
+
+/// One accepted message.
+pub(super) struct Promise {
+    envelope: Accepted,
+    state: Mutex<State>,
+}
+
+struct State {
+    stage: Stage,
+    /// Held until nobody needs the content any more.
+    mail: Option<Arc<Mail>>,
+    digest: Option<Digest>,
+    /// Per recipient: what became of it.
+    ends: Vec<End>,
+    /// Deliveries that have not ended.
+    open: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Open,
+    Stored,
+    Refused,
+}
+
+enum Stage {
+    /// Not in the log.
+    Fresh,
+    Logged {
+        journal: Weak<dyn Journal>,
+        ticket: Ticket,
+        /// None once every delivery has ended.
+        floor: Option<Arc<Floor>>,
+    },
+}
+
+impl fmt::Debug for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Promise")
+            .field("id", &self.envelope.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a writer needs to know to keep the promise.
+pub(super) enum Kept {
+    /// The record is, or will be, durable with this ticket; true when it was appended just now.
+    With(Ticket, bool),
+    /// The record is in a log that failed since: the delivery must not go on, because recovery
+    /// may have done it already.
+    Stale,
+}
+
+impl Promise {
+    /// Plans the deliveries; nothing is written.
+    pub(super) fn new(
+        id: DeliveryId,
+        mail: &Arc<Mail>,
+        to: &[(Recipient, MailboxTarget)],
+        names: &NameMaker,
+    ) -> Self {
+        let recipients = to
+            .iter()
+            .map(|(recipient, target)| AcceptedRecipient {
+                address: recipient.address.external(),
+                original: recipient.original.clone(),
+                mailbox: target.path.clone(),
+                uid: target.uid,
+                gid: target.gid,
+                plan: plan(mail, recipient, target, names),
+            })
+            .collect();
+        Self {
+            envelope: Accepted {
+                id,
+                accepted_at: clock::since_epoch(),
+                reverse_path: mail.reverse_path.to_string(),
+                queue_id: String::new(),
+                content_digest: [0; 32],
+                recipients,
+            },
+            state: Mutex::new(State {
+                stage: Stage::Fresh,
+                mail: Some(Arc::clone(mail)),
+                digest: None,
+                ends: vec![End::Open; to.len()],
+                open: to.len(),
+            }),
+        }
+    }
+
+    pub(super) fn id(&self) -> DeliveryId {
+        self.envelope.id
+    }
+
+    pub(super) fn envelope(&self) -> &Accepted {
+        &self.envelope
+    }
+
+    /// The recipient as the log has it.
+    pub(super) fn recipient(&self, index: usize) -> Option<&AcceptedRecipient> {
+        self.envelope.recipients.get(index)
+    }
+
+    /// Sees that the record is in the log.
+    pub(super) fn keep(
+        &self,
+        journal: &Arc<dyn Journal>,
+        floor: &Arc<Floor>,
+        mail: &Mail,
+    ) -> Result<Kept, LogError> {
+        let mut state = self.state.lock();
+        if let Stage::Logged {
+            journal: holder,
+            ticket,
+            ..
+        } = &state.stage
+        {
+            let same = std::ptr::addr_eq(Weak::as_ptr(holder), Arc::as_ptr(journal));
+            return Ok(if same {
+                Kept::With(*ticket, false)
+            } else {
+                Kept::Stale
+            });
+        }
+        let content_bytes = usize::try_from(mail.message.size()).unwrap_or(0);
+        let mut encoder = AcceptedEncoder::new(&self.envelope, content_bytes);
+        mail.message
+            .copy_to(&mut encoder)
+            .map_err(|error| LogError::Io {
+                operation: "read",
+                object: "the message".to_owned(),
+                source: Arc::new(error),
+            })?;
+        let ticket = journal.append(encoder.finish())?;
+        state.stage = Stage::Logged {
+            journal: Arc::downgrade(journal),
+            ticket,
+            floor: (state.open > 0).then(|| Arc::clone(floor)),
+        };
+        // Given up before anybody wrote the record.
+        let refused: Vec<Done> = self.refused(&state);
+        drop(state);
+        if !refused.is_empty() {
+            journal.append(Record::Done(refused).encode())?;
+        }
+        Ok(Kept::With(ticket, true))
+    }
+
+    fn refused(&self, state: &State) -> Vec<Done> {
+        let refused = |(index, end): (usize, &End)| {
+            (*end == End::Refused).then(|| self.done(index, DoneOutcome::Refused))
+        };
+        state.ends.iter().enumerate().filter_map(refused).collect()
+    }
+
+    /// Its record was appended.
+    pub(super) fn is_logged(&self) -> bool {
+        matches!(self.state.lock().stage, Stage::Logged { .. })
+    }
+
+    /// `From ` line and trace header of a recipient's copy in an mbox.
+    pub(super) fn mbox_header(&self, index: usize) -> String {
+        let recipient = self.recipient(index);
+        trace_of(&self.envelope, recipient).mbox_header(self.envelope.accepted_at)
+    }
+
+    /// What a done record says of one recipient.
+    pub(super) fn done(&self, index: usize, outcome: DoneOutcome) -> Done {
+        Done {
+            id: self.envelope.id,
+            recipient: u32::try_from(index).unwrap_or(u32::MAX),
+            outcome,
+        }
+    }
+
+    /// The delivery ended well.
+    pub(super) fn stored(&self, index: usize) {
+        self.end(index, End::Stored);
+    }
+
+    /// The delivery ended otherwise. Tells the log, without waiting, unless that was done.
+    pub(super) fn refuse(&self, index: usize, is_logged: bool) {
+        let journal = self.end(index, End::Refused);
+        if let (false, Some(journal)) = (is_logged, journal) {
+            let done = Record::Done(vec![self.done(index, DoneOutcome::Refused)]);
+            // A log that failed cannot take it: when recovery does the delivery all the same,
+            // the in-doubt memory sees to it that the repetition makes no second copy.
+            drop(journal.append(done.encode()));
+        }
+    }
+
+    /// Answers the log that has the record.
+    fn end(&self, index: usize, end: End) -> Option<Arc<dyn Journal>> {
+        let mut state = self.state.lock();
+        match state.ends.get_mut(index) {
+            Some(slot) if *slot == End::Open => *slot = end,
+            _ => return None,
+        }
+        state.open -= 1;
+        let is_last = state.open == 0;
+        match &mut state.stage {
+            Stage::Fresh => None,
+            Stage::Logged { journal, floor, .. } => {
+                let journal = journal.upgrade();
+                let floor = if is_last { floor.take() } else { None };
+                drop(state);
+                drop(floor);
+                journal
+            }
+        }
+    }
+
+    /// The recipients whose success the client may not know of.
+    pub(super) fn doubts(&self) -> Vec<InDoubt> {
+        let Some(digest) = self.settle_digest() else {
+            return Vec::new();
+        };
+        let state = self.state.lock();
+        let stored = state.ends.iter().enumerate();
+        stored
+            .filter(|(_, end)| **end == End::Stored)
+            .filter_map(|(index, _)| self.doubt(index, &digest))
+            .collect()
+    }
+
+    fn doubt(&self, index: usize, digest: &Digest) -> Option<InDoubt> {
+        let recipient = self.recipient(index)?;
+        Some(InDoubt {
+            id: self.envelope.id,
+            recipient: u32::try_from(index).ok()?,
+            key: doubt_key(
+                digest,
+                &self.envelope.reverse_path,
+                &recipient.original,
+                &recipient.mailbox,
+            ),
+            since: self.envelope.accepted_at,
+        })
+    }
+
+    /// Computes the digest of the content and lets the content go; `None` when it cannot be read.
+    fn settle_digest(&self) -> Option<Digest> {
+        let mut state = self.state.lock();
+        if state.digest.is_none()
+            && let Some(mail) = state.mail.take()
+        {
+            state.digest = content_digest(&mail.message).ok();
+        }
+        state.digest
+    }
+
+    /// The client has read the reply: the content is needed no more.
+    pub(super) fn forget_content(&self) {
+        self.state.lock().mail = None;
+    }
+}
+
+/// The trace lines of a recipient's copy.
+pub(super) fn trace_of<'a>(
+    envelope: &'a Accepted,
+    recipient: Option<&'a AcceptedRecipient>,
+) -> trace::Trace<'a> {
+    trace::Trace {
+        reverse_path: &envelope.reverse_path,
+        original: recipient.map_or("", |r| &r.original),
+        address: recipient.map_or("", |r| &r.address),
+    }
+}
+
+fn plan(mail: &Mail, recipient: &Recipient, target: &MailboxTarget, names: &NameMaker) -> Plan {
+    match target.format {
+        Format::Mbox => Plan::Mbox { size_before: 0 },
+        Format::Maildir => {
+            let header = trace::header(&mail.reverse_path, recipient);
+            let message = &mail.message;
+            let (size, wire_size) = sizes(&header, message.size(), message.newlines());
+            Plan::Maildir {
+                file_name: names.next(size, wire_size),
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A message for a Maildir: looked for under its planned name, written again if need be.
+//!
+//! Imports the rest of `recovery`, `mailbox`, `io`.
+
+use super::super::promise::trace_of;
+use super::read::{Standing, compare};
+use super::{Fate, Run, Trust, target_of};
+use crate::io::Disk;
+use crate::limits::LISTED_NAMES_MAX;
+use crate::log::{Accepted, AcceptedRecipient};
+use crate::mailbox::maildir::{Maildir, NameMaker};
+use crate::mailbox::{Flush, MailboxError, MailboxPath};
+use std::collections::HashMap;
+use std::io;
+
+/// Names in `cur/` directories, by the part before the flags.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    by_mailbox: HashMap<String, HashMap<String, String>>,
+    names: usize,
+}
+
+impl Listings {
+    /// The full name of `name` in the `cur/` of a mailbox; `list` is asked once for each mailbox.
+    fn find(
+        &mut self,
+        mailbox: &str,
+        name: &str,
+        list: impl FnOnce() -> io::Result<Vec<String>>,
+    ) -> io::Result<Option<String>> {
+        if !self.by_mailbox.contains_key(mailbox) {
+            if self.names > LISTED_NAMES_MAX {
+                *self = Self::default();
+            }
+            let names = list()?;
+            self.names += names.len();
+            let split = |full: String| {
+                let unique = full
+                    .split_once(":2,")
+                    .map_or(full.as_str(), |(name, _)| name);
+                (unique.to_owned(), full)
+            };
+            let names = names.into_iter().map(split).collect();
+            self.by_mailbox.insert(mailbox.to_owned(), names);
+        }
+        let names = self.by_mailbox.get(mailbox);
+        Ok(names.and_then(|names| names.get(name).cloned()))
+    }
+
+    fn forget(&mut self, mailbox: &str) {
+        if let Some(names) = self.by_mailbox.remove(mailbox) {
+            self.names -= names.len();
+        }
+    }
+}
+
+impl<D: Disk> Run<'_, D> {
+    /// Sees that the copy stands, under its own name.
+    pub(super) fn maildir(
+        &mut self,
+        envelope: &Accepted,
+        recipient: &AcceptedRecipient,
+        name: &str,
+        content: &[u8],
+    ) -> Result<Fate, MailboxError> {
+        let with = self.with;
+        let disk = with.disk;
+        let (base, path) = self.enter(&target_of(recipient))?;
+        let failed = |error| MailboxError::from_io(path.display(), "recovering a message", error);
+        let known = (with.known, Flush::Later);
+        let mut maildir = Maildir::open(disk, &base, &path, recipient.gid, known)?;
+        let new = maildir.new_directory();
+        let later = with
+            .dirty
+            .enter(disk, maildir.device(), new)
+            .map_err(failed)?;
+        with.dirty
+            .enter_all(disk, maildir.chain())
+            .map_err(failed)?;
+        maildir.is_seen(with.known);
+        let header = trace_of(envelope, Some(recipient)).header();
+        let ours = [header.as_bytes(), content].concat();
+        let found = match look(disk, maildir.new_directory(), name, &ours).map_err(failed)? {
+            None => self
+                .look_in_cur(&base, &path, name, &ours)
+                .map_err(failed)?,
+            // A program changed it: it has the message, and it is not ours to touch.
+            Some(Standing::Foreign) => true,
+            Some(Standing::Whole) if with.trust == Trust::WhatIsWhole => true,
+            Some(Standing::Whole | Standing::Torn) => {
+                let new = maildir.new_directory();
+                disk.remove(new, name).map_err(failed)?;
+                false
+            }
+        };
+        if found {
+            return Ok(Fate::Stands);
+        }
+        let names = NameMaker::new(&with.settings.host);
+        let unpublished = maildir.write_bytes(disk, &base, &names, &ours)?;
+        if !later {
+            disk.sync(unpublished.file()).map_err(failed)?;
+        }
+        if let Err(error) = maildir.publish_as(disk, &unpublished, name) {
+            maildir.discard(disk, &unpublished);
+            return Err(error);
+        }
+        if !later {
+            disk.sync(maildir.new_directory()).map_err(failed)?;
+        }
+        Ok(Fate::Rewritten)
+    }
+
+    /// A reader may have moved it there since. A torn copy goes; the message then comes back in
+    /// `new/`.
+    fn look_in_cur(
+        &mut self,
+        base: &D::Handle,
+        path: &MailboxPath,
+        name: &str,
+        ours: &[u8],
+    ) -> io::Result<bool> {
+        let disk = self.with.disk;
+        let cur = match disk.open_directory(base, &path.below("cur")) {
+            Ok(cur) => cur,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        // A reader may give it other flags just now.
+        for _ in 0..4 {
+            let list = || names_in(disk, &cur);
+            let Some(full) = self.maildirs.find(path.as_str(), name, list)? else {
+                return Ok(false);
+            };
+            match look(disk, &cur, &full, ours)? {
+                None => self.maildirs.forget(path.as_str()),
+                Some(Standing::Foreign) => return Ok(true),
+                Some(Standing::Whole) if self.with.trust == Trust::WhatIsWhole => return Ok(true),
+                Some(Standing::Whole | Standing::Torn) => {
+                    disk.remove(&cur, &full)?;
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn names_in<D: Disk>(disk: &D, directory: &D::Handle) -> io::Result<Vec<String>> {
+    let names = disk.list(directory, usize::MAX)?;
+    Ok(names
+        .into_iter()
+        .filter_map(|name| name.into_string().ok())
+        .collect())
+}
+
+fn look<D: Disk>(
+    disk: &D,
+    directory: &D::Handle,
+    name: &str,
+    ours: &[u8],
+) -> io::Result<Option<Standing>> {
+    match disk.open_append(directory, name) {
+        Ok(file) => compare(disk, &file, ours).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,409 @@
+//! Messages for one mbox: looked for where they were appended, then anywhere; written again if
+//! need be.
+//!
+//! Imports the rest of `recovery`, `mailbox`, `io`, `log`. The log has the place of each message
+//! before the first byte is written there, so a message without a place was never written, and
+//! what stands behind the last whole message is ours exactly if each byte is what one of the
+//! messages placed there has, or zero. Only that is ever cut off.
+
+use super::super::promise::trace_of;
+use super::read::{for_each_piece, stands_at};
+use super::survey::Survey;
+use super::{Run, Trust, target_of};
+use crate::clock;
+use crate::io::Disk;
+use crate::log::{Accepted, Done, DoneOutcome, Record};
+use crate::mailbox::mbox::{Mbox, Opened, render};
+use crate::mailbox::{Flush, MailboxError};
+use crate::route::MailboxTarget;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+/// Between two looks at a lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Header lines that readers add to a message, in bytes, at most.
+const ADDED_BYTES_MAX: usize = 64 * 1024;
+
+/// One message for an mbox.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) envelope: Accepted,
+    pub(super) recipient: u32,
+    pub(super) content: Vec<u8>,
+    /// It was not refused.
+    pub(super) is_pending: bool,
+    /// As it stands in the mbox.
+    rendered: Vec<u8>,
+    places: Vec<u64>,
+}
+
+/// Messages by mbox, in the order of the log.
+#[derive(Debug, Default)]
+pub(super) struct Gathered(HashMap<MailboxTarget, Vec<Entry>>);
+
+impl Gathered {
+    pub(super) fn add(&mut self, survey: &Survey, envelope: &Accepted, index: u32, content: &[u8]) {
+        let places = survey.places(envelope.id, index);
+        let is_pending = !survey.is_refused(envelope.id, index);
+        // Refused and never written: nothing of it can be there.
+        if is_pending || !places.is_empty() {
+            let places = places.iter().map(|(offset, _)| *offset).collect();
+            self.push(envelope, index, content, places, is_pending);
+        }
+    }
+
+    /// A message that was not written anywhere.
+    pub(super) fn add_unplaced(&mut self, envelope: &Accepted, index: u32, content: &[u8]) {
+        self.push(envelope, index, content, Vec::new(), true);
+    }
+
+    fn push(
+        &mut self,
+        envelope: &Accepted,
+        index: u32,
+        content: &[u8],
+        places: Vec<u64>,
+        is_pending: bool,
+    ) {
+        let at = usize::try_from(index).unwrap_or(usize::MAX);
+        let Some(recipient) = envelope.recipients.get(at) else {
+            return;
+        };
+        let header = trace_of(envelope, Some(recipient)).mbox_header(envelope.accepted_at);
+        let mut rendered = Vec::new();
+        let Ok(()) = render(&header, &mut rendered, |take| {
+            take(content);
+            Ok::<(), Infallible>(())
+        });
+        self.0.entry(target_of(recipient)).or_default().push(Entry {
+            envelope: envelope.clone(),
+            recipient: index,
+            content: content.to_vec(),
+            is_pending,
+            rendered,
+            places,
+        });
+    }
+
+    pub(super) fn take(self) -> impl Iterator<Item = (MailboxTarget, Vec<Entry>)> {
+        self.0.into_iter()
+    }
+}
+
+impl<D: Disk> Run<'_, D> {
+    /// Mends one mbox; tells how many messages were appended again.
+    pub(super) fn mbox(
+        &mut self,
+        target: &MailboxTarget,
+        entries: &[Entry],
+    ) -> Result<u64, MailboxError> {
+        let (mut mbox, later) = self.open_mbox(target)?;
+        let result = self.mend(&mut mbox, entries);
+        let result = result.and_then(|rewritten| {
+            if !later {
+                let synced = self.with.disk.sync(mbox.file());
+                synced.map_err(|error| failed(&mbox, error))?;
+            }
+            Ok(rewritten)
+        });
+        mbox.close(self.with.disk);
+        result
+    }
+
+    fn open_mbox(
+        &mut self,
+        target: &MailboxTarget,
+    ) -> Result<(Mbox<D::Handle>, bool), MailboxError> {
+        let with = self.with;
+        let (base, path) = self.enter(target)?;
+        let known = (with.known, Flush::Later);
+        let until = clock::now() + with.settings.lock_patience;
+        let mbox = loop {
+            match Mbox::open(with.disk, &base, &path, target.uid, with.settings, known)? {
+                Opened::Ready(mbox) => break *mbox,
+                Opened::Busy(lock) if clock::now() >= until => {
+                    return Err(MailboxError::Busy {
+                        mailbox: path.display().to_owned(),
+                        lock,
+                    });
+                }
+                Opened::Busy(_) => std::thread::sleep(LOCK_PAUSE),
+            }
+        };
+        let entered = with
+            .dirty
+            .enter(with.disk, mbox.device(), mbox.parent())
+            .and_then(|later| {
+                with.dirty.enter_all(with.disk, mbox.chain())?;
+                Ok(later)
+            });
+        match entered {
+            Ok(later) => {
+                mbox.is_seen(with.known);
+                Ok((mbox, later))
+            }
+            Err(error) => {
+                let error = failed(&mbox, error);
+                mbox.close(with.disk);
+                Err(error)
+            }
+        }
+    }
+
+    fn mend(&self, mbox: &mut Mbox<D::Handle>, entries: &[Entry]) -> Result<u64, MailboxError> {
+        let disk = self.with.disk;
+        let mut stands = self.standing(mbox, entries).map_err(|e| failed(mbox, e))?;
+        self.cut(mbox, entries, &mut stands)?;
+        let lost = |(entry, stands): &(&Entry, &bool)| entry.is_pending && !**stands;
+        if entries
+            .iter()
+            .zip(&stands)
+            .any(|both| lost(&both) && !both.0.places.is_empty())
+        {
+            search(disk, mbox, entries, &mut stands).map_err(|e| failed(mbox, e))?;
+        }
+        let missing: Vec<&Entry> = entries
+            .iter()
+            .zip(&stands)
+            .filter(lost)
+            .map(|(entry, _)| entry)
+            .collect();
+        if missing.is_empty() {
+            return Ok(0);
+        }
+        self.append(mbox, &missing)?;
+        Ok(missing.len() as u64)
+    }
+
+    /// Which messages stand at their place.
+    fn standing(&self, mbox: &Mbox<D::Handle>, entries: &[Entry]) -> io::Result<Vec<bool>> {
+        let disk = self.with.disk;
+        let stands = |entry: &Entry| match entry.places.last() {
+            Some(place) if entry.is_pending => {
+                stands_at(disk, mbox.file(), *place, &entry.rendered)
+            }
+            _ => Ok(false),
+        };
+        entries.iter().map(stands).collect()
+    }
+
+    /// Cuts off what is ours behind the last message that is to stay: torn messages, refused
+    /// ones, and whole ones behind them, which are appended again.
+    fn cut(
+        &self,
+        mbox: &mut Mbox<D::Handle>,
+        entries: &[Entry],
+        stands: &mut [bool],
+    ) -> Result<(), MailboxError> {
+        let disk = self.with.disk;
+        let length = mbox.length();
+        let placed = || {
+            let all = entries.iter().zip(stands.iter());
+            all.filter_map(|(entry, stands)| Some((entry, *entry.places.last()?, *stands)))
+        };
+        let is_believed = self.with.trust == Trust::WhatIsWhole;
+        let first_bad = placed()
+            .filter(|(entry, _, stands)| entry.is_pending && !(*stands && is_believed))
+            .map(|(_, place, _)| place)
+            .min();
+        let end = |(entry, place, _): (&Entry, u64, bool)| place + entry.rendered.len() as u64;
+        let last_good = placed().filter(|(_, _, stands)| *stands).map(end).max();
+        let first_refused = placed().map(|(_, place, _)| place).min();
+        let Some(at) = first_bad.or(last_good).or(first_refused) else {
+            return Ok(());
+        };
+        if at >= length {
+            return Ok(());
+        }
+        let is_ours = tail_is_ours(disk, mbox, at, entries).map_err(|e| failed(mbox, e))?;
+        if !is_ours {
+            return Ok(());
+        }
+        mbox.cut_to(disk, at)?;
+        for (entry, stands) in entries.iter().zip(stands) {
+            *stands &= entry.places.last().is_some_and(|place| *place < at);
+        }
+        Ok(())
+    }
+
+    /// Appends messages, their places told to the log before.
+    fn append(&self, mbox: &mut Mbox<D::Handle>, missing: &[&Entry]) -> Result<(), MailboxError> {
+        let mut offset = mbox.next_offset();
+        let mut places = Vec::with_capacity(missing.len());
+        let mut rendered = Vec::new();
+        for entry in missing {
+            let length = entry.rendered.len() as u64;
+            places.push(Done {
+                id: entry.envelope.id,
+                recipient: entry.recipient,
+                outcome: DoneOutcome::Mbox { offset, length },
+            });
+            offset += length;
+            rendered.extend_from_slice(&entry.rendered);
+        }
+        let journal = self.with.journal;
+        let noted = journal.append(Record::Done(places).encode());
+        noted
+            .and_then(|ticket| journal.wait(ticket))
+            .map_err(|error| failed(mbox, io::Error::other(error)))?;
+        mbox.append_rendered(self.with.disk, &rendered)
+    }
+}
+
+fn failed<H>(mbox: &Mbox<H>, error: io::Error) -> MailboxError {
+    MailboxError::from_io(mbox.path().display(), "recovering messages", error)
+}
+
+/// True when every byte from `from` on is one that a message of ours has there, or zero.
+fn tail_is_ours<D: Disk>(
+    disk: &D,
+    mbox: &Mbox<D::Handle>,
+    from: u64,
+    entries: &[Entry],
+) -> io::Result<bool> {
+    let mut covers: Vec<(u64, &[u8])> = entries
+        .iter()
+        .flat_map(|entry| {
+            let rendered = entry.rendered.as_slice();
+            entry.places.iter().map(move |place| (*place, rendered))
+        })
+        .collect();
+    covers.sort_unstable_by_key(|(place, _)| *place);
+    let mut is_ours = true;
+    for_each_piece(disk, mbox.file(), from, |offset, piece| {
+        let end = offset + piece.len() as u64;
+        let here: Vec<&(u64, &[u8])> = covers
+            .iter()
+            .filter(|(place, ours)| *place < end && place + ours.len() as u64 > offset)
+            .collect();
+        is_ours = (offset..).zip(piece).all(|(at, byte)| {
+            let mut is_covered = false;
+            for (place, ours) in &here {
+                let within = at.checked_sub(*place).and_then(|n| usize::try_from(n).ok());
+                if let Some(ours) = within.and_then(|within| ours.get(within)) {
+                    is_covered = true;
+                    if ours == byte {
+                        return true;
+                    }
+                }
+            }
+            // Line ends that complete an older message stand between ours.
+            *byte == 0 || (*byte == b'\n' && !is_covered)
+        });
+        is_ours
+    })?;
+    Ok(is_ours)
+}
+
+/// Looks through the whole file for messages that a reader moved, perhaps with header lines
+/// added.
+fn search<D: Disk>(
+    disk: &D,
+    mbox: &Mbox<D::Handle>,
+    entries: &[Entry],
+    stands: &mut [bool],
+) -> io::Result<()> {
+    let kept: Vec<u64> = entries
+        .iter()
+        .zip(stands.iter())
+        .filter(|(_, stands)| **stands)
+        .filter_map(|(entry, _)| entry.places.last().copied())
+        .collect();
+    let longest = entries.iter().map(|entry| entry.rendered.len()).max();
+    let bytes_max = longest.unwrap_or(0) + ADDED_BYTES_MAX;
+    for_each_message(disk, mbox.file(), bytes_max, |offset, message| {
+        if kept.contains(&offset) {
+            return;
+        }
+        let found = entries
+            .iter()
+            .zip(stands.iter_mut())
+            .find(|(entry, stands)| {
+                let may_be = entry.is_pending && !**stands && !entry.places.is_empty();
+                may_be && is_same_message(message, &entry.rendered)
+            });
+        if let Some((_, stands)) = found {
+            *stands = true;
+        }
+    })
+}
+
+/// Shows every message of at most `bytes_max` bytes, with its offset.
+fn for_each_message<D: Disk>(
+    disk: &D,
+    file: &D::Handle,
+    bytes_max: usize,
+    mut show: impl FnMut(u64, &[u8]),
+) -> io::Result<()> {
+    let mut message: Vec<u8> = Vec::new();
+    let (mut begins, mut is_long) = (0, false);
+    let mut line: Vec<u8> = Vec::new();
+    let mut at = 0;
+    for_each_piece(disk, file, 0, |_, piece| {
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            line.extend_from_slice(part);
+            if !line.ends_with(b"\n") && line.len() < bytes_max {
+                continue;
+            }
+            if line.starts_with(b"From ") {
+                if !is_long {
+                    show(begins, &message);
+                }
+                message.clear();
+                (begins, is_long) = (at, false);
+            }
+            at += line.len() as u64;
+            is_long |= message.len() + line.len() > bytes_max;
+            if !is_long {
+                message.extend_from_slice(&line);
+            }
+            line.clear();
+        }
+        true
+    })?;
+    message.extend_from_slice(&line);
+    if !is_long {
+        show(begins, &message);
+    }
+    Ok(())
+}
+
+/// The same lines in the same order; in the header there may be more.
+fn is_same_message(found: &[u8], ours: &[u8]) -> bool {
+    let mut ours = ours.split_inclusive(|byte| *byte == b'\n').peekable();
+    let mut in_header = true;
+    for line in found.split_inclusive(|byte| *byte == b'\n') {
+        match ours.peek() {
+            Some(expected) if *expected == line => {
+                in_header &= line != b"\n";
+                ours.next();
+            }
+            _ if in_header => {}
+            _ => return false,
+        }
+    }
+    ours.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_may_add_header_lines_but_change_no_body() {
+        let ours = b"From a  date\nReturn-Path: <a>\nSubject: x\n\nbody\n\n";
+        let read = b"From a  date\nReturn-Path: <a>\nSubject: x\nStatus: RO\nX-UID: 7\n\nbody\n\n";
+        assert!(is_same_message(ours, ours));
+        assert!(is_same_message(read, ours));
+        for other in [
+            &b"From a  date\nReturn-Path: <a>\nSubject: x\n\nbod"[..],
+            b"From a  date\nReturn-Path: <a>\nSubject: x\n\nbody\nmore\n\n",
+            b"From a  date\nSubject: x\n\nbody\n\n",
+            b"",
+        ] {
+            assert!(!is_same_message(other, ours), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Recovery: does again what the delivery log promised and the mailboxes may have lost.
+//!
+//! Imports the rest of `delivery`, `mailbox`, `io`, `log`. Runs before anything else uses the
+//! log, on a thread of its own, because it takes the identities of mailbox owners. Invariants: it
+//! may be interrupted anywhere and begun again, because it changes nothing that the log does not
+//! tell of, and the log keeps its records until a checkpoint; what is not ours is never changed;
+//! a mailbox that cannot be mended holds up nobody: its deliveries stay in the log and are tried
+//! again. The states it can find are listed in [`crate::manual::durability`].
+
+mod maildir;
+mod mbox;
+mod read;
+mod survey;
+
+use super::digest::{digest_of, doubt_key};
+use super::dirty::Dirty;
+use super::journal::{Found, Journal};
+use crate::clock;
+use crate::io::{Credentials, Disk};
+use crate::log::{
+    Accepted, AcceptedRecipient, Done, DoneOutcome, EncodedRecord, InDoubt, LogError, Plan, Record,
+};
+use crate::mailbox::{Known, MailboxError, MailboxPath, MailboxSettings};
+use crate::route::MailboxTarget;
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+use survey::Survey;
+
+/// Bytes of mbox messages held in memory at once.
+const MBOX_BYTES_MAX: u64 = 64 << 20;
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// What can be believed of what is read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// A copy that reads whole is whole.
+    WhatIsWhole,
+    /// A flush failed: the machine may show what the disk does not have.
+    Nothing,
+}
+
+/// What recovery did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Messages the log held that the last checkpoint did not cover.
+    pub messages: u64,
+    /// Their deliveries that the client was not refused.
+    pub deliveries: u64,
+    /// Copies that were missing, short or wrong, and were written again.
+    pub rewritten: u64,
+    /// Copies that could not be written yet and are tried again.
+    pub waiting: u64,
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            messages,
+            rewritten,
+            waiting,
+            ..
+        } = self;
+        write!(
+            f,
+            "recovered {messages} messages, rewrote {rewritten}, 0 lost"
+        )?;
+        if *waiting > 0 {
+            write!(f, "; {waiting} copies wait for their mailboxes")?;
+        }
+        Ok(())
+    }
+}
+
+/// What became of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Stands,
+    Rewritten,
+}
+
+/// A message with deliveries that could not be done yet.
+#[derive(Clone, Debug)]
+pub(super) struct Stuck {
+    envelope: Accepted,
+    content: Vec<u8>,
+    recipients: Vec<u32>,
+}
+
+impl Stuck {
+    /// What keeps it in the log past a checkpoint: the message again, and that the other
+    /// recipients are settled.
+    pub(super) fn records(&self) -> Vec<EncodedRecord> {
+        let count = u32::try_from(self.envelope.recipients.len()).unwrap_or(u32::MAX);
+        let settled: Vec<Done> = (0..count)
+            .filter(|recipient| !self.recipients.contains(recipient))
+            .map(|recipient| Done {
+                id: self.envelope.id,
+                recipient,
+                outcome: DoneOutcome::Refused,
+            })
+            .collect();
+        let accepted = Record::Accepted {
+            envelope: self.envelope.clone(),
+            content: self.content.as_slice().into(),
+        };
+        let mut records = vec![accepted.encode()];
+        if !settled.is_empty() {
+            records.push(Record::Done(settled).encode());
+        }
+        records
+    }
+}
+
+/// One recovery.
+pub(super) struct Recovery<'a, D: Disk> {
+    pub(super) disk: &'a D,
+    pub(super) settings: &'a MailboxSettings,
+    pub(super) known: &'a Known,
+    pub(super) journal: &'a dyn Journal,
+    pub(super) dirty: &'a Dirty<D::Handle>,
+    pub(super) trust: Trust,
+}
+
+/// Report, what could not be done, and what is in doubt.
+type Recovered = (RecoveryReport, Vec<Stuck>, Vec<InDoubt>);
+
+impl<D: Disk> Recovery<'_, D> {
+    /// Works through everything the log holds.
+    pub(super) fn run(&mut self, found: &dyn Found) -> Result<Recovered, LogError> {
+        let this = &*self;
+        on_own_thread(|| Run::new(this).run(found))
+    }
+
+    /// Tries deliveries again that could not be done; those that still cannot.
+    pub(super) fn retry(&mut self, waiting: Vec<Stuck>) -> Vec<Stuck> {
+        let this = &*self;
+        on_own_thread(|| Run::new(this).retry(waiting))
+    }
+}
+
+/// Mailbox owners' identities are taken on a thread that ends with the work.
+fn on_own_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    std::thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+/// The work of one thread.
+struct Run<'a, D: Disk> {
+    with: &'a Recovery<'a, D>,
+    credentials: Credentials,
+    report: RecoveryReport,
+    stuck: Vec<Stuck>,
+    maildirs: maildir::Listings,
+    told: std::time::Instant,
+}
+
+impl<'a, D: Disk> Run<'a, D> {
+    fn new(with: &'a Recovery<'a, D>) -> Self {
+        Self {
+            with,
+            credentials: Credentials::of_this_thread(),
+            report: RecoveryReport::default(),
+            stuck: Vec::new(),
+            maildirs: maildir::Listings::default(),
+            told: clock::now(),
+        }
+    }
+
+    fn run(mut self, found: &dyn Found) -> Result<Recovered, LogError> {
+        let survey = Survey::of(found)?;
+        let mut doubts = survey.in_doubt();
+        self.maildir_pass(found, &survey, &mut doubts)?;
+        for group in survey.mbox_groups(MBOX_BYTES_MAX) {
+            self.mbox_pass(found, &survey, &group)?;
+        }
+        self.report.waiting = self.stuck.iter().map(|s| s.recipients.len() as u64).sum();
+        Ok((self.report, self.stuck, doubts))
+    }
+
+    /// Everything but mboxes, one message after the other.
+    fn maildir_pass(
+        &mut self,
+        found: &dyn Found,
+        survey: &Survey,
+        doubts: &mut Vec<InDoubt>,
+    ) -> Result<(), LogError> {
+        let mut seen = HashSet::new();
+        survey.for_each(found, &mut |envelope, content| {
+            if !seen.insert(envelope.id) {
+                return;
+            }
+            self.report.messages += 1;
+            doubts.extend(survey.doubts_of(&envelope, || digest_of(content)));
+            let mut failed = Vec::new();
+            for (index, recipient) in (0..).zip(&envelope.recipients) {
+                if survey.is_refused(envelope.id, index) {
+                    continue;
+                }
+                self.report.deliveries += 1;
+                if let Plan::Maildir { file_name } = &recipient.plan {
+                    match self.maildir(&envelope, recipient, file_name, content) {
+                        Ok(fate) => self.count(fate),
+                        Err(error) => {
+                            tell_stuck(&error);
+                            failed.push(index);
+                        }
+                    }
+                }
+            }
+            self.keep_stuck(&envelope, content, failed);
+            self.tell(survey.messages());
+        })
+    }
+
+    fn count(&mut self, fate: Fate) {
+        if fate == Fate::Rewritten {
+            self.report.rewritten += 1;
+        }
+    }
+
+    fn keep_stuck(&mut self, envelope: &Accepted, content: &[u8], recipients: Vec<u32>) {
+        if recipients.is_empty() {
+            return;
+        }
+        let known = self
+            .stuck
+            .iter_mut()
+            .find(|stuck| stuck.envelope.id == envelope.id);
+        match known {
+            Some(stuck) => stuck.recipients.extend(recipients),
+            None => self.stuck.push(Stuck {
+                envelope: envelope.clone(),
+                content: content.to_vec(),
+                recipients,
+            }),
+        }
+    }
+
+    /// The messages for these mboxes, gathered from the log, then one mbox after the other.
+    fn mbox_pass(
+        &mut self,
+        found: &dyn Found,
+        survey: &Survey,
+        group: &HashSet<String>,
+    ) -> Result<(), LogError> {
+        let mut mboxes = mbox::Gathered::default();
+        let mut seen = HashSet::new();
+        survey.for_each(found, &mut |envelope, content| {
+            if !seen.insert(envelope.id) {
+                return;
+            }
+            for (index, recipient) in (0..).zip(&envelope.recipients) {
+                if group.contains(&recipient.mailbox) && matches!(recipient.plan, Plan::Mbox { .. })
+                {
+                    mboxes.add(survey, &envelope, index, content);
+                }
+            }
+        })?;
+        for (target, entries) in mboxes.take() {
+            match self.mbox(&target, &entries) {
+                Ok(rewritten) => self.report.rewritten += rewritten,
+                Err(error) => {
+                    tell_stuck(&error);
+                    for entry in entries.iter().filter(|entry| entry.is_pending) {
+                        let recipients = vec![entry.recipient];
+                        self.keep_stuck(&entry.envelope, &entry.content, recipients);
+                    }
+                }
+            }
+            self.tell(survey.messages());
+        }
+        Ok(())
+    }
+
+    fn retry(mut self, waiting: Vec<Stuck>) -> Vec<Stuck> {
+        let mut mboxes = mbox::Gathered::default();
+        for stuck in &waiting {
+            let mut failed = Vec::new();
+            for index in &stuck.recipients {
+                let at = usize::try_from(*index).unwrap_or(usize::MAX);
+                let Some(recipient) = stuck.envelope.recipients.get(at) else {
+                    continue;
+                };
+                match &recipient.plan {
+                    Plan::Mbox { .. } => {
+                        mboxes.add_unplaced(&stuck.envelope, *index, &stuck.content)
+                    }
+                    Plan::Maildir { file_name } => {
+                        let again =
+                            self.maildir(&stuck.envelope, recipient, file_name, &stuck.content);
+                        if again.is_err() {
+                            failed.push(*index);
+                        }
+                    }
+                }
+            }
+            self.keep_stuck(&stuck.envelope, &stuck.content, failed);
+        }
+        for (target, entries) in mboxes.take() {
+            if self.mbox(&target, &entries).is_err() {
+                for entry in &entries {
+                    self.keep_stuck(&entry.envelope, &entry.content, vec![entry.recipient]);
+                }
+            }
+        }
+        let done = waiting.len() - self.stuck.len().min(waiting.len());
+        if done > 0 {
+            tracing::info!(
+                messages = done,
+                "messages that waited for their mailboxes since recovery are delivered"
+            );
+        }
+        self.stuck
+    }
+
+    fn tell(&mut self, of: u64) {
+        if self.told.elapsed() > PROGRESS_EVERY {
+            self.told = clock::now();
+            tracing::info!(
+                "recovering the delivery log: {} of {of} messages, {} copies rewritten",
+                self.report.messages,
+                self.report.rewritten
+            );
+        }
+    }
+
+    /// Takes the owner's identity and opens the base.
+    fn enter(&mut self, target: &MailboxTarget) -> Result<(D::Handle, MailboxPath), MailboxError> {
+        let base = &self.with.settings.base;
+        let path = MailboxPath::new(base, target)?;
+        let mailbox = || path.display().to_owned();
+        self.credentials
+            .become_user(target.uid, target.gid)
+            .map_err(|source| MailboxError::Identity {
+                mailbox: mailbox(),
+                source,
+            })?;
+        let opened = self.with.disk.open_root(base);
+        let opened = opened.map_err(|source| MailboxError::Base {
+            mailbox: mailbox(),
+            base: base.display().to_string(),
+            source,
+        })?;
+        Ok((opened, path))
+    }
+}
+
+fn tell_stuck(error: &MailboxError) {
+    tracing::error!(
+        "{error}; mail that was acknowledged for it stays in the delivery log and is tried again"
+    );
+}
+
+fn target_of(recipient: &AcceptedRecipient) -> MailboxTarget {
+    MailboxTarget {
+        path: recipient.mailbox.clone(),
+        format: recipient.plan.format(),
+        uid: recipient.uid,
+        gid: recipient.gid,
+    }
+}
+
+/// The in-doubt entry of a delivery.
+fn doubt_of(envelope: &Accepted, recipient: u32, content: &[u8; 32]) -> Option<InDoubt> {
+    let at = usize::try_from(recipient).ok()?;
+    let to = envelope.recipients.get(at)?;
+    Some(InDoubt {
+        id: envelope.id,
+        recipient,
+        key: doubt_key(content, &envelope.reverse_path, &to.original, &to.mailbox),
+        since: envelope.accepted_at,
+    })
+}

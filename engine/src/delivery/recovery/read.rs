@@ -1,0 +1,85 @@
+//! Comparing what stands in a file with what should.
+//!
+//! Imports `io`.
+
+use crate::io::Disk;
+use std::io;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// What a file holds, compared with what we wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Every byte.
+    Whole,
+    /// Part of it, and zeros where a crash kept nothing.
+    Torn,
+    /// Something else: not ours to touch.
+    Foreign,
+}
+
+/// Hands over the bytes from `offset` to the end of the file, piece by piece, until `take`
+/// answers false.
+pub(super) fn for_each_piece<D: Disk>(
+    disk: &D,
+    file: &D::Handle,
+    mut offset: u64,
+    mut take: impl FnMut(u64, &[u8]) -> bool,
+) -> io::Result<()> {
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let read = disk.read_at(file, &mut buffer, offset)?;
+        let piece = buffer.get(..read).unwrap_or_default();
+        if piece.is_empty() || !take(offset, piece) {
+            return Ok(());
+        }
+        offset += piece.len() as u64;
+    }
+}
+
+/// Compares the bytes from `offset` on, at most as many as `ours` has.
+pub(super) fn stands_at<D: Disk>(
+    disk: &D,
+    file: &D::Handle,
+    offset: u64,
+    ours: &[u8],
+) -> io::Result<bool> {
+    let mut rest = ours;
+    for_each_piece(disk, file, offset, |_, piece| {
+        let length = piece.len().min(rest.len());
+        let (expected, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+        if piece.get(..length) != Some(expected) {
+            return false;
+        }
+        rest = behind;
+        !rest.is_empty()
+    })?;
+    Ok(rest.is_empty())
+}
+
+/// Compares a whole file with what should stand in it.
+pub(super) fn compare<D: Disk>(disk: &D, file: &D::Handle, ours: &[u8]) -> io::Result<Standing> {
+    let mut standing = Standing::Whole;
+    let mut length = 0;
+    for_each_piece(disk, file, 0, |offset, piece| {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        length = from + piece.len();
+        let Some(expected) = ours.get(from..length) else {
+            standing = Standing::Foreign;
+            return false;
+        };
+        if piece != expected {
+            let is_torn = |(have, want): (&u8, &u8)| have == want || *have == 0;
+            standing = match piece.iter().zip(expected).all(is_torn) {
+                true => Standing::Torn,
+                false => Standing::Foreign,
+            };
+        }
+        standing != Standing::Foreign
+    })?;
+    if standing == Standing::Whole && length < ours.len() {
+        standing = Standing::Torn;
+    }
+    Ok(standing)
+}

@@ -1,0 +1,186 @@
+//! The first look at the log: checkpoint, refusals, places, confirmations; no contents.
+//!
+//! Imports the rest of `recovery`, `log`.
+
+use super::super::journal::Found;
+use super::doubt_of;
+use crate::log::{
+    Accepted, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Entry, InDoubt, LogError, Plan,
+    Record, RecordKind, Sequence,
+};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// What the records say, but for the messages themselves.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    checkpoint_at: Sequence,
+    below: Sequence,
+    doubts: Vec<InDoubt>,
+    later_doubts: Vec<(Sequence, InDoubt)>,
+    refused: HashSet<(DeliveryId, u32)>,
+    places: HashMap<(DeliveryId, u32), Vec<(u64, u64)>>,
+    confirmed: HashSet<(DeliveryId, Option<u32>)>,
+    /// Bytes of messages for each mbox.
+    mboxes: BTreeMap<String, u64>,
+    messages: u64,
+}
+
+impl Survey {
+    pub(super) fn of(found: &dyn Found) -> Result<Self, LogError> {
+        let mut survey = Self::default();
+        // Where the last checkpoint begins decides which messages count.
+        visit(found, &mut |sequence, record| {
+            if let Record::Checkpoint(Checkpoint { below, in_doubt }) = record {
+                survey.checkpoint_at = sequence;
+                survey.below = below;
+                survey.doubts = in_doubt;
+            }
+        })?;
+        visit(found, &mut |sequence, record| survey.add(sequence, record))?;
+        Ok(survey)
+    }
+
+    fn add(&mut self, sequence: Sequence, record: Record<'_>) {
+        match record {
+            Record::Checkpoint(_) => {}
+            Record::Accepted { envelope, content } => {
+                if sequence < self.below {
+                    return;
+                }
+                self.messages += 1;
+                for recipient in envelope.recipients {
+                    if matches!(recipient.plan, Plan::Mbox { .. }) {
+                        let bytes = self.mboxes.entry(recipient.mailbox).or_default();
+                        *bytes += content.len() as u64;
+                    }
+                }
+            }
+            Record::Done(done) => done.into_iter().for_each(|done| self.add_done(done)),
+            Record::Confirmed(confirmed) => {
+                let key = |Confirmed { id, recipient }| (id, recipient);
+                self.confirmed.extend(confirmed.into_iter().map(key));
+            }
+            Record::InDoubt(entries) => {
+                let entries = entries.into_iter().map(|entry| (sequence, entry));
+                self.later_doubts.extend(entries);
+            }
+        }
+    }
+
+    fn add_done(&mut self, done: Done) {
+        let key = (done.id, done.recipient);
+        match done.outcome {
+            DoneOutcome::Maildir => {}
+            DoneOutcome::Mbox { offset, length } => {
+                self.places.entry(key).or_default().push((offset, length));
+            }
+            DoneOutcome::Refused => {
+                self.refused.insert(key);
+            }
+        }
+    }
+
+    /// Messages to look at.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    pub(super) fn is_refused(&self, id: DeliveryId, recipient: u32) -> bool {
+        self.refused.contains(&(id, recipient))
+    }
+
+    /// Where the delivery was appended, or was to be; the last is the newest.
+    pub(super) fn places(&self, id: DeliveryId, recipient: u32) -> &[(u64, u64)] {
+        self.places.get(&(id, recipient)).map_or(&[], Vec::as_slice)
+    }
+
+    fn is_confirmed(&self, id: DeliveryId, recipient: u32) -> bool {
+        self.confirmed.contains(&(id, None)) || self.confirmed.contains(&(id, Some(recipient)))
+    }
+
+    /// The in-doubt memory as the records state it, but for the messages looked at.
+    pub(super) fn in_doubt(&self) -> Vec<InDoubt> {
+        let later = self.later_doubts.iter();
+        let later = later
+            .filter(|(sequence, _)| *sequence > self.checkpoint_at)
+            .map(|(_, entry)| entry);
+        let mut known = HashSet::new();
+        self.doubts
+            .iter()
+            .chain(later)
+            .filter(|entry| !self.is_confirmed(entry.id, entry.recipient))
+            .filter(|entry| known.insert((entry.id, entry.recipient)))
+            .copied()
+            .collect()
+    }
+
+    /// The deliveries of a message that are in doubt.
+    pub(super) fn doubts_of(
+        &self,
+        envelope: &Accepted,
+        digest: impl FnOnce() -> [u8; 32],
+    ) -> Vec<InDoubt> {
+        let known = |index: u32| {
+            let entry = |d: &InDoubt| (d.id, d.recipient) == (envelope.id, index);
+            self.doubts.iter().any(entry)
+        };
+        let open: Vec<u32> = (0..)
+            .zip(&envelope.recipients)
+            .map(|(index, _)| index)
+            .filter(|index| !self.is_refused(envelope.id, *index))
+            .filter(|index| !self.is_confirmed(envelope.id, *index) && !known(*index))
+            .collect();
+        if open.is_empty() {
+            return Vec::new();
+        }
+        let digest = digest();
+        let entry = |index: u32| doubt_of(envelope, index, &digest);
+        open.into_iter().filter_map(entry).collect()
+    }
+
+    /// The mboxes, in groups whose messages fit into memory together.
+    pub(super) fn mbox_groups(&self, bytes_max: u64) -> Vec<HashSet<String>> {
+        let mut groups: Vec<HashSet<String>> = Vec::new();
+        let mut left = 0;
+        for (mailbox, bytes) in &self.mboxes {
+            if groups.is_empty() || left < *bytes {
+                groups.push(HashSet::new());
+                left = bytes_max;
+            }
+            left = left.saturating_sub(*bytes);
+            if let Some(group) = groups.last_mut() {
+                group.insert(mailbox.clone());
+            }
+        }
+        groups
+    }
+
+    /// Shows the messages the last checkpoint does not cover, in order.
+    pub(super) fn for_each(
+        &self,
+        found: &dyn Found,
+        show: &mut dyn FnMut(Accepted, &[u8]),
+    ) -> Result<(), LogError> {
+        let mut failed = None;
+        found.for_each(&mut |entry| {
+            if entry.sequence < self.below || entry.kind != RecordKind::Accepted as u8 {
+                return;
+            }
+            match entry.record() {
+                Ok(Record::Accepted { envelope, content }) => show(envelope, &content),
+                Ok(_) => {}
+                Err(error) => failed = failed.take().or(Some(error)),
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+fn visit(found: &dyn Found, take: &mut dyn FnMut(Sequence, Record<'_>)) -> Result<(), LogError> {
+    let mut failed = None;
+    found.for_each(&mut |entry: Entry<'_>| match entry.record() {
+        Ok(record) => take(entry.sequence, record),
+        Err(error) => failed = failed.take().or(Some(error)),
+    })?;
+    failed.map_or(Ok(()), Err)
+}
