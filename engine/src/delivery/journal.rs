@@ -60,8 +60,6 @@ pub(super) trait Found: Send + Sync {
     fn for_each(&self, visit: &mut dyn FnMut(Entry<'_>)) -> Result<(), LogError>;
     /// The first sequence given out after opening.
     fn next(&self) -> Sequence;
-    /// Whole records.
-    fn records(&self) -> u64;
 }
 
 impl<M: LogMedium> Found for LogScan<M> {
@@ -71,10 +69,6 @@ impl<M: LogMedium> Found for LogScan<M> {
 
     fn next(&self) -> Sequence {
         self.report().next_sequence
-    }
-
-    fn records(&self) -> u64 {
-        self.report().records
     }
 }
 

@@ -18,6 +18,7 @@ use crate::log::{Checkpoint, LogError, Record, Sequence};
 use crate::mailbox::{Known, MailboxSettings};
 use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
 use std::fmt;
+use std::io;
 use std::time::{Duration, Instant};
 
 /// First pause before a failed log is opened again; it doubles up to the longest.
@@ -25,6 +26,20 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Between two checkpoints, however full the log is.
 const CHECKPOINT_PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// Mistakes built in on purpose, to show that the crash tests would find them.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Planted {
+    /// Answers do not wait for the flush of the log.
+    AnswerEarly,
+    /// A checkpoint does not flush the mailboxes.
+    CheckpointWithoutFlush,
+    /// The log is not told of refused deliveries.
+    RefusalForgotten,
+    /// A checkpoint covers deliveries that are under way.
+    CheckpointTooFar,
+}
 
 /// The log of a store and what belongs to it.
 pub(super) struct Keeper<H> {
@@ -36,6 +51,8 @@ pub(super) struct Keeper<H> {
     pub(super) dirty: Dirty<H>,
     pub(super) doubts: Doubts,
     stuck: Mutex<Vec<Stuck>>,
+    #[cfg(test)]
+    pub(super) planted: Mutex<Option<Planted>>,
 }
 
 #[derive(Debug)]
@@ -119,6 +136,8 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             floors: Floors::default(),
             dirty: Dirty::default(),
             stuck: Mutex::default(),
+            #[cfg(test)]
+            planted: Mutex::default(),
         }
     }
 
@@ -144,6 +163,25 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             self.ask();
         }
         Ok(journal)
+    }
+
+    /// Drops a log that failed.
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.state.lock().journal = None;
+    }
+
+    /// As the checkpoint thread does with a checkpoint that fails.
+    #[cfg(test)]
+    pub(super) fn checkpoint_or_fail<D: Disk<Handle = H>>(&self, disk: &D) {
+        if let Err(error) = self.checkpoint(disk) {
+            self.fail(error);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_planted(&self, bug: Planted) -> bool {
+        *self.planted.lock() == Some(bug)
     }
 
     /// What keeps the log from being used; `None` when all is well.
@@ -211,6 +249,11 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         };
         let durable = || pass.journal.durable_up_to();
         let below = self.floors.lowest(durable);
+        #[cfg(test)]
+        let below = match self.is_planted(Planted::CheckpointTooFar) {
+            true => Sequence(durable().0 + 1),
+            false => below,
+        };
         let last = self.state.lock().checkpoint_at;
         if durable() <= last && self.stuck.lock().is_empty() {
             return Ok(());
@@ -227,7 +270,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         journal: &dyn Journal,
         below: Sequence,
     ) -> Result<Sequence, LogError> {
-        if let Err(source) = self.dirty.flush(disk) {
+        if let Err(source) = self.flush_mailboxes(disk) {
             self.state.lock().distrust = true;
             return Err(LogError::Io {
                 operation: "flush",
@@ -252,6 +295,14 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         let at = journal.wait(journal.append(checkpoint.encode())?)?;
         journal.truncate_before(below)?;
         Ok(at)
+    }
+
+    fn flush_mailboxes<D: Disk<Handle = H>>(&self, disk: &D) -> io::Result<()> {
+        #[cfg(test)]
+        if self.is_planted(Planted::CheckpointWithoutFlush) {
+            return Ok(());
+        }
+        self.dirty.flush(disk)
     }
 
     /// The checkpointer: a thread of its own runs this until the store closes.

@@ -17,6 +17,8 @@ mod promise;
 mod queue;
 mod recovery;
 mod round;
+#[cfg(test)]
+mod sim_tests;
 mod store;
 mod types;
 

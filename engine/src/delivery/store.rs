@@ -170,7 +170,37 @@ impl<D: Disk> Store<D> {
 
     /// As [`Store::open`], with a delivery log from `source`. A log left by an earlier process is
     /// recovered even when it is used no more.
-    pub(super) fn open_with(
+    fn open_with(
+        disk: D,
+        settings: &Settings,
+        source: Option<Box<dyn JournalSource>>,
+    ) -> Result<Self, StoreError> {
+        let mut store = Self::without_threads(disk, settings, source)?;
+        if store.shared.keeper.is_some() {
+            let shared = Arc::clone(&store.shared);
+            let thread = std::thread::Builder::new()
+                .name("mailstow-check".into())
+                .spawn(move || {
+                    if let Some(keeper) = &shared.keeper {
+                        keeper.run(&shared.disk, &shared.settings, &shared.known);
+                    }
+                })
+                .map_err(|source| StoreError::Thread { source })?;
+            store.checkpointer = Some(thread);
+        }
+        for number in 0..settings.store.writers.max(1) {
+            let shared = Arc::clone(&store.shared);
+            let thread = std::thread::Builder::new()
+                .name(format!("mailstow-wr{number}"))
+                .spawn(move || write_mail(&shared))
+                .map_err(|source| StoreError::Thread { source })?;
+            store.threads.push(thread);
+        }
+        Ok(store)
+    }
+
+    /// A store whose work is done by whoever asks for it.
+    fn without_threads(
         disk: D,
         settings: &Settings,
         source: Option<Box<dyn JournalSource>>,
@@ -202,34 +232,13 @@ impl<D: Disk> Store<D> {
             shared.keeper = None;
         }
         let shared = Arc::new(shared);
-        let mut store = Self {
+        Ok(Self {
             shared,
             spool: Spool::new(Arc::new(state), &settings.limits),
             threads: Vec::new(),
             checkpointer: None,
             recovered,
-        };
-        if store.shared.keeper.is_some() {
-            let shared = Arc::clone(&store.shared);
-            let thread = std::thread::Builder::new()
-                .name("mailstow-check".into())
-                .spawn(move || {
-                    if let Some(keeper) = &shared.keeper {
-                        keeper.run(&shared.disk, &shared.settings, &shared.known);
-                    }
-                })
-                .map_err(|source| StoreError::Thread { source })?;
-            store.checkpointer = Some(thread);
-        }
-        for number in 0..settings.store.writers.max(1) {
-            let shared = Arc::clone(&store.shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("mailstow-wr{number}"))
-                .spawn(move || write_mail(&shared))
-                .map_err(|source| StoreError::Thread { source })?;
-            store.threads.push(thread);
-        }
-        Ok(store)
+        })
     }
 
     /// A new empty message, to be filled and submitted.
@@ -426,6 +435,39 @@ impl<D: Disk> Drop for Store<D> {
         {
             tracing::error!("the checkpoint thread ended by a panic");
         }
+    }
+}
+
+/// What a simulation does in place of the threads.
+#[cfg(test)]
+impl<D: Disk> Store<D> {
+    pub(super) fn open_stepwise(
+        disk: D,
+        settings: &Settings,
+        source: Box<dyn JournalSource>,
+    ) -> Result<Self, StoreError> {
+        Self::without_threads(disk, settings, Some(source))
+    }
+
+    /// Writes what waits, as one batch.
+    pub(super) fn step(&self, credentials: &mut Credentials) {
+        let batch = self.shared.queue.take(self.shared.batch);
+        if let Some(Batch { jobs, mboxes }) = batch {
+            write_batch(&self.shared, credentials, jobs);
+            self.shared.queue.give_back(mboxes);
+        }
+    }
+
+    pub(super) fn keeper(&self) -> &Keeper<D::Handle> {
+        self.shared.keeper.as_ref().unwrap()
+    }
+
+    /// Opens a log that failed again, as the checkpoint thread does.
+    pub(super) fn reopen(&self) -> Result<RecoveryReport, LogError> {
+        let shared = &self.shared;
+        self.keeper().forget();
+        let known = &shared.known;
+        self.keeper().open(&shared.disk, &shared.settings, known)
     }
 }
 

@@ -9,6 +9,8 @@ mod blocking;
 mod credentials;
 mod faulty;
 mod scratch;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub(crate) mod uring;
 
 pub use blocking::Blocking;

@@ -38,6 +38,14 @@ pub struct Ticket {
     batch: u64,
 }
 
+#[cfg(any(test, feature = "sim"))]
+impl Ticket {
+    /// Of a log without batches.
+    pub(super) fn of(sequence: u64) -> Self {
+        Self { sequence, batch: 0 }
+    }
+}
+
 /// Why an append was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refused<E> {

@@ -8,6 +8,8 @@
 //! byte in `manual::log_format`.
 
 mod appender;
+#[cfg(test)]
+pub(crate) use appender::Planted;
 mod backend;
 mod buffer;
 mod bytes;
@@ -28,6 +30,8 @@ mod segments;
 mod settings;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+#[cfg(any(test, feature = "sim"))]
+mod stepwise;
 mod steward;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -50,4 +54,6 @@ pub use record::{
 pub use scan::{Damage, Entry, ScanReport, ScannedSegment, scan};
 pub use segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader};
 pub use settings::{BackendChoice, LogSettings};
+#[cfg(any(test, feature = "sim"))]
+pub use stepwise::StepLog;
 pub use writer::{LogUsage, LogWriter, OnDurable};

@@ -134,6 +134,11 @@ impl SimMedium {
         self.0.lock().fault = fault;
     }
 
+    /// The power goes, between two operations.
+    pub fn power_off(&self) {
+        self.0.lock().crashed = true;
+    }
+
     /// Whether the power is gone.
     pub fn is_crashed(&self) -> bool {
         self.0.lock().crashed

@@ -155,6 +155,7 @@ impl<D: Disk> Run<'_, D> {
     fn mend(&self, mbox: &mut Mbox<D::Handle>, entries: &[Entry]) -> Result<u64, MailboxError> {
         let disk = self.with.disk;
         let mut stands = self.standing(mbox, entries).map_err(|e| failed(mbox, e))?;
+        let from = search_from(disk, mbox, entries).map_err(|e| failed(mbox, e))?;
         self.cut(mbox, entries, &mut stands)?;
         let lost = |(entry, stands): &(&Entry, &bool)| entry.is_pending && !**stands;
         if entries
@@ -162,7 +163,7 @@ impl<D: Disk> Run<'_, D> {
             .zip(&stands)
             .any(|both| lost(&both) && !both.0.places.is_empty())
         {
-            search(disk, mbox, entries, &mut stands).map_err(|e| failed(mbox, e))?;
+            search(disk, mbox, from, entries, &mut stands).map_err(|e| failed(mbox, e))?;
         }
         let missing: Vec<&Entry> = entries
             .iter()
@@ -297,11 +298,32 @@ fn tail_is_ours<D: Disk>(
     Ok(is_ours)
 }
 
-/// Looks through the whole file for messages that a reader moved, perhaps with header lines
-/// added.
+/// Where messages that a reader moved may stand. Without a sign that the file was rewritten,
+/// what stands before the first place the log knows was there before: perhaps the same message,
+/// sent twice on purpose, of which the other copy is missing.
+fn search_from<D: Disk>(disk: &D, mbox: &Mbox<D::Handle>, entries: &[Entry]) -> io::Result<u64> {
+    let places = entries.iter().flat_map(|entry| &entry.places);
+    let first = places.min().copied().unwrap_or(0);
+    if mbox.length() < first {
+        return Ok(0);
+    }
+    let mut begin = [0; 5];
+    let read = disk.read_at(mbox.file(), &mut begin, first)?;
+    let begins = begin.iter().zip(b"From ").take(read);
+    let is_message = |(have, want): (&u8, &u8)| have == want || *have == 0;
+    Ok(if begins.into_iter().all(is_message) {
+        first
+    } else {
+        0
+    })
+}
+
+/// Looks through the file, from a line's beginning on, for messages that a reader moved, perhaps
+/// with header lines added.
 fn search<D: Disk>(
     disk: &D,
     mbox: &Mbox<D::Handle>,
+    from: u64,
     entries: &[Entry],
     stands: &mut [bool],
 ) -> io::Result<()> {
@@ -313,7 +335,7 @@ fn search<D: Disk>(
         .collect();
     let longest = entries.iter().map(|entry| entry.rendered.len()).max();
     let bytes_max = longest.unwrap_or(0) + ADDED_BYTES_MAX;
-    for_each_message(disk, mbox.file(), bytes_max, |offset, message| {
+    for_each_message(disk, mbox.file(), from, bytes_max, |offset, message| {
         if kept.contains(&offset) {
             return;
         }
@@ -334,14 +356,15 @@ fn search<D: Disk>(
 fn for_each_message<D: Disk>(
     disk: &D,
     file: &D::Handle,
+    from: u64,
     bytes_max: usize,
     mut show: impl FnMut(u64, &[u8]),
 ) -> io::Result<()> {
     let mut message: Vec<u8> = Vec::new();
-    let (mut begins, mut is_long) = (0, false);
+    let (mut begins, mut is_long) = (from, false);
     let mut line: Vec<u8> = Vec::new();
-    let mut at = 0;
-    for_each_piece(disk, file, 0, |_, piece| {
+    let mut at = from;
+    for_each_piece(disk, file, from, |_, piece| {
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(part);
             if !line.ends_with(b"\n") && line.len() < bytes_max {

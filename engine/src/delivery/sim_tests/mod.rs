@@ -1,0 +1,295 @@
+//! Goal: whatever the moment at which the power goes or the process is killed - in a delivery, a
+//! checkpoint, the recycling of the log, or in recovery itself - every acknowledged message is in
+//! its mailbox, whole and once; nothing is seen half-written; every mbox parses; and a message
+//! that its client must send again is there once in the end. Method: a repeatable run on the
+//! simulated disk is crashed at operation 0, 1, 2 ... of disk and log until it ends without
+//! reaching the crash; then random runs from seeds. A failure prints what replays it:
+//! `SIM_SEED=7 SIM_OP=132 SIM_WHERE=disk cargo test -p mailstow-engine sim_tests::replay`.
+
+mod world;
+
+use super::keeper::Planted;
+use super::store::Store;
+use crate::io::Credentials;
+use crate::io::sim::{DiskFault, SimDisk};
+use crate::log::sim::{SimFault, SimRandom};
+use crate::sync::OnceLock;
+use std::io;
+use std::path::PathBuf;
+use world::{Bug, World};
+
+/// Where the run is interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Where {
+    Disk,
+    Log,
+}
+
+/// One run.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    seed: u64,
+    place: Where,
+    /// The interruption of the work, by operation.
+    at: u64,
+    /// And of the recovery that follows.
+    again: Option<(Where, u64)>,
+    /// Not a crash, but an error of this code.
+    errno: Option<i32>,
+    bug: Option<Bug>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+struct Ran {
+    reached: bool,
+    reached_again: bool,
+}
+
+/// The store wants a directory of its own for long messages; none of these is.
+fn state_directory() -> &'static PathBuf {
+    static DIRECTORY: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = DIRECTORY.get_or_init(|| {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        // Runs take the identity of the mailboxes' owner.
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        let path = dir.path().join("state");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
+        (dir, path)
+    });
+    path
+}
+
+fn interrupt(world: &mut World, place: Where, at: u64, errno: Option<i32>) {
+    if errno.is_some() {
+        world.expect_trouble();
+    }
+    match (place, errno) {
+        (Where::Disk, None) => world.disk.set_fault(DiskFault::Crash { at }),
+        (Where::Disk, Some(errno)) => world.disk.set_fault(DiskFault::Error { at, errno }),
+        (Where::Log, None) => world.medium.set_fault(SimFault::Crash { at }),
+        (Where::Log, Some(errno)) => {
+            let kind = io::Error::from_raw_os_error(errno).kind();
+            world.medium.set_fault(SimFault::Error { at, kind });
+        }
+    }
+}
+
+/// Deliveries, checkpoints, lost and patient clients.
+fn work(
+    world: &mut World,
+    store: &Store<SimDisk>,
+    credentials: &mut Credentials,
+    random: &mut SimRandom,
+    rounds: u64,
+) {
+    for _ in 0..rounds {
+        match random.below(8) {
+            0 | 1 => store.keeper().checkpoint_or_fail(&world.disk),
+            2 => world.send_again(store, credentials, random),
+            _ => world.send_some(store, credentials, random),
+        }
+        world.settle_some(store, random);
+        if world.is_crashed() {
+            return;
+        }
+        if store.log_failure().is_some() && store.reopen().is_err() && world.is_crashed() {
+            return;
+        }
+    }
+}
+
+fn run(plan: Plan) -> Result<Ran, String> {
+    // The identity of a mailbox owner is taken for good by the thread that writes.
+    std::thread::scope(|scope| {
+        let life = scope.spawn(|| live(plan)).join();
+        life.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn live(plan: Plan) -> Result<Ran, String> {
+    let mut random = SimRandom::new(plan.seed);
+    let mut world = World::new(plan.seed, plan.bug, state_directory());
+    let mut credentials = Credentials::of_this_thread();
+    interrupt(&mut world, plan.place, plan.at, plan.errno);
+    match world.open() {
+        Ok(Some(store)) => work(&mut world, &store, &mut credentials, &mut random, 12),
+        Ok(None) => {}
+        // With an error in the way the store may stay closed.
+        Err(failure) if plan.errno.is_none() => return Err(failure),
+        Err(_) => {}
+    }
+    let reached = match plan.place {
+        Where::Disk => world.disk.operations() > plan.at,
+        Where::Log => world.medium.operations() > plan.at,
+    };
+    if plan.errno.is_none() && !world.is_crashed() {
+        world.check()?;
+    }
+    let mut reached_again = false;
+    fail(&mut world, &mut random);
+    if let Some((place, at)) = plan.again {
+        let before = match place {
+            Where::Disk => world.disk.operations(),
+            Where::Log => world.medium.operations(),
+        };
+        interrupt(&mut world, place, before + at, None);
+        if let Some(store) = world.open()? {
+            world.check()?;
+            work(&mut world, &store, &mut credentials, &mut random, 2);
+        }
+        reached_again = world.is_crashed();
+        fail(&mut world, &mut random);
+    }
+    for _ in 0..2 {
+        let Some(store) = world.open()? else {
+            return Err("the power went without a reason".to_owned());
+        };
+        world.check()?;
+        world.send_rest(&store, &mut credentials)?;
+        world.check()?;
+        work(&mut world, &store, &mut credentials, &mut random, 3);
+        drop(store);
+        fail(&mut world, &mut random);
+    }
+    Ok(Ran {
+        reached,
+        reached_again,
+    })
+}
+
+/// The power fails, or, if it has not, the process may be killed.
+fn fail(world: &mut World, random: &mut SimRandom) {
+    if !world.is_crashed() && random.below(3) == 0 {
+        world.kill();
+    } else {
+        world.power_failure(random);
+    }
+}
+
+fn must(plan: Plan) -> Ran {
+    run(plan).unwrap_or_else(|failure| {
+        panic!(
+            "{failure}\nreplay: SIM_SEED={} SIM_OP={} SIM_WHERE={:?} ({plan:?})",
+            plan.seed, plan.at, plan.place
+        )
+    })
+}
+
+fn plan(seed: u64, place: Where, at: u64) -> Plan {
+    Plan {
+        seed,
+        place,
+        at,
+        again: None,
+        errno: None,
+        bug: None,
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+#[test]
+fn replay_of_one_run_by_its_seed_and_operation() {
+    let (Some(seed), Some(at)) = (number("SIM_SEED"), number("SIM_OP")) else {
+        return;
+    };
+    let in_log = std::env::var("SIM_WHERE").is_ok_and(|text| text.eq_ignore_ascii_case("log"));
+    let place = if in_log { Where::Log } else { Where::Disk };
+    must(plan(seed, place, at));
+}
+
+#[test]
+fn a_crash_at_every_operation_loses_doubles_and_tears_nothing() {
+    let mut points = 0;
+    for (seed, place) in [
+        (1, Where::Disk),
+        (2, Where::Disk),
+        (3, Where::Log),
+        (4, Where::Log),
+    ] {
+        let mut at = 0;
+        while must(plan(seed, place, at)).reached {
+            at += 1;
+        }
+        points += at;
+    }
+    println!("{points} crash points in deliveries and checkpoints");
+    assert!(points > 300, "the runs have become short: {points} points");
+}
+
+#[test]
+fn a_crash_at_every_operation_of_recovery_loses_doubles_and_tears_nothing() {
+    let mut points = 0;
+    for (seed, place) in [(11, Where::Disk), (12, Where::Log), (13, Where::Disk)] {
+        for at in 0.. {
+            let mut plan = plan(seed, Where::Disk, 60 + seed);
+            plan.again = Some((place, at));
+            if !must(plan).reached_again {
+                break;
+            }
+            points += 1;
+        }
+    }
+    println!("{points} crash points in recovery");
+    assert!(points > 60, "recovery has become short: {points} points");
+}
+
+#[test]
+fn random_crashes_from_seeds_lose_double_and_tear_nothing() {
+    let seeds = number("SIM_SEEDS").unwrap_or(2000);
+    for seed in 10_000..10_000 + seeds {
+        let mut random = SimRandom::new(seed ^ 0x5eed);
+        let mut place = || match random.below(2) {
+            0 => Where::Disk,
+            _ => Where::Log,
+        };
+        let (first, second) = (place(), place());
+        let mut plan = plan(seed, first, random.below(160));
+        plan.again = Some((second, random.below(60)));
+        must(plan);
+    }
+}
+
+#[test]
+fn a_failing_operation_followed_by_a_crash_loses_and_tears_nothing() {
+    let codes = [libc::EIO, libc::ENOSPC, libc::EDQUOT];
+    for seed in 500..506 {
+        for at in 0..120 {
+            for place in [Where::Disk, Where::Log] {
+                let mut plan = plan(seed, place, at);
+                plan.errno = Some(codes[(at % 3) as usize]);
+                must(plan);
+            }
+        }
+    }
+}
+
+/// The oracle must find a planted mistake within these runs.
+fn is_found(bug: Option<Bug>) -> bool {
+    (0..150).any(|seed| {
+        let mut random = SimRandom::new(seed);
+        let mut plan = plan(seed, Where::Disk, 20 + random.below(120));
+        if bug == Some(Bug::Store(Planted::RefusalForgotten)) {
+            plan.errno = Some(libc::EDQUOT);
+        }
+        plan.bug = bug;
+        run(plan).is_err()
+    })
+}
+
+#[test]
+fn planted_mistakes_are_found_by_the_oracle() {
+    assert!(!is_found(None), "the same runs without a mistake are clean");
+    for bug in [
+        Bug::LogWithoutFlush,
+        Bug::Store(Planted::AnswerEarly),
+        Bug::Store(Planted::CheckpointWithoutFlush),
+    ] {
+        assert!(is_found(Some(bug)), "{bug:?} was not found");
+    }
+}

@@ -1,0 +1,425 @@
+//! A disk that forgets and fails, in memory, repeatable from a seed.
+//!
+//! Imports `io`, `sync`, `log::sim` (random numbers). Rules: bytes of files and names in
+//! directories are kept apart from what is durable, and from one another; a power failure keeps,
+//! loses or tears each change by itself, sector by sector, as the seed says; a flushed file
+//! without a flushed name is gone. Operation N can fail (a failing write leaves half of its
+//! bytes) or be the last before the power goes. A failed flush drops the bytes it was to make
+//! durable, while reads still show them, and later flushes say success, but that a flush of the
+//! whole disk tells each handle once of failures since it was opened (as Linux does); names stay
+//! in the journal. Operations that change something are counted from 0; reading and closing
+//! are not.
+
+mod tree;
+
+use super::{Disk, FileStat, LockKind};
+use crate::log::sim::{SimMedium, SimRandom};
+use crate::sync::{Arc, Mutex};
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use tree::{NameChange, Node, Tree, errno};
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFault {
+    /// Nothing.
+    None,
+    /// The power goes while operation `at` is under way.
+    Crash {
+        /// Number of the operation, from 0.
+        at: u64,
+    },
+    /// Operation `at` fails with this error code; the disk lives on.
+    Error {
+        /// Number of the operation, from 0.
+        at: u64,
+        /// `EIO`, `ENOSPC`, `EDQUOT` ...
+        errno: i32,
+    },
+}
+
+#[derive(Debug)]
+struct State {
+    tree: Tree,
+    fault: DiskFault,
+    operations: u64,
+    crashed: bool,
+    /// Flushes that failed.
+    failures: u64,
+    /// A log on the same machine: the power goes for both.
+    medium: Option<SimMedium>,
+}
+
+/// The disk. Clones are the same disk.
+#[derive(Clone, Debug)]
+pub struct SimDisk(Arc<Mutex<State>>);
+
+/// An open file or directory of it.
+#[derive(Debug)]
+pub struct SimHandle {
+    disk: SimDisk,
+    node: u64,
+    locks: Mutex<Vec<LockKind>>,
+    /// Failures of flushes that were told through this handle, or came before it.
+    told: Mutex<u64>,
+}
+
+impl Drop for SimHandle {
+    fn drop(&mut self) {
+        let locks = std::mem::take(&mut *self.locks.lock());
+        if !locks.is_empty() {
+            let mut state = self.disk.0.lock();
+            if let Some(node) = state.tree.nodes.get_mut(&self.node) {
+                node.locks.retain(|held| !locks.contains(held));
+            }
+        }
+    }
+}
+
+impl SimDisk {
+    /// A disk with the durable directory `base` (one component below the root), owned by `uid`
+    /// and `gid`.
+    pub fn new(base: &str, uid: u32, gid: u32) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            tree: Tree::new(base, uid, gid),
+            fault: DiskFault::None,
+            operations: 0,
+            crashed: false,
+            failures: 0,
+            medium: None,
+        })))
+    }
+
+    /// The log is in the same machine.
+    pub fn share_power_with(&self, medium: &SimMedium) {
+        self.0.lock().medium = Some(medium.clone());
+    }
+
+    /// Operations so far.
+    pub fn operations(&self) -> u64 {
+        self.0.lock().operations
+    }
+
+    /// What is to go wrong from now on.
+    pub fn set_fault(&self, fault: DiskFault) {
+        self.0.lock().fault = fault;
+    }
+
+    /// Whether the power is gone.
+    pub fn is_crashed(&self) -> bool {
+        self.0.lock().is_dead()
+    }
+
+    /// The disk as it is found after the power went now.
+    #[must_use]
+    pub fn after_crash(&self, seed: u64) -> Self {
+        let mut random = SimRandom::new(seed);
+        let tree = self.0.lock().tree.survive(&mut random);
+        Self::renewed(tree)
+    }
+
+    /// The disk as the next process finds it after this one was killed.
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
+        let tree = self.0.lock().tree.unlocked();
+        Self::renewed(tree)
+    }
+
+    fn renewed(tree: Tree) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            tree,
+            fault: DiskFault::None,
+            operations: 0,
+            crashed: false,
+            failures: 0,
+            medium: None,
+        })))
+    }
+
+    /// Names in the directory at `path` below the root, in order.
+    pub fn names(&self, path: &str) -> Vec<String> {
+        let state = self.0.lock();
+        let node = state.tree.find(path).and_then(|n| state.tree.nodes.get(&n));
+        node.map_or_else(Vec::new, |node| node.names.keys().cloned().collect())
+    }
+
+    /// The content of the file at `path` below the root.
+    pub fn content(&self, path: &str) -> Option<Vec<u8>> {
+        let state = self.0.lock();
+        let node = state.tree.find(path)?;
+        state.tree.nodes.get(&node).map(|node| node.live.clone())
+    }
+
+    /// Makes a durable empty directory at `path` below the root, whose parent exists.
+    pub fn make_directory_durably(&self, path: &str) {
+        let mut state = self.0.lock();
+        state.tree.make_durable_directory(path);
+    }
+
+    fn handle(&self, node: u64) -> SimHandle {
+        let told = Mutex::new(self.0.lock().failures);
+        SimHandle {
+            told,
+            disk: self.clone(),
+            node,
+            locks: Mutex::default(),
+        }
+    }
+
+    /// An operation that changes something; its effect may or may not survive the crash it
+    /// meets.
+    fn change<R>(&self, effect: impl FnOnce(&mut Tree) -> io::Result<R>) -> io::Result<R> {
+        let mut state = self.0.lock();
+        let goes = state.operate()?;
+        let result = effect(&mut state.tree)?;
+        if goes {
+            return Err(io::Error::other("the power went"));
+        }
+        Ok(result)
+    }
+
+    /// An operation that changes nothing.
+    fn look<R>(&self, look: impl FnOnce(&Tree) -> io::Result<R>) -> io::Result<R> {
+        let state = self.0.lock();
+        state.check_alive()?;
+        look(&state.tree)
+    }
+
+    fn flush(&self, nodes: Option<u64>) -> io::Result<()> {
+        let mut state = self.0.lock();
+        match state.operate() {
+            // Each change by itself may have become durable before the power went.
+            Ok(true) => Err(io::Error::other("the power went")),
+            Ok(false) => {
+                state.tree.flush(nodes);
+                Ok(())
+            }
+            Err(error) => {
+                if !state.is_dead() {
+                    state.failures += 1;
+                    state.tree.drop_unflushed(nodes);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl State {
+    fn is_dead(&self) -> bool {
+        self.crashed || self.medium.as_ref().is_some_and(SimMedium::is_crashed)
+    }
+
+    fn check_alive(&self) -> io::Result<()> {
+        if self.is_dead() {
+            return Err(io::Error::other("the power is gone"));
+        }
+        Ok(())
+    }
+
+    /// Counts an operation. `Ok(true)`: it takes place and then the power goes.
+    fn operate(&mut self) -> io::Result<bool> {
+        self.check_alive()?;
+        let number = self.operations;
+        self.operations += 1;
+        match self.fault {
+            DiskFault::Crash { at } if at == number => {
+                self.crashed = true;
+                if let Some(medium) = &self.medium {
+                    medium.power_off();
+                }
+                Ok(true)
+            }
+            DiskFault::Error { at, errno: code } if at == number => Err(errno(code)),
+            DiskFault::None | DiskFault::Crash { .. } | DiskFault::Error { .. } => Ok(false),
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    type Handle = SimHandle;
+
+    fn open_root(&self, path: &Path) -> io::Result<SimHandle> {
+        let path = path.to_string_lossy().into_owned();
+        let node = self.look(|tree| tree.find(&path).ok_or_else(|| errno(libc::ENOENT)))?;
+        Ok(self.handle(node))
+    }
+
+    fn open_directory(&self, base: &SimHandle, path: &str) -> io::Result<SimHandle> {
+        let node = self.look(|tree| tree.directory_below(base.node, path))?;
+        Ok(self.handle(node))
+    }
+
+    fn make_directory(&self, dir: &SimHandle, name: &str, mode: u32) -> io::Result<()> {
+        self.change(|tree| {
+            tree.must_be_free(dir.node, name)?;
+            let node = tree.add(Node::directory(mode), dir.node);
+            tree.rename(NameChange::add(dir.node, name, node));
+            Ok(())
+        })
+    }
+
+    fn create_unnamed(&self, dir: &SimHandle, mode: u32) -> io::Result<SimHandle> {
+        let node = self.change(|tree| Ok(tree.add(Node::file(mode), dir.node)))?;
+        Ok(self.handle(node))
+    }
+
+    fn name_unnamed(&self, file: &SimHandle, dir: &SimHandle, name: &str) -> io::Result<()> {
+        self.change(|tree| {
+            tree.must_be_free(dir.node, name)?;
+            tree.rename(NameChange::add(dir.node, name, file.node));
+            Ok(())
+        })
+    }
+
+    fn create_new(&self, dir: &SimHandle, name: &str, mode: u32) -> io::Result<SimHandle> {
+        let node = self.change(|tree| {
+            tree.must_be_free(dir.node, name)?;
+            let node = tree.add(Node::file(mode), dir.node);
+            tree.rename(NameChange::add(dir.node, name, node));
+            Ok(node)
+        })?;
+        Ok(self.handle(node))
+    }
+
+    fn open_append(&self, dir: &SimHandle, name: &str) -> io::Result<SimHandle> {
+        let node = self.look(|tree| {
+            let node = tree.child(dir.node, name)?;
+            match tree.nodes.get(&node) {
+                Some(found) if found.is_directory => Err(errno(libc::EISDIR)),
+                _ => Ok(node),
+            }
+        })?;
+        Ok(self.handle(node))
+    }
+
+    fn link(&self, from: (&SimHandle, &str), to: (&SimHandle, &str)) -> io::Result<()> {
+        self.change(|tree| {
+            let node = tree.child(from.0.node, from.1)?;
+            tree.must_be_free(to.0.node, to.1)?;
+            tree.rename(NameChange::add(to.0.node, to.1, node));
+            Ok(())
+        })
+    }
+
+    fn rename_new(&self, from: (&SimHandle, &str), to: (&SimHandle, &str)) -> io::Result<()> {
+        self.change(|tree| {
+            let node = tree.child(from.0.node, from.1)?;
+            tree.must_be_free(to.0.node, to.1)?;
+            let mut change = NameChange::add(to.0.node, to.1, node);
+            change.remove(from.0.node, from.1);
+            tree.rename(change);
+            Ok(())
+        })
+    }
+
+    fn remove(&self, dir: &SimHandle, name: &str) -> io::Result<()> {
+        self.change(|tree| {
+            tree.child(dir.node, name)?;
+            tree.rename(NameChange::removal(dir.node, name));
+            Ok(())
+        })
+    }
+
+    fn stat(&self, handle: &SimHandle) -> io::Result<FileStat> {
+        self.look(|tree| tree.stat(handle.node))
+    }
+
+    fn stat_at(&self, dir: &SimHandle, name: &str) -> io::Result<FileStat> {
+        self.look(|tree| tree.stat(tree.child(dir.node, name)?))
+    }
+
+    fn list(&self, dir: &SimHandle, most: usize) -> io::Result<Vec<OsString>> {
+        self.look(|tree| {
+            let node = tree.nodes.get(&dir.node);
+            let names = node.into_iter().flat_map(|node| node.names.keys());
+            Ok(names.take(most).map(OsString::from).collect())
+        })
+    }
+
+    fn write_all(&self, file: &SimHandle, pieces: [&[u8]; 2]) -> io::Result<()> {
+        let bytes = pieces.concat();
+        let mut state = self.0.lock();
+        match state.operate() {
+            Ok(goes) => {
+                state.tree.append(file.node, &bytes);
+                match goes {
+                    true => Err(io::Error::other("the power went")),
+                    false => Ok(()),
+                }
+            }
+            Err(error) => {
+                if !state.is_dead() {
+                    let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
+                    state.tree.append(file.node, half);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn read_at(&self, file: &SimHandle, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.look(|tree| {
+            let from = usize::try_from(offset).unwrap_or(usize::MAX);
+            let live = tree.nodes.get(&file.node).map(|node| node.live.as_slice());
+            let rest = live.and_then(|live| live.get(from..)).unwrap_or_default();
+            let length = rest.len().min(buffer.len());
+            for (to, from) in buffer.iter_mut().zip(rest) {
+                *to = *from;
+            }
+            Ok(length)
+        })
+    }
+
+    fn truncate(&self, file: &SimHandle, length: u64) -> io::Result<()> {
+        self.change(|tree| {
+            tree.truncate(file.node, usize::try_from(length).unwrap_or(usize::MAX));
+            Ok(())
+        })
+    }
+
+    fn change_group(&self, handle: &SimHandle, gid: u32) -> io::Result<()> {
+        self.change(|tree| {
+            if let Some(node) = tree.nodes.get_mut(&handle.node) {
+                node.gid = gid;
+            }
+            Ok(())
+        })
+    }
+
+    fn sync(&self, handle: &SimHandle) -> io::Result<()> {
+        self.flush(Some(handle.node))
+    }
+
+    fn sync_filesystem(&self, handle: &SimHandle) -> io::Result<()> {
+        self.flush(None)?;
+        let failures = self.0.lock().failures;
+        match std::mem::replace(&mut *handle.told.lock(), failures) {
+            told if told < failures => Err(errno(libc::EIO)),
+            _ => Ok(()),
+        }
+    }
+
+    fn syncs_filesystems(&self, _handle: &SimHandle) -> bool {
+        true
+    }
+
+    fn try_lock(&self, file: &SimHandle, kind: LockKind) -> io::Result<bool> {
+        let mut state = self.0.lock();
+        state.check_alive()?;
+        let Some(node) = state.tree.nodes.get_mut(&file.node) else {
+            return Err(errno(libc::EBADF));
+        };
+        let mut own = file.locks.lock();
+        if own.contains(&kind) {
+            return Ok(true);
+        }
+        if node.locks.contains(&kind) {
+            return Ok(false);
+        }
+        node.locks.push(kind);
+        own.push(kind);
+        Ok(true)
+    }
+}
