@@ -8,7 +8,7 @@
 use super::common::{SiteArgs, complain};
 use clap::Args;
 use mailstow_engine::address::{Address, ReversePath, parse_mailbox};
-use mailstow_engine::config::Configuration;
+use mailstow_engine::config::{Configuration, Durability};
 use mailstow_engine::delivery::Mail;
 use mailstow_engine::envelope::Recipient;
 use mailstow_engine::route::MailboxTarget;
@@ -71,6 +71,8 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
         Configuration::load(&sources).map_err(|error| Status::configuration(error.to_string()))?;
     let mut settings = configuration.settings;
     settings.store.writers = 1;
+    // One message is flushed faster than a log is opened, and several processes share mailboxes.
+    settings.store.durability = Durability::Direct;
     let engine =
         Engine::open(&settings).map_err(|error| Status::configuration(error.to_string()))?;
     for warning in engine.table_warnings() {

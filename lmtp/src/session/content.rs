@@ -113,6 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Arrival::Bytes(count) = self.wire.fill(pace.target, false).await? else {
             return Ok(());
         };
+        self.replies_were_read();
         if count + 2 >= pace.target {
             pace.target = CONTENT_BYTES_MAX;
         }

@@ -128,6 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.answer(answer, answer.deliveries.iter().filter_map(of), record);
         }
         self.deadline = Some(deadline);
+        self.unread.append(&mut deliveries.tickets);
         result
     }
 

@@ -20,6 +20,7 @@ use crate::reply::{self, Reply, write_status};
 use crate::server::Shared;
 use mailstow_engine::Status;
 use mailstow_engine::config::Settings;
+use mailstow_engine::delivery::Ticket;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub(crate) struct Session<S> {
     origin: Origin,
     greeted: bool,
     transaction: Option<Transaction>,
+    /// Deliveries whose replies the client may not have read.
+    unread: Vec<Ticket>,
     /// Timer of the deliveries; made for the first.
     deadline: Option<Timer>,
     bad_commands: u32,
@@ -72,6 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             origin: Origin::default(),
             greeted: false,
             transaction: None,
+            unread: Vec::new(),
             deadline: None,
             bad_commands: 0,
             skipping: false,
@@ -81,6 +85,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Talks until the connection is over.
     pub(crate) async fn run(mut self) {
         let Err(gone) = self.talk().await;
+        // Whoever said QUIT has confirmed them.
+        if !self.unread.is_empty() {
+            self.shared.engine.doubt(&self.unread);
+        }
         let gone = match gone {
             Gone::Silent => {
                 let reply = Reply::new(421, "4.4.2", "Idle for too long");
@@ -135,8 +143,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.wire.input.shrink(target);
         let between = self.transaction.is_none();
         match self.wire.fill(target, between).await? {
-            Arrival::Bytes(_) => Ok(()),
+            Arrival::Bytes(_) => {
+                self.replies_were_read();
+                Ok(())
+            }
             Arrival::Drain => Err(self.wire.end(&CLOSING).await),
+        }
+    }
+
+    /// Bytes came after the replies had been sent: the client goes on because it read them.
+    fn replies_were_read(&mut self) {
+        if !self.unread.is_empty() {
+            self.shared.engine.confirm(&self.unread);
+            self.unread.clear();
         }
     }
 
@@ -204,6 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Quit => {
                 self.reply(221, "2.0.0", "Bye");
                 self.wire.flush().await?;
+                self.replies_were_read();
                 return Err(Gone::Ended);
             }
             Command::Xforward(attributes) => self.xforward(attributes),

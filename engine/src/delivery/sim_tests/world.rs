@@ -17,7 +17,7 @@ use crate::mailbox::trace;
 use crate::route::{Format, MailboxTarget};
 use crate::sync::{Arc, Mutex};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 /// Maildirs end with a slash.
@@ -157,7 +157,7 @@ fn content(number: usize, random: &mut SimRandom) -> Vec<u8> {
 type Outcomes = Arc<Mutex<BTreeMap<usize, bool>>>;
 
 impl World {
-    pub(super) fn new(seed: u64, bug: Option<Bug>, state_directory: &PathBuf) -> Self {
+    pub(super) fn new(seed: u64, bug: Option<Bug>, state_directory: &Path) -> Self {
         let is_root = nix::unistd::geteuid().is_root();
         let owner = match is_root {
             true => (5000, 5000),
@@ -175,7 +175,7 @@ impl World {
         settings.routing.virtual_mailbox_limit = 0;
         settings.routing.stale_lock_time = Duration::ZERO;
         settings.routing.deliver_lock_delay = Duration::from_millis(5);
-        settings.state_directory = state_directory.clone();
+        settings.state_directory = state_directory.to_owned();
         settings.store.durability = Durability::Logged;
         settings.delivery_log.message_bytes_max = LOGGED_BYTES_MAX;
         Self {
@@ -255,7 +255,7 @@ impl World {
             let mut to = BTreeMap::new();
             for _ in 0..=random.below(3) {
                 let logged = content.len() as u64 <= LOGGED_BYTES_MAX;
-                let mailbox = random.below(MAILBOXES.len() as u64) as usize;
+                let mailbox = usize::try_from(random.below(MAILBOXES.len() as u64)).unwrap();
                 // What a crash leaves of a message that is flushed in an mbox is told elsewhere.
                 if logged || MAILBOXES[mailbox].ends_with('/') {
                     to.insert(mailbox, Known::default());
@@ -397,8 +397,7 @@ impl World {
         while outcomes.lock().len() < wanted && !self.is_crashed() {
             store.step(credentials);
         }
-        let outcomes = outcomes.lock().clone();
-        outcomes
+        std::mem::take(&mut outcomes.lock())
     }
 
     /// The same message on purpose: another copy.
