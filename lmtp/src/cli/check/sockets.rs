@@ -1,7 +1,7 @@
 //! Listen addresses: whether `serve` could open each of them now.
 //!
-//! Imports `listener` and the engine's configuration. Sockets are tried and closed again; nothing is left
-//! behind and no socket file is touched.
+//! Imports `listener` and the engine's configuration. Sockets are tried and closed again; nothing
+//! is left behind and no socket file is touched.
 
 use super::super::common::default_socket_directory;
 use super::Findings;
