@@ -3,6 +3,8 @@
 //! Imports `format`, `error`, `sync`. Invariant: no byte behind the header is believed before its
 //! block's CRC-32 matched once in this process.
 
+use std::ops::Range;
+
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::MapError;
@@ -11,7 +13,7 @@ use super::format::{BLOCK_BYTES, Section};
 /// Which blocks were found sound.
 #[derive(Debug)]
 pub(super) struct Blocks {
-    /// One bit a block, from the first block behind the header.
+    /// One bit a block, the header's included, which nobody asks for.
     sound: Box<[AtomicU64]>,
     checksums: Section,
 }
@@ -20,9 +22,7 @@ impl Blocks {
     pub(super) fn new(checksums: Section) -> Self {
         let blocks = usize::try_from(checksums.len / 4).unwrap_or(usize::MAX);
         Self {
-            sound: (0..blocks.div_ceil(64))
-                .map(|_| AtomicU64::new(0))
-                .collect(),
+            sound: (0..=blocks / 64 + 1).map(|_| AtomicU64::new(0)).collect(),
             checksums,
         }
     }
@@ -41,35 +41,53 @@ impl Blocks {
         len: usize,
         what: &'static str,
     ) -> Result<&'a [u8], MapError> {
-        let corrupt = || MapError::Corrupt {
-            what,
-            offset: start,
+        let span = usize::try_from(start)
+            .ok()
+            .and_then(|from| Some(from..from.checked_add(len)?))
+            .and_then(|range| Some((file.get(range.clone())?, range)));
+        let Some((bytes, range)) = span else {
+            return Err(outside(what, start));
         };
-        let from = usize::try_from(start).map_err(|_| corrupt())?;
-        let to = from.checked_add(len).ok_or_else(corrupt)?;
-        let bytes = file.get(from..to).ok_or_else(corrupt)?;
-        if len == 0 {
-            return Ok(bytes);
-        }
-        let first = (from / BLOCK_BYTES).checked_sub(1).ok_or_else(corrupt)?;
-        let last = (to - 1) / BLOCK_BYTES - 1;
-        for block in first..=last {
-            // Relaxed is enough: the bit only says that bytes which never change were checked,
-            // and nothing else is read because of it.
-            let bit = 1u64 << (block % 64);
-            let known = self
-                .sound
-                .get(block / 64)
-                .is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0);
-            if !known {
-                self.check(file, block)?;
-            }
+        let first = range.start / BLOCK_BYTES;
+        let last = range.end.saturating_sub(1) / BLOCK_BYTES;
+        // Most reads lie within one block that was checked long ago.
+        if !(self.is_sound(first) && (first == last || self.is_sound(last))) {
+            self.check_range(file, range, what)?;
         }
         Ok(bytes)
     }
 
-    /// Compares one block with its checksum, whether it was checked before or not.
+    /// Whether block `at`, counted from the start of the file, was checked before.
+    #[inline]
+    fn is_sound(&self, at: usize) -> bool {
+        // Relaxed is enough: the bit only says that bytes which never change were checked, and
+        // nothing else is read because of it.
+        self.sound
+            .get(at / 64)
+            .is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (at % 64)) != 0)
+    }
+
     #[cold]
+    fn check_range(
+        &self,
+        file: &[u8],
+        range: Range<usize>,
+        what: &'static str,
+    ) -> Result<(), MapError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let last = (range.end - 1) / BLOCK_BYTES;
+        for at in range.start / BLOCK_BYTES..=last {
+            if !self.is_sound(at) {
+                let block = at.checked_sub(1);
+                self.check(file, block.ok_or_else(|| outside(what, 0))?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares one block with its checksum, whether it was checked before or not.
     pub(super) fn check(&self, file: &[u8], block: usize) -> Result<(), MapError> {
         let from = (block + 1) * BLOCK_BYTES;
         let corrupt = || MapError::Corrupt {
@@ -85,9 +103,15 @@ impl Blocks {
         if crc32fast::hash(data) != u32::from_le_bytes(*crc) {
             return Err(corrupt());
         }
-        if let Some(word) = self.sound.get(block / 64) {
-            word.fetch_or(1u64 << (block % 64), Ordering::Relaxed);
+        let at = block + 1;
+        if let Some(word) = self.sound.get(at / 64) {
+            word.fetch_or(1 << (at % 64), Ordering::Relaxed);
         }
         Ok(())
     }
+}
+
+#[cold]
+fn outside(what: &'static str, offset: u64) -> MapError {
+    MapError::Corrupt { what, offset }
 }

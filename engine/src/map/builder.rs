@@ -273,7 +273,7 @@ impl<'a> MapBuilder<'a> {
         }
         let (duplicates, duplicates_named) = (grouping.duplicates, grouping.named);
         let (temp, header) = grouping.writer.finish(&self.tables, self.seed, self.id)?;
-        temp.publish()?;
+        temp.publish_for_lookups()?;
         // A log that a crash leaves here names the old map and is ignored.
         files::remove(&files::changes_path(&self.path))?;
         Ok(BuildReport {

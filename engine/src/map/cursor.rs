@@ -51,8 +51,23 @@ impl<'a> Cursor<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn varint(&mut self) -> Option<u64> {
+        match self.rest.split_first() {
+            Some((&byte, tail)) if byte < 0x80 => {
+                self.rest = tail;
+                Some(u64::from(byte))
+            }
+            Some((&first, &[second, ref tail @ ..])) if second < 0x80 => {
+                self.rest = tail;
+                Some(u64::from(first & 0x7f) | u64::from(second) << 7)
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    #[cold]
+    fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         let mut shift = 0u32;
         loop {

@@ -127,7 +127,7 @@ pub fn merge(
     merger.push_new_before(None)?;
     let seed = view.reader().header().seed;
     let (temp, header) = merger.writer.finish(&merger.tables, seed, new_id())?;
-    temp.publish()?;
+    temp.publish_for_lookups()?;
     files::remove(&files::changes_path(path))?;
     Ok(Some(MapStats::of(&header)))
 }

@@ -55,7 +55,6 @@ pub(super) struct Header {
     pub(super) buckets: u64,
     pub(super) records: Section,
     pub(super) long: Section,
-    pub(super) domains: Section,
     pub(super) payloads: Section,
     pub(super) index: Section,
     pub(super) tables: Section,
@@ -89,11 +88,10 @@ impl Header {
         out
     }
 
-    fn sections(&self) -> [Section; 7] {
+    fn sections(&self) -> [Section; 6] {
         [
             self.records,
             self.long,
-            self.domains,
             self.payloads,
             self.index,
             self.tables,
@@ -140,7 +138,6 @@ impl Header {
         for section in [
             &mut header.records,
             &mut header.long,
-            &mut header.domains,
             &mut header.payloads,
             &mut header.index,
             &mut header.tables,
@@ -208,7 +205,7 @@ pub(super) fn fingerprint(hash: u64) -> u16 {
 /// behind them with damaged contents. Returns false if the bytes have no plausible header.
 #[doc(hidden)]
 pub fn reseal(bytes: &mut [u8]) -> bool {
-    let Some(checksums) = bytes.get(184..200).map(|field| {
+    let Some(checksums) = bytes.get(168..184).map(|field| {
         let mut cursor = Cursor::new(field);
         (cursor.u64().unwrap_or(0), cursor.u64().unwrap_or(0))
     }) else {
@@ -226,7 +223,7 @@ pub fn reseal(bytes: &mut [u8]) -> bool {
         crc.copy_from_slice(&crc32fast::hash(block).to_le_bytes());
     }
     let crc = crc32fast::hash(table).to_le_bytes();
-    if let Some(field) = header.get_mut(200..204) {
+    if let Some(field) = header.get_mut(184..188) {
         field.copy_from_slice(&crc);
     }
     if let Some((covered, crc)) = header.split_last_chunk_mut::<4>() {

@@ -12,6 +12,9 @@ use super::format::{self, Header, Section, TABLES_MAX};
 use super::record::{self, Entry, Payload, RawRecord, Values};
 use super::value::Value;
 
+/// Shared texts are mostly shorter, and then read at once with their length.
+const SHARED_BYTES_USUAL: u64 = 64;
+
 /// A table of one opened map. Numbers differ from map to map: ask [`MapReader::table`] again
 /// after a swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,9 +132,13 @@ impl<B: AsRef<[u8]>> MapReader<B> {
                 if !line.confirms(slot, fingerprint) {
                     continue;
                 }
-                let (raw, offset) = self.raw(line, slot)?;
-                if self.key_is(&raw, key.as_bytes(), offset)? {
-                    let payload = self.payload(raw.payload)?;
+                let (bytes, offset) = self.record(line, slot)?;
+                let found = match record::payload_of(bytes, key.as_bytes()) {
+                    Some(payload) => Some(payload),
+                    None => self.compare_long(bytes, offset, key)?,
+                };
+                if let Some(payload) = found {
+                    let payload = self.payload(payload)?;
                     return Ok(Some(Record {
                         key,
                         payload,
@@ -175,47 +182,53 @@ impl<B: AsRef<[u8]>> MapReader<B> {
             .ok_or_else(|| corrupt("index", at))
     }
 
-    /// The record in `slot` of a bucket, and where in the file it lies.
+    /// The bytes of the record in `slot` of a bucket, and where in the file they lie.
     #[inline]
+    fn record(&self, line: Line<'_>, slot: usize) -> Result<(&[u8], u64), MapError> {
+        let within = line.offset() + line.skip(slot);
+        self.part(self.header.records, within, line.len(slot), "record")
+    }
+
+    /// The values of a record that is long, or that another key's fingerprint led to.
+    #[cold]
+    fn compare_long<'a>(
+        &'a self,
+        bytes: &'a [u8],
+        offset: u64,
+        key: &str,
+    ) -> Result<Option<Payload<'a>>, MapError> {
+        let raw = self.decode(bytes, offset)?.0;
+        Ok((raw.key == key.as_bytes()).then_some(raw.payload))
+    }
+
+    /// The record in `slot` of a bucket, and where in the file it lies.
     pub(super) fn raw(
         &self,
         line: Line<'_>,
         slot: usize,
     ) -> Result<(RawRecord<'_>, u64), MapError> {
-        let within = line.offset() + line.skip(slot);
-        let (bytes, offset) = self.part(self.header.records, within, line.len(slot), "record")?;
+        let (bytes, offset) = self.record(line, slot)?;
+        self.decode(bytes, offset)
+    }
+
+    fn decode<'a>(
+        &'a self,
+        bytes: &'a [u8],
+        offset: u64,
+    ) -> Result<(RawRecord<'a>, u64), MapError> {
         match record::decode(bytes) {
             Some(Entry::Record(raw)) => Ok((raw, offset)),
-            Some(Entry::Stub {
-                offset: within,
-                len,
-            }) => {
-                let (bytes, offset) = self.part(self.header.long, within, len, "long record")?;
-                match record::decode(bytes) {
-                    Some(Entry::Record(raw)) => Ok((raw, offset)),
-                    Some(Entry::Stub { .. }) | None => Err(corrupt("long record", offset)),
-                }
-            }
+            Some(Entry::Stub { offset, len }) => self.long(offset, len),
             None => Err(corrupt("record", offset)),
         }
     }
 
-    #[inline]
-    fn key_is(&self, raw: &RawRecord<'_>, key: &[u8], offset: u64) -> Result<bool, MapError> {
-        let Some(reference) = raw.domain else {
-            return Ok(raw.key == key);
-        };
-        let Some(domain) = key
-            .strip_prefix(raw.key)
-            .and_then(|rest| rest.strip_prefix(b"@"))
-        else {
-            return Ok(false);
-        };
-        let stored = self.shared(self.header.domains, reference, "domain")?;
-        if stored.contains(&b'@') {
-            return Err(corrupt("domain", offset));
+    fn long(&self, within: u64, len: usize) -> Result<(RawRecord<'_>, u64), MapError> {
+        let (bytes, offset) = self.part(self.header.long, within, len, "long record")?;
+        match record::decode(bytes) {
+            Some(Entry::Record(raw)) => Ok((raw, offset)),
+            Some(Entry::Stub { .. }) | None => Err(corrupt("long record", offset)),
         }
-        Ok(stored == domain)
     }
 
     #[inline]
@@ -224,10 +237,6 @@ impl<B: AsRef<[u8]>> MapReader<B> {
             Payload::Here(bytes) => Ok(bytes),
             Payload::Reference(at) => self.shared(self.header.payloads, at, "values"),
         }
-    }
-
-    pub(super) fn domain(&self, reference: u64) -> Result<&[u8], MapError> {
-        self.shared(self.header.domains, reference, "domain")
     }
 
     /// A text that several records share: its length, then its bytes.
@@ -240,10 +249,13 @@ impl<B: AsRef<[u8]>> MapReader<B> {
     ) -> Result<&[u8], MapError> {
         let at = section.offset.saturating_add(reference);
         let left = section.len.saturating_sub(reference);
-        let window = usize::try_from(left.min(10)).unwrap_or(0);
+        let window = left.min(SHARED_BYTES_USUAL) as usize;
         let head = self.blocks.bytes(self.file(), at, window, what)?;
         let mut cursor = Cursor::new(head);
         let len = cursor.length().ok_or_else(|| corrupt(what, at))?;
+        if let Some(text) = cursor.take(len) {
+            return Ok(text);
+        }
         let used = (window - cursor.rest().len()) as u64;
         Ok(self.part(section, reference + used, len, what)?.0)
     }
@@ -338,6 +350,7 @@ impl<'a> Record<'a> {
     }
 }
 
+#[cold]
 fn corrupt(what: &'static str, offset: u64) -> MapError {
     MapError::Corrupt { what, offset }
 }

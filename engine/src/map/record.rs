@@ -3,34 +3,29 @@
 //! Imports `cursor`, `value`. Invariants: a record that does not fit in 255 bytes leaves a stub
 //! where it would stand; a key is compared in full, so that a fingerprint alone never answers.
 //!
-//! Bytes: one head byte (bit 0: the domain is a reference, bit 1: the values are a reference,
-//! bit 2: stub, bits 3-7: length of the stored key, 31 for "31 + varint follows"), the stored
-//! key, the reference to its domain, then the reference to the values or the values themselves,
-//! each a table number and a value.
+//! Bytes: one head byte (bit 0: the values are a reference, bit 1: stub, bits 2-7: length of the
+//! key, 63 for "63 + varint follows"), the key, then the reference to the values or the values
+//! themselves, each a table number and a value.
 
 use super::cursor::{Cursor, put_varint};
-use super::value::{Form, KeyParts};
+use super::value::Form;
 
-const DOMAIN_REFERENCE: u8 = 1;
-const PAYLOAD_REFERENCE: u8 = 2;
-const STUB: u8 = 4;
-const KEY_LEN_LONG: usize = 31;
+const PAYLOAD_REFERENCE: u8 = 1;
+const STUB: u8 = 2;
+const KEY_LEN_LONG: usize = 63;
 
 /// Longest record between the others, in bytes.
 pub(super) const RECORD_BYTES_MAX: usize = 255;
 
-/// A record as its bytes tell, with references not yet followed.
+/// A record as its bytes tell, with the reference not yet followed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawRecord<'a> {
-    /// The whole key, or its local part if `domain` is given.
     pub(super) key: &'a [u8],
-    /// Offset of the domain in the domain section.
-    pub(super) domain: Option<u64>,
     pub(super) payload: Payload<'a>,
 }
 
 /// The values of a record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Payload<'a> {
     Here(&'a [u8]),
     /// Offset in the payload section.
@@ -48,7 +43,34 @@ pub(super) enum Entry<'a> {
     },
 }
 
+/// The record's values if its key is `key`: the usual case of a search, where the record is not
+/// long. `None` says nothing; ask [`decode`] then.
+///
+/// The lengths that matter come from `key` and not from the record: the processor then need not
+/// wait for the record, which is far away in memory, to go on with what follows.
 #[inline]
+pub(super) fn payload_of<'a>(bytes: &'a [u8], key: &[u8]) -> Option<Payload<'a>> {
+    let (head, rest) = bytes.split_first()?;
+    if key.len() >= KEY_LEN_LONG || usize::from(*head & !PAYLOAD_REFERENCE) != key.len() << 2 {
+        return None;
+    }
+    let (stored, payload) = rest.split_at_checked(key.len())?;
+    if stored != key {
+        return None;
+    }
+    if *head & PAYLOAD_REFERENCE == 0 {
+        return Some(Payload::Here(payload));
+    }
+    reference(payload)
+}
+
+fn reference(bytes: &[u8]) -> Option<Payload<'_>> {
+    let mut cursor = Cursor::new(bytes);
+    let reference = cursor.varint()?;
+    cursor.is_empty().then_some(Payload::Reference(reference))
+}
+
+/// Reads a record.
 pub(super) fn decode(bytes: &[u8]) -> Option<Entry<'_>> {
     let mut cursor = Cursor::new(bytes);
     let head = cursor.u8()?;
@@ -56,59 +78,31 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Entry<'_>> {
         let (offset, len) = (cursor.varint()?, cursor.length()?);
         return (head == STUB && cursor.is_empty()).then_some(Entry::Stub { offset, len });
     }
-    let mut key_len = usize::from(head >> 3);
+    let mut key_len = usize::from(head >> 2);
     if key_len == KEY_LEN_LONG {
         key_len = key_len.checked_add(cursor.length()?)?;
     }
     let key = cursor.take(key_len)?;
-    let domain = if head & DOMAIN_REFERENCE != 0 {
-        Some(cursor.varint()?)
-    } else {
-        None
-    };
-    let payload = if head & PAYLOAD_REFERENCE != 0 {
-        let reference = cursor.varint()?;
-        if !cursor.is_empty() {
-            return None;
-        }
-        Payload::Reference(reference)
-    } else {
+    let payload = if head & PAYLOAD_REFERENCE == 0 {
         Payload::Here(cursor.rest())
+    } else {
+        reference(cursor.rest())?
     };
-    Some(Entry::Record(RawRecord {
-        key,
-        domain,
-        payload,
-    }))
+    Some(Entry::Record(RawRecord { key, payload }))
 }
 
 /// Appends a record.
-pub(super) fn encode(
-    key: KeyParts<'_>,
-    domain: Option<u64>,
-    payload: Payload<'_>,
-    out: &mut Vec<u8>,
-) {
-    let stored = if domain.is_some() { key.local } else { key.key };
-    let (short, rest) = match stored.len().checked_sub(KEY_LEN_LONG) {
+pub(super) fn encode(key: &str, payload: Payload<'_>, out: &mut Vec<u8>) {
+    let (short, rest) = match key.len().checked_sub(KEY_LEN_LONG) {
         Some(rest) => (KEY_LEN_LONG, Some(rest as u64)),
-        None => (stored.len(), None),
+        None => (key.len(), None),
     };
-    let mut head = short.to_le_bytes()[0] << 3;
-    if domain.is_some() {
-        head |= DOMAIN_REFERENCE;
-    }
-    if matches!(payload, Payload::Reference(_)) {
-        head |= PAYLOAD_REFERENCE;
-    }
-    out.push(head);
+    let reference = u8::from(matches!(payload, Payload::Reference(_)));
+    out.push(short.to_le_bytes()[0] << 2 | reference);
     if let Some(rest) = rest {
         put_varint(out, rest);
     }
-    out.extend_from_slice(stored.as_bytes());
-    if let Some(reference) = domain {
-        put_varint(out, reference);
-    }
+    out.extend_from_slice(key.as_bytes());
     match payload {
         Payload::Here(bytes) => out.extend_from_slice(bytes),
         Payload::Reference(reference) => put_varint(out, reference),
@@ -178,25 +172,19 @@ mod tests {
 
     #[test]
     fn records_return_what_was_written() {
-        for len in [0, 1, 30, 31, 32, 200, 5000] {
-            let key = format!("{}@d", "k".repeat(len));
-            let parts = KeyParts::new(&key);
-            for domain in [None, Some(0), Some(70_000)] {
-                for payload in [Payload::Here(b"\x01\x02"), Payload::Reference(1 << 30)] {
-                    let mut bytes = Vec::new();
-                    encode(parts, domain, payload, &mut bytes);
-                    let Some(Entry::Record(record)) = decode(&bytes) else {
-                        panic!("{bytes:?}");
-                    };
-                    let stored = if domain.is_some() { parts.local } else { &key };
-                    assert_eq!(record.key, stored.as_bytes());
-                    assert_eq!(record.domain, domain);
-                    match (payload, record.payload) {
-                        (Payload::Here(a), Payload::Here(b)) => assert_eq!(a, b),
-                        (Payload::Reference(a), Payload::Reference(b)) => assert_eq!(a, b),
-                        other => panic!("{other:?}"),
-                    }
-                }
+        for len in [0, 1, 61, 62, 63, 64, 200, 5000] {
+            let key = "k".repeat(len);
+            for payload in [Payload::Here(b"\x01\x02"), Payload::Reference(1 << 30)] {
+                let mut bytes = Vec::new();
+                encode(&key, payload, &mut bytes);
+                let Some(Entry::Record(record)) = decode(&bytes) else {
+                    panic!("{bytes:?}");
+                };
+                assert_eq!(record.key, key.as_bytes());
+                assert_eq!(record.payload, payload);
+                let direct = payload_of(&bytes, key.as_bytes());
+                assert_eq!(direct, (len < 63).then_some(payload));
+                assert_eq!(payload_of(&bytes, b"other"), None);
             }
         }
         let mut stub = Vec::new();

@@ -1,4 +1,4 @@
-//! Texts that many records repeat (domains, equal sets of values), stored once.
+//! Sets of values that many records repeat, stored once.
 //!
 //! Imports `cursor`, `format`. Invariants: a text is shared from its second appearance on, so
 //! that unique texts cost nothing here; memory stays under a bound, past which texts are stored

@@ -170,17 +170,37 @@ impl<'a> Value<'a> {
                 // Writing to a String does not fail.
                 let _ = write!(out, "{number}");
             }
-            Form::Template(bytes) => {
-                let parts = KeyParts::new(self.key);
-                for piece in bytes.chunk_by(|a, b| *a < LOCAL && *b < LOCAL) {
-                    match piece {
-                        [LOCAL] => out.push_str(parts.local),
-                        [DOMAIN] => out.push_str(parts.domain.unwrap_or("")),
-                        [KEY] => out.push_str(parts.key),
-                        text => {
-                            out.push_str(std::str::from_utf8(text).map_err(|_| self.corrupt())?);
-                        }
+            Form::Template(bytes) => self.fill_in(bytes, out)?,
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn fill_in(&self, mut template: &[u8], out: &mut String) -> Result<(), MapError> {
+        let parts = KeyParts::new(self.key);
+        if let ([DOMAIN, b'/', LOCAL, b'/'], Some(domain)) = (template, parts.domain) {
+            // How most installations name their Maildirs.
+            for piece in [domain, "/", parts.local, "/"] {
+                out.push_str(piece);
+            }
+            return Ok(());
+        }
+        out.reserve(template.len() + 2 * self.key.len());
+        while let Some((&byte, rest)) = template.split_first() {
+            let all = std::mem::replace(&mut template, rest);
+            match byte {
+                LOCAL => out.push_str(parts.local),
+                DOMAIN => out.push_str(parts.domain.unwrap_or("")),
+                KEY => out.push_str(parts.key),
+                ascii if ascii < 0x80 => out.push(char::from(ascii)),
+                _ => {
+                    let len = all.iter().take_while(|byte| **byte < LOCAL).count();
+                    let (text, rest) = all.split_at_checked(len).unwrap_or((all, &[]));
+                    if text.is_empty() {
+                        return Err(self.corrupt());
                     }
+                    out.push_str(std::str::from_utf8(text).map_err(|_| self.corrupt())?);
+                    template = rest;
                 }
             }
         }

@@ -6,7 +6,6 @@
 use super::error::MapError;
 use super::format::{fingerprint, hash, home};
 use super::reader::{MapReader, Record, TableId};
-use super::record::RawRecord;
 
 /// What [`MapReader::verify`] found sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +90,6 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         let header = self.header();
         let mut place = header.index.offset;
         let (mut next_offset, mut before) = (0u64, 0u64);
-        let mut key = String::new();
         for bucket in 0..header.buckets {
             let line = self.line(bucket)?;
             if line.offset() != next_offset {
@@ -99,7 +97,7 @@ impl<B: AsRef<[u8]>> MapReader<B> {
             }
             for slot in 0..line.count() {
                 let (raw, offset) = self.raw(line, slot)?;
-                self.read_key(&raw, offset, &mut key)?;
+                let key = std::str::from_utf8(raw.key).map_err(|_| corrupt("key", offset))?;
                 let hash = hash(header.seed, key.as_bytes());
                 let print = fingerprint(hash);
                 let home = home(hash, header.buckets_home);
@@ -117,7 +115,7 @@ impl<B: AsRef<[u8]>> MapReader<B> {
                 let payload = self.payload(raw.payload)?;
                 each(Visited {
                     hash,
-                    key: &key,
+                    key,
                     payload,
                     offset,
                 })?;
@@ -132,17 +130,6 @@ impl<B: AsRef<[u8]>> MapReader<B> {
             return Err(corrupt("records", header.records.offset));
         }
         progress(header.buckets, header.buckets);
-        Ok(())
-    }
-
-    fn read_key(&self, raw: &RawRecord<'_>, offset: u64, key: &mut String) -> Result<(), MapError> {
-        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| corrupt("key", offset));
-        key.clear();
-        key.push_str(text(raw.key)?);
-        if let Some(reference) = raw.domain {
-            key.push('@');
-            key.push_str(text(self.domain(reference)?)?);
-        }
         Ok(())
     }
 }

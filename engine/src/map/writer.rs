@@ -15,12 +15,12 @@ use super::files::TempFile;
 use super::format::{self, BLOCK_BYTES, Header, Section};
 use super::record::{self, Payload, RECORD_BYTES_MAX};
 use super::shared::SharedTexts;
-use super::value::KeyParts;
 
-/// Domains stored once, in bytes.
-const DOMAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Sets of values stored once, in bytes; each at most [`PAYLOAD_SHARED_BYTES_MAX`].
-const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Sets of values stored once, in bytes.
+const PAYLOAD_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Shorter sets of values stand in their records: following a reference takes longer than
+/// reading them.
+const PAYLOAD_SHARED_BYTES_MIN: usize = 20;
 const PAYLOAD_SHARED_BYTES_MAX: usize = 128;
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -92,7 +92,6 @@ struct LongRecords {
 pub(super) struct MapWriter {
     out: BlockWriter,
     long: LongRecords,
-    domains: SharedTexts,
     payloads: SharedTexts,
     hashes: Vec<u64>,
     lengths: Vec<u8>,
@@ -116,7 +115,6 @@ impl MapWriter {
         Ok(Self {
             out,
             long: LongRecords { file: None, len: 0 },
-            domains: SharedTexts::new(DOMAIN_BYTES_MAX),
             payloads: SharedTexts::new(PAYLOAD_BYTES_MAX),
             hashes: Vec::new(),
             lengths: Vec::new(),
@@ -136,21 +134,17 @@ impl MapWriter {
         values: u64,
     ) -> Result<(), MapError> {
         debug_assert!(self.hashes.last().is_none_or(|last| *last <= hash));
-        let parts = KeyParts::new(key);
-        let domain = parts
-            .domain
-            .filter(|domain| domain.len() >= 3)
-            .and_then(|domain| self.domains.place(domain.as_bytes()));
-        let stored = if (4..=PAYLOAD_SHARED_BYTES_MAX).contains(&payload.len()) {
-            match self.payloads.place(payload) {
-                Some(place) => Payload::Reference(place),
-                None => Payload::Here(payload),
-            }
-        } else {
-            Payload::Here(payload)
-        };
+        let stored =
+            if (PAYLOAD_SHARED_BYTES_MIN..=PAYLOAD_SHARED_BYTES_MAX).contains(&payload.len()) {
+                match self.payloads.place(payload) {
+                    Some(place) => Payload::Reference(place),
+                    None => Payload::Here(payload),
+                }
+            } else {
+                Payload::Here(payload)
+            };
         self.scratch.clear();
-        record::encode(parts, domain, stored, &mut self.scratch);
+        record::encode(key, stored, &mut self.scratch);
         if self.scratch.len() > RECORD_BYTES_MAX {
             self.set_aside()?;
         }
@@ -210,7 +204,6 @@ impl MapWriter {
             len: self.records_bytes,
         };
         header.long = self.write_long()?;
-        header.domains = self.out.section(self.domains.section())?;
         header.payloads = self.out.section(self.payloads.section())?;
         self.out.align(bucket::LINE_BYTES)?;
         self.write_index(&mut header)?;
