@@ -37,6 +37,7 @@ mod error;
 mod files;
 mod format;
 mod handle;
+mod import;
 mod mmap;
 mod overlay;
 mod reader;

@@ -97,7 +97,15 @@ impl MapView {
 
     /// Whether the map or a change has a table of this name.
     pub fn has_table(&self, table: &str) -> bool {
-        self.reader.table(table).is_some() || self.overlay.tables().iter().any(|t| **t == *table)
+        self.tables().any(|known| known == table)
+    }
+
+    /// The names of all tables of the map and its changes.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        let known = self.reader.tables();
+        let changed = self.overlay.tables().iter().map(|table| &**table);
+        let new = changed.filter(move |table| known.iter().all(|known| known != table));
+        known.iter().map(String::as_str).chain(new)
     }
 
     /// The value of `key`, folded, in the table called `table`.

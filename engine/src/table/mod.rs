@@ -48,6 +48,7 @@ mod lines;
 mod list;
 mod open;
 mod perl;
+mod pieces;
 mod posix;
 mod problems;
 mod replacement;
@@ -67,6 +68,7 @@ pub(crate) use braces::words;
 pub use cache::{Refresh, TableCache, TableContext};
 pub use error::{OpenError, TableError};
 pub use list::{TableList, TableName};
+pub(crate) use pieces::{StreamError, read_entries};
 pub use set::TableSet;
 pub(crate) use source::read_file;
 

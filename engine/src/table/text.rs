@@ -199,6 +199,18 @@ pub(super) enum Rejected {
     TooLong,
 }
 
+/// Where entries of a text go.
+pub(super) trait TakeEntry {
+    /// Takes an entry; its key is folded.
+    fn take(&mut self, folded: &str, value: &str, line: usize) -> Result<(), Rejected>;
+}
+
+impl TakeEntry for Entries {
+    fn take(&mut self, folded: &str, value: &str, line: usize) -> Result<(), Rejected> {
+        self.insert(folded, value, line)
+    }
+}
+
 fn key_of<'a>(buffer: &'a str, span: &Span) -> &'a str {
     let end = span.start.saturating_add(to_usize(span.key_len));
     buffer.get(span.start..end).unwrap_or_default()
@@ -219,10 +231,10 @@ fn parse(source: &str, form: LineForm, bytes: &[u8]) -> (Entries, Complaints) {
     (entries, problems.finish())
 }
 
-fn add_line(
+pub(super) fn add_line(
     line: &LogicalLine<'_>,
     form: LineForm,
-    entries: &mut Entries,
+    entries: &mut impl TakeEntry,
     problems: &mut Problems,
 ) {
     if line.is_stray() {
@@ -271,7 +283,7 @@ fn add_entry(
     number: usize,
     key: &str,
     value: &str,
-    entries: &mut Entries,
+    entries: &mut impl TakeEntry,
     problems: &mut Problems,
 ) {
     if key.ends_with(':') {
@@ -280,7 +292,7 @@ fn add_entry(
             &format!("key \"{key}\" ends in \":\"; is this an alias file? It is kept as it is"),
         );
     }
-    match entries.insert(&fold_case(key), value, number) {
+    match entries.take(&fold_case(key), value, number) {
         Ok(()) => {}
         Err(Rejected::Duplicate { first }) => problems.notice(
             number,

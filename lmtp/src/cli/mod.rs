@@ -10,6 +10,7 @@ pub mod deliver;
 mod diff;
 mod lint;
 pub mod log;
+pub mod map;
 pub mod resolve;
 pub mod serve;
 pub mod table;
