@@ -28,18 +28,23 @@
 //! | 80 | 8 | number of buckets in the index |
 //! | 88 | 16 | records: offset, length |
 //! | 104 | 16 | long records: offset, length |
-//! | 120 | 16 | domains: offset, length |
-//! | 136 | 16 | sets of values: offset, length |
-//! | 152 | 16 | index: offset (a multiple of 64), length (64 times the number of buckets) |
-//! | 168 | 16 | table names: offset, length |
-//! | 184 | 16 | checksums: offset (a multiple of 4096), length |
-//! | 200 | 4 | CRC-32 of the checksums |
-//! | 204 | 3888 | zero |
+//! | 120 | 16 | shared sets of values: offset, length |
+//! | 136 | 16 | index: offset (a multiple of 64), length (64 times the number of buckets) |
+//! | 152 | 16 | table names: offset, length |
+//! | 168 | 16 | checksums: offset (a multiple of 4096), length |
+//! | 184 | 4 | CRC-32 of the checksums |
+//! | 188 | 3904 | zero |
 //! | 4092 | 4 | CRC-32 of bytes 0 to 4091 |
 //!
 //! The sections follow in this order, from byte 4096 on; between the last of them and the
 //! checksums there are zeros up to a multiple of 4096. The checksums are the CRC-32 of each block
 //! of 4096 bytes, 4 bytes each, from the block at 4096 on, and end the file.
+//!
+//! Keys stand in their records whole, and values that repeat parts of their key say so: reading
+//! a record that is far away in memory is what a lookup waits for, and a second such place (a
+//! dictionary of domains, which would make the file a third smaller) would make it wait twice.
+//! Readers ask for huge pages (madvise(2)), and a build leaves the file in the page cache in that
+//! form where the kernel can.
 //!
 //! Opening checks the header, the checksums' own checksum and the table names. Every other block
 //! is checked when it is first read, in each process; `mailstow map verify` reads all of them.
@@ -72,16 +77,15 @@
 //!
 //! | bytes | meaning |
 //! |---|---|
-//! | 1 | bit 0: the domain is a reference; bit 1: the values are a reference; bit 2: stub; bits 3 to 7: length of the stored key, or 31 |
-//! | varint | only if that length is 31: the length less 31 |
-//! | ... | the stored key: the whole key, or what stands before its last `@` if the domain is a reference |
-//! | varint | only with bit 0: offset in the domains of what stands behind the `@` |
-//! | varint | only with bit 1: offset in the sets of values |
-//! | ... | only without bit 1: the values, up to the record's end |
+//! | 1 | bit 0: the values are a reference; bit 1: stub; bits 2 to 7: length of the key, or 63 |
+//! | varint | only if that length is 63: the length less 63 |
+//! | ... | the key |
+//! | varint | only with bit 0: offset in the shared sets of values |
+//! | ... | only without bit 0: the values, up to the record's end |
 //!
-//! A stub has only bit 2 set; a varint with an offset in the long records and a varint with a
-//! length follow, and the record stands there. Domains and sets of values are each a varint with
-//! the length and then the bytes.
+//! A stub has only bit 1 set; a varint with an offset in the long records and a varint with a
+//! length follow, and the record stands there. Each shared set of values is a varint with its
+//! length and then its bytes.
 //!
 //! The values are, for each table that has the key, in the order of the tables' numbers: a varint
 //! with the table's number, then a varint whose low two bits tell the kind of the value and whose

@@ -6,6 +6,7 @@
 //! order; the map appears under its name complete or not at all.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use super::changes::check_entry;
 use super::cursor::{Cursor, put_varint};
@@ -19,6 +20,8 @@ use super::value::{self, Form, KeyParts};
 use super::view::read_overlay;
 use super::writer::MapWriter;
 
+/// Parts sorted ahead of the one being written.
+const PARTS_AHEAD: usize = 2;
 /// How often progress is told, in entries.
 const PROGRESS_ENTRIES: u64 = 1 << 16;
 /// Duplicates named one by one.
@@ -70,7 +73,7 @@ impl Default for BuildOptions {
         Self {
             duplicates: Duplicates::default(),
             pending_changes: PendingChanges::default(),
-            buffer_bytes: 256 * 1024 * 1024,
+            buffer_bytes: 512 * 1024 * 1024,
             chosen: None,
         }
     }
@@ -253,7 +256,7 @@ impl<'a> MapBuilder<'a> {
     /// # Errors
     /// [`MapError::Io`], [`MapError::Stopped`]; [`MapError::Entry`] for a duplicate that was to
     /// be refused. The old map is untouched then.
-    pub fn finish(mut self) -> Result<BuildReport, MapError> {
+    pub fn finish(self) -> Result<BuildReport, MapError> {
         let total = self.entries;
         let mut grouping = Grouping {
             writer: MapWriter::new(self.temp)?,
@@ -263,14 +266,27 @@ impl<'a> MapBuilder<'a> {
             named: Vec::new(),
             payload: Vec::new(),
         };
-        let mut done = 0;
-        for part in 0..PARTS {
-            let bytes = self.spill.take(part)?;
-            done += grouping.write_part(&bytes)?;
-            if !(self.progress)(BuildProgress::Writing { done, total }) {
-                return Err(MapError::Stopped);
+        let (mut spill, mut progress, mut done) = (self.spill, self.progress, 0);
+        std::thread::scope(|scope| {
+            // One thread fetches and sorts parts while this one writes those before.
+            let (sender, sorted) = mpsc::sync_channel(PARTS_AHEAD);
+            scope.spawn(move || {
+                for part in 0..PARTS {
+                    let result = spill.take(part).and_then(SortedPart::new);
+                    // An error here or there ends it; nobody listens any more then.
+                    if sender.send(result).is_err() {
+                        break;
+                    }
+                }
+            });
+            for part in sorted {
+                done += grouping.write_part(&part?)?;
+                if !progress(BuildProgress::Writing { done, total }) {
+                    return Err(MapError::Stopped);
+                }
             }
-        }
+            Ok(())
+        })?;
         let (duplicates, duplicates_named) = (grouping.duplicates, grouping.named);
         let (temp, header) = grouping.writer.finish(&self.tables, self.seed, self.id)?;
         temp.publish_for_lookups()?;
@@ -310,9 +326,30 @@ pub(super) fn new_id() -> [u8; 16] {
 /// One entry as it lies in a part.
 #[derive(Clone, Copy)]
 struct PartEntry<'a> {
-    key: &'a str,
+    key: &'a [u8],
     table: u32,
     value: &'a [u8],
+}
+
+/// A part whose entries are in the order of their hashes, equal ones in the order they came in.
+struct SortedPart {
+    bytes: Vec<u8>,
+    /// Hash and place of each entry.
+    order: Vec<(u64, usize)>,
+}
+
+impl SortedPart {
+    fn new(bytes: Vec<u8>) -> Result<Self, MapError> {
+        let mut order = Vec::with_capacity(bytes.len() / 32);
+        let mut cursor = Cursor::new(&bytes);
+        while !cursor.is_empty() {
+            let at = bytes.len() - cursor.rest().len();
+            let (hash, _) = decode_entry(&mut cursor).ok_or_else(damaged)?;
+            order.push((hash, at));
+        }
+        order.sort_unstable();
+        Ok(Self { bytes, order })
+    }
 }
 
 /// Brings together what the tables have for each key.
@@ -327,16 +364,8 @@ struct Grouping<'a> {
 
 impl Grouping<'_> {
     /// Writes the entries of one part in hash order and returns their number.
-    fn write_part(&mut self, bytes: &[u8]) -> Result<u64, MapError> {
-        let mut order = Vec::with_capacity(bytes.len() / 40);
-        let mut cursor = Cursor::new(bytes);
-        while !cursor.is_empty() {
-            let at = bytes.len() - cursor.rest().len();
-            let (hash, _) = decode_entry(&mut cursor).ok_or_else(damaged)?;
-            order.push((hash, at));
-        }
-        // Equal hashes stay in the order they came in.
-        order.sort_unstable();
+    fn write_part(&mut self, part: &SortedPart) -> Result<u64, MapError> {
+        let SortedPart { bytes, order } = part;
         let mut group: Vec<PartEntry<'_>> = Vec::new();
         for same in order.chunk_by(|a, b| a.0 == b.0) {
             group.clear();
@@ -384,16 +413,17 @@ impl Grouping<'_> {
             .and_then(|at| self.tables.get(at))
             .cloned()
             .unwrap_or_default();
+        let name = String::from_utf8_lossy(entry.key);
         if self.policy == Duplicates::Refuse {
             return Err(MapError::Entry {
                 table,
-                key: entry.key.chars().take(60).collect(),
+                key: name.chars().take(60).collect(),
                 cause: "the key comes twice; remove one of its entries",
             });
         }
         self.duplicates += more as u64;
         if self.named.len() < DUPLICATES_NAMED_MAX {
-            self.named.push((table, entry.key.to_owned()));
+            self.named.push((table, name.into_owned()));
         }
         Ok(())
     }
@@ -404,7 +434,7 @@ fn decode_entry<'a>(cursor: &mut Cursor<'a>) -> Option<(u64, PartEntry<'a>)> {
     let hash = cursor.u64()?;
     let table = u32::try_from(cursor.varint()?).ok()?;
     let len = cursor.length()?;
-    let key = std::str::from_utf8(cursor.take(len)?).ok()?;
+    let key = cursor.take(len)?;
     let before = cursor.rest();
     Form::decode(cursor)?;
     let value = before.get(..before.len() - cursor.rest().len())?;

@@ -195,7 +195,7 @@ impl<'a> Merger<'a> {
             while values.next().map_err(|_| damaged())?.is_some() {
                 count += 1;
             }
-            self.writer.push(hash, key, payload, count)
+            self.writer.push(hash, key.as_bytes(), payload, count)
         }
     }
 
@@ -247,7 +247,7 @@ impl<'a> Merger<'a> {
             self.payload.extend_from_slice(bytes);
         }
         self.writer
-            .push(hash, key, &self.payload, entries.len() as u64)
+            .push(hash, key.as_bytes(), &self.payload, entries.len() as u64)
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Entry<'_>> {
 }
 
 /// Appends a record.
-pub(super) fn encode(key: &str, payload: Payload<'_>, out: &mut Vec<u8>) {
+pub(super) fn encode(key: &[u8], payload: Payload<'_>, out: &mut Vec<u8>) {
     let (short, rest) = match key.len().checked_sub(KEY_LEN_LONG) {
         Some(rest) => (KEY_LEN_LONG, Some(rest as u64)),
         None => (key.len(), None),
@@ -102,7 +102,7 @@ pub(super) fn encode(key: &str, payload: Payload<'_>, out: &mut Vec<u8>) {
     if let Some(rest) = rest {
         put_varint(out, rest);
     }
-    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(key);
     match payload {
         Payload::Here(bytes) => out.extend_from_slice(bytes),
         Payload::Reference(reference) => put_varint(out, reference),
@@ -176,7 +176,7 @@ mod tests {
             let key = "k".repeat(len);
             for payload in [Payload::Here(b"\x01\x02"), Payload::Reference(1 << 30)] {
                 let mut bytes = Vec::new();
-                encode(&key, payload, &mut bytes);
+                encode(key.as_bytes(), payload, &mut bytes);
                 let Some(Entry::Record(record)) = decode(&bytes) else {
                     panic!("{bytes:?}");
                 };

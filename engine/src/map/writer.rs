@@ -129,7 +129,7 @@ impl MapWriter {
     pub(super) fn push(
         &mut self,
         hash: u64,
-        key: &str,
+        key: &[u8],
         payload: &[u8],
         values: u64,
     ) -> Result<(), MapError> {
