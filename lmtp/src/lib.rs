@@ -1,8 +1,9 @@
 //! LMTP server (RFC 2033) over the mailstow engine, and the command `mailstow`.
 //!
 //! A [`listener`] opens the sockets, [`server::Server`] runs a session on every connection,
-//! [`lifecycle`] listens to signals and systemd, [`log`] writes a line for every recipient. The
-//! wire protocol is taken apart by [`command`] and [`decode`], which do no I/O.
+//! `socketmap` answers Postfix, [`lifecycle`] listens to signals and systemd, [`log`] writes a
+//! line for every recipient. The wire protocol is taken apart by [`command`] and [`decode`], which
+//! do no I/O.
 
 pub mod cli;
 pub mod command;
@@ -16,3 +17,4 @@ pub mod log;
 pub mod reply;
 pub mod server;
 mod session;
+mod socketmap;

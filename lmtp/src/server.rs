@@ -8,6 +8,7 @@ use crate::ids::Ids;
 use crate::listener::Listener;
 use crate::reply::Reply;
 use crate::session::Session;
+use crate::socketmap;
 use mailstow_engine::Engine;
 use mailstow_engine::config::Settings;
 use mailstow_engine::engine::EngineError;
@@ -49,7 +50,14 @@ impl Shared {
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    listeners: Vec<Listener>,
+    listeners: Vec<(Protocol, Listener)>,
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Lmtp,
+    Socketmap,
 }
 
 /// Steers a running server; clones steer the same one.
@@ -78,8 +86,15 @@ impl Server {
                 connections: AtomicUsize::new(0),
                 last_gone: Notify::new(),
             }),
-            listeners,
+            listeners: with(Protocol::Lmtp, listeners),
         }
+    }
+
+    /// Answers requests for tables on `listeners`, too.
+    #[must_use]
+    pub fn with_socketmap(mut self, listeners: Vec<Listener>) -> Self {
+        self.listeners.extend(with(Protocol::Socketmap, listeners));
+        self
     }
 
     /// What steers this server.
@@ -93,21 +108,21 @@ impl Server {
     /// # Errors
     /// A listener cannot be used.
     pub async fn run(self) -> io::Result<Ended> {
-        for listener in self.listeners {
+        for (protocol, listener) in self.listeners {
             let shared = Arc::clone(&self.shared);
             match listener {
                 Listener::Unix { socket, file } => {
                     socket.set_nonblocking(true)?;
                     let socket = UnixListener::from_std(socket)?;
                     tokio::spawn(async move {
-                        accept_all(shared, Accepting::Unix(socket)).await;
+                        accept_all(shared, Accepting::Unix(socket), protocol).await;
                         drop(file);
                     });
                 }
                 Listener::Inet { socket } => {
                     socket.set_nonblocking(true)?;
                     let socket = TcpListener::from_std(socket)?;
-                    tokio::spawn(accept_all(shared, Accepting::Inet(socket)));
+                    tokio::spawn(accept_all(shared, Accepting::Inet(socket), protocol));
                 }
             }
         }
@@ -152,6 +167,7 @@ fn needs_restart<'a>(old: &Settings, new: &'a Settings) -> impl Iterator<Item = 
     let (memory_before, memory_after) = (&old.limits, &new.limits);
     [
         ("listen", old.lmtp.listen != new.lmtp.listen),
+        ("[socketmap]", old.socketmap != new.socketmap),
         ("socket_mode", old.lmtp.socket_mode != new.lmtp.socket_mode),
         (
             "socket_owner",
@@ -212,6 +228,11 @@ fn needs_restart<'a>(old: &Settings, new: &'a Settings) -> impl Iterator<Item = 
     .filter_map(|(what, differs)| differs.then_some(what))
 }
 
+fn with(protocol: Protocol, listeners: Vec<Listener>) -> Vec<(Protocol, Listener)> {
+    let listeners = listeners.into_iter();
+    listeners.map(|listener| (protocol, listener)).collect()
+}
+
 impl Shared {
     async fn all_gone(&self) {
         while self.connections.load(Ordering::SeqCst) > 0 {
@@ -268,7 +289,7 @@ impl Accepting {
     }
 }
 
-async fn accept_all(shared: Arc<Shared>, accepting: Accepting) {
+async fn accept_all(shared: Arc<Shared>, accepting: Accepting, protocol: Protocol) {
     let mut refused = false;
     loop {
         let next = tokio::select! {
@@ -278,11 +299,11 @@ async fn accept_all(shared: Arc<Shared>, accepting: Accepting) {
         match next {
             Ok(Connection::Unix(stream)) => {
                 refused = false;
-                serve(&shared, stream, "unix".to_owned());
+                serve(&shared, stream, "unix".to_owned(), protocol);
             }
             Ok(Connection::Inet(stream, peer)) => {
                 refused = false;
-                serve(&shared, stream, peer.to_string());
+                serve(&shared, stream, peer.to_string(), protocol);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -308,7 +329,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn serve<S>(shared: &Arc<Shared>, mut stream: S, peer: String)
+fn serve<S>(shared: &Arc<Shared>, mut stream: S, peer: String, protocol: Protocol)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -318,6 +339,10 @@ where
             client = peer,
             "refused: there are {most} connections already"
         );
+        if protocol == Protocol::Socketmap {
+            // Nothing is asked yet, so nothing can be answered; Postfix tries again.
+            return;
+        }
         tokio::spawn(async move {
             let mut line = Vec::new();
             Reply::new(421, "4.3.2", "Too many connections").write(&mut line);
@@ -330,6 +355,14 @@ where
         });
         return;
     };
+    if protocol == Protocol::Socketmap {
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            socketmap::serve(stream, shared).await;
+            drop(counted);
+        });
+        return;
+    }
     let session = Session::new(stream, peer, Arc::clone(shared));
     tokio::spawn(async move {
         session.run().await;

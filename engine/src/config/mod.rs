@@ -36,5 +36,5 @@ pub use problem::{ConfigError, Origin, Problem};
 pub use registry::{Fallback, PARAMETERS, Parameter};
 pub use settings::{
     BareNewline, DeliveryLogSettings, Durability, FlushMethod, Limits, LmtpSettings, LogFormat,
-    LogSettings, MboxLock, NulPolicy, RoutingSettings, Settings, StoreSettings,
+    LogSettings, MboxLock, NulPolicy, RoutingSettings, Settings, SocketmapSettings, StoreSettings,
 };

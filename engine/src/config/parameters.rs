@@ -342,6 +342,13 @@ pub(super) static GENERAL: &[Parameter] = &[
         "Whether addresses without angle brackets are accepted",
     ),
     parameter(
+        "socketmap",
+        "listen",
+        "",
+        Listen(|s, v| s.socketmap.listen = v),
+        "Where Postfix may ask for our tables by the names of their parameters; empty: nowhere",
+    ),
+    parameter(
         "store",
         "durability",
         "direct",

@@ -16,6 +16,8 @@ pub struct Settings {
     pub routing: RoutingSettings,
     /// `[lmtp]`: the server.
     pub lmtp: LmtpSettings,
+    /// `[socketmap]`: our tables for Postfix.
+    pub socketmap: SocketmapSettings,
     /// `[store]`: how mailboxes are written.
     pub store: StoreSettings,
     /// `[delivery_log]`: the log that makes `durability = "logged"`.
@@ -139,6 +141,14 @@ pub struct LmtpSettings {
     pub expand_aliases: bool,
     /// Accept `MAIL FROM: <a@b>` and paths without brackets.
     pub lenient_paths: bool,
+}
+
+/// `[socketmap]`
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SocketmapSettings {
+    /// Where Postfix may ask (socketmap_table(5)); empty: nowhere. Owner, group and mode of UNIX
+    /// sockets are those of `[lmtp]`.
+    pub listen: Vec<ListenAddress>,
 }
 
 /// What to do with a bare LF in a message (only CRLF.CRLF ever ends one).

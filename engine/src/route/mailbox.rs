@@ -67,12 +67,7 @@ impl MailboxTables {
     ) -> Result<Option<MailboxTarget>, RouteError> {
         let internal = address.internal();
         let folded = fold_case(&internal);
-        let search = Search {
-            rule: &self.rule,
-            forms: KeyForms::ExternalThenInternal,
-            strategy: Strategy::Address,
-            is_own_domain,
-        };
+        let search = self.search(is_own_domain);
         let mut find = |maps: &Maps| -> Result<Option<String>, TableError> {
             Ok(search.find(maps, &folded, trace)?.map(|found| found.value))
         };
@@ -115,6 +110,35 @@ impl MailboxTables {
             uid,
             gid,
         }))
+    }
+
+    /// What the map of that name has for `address`, as it stands in the table.
+    ///
+    /// # Errors
+    /// A table could not answer.
+    pub(crate) fn value(
+        &self,
+        parameter: &str,
+        address: &Address,
+        is_own_domain: impl Fn(&str) -> Result<bool, TableError>,
+    ) -> Result<Option<String>, TableError> {
+        let all = [&self.mailboxes, &self.uids, &self.gids];
+        let Some(maps) = all.into_iter().find(|maps| maps.parameter() == parameter) else {
+            return Ok(None);
+        };
+        let internal = address.internal();
+        let search = self.search(is_own_domain);
+        let found = search.find(maps, &fold_case(&internal), &mut Trace::off())?;
+        Ok(found.map(|found| found.value))
+    }
+
+    fn search<F>(&self, is_own_domain: F) -> Search<'_, F> {
+        Search {
+            rule: &self.rule,
+            forms: KeyForms::ExternalThenInternal,
+            strategy: Strategy::Address,
+            is_own_domain,
+        }
     }
 }
 

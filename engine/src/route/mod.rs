@@ -15,6 +15,7 @@ mod lint;
 mod local;
 mod mailbox;
 mod opener;
+mod published;
 mod recipients;
 mod resolution;
 mod resolver;

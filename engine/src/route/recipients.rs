@@ -12,6 +12,7 @@ use super::trace::Trace;
 use super::types::AddressClass;
 use crate::address::quote_address;
 use crate::config::RoutingSettings;
+use crate::table::TableError;
 
 /// The tables that list recipients without saying where their mail goes.
 #[derive(Debug)]
@@ -36,6 +37,31 @@ impl ListedRecipients {
     /// The tables, for reports.
     pub(crate) fn maps(&self) -> [&Maps; 2] {
         [&self.local, &self.relay]
+    }
+
+    /// What the map of that name has for `recipient` (internal form).
+    ///
+    /// # Errors
+    /// A table could not answer.
+    pub(crate) fn value(
+        &self,
+        parameter: &str,
+        recipient: &str,
+        resolver: &Resolver,
+    ) -> Result<Option<String>, TableError> {
+        let maps = if self.local.parameter() == parameter {
+            &self.local
+        } else {
+            &self.relay
+        };
+        let search = Search {
+            rule: &resolver.rule,
+            forms: KeyForms::ExternalThenInternal,
+            strategy: Strategy::Address,
+            is_own_domain: |domain: &str| resolver.is_own_domain(domain),
+        };
+        let found = search.find(maps, recipient, &mut Trace::off())?;
+        Ok(found.map(|found| found.value))
     }
 
     /// Passes when `recipient` (internal form) of `class` is listed, or nothing is.

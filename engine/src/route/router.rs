@@ -27,6 +27,7 @@ pub struct Router {
     pub(super) mailboxes: MailboxTables,
     pub(super) listed: ListedRecipients,
     pub(super) local: LocalDelivery,
+    may_block: bool,
     warnings: Vec<String>,
 }
 
@@ -42,14 +43,26 @@ impl Router {
         };
         let resolver = Resolver::open(settings, &opener)?;
         let warnings = resolver.classes.overlaps();
+        let aliases = VirtualAliases::open(settings, &opener);
+        let mailboxes = MailboxTables::open(settings, &opener)?;
+        let listed = ListedRecipients::open(settings, &opener);
+        let local = LocalDelivery::open(settings, &opener);
         Ok(Self {
-            aliases: VirtualAliases::open(settings, &opener),
-            mailboxes: MailboxTables::open(settings, &opener)?,
-            listed: ListedRecipients::open(settings, &opener),
-            local: LocalDelivery::open(settings, &opener),
+            aliases,
+            mailboxes,
+            listed,
+            local,
+            // With all tables open.
+            may_block: cache.may_block(),
             warnings: warnings.iter().map(ToString::to_string).collect(),
             resolver,
         })
+    }
+
+    /// Some table asks somebody else, a database or a server: a lookup may take as long as its
+    /// timeouts and is not to be made by a thread that must not wait.
+    pub fn may_block(&self) -> bool {
+        self.may_block
     }
 
     /// What is odd about the configuration, one sentence each.

@@ -169,6 +169,12 @@ impl TableCache {
         Ok(Arc::new(restricted))
     }
 
+    /// Some open table may keep whoever asks it waiting, see [`LookupTable::may_block`].
+    pub fn may_block(&self) -> bool {
+        let slots = self.slots.lock();
+        slots.values().any(|slot| slot.table.may_block())
+    }
+
     /// Complaints about the lines of all open tables: file, line, what is wrong.
     pub fn warnings(&self) -> Vec<String> {
         let slots = self.slots.lock();

@@ -11,7 +11,7 @@ use crate::listener::{self, Listener};
 use crate::log::{self, Log};
 use crate::server::{Ended, Server};
 use mailstow_engine::Engine;
-use mailstow_engine::config::{Configuration, Origin, Settings, Sources};
+use mailstow_engine::config::{Configuration, LmtpSettings, Origin, Settings, Sources};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fmt::Display;
 use std::io::Write;
@@ -24,6 +24,10 @@ const UNAVAILABLE: u8 = 69;
 
 /// Threads that run sessions: they only move bytes, mailboxes are written by the engine's own.
 const SESSION_THREADS_MAX: usize = 4;
+
+/// Threads that wait for databases and servers behind tables, each with one recipient; made when
+/// needed. More recipients than that wait for a thread.
+const WAITING_THREADS_MAX: usize = 128;
 
 /// Stack of a session thread, in bytes.
 const SESSION_STACK_BYTES: usize = 512 * 1024;
@@ -86,7 +90,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(session_threads())
         .thread_stack_size(SESSION_STACK_BYTES)
-        .max_blocking_threads(2)
+        .max_blocking_threads(WAITING_THREADS_MAX)
         .thread_name("mailstow-lmtp")
         .enable_all()
         .build()
@@ -100,8 +104,9 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         tracing::warn!("{warning}");
     }
     let listeners = listener::open_all(&settings.lmtp, inherited).map_err(refused)?;
+    let maps = open_socketmap(&settings)?;
     let announcement = announce(&listeners, &settings);
-    let server = Server::new(Arc::clone(&engine), settings, listeners);
+    let server = Server::new(Arc::clone(&engine), settings, listeners).with_socketmap(maps);
     let ended = runtime.block_on(async {
         let reread = Arc::new(move || read(&sources, activated).map(reported));
         signals.serve(server.handle(), reread);
@@ -111,6 +116,15 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let ended = ended.map_err(refused)?;
     runtime.shutdown_timeout(LOG_TIMEOUT);
     Ok(finish(ended, engine, &log))
+}
+
+/// The sockets on which Postfix asks for our tables.
+fn open_socketmap(settings: &Settings) -> Result<Vec<Listener>, Failure> {
+    let sockets = LmtpSettings {
+        listen: settings.socketmap.listen.clone(),
+        ..settings.lmtp.clone()
+    };
+    listener::open_all(&sockets, Vec::new()).map_err(refused)
 }
 
 /// The configuration from the sources. When systemd opened our sockets, the built-in default of

@@ -8,6 +8,7 @@
 mod body;
 mod content;
 mod deliver;
+mod lookup;
 mod outcomes;
 mod transaction;
 mod wire;
@@ -211,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 reply::capabilities(&mut self.wire.out, host, size_max);
             }
             Command::Mail(mail) => return self.mail(mail).await,
-            Command::Rcpt(rcpt) => self.rcpt(rcpt),
+            Command::Rcpt(rcpt) => self.rcpt(rcpt).await,
             Command::Data => return self.data().await,
             Command::Bdat { octets, last } => return self.bdat(octets, last).await,
             Command::Rset => {
@@ -283,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    fn rcpt(&mut self, rcpt: RcptCommand) {
+    async fn rcpt(&mut self, rcpt: RcptCommand) {
         let Some(transaction) = &mut self.transaction else {
             return self.reply(503, "5.5.1", "MAIL needed first");
         };
@@ -298,18 +299,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         let address = transaction.router.complete(rcpt.address);
         let shown = address.external();
-        let router = &transaction.router;
+        let expand_aliases = transaction.settings.lmtp.expand_aliases;
         let mut original = rcpt.original;
-        let members = if transaction.settings.lmtp.expand_aliases {
-            if original.is_empty() {
-                original.clone_from(&shown);
-            }
-            router.mailboxes(&address)
-        } else {
-            router
-                .mailbox(&address)
-                .map(|target| vec![(address, target)])
-        };
+        if expand_aliases && original.is_empty() {
+            original.clone_from(&shown);
+        }
+        let members = lookup::mailboxes(&transaction.router, address, expand_aliases).await;
         match members {
             Ok(members) => {
                 transaction.accepted.push(Accepted {

@@ -1,0 +1,159 @@
+//! Answers for programs that ask by the name of a Postfix parameter: the socketmap server.
+//!
+//! Imports `address`, `table`. Whoever asks sends whole addresses only (Postfix does not search
+//! a socketmap for parts of an address), so the whole search order is gone through here.
+
+use super::error::RouteError;
+use super::router::Router;
+use super::trace::Trace;
+use crate::address::{Address, fold_case, unquote};
+
+/// The maps and lists that can be asked for, by the names of their Postfix parameters.
+const PUBLISHED: [&str; 10] = [
+    "virtual_mailbox_maps",
+    "virtual_uid_maps",
+    "virtual_gid_maps",
+    "virtual_alias_maps",
+    "virtual_mailbox_domains",
+    "virtual_alias_domains",
+    "relay_domains",
+    "mydestination",
+    "relay_recipient_maps",
+    "local_recipient_maps",
+];
+
+impl Router {
+    /// The names that [`Router::published`] knows.
+    pub fn published_names() -> &'static [&'static str] {
+        &PUBLISHED
+    }
+
+    /// What `parameter` (one of [`Router::published_names`]) has for `key`: an address in
+    /// external form, or a domain for the lists of domains, whose answer is that domain. The
+    /// outer `None` means there is no such parameter.
+    ///
+    /// For `virtual_alias_maps` the answer is everyone that the address stands for in the end,
+    /// separated by commas, and nothing for who stands for himself alone.
+    ///
+    /// # Errors
+    /// The tables cannot say now, or an alias cannot be expanded.
+    pub fn published(
+        &self,
+        parameter: &str,
+        key: &str,
+    ) -> Option<Result<Option<String>, RouteError>> {
+        let address = from_external(key);
+        let own = |domain: &str| self.resolver.is_own_domain(domain);
+        let classes = &self.resolver.classes;
+        Some(match parameter {
+            "virtual_mailbox_maps" | "virtual_uid_maps" | "virtual_gid_maps" => self
+                .mailboxes
+                .value(parameter, &address, own)
+                .map_err(RouteError::from),
+            "relay_recipient_maps" | "local_recipient_maps" => self
+                .listed
+                .value(parameter, &address.internal(), &self.resolver)
+                .map_err(RouteError::from),
+            "virtual_alias_maps" => self.published_alias(&address),
+            _ => {
+                let mut lists = classes.lists().into_iter();
+                let list = lists.find(|list| list.parameter() == parameter)?;
+                let domain = fold_case(key);
+                let listed = list.contains(&domain, &mut Trace::off());
+                listed
+                    .map(|listed| listed.then(|| domain.into_owned()))
+                    .map_err(RouteError::from)
+            }
+        })
+    }
+
+    fn published_alias(&self, address: &Address) -> Result<Option<String>, RouteError> {
+        let members = self.expand(address)?;
+        let itself = self.complete(address.clone());
+        if members == [itself] {
+            return Ok(None);
+        }
+        let members: Vec<_> = members.iter().map(Address::external).collect();
+        Ok(Some(members.join(", ")))
+    }
+}
+
+/// An address as Postfix writes keys: local parts quoted where RFC 5322 wants it.
+fn from_external(key: &str) -> Address {
+    match key.rsplit_once('@') {
+        Some((local_part, domain)) if local_part.starts_with('"') => {
+            Address::new(unquote(local_part), Some(domain))
+        }
+        _ => Address::from_internal(key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RoutingSettings;
+    use crate::table::{TableCache, TableContext};
+
+    fn router() -> Router {
+        let settings = RoutingSettings {
+            virtual_mailbox_maps: "inline:{{a@vm.example = vm/a/}, {@catch.example = catch/}}"
+                .to_owned(),
+            virtual_uid_maps: "static:5000".to_owned(),
+            virtual_gid_maps: "fail:x".to_owned(),
+            virtual_alias_maps: "inline:{{all@va.example = a@vm.example b@x.example}, \
+                                 {a@vm.example = a@vm.example}}"
+                .to_owned(),
+            virtual_mailbox_domains: "vm.example, inline:{catch.example=x}".to_owned(),
+            virtual_alias_domains: "va.example".to_owned(),
+            recipient_delimiter: "+".to_owned(),
+            ..RoutingSettings::default()
+        };
+        Router::open(&settings, &TableCache::new(TableContext::default())).unwrap()
+    }
+
+    fn ask(parameter: &str, key: &str) -> Option<String> {
+        router().published(parameter, key).unwrap().unwrap()
+    }
+
+    #[test]
+    fn maps_are_searched_as_postfix_searches_its_own() {
+        for (key, value) in [
+            ("a@vm.example", Some("vm/a/")),
+            ("A+ext@VM.example", Some("vm/a/")),
+            ("who@catch.example", Some("catch/")),
+            ("b@vm.example", None),
+        ] {
+            assert_eq!(ask("virtual_mailbox_maps", key).as_deref(), value, "{key}");
+        }
+        assert_eq!(ask("virtual_uid_maps", "x@y").as_deref(), Some("5000"));
+        assert!(
+            router()
+                .published("virtual_gid_maps", "x@y")
+                .unwrap()
+                .is_err()
+        );
+        assert!(router().published("no_such_maps", "x@y").is_none());
+    }
+
+    #[test]
+    fn aliases_are_expanded_and_lists_of_domains_answer() {
+        let all = ask("virtual_alias_maps", "all@va.example").unwrap();
+        assert_eq!(all, "a@vm.example, b@x.example");
+        assert_eq!(ask("virtual_alias_maps", "a@vm.example"), None);
+        assert_eq!(ask("virtual_alias_maps", "c@vm.example"), None);
+        let domain = |key| ask("virtual_mailbox_domains", key);
+        assert_eq!(domain("VM.example").as_deref(), Some("vm.example"));
+        assert!(domain("catch.example").is_some());
+        assert_eq!(domain("va.example"), None);
+    }
+
+    #[test]
+    fn every_published_name_is_answered() {
+        for name in Router::published_names() {
+            assert!(
+                router().published(name, "u@nowhere.example").is_some(),
+                "{name}"
+            );
+        }
+    }
+}

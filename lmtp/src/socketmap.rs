@@ -1,0 +1,118 @@
+//! The socketmap server: Postfix asks the same tables that we deliver by.
+//!
+//! Imports the engine's routing, `server` for what is shared. A request is a netstring `map key`,
+//! the reply one of `OK value`, `NOTFOUND `, `TEMP reason`, `PERM reason`. Maps are named as the
+//! Postfix parameters they stand for. Each request is answered out of the tables as they are at
+//! that moment. Source: socketmap_table(5).
+
+use crate::server::Shared;
+use mailstow_engine::route::Router;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream};
+
+/// Longest request, in bytes; addresses are a tenth of it.
+const REQUEST_BYTES_MAX: usize = 10_000;
+/// Longest reply that Postfix takes, in bytes.
+const REPLY_BYTES_MAX: usize = 100_000;
+/// How long an answer may take; Postfix gives up after 100 seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Answers the requests of one connection until it ends, is silent for too long, or the server
+/// comes to its end.
+pub(crate) async fn serve<S>(stream: S, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut stream = BufStream::new(stream);
+    loop {
+        let idle_timeout = shared.settings().lmtp.idle_timeout;
+        let request = tokio::select! {
+            () = shared.drain.ordered() => return,
+            request = tokio::time::timeout(idle_timeout, read_request(&mut stream)) => request,
+        };
+        let request = match request {
+            Ok(Ok(Some(request))) => request,
+            Ok(Ok(None)) | Err(_) => return,
+            Ok(Err(error)) => {
+                tracing::debug!("socketmap: {error}");
+                return;
+            }
+        };
+        let reply = answer(&shared, &request).await;
+        let reply = format!("{}:{reply},", reply.len());
+        let sent = async {
+            stream.write_all(reply.as_bytes()).await?;
+            stream.flush().await
+        };
+        if !matches!(tokio::time::timeout(idle_timeout, sent).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+/// The next netstring; `None` at the end of the connection.
+async fn read_request<S>(stream: &mut S) -> io::Result<Option<Vec<u8>>>
+where
+    S: AsyncBufReadExt + Unpin,
+{
+    if stream.fill_buf().await?.is_empty() {
+        return Ok(None);
+    }
+    let strange = || io::Error::other("the request is no netstring, or too long a one");
+    let mut length = 0_usize;
+    loop {
+        match stream.read_u8().await? {
+            b':' => break,
+            digit @ b'0'..=b'9' => length = length * 10 + usize::from(digit - b'0'),
+            _ => return Err(strange()),
+        }
+        if length > REQUEST_BYTES_MAX {
+            return Err(strange());
+        }
+    }
+    let mut request = vec![0; length];
+    stream.read_exact(&mut request).await?;
+    match stream.read_u8().await? {
+        b',' => Ok(Some(request)),
+        _ => Err(strange()),
+    }
+}
+
+async fn answer(shared: &Arc<Shared>, request: &[u8]) -> String {
+    let parts = str::from_utf8(request).ok().and_then(|r| r.split_once(' '));
+    let Some((map, key)) = parts else {
+        return "PERM the request is not a map, a blank and a key in UTF-8".to_owned();
+    };
+    let router = shared.engine.snapshot();
+    if !router.may_block() {
+        return look_up(&router, map, key);
+    }
+    let (map, key) = (map.to_owned(), key.to_owned());
+    let found = tokio::task::spawn_blocking(move || look_up(&router, &map, &key));
+    match tokio::time::timeout(ANSWER_TIMEOUT, found).await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(_)) => "TEMP the lookup failed".to_owned(),
+        Err(_) => "TIMEOUT the tables do not answer".to_owned(),
+    }
+}
+
+fn look_up(router: &Router, map: &str, key: &str) -> String {
+    match router.published(map, key) {
+        None => format!(
+            "PERM no map \"{map}\"; known are {}",
+            Router::published_names().join(", ")
+        ),
+        Some(Ok(None)) => "NOTFOUND ".to_owned(),
+        Some(Ok(Some(value))) if value.len() + 3 > REPLY_BYTES_MAX => {
+            "TEMP the value is too long for this protocol".to_owned()
+        }
+        Some(Ok(Some(value))) => format!("OK {value}"),
+        Some(Err(error)) => {
+            tracing::warn!("socketmap {map}: {error}");
+            // The asker's log goes to people who need no more than this.
+            format!("TEMP {}", error.status().text)
+        }
+    }
+}
