@@ -8,7 +8,7 @@ pub mod common;
 pub mod config;
 pub mod deliver;
 mod diff;
-mod lint;
+pub mod lint;
 pub mod log;
 pub mod map;
 pub mod resolve;
@@ -48,6 +48,10 @@ enum Command {
     Lint(lint::LintArgs),
     /// Validate configuration, tables and directories.
     Check(check::CheckArgs),
+    /// Look into a delivery log.
+    Log(log::LogArgs),
+    /// Build, verify and change a compiled recipient map.
+    Map(map::MapArgs),
 }
 
 /// Parses the command line and runs the subcommand.
@@ -87,6 +91,8 @@ impl Cli {
             Command::Config(args) => config::run(args),
             Command::Lint(args) => lint::run(args),
             Command::Check(args) => check::run(args),
+            Command::Log(args) => log::run(args),
+            Command::Map(args) => map::run(args),
         }
     }
 }
