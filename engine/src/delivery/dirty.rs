@@ -1,9 +1,9 @@
 //! File systems with mail that only the delivery log keeps safe.
 //!
-//! Imports `io`, `mailbox` (directories), `sync`. Invariants: a file system is entered before anything is written there;
-//! its witness was opened before everything that the next flush is to cover, so that a flush
-//! through it reports every error; the next witness is opened before that flush begins, so that
-//! there is no time without one.
+//! Imports `io`, `mailbox` (directories), `sync`. Invariants: a file system is entered before
+//! anything is written there; its witness was opened before everything that the next flush is to
+//! cover, so that a flush through it reports every error; the next witness is opened before that
+//! flush begins, so that there is no time without one.
 
 use crate::io::Disk;
 use crate::mailbox::Unflushed;

@@ -1,8 +1,8 @@
 //! The map's own file operations: temporary file, atomic publication, lock.
 //!
-//! Imports `error`, `mmap`. Invariants: a name in the directory always points at a complete, flushed
-//! file: write, fsync the file, rename over the name, fsync the directory. A failed fsync is not
-//! tried again; the new file is given up. Sources: rename(2), fsync(2), flock(2).
+//! Imports `error`, `mmap`. Invariants: a name in the directory always points at a complete,
+//! flushed file: write, fsync the file, rename over the name, fsync the directory. A failed fsync
+//! is not tried again; the new file is given up. Sources: rename(2), fsync(2), flock(2).
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
