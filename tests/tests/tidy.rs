@@ -169,7 +169,7 @@ fn the_tree_speaks_of_the_project_alone() {
     assert_none("paths of one machine, or issue numbers", &offences);
 }
 
-/// True for a path that starts there, not for one that only contains it (`src/work/...`).
+/// True for a path that starts there, not for one that only contains it further on.
 fn names_path(line: &str, path: &str) -> bool {
     line.match_indices(path).any(|(at, _)| {
         let before = line[..at].chars().next_back();
