@@ -94,8 +94,8 @@ fn a_full_queue_holds_the_next_message_back() {
     first.send("x\r\n.\r\n");
     let mut second = server.greeted();
     second.envelope(&["u1"]);
-    // While the writer tries the lock the first is not in the queue, so that the second may
-    // slip in; some attempt finds the queue full.
+    // Until the first is submitted the second may slip in. Afterwards nothing frees its room, how
+    // often ever a writer tries the lock.
     eventually("a message is held back", || {
         second.send("DATA\r\n");
         let pause = Duration::from_millis(300);
@@ -105,10 +105,8 @@ fn a_full_queue_holds_the_next_message_back() {
             Err(_) => true,
             Ok(count) => {
                 assert!(piece[..count].starts_with(b"354"));
-                second
-                    .stream
-                    .set_read_timeout(Some(support::PATIENCE))
-                    .unwrap();
+                let patience = Some(support::PATIENCE);
+                second.stream.set_read_timeout(patience).unwrap();
                 second.send("x\r\n.\r\n");
                 second.expect("250");
                 second.envelope(&["u1"]);

@@ -528,7 +528,7 @@ pub(super) static GENERAL: &[Parameter] = &[
         Number("deliveries", 1..=1_000_000, |s, v| {
             s.limits.queued_deliveries = to_usize(v)
         }),
-        "Deliveries that wait for a writer before sessions are held back",
+        "Deliveries accepted and not done before sessions are held back",
     ),
     parameter(
         "log",

@@ -253,7 +253,7 @@ pub struct Limits {
     pub message_memory_bytes: usize,
     /// Bytes of all messages kept in memory; past it every message goes to a file at once.
     pub memory_bytes: usize,
-    /// Deliveries waiting for a writer before sessions are held back.
+    /// Deliveries accepted and not done before sessions are held back.
     pub queued_deliveries: usize,
 }
 

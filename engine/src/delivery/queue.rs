@@ -2,8 +2,9 @@
 //!
 //! Imports `sync`, `clock`, `limits`, `route` (formats). Holds no I/O. Invariants: an mbox is in
 //! the hands of one writer at most, and deliveries to it meanwhile wait beside it without
-//! occupying a writer, to go out together next time; whoever waits for room is woken when there
-//! is some.
+//! occupying a writer, to go out together next time; a delivery takes up room until a writer is
+//! done with it, so that one which tries a lock again and again never frees its room in between;
+//! whoever waits for room is woken when there is some.
 
 use super::job::Job;
 use crate::clock;
@@ -31,6 +32,8 @@ struct State {
     in_hand: HashMap<String, VecDeque<Job>>,
     /// Deliveries beside mboxes in hand.
     parked: usize,
+    /// Deliveries in the hands of writers.
+    taken: usize,
     closing: bool,
     waiting_for_room: Vec<Waker>,
 }
@@ -39,8 +42,15 @@ struct State {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) jobs: Vec<Job>,
-    /// The mboxes that are in this writer's hands now; to be given back with [`Queue::give_back`].
-    pub(super) mboxes: Vec<String>,
+    /// What to give back with [`Queue::give_back`] when the writer is done.
+    pub(super) hold: Hold,
+}
+
+/// What a batch occupies: room in the queue, and the mboxes that are in the writer's hands.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    jobs: usize,
+    mboxes: Vec<String>,
 }
 
 impl Queue {
@@ -66,13 +76,13 @@ impl Queue {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.state.lock().len() < self.capacity
+        self.state.lock().occupied() < self.capacity
     }
 
     /// Ready when there is room; else the task is woken when there may be.
     pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if state.len() < self.capacity {
+        if state.occupied() < self.capacity {
             return Poll::Ready(());
         }
         let waker = context.waker();
@@ -128,13 +138,12 @@ impl Queue {
         Some(batch)
     }
 
-    /// The mboxes of a batch are free again; what waited beside them goes first.
-    pub(super) fn give_back(&self, mboxes: Vec<String>) {
-        if mboxes.is_empty() {
-            return;
-        }
+    /// A writer is done with a batch: its room and its mboxes are free again, and what waited
+    /// beside these goes first.
+    pub(super) fn give_back(&self, hold: Hold) {
         let mut state = self.state.lock();
-        for path in mboxes {
+        state.taken -= hold.jobs;
+        for path in hold.mboxes {
             let parked = state.in_hand.remove(&path).unwrap_or_default();
             state.parked -= parked.len();
             for job in parked.into_iter().rev() {
@@ -143,23 +152,30 @@ impl Queue {
         }
         let is_work = !state.ready.is_empty();
         let is_end = state.closing && state.is_done();
+        let wakers = state.wakers_if_room(self.capacity);
         drop(state);
         if is_end {
             self.work.notify_all();
         } else if is_work {
             self.work.notify_one();
         }
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
 impl State {
-    fn len(&self) -> usize {
+    fn waiting(&self) -> usize {
         self.ready.len() + self.delayed.len() + self.parked
+    }
+
+    /// The room that is taken up.
+    fn occupied(&self) -> usize {
+        self.waiting() + self.taken
     }
 
     /// True when nothing waits, and no writer can give anything back any more.
     fn is_done(&self) -> bool {
-        self.len() == 0 && self.in_hand.is_empty()
+        self.waiting() == 0 && self.in_hand.is_empty()
     }
 
     /// Makes ready what is due; the time of the next that is not.
@@ -192,24 +208,26 @@ impl State {
             }
             if job.target.format == Format::Mbox {
                 let path = &job.target.path;
-                if !batch.mboxes.contains(path) {
+                if !batch.hold.mboxes.contains(path) {
                     if let Some(parked) = self.in_hand.get_mut(path) {
                         parked.push_back(job);
                         self.parked += 1;
                         continue;
                     }
                     self.in_hand.insert(path.clone(), VecDeque::new());
-                    batch.mboxes.push(path.clone());
+                    batch.hold.mboxes.push(path.clone());
                 }
             }
             job.take();
             bytes += job.mail.message.size();
             batch.jobs.push(job);
         }
+        batch.hold.jobs = batch.jobs.len();
+        self.taken += batch.jobs.len();
     }
 
     fn wakers_if_room(&mut self, capacity: usize) -> Vec<Waker> {
-        if self.len() < capacity {
+        if self.occupied() < capacity {
             std::mem::take(&mut self.waiting_for_room)
         } else {
             Vec::new()

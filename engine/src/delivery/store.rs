@@ -401,7 +401,7 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// True while fewer deliveries wait than `limits.queued_deliveries`.
+    /// True while fewer deliveries than `limits.queued_deliveries` wait or are being made.
     pub fn has_room(&self) -> bool {
         self.shared.queue.has_room()
     }
@@ -452,9 +452,9 @@ impl<D: Disk> Store<D> {
     /// Writes what waits, as one batch.
     pub(super) fn step(&self, credentials: &mut Credentials) {
         let batch = self.shared.queue.take(self.shared.batch);
-        if let Some(Batch { jobs, mboxes }) = batch {
+        if let Some(Batch { jobs, hold }) = batch {
             write_batch(&self.shared, credentials, jobs);
-            self.shared.queue.give_back(mboxes);
+            self.shared.queue.give_back(hold);
         }
     }
 
@@ -494,9 +494,9 @@ fn known_already(base: &Path, target: &MailboxTarget) -> Outcome {
 /// nothing else.
 fn write_mail<D: Disk>(shared: &Shared<D>) {
     let mut credentials = Credentials::of_this_thread();
-    while let Some(Batch { jobs, mboxes }) = shared.queue.take(shared.batch) {
+    while let Some(Batch { jobs, hold }) = shared.queue.take(shared.batch) {
         write_batch(shared, &mut credentials, jobs);
-        shared.queue.give_back(mboxes);
+        shared.queue.give_back(hold);
     }
 }
 
