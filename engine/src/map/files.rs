@@ -184,12 +184,49 @@ impl WriteLock {
             .map_err(|source| MapError::io(&lock_path, "open", source))?;
         loop {
             match rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive) {
-                Ok(()) => return Ok(Self { _file: file }),
+                Ok(()) => {
+                    sweep(path);
+                    return Ok(Self { _file: file });
+                }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(MapError::io(&lock_path, "lock", error.into())),
             }
         }
     }
+}
+
+/// Removes what a killed writer left unfinished. Only for who holds the lock: nobody else has
+/// temporary files then.
+fn sweep(path: &Path) {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let Some(name) = path.file_name().map(std::ffi::OsStr::to_string_lossy) else {
+        return;
+    };
+    // What cannot be removed only takes up space.
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if is_unfinished(&name, &entry.file_name().to_string_lossy()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether `file` is a temporary name of the map `name` or its change log.
+fn is_unfinished(name: &str, file: &str) -> bool {
+    let unfinished = || {
+        let rest = file.strip_prefix('.')?.strip_prefix(name)?;
+        let rest = rest
+            .strip_prefix(".changes")
+            .unwrap_or(rest)
+            .strip_prefix('.')?;
+        rest.strip_suffix(".tmp")
+            .or_else(|| rest.strip_suffix(".part"))
+    };
+    unfinished().is_some_and(|random| {
+        random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 /// What tells one state of a file from another: device, inode, size, time of change.
@@ -234,4 +271,29 @@ pub(super) fn random() -> u64 {
     hasher.write_u128(crate::clock::since_epoch().as_nanos());
     hasher.write_u32(std::process::id());
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_unfinished;
+
+    #[test]
+    fn only_the_maps_own_temporary_names_are_swept() {
+        for ours in ["tmp", "part"] {
+            assert!(is_unfinished("m", &format!(".m.0123456789abcdef.{ours}")));
+        }
+        assert!(is_unfinished("m", ".m.changes.0123456789abcdef.tmp"));
+        for other in [
+            "m",
+            "m.lock",
+            "m.changes",
+            ".m.tmp",
+            ".m.0123456789abcdef",
+            ".n.0123456789abcdef.tmp",
+            ".m.0123456789abcdeg.tmp",
+            ".m.other.0123456789abcdef.tmp",
+        ] {
+            assert!(!is_unfinished("m", other), "{other}");
+        }
+    }
 }
