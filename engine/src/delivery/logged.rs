@@ -113,19 +113,19 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
         round.sweep();
     }
 
-    /// Takes the owner's identity, and opens the base if that is still to be done.
+    /// Opens the base if that is still to be done, and takes the owner's identity.
     fn enter(&mut self, job: &Job) -> Result<(), MailboxError> {
-        self.become_owner(job)?;
         if self.base.is_none() {
             let base = &self.shared.settings.base;
-            let opened = self.shared.disk.open_root(base);
+            let disk = &self.shared.disk;
+            let opened = self.credentials.as_self(|| disk.open_root(base));
             self.base = Some(opened.map_err(|source| MailboxError::Base {
                 mailbox: job.mailbox().to_owned(),
                 base: base.display().to_string(),
                 source,
             })?);
         }
-        Ok(())
+        self.become_owner(job)
     }
 
     fn become_owner(&mut self, job: &Job) -> Result<(), MailboxError> {

@@ -115,9 +115,10 @@
 //!
 //! Kind 2, **done**: what became of recipients. 4 bytes: how many; for each: 16: id, 4: recipient
 //! (from 0, in the order of *accepted*), 1: outcome. Outcome 1: published in the Maildir. 2:
-//! appended to the mbox; then 8: offset, 8: length. 3: refused, nothing was stored. Outcomes 1
-//! and 2 are written without waiting and only spare recovery work; outcome 3 keeps it from
-//! delivering what the client was told had failed.
+//! goes to this place of the mbox; then 8: offset, 8: length. 3: refused, nothing was stored.
+//! Outcome 1 only spares recovery work. Outcome 2 is durable before the first byte is written
+//! there; the last one counts, and recovery knows by all of them what it may cut off. Outcome 3
+//! keeps it from delivering what the client is told has failed, and is durable before it is told.
 //!
 //! Kind 3, **confirmed**: the client's next command showed that it has read the reply. 4 bytes:
 //! how many; for each: 16: id, 4: recipient, or `ffffffff` for all.

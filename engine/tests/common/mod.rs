@@ -9,7 +9,7 @@
 )]
 
 use mailstow_engine::address::{Address, parse_address};
-use mailstow_engine::config::Settings;
+use mailstow_engine::config::{Durability, Settings};
 use mailstow_engine::delivery::{Mail, Outcome, Store, Ticket};
 use mailstow_engine::io::Disk;
 use mailstow_engine::route::{Format, MailboxTarget};
@@ -88,6 +88,7 @@ impl Place {
         settings.routing.virtual_mailbox_base = self.base();
         settings.state_directory = self.dir.path().join("state");
         settings.store.host = "host.example".into();
+        settings.store.durability = Durability::Direct;
         settings.routing.deliver_lock_delay = Duration::from_millis(5);
         settings
     }

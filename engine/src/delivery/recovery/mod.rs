@@ -213,6 +213,7 @@ impl<'a, D: Disk> Run<'a, D> {
             }
             self.keep_stuck(&envelope, content, failed);
             self.tell(survey.messages());
+            self.leave();
         })
     }
 
@@ -273,6 +274,7 @@ impl<'a, D: Disk> Run<'a, D> {
             }
             self.tell(survey.messages());
         }
+        self.leave();
         Ok(())
     }
 
@@ -328,23 +330,29 @@ impl<'a, D: Disk> Run<'a, D> {
         }
     }
 
-    /// Takes the owner's identity and opens the base.
+    /// Gives the owner's identity back: the log's segments are opened as the server.
+    fn leave(&mut self) {
+        self.credentials.as_self(|| ());
+    }
+
+    /// Opens the base and takes the owner's identity.
     fn enter(&mut self, target: &MailboxTarget) -> Result<(D::Handle, MailboxPath), MailboxError> {
         let base = &self.with.settings.base;
         let path = MailboxPath::new(base, target)?;
         let mailbox = || path.display().to_owned();
+        let disk = self.with.disk;
+        let opened = self.credentials.as_self(|| disk.open_root(base));
+        let opened = opened.map_err(|source| MailboxError::Base {
+            mailbox: mailbox(),
+            base: base.display().to_string(),
+            source,
+        })?;
         self.credentials
             .become_user(target.uid, target.gid)
             .map_err(|source| MailboxError::Identity {
                 mailbox: mailbox(),
                 source,
             })?;
-        let opened = self.with.disk.open_root(base);
-        let opened = opened.map_err(|source| MailboxError::Base {
-            mailbox: mailbox(),
-            base: base.display().to_string(),
-            source,
-        })?;
         Ok((opened, path))
     }
 }
