@@ -8,6 +8,7 @@ mod common;
 use common::*;
 use mailstow_engine::config::{Durability, Settings};
 use mailstow_engine::delivery::Store;
+use mailstow_engine::io::{Blocking, Fault, Faulty};
 use mailstow_engine::log::{
     Accepted, AcceptedRecipient, DeliveryId, LogSettings, LogWriter, Plan, Record,
 };
@@ -22,6 +23,16 @@ fn settings(place: &Place) -> Settings {
     settings.store.durability = Durability::Logged;
     settings.store.writers = 1;
     settings
+}
+
+fn fault(operation: &'static str, after: u64, errno: i32) -> Fault {
+    Fault {
+        operation,
+        after,
+        errno,
+        bytes_written: 10,
+        persists: false,
+    }
 }
 
 /// A log with one acknowledged message for a Maildir and an mbox, as a killed process leaves it.
@@ -83,4 +94,32 @@ fn recovery_finds_a_base_whose_owners_may_not_search_the_way_to_it() {
     assert_eq!(names(&place.base().join("md/new")).len(), 1);
     let text = fs::read_to_string(place.base().join("info")).unwrap();
     assert_eq!(text.matches("body of the message\n\n").count(), 1);
+}
+
+#[test]
+fn nothing_is_appended_behind_what_could_not_be_cut_off() {
+    let place = Place::new();
+    let store = Store::open_on(Faulty::new(Blocking::new()), &settings(&place)).unwrap();
+    assert!(deliver(&store, CONTENT, "md/").starts_with("250"));
+    store.disk().hold("write_all");
+    let first = submit(&store, CONTENT, vec![target("md/")]);
+    store.disk().wait_until_reached();
+    let group = submit(&store, CONTENT, vec![target("info"); 3]);
+    // The common append fails and cannot be cut off.
+    store.disk().plan_all(&[
+        fault("write_all", 1, libc::EIO),
+        fault("truncate", 0, libc::EIO),
+    ]);
+    store.disk().release();
+    assert!(first.statuses()[0].starts_with("250"));
+    let all = group.statuses();
+    assert!(all.iter().all(|s| s.starts_with("451 4.3.0")), "{all:?}");
+    let text = fs::read_to_string(place.base().join("info")).unwrap();
+    assert_eq!(text, "From s@ex.");
+    assert!(deliver(&store, CONTENT, "info").starts_with("250"));
+    let text = fs::read_to_string(place.base().join("info")).unwrap();
+    assert!(
+        text.starts_with("From s@ex.\n\nFrom s@ex.example "),
+        "{text}"
+    );
 }

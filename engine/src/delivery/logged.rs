@@ -428,6 +428,10 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
         if !job.claim() {
             return None;
         }
+        if let Err(error) = mbox.check_untorn() {
+            self.refuse_later(job, error.status());
+            return None;
+        }
         let place = place(mbox.next_offset(), rendered.len());
         let noted = Record::Done(job.done(place).into_iter().collect()).encode();
         let journal = &self.pass.journal;

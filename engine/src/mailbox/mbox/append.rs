@@ -76,6 +76,7 @@ impl<H> Mbox<H> {
         disk: &D,
         messages: &[u8],
     ) -> Result<(), MailboxError> {
+        self.check_untorn()?;
         match disk.write_all(&self.file, [self.tail.as_bytes(), messages]) {
             Ok(()) => {
                 self.end = self.next_offset() + messages.len() as u64;
@@ -99,11 +100,7 @@ impl<H> Mbox<H> {
         entries: &[Entry<'_>],
     ) -> Vec<Result<(), MailboxError>> {
         if self.is_torn {
-            // A message there would look like a part of the incomplete one.
-            let path = self.path.display();
-            let doing = "appending behind an incomplete message";
-            let torn = || MailboxError::from_io(path, doing, io::ErrorKind::Other.into());
-            return entries.iter().map(|_| Err(torn())).collect();
+            return entries.iter().map(|_| Err(self.torn())).collect();
         }
         let mut results = Vec::with_capacity(entries.len());
         let Err((doing, error)) = self.append_all(disk, settings, entries, &mut results) else {
@@ -122,6 +119,23 @@ impl<H> Mbox<H> {
             .chunks(1)
             .flat_map(|one| self.append(disk, settings, one));
         one_by_one.collect()
+    }
+
+    /// Whether messages can be appended: behind an incomplete one that could not be cut off they
+    /// would look like a part of it.
+    ///
+    /// # Errors
+    /// There is an incomplete message.
+    pub fn check_untorn(&self) -> Result<(), MailboxError> {
+        match self.is_torn {
+            true => Err(self.torn()),
+            false => Ok(()),
+        }
+    }
+
+    fn torn(&self) -> MailboxError {
+        let doing = "appending behind an incomplete message";
+        MailboxError::from_io(self.path.display(), doing, io::ErrorKind::Other.into())
     }
 
     /// All or none, but for those that are over the limit.
