@@ -18,6 +18,7 @@ pub mod mailstow;
 pub mod oracle;
 pub mod postfix;
 pub mod postmap;
+pub mod power;
 pub mod python;
 pub mod scratch;
 pub mod site;
