@@ -71,12 +71,11 @@ fn options() -> Result<Options, String> {
 }
 
 fn on(file_system: FileSystem, options: &Options) -> Outcome {
-    // Logged in turns with a small log; every fifth load goes without a log.
     let setups = [
         Setup::SmallLog,
-        Setup::Logged,
+        Setup::Default,
+        Setup::Bounded,
         Setup::SmallLog,
-        Setup::Logged,
         Setup::Direct,
     ];
     let mut outcome = Outcome::default();
@@ -86,7 +85,7 @@ fn on(file_system: FileSystem, options: &Options) -> Outcome {
     while left > 0 {
         let points = left.min(POINTS_OF_A_LOAD);
         left -= points;
-        let setup = setups.next().unwrap_or(Setup::Logged);
+        let setup = setups.next().unwrap_or(Setup::Default);
         let mut plan = Plan::new(file_system, setup, points, seed);
         plan.lies = options.lies;
         seed = seed.wrapping_add(1);

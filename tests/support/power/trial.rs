@@ -16,8 +16,10 @@ use crate::daemon::Daemon;
 /// How a server under load is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setup {
-    /// A log as it is by default, but for a bound on messages that some exceed.
-    Logged,
+    /// A log as it is by default.
+    Default,
+    /// The same, but for a bound on messages that some exceed.
+    Bounded,
     /// A log so small that it is full, cut back and begun again all the time.
     SmallLog,
     /// No log: every mailbox is flushed before the answer.
@@ -27,13 +29,14 @@ pub enum Setup {
 impl Setup {
     fn settings(self) -> &'static str {
         match self {
-            Self::Logged => {
+            Self::Default => "[store]\ndurability = \"logged\"\n",
+            Self::Bounded => {
                 "[store]\ndurability = \"logged\"\n\
                  [delivery_log]\nmessage_bytes_max = 65536\n"
             }
             Self::SmallLog => {
                 "[store]\ndurability = \"logged\"\n\
-                 [delivery_log]\nmessage_bytes_max = 65536\nbytes_max = 2097152\n\
+                 [delivery_log]\nmessage_bytes_max = 262144\nbytes_max = 2097152\n\
                  segment_bytes = 262144\ncheckpoint_interval = \"1s\"\n"
             }
             Self::Direct => "[store]\ndurability = \"direct\"\n",
