@@ -1,13 +1,16 @@
 //! The engine: opens tables and writers, resolves, delivers, reloads, closes.
 //!
 //! Imports every room below it. All methods may be called from any thread. One background
-//! thread watches the table files; the writer threads belong to `delivery`.
+//! thread watches the table files, one for each recipient map merges its changes; the writer
+//! threads belong to `delivery`.
 
 use crate::config::Settings;
 use crate::delivery::{Mail, OnOutcome, Outcome, Store, StoreError, Ticket};
 use crate::envelope::Recipient;
+use crate::map::{MapHandle, MapKeeper};
 use crate::message::MessageBuilder;
 use crate::route::{MailboxTarget, Router, table_context};
+use crate::swap::Swap;
 use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
 use crate::table::{OpenError, TableCache};
 use std::thread::JoinHandle;
@@ -15,6 +18,9 @@ use std::time::Duration;
 
 /// How often table files are looked at; a change must be in force within two seconds.
 const TABLE_WATCH_INTERVAL: Duration = Duration::from_millis(400);
+
+/// How often a recipient map is looked at whose changes may have become many.
+const MAP_KEEP_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why an engine cannot be opened or reloaded.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +49,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Shared {
     routing: Mutex<Routing>,
-    router: Mutex<Arc<Router>>,
+    router: Swap<Router>,
     closing: Mutex<bool>,
     wake: Condvar,
 }
@@ -70,7 +76,7 @@ impl Engine {
                 settings: settings.clone(),
                 cache,
             }),
-            router: Mutex::new(router),
+            router: Swap::new(router),
             closing: Mutex::new(false),
             wake: Condvar::new(),
         });
@@ -89,9 +95,11 @@ impl Engine {
         })
     }
 
-    /// The current snapshot of routing.
+    /// The current snapshot of routing. Takes no lock.
     pub fn snapshot(&self) -> Arc<Router> {
-        Arc::clone(&self.shared.router.lock())
+        let router = self.shared.router.load();
+        router.look_at_maps();
+        router
     }
 
     /// Complaints about the tables that are open: file, line, what is wrong.
@@ -123,7 +131,7 @@ impl Engine {
             routing.cache = cache;
         }
         routing.settings = settings.clone();
-        *self.shared.router.lock() = Arc::new(router);
+        self.shared.router.replace(Arc::new(router));
         Ok(complaints)
     }
 
@@ -202,13 +210,31 @@ impl Drop for Engine {
 impl Shared {
     /// Looks after the table files until the engine closes.
     fn watch(&self) {
+        let mut keepers = Vec::new();
         loop {
+            self.keep_maps(&mut keepers);
             let closing = wait_timeout(&self.wake, self.closing.lock(), TABLE_WATCH_INTERVAL);
             if *closing {
                 return;
             }
             drop(closing);
             self.refresh();
+        }
+    }
+
+    /// Starts a keeper for each recipient map that has none, and ends those of maps that are in
+    /// use no more.
+    fn keep_maps(&self, keepers: &mut Vec<(Arc<MapHandle>, MapKeeper)>) {
+        let maps = self.routing.lock().cache.maps();
+        keepers.retain(|(kept, _)| maps.iter().any(|map| Arc::ptr_eq(map, kept)));
+        for map in maps {
+            if keepers.iter().any(|(kept, _)| Arc::ptr_eq(&map, kept)) {
+                continue;
+            }
+            match MapKeeper::start(Arc::clone(&map), MAP_KEEP_INTERVAL) {
+                Ok(keeper) => keepers.push((map, keeper)),
+                Err(error) => tracing::warn!(%error, "changes of a map are not merged"),
+            }
         }
     }
 
@@ -228,7 +254,7 @@ impl Shared {
         }
         match Router::open(&routing.settings.routing, &routing.cache) {
             Ok(router) => {
-                *self.router.lock() = Arc::new(router);
+                self.router.replace(Arc::new(router));
                 for name in &refresh.reloaded {
                     tracing::info!("table {name}: changed, now in force");
                 }

@@ -76,6 +76,7 @@ pub mod map;
 pub mod message;
 pub mod route;
 pub mod status;
+mod swap;
 pub mod sync;
 pub mod table;
 

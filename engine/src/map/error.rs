@@ -1,6 +1,6 @@
 //! What can go wrong with a recipient map.
 //!
-//! Imports `status`, `table::TableError`. Invariant: every error means "no answer now" and defers;
+//! Imports `status`. Invariant: every error means "no answer now" and defers;
 //! none can be taken for "no such recipient".
 
 use std::path::{Path, PathBuf};
@@ -49,6 +49,15 @@ pub enum MapError {
         what: &'static str,
         /// Where in the file, in bytes from its start.
         offset: u64,
+    },
+    /// Somebody wrote into the file instead of replacing it.
+    #[error(
+        "recipient map {path}: the file was overwritten or cut while it was in use; build it \
+         again with \"mailstow map build\", or put a new one in its place with mv"
+    )]
+    Overwritten {
+        /// The map.
+        path: PathBuf,
     },
     /// A change log damaged before its end: changes that were acknowledged cannot be read.
     #[error(
@@ -103,6 +112,7 @@ impl MapError {
             Self::Header { .. }
             | Self::TooNew { .. }
             | Self::Corrupt { .. }
+            | Self::Overwritten { .. }
             | Self::ChangesCorrupt { .. }
             | Self::ChangesPending { .. }
             | Self::Entry { .. }
@@ -110,7 +120,7 @@ impl MapError {
         }
     }
 
-    pub(super) fn io(path: &Path, action: &'static str, source: std::io::Error) -> Self {
+    pub(crate) fn io(path: &Path, action: &'static str, source: std::io::Error) -> Self {
         Self::Io {
             path: path.to_owned(),
             action,

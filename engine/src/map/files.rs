@@ -264,6 +264,25 @@ impl FileIdentity {
     }
 }
 
+/// What changes when somebody writes into a file; a file that is replaced or renamed keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ContentStamp {
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl ContentStamp {
+    pub(super) fn of(file: &File, path: &Path) -> Result<Self, MapError> {
+        let metadata = file
+            .metadata()
+            .map_err(|source| MapError::io(path, "stat", source))?;
+        Ok(Self {
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
+}
+
 /// A number nobody outside can guess.
 pub(super) fn random() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _, RandomState};

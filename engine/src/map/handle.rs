@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::edit::{self, CHANGES_MERGE_AT};
 use super::error::MapError;
-use super::swap::Swap;
 use super::view::MapView;
+use crate::swap::Swap;
 use crate::sync::{Arc, Condvar, Mutex, wait_timeout};
 
 /// The current view of the map at one path. Shared between threads.
@@ -33,6 +33,11 @@ impl MapHandle {
         })
     }
 
+    /// The map's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The current view. Keep it for the length of one transaction, so that all its lookups see
     /// the same map. Takes no lock.
     pub fn view(&self) -> Arc<MapView> {
@@ -50,25 +55,21 @@ impl MapHandle {
             return Ok(false);
         }
         let view = MapView::open(&self.path)?;
-        // The slot of the view before the last gets the new one too, so that no old file stays
-        // mapped longer than its readers need it.
-        let view = Arc::new(view);
-        drop(self.view.store(Arc::clone(&view)));
-        drop(self.view.store(view));
+        self.view.replace(Arc::new(view));
         Ok(true)
     }
 
     /// Refreshes, and merges the changes into a new map when they have become many. True if
-    /// there is a new view.
+    /// there is a new view. `go_on` is asked now and then; false gives the merge up.
     ///
     /// # Errors
     /// As [`MapHandle::refresh`] and [`edit::merge`]; the old view stays in use.
-    pub fn maintain(&self) -> Result<bool, MapError> {
+    pub fn maintain(&self, mut go_on: impl FnMut() -> bool) -> Result<bool, MapError> {
         let fresh = self.refresh()?;
         if self.view().changes() < CHANGES_MERGE_AT {
             return Ok(fresh);
         }
-        edit::merge(&self.path, |_, _| true)?;
+        edit::merge(&self.path, |_, _| go_on())?;
         Ok(self.refresh()? || fresh)
     }
 }
@@ -128,12 +129,13 @@ fn keep(handle: &MapHandle, interval: Duration, stop: &(Mutex<bool>, Condvar)) {
                 return;
             }
         }
-        match handle.maintain() {
+        match handle.maintain(|| !*stop.0.lock()) {
             Ok(true) => {
-                tracing::info!(map = %handle.path.display(), "recipient map replaced");
+                tracing::debug!(map = %handle.path.display(), "recipient map replaced");
                 trouble.clear();
             }
             Ok(false) => trouble.clear(),
+            Err(MapError::Stopped) => {}
             Err(error) => {
                 let text = error.to_string();
                 if text != trouble {

@@ -1,7 +1,7 @@
 //! The recipient map: one compiled file for all local tables, faster and smaller than the tables
 //! it is built from.
 //!
-//! Imports `status`, `table`, `address`, `sync`, `clock`. Invariants: a map file never changes
+//! Imports `status`, `swap`, `sync`, `clock`. Invariants: a map file never changes
 //! once it has its name; single changes stand in a log beside it; whatever is wrong with either,
 //! the answer is an error that defers. The format is described in [`crate::manual::map_format`].
 //!
@@ -37,15 +37,12 @@ mod error;
 mod files;
 mod format;
 mod handle;
-mod import;
 mod mmap;
 mod overlay;
 mod reader;
 mod record;
 mod shared;
 mod spill;
-mod swap;
-mod table;
 mod value;
 mod verify;
 mod view;
@@ -63,7 +60,6 @@ pub use error::MapError;
 pub use format::{KEY_BYTES_MAX, TABLES_MAX, VALUE_BYTES_MAX, reseal};
 pub use handle::{MapHandle, MapKeeper};
 pub use reader::{MapReader, MapStats, Record, TableId};
-pub use table::MapTable;
 pub use value::Value;
 pub use verify::Verified;
 pub use view::{Attributes, MapView};

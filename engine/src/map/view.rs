@@ -1,7 +1,8 @@
 //! A map as it is asked: the mapped file and the changes made since it was built.
 //!
-//! Imports `mmap`, `reader`, `changes`, `overlay`, `files`, `error`. Invariants: a view never
-//! changes; it shows the map and the change log of one moment, never a map without its changes.
+//! Imports `mmap`, `reader`, `changes`, `overlay`, `files`, `error`, `clock`. Invariants: a view
+//! never changes; it shows the map and the change log of one moment, never a map without its
+//! changes.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -10,9 +11,12 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
+use crate::clock;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
 use super::changes::ChangeLog;
 use super::error::MapError;
-use super::files::{self, FileIdentity};
+use super::files::{self, ContentStamp, FileIdentity};
 use super::mmap;
 use super::overlay::{Changed, Overlay};
 use super::reader::{MapReader, Record};
@@ -26,6 +30,10 @@ pub struct MapView {
     path: PathBuf,
     reader: MapReader<Mmap>,
     overlay: Overlay,
+    file: File,
+    stamp: ContentStamp,
+    /// The clock's tick of the last look at the file.
+    looked: AtomicU64,
     identity: (FileIdentity, Option<FileIdentity>),
     warnings: Vec<String>,
 }
@@ -39,6 +47,7 @@ impl MapView {
         for _ in 0..OPEN_TRIES_MAX {
             let file = File::open(path).map_err(|source| MapError::io(path, "open", source))?;
             let identity = FileIdentity::of_file(&file, path)?;
+            let stamp = ContentStamp::of(&file, path)?;
             let reader = MapReader::new(mmap::map(&file, path)?)?;
             let log_path = files::changes_path(path);
             let log_identity = FileIdentity::of(&log_path)?;
@@ -64,6 +73,9 @@ impl MapView {
                 path: path.to_owned(),
                 reader,
                 overlay,
+                file,
+                stamp,
+                looked: AtomicU64::new(0),
                 identity: (identity, log_identity),
                 warnings,
             });
@@ -73,6 +85,44 @@ impl MapView {
             "open",
             io::ErrorKind::ResourceBusy.into(),
         ))
+    }
+
+    /// Fails if somebody wrote into the map's file or cut it, which a map in use does not
+    /// survive: its bytes are no longer those that were checked, and reading past its new end
+    /// would stop the process. Looks at the file once in a tick of the kernel's clock at most, so
+    /// that it may be called before every lookup.
+    ///
+    /// # Errors
+    /// [`MapError::Overwritten`]: nothing this view says counts; defer.
+    #[inline]
+    pub fn check_intact(&self) -> Result<(), MapError> {
+        let tick = clock::tick();
+        // Relaxed: the number stands for nothing else, and looking once too often does no harm.
+        if self.looked.load(Ordering::Relaxed) == tick {
+            return Ok(());
+        }
+        self.look(tick)
+    }
+
+    /// As [`MapView::check_intact`], but looks at the file in any case.
+    ///
+    /// # Errors
+    /// [`MapError::Overwritten`]: nothing this view says counts; defer.
+    pub fn check_intact_now(&self) -> Result<(), MapError> {
+        self.look(clock::tick())
+    }
+
+    #[cold]
+    fn look(&self, tick: u64) -> Result<(), MapError> {
+        if ContentStamp::of(&self.file, &self.path)? != self.stamp {
+            // No tick is 0: whoever asks next looks, too.
+            self.looked.store(0, Ordering::Relaxed);
+            return Err(MapError::Overwritten {
+                path: self.path.clone(),
+            });
+        }
+        self.looked.store(tick, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The map's file.

@@ -107,7 +107,11 @@ impl Lint<'_> {
                 entries.push(Entry {
                     key: key.to_owned(),
                     value: value.to_owned(),
-                    place: format!("{}, line {line}", table.name()),
+                    place: match line {
+                        // A compiled table has no lines.
+                        0 => table.name().to_owned(),
+                        line => format!("{}, line {line}", table.name()),
+                    },
                 });
             });
         }

@@ -45,11 +45,11 @@ impl Opener<'_> {
     /// For parameters that most of the work goes on without: what needs them is deferred, the
     /// rest is not held up. Tables of type `nis:` are passed over, for they are in a default of
     /// Postfix on machines that have no NIS.
-    pub(super) fn open_or_fail(&self, list: &str) -> TableSet {
+    pub(super) fn open_or_fail(&self, parameter: &str, list: &str) -> TableSet {
         let names: Vec<&str> = words(list)
             .filter(|name| !name.starts_with("nis:"))
             .collect();
-        let opened = self.open(&names.join(" "));
+        let opened = self.open(parameter, &names.join(" "));
         opened.unwrap_or_else(|error| TableSet::new(vec![Arc::new(Unopened::new(list, &error))]))
     }
 
@@ -63,13 +63,13 @@ impl Opener<'_> {
         words(list).filter_map(owner).collect()
     }
 
-    /// The tables of `list`.
+    /// The tables of `list`, the value of `parameter`.
     ///
     /// # Errors
     /// One of them cannot be opened.
-    pub(super) fn open(&self, list: &str) -> Result<TableSet, OpenError> {
-        self.cache
-            .open_all(&TableList::parse(list, self.default_database_type)?)
+    pub(super) fn open(&self, parameter: &str, list: &str) -> Result<TableSet, OpenError> {
+        let list = TableList::parse(list, self.default_database_type)?;
+        self.cache.open_all(&list.for_parameter(parameter))
     }
 }
 

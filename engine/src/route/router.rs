@@ -16,7 +16,9 @@ use super::trace::{Step, Trace};
 use super::types::{AddressClass, MailboxTarget, Resolution};
 use crate::address::{Address, quote_address};
 use crate::config::RoutingSettings;
+use crate::map::MapView;
 use crate::status::{EnhancedCode, Status};
+use crate::sync::{Arc, OnceLock};
 use crate::table::{OpenError, TableCache, TableError};
 
 /// A snapshot of routing. A transaction keeps the one it began with.
@@ -28,7 +30,10 @@ pub struct Router {
     pub(super) listed: ListedRecipients,
     pub(super) local: LocalDelivery,
     may_block: bool,
-    warnings: Vec<String>,
+    /// The recipient maps that tables are parts of.
+    maps: Vec<Arc<MapView>>,
+    /// Found when somebody asks: that reads all domains.
+    warnings: OnceLock<Vec<String>>,
 }
 
 impl Router {
@@ -42,7 +47,6 @@ impl Router {
             default_database_type: &settings.default_database_type,
         };
         let resolver = Resolver::open(settings, &opener)?;
-        let warnings = resolver.classes.overlaps();
         let aliases = VirtualAliases::open(settings, &opener);
         let mailboxes = MailboxTables::open(settings, &opener)?;
         let listed = ListedRecipients::open(settings, &opener);
@@ -54,7 +58,8 @@ impl Router {
             local,
             // With all tables open.
             may_block: cache.may_block(),
-            warnings: warnings.iter().map(ToString::to_string).collect(),
+            maps: cache.map_views(),
+            warnings: OnceLock::new(),
             resolver,
         })
     }
@@ -65,9 +70,22 @@ impl Router {
         self.may_block
     }
 
+    /// Looks whether somebody wrote into a recipient map that is in use; lookups in it then defer.
+    /// Costs one fstat(2) for each map. A transaction does this once; while it goes on, lookups
+    /// look again after a few milliseconds.
+    pub fn look_at_maps(&self) {
+        for map in &self.maps {
+            // Whoever asks the map gets the error.
+            let _ = map.check_intact_now();
+        }
+    }
+
     /// What is odd about the configuration, one sentence each.
     pub fn warnings(&self) -> &[String] {
-        &self.warnings
+        self.warnings.get_or_init(|| {
+            let overlaps = self.resolver.classes.overlaps();
+            overlaps.iter().map(ToString::to_string).collect()
+        })
     }
 
     /// The address with `$myorigin` as its domain where it has none (postconf(5)

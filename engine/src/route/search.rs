@@ -28,7 +28,7 @@ impl Maps {
     ) -> Result<Self, OpenError> {
         Ok(Self {
             parameter,
-            tables: opener.open(list)?,
+            tables: opener.open(parameter, list)?,
         })
     }
 
@@ -37,7 +37,7 @@ impl Maps {
     pub(crate) fn open_or_fail(parameter: &'static str, list: &str, opener: &Opener<'_>) -> Self {
         Self {
             parameter,
-            tables: opener.open_or_fail(list),
+            tables: opener.open_or_fail(parameter, list),
         }
     }
 

@@ -1,20 +1,23 @@
 //! Opened tables, shared by name, and how changed files get in.
 //!
-//! Imports `clock`, `sync`. A file is taken whole or not at all: at start lines that Postfix
+//! Imports `clock`, `map`, `sync`. A file is taken whole or not at all: at start lines that Postfix
 //! would skip are skipped with a warning, but a file that changes later and has such lines is
 //! not taken, the old contents go on answering and the trouble is reported once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use super::compound::CompoundTable;
 use super::list::Kind;
+use super::map_table::MapTable;
+use super::maps::Maps;
 use super::open::{Surroundings, parse, unfiled, unreadable};
 use super::restricted::RestrictedTable;
 use super::source::{self, Source, Stamp};
 use super::{LookupTable, OpenError, TableList, TableName, TableSet};
 use crate::clock;
+use crate::map::{MapHandle, MapView};
 use crate::sync::{Arc, Mutex};
 
 /// Tables within tables within tables ...
@@ -36,7 +39,14 @@ pub struct TableContext {
 #[derive(Debug, Default)]
 pub struct TableCache {
     surroundings: Surroundings,
-    slots: Mutex<BTreeMap<String, Slot>>,
+    slots: Mutex<Slots>,
+}
+
+/// Open tables by their names, and the maps that some of them are parts of.
+#[derive(Debug, Default)]
+struct Slots {
+    tables: BTreeMap<String, Slot>,
+    maps: Maps,
 }
 
 /// What [`TableCache::refresh`] found.
@@ -132,7 +142,7 @@ impl TableCache {
     fn open(
         &self,
         name: &TableName,
-        slots: &mut BTreeMap<String, Slot>,
+        slots: &mut Slots,
         depth: usize,
     ) -> Result<Arc<dyn LookupTable>, OpenError> {
         if depth > DEPTH_MAX {
@@ -148,11 +158,11 @@ impl TableCache {
             }
             return Ok(Arc::new(CompoundTable::new(name.full(), joint, members)));
         }
-        if !slots.contains_key(name.full()) {
-            let slot = Slot::open(name, &self.surroundings)?;
-            slots.insert(name.full().to_owned(), slot);
+        if !slots.tables.contains_key(name.full()) {
+            let slot = Slot::open(name, &self.surroundings, &mut slots.maps)?;
+            slots.tables.insert(name.full().to_owned(), slot);
         }
-        let Some(slot) = slots.get(name.full()) else {
+        let Some(slot) = slots.tables.get(name.full()) else {
             return Err(OpenError::Content {
                 name: name.full().to_owned(),
                 cause: "it was closed while it was opened; try again".to_owned(),
@@ -172,23 +182,48 @@ impl TableCache {
     /// Some open table may keep whoever asks it waiting, see [`LookupTable::may_block`].
     pub fn may_block(&self) -> bool {
         let slots = self.slots.lock();
-        slots.values().any(|slot| slot.table.may_block())
+        slots.tables.values().any(|slot| slot.table.may_block())
     }
 
     /// Complaints about the lines of all open tables: file, line, what is wrong.
     pub fn warnings(&self) -> Vec<String> {
         let slots = self.slots.lock();
-        let complaints = slots.values().flat_map(|slot| slot.table.warnings());
-        complaints.cloned().collect()
+        let complaints = slots.tables.values().flat_map(|slot| slot.table.warnings());
+        // The tables of a map share its complaints.
+        complaints
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// Forgets tables that none of `lists` names, after the configuration changed.
     pub fn retain(&self, lists: &[&TableList]) {
         let mut slots = self.slots.lock();
-        slots.retain(|full, _| {
+        let Slots { tables, maps } = &mut *slots;
+        tables.retain(|full, _| {
             let mut names = lists.iter().flat_map(|list| list.names());
             names.any(|name| is_or_has(name, full, 0))
         });
+        maps.retain(|path| tables.values().any(|slot| slot.is_of_map(path)));
+    }
+
+    /// Recipient maps that cannot answer any key: damaged, or without the table that is asked.
+    pub fn defects(&self) -> Vec<String> {
+        let slots = self.slots.lock();
+        let maps = slots.tables.values().filter(|s| s.name.kind() == Kind::Map);
+        let failed = maps.filter_map(|slot| slot.table.lookup("").err());
+        failed.map(|error| error.to_string()).collect()
+    }
+
+    /// The recipient maps that answer, as open tables see them.
+    pub(crate) fn map_views(&self) -> Vec<Arc<MapView>> {
+        self.slots.lock().maps.views().cloned().collect()
+    }
+
+    /// The recipient maps that answer, for whoever merges their changes.
+    pub fn maps(&self) -> Vec<Arc<MapHandle>> {
+        self.slots.lock().maps.handles().cloned().collect()
     }
 
     /// Looks at every file and reads those that changed. To be called every few hundred
@@ -206,8 +241,22 @@ impl TableCache {
 
     fn look(&self, at_once: bool) -> Refresh {
         let mut report = Refresh::default();
-        for slot in self.slots.lock().values_mut() {
+        let mut slots = self.slots.lock();
+        let Slots { tables, maps } = &mut *slots;
+        for slot in tables.values_mut() {
             slot.look(at_once, &self.surroundings, &mut report);
+        }
+        let look = maps.look(at_once);
+        report.problems.extend(look.problems);
+        report.warnings.extend(look.warnings);
+        for path in look.changed {
+            for slot in tables.values_mut().filter(|slot| slot.is_of_map(&path)) {
+                // A map that is open cannot fail to be.
+                if let Ok(table) = open_map(&slot.name, &path, maps) {
+                    slot.table = table;
+                }
+            }
+            report.reloaded.push(format!("mailstow:{}", path.display()));
         }
         report.changed = !report.reloaded.is_empty();
         report
@@ -215,15 +264,23 @@ impl TableCache {
 }
 
 impl Slot {
-    fn open(name: &TableName, surroundings: &Surroundings) -> Result<Self, OpenError> {
-        let Some(path) = name.path() else {
-            return Ok(Self {
-                name: name.clone(),
-                table: unfiled(name, surroundings)?,
-                domain: String::new(),
-                file: None,
-            });
+    fn open(
+        name: &TableName,
+        surroundings: &Surroundings,
+        maps: &mut Maps,
+    ) -> Result<Self, OpenError> {
+        let slot = |table| Self {
+            name: name.clone(),
+            table,
+            domain: String::new(),
+            file: None,
         };
+        let Some(path) = name.path() else {
+            return Ok(slot(unfiled(name, surroundings)?));
+        };
+        if name.kind() == Kind::Map {
+            return Ok(slot(open_map(name, path, maps)?));
+        }
         let source = source::read(path).map_err(|error| unreadable(name, path, error))?;
         let parsed = parse(name, path, &source.bytes, surroundings)?;
         Ok(Self {
@@ -232,6 +289,11 @@ impl Slot {
             domain: parsed.domain,
             file: Some(Watched::new(&source)),
         })
+    }
+
+    /// It is a table of the recipient map at `path`.
+    fn is_of_map(&self, path: &Path) -> bool {
+        self.name.kind() == Kind::Map && self.name.path() == Some(path)
     }
 
     fn look(&mut self, at_once: bool, surroundings: &Surroundings, report: &mut Refresh) {
@@ -292,6 +354,25 @@ impl Slot {
         ));
         watched.reported = Some(Sight::File(source.stamp));
     }
+}
+
+/// The table of a recipient map that `name` names.
+fn open_map(
+    name: &TableName,
+    path: &Path,
+    maps: &mut Maps,
+) -> Result<Arc<dyn LookupTable>, OpenError> {
+    let Some(table) = name.map_parts().1 else {
+        return Err(OpenError::Content {
+            name: name.full().to_owned(),
+            cause: format!(
+                "a recipient map has a table for each parameter; write {name}:TABLE, as in \
+                 {name}:virtual_mailbox_maps"
+            ),
+        });
+    };
+    let state = maps.state(name, path)?;
+    Ok(Arc::new(MapTable::with(state, table, name.full())))
 }
 
 /// Whether `name` is the table called `full`, or has it as a member.

@@ -71,10 +71,6 @@ impl LookupTable for InlineTable {
         &self.name
     }
 
-    fn keys(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        Box::new(self.entries.keys())
-    }
-
     fn warnings(&self) -> &[String] {
         &self.warnings
     }

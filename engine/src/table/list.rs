@@ -3,6 +3,7 @@
 //! Imports nothing of the engine. Source: postconf(5) and DATABASE_README on `type:name`.
 
 use std::fmt;
+use std::path::Path;
 
 use super::OpenError;
 use super::braces::words;
@@ -28,6 +29,7 @@ pub(super) enum Kind {
     Tcp,
     Socketmap,
     Database(DatabaseKind),
+    Map,
 }
 
 /// An index format that we can read.
@@ -37,7 +39,7 @@ pub(super) enum Index {
     Cdb,
 }
 
-const KINDS: [(&str, Kind); 22] = [
+const KINDS: [(&str, Kind); 23] = [
     ("hash", Kind::Text),
     ("btree", Kind::Text),
     ("lmdb", Kind::Indexed(Index::Lmdb)),
@@ -60,6 +62,7 @@ const KINDS: [(&str, Kind); 22] = [
     ("mysql", Kind::Database(DatabaseKind::Mysql)),
     ("sqlite", Kind::Database(DatabaseKind::Sqlite)),
     ("ldap", Kind::Database(DatabaseKind::Ldap)),
+    ("mailstow", Kind::Map),
 ];
 
 /// Types of Postfix that mailstow does not have.
@@ -73,6 +76,8 @@ pub struct TableName {
     kind: Kind,
     full: String,
     name_at: usize,
+    /// The parameter whose value named it, for tables that have a part for each.
+    parameter: Option<String>,
 }
 
 impl TableName {
@@ -116,6 +121,7 @@ impl TableName {
             kind: found,
             name_at: kind.len() + 1,
             full,
+            parameter: None,
         })
     }
 
@@ -126,6 +132,27 @@ impl TableName {
     /// `type:name`, without `proxy:`.
     pub fn full(&self) -> &str {
         &self.full
+    }
+
+    /// The same table as part of the value of `parameter`: a recipient map has a table for each
+    /// parameter, and its name then says which.
+    pub fn for_parameter(mut self, parameter: &str) -> Self {
+        if self.kind == Kind::Map && self.map_parts().1.is_none() {
+            self.full = format!("{}:{parameter}", self.full);
+        }
+        self.parameter = Some(parameter.to_owned());
+        self
+    }
+
+    /// Path and table of a recipient map.
+    pub(super) fn map_parts(&self) -> (&str, Option<&str>) {
+        let is_table = |word: &str| {
+            !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        match self.name().rsplit_once(':') {
+            Some((path, table)) if !path.is_empty() && is_table(table) => (path, Some(table)),
+            _ => (self.name(), None),
+        }
     }
 
     /// One whose text Postfix makes an index of, with postmap(1) or postalias(1).
@@ -140,10 +167,11 @@ impl TableName {
 
     /// The file the table is read from, if it has one; for a database, the file that describes
     /// it.
-    pub fn path(&self) -> Option<&std::path::Path> {
+    pub fn path(&self) -> Option<&Path> {
         let has_file = match self.kind {
             Kind::Text | Kind::Indexed(_) | Kind::Database(_) => true,
             Kind::Regexp | Kind::Pcre => !self.name().starts_with('{'),
+            Kind::Map => return Some(Path::new(self.map_parts().0)),
             Kind::Static
             | Kind::Inline
             | Kind::Fail
@@ -154,7 +182,7 @@ impl TableName {
             | Kind::Tcp
             | Kind::Socketmap => false,
         };
-        has_file.then(|| std::path::Path::new(self.name()))
+        has_file.then(|| Path::new(self.name()))
     }
 }
 
@@ -168,7 +196,13 @@ impl TableName {
             return Ok(Vec::new());
         }
         let words = compound::members(&self.full, self.name())?;
-        let parse = |word| Self::parse(word, "hash");
+        let parse = |word| {
+            let member = Self::parse(word, "hash")?;
+            Ok(match &self.parameter {
+                Some(parameter) => member.for_parameter(parameter),
+                None => member,
+            })
+        };
         words.into_iter().map(parse).collect()
     }
 }
@@ -194,6 +228,12 @@ impl TableList {
         let parse = |word| TableName::parse(word, default_database_type);
         let names = words(list).map(parse).collect::<Result<_, _>>()?;
         Ok(Self { names })
+    }
+
+    /// The same tables as the value of `parameter`; see [`TableName::for_parameter`].
+    pub fn for_parameter(self, parameter: &str) -> Self {
+        let bind = |name: TableName| name.for_parameter(parameter);
+        self.names.into_iter().map(bind).collect()
     }
 
     /// The tables, in search order.
@@ -277,6 +317,25 @@ mod tests {
     }
 
     #[test]
+    fn a_recipient_map_gets_its_table_from_the_parameter_unless_it_names_one() {
+        let bound = |list: &str| {
+            let list = TableList::parse(list, "hash").unwrap();
+            let list = list.for_parameter("virtual_uid_maps");
+            list.names()
+                .iter()
+                .map(|name| name.members().unwrap().first().unwrap_or(name).clone())
+                .map(|name| name.map_parts().1.map(str::to_owned))
+                .next()
+        };
+        let uids = Some(Some("virtual_uid_maps".to_owned()));
+        assert_eq!(bound("mailstow:/m"), uids);
+        assert_eq!(bound("proxy:mailstow:/a:b/m"), uids);
+        assert_eq!(bound("unionmap:{mailstow:/m, hash:/x}"), uids);
+        assert_eq!(bound("mailstow:/m:other"), Some(Some("other".to_owned())));
+        assert_eq!(bound("hash:/m"), Some(None));
+    }
+
+    #[test]
     fn only_tables_in_files_have_paths() {
         let path = |word: &str| {
             let name = TableName::parse(word, "hash").unwrap();
@@ -288,5 +347,6 @@ mod tests {
         assert_eq!(path("static:/a"), None);
         assert_eq!(path("sqlite:/q.cf").as_deref(), Some("/q.cf"));
         assert_eq!(path("unionmap:{hash:/a}"), None);
+        assert_eq!(path("mailstow:/a:table").as_deref(), Some("/a"));
     }
 }

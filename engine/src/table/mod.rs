@@ -1,6 +1,6 @@
 //! Lookup tables: from a key to a value, one kind per file behind [`LookupTable`].
 //!
-//! Imports `address` (folding, extensions), `clock`, `limits`, `status`, `sync`. Tables are
+//! Imports `address` (folding, extensions), `clock`, `limits`, `map`, `status`, `sync`. Tables are
 //! named in a [`TableList`], opened and kept up to date by a [`TableCache`], and asked through
 //! a [`TableSet`]. Sources: Postfix DATABASE_README, postmap(1), regexp_table(5),
 //! pcre_table(5), tcp_table(5), socketmap_table(5), and those of `database`.
@@ -11,6 +11,15 @@
 //! file counts as that of any other table's file. `tcp:` and `socketmap:` ask a server. None of
 //! them is connected to before it is asked, and whatever keeps it from answering is an error of
 //! the lookup, which defers. [`LookupTable::may_block`] tells them from the others.
+//!
+//! # Recipient maps
+//!
+//! `mailstow:PATH` is a compiled map, which has one table for each parameter, called by the
+//! parameter's name: `virtual_mailbox_maps = mailstow:/etc/mailstow/recipients.map` asks the table
+//! `virtual_mailbox_maps`. Another table is named behind a colon, as in
+//! `mailstow:/etc/mailstow/recipients.map:virtual_mailbox_maps`, and so it is where no parameter
+//! says which. All tables of one map are taken from the same moment, and a new map or a changed
+//! key is in force for the next transaction.
 //!
 //! # Where we differ from Postfix
 //!
@@ -43,9 +52,12 @@ mod compound;
 mod constant;
 mod database;
 mod error;
+mod import;
 mod inline;
 mod lines;
 mod list;
+mod map_table;
+mod maps;
 mod open;
 mod perl;
 mod pieces;
@@ -68,7 +80,7 @@ pub(crate) use braces::words;
 pub use cache::{Refresh, TableCache, TableContext};
 pub use error::{OpenError, TableError};
 pub use list::{TableList, TableName};
-pub(crate) use pieces::{StreamError, read_entries};
+pub use map_table::MapTable;
 pub use set::TableSet;
 pub(crate) use source::read_file;
 
@@ -97,12 +109,6 @@ pub trait LookupTable: Send + Sync + fmt::Debug {
 
     /// `type:name`, as the configuration names it.
     fn name(&self) -> &str;
-
-    /// The keys of a table that can list them, in any order; none for tables of patterns and
-    /// programs.
-    fn keys(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        Box::new(std::iter::empty())
-    }
 
     /// Complaints found while the table was read, one line each, naming file and line.
     fn warnings(&self) -> &[String] {

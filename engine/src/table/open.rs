@@ -58,7 +58,7 @@ pub(super) fn unfiled(
         Kind::Socketmap => Arc::new(SocketmapTable::open(full, text)?),
         // These always have a file, or members; should that change, an empty table is not the
         // answer.
-        Kind::Text | Kind::Indexed(_) | Kind::Database(_) | Kind::Compound(_) => {
+        Kind::Text | Kind::Indexed(_) | Kind::Database(_) | Kind::Compound(_) | Kind::Map => {
             return Err(OpenError::Content {
                 name: full.to_owned(),
                 cause: "a table of this type needs a file; write type:/path".to_owned(),
@@ -108,7 +108,8 @@ pub(super) fn parse(
         | Kind::Compound(_)
         | Kind::Random
         | Kind::Tcp
-        | Kind::Socketmap => {
+        | Kind::Socketmap
+        | Kind::Map => {
             let mut alias_tables = surroundings.context.alias_tables.iter();
             let is_alias_file = name.is_indexed() && alias_tables.any(|n| n == name.full());
             let form = match is_alias_file {

@@ -64,10 +64,6 @@ impl LookupTable for TextTable {
         &self.name
     }
 
-    fn keys(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        Box::new(self.entries.keys())
-    }
-
     fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -113,11 +109,6 @@ impl Entries {
     /// The value of a key that was already folded.
     pub(super) fn get(&self, folded: &str) -> Option<&str> {
         self.value_of(self.find(folded)?)
-    }
-
-    /// Every key, in any order.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.index.iter().map(|span| key_of(&self.buffer, span))
     }
 
     fn find(&self, folded: &str) -> Option<&Span> {

@@ -152,7 +152,7 @@ fn tables(routing: &RoutingSettings, findings: &mut Findings) {
         ("virtual_uid_maps", &routing.virtual_uid_maps),
         ("virtual_gid_maps", &routing.virtual_gid_maps),
     ] {
-        if let Err(error) = open(&cache, list, &routing.default_database_type) {
+        if let Err(error) = open(&cache, name, list, &routing.default_database_type) {
             failed.push(error.to_string());
             findings.error(format_args!("{name}: {error}"));
         }
@@ -164,6 +164,8 @@ fn tables(routing: &RoutingSettings, findings: &mut Findings) {
         Err(error) => findings.error(format_args!("lists of domains: {error}")),
     }
     warned.extend(cache.warnings());
+    maps(&cache, findings);
+    warned.retain(|warning| !findings.errors.contains(warning));
     warned.iter().for_each(|warning| findings.warning(warning));
     if routing.virtual_mailbox_maps.is_empty() {
         findings.unset(
@@ -173,10 +175,23 @@ fn tables(routing: &RoutingSettings, findings: &mut Findings) {
     }
 }
 
-fn open(cache: &TableCache, list: &str, default_type: &str) -> Result<(), OpenError> {
-    cache
-        .open_all(&TableList::parse(list, default_type)?)
-        .map(drop)
+fn open(cache: &TableCache, name: &str, list: &str, default: &str) -> Result<(), OpenError> {
+    let list = TableList::parse(list, default)?.for_parameter(name);
+    cache.open_all(&list).map(drop)
+}
+
+/// Reads every recipient map from its first byte to its last.
+fn maps(cache: &TableCache, findings: &mut Findings) {
+    for defect in cache.defects() {
+        findings.error(defect);
+    }
+    for map in cache.maps() {
+        let view = map.view();
+        let verified = view.reader().verify(|_, _| {});
+        if let Err(error) = verified {
+            findings.error(format_args!("{}: {error}", map.path().display()));
+        }
+    }
 }
 
 #[cfg(test)]

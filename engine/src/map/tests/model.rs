@@ -238,37 +238,3 @@ fn entries_the_format_cannot_hold_are_refused_by_name() {
     assert!(!path.exists());
     assert!(change(&path, &[set("t", "", "v")]).is_err());
 }
-
-#[test]
-fn a_lookup_table_over_a_map_folds_keys_and_refuses_empty_values() {
-    use crate::sync::Arc;
-    use crate::table::{LookupTable as _, TableError};
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("map");
-    build(
-        &path,
-        &[
-            ("t", "anna@example.com", "x/"),
-            ("t", "empty@example.com", ""),
-        ],
-    );
-    let handle = Arc::new(MapHandle::open(&path).unwrap());
-    let live = MapTable::live(Arc::clone(&handle), "t", "map:recipients");
-    let fixed = MapTable::fixed(handle.view(), "t", "map:recipients");
-    assert_eq!(
-        live.lookup("Anna@Example.COM").unwrap().as_deref(),
-        Some("x/")
-    );
-    assert!(matches!(
-        live.lookup("empty@example.com"),
-        Err(TableError::EmptyValue { .. })
-    ));
-    change(&path, &[unset("t", "anna@example.com")]).unwrap();
-    assert!(handle.refresh().unwrap());
-    assert!(!handle.refresh().unwrap());
-    assert_eq!(live.lookup("anna@example.com").unwrap(), None);
-    assert_eq!(
-        fixed.lookup("anna@example.com").unwrap().as_deref(),
-        Some("x/")
-    );
-}

@@ -30,14 +30,19 @@ pub(super) fn check(routing: &RoutingSettings, owners_known: bool, findings: &mu
     let Ok(list) = TableList::parse(
         &routing.virtual_mailbox_maps,
         &routing.default_database_type,
-    ) else {
+    )
+    .map(|list| list.for_parameter("virtual_mailbox_maps")) else {
         return;
     };
     let Ok(set) = cache.open_all(&list) else {
         return;
     };
     let mut reasons = Reasons::new();
-    for key in set.tables().flat_map(|table| table.keys()) {
+    let mut keys = Vec::new();
+    for table in set.tables() {
+        table.for_each(&mut |key, _, _| keys.push(key.to_owned()));
+    }
+    for key in &keys {
         // Everybody a catch-all catches has the same mailbox.
         let catch_all = key.starts_with('@').then(|| format!("postmaster{key}"));
         let Ok(address) = parse_mailbox(catch_all.as_deref().unwrap_or(key)) else {

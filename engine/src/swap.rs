@@ -12,14 +12,14 @@ use crate::sync::{Arc, Mutex, RwLock, spin_loop};
 
 /// The current `T`.
 #[derive(Debug)]
-pub(super) struct Swap<T> {
+pub(crate) struct Swap<T> {
     slots: [RwLock<Arc<T>>; 2],
     current: AtomicUsize,
     writer: Mutex<()>,
 }
 
 impl<T> Swap<T> {
-    pub(super) fn new(value: Arc<T>) -> Self {
+    pub(crate) fn new(value: Arc<T>) -> Self {
         Self {
             slots: [RwLock::new(Arc::clone(&value)), RwLock::new(value)],
             current: AtomicUsize::new(0),
@@ -33,7 +33,7 @@ impl<T> Swap<T> {
     }
 
     /// The current value.
-    pub(super) fn load(&self) -> Arc<T> {
+    pub(crate) fn load(&self) -> Arc<T> {
         loop {
             // Acquire, with the Release in `store`: who sees the number sees the slot filled.
             let at = self.current.load(Ordering::Acquire);
@@ -50,13 +50,19 @@ impl<T> Swap<T> {
 
     /// Makes `value` the current one and returns the one before the last, whose memory the caller
     /// gives back. Waits for other writers, and for readers that are just copying a pointer.
-    pub(super) fn store(&self, value: Arc<T>) -> Arc<T> {
+    pub(crate) fn store(&self, value: Arc<T>) -> Arc<T> {
         let _writer = self.writer.lock();
         // Relaxed: only writers store, and they exclude each other.
         let other = 1 - self.current.load(Ordering::Relaxed);
         let old = std::mem::replace(&mut *self.slot(other).write(), value);
         self.current.store(other, Ordering::Release);
         old
+    }
+
+    /// As [`Swap::store`], and lets go of the old value: it lives as long as readers have it.
+    pub(crate) fn replace(&self, value: Arc<T>) {
+        drop(self.store(Arc::clone(&value)));
+        drop(self.store(value));
     }
 }
 

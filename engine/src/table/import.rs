@@ -1,15 +1,14 @@
 //! Building a map from the text tables it stands for.
 //!
-//! Imports `builder`, `table`, `error`. Invariant: an entry means what it means in its text
+//! Imports `map`. Invariant: an entry means what it means in its text
 //! table: same lines, same quoting, same folding of keys.
 
 use std::fs::File;
 use std::path::Path;
 use std::sync::mpsc;
 
-use super::builder::MapBuilder;
-use super::error::MapError;
-use crate::table::{StreamError, read_entries};
+use super::pieces::{StreamError, read_entries};
+use crate::map::{MapBuilder, MapError};
 
 /// Bytes of entries handed over at once.
 const BATCH_BYTES: usize = 256 * 1024;
