@@ -12,6 +12,7 @@ pub mod deadline;
 pub mod dovecot;
 pub mod example;
 pub mod generate;
+pub mod journey;
 pub mod load;
 pub mod mailboxes;
 pub mod mailstow;

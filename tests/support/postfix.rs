@@ -27,7 +27,7 @@ pub struct Builder {
     main_cf: String,
     services: String,
     tables: Vec<PathBuf>,
-    aliases: Option<PathBuf>,
+    aliases: Vec<(PathBuf, u32)>,
     users: Vec<(String, u32)>,
 }
 
@@ -90,9 +90,15 @@ impl Builder {
     }
 
     /// Writes `aliases` for local(8) into the configuration directory, indexed by postalias(1).
-    pub fn aliases(mut self, content: &str) -> Self {
+    pub fn aliases(self, content: &str) -> Self {
+        self.alias_table("aliases", content, 0)
+    }
+
+    /// Writes a table for local(8), indexed by postalias(1), that belongs to this user.
+    pub fn alias_table(mut self, name: &str, content: &str, owner: u32) -> Self {
         let content = self.filled(content);
-        self.aliases = Some(self.scratch.write("conf/aliases", content));
+        let path = self.scratch.write(&format!("conf/{name}"), content);
+        self.aliases.push((path, owner));
         self
     }
 
@@ -120,8 +126,12 @@ impl Builder {
         for table in &self.tables {
             index("postmap", &root.join("conf"), table);
         }
-        if let Some(aliases) = &self.aliases {
-            index("postalias", &root.join("conf"), aliases);
+        for (path, owner) in &self.aliases {
+            index("postalias", &root.join("conf"), path);
+            let indexed = PathBuf::from(format!("{}.db", path.display()));
+            for file in [path, &indexed] {
+                chown(file, Some(*owner), None).expect("chown needs root");
+            }
         }
     }
 
@@ -187,7 +197,7 @@ impl Postfix {
             main_cf: String::new(),
             services: String::new(),
             tables: Vec::new(),
-            aliases: None,
+            aliases: Vec::new(),
             users: Vec::new(),
         }
     }

@@ -170,6 +170,26 @@ pub(super) static RECIPIENTS: &[Parameter] = &[
         "Whether errors go to the members of owner-list, not to owner-list",
     ),
     routing(
+        "reset_owner_alias",
+        "no",
+        YesNo(|s, v| s.routing.reset_owner_alias = v),
+        "Whether an alias without owner- in a list that has one is no part of the list",
+    ),
+    routing(
+        "frozen_delivered_to",
+        "yes",
+        YesNo(|s, v| s.routing.frozen_delivered_to = v),
+        "Whether Delivered-To names the first recipient, not the last alias",
+    ),
+    routing(
+        "duplicate_filter_limit",
+        "1000",
+        Number("addresses", 0..=INTEGER_MAX, |s, v| {
+            s.routing.duplicate_filter_limit = to_usize(v)
+        }),
+        "How many members of local aliases are remembered to drop duplicates; 0: all",
+    ),
+    routing(
         "default_privs",
         "nobody",
         Text(|s, v| s.routing.default_privs = v),

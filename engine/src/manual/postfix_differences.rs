@@ -1,9 +1,9 @@
 //! Where recipients are not found exactly as Postfix 3.7 finds them, and why.
 //!
 //! Documentation only. Alias expansion is compared with cleanup(8), classes and transports with
-//! trivial-rewrite(8), over generated tables and addresses. Local recipients are not compared
-//! with local(8) yet: loops through `owner-` aliases and `:include:` files, refused files and
-//! duplicates are known to differ. What lookup tables do differently stands in [`crate::table`].
+//! trivial-rewrite(8), local recipients with what local(8) writes, runs and sends on, over
+//! generated tables and addresses. What lookup tables do differently stands in
+//! [`crate::table`].
 //!
 //! # Aliases
 //!
@@ -33,9 +33,17 @@
 //! - Commands, files and mailboxes of accounts are named, not delivered to.
 //! - `.forward` files, `mailbox_command`, `mailbox_transport`, `fallback_transport` and
 //!   `luser_relay` are not looked at.
-//! - Trouble with an `:include:` file (missing, writable by everyone, relative) and an alias
-//!   without members defer the mail, for it is the operator's mistake; Postfix returns the mail
-//!   for the former.
+//! - Trouble with an `:include:` file (missing, writable by everyone, relative) or with `~/file`
+//!   of nobody's and an alias without members defer the mail, for it is the operator's mistake;
+//!   Postfix returns the mail for the former.
+//! - `:include:` files are read with the rights of mailstow, not with those of who owns the
+//!   alias; lines of more than `line_length_limit` bytes are not cut.
+//! - A forwarding loop through an address that needs quotes is found as any other. Postfix 3.7
+//!   does not know such an address again in `Delivered-To:`, and sends the mail round until it
+//!   has passed `hopcount_limit`.
+//! - Mail that is sent on 50 times in a row, or to more than 2000 recipients that were sent on
+//!   to before, is deferred with the reason; Postfix goes on, or returns it. So are aliases that
+//!   lead round in so many ways that local(8) would try each of 10000 of them.
 //! - Who owns an alias table is asked of its text; Postfix asks its index.
 //! - Tables of type `nis:` are passed over.
 //!

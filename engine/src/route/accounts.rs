@@ -42,12 +42,17 @@ impl Accounts {
         let Some(account) = named(user)? else {
             return Ok(None);
         };
-        let path = if !self.home_mailbox.is_empty() {
-            format!("{}/{}", account.home.display(), self.home_mailbox)
-        } else if self.mail_spool_directory.ends_with('/') {
-            format!("{}{user}/", self.mail_spool_directory)
+        let at_home = || format!("{}/{}", account.home.display(), self.home_mailbox);
+        let spool = &self.mail_spool_directory;
+        // A Maildir is preferred, wherever it is.
+        let path = if self.home_mailbox.ends_with('/') {
+            at_home()
+        } else if spool.ends_with('/') {
+            format!("{spool}{user}/")
+        } else if !self.home_mailbox.is_empty() {
+            at_home()
         } else {
-            format!("{}/{user}", self.mail_spool_directory)
+            format!("{spool}/{user}")
         };
         Ok(Some(Destination::User {
             format: Format::of(&path),
@@ -164,6 +169,11 @@ mod tests {
             at_home.ends_with("/Mail/") && format == Format::Maildir,
             "{at_home}"
         );
+        let both = |s: &mut RoutingSettings| {
+            s.home_mailbox = "Mail".into();
+            s.mail_spool_directory = "/spool/".into();
+        };
+        assert_eq!(path(both).0, "/spool/root/");
     }
 
     #[test]

@@ -105,6 +105,28 @@ pub enum RouteError {
         /// The recipient.
         address: String,
     },
+    /// Mail that was sent on comes back to somebody who had it before.
+    #[error(
+        "<{address}> had the mail before: it is sent on in a circle; take the address out of \
+         the alias or :include: file that leads back to it"
+    )]
+    ForwardLoop {
+        /// The recipient.
+        address: String,
+    },
+    /// A recipient stands for more addresses than anybody means.
+    #[error(
+        "<{address}>: its mail is sent on and on, to more than {limit} recipients or {hops} times \
+         in a row; look for lists that contain each other"
+    )]
+    ForwardedTooOften {
+        /// The recipient.
+        address: String,
+        /// How many recipients mail is sent on to at most.
+        limit: usize,
+        /// How often mail is sent on at most.
+        hops: usize,
+    },
     /// A table did not answer.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -180,6 +202,14 @@ impl RouteError {
                 EnhancedCode::new(5, 4, 6),
                 format!("alias database loop for <{address}>"),
             ),
+            Self::ForwardLoop { address } => Status::new(
+                550,
+                EnhancedCode::new(5, 4, 6),
+                format!("mail forwarding loop for <{address}>"),
+            ),
+            Self::ForwardedTooOften { .. } => {
+                Status::new(451, EnhancedCode::new(4, 4, 6), "mail is sent on too often")
+            }
             Self::Table(error) => error.status(),
             Self::NoOwner { .. }
             | Self::BadOwner { .. }

@@ -174,6 +174,89 @@ fn an_include_file_lists_further_members() {
     );
 }
 
+/// A file that an alias includes.
+fn include(text: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("list");
+    std::fs::write(&file, text).unwrap();
+    let member = format!(":include:{}", file.display());
+    (directory, member)
+}
+
+#[test]
+fn mail_that_comes_back_to_a_list_is_a_forwarding_loop() {
+    // The owner- alias has local members sent on, and what is sent on says where it has been.
+    let aliases = "inline:{{list = other@far.example}, {owner-list = root}}";
+    let back = RoutingSettings {
+        virtual_alias_maps: "inline:{other@far.example=list@origin.example}".into(),
+        ..settings(aliases)
+    };
+    assert_eq!(
+        ends(&back, "list@origin.example"),
+        ["5.4.6 from owner-list@origin.example"]
+    );
+    let (_kept, member) = include("list\n");
+    let aliases = format!("inline:{{list={member}}}");
+    assert_eq!(of(&aliases, "List@origin.example"), ["5.4.6"]);
+}
+
+#[test]
+fn lists_that_forward_to_each_other_come_to_an_end() {
+    let (_kept, member) = include("a1\na2\na3\nroot\nroot@far.example\n");
+    let aliases = format!("inline:{{a1={member}, a2={member}, a3={member}}}");
+    let ends = of(&aliases, "a1@origin.example");
+    assert!(
+        ends.iter().filter(|end| *end == "5.4.6").count() >= 1,
+        "{ends:?}"
+    );
+}
+
+#[test]
+fn circles_with_many_ways_round_come_to_an_end() {
+    // Extensions make every member a new one.
+    let aliases = "inline:{{a = a+1, a+2, b, b+3}, {b = a+3, b+4, a, a+5}}";
+    let passing = RoutingSettings {
+        propagate_unmatched_extensions: "alias, include".into(),
+        ..settings(aliases)
+    };
+    let ends = ends(&passing, "a+x@origin.example");
+    assert!(ends.contains(&"5.4.6".to_owned()));
+    // Each list sends on to two addresses that stand for the other one and something more.
+    let (_kept, member) = include("x@far.example\ny@far.example\n");
+    let aliases = format!("inline:{{l={member}}}");
+    let back = RoutingSettings {
+        virtual_alias_maps:
+            "pcre:{{/^(.*)@far.example$/ l+${1}x@origin.example, l+${1}y@origin.example}}".into(),
+        propagate_unmatched_extensions: "alias, include".into(),
+        ..settings(&aliases)
+    };
+    let resolution = resolve(&back, "l@origin.example");
+    let reply = resolution.error.unwrap();
+    assert_eq!(reply.enhanced.to_string(), "4.4.6", "{reply}");
+}
+
+#[test]
+fn the_same_place_gets_one_copy_as_local_delivery_counts_places() {
+    let strict = |aliases: &str| RoutingSettings {
+        allow_mail_to_files: "alias".into(),
+        ..settings(aliases)
+    };
+    let (_kept, member) = include("/file\n");
+    // Refused in the include file first, and not looked at again.
+    let refused = format!("inline:{{{{x = {member}, /file}}}}");
+    assert_eq!(ends(&strict(&refused), "x@origin.example"), ["5.7.1"]);
+    let aliases = "inline:{{x = y, z, \"|cmd\", \"|cmd\"}, {y = \"|cmd\", /file}, z=/file}";
+    assert_eq!(
+        of(aliases, "x@origin.example"),
+        ["root runs cmd", "mbox /file", "root runs cmd"]
+    );
+    let aliases = "inline:{{x = root, ROOT, root+a, root@origin.example, root+A}}";
+    assert_eq!(
+        of(aliases, "x@origin.example"),
+        ["user /var/mail/root", "user /var/mail/root"]
+    );
+}
+
 #[test]
 fn trouble_with_the_tables_defers() {
     assert_eq!(of("fail:down", "root@origin.example"), ["4.3.0"]);

@@ -13,6 +13,7 @@ mod hostname;
 mod interfaces;
 mod lint;
 mod local;
+mod local_walk;
 mod mailbox;
 mod opener;
 mod published;

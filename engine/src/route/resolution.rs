@@ -4,20 +4,31 @@
 //! virtual aliases included, as it is in Postfix.
 
 use super::error::RouteError;
-use super::local::{Fate, Member};
+use super::local::{Fate, Forward, Member};
 use super::resolver::Resolved;
 use super::router::Router;
 use super::trace::{Step, Trace};
 use super::types::{AddressClass, Destination, MailboxTarget, Resolution, Route};
 use crate::address::{Address, fold_case, quote_address};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+
+/// To how many recipients the mail for one address may be sent on more than once. Lists that
+/// forward to each other multiply.
+const FORWARDED_MAX: usize = 2_000;
+/// How often mail is sent on before a loop is assumed (postconf(5) `hopcount_limit`).
+const HOPS_MAX: usize = 50;
+
+/// `Delivered-To:` and sender of a mail that is sent on: those with the same are one mail.
+type Batch = (String, Option<String>);
 
 /// One resolution in progress.
 pub(super) struct Resolving<'a> {
     router: &'a Router,
     trace: &'a mut Trace,
-    /// Who mail was sent on to already, folded; a second time is a loop or a duplicate.
-    forwarded: HashSet<String>,
+    /// The `Delivered-To:` headers that the mail has got on its way, folded.
+    delivered_to: Vec<String>,
+    /// To how many recipients mail was sent on that had been sent on before.
+    forwarded: usize,
     resolution: Resolution,
 }
 
@@ -26,20 +37,28 @@ impl<'a> Resolving<'a> {
         Self {
             router,
             trace,
-            forwarded: HashSet::new(),
+            delivered_to: Vec::new(),
+            forwarded: 0,
             resolution: Resolution::default(),
         }
     }
 
     /// Resolves an address in internal form.
     pub(super) fn resolve(mut self, address: &str) -> Resolution {
-        self.expand(address, false, &None);
+        self.expand(address, false, &None, &mut HashSet::new());
         self.resolution
     }
 
     /// Adds everyone that `address` stands for. What is wrong with one member of an alias is
     /// told of the member; the alias is refused for it only while it may pass.
-    fn expand(&mut self, address: &str, is_member: bool, sender: &Option<String>) {
+    /// Whoever is in `had` already is passed over.
+    fn expand(
+        &mut self,
+        address: &str,
+        is_member: bool,
+        sender: &Option<String>,
+        had: &mut HashSet<String>,
+    ) {
         let members = match self.router.traced_expand(address, self.trace) {
             Ok(members) => members,
             Err(error) => return self.resolution.note(&error),
@@ -50,6 +69,9 @@ impl<'a> Resolving<'a> {
                 _ => true,
             };
         for member in members {
+            if !had.insert(fold_case(&member).into_owned()) {
+                continue;
+            }
             let shown = || Step::Recipient(quote_address(&member).into_owned());
             self.trace.record(shown);
             self.member(&member, is_alias, sender);
@@ -161,12 +183,14 @@ impl<'a> Resolving<'a> {
             }
         }
         let (recipient, transport) = (&resolved.recipient, &resolved.transport);
+        let had = &self.delivered_to;
         let members = router
             .local
-            .members(recipient, transport, &router.resolver, self.trace);
+            .members(recipient, transport, had, &router.resolver, self.trace);
         let is_member = is_member || members.len() > 1;
+        let mut batches = HashMap::new();
         for member in members {
-            self.local_member(resolved, member, is_member, sender);
+            self.local_member(resolved, member, is_member, sender, &mut batches);
         }
     }
 
@@ -176,17 +200,12 @@ impl<'a> Resolving<'a> {
         member: Member,
         is_member: bool,
         sender: &Option<String>,
+        batches: &mut HashMap<Batch, HashSet<String>>,
     ) {
         let sender = member.sender.or_else(|| sender.clone());
         let destination = match member.fate {
-            Fate::Forwarded => {
-                if self
-                    .forwarded
-                    .insert(fold_case(&member.recipient).into_owned())
-                {
-                    self.expand(&member.recipient, true, &sender);
-                }
-                return;
+            Fate::Forwarded(forward) => {
+                return self.forward(&member.recipient, forward, sender, batches);
             }
             Fate::Ends(destination) => destination,
             Fate::Fails(error) => {
@@ -196,5 +215,39 @@ impl<'a> Resolving<'a> {
         };
         let recipient = quote_address(&member.recipient).into_owned();
         self.push(resolved, recipient, None, destination, &sender);
+    }
+
+    /// Follows mail that local(8) sends on. Recipients of one new mail who were the same person
+    /// all along get it once.
+    fn forward(
+        &mut self,
+        recipient: &str,
+        forward: Forward,
+        sender: Option<String>,
+        batches: &mut HashMap<Batch, HashSet<String>>,
+    ) {
+        if !self.delivered_to.is_empty() {
+            self.forwarded += 1;
+        }
+        if self.forwarded > FORWARDED_MAX || self.delivered_to.len() >= HOPS_MAX {
+            let error = RouteError::ForwardedTooOften {
+                address: quote_address(recipient).into_owned(),
+                limit: FORWARDED_MAX,
+                hops: HOPS_MAX,
+            };
+            return self.resolution.note(&error);
+        }
+        let delivered_to = fold_case(&forward.delivered_to).into_owned();
+        let mut alone = HashSet::new();
+        let had = if forward.keeps_original {
+            batches
+                .entry((delivered_to.clone(), sender.clone()))
+                .or_default()
+        } else {
+            &mut alone
+        };
+        self.delivered_to.push(delivered_to);
+        self.expand(recipient, true, &sender, had);
+        self.delivered_to.pop();
     }
 }

@@ -1,0 +1,494 @@
+//! What local(8) makes of a recipient: aliases, commands, files, `:include:` files, accounts.
+//!
+//! Imports `address`, `table`; reads `:include:` files and asks the account database, but runs
+//! nothing and writes nothing. A member that is to be sent on is handed back, to be resolved as
+//! any other recipient. What is passed over for being there already, and in which order, is as
+//! in local(8): a command once for a user and the rights it is run with, a file once for the
+//! rights, a mailbox once for a whole local part. Source: local(8), aliases(5).
+
+use super::accounts::Account;
+use super::error::RouteError;
+use super::local::{Fate, Forward, LocalDelivery, Member};
+use super::resolver::Resolver;
+use super::trace::{Step, Trace};
+use super::types::{Destination, Format, Rights};
+use crate::address::{ListedAddress, fold_case, parse_address_list, quote_address};
+use crate::table::{TableError, read_file};
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// How deep calls may be nested in local(8) before a loop is assumed. An alias of an alias takes
+/// four of them.
+const NESTING_MAX: u32 = 100;
+
+/// Nesting at which the members of an alias begin to be counted: lists may be long, but not
+/// long and deep.
+const SHALLOW: u32 = 20;
+/// Members below that. Aliases with two ways round a circle would take for ever.
+const DEEP_STEPS_MAX: usize = 10_000;
+
+/// Where a destination is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Origin {
+    #[default]
+    Envelope,
+    Alias,
+    Include,
+}
+
+/// The recipient whose alias is being expanded.
+#[derive(Debug)]
+struct Who<'a> {
+    /// Internal form, as it was written.
+    recipient: &'a str,
+    /// The local part, folded.
+    local_part: &'a str,
+    /// The local part without its extension, folded.
+    user: &'a str,
+}
+
+/// What is handed from an alias to its members.
+#[derive(Clone, Debug, Default)]
+struct State {
+    level: u32,
+    /// The alias being expanded, folded.
+    alias: Option<String>,
+    origin: Origin,
+    /// Whose rights commands and files are used with; none: those of `default_privs`.
+    rights: Option<Account>,
+    /// An extension that did not match and is passed on, with its delimiter.
+    unmatched: Option<String>,
+    /// Who is told of trouble; local members are then sent on instead of delivered to.
+    owner: Option<String>,
+    sender: Option<String>,
+    /// What mail that is sent on says in `Delivered-To:`.
+    delivered_to: Option<String>,
+    /// A list with an owner hides who the mail was for at first.
+    hides_original: bool,
+}
+
+impl State {
+    /// User id that duplicates are told apart by.
+    fn uid(&self) -> u32 {
+        self.rights.as_ref().map_or(0, |account| account.rights.uid)
+    }
+}
+
+/// One walk through the aliases of a recipient.
+pub(super) struct Walk<'a> {
+    local: &'a LocalDelivery,
+    resolver: &'a Resolver,
+    transport: &'a str,
+    delivered_to: &'a [String],
+    trace: &'a mut Trace,
+    seen: HashSet<String>,
+    deep_steps: usize,
+    members: Vec<Member>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        local: &'a LocalDelivery,
+        resolver: &'a Resolver,
+        transport: &'a str,
+        delivered_to: &'a [String],
+        trace: &'a mut Trace,
+    ) -> Self {
+        Self {
+            local,
+            resolver,
+            transport,
+            delivered_to,
+            trace,
+            seen: HashSet::new(),
+            deep_steps: 0,
+            members: Vec::new(),
+        }
+    }
+
+    /// Everything that `recipient` (internal form) stands for.
+    pub(super) fn run(mut self, recipient: &str) -> Vec<Member> {
+        self.recipient(recipient, State::default());
+        self.members
+    }
+
+    /// Whether the walk has been here before. More than `duplicate_filter_limit` places are not
+    /// remembered.
+    fn been_here(&mut self, place: &str) -> bool {
+        let place = fold_case(place);
+        if self.seen.contains(place.as_ref()) {
+            return true;
+        }
+        let limit = self.local.duplicate_filter_limit;
+        if limit == 0 || self.seen.len() < limit {
+            self.seen.insert(place.into_owned());
+        }
+        false
+    }
+
+    fn push(&mut self, recipient: &str, state: &State, fate: Fate) {
+        self.members.push(Member {
+            recipient: recipient.to_owned(),
+            sender: state.sender.clone(),
+            fate,
+        });
+    }
+
+    fn fail(&mut self, recipient: &str, state: &State, error: RouteError) {
+        self.push(recipient, state, Fate::Fails(error));
+    }
+
+    fn is_too_deep(&mut self, recipient: &str, state: &State) -> bool {
+        let too_deep = state.level > NESTING_MAX;
+        if too_deep {
+            let address = quote_address(recipient).into_owned();
+            self.fail(recipient, state, RouteError::AliasLoop { address });
+        }
+        too_deep
+    }
+
+    /// Whether the walk has gone on for so long that only a circle can be the cause.
+    fn is_exhausted(&mut self, state: &State) -> bool {
+        if state.level > SHALLOW {
+            self.deep_steps += 1;
+        }
+        self.deep_steps > DEEP_STEPS_MAX
+    }
+
+    fn recipient(&mut self, recipient: &str, mut state: State) {
+        state.level += 1;
+        if self.been_here(&format!("recipient {} {recipient}", state.level)) {
+            return;
+        }
+        if self.is_exhausted(&state) {
+            let address = quote_address(recipient).into_owned();
+            return self.fail(recipient, &state, RouteError::AliasLoop { address });
+        }
+        let folded = fold_case(recipient);
+        if self.delivered_to.iter().any(|had| *had == folded) {
+            let address = quote_address(recipient).into_owned();
+            return self.fail(recipient, &state, RouteError::ForwardLoop { address });
+        }
+        state
+            .delivered_to
+            .get_or_insert_with(|| recipient.to_owned());
+        let (local_part, _) = folded.rsplit_once('@').unwrap_or((&folded, ""));
+        let (user, extension) = match self.local.rule.split(local_part) {
+            // An extension could name a file; one that would leave its directory is dropped.
+            Some((user, extension)) if extension.contains('/') => (user, None),
+            Some((user, extension)) => (user, Some(extension)),
+            None => (local_part, None),
+        };
+        if user.is_empty() {
+            let address = quote_address(recipient).into_owned();
+            let cause = "it has no user name";
+            return self.fail(recipient, &state, RouteError::BadAddress { address, cause });
+        }
+        let who = Who {
+            recipient,
+            local_part: if extension.is_some() {
+                local_part
+            } else {
+                user
+            },
+            user,
+        };
+        self.deliver(&who, extension, state);
+    }
+
+    fn deliver(&mut self, who: &Who<'_>, extension: Option<&str>, mut state: State) {
+        state.level += 1;
+        state.unmatched = None;
+        if self.alias(who, who.local_part, state.clone()) {
+            return;
+        }
+        if let Some(extension) = extension {
+            let unmatched = Some(extension.to_owned());
+            if self.local.propagate_alias {
+                state.unmatched.clone_from(&unmatched);
+            }
+            if self.alias(who, who.user, state.clone()) {
+                return;
+            }
+            state.unmatched = unmatched;
+        }
+        let of_other = |owner: &String| fold_case(owner) != who.user;
+        if state.owner.as_ref().is_some_and(of_other) || state.origin == Origin::Include {
+            return self.forward(who.recipient, &state);
+        }
+        if self.been_here(&format!("mailbox {}", who.local_part)) {
+            return;
+        }
+        let fate = match self.local.accounts.mailbox(who.user) {
+            Ok(Some(destination)) => Fate::Ends(destination),
+            Ok(None) if matches!(who.user, "postmaster" | "mailer-daemon") => {
+                Fate::Ends(Destination::Discarded)
+            }
+            Ok(None) => {
+                let address = quote_address(who.recipient).into_owned();
+                Fate::Fails(RouteError::UnknownUser { address })
+            }
+            Err(error) => Fate::Fails(RouteError::Table(error)),
+        };
+        self.push(who.recipient, &state, fate);
+    }
+
+    fn forward(&mut self, recipient: &str, state: &State) {
+        if self.been_here(&format!("indirect {recipient}")) {
+            return;
+        }
+        let forward = Forward {
+            delivered_to: state.delivered_to.clone().unwrap_or_default(),
+            keeps_original: !state.hides_original,
+        };
+        self.push(recipient, state, Fate::Forwarded(forward));
+    }
+
+    /// Expands the alias `name`, if there is one; true when that settles the matter. An alias
+    /// that lists itself is its user.
+    fn alias(&mut self, who: &Who<'_>, name: &str, mut state: State) -> bool {
+        let recipient = who.recipient;
+        state.level += 1;
+        if state.alias.as_deref() == Some(name) {
+            return false;
+        }
+        if self.is_too_deep(recipient, &state) {
+            return true;
+        }
+        let found = match self.local.aliases.lookup_in(name, false, self.trace) {
+            Ok(Some((value, table))) => Ok((value, self.local.rights_of(table.name()))),
+            Ok(None) => return false,
+            Err(error) => Err(error),
+        };
+        let (value, rights) = match found {
+            Ok((value, Ok(rights))) => (value, rights),
+            Ok((_, Err(error))) | Err(error) => {
+                self.fail(recipient, &state, RouteError::Table(error));
+                return true;
+            }
+        };
+        state.rights = rights;
+        state.alias = Some(name.to_owned());
+        state.origin = Origin::Alias;
+        if let Err(error) = self.set_owner(name, &mut state) {
+            self.fail(recipient, &state, RouteError::Table(error));
+            return true;
+        }
+        if !self.local.frozen_delivered_to {
+            state.delivered_to = Some(recipient.to_owned());
+        }
+        let members = parse_address_list(&value);
+        self.trace.record(|| Step::Expanded {
+            depth: 0,
+            from: name.to_owned(),
+            to: members.iter().map(ListedAddress::external).collect(),
+        });
+        if members.is_empty() {
+            let cause = "there is no address in it; correct the alias";
+            self.bad_member(recipient, &value, cause, false, &state);
+        }
+        for member in &members {
+            self.member(who, member, &state);
+        }
+        true
+    }
+
+    /// An alias with an `owner-` alias beside it is a mailing list.
+    fn set_owner(&mut self, name: &str, state: &mut State) -> Result<(), TableError> {
+        let owner = format!("owner-{name}");
+        let members = if self.local.rule.owner_request_special {
+            let aliases = &self.local.aliases;
+            aliases.lookup(&owner, false, &mut Trace::off())?
+        } else {
+            None
+        };
+        match members {
+            Some(members) => {
+                let expands = self.local.expand_owner_alias;
+                let sender = if expands { members } else { owner };
+                let sender = self.resolver.form.of_internal(&sender);
+                state.owner = Some(sender.clone());
+                state.sender = Some(sender);
+                state.hides_original = true;
+            }
+            None if self.local.reset_owner_alias => state.owner = None,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn bad_member(
+        &mut self,
+        recipient: &str,
+        member: &str,
+        cause: &str,
+        restricted: bool,
+        state: &State,
+    ) {
+        let error = RouteError::BadMember {
+            address: quote_address(recipient).into_owned(),
+            member: member.to_owned(),
+            cause: cause.to_owned(),
+            restricted,
+        };
+        self.fail(recipient, state, error);
+    }
+
+    /// One member of an alias or of an `:include:` file.
+    fn member(&mut self, who: &Who<'_>, listed: &ListedAddress, state: &State) {
+        let text = listed.internal();
+        let is_include = text
+            .get(..9)
+            .is_some_and(|start| start.eq_ignore_ascii_case(":include:"));
+        if is_include {
+            let path = text.get(9..).unwrap_or_default();
+            self.include(who, path, state.clone());
+        } else if let Some(command) = text.strip_prefix('|') {
+            self.command(who, command, state);
+        } else if text.starts_with('/') {
+            self.file(who.recipient, &text, &text, state);
+        } else if let Some(below) = text.strip_prefix('~') {
+            let home = state.rights.as_ref().map(|owner| &owner.home);
+            match home.filter(|_| below.starts_with('/')) {
+                Some(home) if home == Path::new("/") => {
+                    self.file(who.recipient, &text, below, state);
+                }
+                Some(home) => {
+                    let path = format!("{}{below}", home.display());
+                    self.file(who.recipient, &text, &path, state);
+                }
+                None => {
+                    let cause = "it has no home directory; write the whole path";
+                    self.bad_member(who.recipient, &text, cause, false, state);
+                }
+            }
+        } else {
+            self.address(who.recipient, listed, state);
+        }
+    }
+
+    fn command(&mut self, who: &Who<'_>, command: &str, state: &State) {
+        if !is_allowed(&self.local.commands_in, state.origin) {
+            let cause = "mail to command is restricted";
+            return self.bad_member(who.recipient, &format!("|{command}"), cause, true, state);
+        }
+        if self.been_here(&format!("command {}:{} {command}", who.user, state.uid())) {
+            return;
+        }
+        let command = command.to_owned();
+        let ends = |rights| Destination::Command { command, rights };
+        self.with_rights(who.recipient, state, ends);
+    }
+
+    fn file(&mut self, recipient: &str, member: &str, path: &str, state: &State) {
+        // One that was refused before is passed over too.
+        if self.been_here(&format!("file {} {path}", state.uid())) {
+            return;
+        }
+        if !is_allowed(&self.local.files_in, state.origin) {
+            let cause = "mail to file is restricted";
+            return self.bad_member(recipient, member, cause, true, state);
+        }
+        let format = Format::of(path);
+        let path = path.to_owned();
+        let ends = |rights| Destination::File {
+            path: path.into(),
+            format,
+            rights,
+        };
+        self.with_rights(recipient, state, ends);
+    }
+
+    fn with_rights(
+        &mut self,
+        recipient: &str,
+        state: &State,
+        ends: impl FnOnce(Rights) -> Destination,
+    ) {
+        let rights = match &state.rights {
+            Some(owner) => Ok(owner.rights.clone()),
+            None => self.local.accounts.default_rights(),
+        };
+        match rights {
+            Ok(rights) => self.push(recipient, state, Fate::Ends(ends(rights))),
+            Err(error) => self.fail(recipient, state, RouteError::Table(error)),
+        }
+    }
+
+    fn address(&mut self, recipient: &str, listed: &ListedAddress, state: &State) {
+        let mut state = state.clone();
+        state.level += 1;
+        let canonical = self.resolver.form.of_external(&listed.external());
+        let resolved = match self.resolver.resolve(&canonical, &mut Trace::off()) {
+            Ok(resolved) => resolved,
+            Err(error) => return self.fail(recipient, &state, error),
+        };
+        let mut member = resolved.recipient;
+        if let (Some(unmatched), Some(at)) = (&state.unmatched, member.rfind('@')) {
+            member.insert_str(at, unmatched);
+        }
+        if resolved.transport == self.transport {
+            self.recipient(&member, state);
+        } else {
+            self.forward(&member, &state);
+        }
+    }
+
+    fn include(&mut self, who: &Who<'_>, path: &str, mut state: State) {
+        let recipient = who.recipient;
+        state.level += 1;
+        if self.is_too_deep(recipient, &state)
+            || self.been_here(&format!("include {} {path}", state.uid()))
+        {
+            return;
+        }
+        state.alias = Some(who.local_part.to_owned());
+        let name = format!(":include:{path}");
+        let text = match read_include(Path::new(path)) {
+            Ok((text, owner)) => match self.local.accounts.of_include(owner, &state.rights) {
+                Ok(rights) => {
+                    state.rights = rights;
+                    text
+                }
+                Err(error) => return self.fail(recipient, &state, RouteError::Table(error)),
+            },
+            Err(cause) => return self.bad_member(recipient, &name, &cause, false, &state),
+        };
+        state.origin = Origin::Include;
+        state.owner.get_or_insert_with(|| recipient.to_owned());
+        if !self.local.propagate_include {
+            state.unmatched = None;
+        }
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            for member in parse_address_list(line) {
+                self.member(who, &member, &state);
+            }
+        }
+    }
+}
+
+fn is_allowed(allowed: &[String], origin: Origin) -> bool {
+    let wanted = match origin {
+        Origin::Envelope => return false,
+        Origin::Alias => "alias",
+        Origin::Include => "include",
+    };
+    allowed.iter().any(|word| word == wanted)
+}
+
+/// The text of an `:include:` file and who owns it.
+fn read_include(path: &Path) -> Result<(String, u32), String> {
+    if !path.is_absolute() {
+        return Err("the path is relative; write the whole path".into());
+    }
+    let metadata = std::fs::metadata(path).map_err(|error| format!("{error}; create the file"))?;
+    if !metadata.is_file() {
+        return Err("it is not a regular file".into());
+    }
+    if metadata.mode() & 0o002 != 0 {
+        return Err("everyone may write the file; run chmod o-w on it".into());
+    }
+    let bytes = read_file(path).map_err(|error| format!("{error}; let mailstow read the file"))?;
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), metadata.uid()))
+}

@@ -1,0 +1,147 @@
+//! What became of a mail in Postfix, read from its log: every delivery of it, and of the mails
+//! that local(8) made of it.
+//!
+//! Needs `enable_long_queue_ids = yes`, so that a queue id means one mail for good.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::eventually;
+use crate::postfix::Postfix;
+
+/// How long a whole test's mail may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// One delivery attempt as it was logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Envelope sender of the mail.
+    pub sender: String,
+    /// Final recipient.
+    pub recipient: String,
+    /// `local`, `virtual`, `none`, ...
+    pub relay: String,
+    /// Enhanced status code.
+    pub dsn: String,
+    /// `sent`, `deferred` or `bounced`.
+    pub status: String,
+    /// The text in parentheses.
+    pub text: String,
+}
+
+/// The log, by queue id.
+#[derive(Debug, Default)]
+pub struct Log {
+    senders: BTreeMap<String, String>,
+    deliveries: BTreeMap<String, Vec<Delivery>>,
+    removed: BTreeSet<String>,
+}
+
+impl Log {
+    /// Waits until every mail in `ids` has been tried, and reads what was logged about them.
+    pub fn of(postfix: &Postfix, ids: &[String]) -> Self {
+        eventually("all mail to be tried", PATIENCE, || {
+            let log = Self::parse(&postfix.log());
+            let mut deferred = BTreeSet::new();
+            let queue = postfix.scratch().join("queue/deferred");
+            names_below(&queue, &mut deferred);
+            let mut open: Vec<&String> = ids.iter().collect();
+            while let Some(id) = open.pop() {
+                if !log.removed.contains(id) && !deferred.contains(id) {
+                    return None;
+                }
+                open.extend(log.forwarded(id));
+            }
+            Some(log)
+        })
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut log = Self::default();
+        for line in text.lines() {
+            let Some((_, rest)) = line.split_once("]: ") else {
+                continue;
+            };
+            let Some((id, rest)) = rest.split_once(": ") else {
+                continue;
+            };
+            if rest == "removed" {
+                log.removed.insert(id.to_owned());
+            } else if let Some(sender) = rest.strip_prefix("from=<") {
+                let sender = sender.split(">, size=").next().unwrap_or_default();
+                log.senders.insert(id.to_owned(), sender.to_owned());
+            } else if let Some(delivery) = delivery(rest) {
+                log.deliveries
+                    .entry(id.to_owned())
+                    .or_default()
+                    .push(delivery);
+            }
+        }
+        for (id, deliveries) in &mut log.deliveries {
+            let sender = log.senders.get(id).cloned().unwrap_or_default();
+            for delivery in deliveries {
+                delivery.sender.clone_from(&sender);
+            }
+        }
+        log
+    }
+
+    fn forwarded(&self, id: &str) -> impl Iterator<Item = &String> {
+        let deliveries = self.deliveries.get(id).into_iter().flatten();
+        // The id is a key of the log, for the new mail was logged when it was queued.
+        deliveries.filter_map(|delivery| {
+            let new = delivery.text.strip_prefix("forwarded as ")?;
+            self.senders.get_key_value(new).map(|(id, _)| id)
+        })
+    }
+
+    /// Every delivery of the mail and of those it was forwarded as; the forwarding itself is
+    /// left out.
+    pub fn deliveries(&self, id: &str) -> Vec<Delivery> {
+        let mut found = Vec::new();
+        let own = self.deliveries.get(id).into_iter().flatten();
+        found.extend(
+            own.filter(|delivery| !delivery.text.starts_with("forwarded as "))
+                .cloned(),
+        );
+        for new in self.forwarded(id) {
+            found.extend(self.deliveries(new));
+        }
+        found
+    }
+}
+
+/// `to=<a>, orig_to=<b>, relay=local, ..., dsn=2.0.0, status=sent (text)`
+fn delivery(line: &str) -> Option<Delivery> {
+    let rest = line.strip_prefix("to=<")?;
+    let end = [">, orig_to=<", ">, relay="]
+        .iter()
+        .filter_map(|mark| rest.find(mark))
+        .min()?;
+    let (recipient, rest) = rest.split_at(end);
+    let (_, rest) = rest.split_once(", relay=")?;
+    let (relay, rest) = rest.split_once(", ")?;
+    let (_, rest) = rest.split_once("dsn=")?;
+    let (dsn, rest) = rest.split_once(", status=")?;
+    let (status, text) = rest.split_once(" (")?;
+    Some(Delivery {
+        sender: String::new(),
+        recipient: recipient.to_owned(),
+        relay: relay.to_owned(),
+        dsn: dsn.to_owned(),
+        status: status.to_owned(),
+        text: text.strip_suffix(')').unwrap_or(text).to_owned(),
+    })
+}
+
+fn names_below(directory: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            names_below(&path, found);
+        } else {
+            found.insert(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+}
