@@ -35,6 +35,10 @@ struct State {
     /// Deliveries in the hands of writers.
     taken: usize,
     closing: bool,
+    /// Writers that wait for work.
+    asleep: usize,
+    /// One of them was woken and is on its way.
+    is_waking: bool,
     waiting_for_room: Vec<Waker>,
 }
 
@@ -64,15 +68,25 @@ impl Queue {
 
     /// Adds deliveries, whether there is room or not.
     pub(super) fn push(&self, jobs: impl Iterator<Item = Job>) {
-        self.state.lock().ready.extend(jobs);
-        self.work.notify_one();
+        let mut state = self.state.lock();
+        state.ready.extend(jobs);
+        let is_wanted = state.wake_one();
+        drop(state);
+        if is_wanted {
+            self.work.notify_one();
+        }
     }
 
     /// A delivery whose mailbox was busy waits until `due`.
     pub(super) fn push_delayed(&self, due: Instant, job: Job) {
-        self.state.lock().delayed.push((due, job));
+        let mut state = self.state.lock();
+        state.delayed.push((due, job));
         // Another writer may sleep past that time.
-        self.work.notify_one();
+        let is_wanted = state.wake_one();
+        drop(state);
+        if is_wanted {
+            self.work.notify_one();
+        }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -121,6 +135,7 @@ impl Queue {
             if state.closing && state.is_done() {
                 return None;
             }
+            state.asleep += 1;
             state = match next_due {
                 Some(due) => {
                     let pause = due.saturating_duration_since(clock::now());
@@ -128,8 +143,10 @@ impl Queue {
                 }
                 None => wait(&self.work, state),
             };
+            state.asleep -= 1;
+            state.is_waking = false;
         };
-        let is_more = !state.ready.is_empty();
+        let is_more = !state.ready.is_empty() && state.wake_one();
         drop(state);
         if is_more {
             self.work.notify_one();
@@ -150,20 +167,26 @@ impl Queue {
                 state.ready.push_front(job);
             }
         }
-        let is_work = !state.ready.is_empty();
         let is_end = state.closing && state.is_done();
         let wakers = state.wakers_if_room(self.capacity);
         drop(state);
+        // Nobody is woken for what was parked: this writer takes next.
         if is_end {
             self.work.notify_all();
-        } else if is_work {
-            self.work.notify_one();
         }
         wakers.into_iter().for_each(Waker::wake);
     }
 }
 
 impl State {
+    /// True when a writer is to be woken. One that is on its way takes everything that comes
+    /// before it has the lock, which makes batches larger and saves the others their wakes.
+    fn wake_one(&mut self) -> bool {
+        let is_wanted = !self.is_waking && self.asleep > 0;
+        self.is_waking |= is_wanted;
+        is_wanted
+    }
+
     fn waiting(&self) -> usize {
         self.ready.len() + self.delayed.len() + self.parked
     }
