@@ -6,12 +6,13 @@
 //! that. Invariants: only deliveries in doubt are matched; each answers for one repetition; a
 //! repetition whose reply is lost in turn leaves the delivery in doubt.
 
+use super::digest::Shape;
 use super::promise::Promise;
 use crate::clock;
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{Confirmed, DeliveryId, InDoubt};
 use crate::sync::{Arc, Mutex};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// The memory of one store.
@@ -24,7 +25,7 @@ pub(super) struct Doubts {
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<DeliveryId, Arc<Promise>>,
-    by_key: HashMap<[u8; 32], Vec<Doubtful>>,
+    by_key: BTreeMap<[u8; 32], Vec<Doubtful>>,
     count: usize,
     /// To be told to the log.
     confirmed: Vec<Confirmed>,
@@ -101,6 +102,15 @@ impl Doubts {
     /// True while a repetition may come.
     pub(super) fn is_empty(&self) -> bool {
         self.state.lock().count == 0
+    }
+
+    /// True while a delivery in doubt has a key that begins like this.
+    pub(super) fn has_shape(&self, shape: Shape) -> bool {
+        let mut from = [0; 32];
+        from.iter_mut().zip(shape).for_each(|(to, byte)| *to = byte);
+        let state = self.state.lock();
+        let next = state.by_key.range(from..).next();
+        next.is_some_and(|(key, _)| key.starts_with(&shape))
     }
 
     /// Is this the repetition of a delivery in doubt? That one answers for no other then.

@@ -5,7 +5,7 @@
 //! after that is refused in the log, so that recovery does not do it; the log keeps the record
 //! until every delivery has ended.
 
-use super::digest::{Digest, content_digest, doubt_key};
+use super::digest::{Digest, Way, content_digest};
 use super::floors::Floor;
 use super::journal::Journal;
 use super::types::Mail;
@@ -249,15 +249,11 @@ impl Promise {
 
     fn doubt(&self, index: usize, digest: &Digest) -> Option<InDoubt> {
         let recipient = self.recipient(index)?;
+        let way = way_of(&self.envelope, recipient);
         Some(InDoubt {
             id: self.envelope.id,
             recipient: u32::try_from(index).ok()?,
-            key: doubt_key(
-                digest,
-                &self.envelope.reverse_path,
-                &recipient.original,
-                &recipient.mailbox,
-            ),
+            key: way.key(digest),
             since: self.envelope.accepted_at,
         })
     }
@@ -276,6 +272,15 @@ impl Promise {
     /// The client has read the reply: the content is needed no more.
     pub(super) fn forget_content(&self) {
         self.state.lock().mail = None;
+    }
+}
+
+/// What a repetition has in common with this delivery.
+pub(super) fn way_of<'a>(envelope: &'a Accepted, recipient: &'a AcceptedRecipient) -> Way<'a> {
+    Way {
+        reverse_path: &envelope.reverse_path,
+        original: &recipient.original,
+        mailbox: &recipient.mailbox,
     }
 }
 

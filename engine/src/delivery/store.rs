@@ -2,7 +2,7 @@
 //!
 //! Imports the rest of `delivery`, `mailbox`, `message`, `io`, `config`, `sync`.
 
-use super::digest::{content_digest, doubt_key};
+use super::digest::{Way, content_digest};
 use super::doubt::Repeated;
 use super::flush::Flusher;
 use super::job::{Job, OnOutcome, Origin, Promised, Ticket};
@@ -309,14 +309,23 @@ impl<D: Disk> Store<D> {
         if keeper.doubts.is_empty() {
             return Vec::new();
         }
+        let reverse_path = mail.reverse_path.to_string();
+        let ways = to.iter().map(|(recipient, target)| Way {
+            reverse_path: &reverse_path,
+            original: &recipient.original,
+            mailbox: &target.path,
+        });
+        let ways: Vec<Way<'_>> = ways.collect();
+        let bytes = mail.message.size();
+        let may_repeat = |way: &Way<'_>| keeper.doubts.has_shape(way.shape(bytes));
+        if !ways.iter().any(may_repeat) {
+            return Vec::new();
+        }
         let Ok(digest) = content_digest(&mail.message) else {
             return Vec::new();
         };
-        let reverse_path = mail.reverse_path.to_string();
-        let key = |(recipient, target): &(Recipient, MailboxTarget)| {
-            doubt_key(&digest, &reverse_path, &recipient.original, &target.path)
-        };
-        to.iter().map(|to| keeper.doubts.take(&key(to))).collect()
+        let known = |way: Way<'_>| keeper.doubts.take(&way.key(&digest));
+        ways.into_iter().map(known).collect()
     }
 
     fn promise(&self, mail: &Arc<Mail>, to: &[(Recipient, MailboxTarget)]) -> Option<Arc<Promise>> {

@@ -12,9 +12,10 @@ mod mbox;
 mod read;
 mod survey;
 
-use super::digest::{digest_of, doubt_key};
+use super::digest::{Digest, digest_of};
 use super::dirty::Dirty;
 use super::journal::{Found, Journal};
+use super::promise::way_of;
 use crate::clock;
 use crate::io::{Credentials, Disk};
 use crate::log::{
@@ -373,13 +374,13 @@ fn target_of(recipient: &AcceptedRecipient) -> MailboxTarget {
 }
 
 /// The in-doubt entry of a delivery.
-fn doubt_of(envelope: &Accepted, recipient: u32, content: &[u8; 32]) -> Option<InDoubt> {
+fn doubt_of(envelope: &Accepted, recipient: u32, content: &Digest) -> Option<InDoubt> {
     let at = usize::try_from(recipient).ok()?;
     let to = envelope.recipients.get(at)?;
     Some(InDoubt {
         id: envelope.id,
         recipient,
-        key: doubt_key(content, &envelope.reverse_path, &to.original, &to.mailbox),
+        key: way_of(envelope, to).key(content),
         since: envelope.accepted_at,
     })
 }

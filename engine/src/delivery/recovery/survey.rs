@@ -2,6 +2,7 @@
 //!
 //! Imports the rest of `recovery`, `log`.
 
+use super::super::digest::Digest;
 use super::super::journal::Found;
 use super::doubt_of;
 use crate::log::{
@@ -118,7 +119,7 @@ impl Survey {
     pub(super) fn doubts_of(
         &self,
         envelope: &Accepted,
-        digest: impl FnOnce() -> [u8; 32],
+        digest: impl FnOnce() -> Digest,
     ) -> Vec<InDoubt> {
         let known = |index: u32| {
             let entry = |d: &InDoubt| (d.id, d.recipient) == (envelope.id, index);
