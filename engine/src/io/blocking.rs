@@ -44,6 +44,7 @@ pub struct Blocking {
     links_descriptors: AtomicBool,
     /// `/proc/self/fd` is there.
     has_proc: bool,
+    boot: u128,
 }
 
 impl Default for Blocking {
@@ -67,8 +68,15 @@ impl Blocking {
             syncfs_reports: kernel_is_at_least(5, 8),
             links_descriptors: AtomicBool::new(true),
             has_proc: Path::new("/proc/self/fd").is_dir(),
+            boot: boot(),
         }
     }
+}
+
+/// The id the kernel drew when it started; 0 without /proc.
+fn boot() -> u128 {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    u128::from_str_radix(&id.trim().replace('-', ""), 16).unwrap_or(0)
 }
 
 /// True when this error of an `O_TMPFILE` open means that it does not exist here.
@@ -309,6 +317,14 @@ impl Disk for Blocking {
 
     fn can_checkpoint(&self, handle: &OwnedFd) -> bool {
         self.syncfs_reports && is_one_of(handle, &CHECKPOINT_MAGICS)
+    }
+
+    fn is_local(&self, handle: &OwnedFd) -> bool {
+        is_one_of(handle, &CHECKPOINT_MAGICS)
+    }
+
+    fn boot(&self) -> u128 {
+        self.boot
     }
 
     fn try_lock(&self, file: &OwnedFd, kind: LockKind) -> io::Result<bool> {

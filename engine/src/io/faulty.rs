@@ -225,6 +225,15 @@ impl<D: Disk> Disk for Faulty<D> {
         self.inner.can_checkpoint(handle)
     }
 
+    /// So that operation numbers are the same wherever the test runs.
+    fn is_local(&self, _handle: &Self::Handle) -> bool {
+        true
+    }
+
+    fn boot(&self) -> u128 {
+        self.inner.boot()
+    }
+
     fn try_lock(&self, file: &Self::Handle, kind: LockKind) -> io::Result<bool> {
         self.inner.try_lock(file, kind)
     }

@@ -225,6 +225,16 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
         self.syncs_filesystems(handle)
     }
 
+    /// True when only this machine's kernel has the file system of this handle, so that nothing
+    /// on it can be in use since before the machine was started.
+    fn is_local(&self, handle: &Self::Handle) -> bool {
+        self.can_checkpoint(handle)
+    }
+
+    /// Tells this run of the machine's kernel from every other; 0 when that is not known. Locks
+    /// of the kernel are seen by those who share it.
+    fn boot(&self) -> u128;
+
     /// Takes a lock if nobody else holds it; it is held until the handle is dropped.
     ///
     /// # Errors

@@ -173,7 +173,8 @@ impl World {
         let mut settings = Settings::default();
         settings.routing.virtual_mailbox_base = "/base".into();
         settings.routing.virtual_mailbox_limit = 0;
-        settings.routing.stale_lock_time = Duration::ZERO;
+        // Locks left behind are known without waiting.
+        settings.routing.stale_lock_time = Duration::from_secs(1_000_000);
         settings.routing.deliver_lock_delay = Duration::from_millis(5);
         settings.state_directory = state_directory.to_owned();
         settings.store.durability = Durability::Logged;

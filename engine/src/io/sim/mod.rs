@@ -49,6 +49,8 @@ struct State {
     failures: u64,
     /// A log on the same machine: the power goes for both.
     medium: Option<SimMedium>,
+    /// How often the machine was started.
+    boot: u128,
 }
 
 /// The disk. Clones are the same disk.
@@ -88,6 +90,7 @@ impl SimDisk {
             crashed: false,
             failures: 0,
             medium: None,
+            boot: 1,
         })))
     }
 
@@ -115,18 +118,18 @@ impl SimDisk {
     #[must_use]
     pub fn after_crash(&self, seed: u64) -> Self {
         let mut random = SimRandom::new(seed);
-        let tree = self.0.lock().tree.survive(&mut random);
-        Self::renewed(tree)
+        let state = self.0.lock();
+        Self::renewed(state.tree.survive(&mut random), state.boot + 1)
     }
 
     /// The disk as the next process finds it after this one was killed.
     #[must_use]
     pub fn after_kill(&self) -> Self {
-        let tree = self.0.lock().tree.unlocked();
-        Self::renewed(tree)
+        let state = self.0.lock();
+        Self::renewed(state.tree.unlocked(), state.boot)
     }
 
-    fn renewed(tree: Tree) -> Self {
+    fn renewed(tree: Tree, boot: u128) -> Self {
         Self(Arc::new(Mutex::new(State {
             tree,
             fault: DiskFault::None,
@@ -134,6 +137,7 @@ impl SimDisk {
             crashed: false,
             failures: 0,
             medium: None,
+            boot,
         })))
     }
 
@@ -403,6 +407,10 @@ impl Disk for SimDisk {
 
     fn syncs_filesystems(&self, _handle: &SimHandle) -> bool {
         true
+    }
+
+    fn boot(&self) -> u128 {
+        self.0.lock().boot
     }
 
     fn try_lock(&self, file: &SimHandle, kind: LockKind) -> io::Result<bool> {

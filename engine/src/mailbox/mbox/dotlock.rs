@@ -2,19 +2,30 @@
 //!
 //! Imports `io`, `clock`, `sync`. `MAILBOX.lock` is made by giving a finished file that name,
 //! which is atomic on NFS too. A lock that nobody touched for `stale_lock_time` is taken away by
-//! renaming it first, so that of two who find it stale only one takes it away. Invariant: the
-//! thread that takes or releases a lock has the mailbox owner's identity. Source: Postfix
-//! `mailbox_delivery_lock`, procmail's lockfile(1).
+//! renaming it first, so that of two who find it stale only one takes it away. Ours are known by
+//! their mode, and are locked by the kernel as well while they are in use: whoever can take that
+//! lock knows that the holder is gone, and need not wait; whoever cannot never takes the file away.
+//! On file systems that other machines may have as well, where the kernel's locks may be each
+//! machine's own, they also name the host and its kernel, and only that host judges them so.
+//! Those of other programs are judged by their age alone.
+//! Invariants: our file is locked by the kernel before it has its name, and loses the name
+//! before that lock; the thread that takes or releases a lock has the mailbox owner's identity.
+//! Source: Postfix `mailbox_delivery_lock`, procmail's lockfile(1), Dovecot's file-dotlock.
 
 use crate::clock;
-use crate::io::{Disk, FileKind, FileStat};
+use crate::io::{Disk, FileKind, FileStat, LockKind};
 // Not the seam: the model checker's atomics cannot be statics.
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Permission bits of a lock file.
-const LOCK_MODE: u32 = 0o600;
+/// Mode of a lock file. The sticky bit means nothing on a file: it marks ours, and unlike their
+/// content it is never behind their name, not even after a power loss.
+const LOCK_MODE: u32 = 0o1600;
+const OUR_MARK: u32 = 0o1000;
+
+/// Longest content of a lock file of ours, in bytes.
+const CONTENT_BYTES_MAX: usize = 400;
 
 /// What an mbox begins with.
 const FROM: &[u8] = b"From ";
@@ -22,13 +33,32 @@ const FROM: &[u8] = b"From ";
 /// Tells the helper names of this process apart.
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
+/// What tells a lock that is in use from one that was left behind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judge<'a> {
+    /// `store.host`
+    pub(super) host: &'a str,
+    /// `stale_lock_time`
+    pub(super) stale_age: Duration,
+}
+
 /// A lock file of ours.
 #[derive(Debug)]
 pub(super) struct DotLock<H> {
     name: String,
-    /// Kept open: as long as it is, no other file can get its inode number, so that number
-    /// tells whether the lock is still ours.
+    /// Kept open: as long as it is, it is locked by the kernel, and no other file can get its
+    /// inode number, so that number tells whether the lock is still ours.
     file: H,
+}
+
+/// What is known of the holder of a lock file.
+enum Holder<H> {
+    /// Nothing: its age decides.
+    Unknown,
+    /// It is there.
+    Alive,
+    /// It is gone. As long as this handle is open, others take it to be alive.
+    Gone(H),
 }
 
 impl<H> DotLock<H> {
@@ -38,15 +68,15 @@ impl<H> DotLock<H> {
         disk: &D,
         parent: &H,
         mailbox: &str,
-        stale_age: Duration,
+        judge: Judge<'_>,
     ) -> io::Result<Option<Self>> {
         let name = format!("{mailbox}.lock");
         // One more attempt after a stale lock was taken away.
         for _ in 0..2 {
-            if let Some(file) = create(disk, parent, &name)? {
+            if let Some(file) = create(disk, parent, &name, judge.host)? {
                 return Ok(Some(Self { name, file }));
             }
-            if !break_stale(disk, parent, &name, stale_age)? {
+            if !break_stale(disk, parent, &name, judge)? {
                 return Ok(None);
             }
         }
@@ -77,11 +107,33 @@ fn helper_name(lock: &str) -> String {
     format!("{lock}.{now}.{}.{sequence}", std::process::id())
 }
 
+/// Locks a file that has not its name yet. On a file system that other machines may have as well
+/// it says whose it is.
+fn prepare<D: Disk>(disk: &D, parent: &D::Handle, file: &D::Handle, host: &str) {
+    // Where the kernel has no locks, or there is no room, the lock file is one all the same, and
+    // judged by its age.
+    if let Ok(true) = disk.try_lock(file, LockKind::Fcntl)
+        && !disk.is_local(parent)
+    {
+        let _ = disk.write_all(file, [content(disk, host).as_bytes(), &[]]);
+    }
+}
+
+fn content<D: Disk>(disk: &D, host: &str) -> String {
+    format!("mailstow {:032x} {host}\n", disk.boot())
+}
+
 /// Makes a file with the lock's name; `None` if there is one.
-fn create<D: Disk>(disk: &D, parent: &D::Handle, lock: &str) -> io::Result<Option<D::Handle>> {
+fn create<D: Disk>(
+    disk: &D,
+    parent: &D::Handle,
+    lock: &str,
+    host: &str,
+) -> io::Result<Option<D::Handle>> {
     let exists = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
     match disk.create_unnamed(parent, LOCK_MODE) {
         Ok(file) => {
+            prepare(disk, parent, &file, host);
             return match disk.name_unnamed(&file, parent, lock) {
                 Ok(()) => Ok(Some(file)),
                 Err(error) if exists(&error) => Ok(None),
@@ -93,6 +145,7 @@ fn create<D: Disk>(disk: &D, parent: &D::Handle, lock: &str) -> io::Result<Optio
     }
     let helper = helper_name(lock);
     let file = disk.create_new(parent, &helper, LOCK_MODE)?;
+    prepare(disk, parent, &file, host);
     let linked = disk.link((parent, &helper), (parent, lock));
     // Over NFS the answer may be lost although the link was made: the link count knows.
     let stat = disk.stat(&file);
@@ -106,12 +159,52 @@ fn create<D: Disk>(disk: &D, parent: &D::Handle, lock: &str) -> io::Result<Optio
     }
 }
 
+/// Who holds the lock that has these attributes, if it is one of ours.
+fn holder<D: Disk>(
+    disk: &D,
+    parent: &D::Handle,
+    (lock, stat): (&str, &FileStat),
+    host: &str,
+) -> io::Result<Holder<D::Handle>> {
+    if stat.kind != FileKind::Regular || stat.mode & OUR_MARK == 0 {
+        return Ok(Holder::Unknown);
+    }
+    let Ok(file) = disk.open_append(parent, lock) else {
+        return Ok(Holder::Unknown);
+    };
+    let mut bytes = [0; CONTENT_BYTES_MAX];
+    let read = disk.read_at(&file, &mut bytes, 0)?;
+    let text = bytes.get(..read).unwrap_or_default();
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    let mut words = text.split_whitespace().skip(1);
+    let boot = words
+        .next()
+        .and_then(|boot| u128::from_str_radix(boot, 16).ok());
+    let is_of_this_kernel = boot == Some(disk.boot()) && disk.boot() != 0;
+    let may_be_of_this_host = words.next().is_none_or(|named| named == host);
+    // What names nobody, or this host at an earlier start, and stands on a file system of this
+    // machine alone, is this machine's.
+    let is_of_this_machine = may_be_of_this_host && disk.is_local(parent);
+    if !is_of_this_kernel && !is_of_this_machine {
+        return Ok(Holder::Unknown);
+    }
+    if !disk.try_lock(&file, LockKind::Fcntl)? {
+        return Ok(Holder::Alive);
+    }
+    // Given back just now, it may be another's name already.
+    match disk.stat_at(parent, lock) {
+        Ok(there) if there.is_same_file(&disk.stat(&file)?) => Ok(Holder::Gone(file)),
+        Ok(_) => Ok(Holder::Alive),
+        Err(error) => Err(error),
+    }
+}
+
 /// Takes a stale lock away; true when it is worth trying again.
 fn break_stale<D: Disk>(
     disk: &D,
     parent: &D::Handle,
     lock: &str,
-    stale_age: Duration,
+    judge: Judge<'_>,
 ) -> io::Result<bool> {
     let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     let stale = match disk.stat_at(parent, lock) {
@@ -120,9 +213,16 @@ fn break_stale<D: Disk>(
         Err(error) => return Err(error),
     };
     let age = clock::since_epoch().saturating_sub(stale.changed.max(stale.modified));
-    if age <= stale_age || is_mailbox(disk, parent, lock, &stale)? {
-        return Ok(false);
-    }
+    // Held until the file has lost its name.
+    let _kept = match holder(disk, parent, (lock, &stale), judge.host) {
+        Ok(Holder::Gone(file)) => Some(file),
+        Ok(Holder::Alive) => return Ok(false),
+        Ok(Holder::Unknown) if age <= judge.stale_age => return Ok(false),
+        Ok(Holder::Unknown) if is_mailbox(disk, parent, lock, &stale)? => return Ok(false),
+        Ok(Holder::Unknown) => None,
+        Err(error) if gone(&error) => return Ok(true),
+        Err(error) => return Err(error),
+    };
     let helper = helper_name(lock);
     match disk.rename_new((parent, lock), (parent, &helper)) {
         Ok(()) => {}
@@ -171,8 +271,16 @@ fn is_mailbox<D: Disk>(
 mod tests {
     use super::*;
     use crate::io::{Blocking, Fault, Faulty};
+    use std::os::fd::OwnedFd;
 
-    const NEVER: Duration = Duration::from_secs(1_000_000);
+    const NEVER: Judge<'_> = Judge {
+        host: "host",
+        stale_age: Duration::from_secs(1_000_000),
+    };
+    const AT_ONCE: Judge<'_> = Judge {
+        host: "host",
+        stale_age: Duration::from_millis(5),
+    };
 
     #[test]
     fn one_holder_at_a_time_with_and_without_unnamed_files() {
@@ -202,23 +310,77 @@ mod tests {
         }
     }
 
+    /// A lock file as another program, or an earlier process, left it.
+    fn leave(disk: &Blocking, parent: &OwnedFd, mode: u32, content: &str) {
+        let file = disk.create_new(parent, "m.lock", mode).unwrap();
+        disk.write_all(&file, [content.as_bytes(), &[]]).unwrap();
+    }
+
     #[test]
-    fn a_stale_lock_is_taken_over_and_its_late_holder_does_not_remove_ours() {
+    fn a_lock_whose_holder_died_is_free_at_once_and_one_in_use_never_grows_stale() {
         let dir = tempfile::tempdir().unwrap();
         let disk = Blocking::new();
         let parent = disk.open_root(dir.path()).unwrap();
-        let late = DotLock::try_take(&disk, &parent, "m", NEVER)
-            .unwrap()
-            .unwrap();
-        let deadline = clock::now() + Duration::from_secs(10);
-        let ours = loop {
-            let age = Duration::from_millis(5);
-            if let Some(lock) = DotLock::try_take(&disk, &parent, "m", age).unwrap() {
-                break lock;
-            }
-            assert!(clock::now() < deadline, "never became stale");
+        let take = |judge| DotLock::try_take(&disk, &parent, "m", judge).unwrap();
+        let lock = take(NEVER).unwrap();
+        let old = disk.stat_at(&parent, "m.lock").unwrap().changed;
+        let deadline = clock::now() + Duration::from_secs(60);
+        while clock::since_epoch() <= old + AT_ONCE.stale_age {
+            assert!(clock::now() < deadline, "the clock stands");
             std::thread::yield_now();
-        };
+        }
+        assert!(take(AT_ONCE).is_none(), "the holder is alive");
+        // What the kernel does when a process dies.
+        drop(lock);
+        assert!(dir.path().join("m.lock").exists());
+        take(NEVER).unwrap().release(&disk, &parent);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_locks_of_ours_that_cannot_be_in_use_elsewhere_are_taken_before_their_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Blocking::new();
+        let parent = disk.open_root(dir.path()).unwrap();
+        if !disk.is_local(&parent) {
+            return;
+        }
+        let other_boot = disk.boot() ^ 1;
+        let here = format!("mailstow {:032x} host\n", disk.boot());
+        for (mode, content, is_taken) in [
+            (LOCK_MODE, here.clone(), true),
+            (LOCK_MODE, here.replace(" host", " other"), true),
+            (
+                LOCK_MODE,
+                format!("mailstow {other_boot:032x} host\n"),
+                true,
+            ),
+            (LOCK_MODE, String::new(), true),
+            (
+                LOCK_MODE,
+                format!("mailstow {other_boot:032x} other\n"),
+                false,
+            ),
+            (0o600, here, false),
+            (0o600, format!("{}:host", std::process::id()), false),
+            (0o600, String::new(), false),
+        ] {
+            leave(&disk, &parent, mode, &content);
+            let taken = DotLock::try_take(&disk, &parent, "m", NEVER).unwrap();
+            assert_eq!(taken.is_some(), is_taken, "{mode:o} {content:?}");
+            disk.remove(&parent, "m.lock").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_holder_whose_lock_was_taken_away_does_not_remove_that_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Blocking::new();
+        let parent = disk.open_root(dir.path()).unwrap();
+        let take = || DotLock::try_take(&disk, &parent, "m", NEVER).unwrap();
+        let late = take().unwrap();
+        disk.remove(&parent, "m.lock").unwrap();
+        let ours = take().unwrap();
         late.release(&disk, &parent);
         assert!(dir.path().join("m.lock").exists());
         ours.release(&disk, &parent);
@@ -233,18 +395,18 @@ mod tests {
         std::fs::create_dir(dir.path().join("a.lock")).unwrap();
         std::fs::write(dir.path().join("b.lock"), "From me\n\n").unwrap();
         std::fs::write(dir.path().join("c.lock"), "4711:host").unwrap();
-        let age = Duration::from_millis(5);
-        let deadline = clock::now() + Duration::from_secs(10);
+        let deadline = clock::now() + Duration::from_secs(60);
+        let age = AT_ONCE.stale_age;
         while clock::since_epoch() - disk.stat_at(&parent, "c.lock").unwrap().changed <= age {
             assert!(clock::now() < deadline, "never became stale");
             std::thread::yield_now();
         }
         for mailbox in ["a", "b"] {
-            let lock = DotLock::try_take(&disk, &parent, mailbox, age).unwrap();
+            let lock = DotLock::try_take(&disk, &parent, mailbox, AT_ONCE).unwrap();
             assert!(lock.is_none(), "{mailbox}");
         }
         assert!(
-            DotLock::try_take(&disk, &parent, "c", age)
+            DotLock::try_take(&disk, &parent, "c", AT_ONCE)
                 .unwrap()
                 .is_some()
         );

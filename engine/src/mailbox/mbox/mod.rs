@@ -16,7 +16,7 @@ use super::directory::{self, Unflushed};
 use super::{Flush, Known, MailboxError, MailboxPath, MailboxSettings, Unfit};
 use crate::config::MboxLock;
 use crate::io::{Disk, FileKind, FileStat, LockKind};
-use dotlock::DotLock;
+use dotlock::{DotLock, Judge};
 use std::io;
 
 /// Permission bits of a new mbox.
@@ -71,8 +71,11 @@ impl<H> Mbox<H> {
         let parent = open_parent(disk, base, path)?;
         let mut dotlock = None;
         if settings.locks.contains(&MboxLock::Dotlock) {
-            let age = settings.stale_lock_age;
-            let taken = DotLock::try_take(disk, &parent, path.name(), age);
+            let judge = Judge {
+                host: &settings.host,
+                stale_age: settings.stale_lock_age,
+            };
+            let taken = DotLock::try_take(disk, &parent, path.name(), judge);
             match taken.map_err(|e| failed(path, "unable to create lock file", e))? {
                 Some(lock) => dotlock = Some(lock),
                 None => return Ok(Opened::Busy("lock file")),
