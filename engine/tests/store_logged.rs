@@ -97,6 +97,56 @@ fn recovery_finds_a_base_whose_owners_may_not_search_the_way_to_it() {
 }
 
 #[test]
+fn a_log_recovered_by_hand_is_empty_and_recovering_it_again_does_nothing() {
+    let place = Place::new();
+    let settings = settings(&place);
+    leave_a_log(&settings);
+    let directory = settings.state_directory.join("delivery-log");
+    for expected in [
+        "recovered 1 messages, rewrote 2, 0 lost",
+        "recovered 0 messages, rewrote 0, 0 lost",
+    ] {
+        let report = Store::recover(&settings, &directory).unwrap();
+        assert_eq!(report.to_string(), expected);
+        assert_eq!(names(&place.base().join("md/new")).len(), 1);
+        let text = fs::read_to_string(place.base().join("info")).unwrap();
+        assert_eq!(text.matches("body of the message\n\n").count(), 1);
+    }
+    let _running = Store::open(&settings).unwrap();
+    let refused = Store::recover(&settings, &directory)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains(&std::process::id().to_string()),
+        "{refused}"
+    );
+}
+
+#[test]
+fn mail_for_a_mailbox_that_stands_in_the_way_stays_in_the_log_until_it_does_not() {
+    let place = Place::new();
+    let settings = settings(&place);
+    leave_a_log(&settings);
+    let directory = settings.state_directory.join("delivery-log");
+    let obstacle = place.make_dir("info");
+    for _ in 0..2 {
+        let report = Store::recover(&settings, &directory).unwrap();
+        assert_eq!((report.messages, report.waiting), (1, 1));
+        assert!(
+            report
+                .to_string()
+                .ends_with("; 1 copies wait for their mailboxes")
+        );
+    }
+    fs::remove_dir(obstacle).unwrap();
+    let report = Store::recover(&settings, &directory).unwrap();
+    assert_eq!((report.rewritten, report.waiting), (1, 0));
+    assert_eq!(names(&place.base().join("md/new")).len(), 1);
+    let text = fs::read_to_string(place.base().join("info")).unwrap();
+    assert_eq!(text.matches("body of the message\n\n").count(), 1);
+}
+
+#[test]
 fn nothing_is_appended_behind_what_could_not_be_cut_off() {
     let place = Place::new();
     let store = Store::open_on(Faulty::new(Blocking::new()), &settings(&place)).unwrap();

@@ -160,6 +160,11 @@ impl Doubts {
         }
     }
 
+    /// Something was confirmed that the log has not been told yet.
+    pub(super) fn has_news(&self) -> bool {
+        !self.state.lock().confirmed.is_empty()
+    }
+
     /// What the log has not been told yet.
     pub(super) fn take_confirmed(&self) -> Vec<Confirmed> {
         std::mem::take(&mut self.state.lock().confirmed)

@@ -10,7 +10,7 @@ use crate::log::{
 };
 use crate::sync::Arc;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An open log.
 pub(super) trait Journal: fmt::Debug + Send + Sync {
@@ -90,8 +90,12 @@ pub(super) struct DirectorySource {
 
 impl DirectorySource {
     pub(super) fn new(settings: &Settings) -> Self {
+        Self::at(&directory(settings), settings)
+    }
+
+    pub(super) fn at(directory: &Path, settings: &Settings) -> Self {
         Self {
-            directory: directory(settings),
+            directory: directory.to_owned(),
             settings: log_settings(&settings.delivery_log),
         }
     }

@@ -255,7 +255,8 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             false => below,
         };
         let last = self.state.lock().checkpoint_at;
-        if durable() <= last && self.stuck.lock().is_empty() {
+        let is_idle = durable() <= last && !self.doubts.has_news();
+        if is_idle && self.stuck.lock().is_empty() {
             return Ok(());
         }
         let at = self.checkpoint_on(disk, pass.journal.as_ref(), below)?;

@@ -153,6 +153,20 @@ impl Store<Blocking> {
     pub fn open(settings: &Settings) -> Result<Self, StoreError> {
         Self::open_on(Blocking::new(), settings)
     }
+
+    /// Recovers the delivery log in `directory`, which nobody may be using, and empties it: what
+    /// [`Store::open`] does before anything else.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; the log is in use or damaged.
+    pub fn recover(settings: &Settings, directory: &Path) -> Result<RecoveryReport, StoreError> {
+        let disk = Blocking::new();
+        open_base(&disk, settings)?;
+        let source = DirectorySource::at(directory, settings);
+        let keeper = Keeper::new(Box::new(source), settings.delivery_log.clone());
+        let known = Known::default();
+        Ok(keeper.open(&disk, &MailboxSettings::from(settings), &known)?)
+    }
 }
 
 impl<D: Disk> Store<D> {

@@ -1,10 +1,15 @@
-//! `mailstow log`: looking at a delivery log without changing it.
+//! `mailstow log`: looking at a delivery log, and recovering it.
 //!
-//! Imports the engine's log reader only. The directory's lock is not taken, so that the log of a
-//! running server can be looked at; its newest records may be on their way then. Exit status: 0
-//! when the log is whole, 1 when it is damaged or cannot be read.
+//! Imports the engine's log reader and, for `recover`, its store. Looking takes no lock, so that
+//! the log of a running server can be looked at; its newest records may be on their way then.
+//! Exit status: 0 when the log is whole, or everything in it is in its mailbox now; 1 when it is
+//! damaged or cannot be read, or mail waits in it for its mailbox.
 
+use super::common::{SiteArgs, complain, configuration_failed};
+use crate::log;
 use clap::{Args, Subcommand};
+use mailstow_engine::config::Configuration;
+use mailstow_engine::delivery::Store;
 use mailstow_engine::log::{
     AcceptedRecipient, DirectoryMedium, DoneOutcome, Entry, InDoubt, LogError, Plan, Record,
     ScanReport, scan,
@@ -13,6 +18,10 @@ use serde_json::{Value, json};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long the last log lines may take.
+const LOG_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Arguments of `log`.
 #[derive(Debug, Args)]
@@ -27,6 +36,9 @@ enum LogCommand {
     Inspect(InspectArgs),
     /// Read everything and check every checksum, sequence and record.
     Verify(VerifyArgs),
+    /// Deliver what the log holds and its mailboxes may have lost, then empty it; what `serve`
+    /// does when it starts.
+    Recover(RecoverArgs),
 }
 
 #[derive(Debug, Args)]
@@ -47,10 +59,19 @@ struct VerifyArgs {
     directory: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct RecoverArgs {
+    #[command(flatten)]
+    site: SiteArgs,
+    /// The directory of the log; nobody may be using it.
+    directory: PathBuf,
+}
+
 /// Runs the subcommand.
 pub fn run(args: &LogArgs) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
     let result = match &args.command {
+        LogCommand::Recover(args) => return recover(args),
         LogCommand::Inspect(args) => inspect(args, &mut out),
         LogCommand::Verify(args) => verify(&args.directory, &mut out),
     };
@@ -61,6 +82,41 @@ pub fn run(args: &LogArgs) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn recover(args: &RecoverArgs) -> ExitCode {
+    let settings = match Configuration::load(&args.site.sources()) {
+        Ok(configuration) => configuration.settings,
+        Err(error) => return configuration_failed(&error),
+    };
+    if !args.directory.is_dir() {
+        complain(format_args!(
+            "{}: no such directory; name that of the delivery log, delivery-log in the state \
+             directory",
+            args.directory.display()
+        ));
+        return ExitCode::FAILURE;
+    }
+    // Progress, and mailboxes that stand in the way.
+    let log = match log::start(&settings.log) {
+        Ok(log) => log,
+        Err(error) => return configuration_failed(&error),
+    };
+    let recovered = Store::recover(&settings, &args.directory);
+    log.finish(LOG_TIMEOUT);
+    match recovered {
+        Ok(report) => {
+            let _ = writeln!(io::stdout().lock(), "{report}");
+            match report.waiting {
+                0 => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            }
+        }
+        Err(error) => {
+            complain(error);
             ExitCode::FAILURE
         }
     }
@@ -327,7 +383,7 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     /// A log of three checkpoints, each in a block of its own.
-    fn log() -> tempfile::TempDir {
+    fn three_checkpoints() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         let settings = LogSettings {
             segment_bytes: 32 << 10,
@@ -360,7 +416,7 @@ mod tests {
 
     #[test]
     fn inspect_lists_records_from_the_one_asked_for() {
-        let directory = log();
+        let directory = three_checkpoints();
         let (whole, text) = inspected(directory.path(), false);
         assert!(whole, "{text}");
         assert!(!text.contains("\n1 ") && !text.starts_with("1 "), "{text}");
@@ -373,7 +429,7 @@ mod tests {
 
     #[test]
     fn every_line_of_json_is_an_object_with_a_type() {
-        let directory = log();
+        let directory = three_checkpoints();
         let (_, text) = inspected(directory.path(), true);
         let types: Vec<String> = text
             .lines()
@@ -385,7 +441,7 @@ mod tests {
 
     #[test]
     fn verify_tells_a_whole_log_from_a_damaged_one() {
-        let directory = log();
+        let directory = three_checkpoints();
         let mut out = Vec::new();
         assert!(verify(directory.path(), &mut out).unwrap());
         let segment = directory.path().join("segment-0000000000000001.log");
