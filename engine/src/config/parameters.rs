@@ -351,7 +351,7 @@ pub(super) static GENERAL: &[Parameter] = &[
     parameter(
         "store",
         "durability",
-        "direct",
+        "logged",
         Choice(&[
             ("direct", |s| s.store.durability = Durability::Direct),
             ("logged", |s| s.store.durability = Durability::Logged),

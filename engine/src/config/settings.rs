@@ -178,9 +178,9 @@ pub enum NulPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Durability {
     /// File and directory are flushed before the answer.
-    #[default]
     Direct,
     /// The delivery log is flushed before the answer, the mailboxes by its checkpoints.
+    #[default]
     Logged,
 }
 
@@ -368,7 +368,7 @@ impl Default for LmtpSettings {
 impl Default for StoreSettings {
     fn default() -> Self {
         Self {
-            durability: Durability::Direct,
+            durability: Durability::Logged,
             flush: FlushMethod::Auto,
             writers: 4,
             batch: 64,

@@ -5,7 +5,93 @@
 //! file but not the directory: after a power loss an acknowledged message may be a file without
 //! a name.
 //!
-//! # The order (`store.durability = "direct"`)
+//! Two ways lead there. `store.durability = "logged"`, the default of `mailstow serve`: the
+//! message is durable in the delivery log. `"direct"`, always used by `mailstow deliver` and for
+//! messages longer than `delivery_log.message_bytes_max`: it is durable in its mailbox.
+//!
+//! # The order with the delivery log (`store.durability = "logged"`)
+//!
+//! A writer takes what waits in the queue and does, for all of it together:
+//!
+//! 1. **Lock** the mboxes, so that it is known where in them the messages will stand. A locked
+//!    one costs nothing: its deliveries go back to the queue.
+//! 2. **Log.** For each message one *accepted* record with its content and, for each recipient,
+//!    the mailbox and the name the file will have; for each mbox message a *done* record with its
+//!    place. All records of all writers that wait share one flush.
+//! 3. **Write** Maildir files unseen, while the log is flushed.
+//! 4. **Wait** for the flush. From here on the message will be delivered, whatever happens.
+//! 5. **Publish** the files under their planned names, append to the mboxes (one append for all
+//!    messages of an mbox), give the locks back, **answer**. No mailbox is flushed.
+//!
+//! A delivery that fails after step 2 is refused in the log, and that record is flushed *before*
+//! the client is told: it will send the message again, so recovery must not deliver it as well.
+//! An abandoned delivery (the server gave up waiting) is refused in the log without waiting; if a
+//! crash comes first, recovery delivers it, and the repetition is known as one (see below).
+//!
+//! On file systems that one flush cannot be relied on to cover (everything but ext2/3/4, XFS,
+//! btrfs, F2FS and those in memory, and kernels before 5.8) files and directories are flushed in
+//! step 3 and 5 all the same.
+//!
+//! # Checkpoints
+//!
+//! Every `delivery_log.checkpoint_interval` (10 s), and when half of `delivery_log.bytes_max` is
+//! used, the mailboxes are made durable: one `syncfs` for each file system that mail was written
+//! to, through a handle opened before everything it covers was written, so that no write error is
+//! missed. Then a *checkpoint* record says up to which record every delivery is durable, and the
+//! segments before it are used again. A delivery under way holds the checkpoint back to its own
+//! record. A full log makes deliveries wait (`delivery_log.full_wait`), then they are answered 452
+//! 4.3.1.
+//!
+//! # When the log or a checkpoint fails
+//!
+//! After a failed write or flush of the log nothing is acknowledged: all are answered 451 4.3.0.
+//! The log is closed, opened again and recovered, at first after half a second, then more rarely.
+//! After a failed flush of the mailboxes the same is done, and recovery writes every message
+//! again that the log holds: the machine may still show what the disk does not have.
+//!
+//! # Recovery
+//!
+//! Before the server listens, every message behind the last checkpoint is looked for:
+//!
+//! | what is found | what is done |
+//! |---|---|
+//! | recipient refused in the log | nothing; what stands of it at the end of an mbox is cut off |
+//! | Maildir: the file in `new/` or, with or without flags, in `cur/`, whole | nothing |
+//! | no such file (lost with its name, or a reader deleted it) | written to `new/`, same name |
+//! | the file short, or with zeros where bytes are missing | removed and written to `new/` again |
+//! | the file with other bytes: a program changed it | nothing |
+//! | `new/`, `cur/`, `tmp/` or directories above missing | made |
+//! | mbox: the message whole at its place | nothing |
+//! | no place in the log: it was never written | appended |
+//! | not at its place, but elsewhere behind the first place known, perhaps with header lines added by a reader | nothing |
+//! | at its place a part of it, or zeros, and nothing behind it that is not ours | cut off there; it and what followed is appended |
+//! | the same with other bytes behind it | left as it is; appended again at the end |
+//! | mbox shorter than the place (cut by the crash or by a reader) | appended |
+//! | a lock file `MAILBOX.lock` of a mailstow that is gone | taken away |
+//! | mailbox cannot be opened, locked or written | the message stays in the log and is tried again with every checkpoint |
+//!
+//! Places of what is appended are logged first, so that recovery may itself be interrupted
+//! anywhere. It ends with a checkpoint and reports `recovered N messages, rewrote M, 0 lost`. A
+//! damaged log is never skipped over: the server does not start, and names file and offset.
+//!
+//! A message that a reader deleted in the seconds before a crash may come back. An mbox that a
+//! reader rewrote in these seconds may hold a message twice. Nothing acknowledged is lost, and
+//! nothing is seen half-written, but for an mbox to which another program appended in these
+//! seconds without flushing.
+//!
+//! # Exactly once, as the queue sees it
+//!
+//! A delivery is *confirmed* when bytes come from the client after the replies were sent to it,
+//! or with QUIT. When the connection or the server is lost before that, its successful deliveries
+//! are *in doubt*: remembered, over restarts too, for `delivery_log.in_doubt_time` (a day), at
+//! most 100,000 of them. When a message with the same content (SHA-256 of the stored form),
+//! reverse-path, original recipient and mailbox comes then, it is answered 250 `delivered before`
+//! and stored no second time; each answers for one repetition. Equal messages sent on purpose are
+//! all stored, because only deliveries in doubt are compared. There may be a second copy: of a
+//! message that went the direct way, after a crash; and when the client sends a message again
+//! while its first delivery is still under way.
+//!
+//! # The order without the log (`store.durability = "direct"`)
 //!
 //! A writer takes what waits in the queue (up to `store.batch` deliveries, no timer) and does,
 //! for all of them together:
@@ -33,7 +119,7 @@
 //! somebody else is writing a lot on the same file system and a `syncfs` takes more than two
 //! seconds, files are flushed one by one for a minute.
 //!
-//! # When something fails
+//! # When something fails in a direct delivery
 //!
 //! - Writing a Maildir file: nothing is left but, at worst, a file in `tmp/`. The answer goes by
 //!   the cause: 452 4.3.1 disk full, 552 5.2.2 quota, 451 4.3.0 any other.
@@ -47,7 +133,7 @@
 //! A flush that failed is never repeated: the kernel may have dropped the data, and would answer
 //! the second one with success.
 //!
-//! # What a crash or power loss leaves behind
+//! # What a crash or power loss leaves behind of direct deliveries
 //!
 //! - A file without a name: no reader sees it; the file system removes it when it is mounted.
 //! - A file in `tmp/`, whole or not: no reader looks there; it is removed when it is older than
@@ -57,8 +143,7 @@
 //! - A file in `new/` that was acknowledged: it is whole, and nothing is to be mended.
 //! - An mbox with an incomplete last message, not acknowledged: readers see a short message; the
 //!   next delivery completes its last line and blank line, so that all others stay whole.
-//! - A lock file `MAILBOX.lock`: the mailbox looks locked until `stale_lock_time` is over, then
-//!   it is taken away.
+//! - A lock file `MAILBOX.lock`: the next delivery takes it away.
 //! - A Maildir without some of `tmp/`, `new/`, `cur/`: an empty one to readers; it is completed
 //!   when it is next used.
 //!
@@ -70,6 +155,13 @@
 //! more rarely, until `deliver_lock_attempts` times `deliver_lock_delay` are over. The fcntl lock
 //! belongs to the open file (`F_OFD_SETLK`), so it excludes the other threads of this process as
 //! well as every other program that uses `fcntl`.
+//!
+//! A lock file of ours has the mode 01600, by which it is known, and as long as it is in use the
+//! kernel's lock as well: when another mailstow can take that one, the holder is gone, and the
+//! file is taken away at once; when it cannot, the file stays, however old it is. On file systems
+//! that other machines may have as well (all but ext2/3/4, XFS, btrfs, F2FS and those in memory)
+//! that is believed only of a file that names this host and this run of its kernel. All other
+//! lock files are taken away when they are older than `stale_lock_time`.
 //!
 //! # What a program that embeds the store must do
 //!
