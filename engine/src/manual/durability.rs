@@ -87,9 +87,11 @@
 //! most 100,000 of them. When a message with the same content (SHA-256 of the stored form),
 //! reverse-path, original recipient and mailbox comes then, it is answered 250 `delivered before`
 //! and stored no second time; each answers for one repetition. Equal messages sent on purpose are
-//! all stored, because only deliveries in doubt are compared. There may be a second copy: of a
-//! message that went the direct way, after a crash; and when the client sends a message again
-//! while its first delivery is still under way.
+//! all stored, because only deliveries in doubt are compared. A client that closes the connection
+//! without QUIT leaves its last message in doubt, although it read the reply: one that sends the
+//! same bytes again on purpose after that, which a mail system never does, has them answered for
+//! by the first. There may be a second copy: of a message that went the direct way, after a crash;
+//! and when the client sends a message again while its first delivery is still under way.
 //!
 //! # The order without the log (`store.durability = "direct"`)
 //!
