@@ -12,7 +12,7 @@ use super::compound::CompoundTable;
 use super::list::Kind;
 use super::map_table::MapTable;
 use super::maps::Maps;
-use super::open::{Surroundings, parse, unfiled, unreadable};
+use super::open::{Parsed, Surroundings, TableFile, parse, unfiled, unreadable};
 use super::restricted::RestrictedTable;
 use super::source::{self, Source, Stamp};
 use super::{LookupTable, OpenError, TableList, TableName, TableSet};
@@ -281,8 +281,10 @@ impl Slot {
         if name.kind() == Kind::Map {
             return Ok(slot(open_map(name, path, maps)?));
         }
-        let source = source::read(path).map_err(|error| unreadable(name, path, error))?;
-        let parsed = parse(name, path, &source.bytes, surroundings)?;
+        let file = TableFile::of(name, path);
+        let source =
+            source::read(&file.path).map_err(|error| unreadable(name, &file.path, error))?;
+        let parsed = parse(name, &file, &source.bytes, surroundings)?;
         Ok(Self {
             name: name.clone(),
             table: parsed.table,
@@ -300,7 +302,8 @@ impl Slot {
         let (Some(watched), Some(path)) = (&mut self.file, self.name.path()) else {
             return;
         };
-        let sight = Sight::of(path);
+        let file = TableFile::of(&self.name, path);
+        let sight = Sight::of(&file.path);
         if sight == Sight::File(watched.stamp) {
             watched.candidate = None;
             watched.reported = None;
@@ -314,10 +317,14 @@ impl Slot {
             watched.candidate = Some(sight);
             return;
         }
-        match source::read(path) {
-            Ok(source) => self.take(&source, surroundings, report),
+        match source::read(&file.path) {
+            Ok(source) if watched.digest == source.digest => *watched = Watched::new(&source),
+            Ok(source) => {
+                let parsed = parse(&self.name, &file, &source.bytes, surroundings);
+                self.take(&source, parsed, report);
+            }
             Err(error) => {
-                let error = unreadable(&self.name, path, error);
+                let error = unreadable(&self.name, &file.path, error);
                 report
                     .problems
                     .push(format!("{error}; its old contents stay in use"));
@@ -327,15 +334,11 @@ impl Slot {
     }
 
     /// Puts what was read in place of the old contents, unless that would lose lines.
-    fn take(&mut self, source: &Source, surroundings: &Surroundings, report: &mut Refresh) {
-        let (Some(watched), Some(path)) = (&mut self.file, self.name.path()) else {
+    fn take(&mut self, source: &Source, parsed: Result<Parsed, OpenError>, report: &mut Refresh) {
+        let Some(watched) = &mut self.file else {
             return;
         };
-        if watched.digest == source.digest {
-            *watched = Watched::new(source);
-            return;
-        }
-        let cause = match parse(&self.name, path, &source.bytes, surroundings) {
+        let cause = match parsed {
             Ok(parsed) if parsed.malformed.is_none() => {
                 report.warnings.extend_from_slice(parsed.table.warnings());
                 report.reloaded.push(self.name.full().to_owned());

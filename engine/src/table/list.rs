@@ -3,7 +3,7 @@
 //! Imports nothing of the engine. Source: postconf(5) and DATABASE_README on `type:name`.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::OpenError;
 use super::braces::words;
@@ -153,6 +153,18 @@ impl TableName {
             Some((path, table)) if !path.is_empty() && is_table(table) => (path, Some(table)),
             _ => (self.name(), None),
         }
+    }
+
+    /// The index to read a table from when there is no text.
+    pub(super) fn index(&self) -> Option<(PathBuf, Index)> {
+        let Kind::Indexed(index) = self.kind else {
+            return None;
+        };
+        let suffix = match index {
+            Index::Lmdb => "lmdb",
+            Index::Cdb => "cdb",
+        };
+        Some((format!("{}.{suffix}", self.name()).into(), index))
     }
 
     /// One whose text Postfix makes an index of, with postmap(1) or postalias(1).

@@ -27,7 +27,8 @@
 //!
 //! - `hash: btree: dbm: lmdb: cdb:` are read from their text source, not from the index that
 //!   `postmap` makes of it. An edit therefore counts without `postmap`, and limits of the index
-//!   formats (keys of 511 bytes in LMDB) do not exist.
+//!   formats (keys of 511 bytes in LMDB) do not exist. Only where there is no text, `lmdb:` and
+//!   `cdb:` are read from `NAME.lmdb` and `NAME.cdb`; for the others, write the text.
 //! - A file is watched: Postfix's daemons look for changes of indexed files only, and between
 //!   requests. A changed file with lines that would be skipped is not taken at all; Postfix
 //!   would serve what is left of it.
@@ -48,6 +49,7 @@
 mod aliases;
 mod braces;
 mod cache;
+mod compiled;
 mod compound;
 mod constant;
 mod database;

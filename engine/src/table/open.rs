@@ -2,13 +2,15 @@
 //!
 //! Imports nothing of the engine.
 
+use std::borrow::Cow;
 use std::path::Path;
 
+use super::compiled;
 use super::compound::RandomTable;
 use super::constant::{FailTable, StaticTable};
 use super::database::Databases;
 use super::inline::InlineTable;
-use super::list::Kind;
+use super::list::{Index, Kind};
 use super::rule_parser::Flavor;
 use super::rules::RuleTable;
 use super::socketmap::SocketmapTable;
@@ -24,6 +26,34 @@ use crate::sync::Arc;
 pub(super) struct Surroundings {
     pub(super) context: TableContext,
     pub(super) databases: Databases,
+}
+
+/// The file that a table is read from.
+#[derive(Debug)]
+pub(super) struct TableFile<'a> {
+    pub(super) path: Cow<'a, Path>,
+    /// Set when it is no text.
+    pub(super) index: Option<Index>,
+}
+
+impl<'a> TableFile<'a> {
+    /// The file called `path` in the name of a table; of its text and its index the text, unless
+    /// only the index is there.
+    pub(super) fn of(name: &TableName, path: &'a Path) -> Self {
+        if let Some((index_path, index)) = name.index()
+            && matches!(path.try_exists(), Ok(false))
+            && index_path.exists()
+        {
+            return Self {
+                path: Cow::Owned(index_path),
+                index: Some(index),
+            };
+        }
+        Self {
+            path: Cow::Borrowed(path),
+            index: None,
+        }
+    }
 }
 
 /// A table out of a file.
@@ -73,11 +103,11 @@ pub(super) fn unfiled(
 /// The file describes no table at all.
 pub(super) fn parse(
     name: &TableName,
-    path: &Path,
+    file: &TableFile<'_>,
     bytes: &[u8],
     surroundings: &Surroundings,
 ) -> Result<Parsed, OpenError> {
-    let source = path.display().to_string();
+    let source = file.path.display().to_string();
     let parsed = |table: Arc<dyn LookupTable>, malformed| Parsed {
         table,
         malformed,
@@ -87,6 +117,15 @@ pub(super) fn parse(
         let (table, malformed) = RuleTable::parse(name.full(), &source, flavor, bytes);
         parsed(Arc::new(table), malformed)
     };
+    if let Some(index) = file.index {
+        let read = compiled::read(index, &source, bytes);
+        let (entries, complaints) = read.map_err(|cause| OpenError::Content {
+            name: name.full().to_owned(),
+            cause,
+        })?;
+        let table = TextTable::of(name.full(), entries, complaints.warnings);
+        return Ok(parsed(Arc::new(table), complaints.malformed));
+    }
     Ok(match name.kind() {
         Kind::Pcre => rules(Flavor::Perl),
         Kind::Regexp => rules(Flavor::Posix),
@@ -132,7 +171,7 @@ pub(super) fn unreadable(name: &TableName, path: &Path, error: std::io::Error) -
         }
         std::io::ErrorKind::NotFound if is_database => "create it",
         std::io::ErrorKind::NotFound => {
-            "create it (mailstow reads the text that postmap reads, not its index)"
+            "create it (mailstow reads the text that postmap reads; of its indexes only .lmdb and .cdb)"
         }
         std::io::ErrorKind::PermissionDenied => "let the user mailstow runs as read it",
         _ => "name a readable text file",

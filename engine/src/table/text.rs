@@ -1,4 +1,4 @@
-//! `hash: btree: dbm: lmdb: cdb: texthash:`, all read from their text source.
+//! `hash: btree: dbm: lmdb: cdb: texthash:`, read from their text source.
 //!
 //! Imports `address` (folding). One buffer holds all keys and values, an index of spans finds
 //! them: hundreds of thousands of entries cost little more than their text. Source: postmap(1)
@@ -51,6 +51,17 @@ impl TextTable {
     }
 }
 
+impl TextTable {
+    /// A table of entries that were compiled elsewhere.
+    pub(super) fn of(name: &str, entries: Entries, warnings: Vec<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            entries,
+            warnings,
+        }
+    }
+}
+
 impl LookupTable for TextTable {
     fn lookup(&self, key: &str) -> Result<Option<String>, TableError> {
         Ok(self.entries.get(&fold_case(key)).map(str::to_owned))
@@ -69,7 +80,9 @@ impl LookupTable for TextTable {
     }
 
     fn line_of(&self, key: &str) -> Option<u32> {
-        self.entries.find(&fold_case(key)).map(|span| span.line)
+        let line = self.entries.find(&fold_case(key))?.line;
+        // What was compiled has no lines.
+        (line > 0).then_some(line)
     }
 
     fn for_each(&self, visit: &mut dyn FnMut(&str, &str, u32)) -> bool {
