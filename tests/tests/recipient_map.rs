@@ -260,3 +260,73 @@ fn the_tools_know_maps() {
     let asked = run(&["table", "query", "all@example.com", &named]);
     assert_eq!(asked.status.code(), Some(75), "{asked:?}");
 }
+
+#[test]
+fn a_map_of_a_whole_postfix_configuration_answers_as_the_configuration_did() {
+    let builder = Mailstow::build("map-postfix")
+        .main_cf(
+            "virtual_mailbox_base = @ROOT@/vhosts\nrecipient_delimiter = +\n\
+             virtual_mailbox_domains = vm.example, hash:@DIR@/domains\n\
+             virtual_mailbox_maps = hash:@DIR@/vmailbox, inline:{in@vm.example=vm/in/}, \
+             pcre:@DIR@/patterns\n\
+             virtual_uid_maps = static:5000\nvirtual_gid_maps = hash:@DIR@/groups\n\
+             virtual_alias_domains = hash:@DIR@/virtual\n\
+             virtual_alias_maps = hash:@DIR@/virtual\n\
+             transport_maps = hash:@DIR@/transport\n",
+        )
+        .table("domains", "More.example x\n")
+        .table(
+            "vmailbox",
+            "Info@vm.example vm/info/\ninfo@vm.example second/\n@more.example m/\n",
+        )
+        .table("patterns", "/^pat.*@vm\\.example$/ vm/pat/\n")
+        .table("groups", "@vm.example 5001\n@more.example 5002\n")
+        .table(
+            "virtual",
+            "va.example anything\nall@va.example info@vm.example, in@vm.example\n",
+        )
+        .table("transport", "far.example lmtp:unix:/far\n");
+    let before = builder.configuration();
+    let map = map_of(&builder);
+    let mut arguments = vec!["map", "build", "-o", text(&map)];
+    arguments.extend(before.iter().map(String::as_str));
+    let built = run(&arguments);
+    assert!(built.status.success(), "{built:?}");
+    let out = String::from_utf8(built.stdout).expect("UTF-8");
+    let complaints = String::from_utf8(built.stderr).expect("UTF-8");
+    assert!(
+        complaints.contains("virtual_uid_maps: static:5000 stays"),
+        "{complaints}"
+    );
+    assert!(complaints.contains("comes twice"), "{complaints}");
+    let (_, toml) = out.split_once("mailstow.toml:\n").expect("it says how");
+    let toml = builder.scratch().write("map.toml", toml);
+
+    let addresses = [
+        "INFO+x@vm.example",
+        "in@vm.example",
+        "patty@vm.example",
+        "nobody@vm.example",
+        "who@more.example",
+        "all+y@va.example",
+        "other@va.example",
+        "u@far.example",
+        "u@elsewhere.example",
+    ];
+    let resolve = |more: &[&str]| {
+        let mut arguments = vec!["resolve", "--json"];
+        arguments.extend(before.iter().map(String::as_str));
+        arguments.extend(more.iter().chain(&addresses));
+        run(&arguments)
+    };
+    let (by_tables, by_map) = (resolve(&[]), resolve(&["--config", text(&toml)]));
+    let lines = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    assert_eq!(lines(&by_map.stdout), lines(&by_tables.stdout));
+    assert_eq!(lines(&by_map.stdout).lines().count(), addresses.len());
+    // What is left of the texts is asked by nobody.
+    for name in ["domains", "vmailbox", "groups", "virtual", "transport"] {
+        builder.scratch().write(&format!("conf/{name}"), "");
+    }
+    let alone = resolve(&["--config", text(&toml)]);
+    assert_eq!(lines(&alone.stdout), lines(&by_tables.stdout));
+}

@@ -19,6 +19,8 @@ use super::spill::{PARTS, Spill};
 use super::value::{self, Form, KeyParts};
 use super::view::read_overlay;
 use super::writer::MapWriter;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Parts sorted ahead of the one being written.
 const PARTS_AHEAD: usize = 2;
@@ -86,6 +88,8 @@ pub enum BuildProgress {
     Reading {
         /// Number of entries so far.
         entries: u64,
+        /// Bytes of texts read so far.
+        bytes: u64,
     },
     /// Sorting and writing.
     Writing {
@@ -124,6 +128,7 @@ pub struct MapBuilder<'a> {
     id: [u8; 16],
     spill: Spill,
     entries: u64,
+    bytes: Arc<AtomicU64>,
     kept: Overlay,
     scratch: Vec<u8>,
     _lock: WriteLock,
@@ -164,6 +169,7 @@ impl<'a> MapBuilder<'a> {
             id,
             spill: Spill::new(path, options.buffer_bytes),
             entries: 0,
+            bytes: Arc::default(),
             kept: Overlay::default(),
             scratch: Vec::new(),
             _lock: lock,
@@ -238,9 +244,16 @@ impl<'a> MapBuilder<'a> {
         if self.entries.is_multiple_of(PROGRESS_ENTRIES) {
             self.tell(BuildProgress::Reading {
                 entries: self.entries,
+                // Relaxed: a number for people.
+                bytes: self.bytes.load(Ordering::Relaxed),
             })?;
         }
         Ok(())
+    }
+
+    /// Counts the bytes of texts that were read, for the progress; shared with the reader.
+    pub(crate) fn bytes_read(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.bytes)
     }
 
     fn tell(&mut self, progress: BuildProgress) -> Result<(), MapError> {

@@ -7,6 +7,7 @@
 mod accounts;
 mod alias;
 mod class;
+mod compile;
 mod domains;
 mod error;
 mod hostname;
@@ -28,6 +29,7 @@ mod trace;
 mod transport;
 mod types;
 
+pub use compile::{Part, Source, compilable};
 pub use error::RouteError;
 pub use lint::{Finding, Present};
 pub use opener::table_context;

@@ -4,11 +4,14 @@
 //! table: same lines, same quoting, same folding of keys.
 
 use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::mpsc;
 
 use super::pieces::{StreamError, read_entries};
 use crate::map::{MapBuilder, MapError};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of entries handed over at once.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -35,6 +38,21 @@ impl Batch {
     }
 }
 
+/// A text whose bytes are counted as they are read.
+struct Counted {
+    input: File,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        // Relaxed: a number for people.
+        self.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
 impl MapBuilder<'_> {
     /// Adds all entries of the text at `path`, in the form of postmap(1), to the table called
     /// `table`. Returns complaints about lines that were skipped or look odd. One thread reads
@@ -46,6 +64,10 @@ impl MapBuilder<'_> {
         let table = self.table(table)?;
         let file = File::open(path).map_err(|source| MapError::io(path, "open", source))?;
         let name = path.display().to_string();
+        let file = Counted {
+            input: file,
+            bytes: self.bytes_read(),
+        };
         std::thread::scope(|scope| {
             let (sender, batches) = mpsc::sync_channel::<Batch>(BATCHES_AHEAD);
             let reader = scope.spawn(move || {

@@ -155,6 +155,18 @@ impl TableName {
         }
     }
 
+    /// The text the table is read from, if it is.
+    pub fn text(&self) -> Option<&Path> {
+        let path = self.path()?;
+        let is_text = matches!(self.kind, Kind::Text | Kind::Indexed(_));
+        (is_text && super::open::TableFile::of(self, path).index.is_none()).then_some(path)
+    }
+
+    /// All entries can be listed, without asking anybody.
+    pub fn is_listed(&self) -> bool {
+        matches!(self.kind, Kind::Text | Kind::Indexed(_) | Kind::Inline)
+    }
+
     /// The index to read a table from when there is no text.
     pub(super) fn index(&self) -> Option<(PathBuf, Index)> {
         let Kind::Indexed(index) = self.kind else {

@@ -1,20 +1,20 @@
-//! `mailstow map`: building, checking, asking and changing a recipient map.
+//! `mailstow map`: checking, asking and changing a recipient map; building one is in a file of
+//! its own.
 //!
 //! Imports the engine's map only. Exit status: 0 done (or found), 1 not done (or not found), 75
 //! when `query` cannot answer.
 
+mod build;
+
 use std::borrow::Cow;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use mailstow_engine::address::fold_case;
-use mailstow_engine::map::{
-    BuildOptions, BuildProgress, BuildReport, Change, Duplicates, MapBuilder, MapError, MapView,
-    PendingChanges, change, merge,
-};
-use mailstow_engine::table::TableName;
+use mailstow_engine::map::{Change, MapError, MapView, change, merge};
+use mailstow_engine::table::OpenError;
 
 use super::common::complain;
 
@@ -31,7 +31,7 @@ pub struct MapArgs {
 #[derive(Debug, Subcommand)]
 enum MapCommand {
     /// Compile text tables into one map and put it in place of the old one, in one step.
-    Build(BuildArgs),
+    Build(build::BuildArgs),
     /// Read everything in a map and check every checksum, key and value.
     Verify(FileArgs),
     /// Give a key a value, durably, without building the map again.
@@ -46,31 +46,6 @@ enum MapCommand {
     Dump(FileArgs),
     /// Print numbers about a map.
     Stats(FileArgs),
-}
-
-#[derive(Debug, Args)]
-struct BuildArgs {
-    /// What to do when changes made with "map set" and "map unset" are pending: apply them.
-    #[arg(long, conflicts_with = "discard_changes")]
-    keep_changes: bool,
-    /// What to do when changes made with "map set" and "map unset" are pending: give them up.
-    #[arg(long)]
-    discard_changes: bool,
-    /// Of a key that comes twice, take the last value instead of the first (postmap -r).
-    #[arg(short, long, conflicts_with = "strict")]
-    replace: bool,
-    /// Fail when a key comes twice.
-    #[arg(long)]
-    strict: bool,
-    /// Show no progress.
-    #[arg(short, long)]
-    quiet: bool,
-    /// The map.
-    map: PathBuf,
-    /// A table and the text it comes from, in the form of postmap(1):
-    /// virtual_mailbox_maps=/etc/postfix/vmailbox. A table may have several texts.
-    #[arg(required = true, value_name = "TABLE=TEXT")]
-    tables: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -116,7 +91,7 @@ struct QueryArgs {
 pub fn run(args: &MapArgs) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
     let result = match &args.command {
-        MapCommand::Build(args) => build(args, &mut out),
+        MapCommand::Build(args) => build::run(args, &mut out),
         MapCommand::Verify(args) => verify(args, &mut out),
         MapCommand::Set(args) => set(args),
         MapCommand::Unset(args) => unset(args),
@@ -156,113 +131,16 @@ enum Trouble {
     Source(String),
     #[error("{0}: only tables with a text in the form of postmap(1) can be compiled")]
     NotText(String),
+    #[error("name the map with -o FILE")]
+    NoMap,
+    #[error("nothing to build from; say --postfix DIR, or TABLE=TEXT")]
+    NoSource,
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("{0}")]
+    Configuration(String),
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
-}
-
-/// The table and the path of its text.
-fn source(argument: &str) -> Result<(&str, PathBuf), Trouble> {
-    let (table, text) = argument
-        .split_once('=')
-        .filter(|(table, text)| !table.is_empty() && !text.is_empty())
-        .ok_or_else(|| Trouble::Source(argument.to_owned()))?;
-    if !text.contains([':', '/']) {
-        return Ok((table, text.into()));
-    }
-    let not_text = || Trouble::NotText(text.to_owned());
-    let name = TableName::parse(text, "hash").map_err(|_| not_text())?;
-    if ["regexp:", "pcre:"]
-        .iter()
-        .any(|kind| name.full().starts_with(kind))
-    {
-        return Err(not_text());
-    }
-    let path = name.path().ok_or_else(not_text)?;
-    Ok((table, path.to_owned()))
-}
-
-fn build(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
-    let sources: Vec<_> = args
-        .tables
-        .iter()
-        .map(|argument| source(argument))
-        .collect::<Result<_, _>>()?;
-    let options = BuildOptions {
-        duplicates: match (args.replace, args.strict) {
-            (true, _) => Duplicates::LastWins,
-            (_, true) => Duplicates::Refuse,
-            _ => Duplicates::FirstWins,
-        },
-        pending_changes: match (args.keep_changes, args.discard_changes) {
-            (true, _) => PendingChanges::Keep,
-            (_, true) => PendingChanges::Discard,
-            _ => PendingChanges::Refuse,
-        },
-        ..BuildOptions::default()
-    };
-    let mut builder = MapBuilder::new(&args.map, options)?;
-    let shown = !args.quiet && io::stderr().is_terminal();
-    if shown {
-        builder = builder.on_progress(|progress| {
-            show(progress);
-            true
-        });
-    }
-    let mut warnings = Vec::new();
-    for (table, path) in sources {
-        warnings.extend(builder.add_text(table, &path)?);
-    }
-    let report = builder.finish();
-    if shown {
-        complain("");
-    }
-    for warning in warnings {
-        complain(format_args!("mailstow: warning: {warning}"));
-    }
-    report_build(args, &report?, out)?;
-    Ok(true)
-}
-
-/// One line that is written over and over.
-fn show(progress: BuildProgress) {
-    const WIDTH: u64 = 40;
-    let line = match progress {
-        BuildProgress::Reading { entries } => format!("reading: {entries} entries"),
-        BuildProgress::Writing { done, total } => {
-            let parts = done
-                .saturating_mul(WIDTH)
-                .checked_div(total)
-                .unwrap_or(WIDTH);
-            let full = "#".repeat(usize::try_from(parts).unwrap_or(0));
-            format!("writing: [{full:<40}] {done} of {total} entries")
-        }
-    };
-    let _ = write!(io::stderr().lock(), "\r{line:<79}");
-}
-
-fn report_build(args: &BuildArgs, report: &BuildReport, out: &mut dyn Write) -> io::Result<()> {
-    for (table, key) in &report.duplicates_named {
-        let taken = if args.replace { "last" } else { "first" };
-        complain(format_args!(
-            "mailstow: warning: table {table}: \"{key}\" comes twice; the {taken} value counts"
-        ));
-    }
-    let unnamed = report
-        .duplicates
-        .saturating_sub(report.duplicates_named.len() as u64);
-    if unnamed > 0 {
-        complain(format_args!(
-            "mailstow: warning: {unnamed} more duplicate entries"
-        ));
-    }
-    writeln!(
-        out,
-        "{}: {} keys, {} values, {} bytes",
-        args.map.display(),
-        report.stats.keys,
-        report.stats.values,
-        report.stats.file_bytes
-    )
 }
 
 fn verify(args: &FileArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
@@ -403,7 +281,7 @@ mod tests {
     fn printed(words: &[&str]) -> (Result<bool, Trouble>, String) {
         let mut out = Vec::new();
         let result = match command(words) {
-            MapCommand::Build(args) => build(&args, &mut out),
+            MapCommand::Build(args) => build::run(&args, &mut out),
             MapCommand::Verify(args) => verify(&args, &mut out),
             MapCommand::Set(args) => set(&args),
             MapCommand::Unset(args) => unset(&args),
@@ -461,15 +339,5 @@ mod tests {
                 .contains("values: 3\npending changes: 1\n")
         );
         assert_eq!(printed(&["dump", map]).1.lines().count(), 2);
-    }
-
-    #[test]
-    fn sources_are_texts_of_postmap() {
-        assert_eq!(source("t=/a/b").unwrap(), ("t", "/a/b".into()));
-        assert_eq!(source("t=b").unwrap(), ("t", "b".into()));
-        assert_eq!(source("t=proxy:lmdb:/a=b").unwrap(), ("t", "/a=b".into()));
-        for wrong in ["t", "=/a", "t=", "t=pcre:/a", "t=static:x"] {
-            assert!(source(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -1,0 +1,304 @@
+//! `mailstow map build`: from the tables of a configuration, or from texts, to one map.
+//!
+//! Imports the engine's configuration, tables and map.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use mailstow_engine::address::fold_case;
+use mailstow_engine::config::{Configuration, Sources};
+use mailstow_engine::map::{
+    BuildOptions, BuildProgress, BuildReport, Duplicates, MapBuilder, MapError, PendingChanges,
+};
+use mailstow_engine::route::{Part, Source, compilable};
+use mailstow_engine::table::{TableCache, TableContext, TableList, TableName};
+
+use super::super::common::complain;
+use super::Trouble;
+
+/// Arguments of `map build`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With --postfix or --config, all tables of the configuration that have a text \
+                  are compiled: mailboxes, owners, aliases, domains, transports; what to write \
+                  into mailstow.toml to use the map is printed. TABLE=TEXT takes the place of \
+                  what the configuration has for that table."
+)]
+pub(super) struct BuildArgs {
+    /// The map; without it, the first argument
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Compile the tables that main.cf in this directory names
+    #[arg(long, value_name = "DIR")]
+    postfix: Option<PathBuf>,
+    /// Compile the tables that this mailstow.toml names
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What to do when changes made with "map set" and "map unset" are pending: apply them
+    #[arg(long, conflicts_with = "discard_changes")]
+    keep_changes: bool,
+    /// What to do when changes made with "map set" and "map unset" are pending: give them up
+    #[arg(long)]
+    discard_changes: bool,
+    /// Of a key that comes twice, take the last value instead of the first (postmap -r)
+    #[arg(short, long, conflicts_with = "strict")]
+    replace: bool,
+    /// Fail when a key comes twice
+    #[arg(long)]
+    strict: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// A table and the text it comes from, in the form of postmap(1):
+    /// virtual_mailbox_maps=/etc/postfix/vmailbox. A table may have several texts
+    #[arg(value_name = "TABLE=TEXT")]
+    tables: Vec<String>,
+}
+
+/// A table of the map and what it is compiled from.
+type Task = (String, Source);
+
+/// Runs the subcommand.
+pub(super) fn run(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
+    let (map, texts) = match (&args.output, args.tables.as_slice()) {
+        (Some(map), texts) => (map.clone(), texts),
+        (None, [map, texts @ ..]) if !map.contains('=') => (PathBuf::from(map), texts),
+        (None, _) => return Err(Trouble::NoMap),
+    };
+    let mut tasks: Vec<Task> = Vec::new();
+    for text in texts {
+        let (table, path) = source(text)?;
+        tasks.push((table.to_owned(), Source::Text(path)));
+    }
+    let given: Vec<String> = tasks.iter().map(|(table, _)| table.clone()).collect();
+    let mut parts = configured(args)?;
+    parts.retain(|part| !given.iter().any(|table| table == part.parameter));
+    for part in &parts {
+        let table = part.parameter.to_owned();
+        tasks.extend(part.sources.iter().map(|s| (table.clone(), s.clone())));
+    }
+    if tasks.is_empty() {
+        return Err(Trouble::NoSource);
+    }
+    let report = build(args, &map, &tasks)?;
+    report_build(args, &map, &report, out)?;
+    for part in &parts {
+        note(part);
+    }
+    if args.postfix.is_some() || args.config.is_some() {
+        advise(&map, &given, &parts, out)?;
+    }
+    Ok(true)
+}
+
+/// What the configuration has to compile, if there is one.
+fn configured(args: &BuildArgs) -> Result<Vec<Part>, Trouble> {
+    if args.postfix.is_none() && args.config.is_none() {
+        return Ok(Vec::new());
+    }
+    let sources = Sources {
+        config: args.config.clone(),
+        postfix: args.postfix.clone(),
+        ..Sources::default()
+    };
+    let configuration =
+        Configuration::load(&sources).map_err(|error| Trouble::Configuration(error.to_string()))?;
+    Ok(compilable(&configuration.settings.routing))
+}
+
+/// The table and the path of its text.
+fn source(argument: &str) -> Result<(&str, PathBuf), Trouble> {
+    let (table, text) = argument
+        .split_once('=')
+        .filter(|(table, text)| !table.is_empty() && !text.is_empty())
+        .ok_or_else(|| Trouble::Source(argument.to_owned()))?;
+    if !text.contains([':', '/']) {
+        return Ok((table, text.into()));
+    }
+    let not_text = || Trouble::NotText(text.to_owned());
+    let name = TableName::parse(text, "hash").map_err(|_| not_text())?;
+    let path = name.text().ok_or_else(not_text)?;
+    Ok((table, path.to_owned()))
+}
+
+fn build(args: &BuildArgs, map: &Path, tasks: &[Task]) -> Result<BuildReport, Trouble> {
+    let options = BuildOptions {
+        duplicates: match (args.replace, args.strict) {
+            (true, _) => Duplicates::LastWins,
+            (_, true) => Duplicates::Refuse,
+            _ => Duplicates::FirstWins,
+        },
+        pending_changes: match (args.keep_changes, args.discard_changes) {
+            (true, _) => PendingChanges::Keep,
+            (_, true) => PendingChanges::Discard,
+            _ => PendingChanges::Refuse,
+        },
+        ..BuildOptions::default()
+    };
+    let mut builder = MapBuilder::new(map, options)?;
+    let bar = (!args.quiet && io::stderr().is_terminal()).then(|| Bar::new(tasks));
+    if let Some(bar) = bar.clone() {
+        builder = builder.on_progress(move |progress| {
+            bar.show(progress);
+            true
+        });
+    }
+    let mut warnings = Vec::new();
+    for (table, source) in tasks {
+        match source {
+            Source::Text(path) => warnings.extend(builder.add_text(table, path)?),
+            Source::Domain(domain) => {
+                let table = builder.table(table)?;
+                builder.add(table, domain, domain)?;
+            }
+            Source::Table(name) => add_listed(&mut builder, table, name, &mut warnings)?,
+        }
+    }
+    let report = builder.finish();
+    if let Some(bar) = bar {
+        bar.bar.finish_and_clear();
+    }
+    for warning in warnings {
+        complain(format_args!("mailstow: warning: {warning}"));
+    }
+    Ok(report?)
+}
+
+/// Adds the entries of a table that has no text.
+fn add_listed(
+    builder: &mut MapBuilder<'_>,
+    table: &str,
+    name: &TableName,
+    warnings: &mut Vec<String>,
+) -> Result<(), Trouble> {
+    let list: TableList = std::iter::once(name.clone()).collect();
+    let set = TableCache::new(TableContext::default()).open_all(&list)?;
+    warnings.extend(set.warnings().map(str::to_owned));
+    let number = builder.table(table)?;
+    let mut added: Result<(), MapError> = Ok(());
+    for listed in set.tables() {
+        listed.for_each(&mut |key, value, _| {
+            if added.is_ok() {
+                added = builder.add(number, &fold_case(key), value);
+            }
+        });
+    }
+    Ok(added?)
+}
+
+/// How far a build is, on a terminal.
+#[derive(Clone)]
+struct Bar {
+    bar: ProgressBar,
+    text_bytes: u64,
+}
+
+impl Bar {
+    fn new(tasks: &[Task]) -> Self {
+        let bytes = tasks.iter().map(|(_, source)| match source {
+            Source::Text(path) => path.metadata().map_or(0, |metadata| metadata.len()),
+            Source::Domain(_) | Source::Table(_) => 0,
+        });
+        let text_bytes = bytes.sum();
+        let bar = ProgressBar::new(text_bytes);
+        let template = "{msg:9} [{bar:40}] {percent:>3}% {elapsed}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("#> "));
+        }
+        Self { bar, text_bytes }
+    }
+
+    fn show(&self, progress: BuildProgress) {
+        let (what, done, total) = match progress {
+            BuildProgress::Reading { bytes, .. } => ("reading", bytes, self.text_bytes),
+            BuildProgress::Writing { done, total } => ("writing", done, total),
+        };
+        if self.bar.message() != what {
+            self.bar.set_message(what);
+            self.bar.reset_eta();
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+}
+
+fn report_build(
+    args: &BuildArgs,
+    map: &Path,
+    report: &BuildReport,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    for (table, key) in &report.duplicates_named {
+        let taken = if args.replace { "last" } else { "first" };
+        complain(format_args!(
+            "mailstow: warning: table {table}: \"{key}\" comes twice; the {taken} value counts"
+        ));
+    }
+    let unnamed = report
+        .duplicates
+        .saturating_sub(report.duplicates_named.len() as u64);
+    if unnamed > 0 {
+        complain(format_args!(
+            "mailstow: warning: {unnamed} more duplicate entries"
+        ));
+    }
+    writeln!(
+        out,
+        "{}: {} keys, {} values, {} bytes",
+        map.display(),
+        report.stats.keys,
+        report.stats.values,
+        report.stats.file_bytes
+    )
+}
+
+/// Says what of a parameter could not be compiled.
+fn note(part: &Part) {
+    if !part.rest.is_empty() && part.shares.is_none() {
+        complain(format_args!(
+            "mailstow: {}: {} stays in the configuration",
+            part.parameter,
+            part.rest.join(", ")
+        ));
+    }
+}
+
+/// Prints the lines of mailstow.toml by which the map is used.
+fn advise(map: &Path, given: &[String], parts: &[Part], out: &mut dyn Write) -> io::Result<()> {
+    let map = std::path::absolute(map)?;
+    let name = format!("mailstow:{}", map.display());
+    writeln!(out, "to use it, write into mailstow.toml:\n\n[routing]")?;
+    let given = given.iter().map(|table| (table.as_str(), Vec::new()));
+    let compiled = parts
+        .iter()
+        .filter(|part| !part.sources.is_empty() || part.shares.is_some())
+        .map(|part| (part.parameter, part.rest.clone()));
+    let mut written: Vec<&str> = Vec::new();
+    for (parameter, rest) in given.chain(compiled) {
+        if written.contains(&parameter) {
+            continue;
+        }
+        written.push(parameter);
+        let value: Vec<String> = std::iter::once(name.clone()).chain(rest).collect();
+        // Quotes and backslashes are written in a string of TOML as Rust writes them.
+        writeln!(out, "{parameter} = {:?}", value.join(", "))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_texts_of_postmap() {
+        assert_eq!(source("t=/a/b").unwrap(), ("t", "/a/b".into()));
+        assert_eq!(source("t=b").unwrap(), ("t", "b".into()));
+        assert_eq!(source("t=lmdb:/a").unwrap(), ("t", "/a".into()));
+        for bad in ["t", "=x", "t=", "t=static:x", "t=pcre:/x", "t=nosuch:/x"] {
+            assert!(source(bad).is_err(), "{bad}");
+        }
+    }
+}
