@@ -37,7 +37,8 @@ fn configuration(scratch: &Scratch) -> String {
     let root = scratch.path().display();
     format!(
         "base_dir = {root}/base\nstate_dir = {root}/state\nlog_path = /dev/stderr\n\
-         protocols = imap\nssl = no\nfirst_valid_uid = 1\nmbox_write_locks = fcntl\n"
+         protocols = imap\nssl = no\nfirst_valid_uid = 1\nmbox_write_locks = fcntl\n\
+         mail_plugins = zlib\n"
     )
 }
 

@@ -82,6 +82,40 @@ fn dovecot_and_python_read_a_maildir_as_it_was_sent() {
 }
 
 #[test]
+fn dovecot_reads_a_compressed_maildir_as_it_was_sent() {
+    let server = Mailstow::example("readers-zstd")
+        .toml("[store]\ncompress = \"zstd\"\n")
+        .start();
+    deliver_all(&server, "sales@example.com");
+    let path = server.mailbox("example.com/sales");
+    let written = maildir(&path);
+    assert_eq!(written.len(), samples().len());
+    for file in &written {
+        let magic = [0x28, 0xb5, 0x2f, 0xfd];
+        assert!(file.bytes.starts_with(&magic), "{:?} is a frame", file.path);
+    }
+    let read = dovecot::messages(&path);
+    assert_eq!(read.len(), written.len());
+    for sample in samples() {
+        let kept = kept(&sample);
+        let found = read.iter().filter(|m| m.ends_with(&kept)).count();
+        assert_eq!(found, 1, "{}", sample.name);
+    }
+    // Quota counts what the names say, which is the size of the message itself.
+    let mut sizes: Vec<usize> = read.iter().map(Vec::len).collect();
+    let mut named: Vec<usize> = written.iter().map(|file| size_in(&file.path)).collect();
+    sizes.sort_unstable();
+    named.sort_unstable();
+    assert_eq!(named, sizes);
+}
+
+fn size_in(path: &Path) -> usize {
+    let name = path.to_string_lossy();
+    let size = name.split(',').find_map(|part| part.strip_prefix("S="));
+    size.expect("S= in the name").parse().expect("a number")
+}
+
+#[test]
 fn dovecot_and_python_read_an_mbox_as_it_was_sent() {
     let server = Mailstow::example("readers-mbox").start();
     deliver_all(&server, "info@example.com");

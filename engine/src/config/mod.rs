@@ -35,6 +35,7 @@ pub use load::{Configuration, Entry, Sources};
 pub use problem::{ConfigError, Origin, Problem};
 pub use registry::{Fallback, PARAMETERS, Parameter};
 pub use settings::{
-    BareNewline, DeliveryLogSettings, Durability, FlushMethod, Limits, LmtpSettings, LogFormat,
-    LogSettings, MboxLock, NulPolicy, RoutingSettings, Settings, SocketmapSettings, StoreSettings,
+    BareNewline, Compress, DeliveryLogSettings, Durability, FlushMethod, Limits, LmtpSettings,
+    LogFormat, LogSettings, MboxLock, NulPolicy, RoutingSettings, Settings, SocketmapSettings,
+    StoreSettings,
 };

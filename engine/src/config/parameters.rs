@@ -8,7 +8,7 @@ use super::kind::Kind::{
     self, Bytes, Choice, Host, List, Listen, Locks, Mode, Number, Path, Tables, Text, Time, YesNo,
 };
 use super::registry::{Fallback, Parameter};
-use super::settings::{BareNewline, Durability, FlushMethod, LogFormat, NulPolicy};
+use super::settings::{BareNewline, Compress, Durability, FlushMethod, LogFormat, NulPolicy};
 
 const fn parameter(
     section: &'static str,
@@ -369,6 +369,17 @@ pub(super) static GENERAL: &[Parameter] = &[
             ("syncfs", |s| s.store.flush = FlushMethod::Syncfs),
         ]),
         "How mailbox files are flushed to the disk",
+    ),
+    parameter(
+        "store",
+        "compress",
+        "none",
+        Choice(&[
+            ("none", |s| s.store.compress = Compress::None),
+            ("zstd", |s| s.store.compress = Compress::Zstd),
+        ]),
+        "Form of new files in Maildirs; zstd needs Dovecot's zlib plugin (mail_plugins = zlib), \
+         and mbox stays as it is",
     ),
     parameter(
         "store",

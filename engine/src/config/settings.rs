@@ -197,6 +197,16 @@ pub enum FlushMethod {
     Syncfs,
 }
 
+/// The form of message files in Maildirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Compress {
+    /// As it is.
+    #[default]
+    None,
+    /// One zstd frame for each file, as Dovecot's zlib plugin reads it.
+    Zstd,
+}
+
 /// `[store]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
@@ -204,6 +214,8 @@ pub struct StoreSettings {
     pub durability: Durability,
     /// How files are flushed.
     pub flush: FlushMethod,
+    /// The form of new message files in Maildirs.
+    pub compress: Compress,
     /// Threads that write mailboxes.
     pub writers: usize,
     /// Deliveries one writer takes at once.
@@ -370,6 +382,7 @@ impl Default for StoreSettings {
         Self {
             durability: Durability::Logged,
             flush: FlushMethod::Auto,
+            compress: Compress::default(),
             writers: 4,
             batch: 64,
             tmp_age_max: Duration::from_secs(36 * 3600),

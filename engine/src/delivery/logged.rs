@@ -268,10 +268,10 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
         let (Some(base), Some(open)) = (&self.base, self.maildirs.get_mut(at)) else {
             return Err(interrupted(job));
         };
-        let names = &shared.names;
+        let how = (&shared.names, shared.settings.compress);
         let unpublished = open
             .maildir
-            .write(&shared.disk, base, names, &header, message)?;
+            .write(&shared.disk, base, how, &header, message)?;
         if !open.later {
             flush_now(&shared.disk, job, unpublished.file())?;
         }

@@ -154,7 +154,8 @@ impl<'a, D: Disk> Round<'a, D> {
         let Some(maildir) = self.maildirs.get_mut(at) else {
             return Err(interrupted(job));
         };
-        let unpublished = maildir.write(&shared.disk, base, &shared.names, &header, message)?;
+        let how = (&shared.names, shared.settings.compress);
+        let unpublished = maildir.write(&shared.disk, base, how, &header, message)?;
         Ok((at, unpublished))
     }
 

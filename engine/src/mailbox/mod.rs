@@ -18,7 +18,7 @@ pub use error::{MailboxError, Unfit};
 pub use known::{Flush, Known};
 pub use path::MailboxPath;
 
-use crate::config::{MboxLock, Settings};
+use crate::config::{Compress, MboxLock, Settings};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub struct MailboxSettings {
     pub host: String,
     /// `store.tmp_age_max`
     pub tmp_age_max: Duration,
+    /// `store.compress`
+    pub compress: Compress,
 }
 
 impl From<&Settings> for MailboxSettings {
@@ -57,6 +59,7 @@ impl From<&Settings> for MailboxSettings {
             stale_lock_age: routing.stale_lock_time,
             host: settings.store.host.clone(),
             tmp_age_max: settings.store.tmp_age_max,
+            compress: settings.store.compress,
         }
     }
 }

@@ -3,12 +3,12 @@
 //! Imports the rest of `recovery`, `mailbox`, `io`.
 
 use super::super::promise::trace_of;
-use super::read::{Standing, compare};
+use super::read::{Standing, compare, for_each_piece};
 use super::{Fate, Run, Trust, target_of};
 use crate::io::Disk;
 use crate::limits::LISTED_NAMES_MAX;
 use crate::log::{Accepted, AcceptedRecipient};
-use crate::mailbox::maildir::{Maildir, NameMaker};
+use crate::mailbox::maildir::{Frame, Maildir, NameMaker, frame_of, look_into_frame};
 use crate::mailbox::{Flush, MailboxError, MailboxPath};
 use std::collections::HashMap;
 use std::io;
@@ -97,7 +97,8 @@ impl<D: Disk> Run<'_, D> {
             return Ok(Fate::Stands);
         }
         let names = NameMaker::new(&with.settings.host);
-        let unpublished = maildir.write_bytes(disk, &base, &names, &ours)?;
+        let how = (&names, with.settings.compress);
+        let unpublished = maildir.write_bytes(disk, &base, how, &ours)?;
         if !later {
             disk.sync(unpublished.file()).map_err(failed)?;
         }
@@ -161,8 +162,36 @@ fn look<D: Disk>(
     ours: &[u8],
 ) -> io::Result<Option<Standing>> {
     match disk.open_append(directory, name) {
-        Ok(file) => compare(disk, &file, ours).map(Some),
+        Ok(file) => standing_of(disk, &file, ours).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The file may be a frame, whatever `store.compress` says now.
+fn standing_of<D: Disk>(disk: &D, file: &D::Handle, ours: &[u8]) -> io::Result<Standing> {
+    let plain = compare(disk, file, ours)?;
+    if plain != Standing::Foreign {
+        return Ok(plain);
+    }
+    let frame = frame_of(ours)?;
+    let compressed = compare(disk, file, &frame)?;
+    if compressed != Standing::Foreign {
+        return Ok(compressed);
+    }
+    // Another version of the library makes other frames, not much longer ones.
+    let most = 2 * (ours.len() + frame.len()) as u64;
+    if disk.stat(file)?.size > most {
+        return Ok(Standing::Foreign);
+    }
+    let mut bytes = Vec::new();
+    for_each_piece(disk, file, 0, |_, piece| {
+        bytes.extend_from_slice(piece);
+        bytes.len() as u64 <= most
+    })?;
+    Ok(match look_into_frame(&bytes, ours) {
+        Frame::OfThis => Standing::Whole,
+        Frame::Torn => Standing::Torn,
+        Frame::Other => Standing::Foreign,
+    })
 }

@@ -6,7 +6,7 @@ use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
 use super::super::{Ticket, job::OnOutcome};
 use crate::address::{Address, ReversePath, parse_address};
-use crate::config::{Durability, Settings};
+use crate::config::{Compress, Durability, Settings};
 use crate::envelope::Recipient;
 use crate::io::Credentials;
 use crate::io::sim::{DiskFault, SimDisk};
@@ -178,6 +178,10 @@ impl World {
         settings.routing.deliver_lock_delay = Duration::from_millis(5);
         settings.state_directory = state_directory.to_owned();
         settings.store.durability = Durability::Logged;
+        settings.store.compress = match seed % 3 {
+            1 => Compress::Zstd,
+            _ => Compress::None,
+        };
         settings.delivery_log.message_bytes_max = LOGGED_BYTES_MAX;
         Self {
             disk,
@@ -521,7 +525,11 @@ impl World {
         let mut found = BTreeMap::new();
         for file in self.disk.names(&format!("base/{name}/new")) {
             let bytes = self.disk.content(&format!("base/{name}/new/{file}"));
-            let bytes = bytes.unwrap_or_default();
+            let mut bytes = bytes.unwrap_or_default();
+            if self.settings.store.compress == Compress::Zstd {
+                let torn = |error| format!("{file} in {name} is no whole frame: {error}");
+                bytes = zstd::decode_all(bytes.as_slice()).map_err(torn)?;
+            }
             let index = Self::number(&bytes)?;
             let header = trace::header(&sender(), &recipient(mailbox));
             let whole = [header.as_bytes(), &self.sent[index].content].concat();

@@ -6,16 +6,20 @@
 //! (no trace in `tmp/`, and a quarter faster on a journalling file system), else it stands in
 //! `tmp/` as maildir(5) says.
 
+mod form;
 mod name;
 mod sweep;
 
+pub use form::{Frame, frame_of, look_into_frame};
 pub use name::NameMaker;
 pub use sweep::sweep;
 
 use super::directory::{self, Unflushed};
 use super::{Flush, Known, MailboxError, MailboxPath};
+use crate::config::Compress;
 use crate::io::{Disk, FileStat};
 use crate::message::Message;
+use form::Filler;
 use std::io;
 
 /// Permission bits of message files.
@@ -142,13 +146,19 @@ impl<H> Maildir<H> {
         &mut self,
         disk: &D,
         base: &H,
-        names: &NameMaker,
+        (names, compress): (&NameMaker, Compress),
         header: &str,
         message: &Message,
     ) -> Result<Unpublished<H>, MailboxError> {
         let sizes = sizes(header, message.size(), message.newlines());
         self.write_with(disk, (base, names), sizes, |file| {
-            fill(disk, file, header, message)
+            let mut filler = Filler::new(disk, file, compress, sizes.0)?;
+            let mut header = header.as_bytes();
+            message.for_each_chunk(|chunk| {
+                let first = std::mem::take(&mut header);
+                filler.put([first, chunk])
+            })?;
+            filler.finish()
         })
     }
 
@@ -160,12 +170,14 @@ impl<H> Maildir<H> {
         &mut self,
         disk: &D,
         base: &H,
-        names: &NameMaker,
+        (names, compress): (&NameMaker, Compress),
         message: &[u8],
     ) -> Result<Unpublished<H>, MailboxError> {
         let sizes = sizes("", message.len() as u64, 0);
         self.write_with(disk, (base, names), sizes, |file| {
-            disk.write_all(file, [message, &[]])
+            let mut filler = Filler::new(disk, file, compress, sizes.0)?;
+            filler.put([message, &[]])?;
+            filler.finish()
         })
     }
 
@@ -343,12 +355,4 @@ fn make_rest<D: Disk>(disk: &D, base: &D::Handle, path: &MailboxPath) -> Result<
         }
     }
     Ok(())
-}
-
-fn fill<D: Disk>(disk: &D, file: &D::Handle, header: &str, message: &Message) -> io::Result<()> {
-    let mut header = header.as_bytes();
-    message.for_each_chunk(|chunk| {
-        let first = std::mem::take(&mut header);
-        disk.write_all(file, [first, chunk])
-    })
 }
