@@ -271,14 +271,8 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         journal: &dyn Journal,
         below: Sequence,
     ) -> Result<Sequence, LogError> {
-        if let Err(source) = self.flush_mailboxes(disk) {
-            self.state.lock().distrust = true;
-            return Err(LogError::Io {
-                operation: "flush",
-                object: "the mailboxes".to_owned(),
-                source: Arc::new(source),
-            });
-        }
+        self.flush_mailboxes(disk)
+            .map_err(|source| self.distrust(&source))?;
         // What could not be delivered yet must not be freed with the rest.
         for stuck in self.stuck.lock().iter() {
             for record in stuck.records() {
@@ -296,6 +290,26 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         let at = journal.wait(journal.append(checkpoint.encode())?)?;
         journal.truncate_before(below)?;
         Ok(at)
+    }
+
+    /// A flush failed of what the log has for a mailbox: nothing there can be believed.
+    fn distrust(&self, source: &io::Error) -> LogError {
+        self.state.lock().distrust = true;
+        let code = source.raw_os_error();
+        LogError::Io {
+            operation: "flush",
+            object: "the mailboxes".to_owned(),
+            source: Arc::new(code.map_or_else(
+                || io::Error::from(source.kind()),
+                io::Error::from_raw_os_error,
+            )),
+        }
+    }
+
+    /// The same, found by a delivery: the log is out of service until it was recovered.
+    pub(super) fn flush_failed(&self, source: &io::Error) {
+        let error = self.distrust(source);
+        self.fail(error);
     }
 
     fn flush_mailboxes<D: Disk<Handle = H>>(&self, disk: &D) -> io::Result<()> {

@@ -7,6 +7,7 @@
 mod digest;
 mod dirty;
 mod doubt;
+mod extent;
 mod floors;
 mod flush;
 mod job;

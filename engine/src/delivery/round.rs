@@ -5,8 +5,11 @@
 //! give locks back, answer. See [`crate::manual::durability`]. Deliveries are sorted by owner,
 //! so that each phase changes identity as rarely as can be.
 
+use super::extent::flush_cut;
+use super::floors::Floor;
 use super::flush::{Item, copy};
 use super::job::Job;
+use super::keeper::Pass;
 use super::store::Shared;
 use crate::clock;
 use crate::io::{Credentials, Disk};
@@ -31,7 +34,7 @@ pub(super) struct Round<'a, D: Disk> {
     maildirs: Vec<Maildir<D::Handle>>,
     by_key: HashMap<MaildirKey, usize>,
     written: Vec<Written<D::Handle>>,
-    mboxes: Vec<OpenMbox<D::Handle>>,
+    mboxes: Vec<OpenMbox<'a, D::Handle>>,
 }
 
 /// A message in a Maildir.
@@ -44,9 +47,11 @@ struct Written<H> {
 }
 
 /// A locked mbox and the deliveries appended to it.
-struct OpenMbox<H> {
-    mbox: Mbox<H>,
-    jobs: Vec<Job>,
+pub(super) struct OpenMbox<'a, H> {
+    pub(super) mbox: Mbox<H>,
+    pub(super) jobs: Vec<Job>,
+    /// What the log was told of the messages must stay there until they are flushed.
+    pub(super) noted: Option<(Floor, Pass<'a, H>)>,
 }
 
 impl<'a, D: Disk> Round<'a, D> {
@@ -216,6 +221,11 @@ impl<'a, D: Disk> Round<'a, D> {
         let results = shared.flusher.flush(&shared.disk, items, witness);
         if let Some(Err(error)) = results.iter().find(|result| result.is_err()) {
             tracing::error!(%error, "flushing mail to disk failed; these deliveries are refused");
+            if let Some(keeper) = &shared.keeper {
+                // One flush may cover the whole file system, and drop what is there of logged
+                // messages: they are written again before anything is appended behind them.
+                keeper.flush_failed(error);
+            }
         }
         results
     }
@@ -311,6 +321,9 @@ impl<'a, D: Disk> Round<'a, D> {
                 jobs.push((job, header));
             }
         }
+        if let Some(keeper) = &self.shared.keeper {
+            return self.append_noted(keeper, mbox, jobs);
+        }
         let entries: Vec<Entry<'_>> = jobs
             .iter()
             .map(|(job, header)| Entry {
@@ -329,9 +342,21 @@ impl<'a, D: Disk> Round<'a, D> {
         if appended.is_empty() {
             mbox.close(&self.shared.disk);
         } else {
-            let jobs = appended;
-            self.mboxes.push(OpenMbox { mbox, jobs });
+            self.keep_open(OpenMbox {
+                mbox,
+                jobs: appended,
+                noted: None,
+            });
         }
+    }
+
+    pub(super) fn shared(&self) -> &'a Shared<D> {
+        self.shared
+    }
+
+    /// To be flushed with the others.
+    pub(super) fn keep_open(&mut self, open: OpenMbox<'a, D::Handle>) {
+        self.mboxes.push(open);
     }
 
     fn wait_for_lock(&self, group: Vec<Job>, lock: &'static str) {
@@ -404,9 +429,12 @@ impl<'a, D: Disk> Round<'a, D> {
         }
     }
 
-    fn take_back(&mut self, mut open: OpenMbox<D::Handle>, source: &io::Error) {
+    pub(super) fn take_back(&mut self, mut open: OpenMbox<'a, D::Handle>, source: &io::Error) {
         let disk = &self.shared.disk;
         open.mbox.take_back(disk);
+        if self.shared.keeper.is_some() {
+            flush_cut(disk, &open.mbox);
+        }
         if let Some(first) = open.jobs.first() {
             // Without it the lock file stays until it is stale.
             let _ = self.become_owner(first);
@@ -457,7 +485,7 @@ impl<'a, D: Disk> Round<'a, D> {
     }
 }
 
-fn flush_error(mailbox: &str, source: &io::Error) -> MailboxError {
+pub(super) fn flush_error(mailbox: &str, source: &io::Error) -> MailboxError {
     let source = match source.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => source.kind().into(),

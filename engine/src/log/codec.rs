@@ -6,8 +6,8 @@
 
 use super::bytes::{DecodeError, Put as _, Take};
 use super::record::{
-    Accepted, AcceptedRecipient, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, InDoubt,
-    Plan, Record, RecordKind, Sequence,
+    Accepted, AcceptedRecipient, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Extent,
+    InDoubt, Plan, Record, RecordKind, Sequence,
 };
 use std::borrow::Cow;
 use std::io;
@@ -124,6 +124,7 @@ impl Record<'_> {
                 out.put_u64(checkpoint.below.0);
                 put_all(&mut out, &checkpoint.in_doubt, put_in_doubt);
             }
+            Self::Extent(extent) => put_extent(&mut out, extent),
         }
         EncodedRecord::new(self.kind(), out)
     }
@@ -150,6 +151,7 @@ impl<'a> Record<'a> {
                 below: Sequence(take.u64("below")?),
                 in_doubt: take_all(&mut take, IN_DOUBT_BYTES, take_in_doubt)?,
             }),
+            RecordKind::Extent => Self::Extent(take_extent(&mut take)?),
         };
         take.end()?;
         Ok(record)
@@ -310,6 +312,26 @@ fn take_confirmed(take: &mut Take<'_>) -> Result<Confirmed, DecodeError> {
             RECIPIENT_ALL => None,
             recipient => Some(recipient),
         },
+    })
+}
+
+fn put_extent(out: &mut Vec<u8>, extent: &Extent) {
+    out.put_text(&extent.mailbox);
+    out.put_u32(extent.uid);
+    out.put_u32(extent.gid);
+    out.put_u64(extent.offset);
+    out.put_u64(extent.length);
+    put_all(out, &extent.sums, |out, sum| out.put_u32(*sum));
+}
+
+fn take_extent(take: &mut Take<'_>) -> Result<Extent, DecodeError> {
+    Ok(Extent {
+        mailbox: take.text("mailbox")?,
+        uid: take.u32("uid")?,
+        gid: take.u32("gid")?,
+        offset: take.u64("offset")?,
+        length: take.u64("length")?,
+        sums: take_all(take, 4, |take| take.u32("sum"))?,
     })
 }
 

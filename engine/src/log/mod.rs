@@ -48,8 +48,8 @@ pub use group_commit::Ticket;
 pub use log_scan::LogScan;
 pub use medium::{Access, LogFile, LogMedium};
 pub use record::{
-    Accepted, AcceptedRecipient, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, InDoubt,
-    Plan, Record, RecordKind, Sequence,
+    Accepted, AcceptedRecipient, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Extent,
+    InDoubt, Plan, Record, RecordKind, Sequence,
 };
 pub use scan::{Damage, Entry, ScanReport, ScannedSegment, scan};
 pub use segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader};

@@ -43,6 +43,8 @@ pub enum RecordKind {
     InDoubt = 4,
     /// What recovery need not look at any more, and the in-doubt memory as it stands.
     Checkpoint = 5,
+    /// What is about to stand in an mbox of a message that is not in the log.
+    Extent = 6,
 }
 
 impl RecordKind {
@@ -53,6 +55,7 @@ impl RecordKind {
             3 => Some(Self::Confirmed),
             4 => Some(Self::InDoubt),
             5 => Some(Self::Checkpoint),
+            6 => Some(Self::Extent),
             _ => None,
         }
     }
@@ -64,6 +67,7 @@ impl RecordKind {
             Self::Confirmed => 3,
             Self::InDoubt => 4,
             Self::Checkpoint => 5,
+            Self::Extent => 6,
         }
     }
 }
@@ -76,6 +80,7 @@ impl fmt::Display for RecordKind {
             Self::Confirmed => "confirmed",
             Self::InDoubt => "in_doubt",
             Self::Checkpoint => "checkpoint",
+            Self::Extent => "extent",
         })
     }
 }
@@ -201,6 +206,24 @@ pub struct Checkpoint {
     pub in_doubt: Vec<InDoubt>,
 }
 
+/// A message too long for the log, about to be appended to an mbox and flushed there. Should a
+/// crash leave a part of it, recovery knows that part by its sums and cuts it off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The mbox, below `virtual_mailbox_base`.
+    pub mailbox: String,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Where the message begins, in bytes.
+    pub offset: u64,
+    /// Bytes, with the `From ` line and the empty line at the end.
+    pub length: u64,
+    /// CRC-32 of what it has in each sector of 512 bytes of the file.
+    pub sums: Vec<u32>,
+}
+
 /// A record as it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
@@ -219,6 +242,8 @@ pub enum Record<'a> {
     InDoubt(Vec<InDoubt>),
     /// See [`RecordKind::Checkpoint`].
     Checkpoint(Checkpoint),
+    /// See [`RecordKind::Extent`].
+    Extent(Extent),
 }
 
 impl Record<'_> {
@@ -230,6 +255,7 @@ impl Record<'_> {
             Self::Confirmed(_) => RecordKind::Confirmed,
             Self::InDoubt(_) => RecordKind::InDoubt,
             Self::Checkpoint(_) => RecordKind::Checkpoint,
+            Self::Extent(_) => RecordKind::Extent,
         }
     }
 }

@@ -166,7 +166,7 @@ impl<M: LogMedium> LogWriter<M> {
         }
         let weight = Weight {
             class: match record.kind() {
-                RecordKind::Accepted => Class::Content,
+                RecordKind::Accepted | RecordKind::Extent => Class::Content,
                 RecordKind::Done
                 | RecordKind::Confirmed
                 | RecordKind::InDoubt

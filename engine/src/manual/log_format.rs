@@ -133,6 +133,12 @@
 //! whole in-doubt memory of the time before this record; what records before it say of it is
 //! void. After it is durable, segments that end before the sequence may become spares.
 //!
+//! Kind 6, **extent**: a message without an *accepted* record is about to be appended to an mbox
+//! and flushed there. Text: mailbox; 4, 4: uid, gid; 8: offset, 8: length; 4: how many sectors of
+//! 512 bytes of the file it touches; for each: 4: CRC-32 of the bytes it has there. Durable before
+//! the first byte is written. Recovery cuts off what a crash left of it, if it is not whole and
+//! nothing that is not ours stands behind it.
+//!
 //! The content is not compressed. Measured on mail-like text, zstd at its fastest takes 22 us of
 //! processor time for a message of 4 KiB and 340 us for one of 64 KiB; a whole append, from
 //! encoding to durable, takes about 10 us for 4 KiB. It would halve what is written and save no
@@ -150,6 +156,7 @@
 //! | done | refused: leave the recipient alone; mbox: where to look first |
 //! | confirmed | no longer in doubt |
 //! | in doubt, behind C | in doubt |
+//! | extent, from B on | a part of it at the end of the mbox is cut off |
 //! | C | the in-doubt memory to begin with |
 //!
 //! Confirmations name the message, wherever it was accepted: one behind C may settle an entry of

@@ -233,6 +233,11 @@ fn write_record(out: &mut dyn Write, entry: &Entry<'_>, record: &Record<'_>) -> 
             writeln!(out, " below {}", checkpoint.below)?;
             write_in_doubt(out, &checkpoint.in_doubt)
         }
+        Record::Extent(extent) => writeln!(
+            out,
+            " mailbox={} uid={} gid={} at byte {}, {} bytes",
+            extent.mailbox, extent.uid, extent.gid, extent.offset, extent.length
+        ),
     }
 }
 
@@ -338,6 +343,10 @@ fn record_json(entry: &Entry<'_>, record: &Record<'_>) -> Value {
         Record::Checkpoint(checkpoint) => json!({
             "below": checkpoint.below.0,
             "in_doubt": in_doubt_json(&checkpoint.in_doubt),
+        }),
+        Record::Extent(extent) => json!({
+            "mailbox": extent.mailbox, "uid": extent.uid, "gid": extent.gid,
+            "offset": extent.offset, "length": extent.length,
         }),
     };
     json!({"type": "record", "sequence": entry.sequence.0, "segment": entry.segment,

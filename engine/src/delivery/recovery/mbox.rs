@@ -4,18 +4,20 @@
 //! Imports the rest of `recovery`, `mailbox`, `io`, `log`. The log has the place of each message
 //! before the first byte is written there, so a message without a place was never written, and
 //! what stands behind the last whole message is ours exactly if each byte is what one of the
-//! messages placed there has, or zero. Only that is ever cut off.
+//! messages placed there has, or zero. Only that is ever cut off. Of messages that are not in the
+//! log it has the place and the sums: a torn one is cut off, a whole one is not ours to touch.
 
 use super::super::promise::trace_of;
+use super::extent::Torn;
 use super::read::{for_each_piece, stands_at};
 use super::survey::Survey;
 use super::{Run, Trust, target_of};
 use crate::clock;
 use crate::io::Disk;
-use crate::log::{Accepted, Done, DoneOutcome, Record};
+use crate::log::{Accepted, Done, DoneOutcome, Extent, Record};
 use crate::mailbox::mbox::{Mbox, Opened, render};
 use crate::mailbox::{Flush, MailboxError};
-use crate::route::MailboxTarget;
+use crate::route::{Format, MailboxTarget};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
@@ -39,9 +41,17 @@ pub(super) struct Entry {
     places: Vec<u64>,
 }
 
-/// Messages by mbox, in the order of the log.
+/// What is to be seen to in one mbox, in the order of the log.
 #[derive(Debug, Default)]
-pub(super) struct Gathered(HashMap<MailboxTarget, Vec<Entry>>);
+pub(super) struct Work {
+    pub(super) entries: Vec<Entry>,
+    /// Messages that are not in the log.
+    extents: Vec<Extent>,
+}
+
+/// The same by mbox.
+#[derive(Debug, Default)]
+pub(super) struct Gathered(HashMap<MailboxTarget, Work>);
 
 impl Gathered {
     pub(super) fn add(&mut self, survey: &Survey, envelope: &Accepted, index: u32, content: &[u8]) {
@@ -57,6 +67,18 @@ impl Gathered {
     /// A message that was not written anywhere.
     pub(super) fn add_unplaced(&mut self, envelope: &Accepted, index: u32, content: &[u8]) {
         self.push(envelope, index, content, Vec::new(), true);
+    }
+
+    /// A message that is not in the log.
+    pub(super) fn add_extent(&mut self, extent: &Extent) {
+        let target = MailboxTarget {
+            path: extent.mailbox.clone(),
+            format: Format::Mbox,
+            uid: extent.uid,
+            gid: extent.gid,
+        };
+        let work = self.0.entry(target).or_default();
+        work.extents.push(extent.clone());
     }
 
     fn push(
@@ -77,7 +99,8 @@ impl Gathered {
             take(content);
             Ok::<(), Infallible>(())
         });
-        self.0.entry(target_of(recipient)).or_default().push(Entry {
+        let work = self.0.entry(target_of(recipient)).or_default();
+        work.entries.push(Entry {
             envelope: envelope.clone(),
             recipient: index,
             content: content.to_vec(),
@@ -87,7 +110,7 @@ impl Gathered {
         });
     }
 
-    pub(super) fn take(self) -> impl Iterator<Item = (MailboxTarget, Vec<Entry>)> {
+    pub(super) fn take(self) -> impl Iterator<Item = (MailboxTarget, Work)> {
         self.0.into_iter()
     }
 }
@@ -97,10 +120,10 @@ impl<D: Disk> Run<'_, D> {
     pub(super) fn mbox(
         &mut self,
         target: &MailboxTarget,
-        entries: &[Entry],
+        work: &Work,
     ) -> Result<u64, MailboxError> {
         let (mut mbox, later) = self.open_mbox(target)?;
-        let result = self.mend(&mut mbox, entries);
+        let result = self.mend(&mut mbox, work);
         let result = result.and_then(|rewritten| {
             if !later {
                 let synced = self.with.disk.sync(mbox.file());
@@ -152,11 +175,12 @@ impl<D: Disk> Run<'_, D> {
         }
     }
 
-    fn mend(&self, mbox: &mut Mbox<D::Handle>, entries: &[Entry]) -> Result<u64, MailboxError> {
+    fn mend(&self, mbox: &mut Mbox<D::Handle>, work: &Work) -> Result<u64, MailboxError> {
         let disk = self.with.disk;
+        let entries = work.entries.as_slice();
         let mut stands = self.standing(mbox, entries).map_err(|e| failed(mbox, e))?;
         let from = search_from(disk, mbox, entries).map_err(|e| failed(mbox, e))?;
-        self.cut(mbox, entries, &mut stands)?;
+        self.cut(mbox, work, &mut stands)?;
         let lost = |(entry, stands): &(&Entry, &bool)| entry.is_pending && !**stands;
         if entries
             .iter()
@@ -195,34 +219,51 @@ impl<D: Disk> Run<'_, D> {
     fn cut(
         &self,
         mbox: &mut Mbox<D::Handle>,
-        entries: &[Entry],
+        work: &Work,
         stands: &mut [bool],
     ) -> Result<(), MailboxError> {
         let disk = self.with.disk;
         let length = mbox.length();
+        let entries = work.entries.as_slice();
         let placed = || {
             let all = entries.iter().zip(stands.iter());
             all.filter_map(|(entry, stands)| Some((entry, *entry.places.last()?, *stands)))
         };
+        let end = |(entry, place, _): (&Entry, u64, bool)| place + entry.rendered.len() as u64;
+        let is_taken = |at: u64| {
+            let mut standing = placed().filter(|(_, _, stands)| *stands);
+            standing.any(|both| both.1 <= at && at < end(both))
+        };
+        let torn = Torn::look(disk, mbox.file(), length, &work.extents, is_taken);
+        let torn = torn.map_err(|e| failed(mbox, e))?;
         let is_believed = self.with.trust == Trust::WhatIsWhole;
+        let is_good = |both: (&Entry, u64, bool)| {
+            let (_, place, stands) = both;
+            stands && (is_believed || place < torn.flushed_to)
+        };
         let first_bad = placed()
-            .filter(|(entry, _, stands)| entry.is_pending && !(*stands && is_believed))
+            .filter(|both| both.0.is_pending && !is_good(*both))
             .map(|(_, place, _)| place)
             .min();
-        let end = |(entry, place, _): (&Entry, u64, bool)| place + entry.rendered.len() as u64;
         let last_good = placed().filter(|(_, _, stands)| *stands).map(end).max();
         let first_refused = placed().map(|(_, place, _)| place).min();
+        let first_bad = [first_bad, torn.first].into_iter().flatten().min();
         let Some(at) = first_bad.or(last_good).or(first_refused) else {
             return Ok(());
         };
         if at >= length {
             return Ok(());
         }
-        let is_ours = tail_is_ours(disk, mbox, at, entries).map_err(|e| failed(mbox, e))?;
+        let is_ours = tail_is_ours(disk, mbox, at, entries, &torn).map_err(|e| failed(mbox, e))?;
         if !is_ours {
             return Ok(());
         }
         mbox.cut_to(disk, at)?;
+        if torn.first.is_some() {
+            // Else it could come back behind what is appended now: of a sector that both share
+            // nobody could tell whose it is.
+            disk.sync(mbox.file()).map_err(|e| failed(mbox, e))?;
+        }
         for (entry, stands) in entries.iter().zip(stands) {
             *stands &= entry.places.last().is_some_and(|place| *place < at);
         }
@@ -263,6 +304,7 @@ fn tail_is_ours<D: Disk>(
     mbox: &Mbox<D::Handle>,
     from: u64,
     entries: &[Entry],
+    torn: &Torn,
 ) -> io::Result<bool> {
     let mut covers: Vec<(u64, &[u8])> = entries
         .iter()
@@ -291,7 +333,7 @@ fn tail_is_ours<D: Disk>(
                 }
             }
             // Line ends that complete an older message stand between ours.
-            *byte == 0 || (*byte == b'\n' && !is_covered)
+            *byte == 0 || (*byte == b'\n' && !is_covered) || torn.has(at)
         });
         is_ours
     })?;

@@ -7,6 +7,7 @@
 //! a mailbox that cannot be mended holds up nobody: its deliveries stay in the log and are tried
 //! again. The states it can find are listed in [`crate::manual::durability`].
 
+mod extent;
 mod maildir;
 mod mbox;
 mod read;
@@ -262,12 +263,17 @@ impl<'a, D: Disk> Run<'a, D> {
                 }
             }
         })?;
-        for (target, entries) in mboxes.take() {
-            match self.mbox(&target, &entries) {
+        for extent in survey.extents() {
+            if group.contains(&extent.mailbox) {
+                mboxes.add_extent(extent);
+            }
+        }
+        for (target, work) in mboxes.take() {
+            match self.mbox(&target, &work) {
                 Ok(rewritten) => self.report.rewritten += rewritten,
                 Err(error) => {
                     tell_stuck(&error);
-                    for entry in entries.iter().filter(|entry| entry.is_pending) {
+                    for entry in work.entries.iter().filter(|entry| entry.is_pending) {
                         let recipients = vec![entry.recipient];
                         self.keep_stuck(&entry.envelope, &entry.content, recipients);
                     }
@@ -303,9 +309,9 @@ impl<'a, D: Disk> Run<'a, D> {
             }
             self.keep_stuck(&stuck.envelope, &stuck.content, failed);
         }
-        for (target, entries) in mboxes.take() {
-            if self.mbox(&target, &entries).is_err() {
-                for entry in &entries {
+        for (target, work) in mboxes.take() {
+            if self.mbox(&target, &work).is_err() {
+                for entry in &work.entries {
                     self.keep_stuck(&entry.envelope, &entry.content, vec![entry.recipient]);
                 }
             }

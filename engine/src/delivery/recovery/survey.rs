@@ -6,8 +6,8 @@ use super::super::digest::Digest;
 use super::super::journal::Found;
 use super::doubt_of;
 use crate::log::{
-    Accepted, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Entry, InDoubt, LogError, Plan,
-    Record, RecordKind, Sequence,
+    Accepted, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Entry, Extent, InDoubt,
+    LogError, Plan, Record, RecordKind, Sequence,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -23,6 +23,7 @@ pub(super) struct Survey {
     confirmed: HashSet<(DeliveryId, Option<u32>)>,
     /// Bytes of messages for each mbox.
     mboxes: BTreeMap<String, u64>,
+    extents: Vec<Extent>,
     messages: u64,
 }
 
@@ -64,6 +65,12 @@ impl Survey {
             Record::InDoubt(entries) => {
                 let entries = entries.into_iter().map(|entry| (sequence, entry));
                 self.later_doubts.extend(entries);
+            }
+            Record::Extent(extent) => {
+                if sequence >= self.below {
+                    self.mboxes.entry(extent.mailbox.clone()).or_default();
+                    self.extents.push(extent);
+                }
             }
         }
     }
@@ -154,6 +161,11 @@ impl Survey {
             }
         }
         groups
+    }
+
+    /// Messages in mboxes that are not in the log.
+    pub(super) fn extents(&self) -> &[Extent] {
+        &self.extents
     }
 
     /// Shows the messages the last checkpoint does not cover, in order.

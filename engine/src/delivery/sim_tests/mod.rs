@@ -200,7 +200,9 @@ fn replay_of_one_run_by_its_seed_and_operation() {
     };
     let in_log = std::env::var("SIM_WHERE").is_ok_and(|text| text.eq_ignore_ascii_case("log"));
     let place = if in_log { Where::Log } else { Where::Disk };
-    must(plan(seed, place, at));
+    let mut plan = plan(seed, place, at);
+    plan.errno = number("SIM_ERRNO").map(|code| i32::try_from(code).unwrap());
+    must(plan);
 }
 
 #[test]

@@ -138,7 +138,8 @@ pub(super) fn recipient(mailbox: usize) -> Recipient {
 
 fn content(number: usize, random: &mut SimRandom) -> Vec<u8> {
     let bytes = match random.below(8) {
-        0 => random.below(20_000),
+        // Past the log.
+        0 => LOGGED_BYTES_MAX + random.below(LOGGED_BYTES_MAX),
         1 | 2 => 4000,
         _ => random.below(1500),
     };
@@ -259,12 +260,8 @@ impl World {
             let content = content(self.sent.len(), random);
             let mut to = BTreeMap::new();
             for _ in 0..=random.below(3) {
-                let logged = content.len() as u64 <= LOGGED_BYTES_MAX;
                 let mailbox = usize::try_from(random.below(MAILBOXES.len() as u64)).unwrap();
-                // What a crash leaves of a message that is flushed in an mbox is told elsewhere.
-                if logged || MAILBOXES[mailbox].ends_with('/') {
-                    to.insert(mailbox, Known::default());
-                }
+                to.insert(mailbox, Known::default());
             }
             self.sent.push(Sent {
                 content,

@@ -94,6 +94,15 @@ fn any_record() -> impl Strategy<Value = Record<'static>> {
             below: Sequence(below),
             in_doubt,
         });
+    let place = (any::<u64>(), any::<u64>(), vec(any::<u32>(), 0..9));
+    let extent = (".{0,20}", any::<u32>(), place).prop_map(|(mailbox, uid, place)| Extent {
+        mailbox,
+        uid,
+        gid: uid ^ 1,
+        offset: place.0,
+        length: place.1,
+        sums: place.2,
+    });
     prop_oneof![
         (accepted(), vec(any::<u8>(), 0..600)).prop_map(|(envelope, content)| Record::Accepted {
             envelope,
@@ -103,6 +112,7 @@ fn any_record() -> impl Strategy<Value = Record<'static>> {
         vec(confirmed, 0..9).prop_map(Record::Confirmed),
         vec(in_doubt(), 0..9).prop_map(Record::InDoubt),
         checkpoint.prop_map(Record::Checkpoint),
+        extent.prop_map(Record::Extent),
     ]
 }
 

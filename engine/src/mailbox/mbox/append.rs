@@ -13,6 +13,9 @@ use crate::mailbox::{MailboxError, MailboxSettings};
 use crate::message::Message;
 use std::io;
 
+/// Of the file; what the page cache writes together.
+const PAGE_BYTES: u64 = 4096;
+
 /// One message to append.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
@@ -46,6 +49,31 @@ pub fn render<E>(
     }
     out.push(b'\n');
     Ok(())
+}
+
+impl Entry<'_> {
+    /// Shows the bytes that appending it writes, piece by piece.
+    ///
+    /// # Errors
+    /// The content cannot be read.
+    pub fn show(&self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+        take(self.header.as_bytes());
+        let mut quoter = FromQuoter::new();
+        let mut piece = Vec::new();
+        self.message.for_each_chunk(|chunk| {
+            quoter.feed(chunk, &mut piece);
+            take(&piece);
+            piece.clear();
+            io::Result::Ok(())
+        })?;
+        quoter.finish(&mut piece);
+        if self.message.size() > 0 && !self.message.ends_with_newline() {
+            piece.push(b'\n');
+        }
+        piece.push(b'\n');
+        take(&piece);
+        Ok(())
+    }
 }
 
 /// Why one entry was not written.
@@ -236,8 +264,14 @@ impl<D: Disk> Appender<'_, D> {
         if self.buffer.len() < MBOX_APPEND_BYTES {
             return Ok(());
         }
-        self.flush()
-            .map_err(|error| Refusal::Failed("appending the message", error))
+        // A crash may leave the file with the end of any write: pages begin where writes do, so
+        // that what is left of a message can be told by its sectors.
+        let behind = (self.end + self.buffer.len() as u64) % PAGE_BYTES;
+        let keep = usize::try_from(behind).unwrap_or(0).min(self.buffer.len());
+        let rest = self.buffer.split_off(self.buffer.len() - keep);
+        let flushed = self.flush();
+        self.buffer.extend_from_slice(&rest);
+        flushed.map_err(|error| Refusal::Failed("appending the message", error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -249,15 +283,16 @@ impl<D: Disk> Appender<'_, D> {
         Ok(())
     }
 
-    /// Forgets all behind a mark. If the file has grown since, what the buffer held at the mark
-    /// was written and the file ends there with it.
+    /// Forgets all behind a mark, whether it was written since or not.
     fn back_to(&mut self, file_mark: u64, buffer_mark: usize) -> Result<(), Refusal> {
-        if self.end == file_mark {
-            self.buffer.truncate(buffer_mark);
+        let mark = file_mark + buffer_mark as u64;
+        if let Some(unwritten) = mark.checked_sub(self.end) {
+            self.buffer
+                .truncate(usize::try_from(unwritten).unwrap_or(usize::MAX));
             return Ok(());
         }
         self.buffer.clear();
-        self.end = file_mark + buffer_mark as u64;
+        self.end = mark;
         self.disk
             .truncate(self.file, self.end)
             .map_err(|error| Refusal::Failed("cutting a message off again", error))
