@@ -32,6 +32,12 @@
 //! btrfs, F2FS and those in memory, and kernels before 5.8) files and directories are flushed in
 //! step 3 and 5 all the same.
 //!
+//! A message longer than `delivery_log.message_bytes_max` goes to its mboxes alone: the mbox is
+//! flushed, the log is told the place and the CRC-32 of every sector the message will have there
+//! (an *extent* record), and only then it is appended and flushed. When such a flush, or any other
+//! of a direct delivery, fails, the log is taken out of service and recovered as after a failed
+//! checkpoint.
+//!
 //! # Checkpoints
 //!
 //! Every `delivery_log.checkpoint_interval` (10 s), and when half of `delivery_log.bytes_max` is
@@ -66,6 +72,8 @@
 //! | not at its place, but elsewhere behind the first place known, perhaps with header lines added by a reader | nothing |
 //! | at its place a part of it, or zeros, and nothing behind it that is not ours | cut off there; it and what followed is appended |
 //! | the same with other bytes behind it | left as it is; appended again at the end |
+//! | a part of a message that an extent record tells of, and nothing behind it that is not ours | cut off: nobody was told that it is stored |
+//! | such a message whole | nothing |
 //! | mbox shorter than the place (cut by the crash or by a reader) | appended |
 //! | a lock file `MAILBOX.lock` of a mailstow that is gone | taken away |
 //! | mailbox cannot be opened, locked or written | the message stays in the log and is tried again with every checkpoint |
@@ -143,7 +151,8 @@
 //! - A file in `new/` that was not acknowledged: it is whole, because it was flushed before it
 //!   got its name; the client sends the message again, and it is there twice.
 //! - A file in `new/` that was acknowledged: it is whole, and nothing is to be mended.
-//! - An mbox with an incomplete last message, not acknowledged: readers see a short message; the
+//! - An mbox with an incomplete last message, not acknowledged: recovery cuts it off when there is a
+//!   delivery log. Without one (`durability = "direct"`) readers see a short message; the
 //!   next delivery completes its last line and blank line, so that all others stay whole.
 //! - A lock file `MAILBOX.lock`: the next delivery takes it away.
 //! - A Maildir without some of `tmp/`, `new/`, `cur/`: an empty one to readers; it is completed

@@ -36,7 +36,7 @@ impl Setup {
             }
             Self::SmallLog => {
                 "[store]\ndurability = \"logged\"\n\
-                 [delivery_log]\nmessage_bytes_max = 262144\nbytes_max = 2097152\n\
+                 [delivery_log]\nmessage_bytes_max = 65536\nbytes_max = 2097152\n\
                  segment_bytes = 262144\ncheckpoint_interval = \"1s\"\n"
             }
             Self::Direct => "[store]\ndurability = \"direct\"\n",
