@@ -12,7 +12,7 @@ use crate::clock;
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{Confirmed, DeliveryId, InDoubt};
 use crate::sync::{Arc, Mutex};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 /// The memory of one store.
@@ -29,6 +29,8 @@ struct State {
     count: usize,
     /// To be told to the log.
     confirmed: Vec<Confirmed>,
+    /// Told to the log since the last checkpoint; perhaps not durable yet.
+    told: Vec<Confirmed>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,10 +66,7 @@ impl Doubts {
         let id = promise.id();
         let mut state = self.state.lock();
         if state.open.remove(&id).is_some() {
-            state.confirmed.push(Confirmed {
-                id,
-                recipient: None,
-            });
+            state.confirmed.extend(promise.confirmed());
             drop(state);
             promise.forget_content();
         } else {
@@ -167,7 +166,22 @@ impl Doubts {
 
     /// What the log has not been told yet.
     pub(super) fn take_confirmed(&self) -> Vec<Confirmed> {
-        std::mem::take(&mut self.state.lock().confirmed)
+        let mut state = self.state.lock();
+        let confirmed = std::mem::take(&mut state.confirmed);
+        state.told.extend_from_slice(&confirmed);
+        confirmed
+    }
+
+    /// How many confirmations a checkpoint begun now makes durable.
+    pub(super) fn told(&self) -> usize {
+        self.state.lock().told.len()
+    }
+
+    /// The oldest `count` confirmations are durable.
+    pub(super) fn told_durably(&self, count: usize) {
+        let mut state = self.state.lock();
+        let count = count.min(state.told.len());
+        state.told.drain(..count);
     }
 
     /// Everything in doubt, and everything open, for a checkpoint. What is too old is forgotten.
@@ -193,12 +207,71 @@ impl Doubts {
         all
     }
 
-    /// Forgets everything: recovery reads it from the log again.
+    /// Forgets everything that recovery reads from the log again. What was confirmed is not
+    /// forgotten, because a log that failed may have lost it.
     pub(super) fn clear(&self) {
-        *self.state.lock() = State::default();
+        let mut state = self.state.lock();
+        let mut confirmed = std::mem::take(&mut state.told);
+        confirmed.append(&mut state.confirmed);
+        *state = State {
+            confirmed,
+            ..State::default()
+        };
+    }
+
+    /// Remembers what recovery found in doubt, but for what is known to be confirmed.
+    pub(super) fn add_recovered(&self, mut entries: Vec<InDoubt>) {
+        let known: HashSet<(DeliveryId, Option<u32>)> = {
+            let state = self.state.lock();
+            let confirmed = state.confirmed.iter();
+            confirmed.map(|c| (c.id, c.recipient)).collect()
+        };
+        entries.retain(|entry| {
+            !known.contains(&(entry.id, None))
+                && !known.contains(&(entry.id, Some(entry.recipient)))
+        });
+        self.add(entries);
     }
 
     fn is_fresh(&self, entry: &InDoubt) -> bool {
         clock::since_epoch().saturating_sub(entry.since) < self.keep
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: u128, recipient: u32) -> InDoubt {
+        InDoubt {
+            id: DeliveryId(id),
+            recipient,
+            key: [7; 32],
+            since: clock::since_epoch(),
+        }
+    }
+
+    #[test]
+    fn what_was_confirmed_is_not_in_doubt_again_because_the_log_failed() {
+        let doubts = Doubts::new(Duration::from_secs(60));
+        doubts.add(vec![entry(1, 0), entry(2, 1)]);
+        doubts.confirm_repeated(&Repeated(entry(1, 0)));
+        // The log is told, fails before that is durable, and is recovered.
+        assert_eq!(doubts.take_confirmed().len(), 1);
+        doubts.clear();
+        doubts.add_recovered(vec![entry(1, 0), entry(2, 1)]);
+        assert!(
+            doubts
+                .take(&[7; 32])
+                .is_some_and(|taken| taken.0.id == DeliveryId(2))
+        );
+        assert!(doubts.take(&[7; 32]).is_none());
+        // It is told once more, until a checkpoint holds.
+        let again = doubts.take_confirmed();
+        assert_eq!(again.len(), 1);
+        let told = doubts.told();
+        doubts.told_durably(told);
+        doubts.clear();
+        assert!(!doubts.has_news());
     }
 }

@@ -39,6 +39,8 @@ pub(super) enum Planted {
     RefusalForgotten,
     /// A checkpoint covers deliveries that are under way.
     CheckpointTooFar,
+    /// The log is not told where in an mbox a message goes.
+    PlaceForgotten,
 }
 
 /// The log of a store and what belongs to it.
@@ -231,7 +233,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         let (report, stuck, doubts) = recovery.run(found.as_ref())?;
         let next = Found::next(found.as_ref());
         drop(found);
-        self.doubts.add(doubts);
+        self.doubts.add_recovered(doubts);
         *self.stuck.lock() = stuck;
         let checkpoint_at = self.checkpoint_on(disk, journal.as_ref(), next)?;
         let mut state = self.state.lock();
@@ -283,11 +285,13 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         if !confirmed.is_empty() {
             journal.append(Record::Confirmed(confirmed).encode())?;
         }
+        let told = self.doubts.told();
         let checkpoint = Record::Checkpoint(Checkpoint {
             below,
             in_doubt: self.doubts.snapshot(),
         });
         let at = journal.wait(journal.append(checkpoint.encode())?)?;
+        self.doubts.told_durably(told);
         journal.truncate_before(below)?;
         Ok(at)
     }

@@ -12,8 +12,8 @@ use super::types::Mail;
 use crate::clock;
 use crate::envelope::Recipient;
 use crate::log::{
-    Accepted, AcceptedEncoder, AcceptedRecipient, DeliveryId, Done, DoneOutcome, InDoubt, LogError,
-    Plan, Record, Ticket,
+    Accepted, AcceptedEncoder, AcceptedRecipient, Confirmed, DeliveryId, Done, DoneOutcome,
+    InDoubt, LogError, Plan, Record, Ticket,
 };
 use crate::mailbox::maildir::{NameMaker, sizes};
 use crate::mailbox::trace;
@@ -232,6 +232,26 @@ impl Promise {
                 journal
             }
         }
+    }
+
+    /// What the log is to be told when the client has read the replies. Of a delivery that was
+    /// refused it is told nothing: when it does not know of the refusal, recovery does that
+    /// delivery, and the memory of doubts must answer for the repetition.
+    pub(super) fn confirmed(&self) -> Vec<Confirmed> {
+        let id = self.envelope.id;
+        let state = self.state.lock();
+        let stored = |end: &&End| **end == End::Stored;
+        if state.ends.iter().all(|end| stored(&end)) {
+            let recipient = None;
+            return vec![Confirmed { id, recipient }];
+        }
+        let ends = (0..).zip(&state.ends);
+        ends.filter(|(_, end)| stored(end))
+            .map(|(recipient, _)| Confirmed {
+                id,
+                recipient: Some(recipient),
+            })
+            .collect()
     }
 
     /// The recipients whose success the client may not know of.
