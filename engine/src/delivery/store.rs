@@ -481,6 +481,18 @@ impl<D: Disk> Store<D> {
         }
     }
 
+    /// A checkpoint, to be made by whoever calls this, whatever the store is doing then.
+    pub(super) fn checkpointer(&self) -> impl FnOnce() + Send + use<D> {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            if let Some(shared) = shared.upgrade()
+                && let Some(keeper) = &shared.keeper
+            {
+                keeper.checkpoint_or_fail(&shared.disk);
+            }
+        }
+    }
+
     pub(super) fn keeper(&self) -> &Keeper<D::Handle> {
         self.shared.keeper.as_ref().unwrap()
     }

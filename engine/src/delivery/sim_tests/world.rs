@@ -334,7 +334,8 @@ impl World {
 
     /// What the client knows after a message was sent for the first time.
     fn learn(&mut self, index: usize, outcomes: &BTreeMap<usize, bool>) {
-        let trouble = self.trouble;
+        // What was flushed in its mailbox and then taken back may come back with a crash.
+        let trouble = self.trouble || !self.sent[index].is_logged();
         for (mailbox, known) in &mut self.sent[index].to {
             match outcomes.get(mailbox) {
                 Some(true) => {
@@ -382,7 +383,7 @@ impl World {
             let sent = &self.sent[index];
             if sent.doubted && sent.to.values().all(|known| !known.open) {
                 self.repeat(store, credentials, index);
-            } else if sent.confirmed && !self.trouble {
+            } else if sent.confirmed && !self.trouble && sent.to.values().all(|known| !known.open) {
                 self.send_same(store, credentials, index);
             }
         }

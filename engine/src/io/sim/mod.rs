@@ -8,7 +8,7 @@
 //! durable, while reads still show them, and later flushes say success, but that a flush of the
 //! whole disk tells each handle once of failures since it was opened (as Linux does); names stay
 //! in the journal. Operations that change something are counted from 0; reading and closing
-//! are not.
+//! are not. What another thread would do meanwhile can be done just before one of them.
 
 mod tree;
 
@@ -16,6 +16,7 @@ use super::{Disk, FileStat, LockKind};
 use crate::log::sim::{SimMedium, SimRandom};
 use crate::sync::{Arc, Mutex};
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::Path;
 use tree::{NameChange, Node, Tree, errno};
@@ -51,6 +52,19 @@ struct State {
     medium: Option<SimMedium>,
     /// How often the machine was started.
     boot: u128,
+    meanwhile: Option<Meanwhile>,
+}
+
+/// Work to be done before operation `at`.
+struct Meanwhile {
+    at: u64,
+    work: Box<dyn FnOnce() + Send>,
+}
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Meanwhile({})", self.at)
+    }
 }
 
 /// The disk. Clones are the same disk.
@@ -91,6 +105,7 @@ impl SimDisk {
             failures: 0,
             medium: None,
             boot: 1,
+            meanwhile: None,
         })))
     }
 
@@ -107,6 +122,22 @@ impl SimDisk {
     /// What is to go wrong from now on.
     pub fn set_fault(&self, fault: DiskFault) {
         self.0.lock().fault = fault;
+    }
+
+    /// Does `work` just before operation `at`, as another thread might. It may use the disk.
+    pub fn meanwhile(&self, at: u64, work: impl FnOnce() + Send + 'static) {
+        let work = Box::new(work);
+        self.0.lock().meanwhile = Some(Meanwhile { at, work });
+    }
+
+    fn others_go_first(&self) {
+        let mut state = self.0.lock();
+        let next = state.operations;
+        let due = state.meanwhile.take_if(|meanwhile| meanwhile.at == next);
+        drop(state);
+        if let Some(Meanwhile { work, .. }) = due {
+            work();
+        }
     }
 
     /// Whether the power is gone.
@@ -138,6 +169,7 @@ impl SimDisk {
             failures: 0,
             medium: None,
             boot,
+            meanwhile: None,
         })))
     }
 
@@ -174,6 +206,7 @@ impl SimDisk {
     /// An operation that changes something; its effect may or may not survive the crash it
     /// meets.
     fn change<R>(&self, effect: impl FnOnce(&mut Tree) -> io::Result<R>) -> io::Result<R> {
+        self.others_go_first();
         let mut state = self.0.lock();
         let goes = state.operate()?;
         let result = effect(&mut state.tree)?;
@@ -191,6 +224,7 @@ impl SimDisk {
     }
 
     fn flush(&self, nodes: Option<u64>) -> io::Result<()> {
+        self.others_go_first();
         let mut state = self.0.lock();
         match state.operate() {
             // Each change by itself may have become durable before the power went.
@@ -344,6 +378,7 @@ impl Disk for SimDisk {
 
     fn write_all(&self, file: &SimHandle, pieces: [&[u8]; 2]) -> io::Result<()> {
         let bytes = pieces.concat();
+        self.others_go_first();
         let mut state = self.0.lock();
         match state.operate() {
             Ok(goes) => {
