@@ -8,8 +8,14 @@ use std::borrow::Cow;
 /// `text` folded for comparison. ASCII text takes a fast path; other text gets Unicode's full
 /// default case folding, as ICU gives Postfix.
 pub fn fold_case(text: &str) -> Cow<'_, str> {
-    if text.is_ascii() {
-        if text.bytes().any(|b| b.is_ascii_uppercase()) {
+    // All bytes at once: stopping at the first that matters would take longer.
+    let (mut bits, mut capital) = (0, false);
+    for byte in text.bytes() {
+        bits |= byte;
+        capital |= byte.is_ascii_uppercase();
+    }
+    if bits < 0x80 {
+        if capital {
             Cow::Owned(text.to_ascii_lowercase())
         } else {
             Cow::Borrowed(text)

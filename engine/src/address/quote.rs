@@ -7,7 +7,11 @@ use std::borrow::Cow;
 
 /// True for characters that may stand in a local part without quotes.
 pub(super) fn is_atom_char(c: char) -> bool {
-    !c.is_ascii() || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c)
+    match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' => true,
+        '!' | '#'..='\'' | '*' | '+' | '-' | '/' | '=' | '?' | '^'..='`' | '{'..='~' => true,
+        c => !c.is_ascii(),
+    }
 }
 
 /// The external form of a local part: as it is when it is a dot-string, else quoted.

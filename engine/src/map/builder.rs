@@ -228,18 +228,39 @@ impl<'a> MapBuilder<'a> {
             .ok()
             .and_then(|at| self.tables.get(at))
             .map_or("", String::as_str);
-        check_entry(name, key, value)?;
-        if !self.kept.is_empty() && self.kept.value(name, key).is_some() {
+        let encoder = EntryEncoder {
+            seed: self.seed,
+            table,
+            name,
+        };
+        let mut entry = std::mem::take(&mut self.scratch);
+        entry.clear();
+        let added = encoder
+            .encode(key, value, &mut entry)
+            .and_then(|()| self.add_encoded(&entry));
+        self.scratch = entry;
+        added
+    }
+
+    /// What encodes the entries of `table`, on whatever thread.
+    pub(crate) fn encoder<'n>(&self, table: TableId, name: &'n str) -> EntryEncoder<'n> {
+        EntryEncoder {
+            seed: self.seed,
+            table,
+            name,
+        }
+    }
+
+    /// Adds an entry that this builder's encoder made.
+    ///
+    /// # Errors
+    /// As [`MapBuilder::add`].
+    pub(crate) fn add_encoded(&mut self, entry: &[u8]) -> Result<(), MapError> {
+        if !self.kept.is_empty() && self.is_kept(entry) {
             return Ok(());
         }
-        let hash = format::hash(self.seed, key.as_bytes());
-        self.scratch.clear();
-        self.scratch.extend_from_slice(&hash.to_le_bytes());
-        put_varint(&mut self.scratch, u64::from(table.0));
-        put_varint(&mut self.scratch, key.len() as u64);
-        self.scratch.extend_from_slice(key.as_bytes());
-        value::encode(KeyParts::new(key), value, &mut self.scratch);
-        self.spill.put(hash, &self.scratch)?;
+        let hash = entry.first_chunk().ok_or_else(damaged)?;
+        self.spill.put(u64::from_le_bytes(*hash), entry)?;
         self.entries += 1;
         if self.entries.is_multiple_of(PROGRESS_ENTRIES) {
             self.tell(BuildProgress::Reading {
@@ -254,6 +275,15 @@ impl<'a> MapBuilder<'a> {
     /// Counts the bytes of texts that were read, for the progress; shared with the reader.
     pub(crate) fn bytes_read(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.bytes)
+    }
+
+    /// A change that was kept stands for this entry's key and table.
+    fn is_kept(&self, entry: &[u8]) -> bool {
+        let found = decode_entry(&mut Cursor::new(entry)).and_then(|(_, entry)| {
+            let name = self.tables.get(usize::try_from(entry.table).ok()?)?;
+            self.kept.value(name, str::from_utf8(entry.key).ok()?)
+        });
+        found.is_some()
     }
 
     fn tell(&mut self, progress: BuildProgress) -> Result<(), MapError> {
@@ -311,6 +341,31 @@ impl<'a> MapBuilder<'a> {
             duplicates_named,
             changes_kept: self.kept.len(),
         })
+    }
+}
+
+/// Makes of key and value what lies in a part.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EntryEncoder<'n> {
+    seed: u64,
+    table: TableId,
+    name: &'n str,
+}
+
+impl EntryEncoder<'_> {
+    /// Appends an entry to `out`. The key must be folded as lookups fold it.
+    ///
+    /// # Errors
+    /// [`MapError::Entry`].
+    pub(crate) fn encode(&self, key: &str, value: &str, out: &mut Vec<u8>) -> Result<(), MapError> {
+        check_entry(self.name, key, value)?;
+        let hash = format::hash(self.seed, key.as_bytes());
+        out.extend_from_slice(&hash.to_le_bytes());
+        put_varint(out, u64::from(self.table.0));
+        put_varint(out, key.len() as u64);
+        out.extend_from_slice(key.as_bytes());
+        value::encode(KeyParts::new(key), value, out);
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ use super::error::MapError;
 use super::files::{self, ContentStamp, FileIdentity};
 use super::mmap;
 use super::overlay::{Changed, Overlay};
-use super::reader::{MapReader, Record};
+use super::reader::{MapReader, Record, TableId};
 
 /// How often opening starts over because the map was replaced meanwhile.
 const OPEN_TRIES_MAX: usize = 100;
@@ -255,10 +255,20 @@ impl<'a> Attributes<'a> {
     /// # Errors
     /// [`MapError::Corrupt`]: the answer is not known; defer.
     pub fn text(&self, table: &str) -> Result<Option<Cow<'a, str>>, MapError> {
+        self.text_in(table, self.view.reader.table(table))
+    }
+
+    /// As [`Attributes::text`], for whoever knows the table's number in the view's map.
+    #[inline]
+    pub(crate) fn text_in(
+        &self,
+        table: &str,
+        id: Option<TableId>,
+    ) -> Result<Option<Cow<'a, str>>, MapError> {
         if let Some(value) = self.change(table) {
             return Ok(value.map(Cow::Borrowed));
         }
-        match (self.record, self.view.reader.table(table)) {
+        match (self.record, id) {
             (Some(record), Some(id)) => match record.value(id)? {
                 Some(value) => value.text().map(Some),
                 None => Ok(None),

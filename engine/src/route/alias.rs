@@ -92,10 +92,13 @@ impl VirtualAliases {
             expansion.flatten(next, &search, trace)?;
             next += 1;
         }
-        let mut seen = HashSet::new();
-        expansion
-            .members
-            .retain(|member| seen.insert(fold_case(member).into_owned()));
+        // Nearly everybody is nobody's alias.
+        if expansion.members.len() > 1 {
+            let mut seen = HashSet::new();
+            expansion
+                .members
+                .retain(|member| seen.insert(fold_case(member).into_owned()));
+        }
         Ok(expansion.members)
     }
 }

@@ -249,7 +249,13 @@ impl<F: Fn(&str) -> Result<bool, TableError>> Search<'_, F> {
     ) -> Result<Option<String>, TableError> {
         let quoted = quote_local_part(local_part);
         let key = |local_part: &str| match domain {
-            Some(domain) => format!("{local_part}@{domain}"),
+            Some(domain) => {
+                let mut key = String::with_capacity(local_part.len() + 1 + domain.len());
+                key.push_str(local_part);
+                key.push('@');
+                key.push_str(domain);
+                key
+            }
             None => local_part.to_owned(),
         };
         let found = maps.lookup(&key(&quoted), partial, trace)?;

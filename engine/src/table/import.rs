@@ -18,24 +18,30 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// Batches read ahead of the one being taken in.
 const BATCHES_AHEAD: usize = 4;
 
-/// Entries on their way from one thread to the other: all texts in one piece, and where each ends.
+/// Entries on their way from one thread to the other: all in one piece, and where each ends.
 #[derive(Default)]
 struct Batch {
-    text: String,
-    /// Ends of key and value.
-    ends: Vec<(usize, usize)>,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
 }
 
 impl Batch {
-    fn entries(&self) -> impl Iterator<Item = (&str, &str)> {
+    fn entries(&self) -> impl Iterator<Item = &[u8]> {
         let mut start = 0;
-        self.ends.iter().map(move |&(key_end, end)| {
-            let key = self.text.get(start..key_end).unwrap_or_default();
-            let value = self.text.get(key_end..end).unwrap_or_default();
+        self.ends.iter().map(move |&end| {
+            let entry = self.bytes.get(start..end).unwrap_or_default();
             start = end;
-            (key, value)
+            entry
         })
     }
+}
+
+/// Why the reader stops early.
+enum Stop {
+    /// Nobody takes its batches any more.
+    Gone,
+    /// An entry that no map can hold.
+    Entry(MapError),
 }
 
 /// A text whose bytes are counted as they are read.
@@ -61,7 +67,8 @@ impl MapBuilder<'_> {
     /// # Errors
     /// As [`MapBuilder::add`]; [`MapError::Io`] if the text cannot be read.
     pub fn add_text(&mut self, table: &str, path: &Path) -> Result<Vec<String>, MapError> {
-        let table = self.table(table)?;
+        let number = self.table(table)?;
+        let encoder = self.encoder(number, table);
         let file = File::open(path).map_err(|source| MapError::io(path, "open", source))?;
         let name = path.display().to_string();
         let file = Counted {
@@ -73,28 +80,34 @@ impl MapBuilder<'_> {
             let reader = scope.spawn(move || {
                 let mut batch = Batch::default();
                 let complaints = read_entries(&name, file, |key, value| {
-                    batch.text.push_str(key);
-                    let key_end = batch.text.len();
-                    batch.text.push_str(value);
-                    batch.ends.push((key_end, batch.text.len()));
-                    if batch.text.len() < BATCH_BYTES {
+                    encoder
+                        .encode(key, value, &mut batch.bytes)
+                        .map_err(Stop::Entry)?;
+                    batch.ends.push(batch.bytes.len());
+                    if batch.bytes.len() < BATCH_BYTES {
                         return Ok(());
                     }
-                    sender.send(std::mem::take(&mut batch))
+                    let room = batch.bytes.capacity();
+                    let full = std::mem::take(&mut batch);
+                    batch.bytes.reserve(room);
+                    sender.send(full).map_err(|_| Stop::Gone)
                 })?;
-                sender.send(batch).map_err(StreamError::Taker)?;
+                sender
+                    .send(batch)
+                    .map_err(|_| StreamError::Taker(Stop::Gone))?;
                 Ok(complaints)
             });
             for batch in batches {
-                for (key, value) in batch.entries() {
-                    self.add(table, key, value)?;
+                for entry in batch.entries() {
+                    self.add_encoded(entry)?;
                 }
             }
             match reader.join() {
                 Ok(Ok(complaints)) => Ok(complaints),
                 Ok(Err(StreamError::Read(source))) => Err(MapError::io(path, "read", source)),
+                Ok(Err(StreamError::Taker(Stop::Entry(error)))) => Err(error),
                 // All batches were taken, so neither of these comes about.
-                Ok(Err(StreamError::Taker(_))) | Err(_) => Err(MapError::Stopped),
+                Ok(Err(StreamError::Taker(Stop::Gone))) | Err(_) => Err(MapError::Stopped),
             }
         })
     }

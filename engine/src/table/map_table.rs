@@ -5,7 +5,7 @@
 
 use super::{LookupTable, Nature, TableError};
 use crate::address::fold_case;
-use crate::map::{MapError, MapView};
+use crate::map::{MapError, MapView, TableId};
 use crate::sync::Arc;
 
 /// A map as tables see it.
@@ -21,8 +21,10 @@ pub(super) enum MapState {
 #[derive(Debug)]
 pub struct MapTable {
     name: String,
-    /// Tables of the map, in search order.
-    tables: Vec<String>,
+    /// Tables of the map, in search order, with their numbers in it.
+    tables: Vec<(String, Option<TableId>)>,
+    /// The map has one of them.
+    is_known: bool,
     state: MapState,
     warnings: Vec<String>,
 }
@@ -44,14 +46,20 @@ impl MapTable {
     }
 
     pub(super) fn with(state: MapState, table: &str, name: &str) -> Self {
-        let mut tables = vec![table.to_owned()];
         let default = DEFAULTS.iter().find(|(parameter, _)| *parameter == table);
-        tables.extend(default.map(|(_, default)| (*default).to_owned()));
+        let names = std::iter::once(table).chain(default.map(|(_, default)| *default));
+        let mut tables: Vec<(String, Option<TableId>)> =
+            names.map(|name| (name.to_owned(), None)).collect();
         let mut warnings = Vec::new();
+        let mut is_known = false;
         match &state {
             MapState::Sound(view) => {
                 warnings.extend_from_slice(view.warnings());
-                if !tables.iter().any(|table| view.has_table(table)) {
+                for (table, id) in &mut tables {
+                    *id = view.reader().table(table);
+                    is_known |= view.has_table(table);
+                }
+                if !is_known {
                     warnings.push(format!("table {name}: {}", missing(table, view)));
                 }
             }
@@ -60,6 +68,7 @@ impl MapTable {
         Self {
             name: name.to_owned(),
             tables,
+            is_known,
             state,
             warnings,
         }
@@ -97,19 +106,18 @@ impl LookupTable for MapTable {
     fn lookup(&self, key: &str) -> Result<Option<String>, TableError> {
         let view = self.view()?;
         let key = fold_case(key);
-        for table in &self.tables {
-            let value = view.get(table, &key);
+        let found = view.find(&key).map_err(|error| self.unavailable(error))?;
+        for (table, id) in &self.tables {
+            let value = found.text_in(table, *id);
             if let Some(value) = value.map_err(|error| self.unavailable(error))? {
                 return Ok(Some(value.into_owned()));
             }
         }
-        match self.tables.iter().any(|table| view.has_table(table)) {
-            true => Ok(None),
-            false => Err(self.unavailable(missing(
-                self.tables.first().map_or("", String::as_str),
-                view,
-            ))),
+        if self.is_known {
+            return Ok(None);
         }
+        let table = self.tables.first().map_or("", |(table, _)| table.as_str());
+        Err(self.unavailable(missing(table, view)))
     }
 
     fn nature(&self) -> Nature {
@@ -129,7 +137,7 @@ impl LookupTable for MapTable {
             return false;
         };
         let shown = view.for_each(|table, key, value| {
-            if self.tables.iter().any(|wanted| wanted == table) {
+            if self.tables.iter().any(|(wanted, _)| wanted == table) {
                 visit(key, value, 0);
             }
             Ok::<(), MapError>(())
