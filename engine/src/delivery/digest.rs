@@ -1,23 +1,67 @@
 //! What a repeated message is recognised by.
 //!
 //! Imports `message`, `envelope`. SHA-256, because whoever can make two messages with one digest
-//! could make one of them vanish. A key begins with a shape, which is known without reading the
-//! content: while deliveries are in doubt, only messages of the same size for the same recipient
-//! are read for their digest.
+//! could make one of them vanish. A key begins with a shape, for which little of the content is
+//! read: while deliveries are in doubt, only messages for the same recipient with the same size
+//! and the same beginning are read as a whole.
 
 use crate::message::Message;
 use sha2::{Digest as _, Sha256};
 use std::io;
 
+/// Bytes at the beginning of a message that go into its shape: the client's own `Received:` line
+/// is there, with its queue id.
+const HEAD_BYTES: usize = 1024;
+
 /// Of a message's content in its stored form.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Digest {
-    bytes: u64,
+    outline: Outline,
     sha256: [u8; 32],
+}
+
+/// What a message is told by at a glance.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outline([u8; 32]);
+
+impl Outline {
+    /// Of a message.
+    ///
+    /// # Errors
+    /// The message cannot be read.
+    pub(super) fn of(message: &Message) -> io::Result<Self> {
+        let mut outline = Self::new(message.size(), &[]);
+        let stopped = message.for_each_chunk(|chunk| {
+            outline = Self::new(message.size(), chunk);
+            // A chunk holds more than the beginning.
+            Err(Stop(None))
+        });
+        match stopped {
+            Err(Stop(Some(error))) => Err(error),
+            Err(Stop(None)) | Ok(()) => Ok(outline),
+        }
+    }
+
+    fn new(size: u64, content: &[u8]) -> Self {
+        let head = content.get(..HEAD_BYTES).unwrap_or(content);
+        let mut hasher = Sha256::new();
+        hasher.update(size.to_le_bytes());
+        hasher.update(head);
+        Self(hasher.finalize().into())
+    }
 }
 
 /// The beginning of a key.
 pub(super) type Shape = [u8; 8];
+
+/// Why a message is not read any further.
+struct Stop(Option<io::Error>);
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self(Some(error))
+    }
+}
 
 /// The digest of a message.
 ///
@@ -30,7 +74,7 @@ pub(super) fn content_digest(message: &Message) -> io::Result<Digest> {
         io::Result::Ok(())
     })?;
     Ok(Digest {
-        bytes: message.size(),
+        outline: Outline::of(message)?,
         sha256: hasher.finalize().into(),
     })
 }
@@ -38,7 +82,7 @@ pub(super) fn content_digest(message: &Message) -> io::Result<Digest> {
 /// The digest of content that is at hand.
 pub(super) fn digest_of(content: &[u8]) -> Digest {
     Digest {
-        bytes: content.len() as u64,
+        outline: Outline::new(content.len() as u64, content),
         sha256: Sha256::digest(content).into(),
     }
 }
@@ -52,16 +96,16 @@ pub(super) struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// The beginning of the key of a message of that size.
-    pub(super) fn shape(&self, bytes: u64) -> Shape {
-        let hash = self.hash(&bytes.to_le_bytes());
+    /// The beginning of the key of a message with that outline.
+    pub(super) fn shape(&self, outline: &Outline) -> Shape {
+        let hash = self.hash(&outline.0);
         hash.first_chunk().copied().unwrap_or_default()
     }
 
     /// The key of a message.
     pub(super) fn key(&self, content: &Digest) -> [u8; 32] {
         let mut key = self.hash(&content.sha256);
-        let shape = self.shape(content.bytes);
+        let shape = self.shape(&content.outline);
         key.iter_mut().zip(shape).for_each(|(to, from)| *to = from);
         key
     }
@@ -88,14 +132,24 @@ mod tests {
             original: "info@vm.example",
             mailbox: "vm.example/info/",
         };
-        let (one, two) = (way.key(&digest_of(b"one")), way.key(&digest_of(b"two")));
-        assert!(one.starts_with(&way.shape(3)) && two.starts_with(&way.shape(3)));
-        assert_ne!(one, two);
-        assert_ne!(way.shape(3), way.shape(4), "sizes differ");
+        let head = [b'x'; HEAD_BYTES];
+        let [one, two] = ["one", "two"].map(|end| digest_of(&[&head, end.as_bytes()].concat()));
+        let shape = way.shape(&one.outline);
+        assert_eq!(
+            shape,
+            way.shape(&two.outline),
+            "they differ behind their beginning"
+        );
+        let keys = [way.key(&one), way.key(&two)];
+        assert!(keys.iter().all(|key| key.starts_with(&shape)));
+        assert_ne!(keys[0], keys[1]);
+        for other in [&b"one"[..], b"other", &head] {
+            assert_ne!(shape, way.shape(&digest_of(other).outline));
+        }
         let other = Way {
             mailbox: "vm.example/sales/",
             ..way
         };
-        assert_ne!(way.shape(3), other.shape(3), "mailboxes differ");
+        assert_ne!(shape, other.shape(&one.outline), "mailboxes differ");
     }
 }

@@ -69,7 +69,7 @@ impl Doubts {
             state.confirmed.extend(promise.confirmed());
             drop(state);
             promise.forget_content();
-        } else {
+        } else if state.by_key.values().flatten().any(|d| d.entry.id == id) {
             drop(state);
             // The log was recovered meanwhile, which took it to be in doubt.
             for entry in promise.doubts() {

@@ -2,7 +2,7 @@
 //!
 //! Imports the rest of `delivery`, `mailbox`, `message`, `io`, `config`, `sync`.
 
-use super::digest::{Way, content_digest};
+use super::digest::{Outline, Way, content_digest};
 use super::doubt::Repeated;
 use super::flush::Flusher;
 use super::job::{Job, OnOutcome, Origin, Promised, Ticket};
@@ -330,8 +330,10 @@ impl<D: Disk> Store<D> {
             mailbox: &target.path,
         });
         let ways: Vec<Way<'_>> = ways.collect();
-        let bytes = mail.message.size();
-        let may_repeat = |way: &Way<'_>| keeper.doubts.has_shape(way.shape(bytes));
+        let Ok(outline) = Outline::of(&mail.message) else {
+            return Vec::new();
+        };
+        let may_repeat = |way: &Way<'_>| keeper.doubts.has_shape(way.shape(&outline));
         if !ways.iter().any(may_repeat) {
             return Vec::new();
         }
