@@ -49,7 +49,16 @@
 //!
 //! # Mailboxes
 //!
-//! - A path with `..` is refused with a temporary error; Postfix 3.7 follows it.
+//! The mailbox, its owner and the codes are compared with those of virtual(8), over generated
+//! tables and recipients.
+//!
+//! - A path with `..`, and one that names `virtual_mailbox_base` itself, is refused with a
+//!   temporary error; Postfix 3.7 follows it.
+//! - An owner or group that is anything but a number from 1 to 4294967294 is refused with a
+//!   temporary error. Postfix 3.7 reads the digits it begins with (`5000x`), and cuts what does
+//!   not fit: 4294967296 is root.
+//! - A table that fails is answered 4.3.0, by virtual(8) 4.3.5: it is not always `main.cf` that
+//!   is at fault.
 //! - Parameters of the parts of Postfix that are only needed to resolve (aliases, transports,
 //!   local users) may name tables that cannot be opened: what needs them is deferred, the mail
 //!   for virtual mailboxes is not held up.
