@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::client::Client;
 use crate::eventually;
 use crate::postfix::Postfix;
 
@@ -53,8 +54,10 @@ impl Log {
                 }
                 open.extend(log.forwarded(id));
             }
-            Some(log)
-        })
+            Some(())
+        });
+        written_out(postfix);
+        Self::parse(&postfix.log())
     }
 
     fn parse(text: &str) -> Self {
@@ -110,6 +113,18 @@ impl Log {
         }
         found
     }
+}
+
+/// Waits for all that was logged until now to be in the file, postlogd(8) being a process of its
+/// own: a new session is logged behind it.
+fn written_out(postfix: &Postfix) {
+    let before = postfix.log().len();
+    Client::smtp(&postfix.smtp()).command("QUIT");
+    eventually("the log to be written out", PATIENCE, || {
+        let log = postfix.log();
+        let new = log.get(before..).unwrap_or_default();
+        new.contains("disconnect from").then_some(())
+    });
 }
 
 /// `to=<a>, orig_to=<b>, relay=local, ..., dsn=2.0.0, status=sent (text)`
