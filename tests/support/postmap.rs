@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
+use mailstow_engine::config::{Configuration, Sources};
+use mailstow_engine::route::table_context;
 use mailstow_engine::table::{TableCache, TableContext, TableList, TableName, TableSet};
 
 use crate::scratch::Scratch;
@@ -49,6 +51,23 @@ impl Postmap {
         path
     }
 
+    /// Adds lines to `main.cf`.
+    pub fn configure(&self, lines: &str) {
+        let path = self.scratch.join("main.cf");
+        let text = std::fs::read_to_string(&path).expect("our main.cf");
+        self.scratch.write("main.cf", text + lines);
+    }
+
+    /// What our tables know of this configuration.
+    pub fn context(&self) -> TableContext {
+        let sources = Sources {
+            postfix: Some(self.scratch.path().to_owned()),
+            ..Sources::default()
+        };
+        let configuration = Configuration::load(&sources).expect("main.cf of a test");
+        table_context(&configuration.settings.routing)
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new("postmap");
         command.arg("-c").arg(self.scratch.path());
@@ -90,12 +109,14 @@ pub fn fatal(output: &Output) -> bool {
 
 /// Our table of that name.
 pub fn open(table: &str) -> Option<TableSet> {
+    open_in(TableContext::default(), table)
+}
+
+fn open_in(context: TableContext, table: &str) -> Option<TableSet> {
     let list: TableList = [TableName::parse(table, "hash").ok()?]
         .into_iter()
         .collect();
-    TableCache::new(TableContext::default())
-        .open_all(&list)
-        .ok()
+    TableCache::new(context).open_all(&list).ok()
 }
 
 /// Our answers, as postmap prints them, and the keys that are table errors.
@@ -116,7 +137,17 @@ pub fn ours(tables: &TableSet, keys: &[Vec<u8>]) -> (Vec<u8>, Vec<Vec<u8>>) {
 
 /// Asks both and compares; returns how many keys were found.
 pub fn compare(postmap: &Postmap, table: &str, keys: &[Vec<u8>]) -> usize {
-    let Some(tables) = open(table) else {
+    compare_in(TableContext::default(), postmap, table, keys)
+}
+
+/// As [`compare`], for a table that needs to know the configuration.
+pub fn compare_in(
+    context: TableContext,
+    postmap: &Postmap,
+    table: &str,
+    keys: &[Vec<u8>],
+) -> usize {
+    let Some(tables) = open_in(context, table) else {
         let output = postmap.ask(table, keys);
         assert!(
             fatal(&output),

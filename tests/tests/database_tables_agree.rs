@@ -11,7 +11,7 @@ use std::process::Command;
 
 use fastrand::Rng;
 use mailstow_tests::databases::{BASE, Database, PASSWORD, Product};
-use mailstow_tests::postmap::{Postmap, compare, open, seeded};
+use mailstow_tests::postmap::{Postmap, compare, compare_in, open, seeded};
 use mailstow_tests::scratch::Scratch;
 
 const HOSTILE: &[&str] = &[
@@ -223,6 +223,38 @@ fn sqlite_tables_agree() {
     sqlite(&path, &create(&rows, |text| text.replace('\'', "''")));
     let place = format!("dbpath = {}\n", path.display());
     compare_forms("sqlite", &place, &rows, &mut rng);
+}
+
+/// Without a `*.cf` file the parameters stand in main.cf, behind the name of the table.
+#[test]
+fn tables_described_in_main_cf_agree() {
+    let mut rng = seeded();
+    let scratch = Scratch::new("sqlite");
+    let rows = rows(&mut rng, 100);
+    let path = scratch.join("mail.db");
+    sqlite(&path, &create(&rows, |text| text.replace('\'', "''")));
+    let postmap = Postmap::in_scratch();
+    let keys = keys(&mut rng, &rows);
+    let list = postmap.write("domains", b"x.y.z\n# single\n");
+    let directory = list
+        .parent()
+        .expect("in the directory")
+        .display()
+        .to_string();
+    postmap.configure(&format!("mail_directory = {}\n", scratch.path().display()));
+    for (name, form) in FORMS {
+        let form = format!("dbpath = $mail_directory/mail.db\n{form}");
+        let form = form.replace("@DIR@", &directory);
+        let lines = form.lines().map(|line| match line.starts_with([' ', '#']) {
+            true => format!("{line}\n"),
+            false => format!("{name}_{line}\n"),
+        });
+        postmap.configure(&lines.collect::<String>());
+        let table = format!("sqlite:{name}");
+        let found = compare_in(postmap.context(), &postmap, &table, &keys);
+        println!("{table}: {found} of {} keys found", keys.len());
+        assert!(found >= 5, "{table}: only {found} found");
+    }
 }
 
 fn sqlite(path: &Path, sql: &str) {

@@ -15,7 +15,7 @@ use super::problem::{ConfigError, Origin, Problem, nearest};
 use super::read::read_file;
 use super::registry::{Fallback, PARAMETERS, Parameter, find};
 use super::services::review_services;
-use super::settings::Settings;
+use super::settings::{OtherParameters, Settings};
 use super::surroundings::Surroundings;
 use super::toml_file::{Given, parse_toml};
 use super::validate::validate;
@@ -341,6 +341,7 @@ impl Loader<'_> {
             self.problems.extend(problems);
             self.warnings.extend(warnings);
         }
+        settings.routing.other_parameters = self.other_parameters();
         let other_parameters = self.review_main_cf();
         if let Some(path) = self.files.iter().find(|path| path.ends_with("master.cf")) {
             let review = review_services(path, &self.services, &self.values, &settings);
@@ -398,6 +399,30 @@ impl Loader<'_> {
             value,
             origin,
         })
+    }
+
+    /// What `main.cf` sets beside Postfix's parameters. One that cannot be expanded is of no use
+    /// to anybody, and left out.
+    fn other_parameters(&self) -> OtherParameters {
+        let path = self.files.iter().find(|path| path.ends_with("main.cf"));
+        let is_other = |assignment: &&Assignment| {
+            let name = assignment.name.as_str();
+            find("routing", name).is_none() && !self.values.is_postfix_parameter(name)
+        };
+        let value = |assignment: &Assignment| {
+            let Assignment { name, value, line } = assignment;
+            let expansion = self.values.expand(name, value).ok()?;
+            Some((name.clone(), expansion.value, *line))
+        };
+        OtherParameters {
+            path: path.cloned().unwrap_or_default(),
+            values: self
+                .main_cf
+                .iter()
+                .filter(is_other)
+                .filter_map(value)
+                .collect(),
+        }
     }
 
     /// Reports what `main.cf` asks for and mailstow does not do; returns the names that are

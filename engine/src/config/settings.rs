@@ -4,6 +4,7 @@
 //! a table list is kept as its text (`hash:/etc/postfix/vmailbox, static:5000`) with all `$name`
 //! expanded, and opened by `route`.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,6 +105,9 @@ pub struct RoutingSettings {
     pub default_privs: String,
     pub home_mailbox: String,
     pub mail_spool_directory: String,
+    /// What `main.cf` sets that is no parameter of Postfix: those of database tables that are
+    /// not described by a file (`ldap:name` has `name_server_host`).
+    pub other_parameters: OtherParameters,
 }
 
 /// How an mbox is locked, in the order of `virtual_mailbox_lock`.
@@ -350,6 +354,7 @@ impl Default for RoutingSettings {
             expand_owner_alias: false,
             reset_owner_alias: false,
             frozen_delivered_to: true,
+            other_parameters: OtherParameters::default(),
             duplicate_filter_limit: 1000,
             default_privs: "nobody".into(),
             home_mailbox: String::new(),
@@ -427,5 +432,21 @@ impl Default for LogSettings {
             format: LogFormat::Text,
             level: "info".into(),
         }
+    }
+}
+
+/// Parameters of `main.cf` that Postfix does not know, expanded. Some of them are passwords.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct OtherParameters {
+    /// The file.
+    pub path: PathBuf,
+    /// Name, value and line.
+    pub values: Vec<(String, String, usize)>,
+}
+
+impl fmt::Debug for OtherParameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.values.iter().map(|(name, ..)| name);
+        f.debug_list().entries(names).finish()
     }
 }

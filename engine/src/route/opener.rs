@@ -19,6 +19,8 @@ pub fn table_context(settings: &RoutingSettings) -> TableContext {
     TableContext {
         recipient_delimiter: settings.recipient_delimiter.clone(),
         alias_tables: alias_tables.collect(),
+        main_cf: settings.other_parameters.path.display().to_string(),
+        parameters: settings.other_parameters.values.clone(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! not taken, the old contents go on answering and the trouble is reported once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ use super::compound::CompoundTable;
 use super::list::Kind;
 use super::map_table::MapTable;
 use super::maps::Maps;
-use super::open::{Parsed, Surroundings, TableFile, parse, unfiled, unreadable};
+use super::open::{
+    Parsed, Surroundings, TableFile, described_in_main_cf, parse, unfiled, unreadable,
+};
 use super::restricted::RestrictedTable;
 use super::source::{self, Source, Stamp};
 use super::{LookupTable, OpenError, TableList, TableName, TableSet};
@@ -24,13 +27,27 @@ use crate::sync::{Arc, Mutex};
 const DEPTH_MAX: usize = 8;
 
 /// What tables must know of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct TableContext {
     /// `recipient_delimiter`, for `template:` tables.
     pub recipient_delimiter: String,
     /// Names (`type:name`) of the tables in `alias_maps`: the text of those that Postfix has
     /// indexed is that of an alias file, whoever looks into them.
     pub alias_tables: Vec<String>,
+    /// Where the parameters of database tables that have no file stand.
+    pub main_cf: String,
+    /// Name, value and line of these, and perhaps of others.
+    pub parameters: Vec<(String, String, usize)>,
+}
+
+/// Says nothing of the values of parameters: there are passwords among them.
+impl fmt::Debug for TableContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableContext")
+            .field("recipient_delimiter", &self.recipient_delimiter)
+            .field("alias_tables", &self.alias_tables)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Opens tables, one per name however often it is configured, and reads their files anew when
@@ -275,6 +292,13 @@ impl Slot {
             domain: String::new(),
             file: None,
         };
+        if let Some(described) = described_in_main_cf(name, surroundings)? {
+            let domain = described.domain;
+            return Ok(Self {
+                domain,
+                ..slot(described.table)
+            });
+        }
         let Some(path) = name.path() else {
             return Ok(slot(unfiled(name, surroundings)?));
         };

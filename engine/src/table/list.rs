@@ -190,10 +190,12 @@ impl TableName {
     }
 
     /// The file the table is read from, if it has one; for a database, the file that describes
-    /// it.
+    /// it, unless `main.cf` does.
     pub fn path(&self) -> Option<&Path> {
         let has_file = match self.kind {
-            Kind::Text | Kind::Indexed(_) | Kind::Database(_) => true,
+            Kind::Text | Kind::Indexed(_) => true,
+            // Any other name is that of parameters in main.cf.
+            Kind::Database(_) => self.name().starts_with(['/', '.']),
             Kind::Regexp | Kind::Pcre => !self.name().starts_with('{'),
             Kind::Map => return Some(Path::new(self.map_parts().0)),
             Kind::Static

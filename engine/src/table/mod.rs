@@ -38,7 +38,6 @@
 //!   lookup fail, which defers; Postfix goes on as if it had not matched, which may bounce.
 //! - `static:` without a value does not open; Postfix answers every key with an error.
 //! - `unionmap: pipemap:` answer what their members answer, and these differ as said here.
-//! - Parameters of databases in main.cf (`pgsql:name`, then `name_hosts = ...`) are not read.
 //! - Databases: those of `ldap:` are told in that file; `pgsql:` speaks UTF-8 as Postfix 3.8
 //!   does, `mysql:` utf8mb4 as Postfix 3.9 does; `timeout` (seconds, 10 by default) holds for all
 //!   of them, in Postfix for `ldap:` alone.

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::compiled;
 use super::compound::RandomTable;
 use super::constant::{FailTable, StaticTable};
-use super::database::Databases;
+use super::database::{Databases, Described, Description};
 use super::inline::InlineTable;
 use super::list::{Index, Kind};
 use super::rule_parser::Flavor;
@@ -97,6 +97,39 @@ pub(super) fn unfiled(
     })
 }
 
+/// A database table whose parameters stand in `main.cf`, behind its name; `None` for any other.
+pub(super) fn described_in_main_cf(
+    name: &TableName,
+    surroundings: &Surroundings,
+) -> Result<Option<Described>, OpenError> {
+    let Kind::Database(kind) = name.kind() else {
+        return Ok(None);
+    };
+    if name.path().is_some() {
+        return Ok(None);
+    }
+    let context = &surroundings.context;
+    let prefix = format!("{}_", name.name());
+    let own = |(name, ..): &&(String, String, usize)| name.starts_with(&prefix);
+    let values: Vec<_> = context.parameters.iter().filter(own).cloned().collect();
+    if values.is_empty() {
+        return Err(OpenError::Content {
+            name: name.full().to_owned(),
+            cause: format!(
+                "no parameter in main.cf begins with \"{prefix}\"; name a file that describes the \
+                 table, type:/path/to/file.cf, or write the parameters there"
+            ),
+        });
+    }
+    let description = Description::MainCf {
+        path: &context.main_cf,
+        prefix: &prefix,
+        values: &values,
+    };
+    let described = surroundings.databases.open(kind, name, &description)?;
+    Ok(Some(described))
+}
+
 /// Reads a table from the bytes of its file.
 ///
 /// # Errors
@@ -130,7 +163,11 @@ pub(super) fn parse(
         Kind::Pcre => rules(Flavor::Perl),
         Kind::Regexp => rules(Flavor::Posix),
         Kind::Database(kind) => {
-            let described = surroundings.databases.open(kind, name, &source, bytes)?;
+            let description = Description::File {
+                path: &source,
+                bytes,
+            };
+            let described = surroundings.databases.open(kind, name, &description)?;
             Parsed {
                 table: described.table,
                 malformed: None,
@@ -165,10 +202,6 @@ pub(super) fn parse(
 pub(super) fn unreadable(name: &TableName, path: &Path, error: std::io::Error) -> OpenError {
     let is_database = matches!(name.kind(), Kind::Database(_));
     let remedy = match error.kind() {
-        _ if is_database && !path.is_absolute() => {
-            "name the file that describes the table, type:/path/to/file.cf (its parameters are \
-             not read from main.cf)"
-        }
         std::io::ErrorKind::NotFound if is_database => "create it",
         std::io::ErrorKind::NotFound => {
             "create it (mailstow reads the text that postmap reads; of its indexes only .lmdb and .cdb)"

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::super::OpenError;
 use super::super::braces::name_value;
 use super::super::lines::{is_space, logical_lines};
+use super::Description;
 
 /// How long a database may take to answer when the file does not say: the default that
 /// ldap_table(5) has for `timeout`.
@@ -21,10 +22,38 @@ pub(super) struct Cf {
     /// `type:name` of the table.
     table: String,
     source: String,
+    /// What stands before each name in `main.cf`; empty for a file of its own.
+    prefix: String,
     values: BTreeMap<String, (String, usize)>,
 }
 
 impl Cf {
+    /// Reads the parameters of `table` from where they stand.
+    ///
+    /// # Errors
+    /// As [`Cf::parse`].
+    pub(super) fn read(table: &str, description: &Description<'_>) -> Result<Self, OpenError> {
+        match *description {
+            Description::File { path, bytes } => Self::parse(table, path, bytes),
+            Description::MainCf {
+                path,
+                prefix,
+                values,
+            } => {
+                let own = values.iter().filter_map(|(name, value, line)| {
+                    let name = name.strip_prefix(prefix)?;
+                    Some((name.to_owned(), (value.clone(), *line)))
+                });
+                Ok(Self {
+                    table: table.to_owned(),
+                    source: path.to_owned(),
+                    prefix: prefix.to_owned(),
+                    values: own.collect(),
+                })
+            }
+        }
+    }
+
     /// Reads `bytes`, the content of the file `source` behind `table`. The last of two equal
     /// names wins, as in main.cf.
     ///
@@ -34,6 +63,7 @@ impl Cf {
         let mut cf = Self {
             table: table.to_owned(),
             source: source.to_owned(),
+            prefix: String::new(),
             values: BTreeMap::new(),
         };
         for line in logical_lines(bytes) {
@@ -80,7 +110,7 @@ impl Cf {
     /// There is none, or it is empty.
     pub(super) fn required(&self, name: &str) -> Result<&str, OpenError> {
         match self.text(name) {
-            "" => Err(self.wrong(&format!("no value for {name}"))),
+            "" => Err(self.wrong(&format!("no value for {}{name}", self.prefix))),
             value => Ok(value),
         }
     }
@@ -109,7 +139,8 @@ impl Cf {
         number.ok_or_else(|| {
             let (least, most) = range.into_inner();
             self.wrong(&format!(
-                "line {line}: {name} = {value}: not a number between {least} and {most}"
+                "line {line}: {}{name} = {value}: not a number between {least} and {most}",
+                self.prefix
             ))
         })
     }
@@ -124,6 +155,7 @@ impl Cf {
             Some((value, _)) if value.eq_ignore_ascii_case("yes") => Ok(true),
             Some((value, _)) if value.eq_ignore_ascii_case("no") => Ok(false),
             Some((value, line)) => {
+                let name = format!("{}{name}", self.prefix);
                 Err(self.wrong(&format!("line {line}: {name} = {value}: write yes or no")))
             }
         }
@@ -147,8 +179,8 @@ impl Cf {
             let name = name.as_str();
             if let Some((_, why)) = ignored.iter().find(|(ignored, _)| *ignored == name) {
                 found.push(format!(
-                    "{}:{line}: {name} has no effect: {why}",
-                    self.source
+                    "{}:{line}: {}{name} has no effect: {why}",
+                    self.source, self.prefix
                 ));
             } else if !known.contains(&name) {
                 let nearest = known
@@ -160,8 +192,8 @@ impl Cf {
                     format!("; did you mean \"{nearest}\"?")
                 });
                 found.push(format!(
-                    "{}:{line}: unknown parameter {name} has no effect{hint}",
-                    self.source
+                    "{}:{line}: unknown parameter {}{name} has no effect{hint}",
+                    self.source, self.prefix
                 ));
             }
         }
@@ -187,6 +219,38 @@ mod tests {
         assert_eq!(cf.text_or("y", "d"), "d");
         assert!(cf.required("x").is_err());
         assert_eq!(cf.required("user").unwrap(), "you");
+    }
+
+    #[test]
+    fn parameters_in_main_cf_have_the_name_of_the_table_before_theirs() {
+        let values = [
+            ("users_dbname".to_owned(), "mail".to_owned(), 3),
+            ("users_expansion_limit".to_owned(), "x".to_owned(), 4),
+            ("users_qeury".to_owned(), "q".to_owned(), 5),
+            ("other_dbname".to_owned(), "no".to_owned(), 6),
+        ];
+        let description = Description::MainCf {
+            path: "/etc/postfix/main.cf",
+            prefix: "users_",
+            values: &values,
+        };
+        let cf = Cf::read("pgsql:users", &description).unwrap();
+        assert_eq!(cf.text("dbname"), "mail");
+        let error = cf.number("expansion_limit", 0, 0..=9).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("line 4: users_expansion_limit = x")
+        );
+        let error = cf.required("query").unwrap_err().to_string();
+        assert!(error.contains("no value for users_query"), "{error}");
+        let complaints = cf.complaints(&["query", "dbname", "expansion_limit"], &[]);
+        assert_eq!(
+            complaints,
+            [
+                "/etc/postfix/main.cf:5: unknown parameter users_qeury has no effect; did you mean \"query\"?"
+            ]
+        );
     }
 
     #[test]

@@ -77,6 +77,19 @@ pub(super) struct Described {
     pub(super) domain: String,
 }
 
+/// Where the parameters of a table stand.
+#[derive(Clone, Copy)]
+pub(super) enum Description<'a> {
+    /// In a file of its own.
+    File { path: &'a str, bytes: &'a [u8] },
+    /// In `main.cf`, where their names begin with `prefix`: name, value, line.
+    MainCf {
+        path: &'a str,
+        prefix: &'a str,
+        values: &'a [(String, String, usize)],
+    },
+}
+
 /// What the database tables of one cache share.
 #[derive(Debug, Default)]
 pub(super) struct Databases {
@@ -90,8 +103,7 @@ pub(super) struct Databases {
 }
 
 impl Databases {
-    /// Opens the table called `name` that the file `source` with content `bytes` describes.
-    /// Nothing is connected to yet.
+    /// Opens the table called `name` as `description` has it. Nothing is connected to yet.
     ///
     /// # Errors
     /// The description is not complete or not well formed, or mailstow was built without this
@@ -106,10 +118,9 @@ impl Databases {
         &self,
         kind: DatabaseKind,
         name: &TableName,
-        source: &str,
-        bytes: &[u8],
+        description: &Description<'_>,
     ) -> Result<Described, OpenError> {
-        let cf = cf::Cf::parse(name.full(), source, bytes)?;
+        let cf = cf::Cf::read(name.full(), description)?;
         let table = match kind {
             #[cfg(feature = "pgsql")]
             DatabaseKind::Pgsql => pgsql::open(name.full(), &cf, self.driver(name)?)?,
@@ -137,8 +148,7 @@ impl Databases {
         &self,
         _kind: DatabaseKind,
         name: &TableName,
-        _source: &str,
-        _bytes: &[u8],
+        _description: &Description<'_>,
     ) -> Result<Described, OpenError> {
         Err(built_without(name))
     }

@@ -194,6 +194,7 @@ pub(super) fn open(
         let text = format!("{name}: chase_referrals: referrals are errors here, not followed");
         warnings.push(text);
     }
+    warnings.extend(tls::complaints(name, cf)?);
     let servers = servers(cf, &plan, timeout)?;
     Ok(Arc::new(LdapTable {
         name: name.to_owned(),

@@ -51,11 +51,45 @@ pub(super) fn settings(cf: &Cf) -> Result<LdapConnSettings, OpenError> {
     Ok(settings.set_config(Arc::new(config)))
 }
 
+/// A certificate of our own that is not shown to the server, told with the reason.
+///
+/// # Errors
+/// `tls_require_cert` is neither yes nor no.
+pub(super) fn complaints(name: &str, cf: &Cf) -> Result<Option<String>, OpenError> {
+    let is_shown = cf.flag("tls_require_cert", false)? && !cf.text("tls_ca_cert_file").is_empty();
+    if is_shown || cf.text("tls_cert").is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "{name}: tls_cert has no effect: it is shown only to a server whose own certificate is \
+         checked; set tls_require_cert = yes and tls_ca_cert_file"
+    )))
+}
+
 fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(Path::new(path)).map_err(|e| e.to_string())?;
     let all: Result<Vec<_>, _> = read.collect();
     match all {
         Ok(all) if all.is_empty() => Err("no certificate in it".to_owned()),
         all => all.map_err(|error| error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_shown_is_reported() {
+        let complaint = |text: &str| {
+            let cf = Cf::parse("ldap:/f", "/f", text.as_bytes()).unwrap();
+            complaints("ldap:/f", &cf).unwrap()
+        };
+        let text = complaint("tls_cert = /c\ntls_key = /k\n").unwrap();
+        assert!(text.contains("set tls_require_cert = yes"), "{text}");
+        assert!(complaint("tls_cert = /c\ntls_require_cert = yes\n").is_some());
+        let whole = "tls_cert = /c\ntls_require_cert = yes\ntls_ca_cert_file = /a\n";
+        assert_eq!(complaint(whole), None);
+        assert_eq!(complaint("tls_require_cert = no\n"), None);
     }
 }
