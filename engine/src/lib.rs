@@ -79,6 +79,8 @@ pub mod status;
 mod swap;
 pub mod sync;
 pub mod table;
+#[cfg(any(test, fuzzing))]
+pub mod unwary;
 
 pub use engine::Engine;
 pub use envelope::{Recipient, ReversePath};

@@ -1,0 +1,194 @@
+//! What must hold for any text from outside: doors for the fuzzer and the property tests.
+//!
+//! Imports `address`, `config`, `route`, `table`. Built for tests and with `--cfg fuzzing` only.
+//! Each function panics when something that was read contradicts itself; that nothing panics or
+//! hangs on the way is the other half of what is tested.
+
+use crate::address::{Address, parse_address, parse_address_list, parse_mailbox, quote_address};
+use crate::config::RoutingSettings;
+use crate::route::{Router, table_context};
+use crate::table::TableCache;
+
+pub use crate::config::read_main_cf;
+pub use crate::table::read_text_table;
+
+/// An address as it stands in a command: what is taken must be the same when it is written and
+/// read again, and whatever it is, resolving it comes to an end.
+///
+/// # Panics
+/// It is not.
+pub fn read_address(text: &str) {
+    let _ = parse_address(text);
+    if let Ok(address) = parse_mailbox(text) {
+        let external = address.external();
+        let again = parse_mailbox(&external);
+        assert_eq!(again.as_ref(), Ok(&address), "{text:?} as {external:?}");
+        resolve(&address);
+    }
+    resolve(&Address::from_internal(text));
+}
+
+/// An address list: each address must be the same when it is written and read again.
+///
+/// # Panics
+/// It is not.
+pub fn read_address_list(text: &str) {
+    for listed in parse_address_list(text) {
+        let external = listed.external();
+        // What stands between < and > may be a list or a route itself.
+        if external.contains([',', ';', ':', '<', '>', '(', ')']) {
+            continue;
+        }
+        let again = parse_address_list(&external);
+        let internals: Vec<String> = again.iter().map(|one| one.internal()).collect();
+        if let [only] = internals.as_slice() {
+            assert_eq!(only, &listed.internal(), "{text:?} as {external:?}");
+        }
+    }
+}
+
+fn resolve(address: &Address) {
+    thread_local! {
+        static ROUTER: Router = router();
+    }
+    ROUTER.with(|router| {
+        let (resolution, trace) = router.explain(address);
+        for route in &resolution.results {
+            assert!(!route.transport.is_empty(), "{address}: {route:?}");
+        }
+        for step in trace.steps() {
+            assert!(!step.to_string().is_empty());
+        }
+        let _ = quote_address(&address.internal());
+    });
+}
+
+/// A little of everything.
+#[allow(clippy::expect_used, reason = "the settings are those below")]
+fn router() -> Router {
+    let settings = RoutingSettings {
+        myhostname: "mx.origin.example".into(),
+        myorigin: "origin.example".into(),
+        mydestination: "origin.example, localhost".into(),
+        local_transport: "local:mx.origin.example".into(),
+        recipient_delimiter: "+-".into(),
+        local_recipient_maps: String::new(),
+        virtual_alias_domains: "va.example".into(),
+        virtual_alias_maps: "inline:{@va.example=@vm.example, a@vm.example=a, \
+            {b@vm.example = c@va.example, b@vm.example}, {l@vm.example = l+x@vm.example}}"
+            .into(),
+        virtual_mailbox_domains: "vm.example".into(),
+        virtual_mailbox_maps: "inline:{@vm.example=all/, d@vm.example=d}".into(),
+        virtual_uid_maps: "static:5000".into(),
+        virtual_gid_maps: "static:5000".into(),
+        relay_domains: "relay.example".into(),
+        transport_maps: "inline:{relay.example=smtp:[gate], .example=:}".into(),
+        alias_maps: "inline:{{a = a, b, \"|cmd\"}, {b = a, /file}, {owner-a = b}}".into(),
+        default_privs: "root".into(),
+        propagate_unmatched_extensions: "canonical, virtual, alias".into(),
+        resolve_numeric_domain: true,
+        ..RoutingSettings::default()
+    };
+    Router::open(&settings, &TableCache::new(table_context(&settings))).expect("sound settings")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// Pieces that mean something to somebody, and anything else.
+    fn pieces() -> impl Strategy<Value = String> {
+        const PIECES: &[&str] = &[
+            "a",
+            "b",
+            "@",
+            "@",
+            ".",
+            ",",
+            ";",
+            ":",
+            "<",
+            ">",
+            "(",
+            ")",
+            "[",
+            "]",
+            "\"",
+            "\\",
+            "%",
+            "!",
+            "|",
+            " ",
+            "\t",
+            "\n",
+            "\r",
+            "\0",
+            "=",
+            "$",
+            "${",
+            "{",
+            "}",
+            "#",
+            "/",
+            "?",
+            "+x",
+            "-",
+            "vm.example",
+            "va.example",
+            "origin.example",
+            "\"q q\"",
+            "[1.2.3.4]",
+            "[IPv6:::1]",
+            "g:",
+            "ü",
+            "日",
+            "\u{301}",
+            ":include:",
+            "a b\n",
+            "$name",
+            "if",
+            "endif",
+            "/x/",
+            "1.2.3.4",
+            "..",
+        ];
+        let piece = prop_oneof![
+            8 => proptest::sample::select(PIECES).prop_map(str::to_owned),
+            1 => any::<String>(),
+        ];
+        vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn addresses_are_the_same_when_read_again(text in pieces()) {
+            read_address(&text);
+        }
+
+        #[test]
+        fn listed_addresses_are_the_same_when_read_again(text in pieces()) {
+            read_address_list(&text);
+        }
+
+        #[test]
+        fn keys_of_a_text_table_are_found_in_it(
+            text in pieces(),
+            odd in vec(any::<u8>(), 0..8),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = text.into_bytes();
+            let at = at.index(bytes.len() + 1);
+            bytes.splice(at..at, odd);
+            read_text_table(&bytes);
+        }
+
+        #[test]
+        fn any_main_cf_is_read_or_refused(text in pieces(), odd in vec(any::<u8>(), 0..4)) {
+            let mut bytes = text.into_bytes();
+            bytes.extend(odd);
+            read_main_cf(&bytes);
+        }
+    }
+}
