@@ -35,8 +35,9 @@ pub fn read_address(text: &str) {
 pub fn read_address_list(text: &str) {
     for listed in parse_address_list(text) {
         let external = listed.external();
-        // What stands between < and > may be a list or a route itself.
-        if external.contains([',', ';', ':', '<', '>', '(', ')']) {
+        // What stands between < and > may be a list or a route itself; a literal with a bracket
+        // in it cannot be written.
+        if external.contains([',', ';', ':', '<', '>', '(', ')', '[']) {
             continue;
         }
         let again = parse_address_list(&external);

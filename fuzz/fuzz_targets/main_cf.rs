@@ -1,4 +1,4 @@
-//! `main.cf`, `master.cf` and `mailstow.toml`: anything is read or refused, nothing panics or hangs.
+//! `main.cf`, `master.cf` and `mailstow.toml`: anything is read or refused, nothing panics.
 //!
 //! What is checked stands in `engine/src/unwary.rs`, which the engine's property tests share.
 #![no_main]

@@ -39,6 +39,29 @@ pub(super) const NOT_ACTED_ON: &[(&str, &str)] = &[
     ("mailbox_transport", LOCAL),
     ("mailbox_transport_maps", LOCAL),
     ("luser_relay", LOCAL),
+    ("forward_path", LOCAL),
+    ("prepend_delivered_header", LOCAL),
+    ("require_home_directory", LOCAL),
+    (
+        "hopcount_limit",
+        "mail that is sent on 50 times in a row is a loop",
+    ),
+    (
+        "double_bounce_sender",
+        "it is double-bounce that is never split at recipient_delimiter",
+    ),
+    ("unknown_local_recipient_reject_code", UNKNOWN),
+    ("unknown_relay_recipient_reject_code", UNKNOWN),
+    ("unknown_virtual_alias_reject_code", UNKNOWN),
+    ("unknown_virtual_mailbox_reject_code", UNKNOWN),
+    (
+        "smtputf8_enable",
+        "addresses beyond ASCII are always taken, and folded to lower case",
+    ),
+    (
+        "enable_original_recipient",
+        "X-Original-To is written whenever the original recipient is known",
+    ),
     ("always_bcc", COPIES),
     ("recipient_bcc_maps", COPIES),
     ("sender_bcc_maps", COPIES),
@@ -52,6 +75,7 @@ pub(super) const NOT_ACTED_ON: &[(&str, &str)] = &[
     ),
 ];
 
+const UNKNOWN: &str = "unknown recipients are answered 550; Postfix's smtpd(8) applies it";
 const REWRITTEN: &str =
     "addresses are rewritten by Postfix before mail reaches mailstow; not rewritten again";
 const TRANSPORT: &str =

@@ -414,14 +414,12 @@ impl Loader<'_> {
             let expansion = self.values.expand(name, value).ok()?;
             Some((name.clone(), expansion.value, *line))
         };
+        let others = self.main_cf.iter().filter(is_other);
+        let values: Vec<_> = others.filter_map(value).collect();
+        let path = path.filter(|_| !values.is_empty());
         OtherParameters {
             path: path.cloned().unwrap_or_default(),
-            values: self
-                .main_cf
-                .iter()
-                .filter(is_other)
-                .filter_map(value)
-                .collect(),
+            values,
         }
     }
 
@@ -452,7 +450,7 @@ impl Loader<'_> {
                 .map(|p| p.name);
             let candidates = candidates.chain(NOT_ACTED_ON.iter().map(|(name, _)| *name));
             if let Some((_, effect)) = effect {
-                if !value.is_empty() {
+                if !value.is_empty() && !self.values.is_postfix_default(name, value) {
                     self.warnings.push(format!("{name} ({origin}): {effect}"));
                 }
             } else if let (false, Some(meant)) = (known, nearest(name, candidates, 2)) {

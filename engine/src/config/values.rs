@@ -73,6 +73,13 @@ impl Values {
         self.postfix_defaults.contains_key(name)
     }
 
+    /// Whether `text` says what Postfix's parameter `name` says anyway.
+    pub(super) fn is_postfix_default(&self, name: &str, text: &str) -> bool {
+        let expanded = |text: &str| Some(self.expand(name, text).ok()?.value);
+        let default = self.postfix_defaults.get(name);
+        default.is_some_and(|default| expanded(default) == expanded(text))
+    }
+
     /// The unexpanded text of a parameter: as given, else its default.
     pub(super) fn text(&self, parameter: &Parameter) -> &str {
         match (
