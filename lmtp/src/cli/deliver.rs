@@ -36,6 +36,7 @@ pub struct DeliverArgs {
     )]
     original: Option<String>,
     /// Who gets the message. All recipients are looked up before the message is stored for any.
+    /// They share one exit status: when one is to be tried again, all of them are.
     #[arg(required = true, value_name = "RECIPIENT")]
     recipient: Vec<String>,
 }
