@@ -10,6 +10,7 @@
 //! the first of them.
 
 mod planted;
+mod poisoned;
 mod world;
 
 use super::store::Store;
