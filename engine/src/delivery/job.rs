@@ -7,12 +7,13 @@
 
 use super::doubt::Repeated;
 use super::promise::Promise;
+use super::queue::Queued;
 use super::types::{Mail, Outcome};
 use crate::clock;
 use crate::envelope::Recipient;
 use crate::log::{Done, DoneOutcome, Plan};
 use crate::mailbox::{MailboxError, MailboxPath, trace};
-use crate::route::MailboxTarget;
+use crate::route::{Format, MailboxTarget};
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU8, Ordering};
@@ -172,11 +173,6 @@ impl Job {
         }
     }
 
-    /// A writer begins to work on it.
-    pub(super) fn take(&mut self) {
-        self.taken = clock::now();
-    }
-
     pub(super) fn is_abandoned(&self) -> bool {
         self.state.load(Ordering::Acquire) == ABANDONED
     }
@@ -253,6 +249,27 @@ impl Job {
 /// Longest pause between two attempts at a busy lock.
 const LOCK_PAUSE_MAX: Duration = Duration::from_millis(100);
 
+impl Queued for Job {
+    fn is_abandoned(&self) -> bool {
+        Self::is_abandoned(self)
+    }
+
+    fn mbox(&self) -> Option<&str> {
+        match self.target.format {
+            Format::Mbox => Some(&self.target.path),
+            Format::Maildir => None,
+        }
+    }
+
+    fn take(&mut self) {
+        self.taken = clock::now();
+    }
+
+    fn bytes(&self) -> u64 {
+        self.mail.message.size()
+    }
+}
+
 impl Drop for Job {
     /// Whoever waits is never left without an answer, not even when a writer panics.
     fn drop(&mut self) {
@@ -279,7 +296,6 @@ mod tests {
     use crate::config::Limits;
     use crate::io::StateDirectory;
     use crate::message::Spool;
-    use crate::route::Format;
     use crate::sync::Mutex;
 
     fn job(seen: &Arc<Mutex<Vec<String>>>) -> Job {

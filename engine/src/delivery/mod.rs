@@ -4,6 +4,9 @@
 //! `config`. A [`Store`] has a queue and a few writer threads; each takes what waits as one
 //! batch and moves it through all phases together, so that many deliveries share few flushes.
 
+#[cfg(test)]
+#[cfg(loom)]
+mod delivery_loom;
 mod digest;
 mod dirty;
 mod doubt;
@@ -19,6 +22,7 @@ mod queue;
 mod recovery;
 mod round;
 #[cfg(test)]
+#[cfg(not(loom))]
 mod sim_tests;
 mod store;
 mod types;

@@ -1,6 +1,7 @@
 //! Deliveries waiting for a writer.
 //!
-//! Imports `sync`, `clock`, `limits`, `route` (formats). Holds no I/O. Invariants: an mbox is in
+//! Imports `sync`, `clock`, `limits`. Holds no I/O, and knows of deliveries only what [`Queued`]
+//! says, so that a model checker can run it. Invariants: an mbox is in
 //! the hands of one writer at most, and deliveries to it meanwhile wait beside it without
 //! occupying a writer, to go out together next time; a delivery takes up room until a writer is
 //! done with it, so that one which tries a lock again and again never frees its room in between;
@@ -9,27 +10,38 @@
 use super::job::Job;
 use crate::clock;
 use crate::limits::BATCH_BYTES_MAX;
-use crate::route::Format;
 use crate::sync::{Condvar, Mutex, wait, wait_timeout};
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+/// What the queue asks of a delivery.
+pub(super) trait Queued {
+    /// Nobody wants it any more.
+    fn is_abandoned(&self) -> bool;
+    /// The path of its mailbox, if that is an mbox.
+    fn mbox(&self) -> Option<&str>;
+    /// A writer begins to work on it.
+    fn take(&mut self);
+    /// How long its message is.
+    fn bytes(&self) -> u64;
+}
+
 /// A bounded queue; the bound is kept by those who submit ([`Queue::poll_room`]).
 #[derive(Debug)]
-pub(super) struct Queue {
-    state: Mutex<State>,
+pub(super) struct Queue<J = Job> {
+    state: Mutex<State<J>>,
     work: Condvar,
     capacity: usize,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    ready: VecDeque<Job>,
+#[derive(Debug)]
+struct State<J> {
+    ready: VecDeque<J>,
     /// Waiting for a busy lock, with the time of the next attempt.
-    delayed: Vec<(Instant, Job)>,
+    delayed: Vec<(Instant, J)>,
     /// Paths of mboxes in a writer's hands, and what came for them since.
-    in_hand: HashMap<String, VecDeque<Job>>,
+    in_hand: HashMap<String, VecDeque<J>>,
     /// Deliveries beside mboxes in hand.
     parked: usize,
     /// Deliveries in the hands of writers.
@@ -43,9 +55,9 @@ struct State {
 }
 
 /// What one writer takes at once.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub(super) jobs: Vec<Job>,
+#[derive(Debug)]
+pub(super) struct Batch<J = Job> {
+    pub(super) jobs: Vec<J>,
     /// What to give back with [`Queue::give_back`] when the writer is done.
     pub(super) hold: Hold,
 }
@@ -57,17 +69,27 @@ pub(super) struct Hold {
     mboxes: Vec<String>,
 }
 
-impl Queue {
+impl<J: Queued> Queue<J> {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                ready: VecDeque::new(),
+                delayed: Vec::new(),
+                in_hand: HashMap::new(),
+                parked: 0,
+                taken: 0,
+                closing: false,
+                asleep: 0,
+                is_waking: false,
+                waiting_for_room: Vec::new(),
+            }),
             work: Condvar::new(),
             capacity,
         }
     }
 
     /// Adds deliveries, whether there is room or not.
-    pub(super) fn push(&self, jobs: impl Iterator<Item = Job>) {
+    pub(super) fn push(&self, jobs: impl Iterator<Item = J>) {
         let mut state = self.state.lock();
         state.ready.extend(jobs);
         let is_wanted = state.wake_one();
@@ -78,7 +100,7 @@ impl Queue {
     }
 
     /// A delivery whose mailbox was busy waits until `due`.
-    pub(super) fn push_delayed(&self, due: Instant, job: Job) {
+    pub(super) fn push_delayed(&self, due: Instant, job: J) {
         let mut state = self.state.lock();
         state.delayed.push((due, job));
         // Another writer may sleep past that time.
@@ -114,8 +136,11 @@ impl Queue {
     }
 
     /// Waits for work and takes up to `most` deliveries; `None` when closed and empty.
-    pub(super) fn take(&self, most: usize) -> Option<Batch> {
-        let mut batch = Batch::default();
+    pub(super) fn take(&self, most: usize) -> Option<Batch<J>> {
+        let mut batch = Batch {
+            jobs: Vec::new(),
+            hold: Hold::default(),
+        };
         let mut abandoned = Vec::new();
         let mut state = self.state.lock();
         let wakers = loop {
@@ -178,7 +203,7 @@ impl Queue {
     }
 }
 
-impl State {
+impl<J: Queued> State<J> {
     /// True when a writer is to be woken. One that is on its way takes everything that comes
     /// before it has the lock, which makes batches larger and saves the others their wakes.
     fn wake_one(&mut self) -> bool {
@@ -211,7 +236,7 @@ impl State {
             .into_iter()
             .partition(|(due, job)| *due <= now || job.is_abandoned());
         self.delayed = later;
-        let due: Vec<(Instant, Job)> = due;
+        let due: Vec<(Instant, J)> = due;
         for (_, job) in due.into_iter().rev() {
             self.ready.push_front(job);
         }
@@ -219,7 +244,7 @@ impl State {
     }
 
     /// Moves deliveries into the batch; abandoned ones aside, to be dropped without the lock.
-    fn fill(&mut self, most: usize, batch: &mut Batch, abandoned: &mut Vec<Job>) {
+    fn fill(&mut self, most: usize, batch: &mut Batch<J>, abandoned: &mut Vec<J>) {
         let mut bytes = 0;
         while batch.jobs.len() < most && bytes < BATCH_BYTES_MAX {
             let Some(mut job) = self.ready.pop_front() else {
@@ -229,20 +254,19 @@ impl State {
                 abandoned.push(job);
                 continue;
             }
-            if job.target.format == Format::Mbox {
-                let path = &job.target.path;
-                if !batch.hold.mboxes.contains(path) {
-                    if let Some(parked) = self.in_hand.get_mut(path) {
-                        parked.push_back(job);
-                        self.parked += 1;
-                        continue;
-                    }
-                    self.in_hand.insert(path.clone(), VecDeque::new());
-                    batch.hold.mboxes.push(path.clone());
+            if let Some(path) = job.mbox()
+                && !batch.hold.mboxes.iter().any(|held| held == path)
+            {
+                if let Some(parked) = self.in_hand.get_mut(path) {
+                    parked.push_back(job);
+                    self.parked += 1;
+                    continue;
                 }
+                self.in_hand.insert(path.to_owned(), VecDeque::new());
+                batch.hold.mboxes.push(path.to_owned());
             }
             job.take();
-            bytes += job.mail.message.size();
+            bytes += job.bytes();
             batch.jobs.push(job);
         }
         batch.hold.jobs = batch.jobs.len();

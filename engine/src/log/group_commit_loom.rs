@@ -1,7 +1,6 @@
 //! Models of group commit, run over every interleaving (up to the bound loom is given).
 //!
-//! Imports `group_commit`. Run with `RUSTFLAGS="--cfg loom -C debug_assertions"
-//! LOOM_MAX_PREEMPTIONS=2 cargo test -p mailstow-engine --lib --release loom_`. The main thread
+//! Imports `group_commit`. Run with `tests/loom`. The main thread
 //! is the log thread; a flush is a store to `flushed` before the completion.
 
 use super::group_commit::{Bounds, Class, GroupCommit, Refused, Weight};
