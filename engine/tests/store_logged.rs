@@ -147,6 +147,34 @@ fn mail_for_a_mailbox_that_stands_in_the_way_stays_in_the_log_until_it_does_not(
 }
 
 #[test]
+fn a_message_that_stands_in_a_locked_mbox_is_not_appended_again_when_the_lock_is_gone() {
+    let place = Place::new();
+    let settings = settings(&place);
+    let store = Store::open(&settings).unwrap();
+    assert!(deliver(&store, CONTENT, "info").starts_with("250"));
+    // The log as a process leaves it that is killed now.
+    let (log, left) = (
+        settings.state_directory.join("delivery-log"),
+        place.outside().join("left"),
+    );
+    fs::create_dir(&left).unwrap();
+    for name in names(&log) {
+        fs::copy(log.join(&name), left.join(&name)).unwrap();
+    }
+    drop(store);
+    let before = fs::read(place.base().join("info")).unwrap();
+    // Another program has the mailbox.
+    let lock = place.make_file("info.lock", b"1:elsewhere");
+    for _ in 0..2 {
+        assert_eq!(Store::recover(&settings, &left).unwrap().waiting, 1);
+    }
+    fs::remove_file(lock).unwrap();
+    let report = Store::recover(&settings, &left).unwrap();
+    assert_eq!((report.rewritten, report.waiting), (0, 0));
+    assert_eq!(fs::read(place.base().join("info")).unwrap(), before);
+}
+
+#[test]
 fn nothing_is_appended_behind_what_could_not_be_cut_off() {
     let place = Place::new();
     let store = Store::open_on(Faulty::new(Blocking::new()), &settings(&place)).unwrap();

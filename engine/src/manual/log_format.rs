@@ -114,9 +114,10 @@
 //! | rest | the content in its stored form (lines end with LF), once for all recipients |
 //!
 //! Kind 2, **done**: what became of recipients. 4 bytes: how many; for each: 16: id, 4: recipient
-//! (from 0, in the order of *accepted*), 1: outcome. Outcome 1: published in the Maildir. 2:
-//! goes to this place of the mbox; then 8: offset, 8: length. 3: refused, nothing was stored.
-//! Outcome 1 only spares recovery work. Outcome 2 is durable before the first byte is written
+//! (from 0, in the order of *accepted*), 1: outcome. Outcome 1: settled, durably: nothing is to be
+//! done or undone. 2: goes to this place of the mbox; then 8: offset, 8: length. 3: refused,
+//! nothing was stored. Outcome 1 is written when a message is kept in the log past a checkpoint
+//! for the sake of its other recipients. Outcome 2 is durable before the first byte is written
 //! there; the last one counts, and recovery knows by all of them what it may cut off. Outcome 3
 //! keeps it from delivering what the client is told has failed, and is durable before it is told.
 //!

@@ -262,7 +262,7 @@ fn plan(recipient: &AcceptedRecipient) -> (String, String) {
 
 fn outcome(outcome: DoneOutcome) -> String {
     match outcome {
-        DoneOutcome::Maildir => "published".to_owned(),
+        DoneOutcome::Maildir => "settled".to_owned(),
         DoneOutcome::Mbox { offset, length } => format!("appended {length} bytes at {offset}"),
         DoneOutcome::Refused => "refused".to_owned(),
     }

@@ -11,7 +11,7 @@ use super::super::promise::trace_of;
 use super::extent::Torn;
 use super::read::{for_each_piece, stands_at};
 use super::survey::Survey;
-use super::{Run, Trust, target_of};
+use super::{Run, Trust, Waiting, target_of};
 use crate::clock;
 use crate::io::Disk;
 use crate::log::{Accepted, Done, DoneOutcome, Extent, Record};
@@ -41,6 +41,17 @@ pub(super) struct Entry {
     places: Vec<u64>,
 }
 
+impl Entry {
+    /// What has to be remembered when it cannot be seen to now.
+    pub(super) fn waiting(&self) -> Waiting {
+        let length = self.rendered.len() as u64;
+        Waiting {
+            recipient: self.recipient,
+            places: self.places.iter().map(|place| (*place, length)).collect(),
+        }
+    }
+}
+
 /// What is to be seen to in one mbox, in the order of the log.
 #[derive(Debug, Default)]
 pub(super) struct Work {
@@ -55,6 +66,9 @@ pub(super) struct Gathered(HashMap<MailboxTarget, Work>);
 
 impl Gathered {
     pub(super) fn add(&mut self, survey: &Survey, envelope: &Accepted, index: u32, content: &[u8]) {
+        if survey.is_settled(envelope.id, index) {
+            return;
+        }
         let places = survey.places(envelope.id, index);
         let is_pending = !survey.is_refused(envelope.id, index);
         // Refused and never written: nothing of it can be there.
@@ -64,9 +78,10 @@ impl Gathered {
         }
     }
 
-    /// A message that was not written anywhere.
-    pub(super) fn add_unplaced(&mut self, envelope: &Accepted, index: u32, content: &[u8]) {
-        self.push(envelope, index, content, Vec::new(), true);
+    /// A delivery that could not be seen to before.
+    pub(super) fn add_waiting(&mut self, envelope: &Accepted, delivery: &Waiting, content: &[u8]) {
+        let places = delivery.places.iter().map(|(offset, _)| *offset).collect();
+        self.push(envelope, delivery.recipient, content, places, true);
     }
 
     /// A message that is not in the log.

@@ -87,29 +87,51 @@ enum Fate {
 pub(super) struct Stuck {
     envelope: Accepted,
     content: Vec<u8>,
-    recipients: Vec<u32>,
+    recipients: Vec<Waiting>,
+    /// Recipients that the client was refused.
+    refused: Vec<u32>,
+}
+
+/// One of its deliveries, and where in the mbox it may stand: offset and length.
+#[derive(Clone, Debug)]
+struct Waiting {
+    recipient: u32,
+    places: Vec<(u64, u64)>,
 }
 
 impl Stuck {
-    /// What keeps it in the log past a checkpoint: the message again, and that the other
-    /// recipients are settled.
+    /// What keeps it in the log past a checkpoint: the message again, where it may stand, and
+    /// that the other recipients are settled.
     pub(super) fn records(&self) -> Vec<EncodedRecord> {
+        let id = self.envelope.id;
+        let done = |recipient, outcome| Done {
+            id,
+            recipient,
+            outcome,
+        };
         let count = u32::try_from(self.envelope.recipients.len()).unwrap_or(u32::MAX);
-        let settled: Vec<Done> = (0..count)
-            .filter(|recipient| !self.recipients.contains(recipient))
-            .map(|recipient| Done {
-                id: self.envelope.id,
-                recipient,
-                outcome: DoneOutcome::Refused,
-            })
+        let is_waiting =
+            |recipient: &u32| self.recipients.iter().any(|w| w.recipient == *recipient);
+        let mut ends: Vec<Done> = (0..count)
+            .filter(|recipient| !is_waiting(recipient))
+            .map(|recipient| done(recipient, DoneOutcome::Maildir))
             .collect();
+        let refused = self.refused.iter();
+        ends.extend(refused.map(|recipient| done(*recipient, DoneOutcome::Refused)));
+        for Waiting { recipient, places } in &self.recipients {
+            let places = places.iter();
+            ends.extend(places.map(|(offset, length)| {
+                let (offset, length) = (*offset, *length);
+                done(*recipient, DoneOutcome::Mbox { offset, length })
+            }));
+        }
         let accepted = Record::Accepted {
             envelope: self.envelope.clone(),
             content: self.content.as_slice().into(),
         };
         let mut records = vec![accepted.encode()];
-        if !settled.is_empty() {
-            records.push(Record::Done(settled).encode());
+        if !ends.is_empty() {
+            records.push(Record::Done(ends).encode());
         }
         records
     }
@@ -199,7 +221,7 @@ impl<'a, D: Disk> Run<'a, D> {
             doubts.extend(survey.doubts_of(&envelope, || digest_of(content)));
             let mut failed = Vec::new();
             for (index, recipient) in (0..).zip(&envelope.recipients) {
-                if survey.is_refused(envelope.id, index) {
+                if survey.is_refused(envelope.id, index) || survey.is_settled(envelope.id, index) {
                     continue;
                 }
                 self.report.deliveries += 1;
@@ -208,12 +230,16 @@ impl<'a, D: Disk> Run<'a, D> {
                         Ok(fate) => self.count(fate),
                         Err(error) => {
                             tell_stuck(&error);
-                            failed.push(index);
+                            let places = Vec::new();
+                            failed.push(Waiting {
+                                recipient: index,
+                                places,
+                            });
                         }
                     }
                 }
             }
-            self.keep_stuck(&envelope, content, failed);
+            self.keep_stuck(&envelope, content, failed, || survey.refused_of(&envelope));
             self.tell(survey.messages());
             self.leave();
         })
@@ -225,7 +251,13 @@ impl<'a, D: Disk> Run<'a, D> {
         }
     }
 
-    fn keep_stuck(&mut self, envelope: &Accepted, content: &[u8], recipients: Vec<u32>) {
+    fn keep_stuck(
+        &mut self,
+        envelope: &Accepted,
+        content: &[u8],
+        recipients: Vec<Waiting>,
+        refused: impl FnOnce() -> Vec<u32>,
+    ) {
         if recipients.is_empty() {
             return;
         }
@@ -239,6 +271,7 @@ impl<'a, D: Disk> Run<'a, D> {
                 envelope: envelope.clone(),
                 content: content.to_vec(),
                 recipients,
+                refused: refused(),
             }),
         }
     }
@@ -274,8 +307,9 @@ impl<'a, D: Disk> Run<'a, D> {
                 Err(error) => {
                     tell_stuck(&error);
                     for entry in work.entries.iter().filter(|entry| entry.is_pending) {
-                        let recipients = vec![entry.recipient];
-                        self.keep_stuck(&entry.envelope, &entry.content, recipients);
+                        let refused = || survey.refused_of(&entry.envelope);
+                        let waiting = vec![entry.waiting()];
+                        self.keep_stuck(&entry.envelope, &entry.content, waiting, refused);
                     }
                 }
             }
@@ -287,32 +321,39 @@ impl<'a, D: Disk> Run<'a, D> {
 
     fn retry(mut self, waiting: Vec<Stuck>) -> Vec<Stuck> {
         let mut mboxes = mbox::Gathered::default();
+        let refused = |id| {
+            let stuck = waiting.iter().find(|stuck| stuck.envelope.id == id);
+            stuck.map_or_else(Vec::new, |stuck| stuck.refused.clone())
+        };
         for stuck in &waiting {
             let mut failed = Vec::new();
-            for index in &stuck.recipients {
-                let at = usize::try_from(*index).unwrap_or(usize::MAX);
+            for delivery in &stuck.recipients {
+                let at = usize::try_from(delivery.recipient).unwrap_or(usize::MAX);
                 let Some(recipient) = stuck.envelope.recipients.get(at) else {
                     continue;
                 };
                 match &recipient.plan {
                     Plan::Mbox { .. } => {
-                        mboxes.add_unplaced(&stuck.envelope, *index, &stuck.content)
+                        mboxes.add_waiting(&stuck.envelope, delivery, &stuck.content)
                     }
                     Plan::Maildir { file_name } => {
                         let again =
                             self.maildir(&stuck.envelope, recipient, file_name, &stuck.content);
                         if again.is_err() {
-                            failed.push(*index);
+                            failed.push(delivery.clone());
                         }
                     }
                 }
             }
-            self.keep_stuck(&stuck.envelope, &stuck.content, failed);
+            let refused = || stuck.refused.clone();
+            self.keep_stuck(&stuck.envelope, &stuck.content, failed, refused);
         }
         for (target, work) in mboxes.take() {
             if self.mbox(&target, &work).is_err() {
                 for entry in &work.entries {
-                    self.keep_stuck(&entry.envelope, &entry.content, vec![entry.recipient]);
+                    let refused = || refused(entry.envelope.id);
+                    let waiting = vec![entry.waiting()];
+                    self.keep_stuck(&entry.envelope, &entry.content, waiting, refused);
                 }
             }
         }

@@ -19,6 +19,7 @@ pub(super) struct Survey {
     doubts: Vec<InDoubt>,
     later_doubts: Vec<(Sequence, InDoubt)>,
     refused: HashSet<(DeliveryId, u32)>,
+    settled: HashSet<(DeliveryId, u32)>,
     places: HashMap<(DeliveryId, u32), Vec<(u64, u64)>>,
     confirmed: HashSet<(DeliveryId, Option<u32>)>,
     /// Bytes of messages for each mbox.
@@ -78,7 +79,9 @@ impl Survey {
     fn add_done(&mut self, done: Done) {
         let key = (done.id, done.recipient);
         match done.outcome {
-            DoneOutcome::Maildir => {}
+            DoneOutcome::Maildir => {
+                self.settled.insert(key);
+            }
             DoneOutcome::Mbox { offset, length } => {
                 self.places.entry(key).or_default().push((offset, length));
             }
@@ -95,6 +98,20 @@ impl Survey {
 
     pub(super) fn is_refused(&self, id: DeliveryId, recipient: u32) -> bool {
         self.refused.contains(&(id, recipient))
+    }
+
+    /// Its end is durable: there is nothing to be done or undone.
+    pub(super) fn is_settled(&self, id: DeliveryId, recipient: u32) -> bool {
+        self.settled.contains(&(id, recipient))
+    }
+
+    /// The refused recipients of a message.
+    pub(super) fn refused_of(&self, envelope: &Accepted) -> Vec<u32> {
+        (0..)
+            .zip(&envelope.recipients)
+            .map(|(index, _)| index)
+            .filter(|index| self.is_refused(envelope.id, *index))
+            .collect()
     }
 
     /// Where the delivery was appended, or was to be; the last is the newest.
