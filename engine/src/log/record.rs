@@ -161,7 +161,7 @@ pub struct Done {
 /// How a recipient was settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DoneOutcome {
-    /// Published in a Maildir under the planned name; durable only after the next checkpoint.
+    /// Settled, durably, whatever the mailbox: there is nothing to be done or undone.
     Maildir,
     /// Appended to an mbox; durable only after the next checkpoint.
     Mbox {
