@@ -245,12 +245,32 @@ fn nothing_is_appended_behind_what_could_not_be_cut_off() {
     assert!(all.iter().all(|s| s.starts_with("451 4.3.0")), "{all:?}");
     let text = fs::read_to_string(place.base().join("info")).unwrap();
     assert_eq!(text, "From s@ex.");
+    // The next delivery cuts it off first; while that fails, it waits for better times.
+    store.disk().plan_all(&[fault("truncate", 0, libc::EDQUOT)]);
+    let status = deliver(&store, CONTENT, "info");
+    assert!(!status.starts_with("250"), "{status}");
     assert!(deliver(&store, CONTENT, "info").starts_with("250"));
     let text = fs::read_to_string(place.base().join("info")).unwrap();
-    assert!(
-        text.starts_with("From s@ex.\n\nFrom s@ex.example "),
-        "{text}"
-    );
+    assert!(text.starts_with("From s@ex.example "), "{text}");
+    assert_eq!(text.matches("\nReturn-Path: ").count(), 1);
+}
+
+#[test]
+fn what_could_not_be_cut_off_stays_when_another_program_appended_behind_it() {
+    let place = Place::new();
+    let store = open(&settings(&place, FlushMethod::Fsync));
+    store.disk().plan_all(&[
+        fault("write_all", 0, libc::EIO),
+        fault("truncate", 0, libc::EIO),
+    ]);
+    let status = deliver(&store, CONTENT, "info");
+    assert!(status.starts_with("451 4.3.0"), "{status}");
+    let path = place.base().join("info");
+    let mut text = fs::read_to_string(&path).unwrap();
+    text += "\n\nFrom other@ex.example  Sun Nov 22 12:00:00 2026\n\nkept\n\n";
+    fs::write(&path, &text).unwrap();
+    assert!(deliver(&store, CONTENT, "info").starts_with("250"));
+    assert!(fs::read_to_string(&path).unwrap().starts_with(&text));
 }
 
 #[test]

@@ -5,27 +5,43 @@ use std::process::Command;
 
 use crate::scratch::{Scratch, needs_root};
 
-/// A mounted ext4 image; unmounted when dropped.
+/// A mounted image; unmounted when dropped.
 pub struct Volume {
     mount_point: PathBuf,
 }
 
 impl Volume {
-    /// Makes and mounts a file system of `mebibytes` below `scratch`.
+    /// Makes and mounts an ext4 of `mebibytes` below `scratch`.
     pub fn mount(scratch: &Scratch, mebibytes: u64) -> Self {
-        needs_root("a file system is mounted");
-        let image = scratch.join("image");
         let mount_point = scratch.mkdir("volume");
-        let file = std::fs::File::create(&image).expect("an image file");
+        let mkfs = ["mkfs.ext4", "-q", "-m", "0"];
+        Self::mount_at(&mount_point, &mkfs, &scratch.join("image"), mebibytes)
+    }
+
+    /// Makes a file system in the file `image` and mounts it on a directory.
+    pub fn mount_at(mount_point: &Path, mkfs: &[&str], image: &Path, mebibytes: u64) -> Self {
+        needs_root("a file system is mounted");
+        let file = std::fs::File::create(image).expect("an image file");
         file.set_len(mebibytes << 20).expect("a sparse file");
-        run(Command::new("/usr/sbin/mkfs.ext4")
-            .args(["-q", "-m", "0"])
-            .arg(&image));
+        let (program, options) = mkfs.split_first().expect("a command");
+        run(Command::new(format!("/usr/sbin/{program}"))
+            .args(options)
+            .arg(image));
         run(Command::new("mount")
             .args(["-o", "loop"])
-            .arg(&image)
-            .arg(&mount_point));
-        Self { mount_point }
+            .arg(image)
+            .arg(mount_point));
+        Self {
+            mount_point: mount_point.to_owned(),
+        }
+    }
+
+    /// Changes its mount options; false when the kernel refuses.
+    pub fn remount(&self, options: &str) -> bool {
+        let mut command = Command::new("mount");
+        command.args(["-o", &format!("remount,{options}")]);
+        let output = command.arg(&self.mount_point).output().expect("mount(8)");
+        output.status.success()
     }
 
     /// Where it is mounted.
@@ -59,6 +75,6 @@ impl Drop for Volume {
 }
 
 fn run(command: &mut Command) {
-    let status = command.status().expect("mkfs.ext4 and mount");
+    let status = command.status().expect("mkfs and mount");
     assert!(status.success(), "{command:?}: {status}");
 }

@@ -13,6 +13,7 @@ usage: tests/power-loss [--fs ext4|xfs|btrfs|all] [--points N] [--seed N] [--lie
   --fs NAME     file system to lose power on (all)
   --points N    points at which the power goes, for each file system (200)
   --seed N      repeat the choices of an earlier run
+  --setup NAME  only small, default, bounded or direct; else they take turns
   --lie         the disk reports flushes it did not do; then messages must be lost
   --verbose     say what each load was
 MAILSTOW=PATH names the binary to test; without it the one of this checkout is built.
@@ -27,7 +28,17 @@ struct Options {
     seed: u64,
     lies: bool,
     verbose: bool,
+    setups: Vec<Setup>,
 }
+
+/// A log on which most is asked of, then others in turns.
+const SETUPS: [Setup; 5] = [
+    Setup::SmallLog,
+    Setup::Default,
+    Setup::Bounded,
+    Setup::SmallLog,
+    Setup::Direct,
+];
 
 fn options() -> Result<Options, String> {
     let mut options = Options {
@@ -36,6 +47,7 @@ fn options() -> Result<Options, String> {
         seed: fastrand::u64(..),
         lies: false,
         verbose: false,
+        setups: SETUPS.to_vec(),
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -62,6 +74,15 @@ fn options() -> Result<Options, String> {
                 options.points = usize::try_from(points).map_err(|e| e.to_string())?;
             }
             "--seed" => options.seed = number(value()?)?,
+            "--setup" => {
+                options.setups = match value()?.as_str() {
+                    "small" => vec![Setup::SmallLog],
+                    "default" => vec![Setup::Default],
+                    "bounded" => vec![Setup::Bounded],
+                    "direct" => vec![Setup::Direct],
+                    name => return Err(format!("--setup {name}: see --help")),
+                };
+            }
             "--lie" => options.lies = true,
             "--verbose" => options.verbose = true,
             other => return Err(format!("unknown argument {other}")),
@@ -71,16 +92,9 @@ fn options() -> Result<Options, String> {
 }
 
 fn on(file_system: FileSystem, options: &Options) -> Outcome {
-    let setups = [
-        Setup::SmallLog,
-        Setup::Default,
-        Setup::Bounded,
-        Setup::SmallLog,
-        Setup::Direct,
-    ];
     let mut outcome = Outcome::default();
     let mut left = options.points;
-    let mut setups = setups.into_iter().cycle();
+    let mut setups = options.setups.iter().copied().cycle();
     let mut seed = options.seed;
     while left > 0 {
         let points = left.min(POINTS_OF_A_LOAD);

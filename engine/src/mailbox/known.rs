@@ -8,7 +8,7 @@
 use crate::clock;
 use crate::io::FileStat;
 use crate::limits::KNOWN_MAILBOXES_MAX;
-use crate::sync::Mutex;
+use crate::sync::{Arc, Mutex};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(4 * 3600);
 #[derive(Debug, Default)]
 pub struct Known {
     mailboxes: Mutex<HashMap<String, Entry>>,
+    torn: TornEnds,
 }
 
 #[derive(Debug)]
@@ -58,6 +59,55 @@ pub(super) struct Familiarity {
     pub(super) sweep_due: bool,
 }
 
+/// An mbox of which an incomplete message could not be cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TornEnd {
+    device: u64,
+    inode: u64,
+    /// Bytes of whole messages.
+    pub(super) end: u64,
+    /// Bytes of the file; with others, somebody changed it since.
+    size: u64,
+}
+
+/// The same by path. Clones are the same table.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TornEnds(Arc<Mutex<HashMap<String, TornEnd>>>);
+
+impl TornEnds {
+    /// Remembers one; `stat` is of now.
+    pub(super) fn remember(&self, path: &str, stat: &FileStat, end: u64) {
+        let torn = TornEnd {
+            device: stat.device,
+            inode: stat.inode,
+            end,
+            size: stat.size,
+        };
+        self.0.lock().insert(path.to_owned(), torn);
+    }
+
+    /// It was cut off, or is not ours to cut off any more.
+    pub(super) fn forget(&self, path: &str) {
+        self.0.lock().remove(path);
+    }
+
+    /// Where to cut this mbox, if nobody changed it since.
+    pub(super) fn find(&self, path: &str, stat: &FileStat) -> Option<u64> {
+        let torn = self.0.lock().get(path).copied()?;
+        let now = TornEnd {
+            device: stat.device,
+            inode: stat.inode,
+            end: torn.end,
+            size: stat.size,
+        };
+        if torn == now {
+            return Some(torn.end);
+        }
+        self.forget(path);
+        None
+    }
+}
+
 impl Known {
     /// What is known of the mailbox at `path` whose file or `new/` directory is `stat`.
     pub(super) fn look(&self, path: &str, stat: &FileStat) -> Familiarity {
@@ -87,6 +137,11 @@ impl Known {
     pub(super) fn note(&self, path: &str, stat: &FileStat) {
         let durable = self.look(path, stat).durable;
         self.put(path, stat, durable);
+    }
+
+    /// The mboxes with something incomplete at their end.
+    pub(super) fn torn_ends(&self) -> &TornEnds {
+        &self.torn
     }
 
     /// Forgets all: a flush failed, so nothing is known to be durable any more.

@@ -152,8 +152,9 @@
 //!   got its name; the client sends the message again, and it is there twice.
 //! - A file in `new/` that was acknowledged: it is whole, and nothing is to be mended.
 //! - An mbox with an incomplete last message, not acknowledged: recovery cuts it off when there is
-//!   a delivery log. Without one (`durability = "direct"`) readers see a short message; the
-//!   next delivery completes its last line and blank line, so that all others stay whole.
+//!   a delivery log. Without one (`durability = "direct"`) readers see a short message, or on some
+//!   file systems zeros behind the last message; the next delivery completes its last line and
+//!   blank line, so that all others stay whole.
 //! - A lock file `MAILBOX.lock`: the next delivery takes it away.
 //! - A Maildir without some of `tmp/`, `new/`, `cur/`: an empty one to readers; it is completed
 //!   when it is next used.

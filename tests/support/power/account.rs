@@ -19,8 +19,8 @@ pub struct Account {
     pub doubled: usize,
     /// What a reader sees and nobody sent like that.
     pub partial: usize,
-    /// Messages cut short at the end of an mbox that nobody was told of: what direct delivery
-    /// may leave (`manual::durability`).
+    /// Messages cut short at the end of an mbox that nobody was told of, down to mere zeros: what
+    /// direct delivery may leave (`manual::durability`).
     pub torn_tails: usize,
     /// Deliveries that are there whole although nobody was told: the crash came between.
     pub unannounced: usize,
@@ -46,17 +46,18 @@ impl Account {
         let mut account = Self::default();
         for mailbox in MAILBOXES {
             let path = base.join("example.com").join(mailbox);
-            let mut seen = Seen::in_mailbox(mailbox, &path);
+            let mut seen = Seen::in_mailbox(mailbox, &path, may_tear);
             let told = told_of.remove(mailbox).unwrap_or_default();
-            if may_tear && seen.last_is_torn {
-                seen.torn.pop();
-                account.torn_tails += 1;
-            }
+            let tail = (may_tear && seen.last_is_torn)
+                .then(|| seen.torn.pop())
+                .flatten();
+            account.torn_tails += usize::from(tail.is_some() || seen.zeros_behind);
             account.acknowledged += told.len();
             for identity in &told {
                 if !seen.whole.contains_key(*identity) {
                     account.lost += 1;
-                    complaints.push(format!("{identity} is not in {mailbox}"));
+                    let tail = tail.as_deref().unwrap_or("whole");
+                    complaints.push(format!("{identity} is not in {mailbox} (its end: {tail})"));
                 }
             }
             for (identity, count) in &seen.whole {
@@ -103,10 +104,12 @@ struct Seen {
     torn: Vec<String>,
     /// The last message of an mbox is one of them.
     last_is_torn: bool,
+    /// Of one that was being appended the file has its length, and nothing else.
+    zeros_behind: bool,
 }
 
 impl Seen {
-    fn in_mailbox(mailbox: &str, path: &Path) -> Self {
+    fn in_mailbox(mailbox: &str, path: &Path, may_tear: bool) -> Self {
         let mut seen = Self::default();
         let name = mailbox.trim_end_matches('/');
         if mailbox.ends_with('/') {
@@ -116,7 +119,12 @@ impl Seen {
             }
             return seen;
         }
-        let bytes = std::fs::read(path).unwrap_or_default();
+        let mut bytes = std::fs::read(path).unwrap_or_default();
+        let length = bytes.len();
+        while may_tear && bytes.last() == Some(&0) {
+            bytes.pop();
+        }
+        seen.zeros_behind = bytes.len() < length;
         let messages = messages_of(&bytes);
         for (number, message) in messages.iter().enumerate() {
             let before = seen.torn.len();
@@ -208,6 +216,9 @@ mod tests {
         bytes.truncate(bytes.len() - 10);
         let found = account(&bytes, &["300-a", "300-b"], false);
         assert_eq!((found.lost, found.doubled, found.partial), (1, 1, 1));
+        let direct = account(&bytes, &["300-a"], true);
+        assert_eq!((direct.partial, direct.torn_tails), (0, 1));
+        bytes.extend([0; 100]);
         let direct = account(&bytes, &["300-a"], true);
         assert_eq!((direct.partial, direct.torn_tails), (0, 1));
         bytes[40] = 0;

@@ -10,6 +10,7 @@
 
 pub mod account;
 pub mod image;
+pub mod kill;
 pub mod load;
 pub mod loss;
 pub mod recorder;

@@ -143,6 +143,16 @@ impl Places {
         self.root.join("mailstow.log")
     }
 
+    /// Makes the directories of the server, those of mailboxes for their owner.
+    pub fn make_directories(&self) {
+        for path in [self.base(), self.base().join("example.com"), self.state()] {
+            std::fs::create_dir_all(&path).expect("mkdir for the server");
+            if path != self.state() {
+                std::os::unix::fs::chown(path, Some(OWNER), Some(OWNER)).expect("chown");
+            }
+        }
+    }
+
     /// Writes the configuration: `mailboxes` below `example.com`, a Maildir with a slash behind
     /// its name; and the lines of `[store]` and `[delivery_log]`.
     pub fn configure(&self, mailboxes: &[&str], settings: &str) {
@@ -217,13 +227,7 @@ impl Rig {
             mounted: Some(mounted.expect("a new file system can be mounted")),
             recorder,
         };
-        for directory in ["vhosts", "vhosts/example.com", "state"] {
-            let path = places.volume().join(directory);
-            std::fs::create_dir(&path).expect("mkdir on the new volume");
-            if directory != "state" {
-                std::os::unix::fs::chown(path, Some(OWNER), Some(OWNER)).expect("chown");
-            }
-        }
+        places.make_directories();
         done(Command::new("sync").arg("-f").arg(places.volume()));
         rig.recorder.begin();
         rig

@@ -27,7 +27,8 @@ pub enum Setup {
 }
 
 impl Setup {
-    fn settings(self) -> &'static str {
+    /// The lines of `mailstow.toml` that make it.
+    pub fn settings(self) -> &'static str {
         match self {
             Self::Default => "[store]\ndurability = \"logged\"\n",
             Self::Bounded => {
@@ -70,6 +71,8 @@ impl Plan {
             load: Load {
                 time: Duration::from_secs(3),
                 bytes_max: 96 << 20,
+                may_break: false,
+                round: 0,
             },
             points,
             lies: false,
@@ -138,16 +141,24 @@ fn under_load(plan: &Plan, places: &Places) -> (Record, Vec<Acknowledged>, Strin
     let rig = Rig::make(plan.file_system, places);
     let mut server = places.serve().expect("a new server starts");
     let recorder = rig.recorder();
-    let (told, refused) = plan.load.send(&places.address(), recorder, plan.seed);
+    let position = || recorder.events();
+    let told = plan.load.send(&places.address(), position, plan.seed);
     let record = recorder.record();
     server.kill();
     let note = format!(
-        "{} {:?}: {} acknowledged, {refused} refused, {} writes and flushes",
+        "{} {:?}: {} acknowledged, refused {:?}, {} writes and flushes",
         plan.file_system,
         plan.setup,
-        told.len(),
+        told.acknowledged.len(),
+        told.refused,
         record.events.len(),
     );
+    let ours = |code: &String| code.starts_with('4');
+    assert!(
+        told.refused.keys().all(ours),
+        "no fault of the mail: {note}"
+    );
+    let told = told.acknowledged;
     assert!(!told.is_empty(), "nothing was acknowledged: {note}");
     (record, told, note)
 }

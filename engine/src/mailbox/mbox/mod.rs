@@ -13,6 +13,7 @@ mod quote;
 pub use append::{Entry, render};
 
 use super::directory::{self, Unflushed};
+use super::known::TornEnds;
 use super::{Flush, Known, MailboxError, MailboxPath, MailboxSettings, Unfit};
 use crate::config::MboxLock;
 use crate::io::{Disk, FileKind, FileStat, LockKind};
@@ -41,6 +42,7 @@ pub struct Mbox<H> {
     tail: &'static str,
     /// Something incomplete stands behind `end` and could not be cut off.
     is_torn: bool,
+    torn_ends: TornEnds,
     /// The directories above, when they must be flushed too.
     chain: Vec<Unflushed<H>>,
 }
@@ -82,8 +84,12 @@ impl<H> Mbox<H> {
             }
         }
         let opened = match open_file(disk, &parent, path, uid, settings) {
-            Ok(Ok((file, stat, is_new))) => prepare(disk, base, path, &file, &stat, known, is_new)
-                .map(|(tail, chain)| Ok((file, stat, tail, chain))),
+            Ok(Ok((file, stat, is_new))) => heal(disk, path, &file, stat, known.0)
+                .and_then(|stat| {
+                    let prepared = prepare(disk, base, path, &file, &stat, known, is_new);
+                    prepared.map(|(tail, chain)| (stat, tail, chain))
+                })
+                .map(|(stat, tail, chain)| Ok((file, stat, tail, chain))),
             Ok(Err(busy)) => Ok(Err(busy)),
             Err(error) => Err(error),
         };
@@ -98,6 +104,7 @@ impl<H> Mbox<H> {
                 old_length: stat.size,
                 tail,
                 is_torn: false,
+                torn_ends: known.0.torn_ends().clone(),
                 chain,
             }))),
             not_ours => {
@@ -205,6 +212,10 @@ impl<H> Mbox<H> {
                 "cannot cut an incomplete message off the mailbox; cut it to this length"
             );
             self.is_torn = true;
+            // Whoever opens it next is to cut it first.
+            if let Ok(stat) = disk.stat(&self.file) {
+                self.torn_ends.remember(self.path.as_str(), &stat, self.end);
+            }
         }
         cut.is_ok()
     }
@@ -240,6 +251,35 @@ fn open_parent<D: Disk>(
         .map_err(|e| failed(path, "opening its directory", e))?;
     directory::check_closed(path, path.parent(), &stat)?;
     Ok(parent)
+}
+
+/// Cuts off what could not be cut off when it was appended; the attributes of now.
+fn heal<D: Disk>(
+    disk: &D,
+    path: &MailboxPath,
+    file: &D::Handle,
+    stat: FileStat,
+    known: &Known,
+) -> Result<FileStat, MailboxError> {
+    let torn_ends = known.torn_ends();
+    let Some(end) = torn_ends.find(path.as_str(), &stat) else {
+        return Ok(stat);
+    };
+    let cut = disk.truncate(file, end).and_then(|()| disk.stat(file));
+    let stat = cut.map_err(|error| {
+        // A cut that fails may shorten the file all the same.
+        if let Ok(stat) = disk.stat(file) {
+            torn_ends.remember(path.as_str(), &stat, end);
+        }
+        failed(path, "cutting off an incomplete message", error)
+    })?;
+    torn_ends.forget(path.as_str());
+    tracing::info!(
+        mailbox = path.display(),
+        length = end,
+        "cut an incomplete message off the mailbox"
+    );
+    Ok(stat)
 }
 
 /// What the file needs before a message can follow its old content, and the directories to
