@@ -90,7 +90,7 @@ fn resolutions(criterion: &mut Criterion) {
             .iter()
             .map(|key| {
                 let (user, domain) = key.rsplit_once('@').expect("an address");
-                Address::new(&format!("{user}+list"), Some(domain))
+                Address::new(format!("{user}+list"), Some(domain))
             })
             .collect();
         let mut group = criterion.benchmark_group("resolve");
