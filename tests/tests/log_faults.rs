@@ -25,9 +25,10 @@ const EXT4: &[&str] = &["mkfs.ext4", "-q", "-m", "0"];
 const MEND_LIMIT: Duration = Duration::from_secs(60);
 
 struct Site {
+    /// Unmounted before the directory it is mounted in is removed.
+    volume: Option<Volume>,
     scratch: Scratch,
     places: Places,
-    volume: Option<Volume>,
     told: Vec<Acknowledged>,
     rounds: usize,
 }
