@@ -60,7 +60,19 @@ impl Flusher {
     }
 
     /// Takes the way asked for, or the fastest. The bytes of `scratch` are lost.
+    ///
+    /// Rings are tried by a thread of their own: when one is given up, the kernel interrupts the
+    /// thread that used it, in whatever system call it is by then.
     pub(super) fn choose(choice: BackendChoice, scratch: &File) -> io::Result<(Self, Backend)> {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("mailstow-try".into());
+            let choosing = thread.spawn_scoped(scope, || Self::choose_here(choice, scratch))?;
+            let panicked = |_| Err(io::Error::other("the thread that tries flushes panicked"));
+            choosing.join().unwrap_or_else(panicked)
+        })
+    }
+
+    fn choose_here(choice: BackendChoice, scratch: &File) -> io::Result<(Self, Backend)> {
         let (flusher, reason) = match choice {
             BackendChoice::Plain => (Self::Plain, "as set".to_owned()),
             BackendChoice::PlainDsync => (Self::PlainDsync, "as set".to_owned()),
@@ -178,4 +190,25 @@ fn write_dsync(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()>
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn whoever_opens_a_log_is_not_interrupted_by_it_later() {
+        let scratch = tempfile::tempfile().unwrap();
+        scratch.set_len(1 << 20).unwrap();
+        let (mut silent, _other) = UnixStream::pair().unwrap();
+        let pause = Duration::from_millis(30);
+        silent.set_read_timeout(Some(pause)).unwrap();
+        for _ in 0..10 {
+            Flusher::choose(BackendChoice::Auto, &scratch).unwrap();
+            let nothing = silent.read(&mut [0]).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        }
+    }
 }

@@ -214,6 +214,7 @@ impl Client {
                 Ok(0) => return None,
                 Ok(count) => self.received.extend_from_slice(&piece[..count]),
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => return None,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("no reply: {error}; so far {:?}", self.received),
             }
         }
