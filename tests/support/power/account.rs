@@ -221,7 +221,9 @@ mod tests {
         bytes.extend([0; 100]);
         let direct = account(&bytes, &["300-a"], true);
         assert_eq!((direct.partial, direct.torn_tails), (0, 1));
-        bytes[40] = 0;
+        // Only what comes last may be in part.
+        let first = bytes.windows(9).position(|text| text == b"Delivered");
+        bytes[first.unwrap()] = 0;
         assert_eq!(account(&bytes, &[], true).partial, 1);
     }
 }
