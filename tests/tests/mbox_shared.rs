@@ -121,9 +121,12 @@ fn programs_that_lock_share_an_mbox_with_mailstow_and_nothing_is_lost() {
     let path = base.join("info");
     let mut settings = Settings::default();
     settings.routing.virtual_mailbox_base = base.clone();
-    settings.state_directory = scratch.join("state");
     settings.routing.deliver_lock_attempts = 100;
-    let stores = [(); 2].map(|()| Store::open(&settings).expect("a store"));
+    // As two servers would be: each has a delivery log of its own.
+    let stores = ["one", "two"].map(|name| {
+        settings.state_directory = scratch.join(name);
+        Store::open(&settings).expect("a store")
+    });
     let text = path.to_str().expect("a plain path");
     let programs = [start(PYTHON_MAILBOX, text), start(AS_DOVECOT, text)];
     std::thread::scope(|scope| {
