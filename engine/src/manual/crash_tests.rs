@@ -18,7 +18,8 @@
 //! A failure prints one line that replays it:
 //!
 //! ```text
-//! SIM_SEED=78 SIM_OP=96 SIM_WHERE=disk SIM_AGAIN=log:12 cargo test -p mailstow-engine sim_tests::replay
+//! SIM_SEED=78 SIM_OP=96 SIM_WHERE=disk SIM_AGAIN=log:12 \
+//!     cargo test -p mailstow-engine sim_tests::replay
 //! ```
 //!
 //! | variable | meaning |
