@@ -108,11 +108,14 @@ impl Database {
 
     fn nobody(&self, program: &str) -> Command {
         let mut command = Command::new(program);
+        // MariaDB removes from a shared one what another MariaDB is working with.
+        let temporary = self.scratch.mkdir_owned("tmp", NOBODY, NOBODY);
         command
             .uid(NOBODY)
             .gid(NOBODY)
             .current_dir(self.scratch.join("data"))
-            .env("HOME", self.scratch.join("data"));
+            .env("HOME", self.scratch.join("data"))
+            .env("TMPDIR", temporary);
         command
     }
 
