@@ -9,6 +9,7 @@
 mod mboxes;
 
 use super::floors::Floor;
+use super::identity;
 use super::job::Job;
 #[cfg(test)]
 use super::keeper::Planted;
@@ -113,28 +114,13 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
         round.sweep();
     }
 
-    /// Opens the base if that is still to be done, and takes the owner's identity.
     fn enter(&mut self, job: &Job) -> Result<(), MailboxError> {
-        if self.base.is_none() {
-            let base = &self.shared.settings.base;
-            let disk = &self.shared.disk;
-            let opened = self.credentials.as_self(|| disk.open_root(base));
-            self.base = Some(opened.map_err(|source| MailboxError::Base {
-                mailbox: job.mailbox().to_owned(),
-                base: base.display().to_string(),
-                source,
-            })?);
-        }
+        identity::open_base(self.shared, self.credentials, &mut self.base, job)?;
         self.become_owner(job)
     }
 
     fn become_owner(&mut self, job: &Job) -> Result<(), MailboxError> {
-        let (uid, gid) = (job.target.uid, job.target.gid);
-        let switched = self.credentials.become_user(uid, gid);
-        switched.map_err(|source| MailboxError::Identity {
-            mailbox: job.mailbox().to_owned(),
-            source,
-        })
+        identity::become_owner(self.credentials, job)
     }
 
     /// Appends the records of these deliveries; those whose record stands.

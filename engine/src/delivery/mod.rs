@@ -13,6 +13,7 @@ mod doubt;
 mod extent;
 mod floors;
 mod flush;
+mod identity;
 mod job;
 mod journal;
 mod keeper;

@@ -8,6 +8,7 @@
 use super::extent::flush_cut;
 use super::floors::Floor;
 use super::flush::{Item, copy};
+use super::identity;
 use super::job::Job;
 use super::keeper::Pass;
 use super::store::Shared;
@@ -87,28 +88,13 @@ impl<'a, D: Disk> Round<'a, D> {
         self.sweep();
     }
 
-    /// Opens the base if that is still to be done, and takes the owner's identity.
     fn enter(&mut self, job: &Job) -> Result<(), MailboxError> {
-        if self.base.is_none() {
-            let base = &self.shared.settings.base;
-            let disk = &self.shared.disk;
-            let opened = self.credentials.as_self(|| disk.open_root(base));
-            self.base = Some(opened.map_err(|source| MailboxError::Base {
-                mailbox: job.mailbox().to_owned(),
-                base: base.display().to_string(),
-                source,
-            })?);
-        }
+        identity::open_base(self.shared, self.credentials, &mut self.base, job)?;
         self.become_owner(job)
     }
 
     fn become_owner(&mut self, job: &Job) -> Result<(), MailboxError> {
-        let (uid, gid) = (job.target.uid, job.target.gid);
-        let switched = self.credentials.become_user(uid, gid);
-        switched.map_err(|source| MailboxError::Identity {
-            mailbox: job.mailbox().to_owned(),
-            source,
-        })
+        identity::become_owner(self.credentials, job)
     }
 
     fn write(&mut self, job: Job) {
