@@ -74,6 +74,7 @@ pub mod mailbox;
 pub mod manual;
 pub mod map;
 pub mod message;
+mod nearest;
 pub mod route;
 pub mod status;
 mod swap;

@@ -34,6 +34,9 @@ pub const DATABASE_CONNECTIONS_MAX: usize = 16;
 /// Values (rows times columns) that one lookup in a database may find.
 pub const DATABASE_VALUES_MAX: usize = 100_000;
 
+/// Bytes of all values that one lookup in a database may find.
+pub const DATABASE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Deliveries remembered whose reply the client may not have read.
 pub const IN_DOUBT_MAX: usize = 100_000;
 

@@ -1,6 +1,6 @@
 //! The subcommands an operator and his scripts use: check, config, resolve, table query.
 
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use mailstow_tests::mailstow::{self, Builder, command, run_with_input};
 use mailstow_tests::{Mailstow, Scratch};
@@ -156,6 +156,113 @@ fn table_query_answers_as_postmap_does() {
         String::from_utf8_lossy(&many.stdout),
         "other\tv2\nkey@example.com\tthe value\n"
     );
+}
+
+#[test]
+fn table_dump_prints_what_postmap_prints() {
+    let scratch = Scratch::new("dump");
+    let path = scratch.write("table", "Key@example.com the value\n# comment\nother v2\n");
+    let path = path.display().to_string();
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let postmap = |arguments: &[&str]| {
+        let output = Command::new("/usr/sbin/postmap").args(arguments).output();
+        let output = output.expect("postmap(1): install the package postfix");
+        assert!(output.status.success(), "{}", said(&output));
+        lines(&String::from_utf8_lossy(&output.stdout))
+    };
+    for kind in ["lmdb", "cdb"] {
+        let table = format!("{kind}:{path}");
+        postmap(&[&table]);
+        let text = std::fs::read(&path).expect("the text");
+        let dumped = || lines(&mailstow::answer(&["table", "dump", &table]));
+        let from_text = dumped();
+        std::fs::remove_file(&path).expect("the text");
+        let mut from_index = dumped();
+        std::fs::write(&path, text).expect("the text");
+        assert_eq!(from_text, ["key@example.com\tthe value", "other\tv2"]);
+        from_index.sort();
+        assert_eq!(from_index, from_text, "{kind}");
+    }
+    // Of the two, postmap can list only this one.
+    let mut theirs = postmap(&["-s", &format!("lmdb:{path}")]);
+    theirs.sort();
+    assert_eq!(theirs, lines(&mailstow::answer(&["table", "dump", &path])));
+    let unlisted = mailstow::run(&["table", "dump", "static:x"]);
+    assert_eq!(unlisted.status.code(), Some(75));
+    assert!(
+        said(&unlisted).contains("cannot be listed"),
+        "{}",
+        said(&unlisted)
+    );
+}
+
+#[test]
+fn table_build_makes_a_map_beside_the_text_and_says_how_to_use_it() {
+    let scratch = Scratch::new("table-build");
+    let text = scratch.write("v-mail", "Key@example.com d/key/\nkey@example.com again\n");
+    let text = text.display().to_string();
+    let output = mailstow::run(&["table", "build", &text]);
+    assert!(output.status.success(), "{}", said(&output));
+    let table = format!("mailstow:{text}.map:v_mail");
+    assert!(said(&output).contains(&table), "{}", said(&output));
+    assert!(said(&output).contains("comes twice"), "{}", said(&output));
+    let value = mailstow::answer(&["table", "query", "KEY@example.com", &table]);
+    assert_eq!(value, "d/key/\n");
+    assert_eq!(
+        mailstow::answer(&["table", "dump", &table]),
+        "key@example.com\td/key/\n"
+    );
+
+    let map = scratch.join("named.map").display().to_string();
+    let argument = format!("virtual_mailbox_maps={text}");
+    let arguments = ["table", "build", "--replace", "-o", &map, &argument];
+    assert!(mailstow::run(&arguments).status.success());
+    let table = format!("mailstow:{map}:virtual_mailbox_maps");
+    assert_eq!(
+        mailstow::answer(&["table", "query", "key@example.com", &table]),
+        "again\n"
+    );
+
+    let strict = mailstow::run(&["table", "build", "--strict", &text]);
+    assert_eq!(strict.status.code(), Some(1), "{}", said(&strict));
+    let pattern = mailstow::run(&["table", "build", "pcre:/etc/passwd"]);
+    assert!(
+        said(&pattern).contains("can be compiled"),
+        "{}",
+        said(&pattern)
+    );
+}
+
+#[test]
+fn a_reader_that_goes_away_or_a_full_disk_is_no_panic() {
+    let builder = Mailstow::example("output");
+    let configuration = builder.configuration();
+    let addresses: Vec<String> = (0..300).map(|n| format!("u{n}@far.example")).collect();
+    let dump = ["table", "dump", "inline:{a=b}"]
+        .map(str::to_owned)
+        .to_vec();
+    let resolve = |option: &str| {
+        let mut all = vec!["resolve".to_owned(), option.to_owned()];
+        all.extend(configuration.iter().cloned());
+        all.extend(addresses.iter().cloned());
+        all
+    };
+    for arguments in [resolve("--explain"), resolve("--json"), dump] {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (reader, writer) = std::io::pipe().expect("pipe(2)");
+        drop(reader);
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        for (stdout, code) in [
+            (Stdio::from(writer), 0),
+            (Stdio::from(full.expect("/dev/full")), 75),
+        ] {
+            let output = command(&arguments)
+                .stdout(stdout)
+                .output()
+                .expect("mailstow");
+            assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        }
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::flags::{Flags, absolute};
 use super::known::NOT_ACTED_ON;
 use super::listen::ListenAddress;
 use super::postfix::{Assignment, Service, parse_main_cf, parse_master_cf};
-use super::problem::{ConfigError, Origin, Problem, nearest};
+use super::problem::{ConfigError, Origin, Problem};
 use super::read::read_file;
 use super::registry::{Fallback, PARAMETERS, Parameter, find};
 use super::services::review_services;
@@ -20,6 +20,7 @@ use super::surroundings::Surroundings;
 use super::toml_file::{Given, parse_toml};
 use super::validate::validate;
 use super::values::{Values, Written};
+use crate::nearest::nearest;
 
 /// What to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

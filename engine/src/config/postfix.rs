@@ -3,6 +3,7 @@
 //! Imports nothing beyond this room. Values are kept unexpanded. A mistake in `main.cf` is an
 //! error, as it is for Postfix; one in `master.cf` concerns other programs and is a warning.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::problem::{Origin, Problem};
@@ -34,32 +35,30 @@ pub(super) fn parse_main_cf(path: &Path, content: &[u8]) -> MainCf {
         warnings: lines.warnings,
         problems: lines.problems,
     };
+    let mut last: HashMap<String, Assignment> = HashMap::new();
     for LogicalLine { line, text } in lines.lines {
         match split_assignment(&text) {
             Ok((name, value)) => {
-                let earlier = result
-                    .assignments
-                    .iter()
-                    .position(|known| known.name == name);
-                if let Some(earlier) = earlier {
-                    let earlier = result.assignments.remove(earlier);
+                let assignment = Assignment {
+                    name: name.to_owned(),
+                    value: value.to_owned(),
+                    line,
+                };
+                if let Some(earlier) = last.insert(name.to_owned(), assignment) {
                     result.warnings.push(format!(
                         "{}:{line}: {name} is set again and replaces line {}; remove one of them",
                         path.display(),
                         earlier.line
                     ));
                 }
-                result.assignments.push(Assignment {
-                    name: name.to_owned(),
-                    value: value.to_owned(),
-                    line,
-                });
             }
             Err(cause) => result
                 .problems
                 .push(Problem::at(&Origin::file(path, line), cause)),
         }
     }
+    result.assignments = last.into_values().collect();
+    result.assignments.sort_unstable_by_key(|known| known.line);
     result
 }
 

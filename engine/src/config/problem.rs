@@ -105,19 +105,6 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The candidate nearest to `name`, when it is near enough to be a slip of the finger.
-pub(super) fn nearest<'a>(
-    name: &str,
-    candidates: impl Iterator<Item = &'a str>,
-    distance_max: usize,
-) -> Option<&'a str> {
-    candidates
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, _)| *distance <= distance_max)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,19 +118,5 @@ mod tests {
         );
         assert_eq!(Origin::Flag("--base".into()).to_string(), "flag --base");
         assert_eq!(Origin::Default.to_string(), "default");
-    }
-
-    #[test]
-    fn the_nearest_name_within_the_distance_is_suggested() {
-        let names = ["virtual_uid_maps", "virtual_gid_maps", "listen"];
-        assert_eq!(
-            nearest("virtual_uid_map", names.into_iter(), 2),
-            Some("virtual_uid_maps")
-        );
-        assert_eq!(
-            nearest("vitrual_gid_maps", names.into_iter(), 2),
-            Some("virtual_gid_maps")
-        );
-        assert_eq!(nearest("smtpd_banner", names.into_iter(), 2), None);
     }
 }

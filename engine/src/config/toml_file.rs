@@ -11,8 +11,9 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use super::kind::Kind;
 use super::known::postfix_defaults;
-use super::problem::{Origin, Problem, nearest};
+use super::problem::{Origin, Problem};
 use super::registry::{PARAMETERS, Parameter, find};
+use crate::nearest::nearest;
 
 /// One key that is set.
 #[derive(Debug)]

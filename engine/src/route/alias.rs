@@ -243,7 +243,7 @@ impl Expansion<'_> {
 }
 
 /// The last circle in `way`, its first address repeated at the end; empty when there is none.
-fn circle(way: &[String]) -> Vec<String> {
+pub(super) fn circle(way: &[String]) -> Vec<String> {
     let Some((last, before)) = way.split_last() else {
         return Vec::new();
     };

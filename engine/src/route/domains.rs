@@ -51,7 +51,8 @@ impl DomainList {
             opener,
             patterns: Vec::new(),
         };
-        reader.read(list, true, 0)?;
+        let read = reader.read(list, true, 0);
+        read.map_err(|error| error.in_parameter(parameter))?;
         Ok(Self {
             parameter,
             patterns: reader.patterns,

@@ -100,10 +100,13 @@ pub enum RouteError {
         restricted: bool,
     },
     /// Local aliases that do not come to an end.
-    #[error("alias_maps: aliases of <{address}> are nested too deeply, or in a circle")]
+    #[error("alias_maps: aliases of <{address}> {}", loops(.circle))]
     AliasLoop {
         /// The recipient.
         address: String,
+        /// The aliases that lead back to the first of them, which ends the circle; empty when
+        /// there is none.
+        circle: Vec<String>,
     },
     /// Mail that was sent on comes back to somebody who had it before.
     #[error(
@@ -197,7 +200,7 @@ impl RouteError {
                 cause,
                 ..
             } => Status::new(550, EnhancedCode::new(5, 7, 1), cause.clone()),
-            Self::AliasLoop { address } => Status::new(
+            Self::AliasLoop { address, .. } => Status::new(
                 550,
                 EnhancedCode::new(5, 4, 6),
                 format!("alias database loop for <{address}>"),
@@ -220,6 +223,16 @@ impl RouteError {
                 restricted: false, ..
             } => Status::configuration("mail system configuration error"),
         }
+    }
+}
+
+fn loops(circle: &[String]) -> String {
+    match circle {
+        [] => "are nested too deeply; let them name their members themselves".to_owned(),
+        circle => format!(
+            "go round in a circle: {}; take one of them out",
+            circle.join(" -> ")
+        ),
     }
 }
 

@@ -8,9 +8,11 @@
 use super::error::RouteError;
 use super::router::Router;
 use super::search::Maps;
-use super::types::{Destination, Format, MailboxTarget};
+use super::trace::{Step, Trace};
+use super::types::{Destination, Format, MailboxTarget, Resolution};
 use crate::address::{Address, fold_case, parse_mailbox};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::status::Status;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 /// One oddity: what, where, and the remedy.
@@ -149,21 +151,7 @@ impl Lint<'_> {
 
     fn alias(&mut self, entry: &Entry, address: &Address, circles: &mut BTreeSet<Vec<String>>) {
         let (resolution, trace) = self.router.explain(address);
-        let circle = trace.steps().iter().find_map(|step| match step {
-            super::Step::Cycle { path } => Some(path),
-            _ => None,
-        });
-        if let Some(path) = circle {
-            let mut members: Vec<String> = path.iter().map(|a| fold_case(a).into_owned()).collect();
-            members.sort_unstable();
-            members.dedup();
-            if circles.insert(members) {
-                let text = format!(
-                    "aliases go round in a circle, and their mail waits: {}; take one of them out",
-                    path.join(" -> ")
-                );
-                self.find(Some(&entry.place), text);
-            }
+        if self.is_circle(entry, &resolution, &trace, circles) {
             return;
         }
         if resolution.results.is_empty() {
@@ -198,16 +186,52 @@ impl Lint<'_> {
         }
     }
 
+    /// Tells of a circle that an alias leads into, unless it was told of already.
+    fn is_circle(
+        &mut self,
+        entry: &Entry,
+        resolution: &Resolution,
+        trace: &Trace,
+        circles: &mut BTreeSet<Vec<String>>,
+    ) -> bool {
+        let circle = trace.steps().iter().find_map(|step| match step {
+            Step::Cycle { path } => Some(path),
+            _ => None,
+        });
+        let Some(path) = circle else { return false };
+        let mut members: Vec<String> = path.iter().map(|a| fold_case(a).into_owned()).collect();
+        members.sort_unstable();
+        members.dedup();
+        if circles.insert(members) {
+            let waits = resolution.error.as_ref().is_some_and(Status::is_temporary);
+            let text = format!(
+                "aliases go round in a circle, and their mail {}: {}; take one of them out",
+                if waits { "waits" } else { "is returned" },
+                path.join(" -> ")
+            );
+            self.find(Some(&entry.place), text);
+        }
+        true
+    }
+
     /// Catch-all aliases that take the mail of mailboxes.
     fn shadowed(&mut self, aliases: &[Entry], mailboxes: &[Entry]) {
+        let mut of_domain: HashMap<&str, Vec<&str>> = HashMap::new();
+        for entry in mailboxes {
+            match entry.key.rfind('@') {
+                None | Some(0) => {}
+                Some(at) => {
+                    let domain = entry.key.get(at..).unwrap_or_default();
+                    of_domain.entry(domain).or_default().push(&entry.key);
+                }
+            }
+        }
         for alias in aliases.iter().filter(|entry| entry.key.starts_with('@')) {
-            let of_domain = mailboxes
-                .iter()
-                .filter(|entry| entry.key.ends_with(&alias.key) && entry.key != alias.key);
-            let shadowed: Vec<&str> = of_domain
-                .filter(|entry| self.is_taken(&entry.key))
-                .map(|entry| entry.key.as_str())
-                .collect();
+            let mut shadowed = of_domain
+                .get(alias.key.as_str())
+                .cloned()
+                .unwrap_or_default();
+            shadowed.retain(|key| self.is_taken(key));
             if shadowed.is_empty() {
                 continue;
             }
@@ -299,9 +323,13 @@ impl Lint<'_> {
         let Some(domain) = self.router.resolver.local_domain() else {
             return;
         };
+        let mut circles = BTreeSet::new();
         for entry in self.entries(self.router.local.aliases()) {
             let address = Address::new(entry.key.as_str(), Some(&domain));
-            let resolution = self.router.resolve(&address);
+            let (resolution, trace) = self.router.explain(&address);
+            if self.is_circle(&entry, &resolution, &trace, &mut circles) {
+                continue;
+            }
             let refused = resolution
                 .results
                 .iter()

@@ -173,3 +173,26 @@ fn local_aliases_to_nowhere_are_found() {
         "{text}"
     );
 }
+
+#[test]
+fn a_circle_of_local_aliases_is_found_once_and_shown() {
+    let text = only(lint(|s| {
+        s.alias_maps = "inline:{a=b, b=c, c=a}".into();
+        s.default_privs = "root".into();
+    }));
+    assert!(
+        text.contains("circle, and their mail is returned: a -> b -> c -> a; take"),
+        "{text}"
+    );
+}
+
+#[test]
+fn mail_that_virtual_and_local_aliases_send_round_in_a_circle_is_found() {
+    let found = lint(|s| {
+        s.virtual_alias_maps = "inline:{list@va.example=list}".into();
+        s.alias_maps = "inline:{list=list@va.example}".into();
+        s.default_privs = "root".into();
+    });
+    let told = |text: &&String| text.contains("go round in a circle");
+    assert_eq!(found.iter().filter(told).count(), 2, "{found:#?}");
+}

@@ -275,3 +275,36 @@ fn mailboxes_of_accounts_have_the_rights_of_the_account() {
         other => panic!("{other:?}"),
     }
 }
+
+fn steps(settings: &RoutingSettings, address: &str) -> Vec<String> {
+    let router = Router::open(settings, &TableCache::new(table_context(settings))).unwrap();
+    let (_, trace) = router.explain(&parse_mailbox(address).unwrap());
+    trace.steps().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_circle_of_aliases_is_shown_once_and_named_as_the_cause() {
+    let settings = settings("inline:{start=a, a=b, b=c, c=a}");
+    let steps = steps(&settings, "start@origin.example");
+    let told = |kind: &str| steps.iter().filter(|s| s.starts_with(kind)).count();
+    assert!(
+        steps.contains(&"cycle      a -> b -> c -> a".to_owned()),
+        "{steps:#?}"
+    );
+    assert_eq!((told("cycle"), told("alias")), (1, 5), "{steps:#?}");
+    let reason = resolve(&settings, "start@origin.example").reason.unwrap();
+    assert!(reason.contains("go round in a circle: "), "{reason}");
+}
+
+#[test]
+fn members_of_an_include_file_and_the_circle_they_make_are_shown() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "# the list\nlist, root\n").unwrap();
+    let include = format!(":include:{}", file.path().display());
+    let settings = settings(&format!("inline:{{{{list = {include}}}}}"));
+    let steps = steps(&settings, "list@origin.example");
+    let wanted = format!("alias      {include} -> list, root");
+    assert!(steps.contains(&wanted), "{steps:#?}");
+    let circle = "cycle      list@origin.example -> list@origin.example";
+    assert!(steps.contains(&circle.to_owned()), "{steps:#?}");
+}

@@ -7,6 +7,7 @@
 //! rights, a mailbox once for a whole local part. Source: local(8), aliases(5).
 
 use super::accounts::Account;
+use super::alias::circle;
 use super::error::RouteError;
 use super::local::{Fate, Forward, LocalDelivery, Member};
 use super::resolver::Resolver;
@@ -83,6 +84,8 @@ pub(super) struct Walk<'a> {
     delivered_to: &'a [String],
     trace: &'a mut Trace,
     seen: HashSet<String>,
+    /// The aliases on the way to where the walk is, outermost first.
+    way: Vec<String>,
     deep_steps: usize,
     members: Vec<Member>,
 }
@@ -102,6 +105,7 @@ impl<'a> Walk<'a> {
             delivered_to,
             trace,
             seen: HashSet::new(),
+            way: Vec::new(),
             deep_steps: 0,
             members: Vec::new(),
         }
@@ -142,10 +146,17 @@ impl<'a> Walk<'a> {
     fn is_too_deep(&mut self, recipient: &str, state: &State) -> bool {
         let too_deep = state.level > NESTING_MAX;
         if too_deep {
-            let address = quote_address(recipient).into_owned();
-            self.fail(recipient, state, RouteError::AliasLoop { address });
+            self.fail_looping(recipient, state);
         }
         too_deep
+    }
+
+    fn fail_looping(&mut self, recipient: &str, state: &State) {
+        let error = RouteError::AliasLoop {
+            address: quote_address(recipient).into_owned(),
+            circle: circle(&self.way),
+        };
+        self.fail(recipient, state, error);
     }
 
     /// Whether the walk has gone on for so long that only a circle can be the cause.
@@ -162,11 +173,14 @@ impl<'a> Walk<'a> {
             return;
         }
         if self.is_exhausted(&state) {
-            let address = quote_address(recipient).into_owned();
-            return self.fail(recipient, &state, RouteError::AliasLoop { address });
+            return self.fail_looping(recipient, &state);
         }
         let folded = fold_case(recipient);
-        if self.delivered_to.iter().any(|had| *had == folded) {
+        if let Some(start) = self.delivered_to.iter().position(|had| *had == folded) {
+            let round = self.delivered_to.get(start..).unwrap_or_default();
+            let path = || round.iter().map(String::as_str).chain([&*folded]);
+            let path = || path().map(|a| quote_address(a).into_owned()).collect();
+            self.trace.record(|| Step::Cycle { path: path() });
             let address = quote_address(recipient).into_owned();
             return self.fail(recipient, &state, RouteError::ForwardLoop { address });
         }
@@ -288,9 +302,20 @@ impl<'a> Walk<'a> {
             let cause = "there is no address in it; correct the alias";
             self.bad_member(recipient, &value, cause, false, &state);
         }
+        self.way.push(name.to_owned());
+        let path = circle(&self.way);
+        // Going round once is enough to see; the limit is still reached.
+        let seen = (self.trace.is_on() && !path.is_empty()).then(|| {
+            self.trace.record(|| Step::Cycle { path });
+            std::mem::take(self.trace)
+        });
         for member in &members {
             self.member(who, member, &state);
         }
+        if let Some(seen) = seen {
+            *self.trace = seen;
+        }
+        self.way.pop();
         true
     }
 
@@ -460,10 +485,15 @@ impl<'a> Walk<'a> {
         if !self.local.propagate_include {
             state.unmatched = None;
         }
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            for member in parse_address_list(line) {
-                self.member(who, &member, &state);
-            }
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let members: Vec<ListedAddress> = lines.flat_map(parse_address_list).collect();
+        self.trace.record(|| Step::Expanded {
+            depth: 0,
+            from: name,
+            to: members.iter().map(ListedAddress::external).collect(),
+        });
+        for member in &members {
+            self.member(who, member, &state);
         }
     }
 }

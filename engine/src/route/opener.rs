@@ -70,8 +70,9 @@ impl Opener<'_> {
     /// # Errors
     /// One of them cannot be opened.
     pub(super) fn open(&self, parameter: &str, list: &str) -> Result<TableSet, OpenError> {
-        let list = TableList::parse(list, self.default_database_type)?;
-        self.cache.open_all(&list.for_parameter(parameter))
+        let list = TableList::parse(list, self.default_database_type);
+        let opened = list.and_then(|list| self.cache.open_all(&list.for_parameter(parameter)));
+        opened.map_err(|error| error.in_parameter(parameter))
     }
 }
 

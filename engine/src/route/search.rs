@@ -52,7 +52,9 @@ impl Maps {
     ) -> Result<Self, OpenError> {
         Ok(Self {
             parameter,
-            tables: opener.template(template)?,
+            tables: opener
+                .template(template)
+                .map_err(|error| error.in_parameter(parameter))?,
         })
     }
 

@@ -46,6 +46,27 @@ pub enum OpenError {
         /// What, where, and the remedy.
         cause: String,
     },
+    /// Any of the others, with the parameter whose value names the table.
+    #[error("{parameter}: {cause}")]
+    InParameter {
+        /// The parameter.
+        parameter: String,
+        /// What is wrong.
+        cause: Box<OpenError>,
+    },
+}
+
+impl OpenError {
+    /// With the name of the parameter that names the table, unless it is there already.
+    pub(crate) fn in_parameter(self, parameter: &str) -> Self {
+        match self {
+            Self::InParameter { .. } => self,
+            cause => Self::InParameter {
+                parameter: parameter.to_owned(),
+                cause: Box::new(cause),
+            },
+        }
+    }
 }
 
 /// A table that was opened but cannot answer a key.

@@ -9,6 +9,7 @@ use super::OpenError;
 use super::braces::words;
 use super::compound::{self, Joint};
 use super::database::DatabaseKind;
+use crate::nearest::nearest;
 
 /// What a table type is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,13 +291,8 @@ fn hint(kind: &str) -> String {
              {known}"
         );
     }
-    let nearest = KINDS
-        .iter()
-        .map(|(name, _)| (strsim::damerau_levenshtein(kind, name), name))
-        .min()
-        .filter(|(distance, _)| *distance <= 2);
-    match nearest {
-        Some((_, name)) => format!("; did you mean \"{name}\"?"),
+    match nearest(kind, KINDS.map(|(name, _)| name), 2) {
+        Some(name) => format!("; did you mean \"{name}\"?"),
         None => format!("; known are: {known}"),
     }
 }

@@ -153,15 +153,16 @@ fn tables(routing: &RoutingSettings, findings: &mut Findings) {
         ("virtual_gid_maps", &routing.virtual_gid_maps),
     ] {
         if let Err(error) = open(&cache, name, list, &routing.default_database_type) {
-            failed.push(error.to_string());
-            findings.error(format_args!("{name}: {error}"));
+            let error = format!("{name}: {error}");
+            findings.error(&error);
+            failed.push(error);
         }
     }
     let mut warned = Vec::new();
     match Router::open(routing, &cache) {
         Ok(router) => warned.extend_from_slice(router.warnings()),
         Err(error) if failed.contains(&error.to_string()) => {}
-        Err(error) => findings.error(format_args!("lists of domains: {error}")),
+        Err(error) => findings.error(error),
     }
     warned.extend(cache.warnings());
     maps(&cache, findings);

@@ -4,7 +4,7 @@
 //! Imports the engine's configuration. What is printed reads like `mailstow.toml` and, origins
 //! being comments, can be used as one.
 
-use super::common::{ServeArgs, configuration_failed};
+use super::common::{ServeArgs, complain, configuration_failed};
 use clap::Args;
 use mailstow_engine::config::{Configuration, Entry, Fallback, PARAMETERS, Parameter};
 use serde::Serialize;
@@ -54,7 +54,7 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
             Err(error) => return configuration_failed(&error),
         };
         for warning in &configuration.warnings {
-            eprintln!("warning: {warning}");
+            complain(format_args!("warning: {warning}"));
         }
         print_effective(&mut io::stdout().lock(), &configuration.entries, args.json)
     };
@@ -63,7 +63,9 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
         // Whoever read our output has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mailstow: cannot write to standard output: {error}");
+            complain(format_args!(
+                "mailstow: cannot write to standard output: {error}"
+            ));
             ExitCode::FAILURE
         }
     }

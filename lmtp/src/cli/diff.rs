@@ -4,6 +4,7 @@
 //! one, `@domain` for example: what counts is the answer, not the line. Exit status: 0 when no
 //! answer changes, 1 when one does, 75 when a table cannot be opened, listed or asked.
 
+use super::common::complain;
 use clap::Args;
 use mailstow_engine::address::ExtensionRule;
 use mailstow_engine::table::{
@@ -43,7 +44,7 @@ pub(super) fn run(args: &DiffArgs) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(DIFFERENT),
         Err(trouble) => {
-            eprintln!("mailstow: {trouble}");
+            complain(format_args!("mailstow: {trouble}"));
             ExitCode::from(TEMPORARY_FAILURE)
         }
     }

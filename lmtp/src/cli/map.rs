@@ -6,6 +6,8 @@
 
 mod build;
 
+pub(super) use build::TableBuildArgs;
+
 use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -100,6 +102,22 @@ pub fn run(args: &MapArgs) -> ExitCode {
         MapCommand::Dump(args) => dump(args, &mut out),
         MapCommand::Stats(args) => stats(args, &mut out),
     };
+    let failed = match &args.command {
+        MapCommand::Query(_) => ExitCode::from(TEMPORARY_FAILURE),
+        _ => ExitCode::FAILURE,
+    };
+    finish(result, out, failed)
+}
+
+/// Runs `table build`.
+pub(super) fn build_table(args: &TableBuildArgs) -> ExitCode {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let result = build::run_table(args, &mut out);
+    finish(result, out, ExitCode::FAILURE)
+}
+
+/// The exit status; `failed` when there was trouble, which is told.
+fn finish(result: Result<bool, Trouble>, mut out: impl Write, failed: ExitCode) -> ExitCode {
     let result = match (result, out.flush()) {
         // A reader that went away, as head(1) does, is no reason to complain.
         (Err(Trouble::Output(error)), _) | (Ok(_), Err(error))
@@ -115,10 +133,7 @@ pub fn run(args: &MapArgs) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(trouble) => {
             complain(format_args!("mailstow: {trouble}"));
-            match &args.command {
-                MapCommand::Query(_) => ExitCode::from(TEMPORARY_FAILURE),
-                _ => ExitCode::FAILURE,
-            }
+            failed
         }
     }
 }
@@ -129,7 +144,7 @@ enum Trouble {
     Map(#[from] MapError),
     #[error("\"{0}\": write TABLE=TEXT, as in virtual_mailbox_maps=/etc/postfix/vmailbox")]
     Source(String),
-    #[error("{0}: only tables with a text in the form of postmap(1) can be compiled")]
+    #[error("{0}: only tables whose entries can be listed, those of postmap(1), can be compiled")]
     NotText(String),
     #[error("name the map with -o FILE")]
     NoMap,

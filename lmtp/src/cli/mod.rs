@@ -40,7 +40,7 @@ enum Command {
     Deliver(deliver::DeliverArgs),
     /// Say where mail for an address goes.
     Resolve(resolve::ResolveArgs),
-    /// Ask a lookup table, as postmap -q does.
+    /// Ask, print, compile and compare lookup tables.
     Table(table::TableArgs),
     /// Print the effective settings and where each comes from.
     Config(config::ConfigArgs),

@@ -3,7 +3,7 @@
 //! Imports the engine's router only; no mailbox is touched. Exit status: 0 when every address
 //! is accepted, 1 when one is refused for good, 75 when one is deferred.
 
-use super::common::SiteArgs;
+use super::common::{SiteArgs, complain};
 use clap::Args;
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::Configuration;
@@ -13,8 +13,14 @@ use mailstow_engine::route::{
 use mailstow_engine::status::{EnhancedCode, Status};
 use mailstow_engine::table::TableCache;
 use serde::Serialize;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
+
+/// EX_TEMPFAIL: an address is deferred.
+const TEMPORARY_FAILURE: u8 = 75;
+/// An address is refused.
+const REFUSED: u8 = 1;
 
 /// Arguments of `resolve`.
 #[derive(Debug, Args)]
@@ -73,27 +79,44 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
         Err(error) => return super::common::configuration_failed(&error),
     };
     for warning in cache.warnings() {
-        eprintln!("warning: {warning}");
+        complain(format_args!("warning: {warning}"));
     }
-    let mut worst = 0;
-    for address in &args.address {
-        let (resolution, steps) = resolve(&router, address, args.explain);
-        worst = worst.max(match &resolution.error {
-            None => 0,
-            Some(status) if status.is_temporary() => 75,
-            Some(_) => 1,
-        });
-        if args.json {
-            print_json(address, &resolution, &routing.virtual_mailbox_base);
-        } else {
-            println!("{address}");
-            for step in steps {
-                println!("    {step}");
-            }
-            print_text(&resolution, &routing.virtual_mailbox_base);
+    let mut out = BufWriter::new(io::stdout().lock());
+    let printed = print(args, &router, &routing.virtual_mailbox_base, &mut out);
+    match printed.and_then(|worst| out.flush().map(|()| worst)) {
+        Ok(worst) => ExitCode::from(worst),
+        // A reader that went away, as head(1) does, has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!(
+                "mailstow: cannot write to standard output: {error}"
+            ));
+            ExitCode::from(TEMPORARY_FAILURE)
         }
     }
-    ExitCode::from(worst)
+}
+
+/// Prints what becomes of each address; the exit status.
+fn print(args: &ResolveArgs, router: &Router, base: &Path, out: &mut impl Write) -> io::Result<u8> {
+    let mut worst = 0;
+    for address in &args.address {
+        let (resolution, steps) = resolve(router, address, args.explain);
+        worst = worst.max(match &resolution.error {
+            None => 0,
+            Some(status) if status.is_temporary() => TEMPORARY_FAILURE,
+            Some(_) => REFUSED,
+        });
+        if args.json {
+            print_json(address, &resolution, base, out)?;
+        } else {
+            writeln!(out, "{address}")?;
+            for step in steps {
+                writeln!(out, "    {step}")?;
+            }
+            print_text(&resolution, base, out)?;
+        }
+    }
+    Ok(worst)
 }
 
 fn resolve(router: &Router, address: &str, explain: bool) -> (Resolution, Vec<Step>) {
@@ -154,7 +177,12 @@ fn store(route: &Route, base: &Path) -> Option<(String, Format, u32, u32)> {
     }
 }
 
-fn print_json(address: &str, resolution: &Resolution, base: &Path) {
+fn print_json(
+    address: &str,
+    resolution: &Resolution,
+    base: &Path,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let result = |route: &Route| {
         let store = store(route, base);
         Entry {
@@ -177,41 +205,40 @@ fn print_json(address: &str, resolution: &Resolution, base: &Path) {
             text: status.text.to_string(),
         }),
     };
-    match serde_json::to_string(&line) {
-        Ok(line) => println!("{line}"),
-        Err(error) => eprintln!("error: {address}: cannot be written as JSON: {error}"),
-    }
+    serde_json::to_writer(&mut *out, &line)?;
+    writeln!(out)
 }
 
-fn print_text(resolution: &Resolution, base: &Path) {
+fn print_text(resolution: &Resolution, base: &Path, out: &mut impl Write) -> io::Result<()> {
     for route in &resolution.results {
-        println!("  recipient  {}", route.recipient);
-        println!("  class      {}", route.class);
-        println!("  transport  {}:{}", route.transport, route.nexthop);
+        writeln!(out, "  recipient  {}", route.recipient)?;
+        writeln!(out, "  class      {}", route.class)?;
+        writeln!(out, "  transport  {}:{}", route.transport, route.nexthop)?;
         if let Some((path, format, uid, gid)) = store(route, base) {
-            println!("  mailbox    {path}");
-            println!("  format     {format}");
-            println!("  uid, gid   {uid}, {gid}");
+            writeln!(out, "  mailbox    {path}")?;
+            writeln!(out, "  format     {format}")?;
+            writeln!(out, "  uid, gid   {uid}, {gid}")?;
         }
         match &route.destination {
             Destination::Command { command, rights } => {
-                println!("  command    {command}");
-                println!("  run as     {}", rights.user);
+                writeln!(out, "  command    {command}")?;
+                writeln!(out, "  run as     {}", rights.user)?;
             }
-            Destination::Discarded => println!("  discarded  there is no alias for it"),
+            Destination::Discarded => writeln!(out, "  discarded  there is no alias for it")?,
             Destination::Refused(status) if resolution.error.as_ref() != Some(status) => {
-                println!("  returned   {status}");
+                writeln!(out, "  returned   {status}")?;
             }
             _ => {}
         }
         if let Some(sender) = &route.sender {
-            println!("  sender     {sender}");
+            writeln!(out, "  sender     {sender}")?;
         }
     }
     if let Some(status) = &resolution.error {
-        println!("  refused    {status}");
+        writeln!(out, "  refused    {status}")?;
     }
     if let Some(reason) = &resolution.reason {
-        println!("  because    {reason}");
+        writeln!(out, "  because    {reason}")?;
     }
+    Ok(())
 }

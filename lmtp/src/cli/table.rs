@@ -1,5 +1,5 @@
-//! `mailstow table`: `query` asks lookup tables what `postmap -q` would be asked; `diff` is in a
-//! file of its own.
+//! `mailstow table`: `query` asks lookup tables what `postmap -q` would be asked, `dump` prints
+//! them as `postmap -s` does; `diff` is in a file of its own, `build` with that of maps.
 //!
 //! Imports the engine's tables only. Exit status: 0 when a key was found, 1 when none was, 75
 //! when a table cannot be opened or cannot answer. Source: postmap(1).
@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::common::complain;
 use clap::{Args, Subcommand};
 use mailstow_engine::table::{
     OpenError, TableCache, TableContext, TableError, TableList, TableName, TableSet,
@@ -32,6 +33,11 @@ enum TableCommand {
     /// Print the value of a key, as postmap -q does
     #[command(after_help = "Exit status: 0 found, 1 not found, 75 a table cannot answer.")]
     Query(QueryArgs),
+    /// Print every key, TAB, value, as postmap -s does
+    #[command(after_help = "Exit status: 0 printed, 75 a table cannot be read or listed.")]
+    Dump(DumpArgs),
+    /// Compile one text into a recipient map, as postmap makes an index
+    Build(super::map::TableBuildArgs),
     /// Say which recipients change how when table NEW takes the place of OLD
     #[command(after_help = "Exit status: 0 no change, 1 changes, 75 a table cannot answer.")]
     Diff(super::diff::DiffArgs),
@@ -52,20 +58,39 @@ struct QueryArgs {
     table: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+struct DumpArgs {
+    /// The tables, printed in this order; a path without TYPE: is read as hash:
+    #[arg(required = true, value_name = "TYPE:NAME")]
+    table: Vec<String>,
+}
+
 /// Runs the subcommand.
 pub fn run(args: &TableArgs) -> ExitCode {
-    let query = match &args.command {
-        TableCommand::Query(query) => query,
-        TableCommand::Diff(diff) => return super::diff::run(diff),
-    };
-    let tables = match open(&query.table) {
-        Ok(tables) => tables,
-        Err(error) => {
-            eprintln!("mailstow: {error}");
-            return ExitCode::from(TEMPORARY_FAILURE);
+    let done = match &args.command {
+        TableCommand::Query(args) => query(args),
+        TableCommand::Dump(args) => {
+            let mut out = io::BufWriter::new(io::stdout().lock());
+            dump(&args.table, &mut out).and_then(|()| Ok(out.flush().map(|()| true)?))
         }
+        TableCommand::Build(args) => return super::map::build_table(args),
+        TableCommand::Diff(args) => return super::diff::run(args),
     };
-    let (out, errors) = (io::stdout().lock(), io::stderr().lock());
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NOT_FOUND),
+        // A reader that went away, as head(1) does, has seen enough.
+        Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(trouble) => {
+            complain(format_args!("mailstow: {trouble}"));
+            ExitCode::from(TEMPORARY_FAILURE)
+        }
+    }
+}
+
+fn query(query: &QueryArgs) -> Result<bool, Trouble> {
+    let tables = open(&query.table)?;
+    let (out, errors) = (io::stdout().lock(), io::stderr());
     let mut asker = Asker {
         tables,
         out: io::BufWriter::new(out),
@@ -76,16 +101,36 @@ pub fn run(args: &TableArgs) -> ExitCode {
     } else {
         asker.ask(query.key.as_bytes(), false)
     };
-    let done = done.and_then(|found| asker.out.flush().map(|()| found).map_err(Trouble::from));
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(NOT_FOUND),
-        Err(trouble) => {
-            let _ = asker.out.flush();
-            eprintln!("mailstow: {trouble}");
-            ExitCode::from(TEMPORARY_FAILURE)
+    // What was found before a table failed is printed.
+    let flushed = asker.out.flush();
+    let found = done?;
+    flushed?;
+    Ok(found)
+}
+
+/// Prints every entry of every table.
+fn dump(names: &[String], out: &mut impl Write) -> Result<(), Trouble> {
+    let tables = open(names)?;
+    for warning in tables.warnings() {
+        complain(format_args!("mailstow: warning: {warning}"));
+    }
+    for table in tables.tables() {
+        // A map that is damaged says so when it is asked, and nobody else is asked by this.
+        if !table.may_block() {
+            table.lookup("a")?;
+        }
+        let mut written = Ok(());
+        let listed = table.for_each(&mut |key, value, _| {
+            if written.is_ok() {
+                written = writeln!(out, "{key}\t{value}");
+            }
+        });
+        written?;
+        if !listed {
+            return Err(Trouble::Unlisted(table.name().to_owned()));
         }
     }
+    Ok(())
 }
 
 /// Each argument is one table, blanks and all.
@@ -95,9 +140,13 @@ fn open(names: &[String]) -> Result<TableSet, OpenError> {
     TableCache::new(TableContext::default()).open_all(&list)
 }
 
-/// Why the rest of the keys is not asked.
+/// Why the rest of the keys is not asked, or of the tables not printed.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("table {0} cannot be listed; print tables of keys, such as hash: lmdb: cdb: mailstow:")]
+    Unlisted(String),
     #[error(transparent)]
     Table(#[from] TableError),
     #[error("standard input or output: {0}; nothing can be answered without them")]
@@ -114,7 +163,7 @@ struct Asker<O, E> {
 impl<O: Write, E: Write> Asker<O, E> {
     /// Asks each line of `input`; says whether any was found.
     fn ask_lines(&mut self, mut input: impl BufRead) -> Result<bool, Trouble> {
-        self.warn_of_tables()?;
+        self.warn_of_tables();
         let mut found = false;
         let mut line = Vec::new();
         while input.read_until(b'\n', &mut line)? > 0 {
@@ -127,24 +176,24 @@ impl<O: Write, E: Write> Asker<O, E> {
 
     /// Asks one key; says whether it was found.
     fn ask(&mut self, key: &[u8], with_key: bool) -> Result<bool, Trouble> {
-        self.warn_of_tables()?;
+        self.warn_of_tables();
         self.answer(key, with_key)
     }
 
-    fn warn_of_tables(&mut self) -> Result<(), Trouble> {
+    fn warn_of_tables(&mut self) {
         for warning in self.tables.warnings() {
-            writeln!(self.errors, "mailstow: warning: {warning}")?;
+            // That nobody reads it is no reason not to answer.
+            let _ = writeln!(self.errors, "mailstow: warning: {warning}");
         }
-        Ok(())
     }
 
     fn answer(&mut self, key: &[u8], with_key: bool) -> Result<bool, Trouble> {
         let Ok(key) = str::from_utf8(key) else {
             let key = String::from_utf8_lossy(key);
-            writeln!(
+            let _ = writeln!(
                 self.errors,
                 "mailstow: warning: key \"{key}\" is not UTF-8 and so in no table"
-            )?;
+            );
             return Ok(false);
         };
         let Some((value, table)) = self.tables.query(key)? else {
@@ -152,11 +201,11 @@ impl<O: Write, E: Write> Asker<O, E> {
         };
         if value.is_empty() {
             let name = table.name();
-            writeln!(
+            let _ = writeln!(
                 self.errors,
                 "mailstow: warning: table {name}: the value of \"{key}\" is empty, which defers \
                  mail; give it a value or remove the key"
-            )?;
+            );
         }
         if with_key {
             writeln!(self.out, "{key}\t{value}")?;
@@ -213,6 +262,27 @@ mod tests {
             errors.contains("is empty") && errors.contains("overridden"),
             "{errors}"
         );
+    }
+
+    #[test]
+    fn every_entry_is_printed_in_the_order_of_its_line() {
+        let text = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(text.path(), "Z@x  1 2\na@x  3\n").unwrap();
+        let printed = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            let mut out = Vec::new();
+            dump(&names, &mut out).map(|()| String::from_utf8(out).unwrap())
+        };
+        let path = format!("hash:{}", text.path().display());
+        let both = printed(&[&path, "inline:{b=4}"]).unwrap();
+        assert_eq!(both, "z@x\t1 2\na@x\t3\nb\t4\n");
+        for bad in ["static:1", "pcre:{{/x/ y}}", "tcp:localhost:1"] {
+            assert!(
+                matches!(printed(&[bad]), Err(Trouble::Unlisted(_))),
+                "{bad}"
+            );
+        }
+        assert!(matches!(printed(&["fail:x"]), Err(Trouble::Table(_))));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::super::OpenError;
 use super::super::braces::name_value;
 use super::super::lines::{is_space, logical_lines};
 use super::Description;
+use crate::nearest::nearest;
 
 /// How long a database may take to answer when the file does not say: the default that
 /// ldap_table(5) has for `timeout`.
@@ -183,12 +184,8 @@ impl Cf {
                     self.source, self.prefix
                 ));
             } else if !known.contains(&name) {
-                let nearest = known
-                    .iter()
-                    .map(|known| (strsim::damerau_levenshtein(name, known), known))
-                    .min()
-                    .filter(|(distance, _)| *distance <= 2);
-                let hint = nearest.map_or_else(String::new, |(_, nearest)| {
+                let nearest = nearest(name, known.iter().copied(), 2);
+                let hint = nearest.map_or_else(String::new, |nearest| {
                     format!("; did you mean \"{nearest}\"?")
                 });
                 found.push(format!(

@@ -30,6 +30,9 @@ pub(super) enum Failure {
     Broken(String),
     /// The server is well, and says that it will not answer this.
     Refused(String),
+    /// The server is well, but its answer was not read to its end: the connection is of no more
+    /// use.
+    Abandoned(String),
 }
 
 /// How to talk to one server.
@@ -127,7 +130,9 @@ impl<S: Server> Hosts<S> {
                     *host.down.lock() = None;
                     return Ok(answer);
                 }
-                Err(Failure::Refused(cause)) => said.push(format!("{}: {cause}", host.name)),
+                Err(Failure::Refused(cause) | Failure::Abandoned(cause)) => {
+                    said.push(format!("{}: {cause}", host.name))
+                }
                 Err(Failure::Broken(cause)) => {
                     said.push(format!("{}: {cause}", host.name));
                     *host.down.lock() = Some((clock::now(), cause));
@@ -181,6 +186,7 @@ impl<S: Server> Host<S> {
             match self.server.ask(&mut connection, question).await {
                 // The server was restarted, or closed what was idle for too long for its taste.
                 Err(Failure::Broken(_)) => self.idle.lock().clear(),
+                abandoned @ Err(Failure::Abandoned(_)) => return abandoned,
                 answer => {
                     self.put_idle(connection, generation);
                     return answer;
@@ -189,7 +195,7 @@ impl<S: Server> Host<S> {
         }
         let mut connection = self.server.connect().await?;
         let answer = self.server.ask(&mut connection, question).await;
-        if !matches!(answer, Err(Failure::Broken(_))) {
+        if !matches!(answer, Err(Failure::Broken(_) | Failure::Abandoned(_))) {
             self.put_idle(connection, generation);
         }
         answer

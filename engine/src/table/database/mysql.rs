@@ -5,14 +5,14 @@
 
 use std::path::Path;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
-use sqlx::{ConnectOptions, Executor, MySql};
+use sqlx::ConnectOptions;
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 
 use super::super::{LookupTable, OpenError};
 use super::cf::Cf;
-use super::hosts::{Failure, Hosts, Order, Server};
+use super::hosts::Order;
 use super::runtime::Driver;
-use super::sql::{self, Form, SqlTable};
+use super::sql::{self, Dialect, SqlServer};
 use crate::sync::Arc;
 
 const PORT: u16 = 3306;
@@ -45,33 +45,25 @@ const IGNORED: [(&str, &str); 5] = [
     ),
 ];
 
-/// A MariaDB or MySQL server.
-struct MySqlServer(MySqlConnectOptions);
+const DIALECT: Dialect = Dialect {
+    quote,
+    parameters: &[
+        "hosts",
+        "user",
+        "password",
+        "dbname",
+        "charset",
+        "tls_CAfile",
+        "tls_cert_file",
+        "tls_key_file",
+        "tls_verify_cert",
+    ],
+    ignored: &IGNORED,
+    order: Order::Chance,
+};
 
-impl Server for MySqlServer {
-    type Connection = MySqlConnection;
-    type Question = String;
-    type Answer = Vec<String>;
-
-    async fn connect(&self) -> Result<MySqlConnection, Failure> {
-        let mut connection = self.0.connect().await.map_err(sql::not_connected)?;
-        // Our quoting is right only while a backslash escapes in a string, as it does by
-        // default.
-        connection
-            .execute("SET SESSION sql_mode = REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', '')")
-            .await
-            .map_err(sql::not_connected)?;
-        Ok(connection)
-    }
-
-    async fn ask(
-        &self,
-        connection: &mut MySqlConnection,
-        query: &String,
-    ) -> Result<Vec<String>, Failure> {
-        sql::ask::<MySql, _>(connection, query, usize::MAX).await
-    }
-}
+/// Our quoting is right only while a backslash escapes in a string, as it does by default.
+const GREETING: &str = "SET SESSION sql_mode = REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', '')";
 
 /// Opens the table called `name` as `cf` describes it.
 ///
@@ -82,34 +74,15 @@ pub(super) fn open(
     cf: &Cf,
     driver: Arc<Driver>,
 ) -> Result<Arc<dyn LookupTable>, OpenError> {
-    let mut words = cf.words("hosts");
-    if words.is_empty() {
-        words.push("localhost");
-    }
     let common = common(cf)?;
-    let mut servers = Vec::new();
-    for word in words {
+    let server = |word: &str| {
         let (options, is_local) = host(cf, common.clone(), word)?;
-        servers.push((word.to_owned(), is_local, MySqlServer(options)));
-    }
-    let hosts = Hosts::new(servers, Order::Chance, cf.timeout()?);
-    let mut known = vec![
-        "hosts",
-        "user",
-        "password",
-        "dbname",
-        "charset",
-        "tls_CAfile",
-        "tls_cert_file",
-        "tls_key_file",
-        "tls_verify_cert",
-    ];
-    known.extend(sql::PARAMETERS);
-    let warnings = cf.complaints(&known, &IGNORED);
-    let form = Form::read(cf, "")?;
-    Ok(Arc::new(SqlTable::new(
-        name, form, quote, hosts, driver, warnings,
-    )))
+        let greeting = GREETING;
+        Ok((word.to_owned(), is_local, SqlServer { options, greeting }))
+    };
+    let servers = sql::hosts(cf).into_iter().map(server);
+    let servers = servers.collect::<Result<_, OpenError>>()?;
+    sql::open(name, cf, driver, &DIALECT, servers)
 }
 
 /// What holds for every host.

@@ -6,44 +6,34 @@
 
 use std::str::FromStr;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
-use sqlx::{ConnectOptions, Executor, Postgres};
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::super::{LookupTable, OpenError};
 use super::cf::Cf;
-use super::hosts::{Failure, Hosts, Order, Server};
+use super::hosts::Order;
 use super::runtime::Driver;
-use super::sql::{self, Form, SqlTable};
+use super::sql::{self, Dialect, SqlServer};
 use crate::sync::Arc;
 
 const PORT: u16 = 5432;
 
-/// A PostgreSQL server.
-struct PgServer(PgConnectOptions);
+const DIALECT: Dialect = Dialect {
+    quote,
+    parameters: &[
+        "hosts",
+        "user",
+        "password",
+        "dbname",
+        "encoding",
+        sql::FUNCTION,
+    ],
+    ignored: &[],
+    order: Order::Chance,
+};
 
-impl Server for PgServer {
-    type Connection = PgConnection;
-    type Question = String;
-    type Answer = Vec<String>;
-
-    async fn connect(&self) -> Result<PgConnection, Failure> {
-        let mut connection = self.0.connect().await.map_err(sql::not_connected)?;
-        // Our quoting is right only while a backslash means nothing in a string.
-        connection
-            .execute("SET standard_conforming_strings = on")
-            .await
-            .map_err(sql::not_connected)?;
-        Ok(connection)
-    }
-
-    async fn ask(
-        &self,
-        connection: &mut PgConnection,
-        query: &String,
-    ) -> Result<Vec<String>, Failure> {
-        sql::ask::<Postgres, _>(connection, query, usize::MAX).await
-    }
-}
+/// Our quoting is right only while a backslash means nothing in a string.
+const GREETING: &str = "SET standard_conforming_strings = on";
 
 /// Opens the table called `name` as `cf` describes it.
 ///
@@ -54,38 +44,26 @@ pub(super) fn open(
     cf: &Cf,
     driver: Arc<Driver>,
 ) -> Result<Arc<dyn LookupTable>, OpenError> {
-    let mut words = cf.words("hosts");
-    if words.is_empty() {
-        words.push("localhost");
-    }
-    let mut servers = Vec::new();
-    for word in words {
+    let server = |word: &str| {
         let (options, is_local) = host(cf, word)?;
         let options = options
             .application_name("mailstow")
             .extra_float_digits(None)
             .disable_statement_logging();
-        servers.push((shown(word).to_owned(), is_local, PgServer(options)));
-    }
+        let greeting = GREETING;
+        Ok((
+            shown(word).to_owned(),
+            is_local,
+            SqlServer { options, greeting },
+        ))
+    };
+    let servers = sql::hosts(cf).into_iter().map(server);
+    let servers = servers.collect::<Result<_, OpenError>>()?;
     let encoding = cf.text_or("encoding", "UTF8");
     if !["UTF8", "UTF-8", "UNICODE"].contains(&encoding.to_uppercase().as_str()) {
         return Err(cf.wrong(&format!("encoding = {encoding}: only UTF8 is spoken here")));
     }
-    let hosts = Hosts::new(servers, Order::Chance, cf.timeout()?);
-    let mut known = vec![
-        "hosts",
-        "user",
-        "password",
-        "dbname",
-        "encoding",
-        "select_function",
-    ];
-    known.extend(sql::PARAMETERS);
-    let warnings = cf.complaints(&known, &[]);
-    let form = Form::read(cf, cf.text("select_function"))?;
-    Ok(Arc::new(SqlTable::new(
-        name, form, quote, hosts, driver, warnings,
-    )))
+    sql::open(name, cf, driver, &DIALECT, servers)
 }
 
 /// `word` without what only the server is to know.
@@ -142,7 +120,7 @@ fn host(cf: &Cf, word: &str) -> Result<(PgConnectOptions, bool), OpenError> {
 }
 
 /// A quote is doubled; a backslash is a character like others in a string, see
-/// [`PgServer::connect`].
+/// [`GREETING`].
 fn quote(text: &str, out: &mut String) {
     out.push_str(&text.replace('\'', "''"));
 }

@@ -1,25 +1,30 @@
 //! What `pgsql:`, `mysql:` and `sqlite:` have in common: a query made from the key, and a result
 //! made from the columns of all rows.
 //!
-//! Imports `address` (folding), `limits`. The query is sent as the text it is, without
+//! Imports `address` (folding), `limits`. What differs is how to connect and how text is quoted,
+//! a [`Dialect`]. The query is sent as the text it is, without
 //! parameters, because in Postfix's files the expansions stand inside the quotes of the query;
 //! so each expansion is quoted as its database wants it.
 
 use std::fmt;
+use std::future::poll_fn;
 
-use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Executor, IntoArguments, Row};
+use sqlx::{
+    AssertSqlSafe, ColumnIndex, ConnectOptions, Connection, Database, Decode, Executor,
+    IntoArguments, Row,
+};
 
 use super::super::{LookupTable, Nature, OpenError, TableError};
 use super::cf::Cf;
-use super::hosts::{Failure, Hosts, Server};
+use super::hosts::{Failure, Hosts, Order, Server};
 use super::runtime::Driver;
 use super::template::{Needs, Quote, Role, Template};
 use crate::address::fold_case;
-use crate::limits::DATABASE_VALUES_MAX;
+use crate::limits::{DATABASE_BYTES_MAX, DATABASE_VALUES_MAX};
 use crate::sync::Arc;
 
 /// Parameters that all SQL tables have.
-pub(super) const PARAMETERS: [&str; 9] = [
+const PARAMETERS: [&str; 9] = [
     "query",
     "result_format",
     "domain",
@@ -31,8 +36,92 @@ pub(super) const PARAMETERS: [&str; 9] = [
     "timeout",
 ];
 
+/// An older way to say what to ask, which only PostgreSQL has.
+pub(super) const FUNCTION: &str = "select_function";
+
+/// What is special about one kind of database.
+pub(super) struct Dialect {
+    /// Quotes an expansion within a string of the query.
+    pub(super) quote: Quote,
+    /// Parameters that other kinds do not have.
+    pub(super) parameters: &'static [&'static str],
+    /// Parameters of Postfix without effect here, and why.
+    pub(super) ignored: &'static [(&'static str, &'static str)],
+    /// In which order servers are asked.
+    pub(super) order: Order,
+}
+
+/// A server, and what it is told first so that our quoting is right.
+pub(super) struct SqlServer<O> {
+    pub(super) options: O,
+    pub(super) greeting: &'static str,
+}
+
+impl<O, C, D> Server for SqlServer<O>
+where
+    O: ConnectOptions<Connection = C>,
+    C: Connection<Database = D, Options = O> + 'static,
+    D: Database<Connection = C>,
+    for<'c> &'c mut C: Executor<'c, Database = D>,
+    usize: ColumnIndex<D::Row>,
+    for<'r> Option<&'r str>: Decode<'r, D>,
+    D::Arguments: IntoArguments<D>,
+{
+    type Connection = C;
+    type Question = String;
+    type Answer = Vec<String>;
+
+    async fn connect(&self) -> Result<C, Failure> {
+        let mut connection = self.options.connect().await.map_err(not_connected)?;
+        (&mut connection)
+            .execute(self.greeting)
+            .await
+            .map_err(not_connected)?;
+        Ok(connection)
+    }
+
+    async fn ask(&self, connection: &mut C, query: &String) -> Result<Vec<String>, Failure> {
+        ask::<D, _>(connection, query, usize::MAX).await
+    }
+}
+
+/// The words of `hosts`, this machine when there are none.
+pub(super) fn hosts(cf: &Cf) -> Vec<&str> {
+    match cf.words("hosts") {
+        none if none.is_empty() => vec!["localhost"],
+        words => words,
+    }
+}
+
+/// Opens the table called `name`, which is asked of `servers`: each with its name and whether it
+/// is on this machine.
+///
+/// # Errors
+/// The description is not complete or not well formed.
+pub(super) fn open<S: Server<Question = String, Answer = Vec<String>>>(
+    name: &str,
+    cf: &Cf,
+    driver: Arc<Driver>,
+    dialect: &Dialect,
+    servers: Vec<(String, bool, S)>,
+) -> Result<Arc<dyn LookupTable>, OpenError> {
+    let known = [dialect.parameters, &PARAMETERS].concat();
+    let function = match known.contains(&FUNCTION) {
+        true => cf.text(FUNCTION),
+        false => "",
+    };
+    Ok(Arc::new(SqlTable {
+        name: name.to_owned(),
+        form: Form::read(cf, function)?,
+        quote: dialect.quote,
+        hosts: Arc::new(Hosts::new(servers, dialect.order, cf.timeout()?)),
+        driver,
+        warnings: cf.complaints(&known, dialect.ignored),
+    }))
+}
+
 /// How a table asks and what it makes of the answer.
-pub(super) struct Form {
+struct Form {
     query: Template,
     result: Template,
     needs: Needs,
@@ -45,7 +134,7 @@ impl Form {
     ///
     /// # Errors
     /// One of them is missing or not well formed.
-    pub(super) fn read(cf: &Cf, function: &str) -> Result<Self, OpenError> {
+    fn read(cf: &Cf, function: &str) -> Result<Self, OpenError> {
         let query = match (cf.text("query"), function) {
             ("", "") => format!(
                 "SELECT {} FROM {} WHERE {}='%s' {}",
@@ -98,7 +187,7 @@ fn no_query(cf: &Cf) -> OpenError {
 }
 
 /// A table in an SQL database.
-pub(super) struct SqlTable<S: Server> {
+struct SqlTable<S: Server> {
     name: String,
     form: Form,
     quote: Quote,
@@ -107,26 +196,7 @@ pub(super) struct SqlTable<S: Server> {
     warnings: Vec<String>,
 }
 
-impl<S: Server<Question = String, Answer = Vec<String>>> SqlTable<S> {
-    /// A table called `name`.
-    pub(super) fn new(
-        name: &str,
-        form: Form,
-        quote: Quote,
-        hosts: Hosts<S>,
-        driver: Arc<Driver>,
-        warnings: Vec<String>,
-    ) -> Self {
-        Self {
-            name: name.to_owned(),
-            form,
-            quote,
-            hosts: Arc::new(hosts),
-            driver,
-            warnings,
-        }
-    }
-
+impl<S: Server> SqlTable<S> {
     fn unavailable(&self, cause: String) -> TableError {
         TableError::Unavailable {
             name: self.name.clone(),
@@ -194,19 +264,32 @@ where
 {
     // Every expansion in the query was quoted.
     let query = sqlx::raw_sql(AssertSqlSafe(query.to_owned()));
-    let rows = connection.fetch_all(query).await.map_err(failure)?;
+    let mut rows = connection.fetch(query);
     let mut values = Vec::new();
-    for row in &rows {
+    let mut bytes = 0;
+    while let Some(row) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
+        let row = row.map_err(failure)?;
         for column in 0..row.len().min(columns_max) {
-            let value: Option<&str> = row.try_get_unchecked(column).map_err(failure)?;
+            let value: Option<&str> = row.try_get_unchecked(column).map_err(abandon)?;
+            bytes += value.map_or(0, str::len);
             values.extend(value.map(str::to_owned));
         }
-    }
-    if values.len() > DATABASE_VALUES_MAX {
-        let cause = format!("more than {DATABASE_VALUES_MAX} values; narrow the query");
-        return Err(Failure::Refused(cause));
+        if values.len() > DATABASE_VALUES_MAX || bytes > DATABASE_BYTES_MAX {
+            return Err(Failure::Abandoned(format!(
+                "more than {DATABASE_VALUES_MAX} values or {DATABASE_BYTES_MAX} bytes; narrow the \
+                 query"
+            )));
+        }
     }
     Ok(values)
+}
+
+/// What a value that cannot be read, with more of them to come, means for the connection.
+fn abandon(error: sqlx::Error) -> Failure {
+    match failure(error) {
+        Failure::Refused(cause) => Failure::Abandoned(cause),
+        other => other,
+    }
 }
 
 /// What an error while asking means for the connection.

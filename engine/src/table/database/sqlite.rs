@@ -12,10 +12,17 @@ use sqlx::{ConnectOptions, Sqlite};
 
 use super::super::{LookupTable, OpenError};
 use super::cf::Cf;
-use super::hosts::{Failure, Hosts, Order, Server};
+use super::hosts::{Failure, Order, Server};
 use super::runtime::Driver;
-use super::sql::{self, Form, SqlTable};
+use super::sql::{self, Dialect};
 use crate::sync::Arc;
+
+const DIALECT: Dialect = Dialect {
+    quote,
+    parameters: &["dbpath"],
+    ignored: &[],
+    order: Order::Listed,
+};
 
 /// An SQLite file.
 struct SqliteFile {
@@ -69,14 +76,7 @@ pub(super) fn open(
         .disable_statement_logging();
     let shown = path.display().to_string();
     let servers = vec![(shown, true, SqliteFile { path, options })];
-    let hosts = Hosts::new(servers, Order::Listed, cf.timeout()?);
-    let mut known = vec!["dbpath"];
-    known.extend(sql::PARAMETERS);
-    let warnings = cf.complaints(&known, &[]);
-    let form = Form::read(cf, "")?;
-    Ok(Arc::new(SqlTable::new(
-        name, form, quote, hosts, driver, warnings,
-    )))
+    sql::open(name, cf, driver, &DIALECT, servers)
 }
 
 /// A quote is doubled; nothing else is special in a string of SQLite.

@@ -83,7 +83,7 @@ fn all_planted_mistakes_are_found_at_once() {
     let findings = site.findings();
     for expected in [
         "virtual_mailbox_maps: table hash:",
-        "lists of domains: table hash:",
+        "virtual_alias_domains: table hash:",
         "virtual_gid_maps is not set",
         "virtual_uid_maps gives user id 50, below virtual_minimum_uid = 100",
         "does not exist and cannot be created in",

@@ -1,4 +1,5 @@
-//! `mailstow map build`: from the tables of a configuration, or from texts, to one map.
+//! `mailstow map build`: from the tables of a configuration, or from texts, to one map; and
+//! `mailstow table build`: from one text to a map beside it, as postmap(1) makes an index.
 //!
 //! Imports the engine's configuration, tables and map.
 
@@ -36,6 +37,36 @@ pub(super) struct BuildArgs {
     /// Compile the tables that this mailstow.toml names
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    how: How,
+    /// A table and the text it comes from, in the form of postmap(1):
+    /// virtual_mailbox_maps=/etc/postfix/vmailbox. A table may have several texts
+    #[arg(value_name = "TABLE=TEXT")]
+    tables: Vec<String>,
+}
+
+/// Arguments of `table build`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Compiles one table into a recipient map of its own, in one step, durably; what \
+                  to write to use it is printed. \"mailstow map build\" compiles all tables of \
+                  a configuration into one map."
+)]
+pub(in super::super) struct TableBuildArgs {
+    /// The map; without it, the text's path and .map
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    how: How,
+    /// The text, or TYPE:NAME of a table that can be listed; TABLE= in front says what the map's
+    /// table is called, which is else called as its file
+    #[arg(value_name = "[TABLE=]TEXT")]
+    table: String,
+}
+
+/// How a map is built.
+#[derive(Debug, Args)]
+struct How {
     /// What to do when changes made with "map set" and "map unset" are pending: apply them
     #[arg(long, conflicts_with = "discard_changes")]
     keep_changes: bool,
@@ -51,10 +82,6 @@ pub(super) struct BuildArgs {
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
-    /// A table and the text it comes from, in the form of postmap(1):
-    /// virtual_mailbox_maps=/etc/postfix/vmailbox. A table may have several texts
-    #[arg(value_name = "TABLE=TEXT")]
-    tables: Vec<String>,
 }
 
 /// A table of the map and what it is compiled from.
@@ -69,8 +96,8 @@ pub(super) fn run(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, Trouble
     };
     let mut tasks: Vec<Task> = Vec::new();
     for text in texts {
-        let (table, path) = source(text)?;
-        tasks.push((table.to_owned(), Source::Text(path)));
+        let (table, source) = task(text)?;
+        tasks.push((table.to_owned(), source));
     }
     let given: Vec<String> = tasks.iter().map(|(table, _)| table.clone()).collect();
     let mut parts = configured(args)?;
@@ -82,8 +109,8 @@ pub(super) fn run(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, Trouble
     if tasks.is_empty() {
         return Err(Trouble::NoSource);
     }
-    let report = build(args, &map, &tasks)?;
-    report_build(args, &map, &report, out)?;
+    let report = build(&args.how, &map, &tasks)?;
+    report_build(&args.how, &map, &report, out)?;
     for part in &parts {
         note(part);
     }
@@ -91,6 +118,53 @@ pub(super) fn run(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, Trouble
         advise(&map, &given, &parts, out)?;
     }
     Ok(true)
+}
+
+/// Runs `table build`.
+pub(super) fn run_table(args: &TableBuildArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
+    let (table, source) = match args.table.split_once('=') {
+        Some((table, _)) if is_table(table) => {
+            let (_, source) = task(&args.table)?;
+            (table.to_owned(), source)
+        }
+        _ => {
+            let source = source(&args.table)?;
+            (table_name(&source), source)
+        }
+    };
+    let map = match (&args.output, &source) {
+        (Some(map), _) => map.clone(),
+        (None, Source::Text(text)) => {
+            let mut map = text.clone().into_os_string();
+            map.push(".map");
+            map.into()
+        }
+        (None, Source::Table(_) | Source::Domain(_)) => return Err(Trouble::NoMap),
+    };
+    let report = build(&args.how, &map, &[(table.clone(), source)])?;
+    report_build(&args.how, &map, &report, out)?;
+    let map = std::path::absolute(map)?;
+    writeln!(out, "to use it, write mailstow:{}:{table}", map.display())?;
+    Ok(true)
+}
+
+fn is_table(name: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !name.is_empty() && name.bytes().all(is_word)
+}
+
+/// What a table is called that nobody named: as its file, as far as that is a name.
+fn table_name(source: &Source) -> String {
+    let file = match source {
+        Source::Text(path) => path.file_name(),
+        Source::Table(name) => name.path().and_then(Path::file_name),
+        Source::Domain(_) => None,
+    };
+    let file = file.unwrap_or_default().to_string_lossy();
+    match file.replace(|c: char| !c.is_ascii_alphanumeric(), "_") {
+        name if name.is_empty() => "table".to_owned(),
+        name => name,
+    }
 }
 
 /// What the configuration has to compile, if there is one.
@@ -108,22 +182,29 @@ fn configured(args: &BuildArgs) -> Result<Vec<Part>, Trouble> {
     Ok(compilable(&configuration.settings.routing))
 }
 
-/// The table and the path of its text.
-fn source(argument: &str) -> Result<(&str, PathBuf), Trouble> {
+/// A table and what it is compiled from.
+fn task(argument: &str) -> Result<(&str, Source), Trouble> {
     let (table, text) = argument
         .split_once('=')
         .filter(|(table, text)| !table.is_empty() && !text.is_empty())
         .ok_or_else(|| Trouble::Source(argument.to_owned()))?;
-    if !text.contains([':', '/']) {
-        return Ok((table, text.into()));
-    }
-    let not_text = || Trouble::NotText(text.to_owned());
-    let name = TableName::parse(text, "hash").map_err(|_| not_text())?;
-    let path = name.text().ok_or_else(not_text)?;
-    Ok((table, path.to_owned()))
+    Ok((table, source(text)?))
 }
 
-fn build(args: &BuildArgs, map: &Path, tasks: &[Task]) -> Result<BuildReport, Trouble> {
+/// A text, by its path or as `type:name`; or another table whose entries can be listed.
+fn source(text: &str) -> Result<Source, Trouble> {
+    if !text.contains([':', '/']) {
+        return Ok(Source::Text(text.into()));
+    }
+    let name = TableName::parse(text, "hash")?;
+    match name.text() {
+        Some(path) => Ok(Source::Text(path.to_owned())),
+        None if name.is_listed() => Ok(Source::Table(name)),
+        None => Err(Trouble::NotText(text.to_owned())),
+    }
+}
+
+fn build(args: &How, map: &Path, tasks: &[Task]) -> Result<BuildReport, Trouble> {
     let options = BuildOptions {
         duplicates: match (args.replace, args.strict) {
             (true, _) => Duplicates::LastWins,
@@ -225,7 +306,7 @@ impl Bar {
 }
 
 fn report_build(
-    args: &BuildArgs,
+    args: &How,
     map: &Path,
     report: &BuildReport,
     out: &mut dyn Write,
@@ -294,11 +375,21 @@ mod tests {
 
     #[test]
     fn sources_are_texts_of_postmap() {
-        assert_eq!(source("t=/a/b").unwrap(), ("t", "/a/b".into()));
-        assert_eq!(source("t=b").unwrap(), ("t", "b".into()));
-        assert_eq!(source("t=lmdb:/a").unwrap(), ("t", "/a".into()));
+        let text = |path: &str| ("t", Source::Text(path.into()));
+        assert_eq!(task("t=/a/b").unwrap(), text("/a/b"));
+        assert_eq!(task("t=b").unwrap(), text("b"));
+        assert_eq!(task("t=lmdb:/a").unwrap(), text("/a"));
+        assert!(matches!(task("t=inline:{a=b}"), Ok((_, Source::Table(_)))));
         for bad in ["t", "=x", "t=", "t=static:x", "t=pcre:/x", "t=nosuch:/x"] {
-            assert!(source(bad).is_err(), "{bad}");
+            assert!(task(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_table_without_a_name_is_called_as_its_file() {
+        let name = |text: &str| table_name(&source(text).unwrap());
+        assert_eq!(name("/etc/postfix/vmailbox"), "vmailbox");
+        assert_eq!(name("cdb:/etc/postfix/v-mail.box"), "v_mail_box");
+        assert_eq!(name("inline:{a=b}"), "table");
     }
 }
