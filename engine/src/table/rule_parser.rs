@@ -14,6 +14,7 @@ use super::perl::{
     PCRE2_MULTILINE, PCRE2_UNGREEDY, PerlPattern,
 };
 use super::posix::{PosixPattern, REG_EXTENDED, REG_ICASE, REG_NEWLINE, REG_NOSUB};
+use super::posix_size::too_large;
 use super::problems::{Problems, excerpt};
 use super::replacement::Replacement;
 use super::rules::{Condition, Pattern, Rule, RuleTable};
@@ -263,6 +264,10 @@ impl Parser {
                 let mut flags = i32::try_from(source.flags).unwrap_or(0);
                 if !groups_wanted {
                     flags |= REG_NOSUB;
+                }
+                let extended = flags & REG_EXTENDED != 0;
+                if let Some(cause) = too_large(source.pattern, extended) {
+                    return Err(format!("bad pattern: {cause}; simplify it"));
                 }
                 let text = CString::new(source.pattern).map_err(|_| "NUL in the pattern")?;
                 PosixPattern::compile(&text, flags).map(Pattern::Posix)

@@ -2,13 +2,18 @@
 //!
 //! Imports `clock`, `sync`. Shared by `tcp:` and `socketmap:`. Connections are kept open between
 //! lookups for a short time; one that turns out broken is replaced once, so that a restart of
-//! the server goes unnoticed. Source: Postfix's limits for these tables.
+//! the server goes unnoticed. Invariants: what a server sends unasked is never taken for the
+//! answer to a later question; a conversation ends after twice the timeout, however slowly the
+//! server speaks. Source: Postfix's limits for these tables.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use rustix::net::RecvFlags;
 
 use crate::clock;
 use crate::sync::Mutex;
@@ -45,6 +50,8 @@ pub(super) struct Open {
     stream: Stream,
     made: Instant,
     used: Instant,
+    /// When the conversation must be over; looked at before each read.
+    end: Instant,
 }
 
 #[derive(Debug)]
@@ -78,6 +85,7 @@ impl Server {
     /// The server cannot be connected to, or `talk` failed on a new connection.
     pub(super) fn ask<T>(&self, talk: impl Fn(&mut Open) -> io::Result<T>) -> Result<T, String> {
         if let Some(mut open) = self.take() {
+            open.end = self.end();
             match talk(&mut open) {
                 Ok(answer) => {
                     self.put(open);
@@ -92,6 +100,10 @@ impl Server {
         let answer = talk(&mut open).map_err(|error| self.told(&error))?;
         self.put(open);
         Ok(answer)
+    }
+
+    fn end(&self) -> Instant {
+        clock::now() + self.timeout
     }
 
     fn told(&self, error: &io::Error) -> String {
@@ -132,6 +144,7 @@ impl Server {
             stream,
             made: now,
             used: now,
+            end: self.end(),
         })
     }
 
@@ -141,6 +154,7 @@ impl Server {
         idle.retain(|open| {
             now.saturating_duration_since(open.used) < IDLE_MAX
                 && now.saturating_duration_since(open.made) < AGE_MAX
+                && open.is_silent()
         });
         idle.pop()
     }
@@ -161,8 +175,24 @@ fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
+impl Open {
+    /// The server has said nothing unasked, nor closed its end.
+    fn is_silent(&self) -> bool {
+        let fd = match &self.stream {
+            Stream::Inet(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        };
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let heard = rustix::net::recv(fd, &mut [0_u8; 1], flags);
+        matches!(heard, Err(rustix::io::Errno::AGAIN))
+    }
+}
+
 impl Read for Open {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if clock::now() > self.end {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         match &mut self.stream {
             Stream::Inet(stream) => stream.read(buffer),
             Stream::Unix(stream) => stream.read(buffer),

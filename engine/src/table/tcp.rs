@@ -156,6 +156,7 @@ mod tests {
     use super::*;
     use std::io::{BufRead, BufReader};
     use std::net::TcpListener;
+    use std::time::Duration;
 
     #[test]
     fn keys_are_encoded_and_values_decoded() {
@@ -210,6 +211,53 @@ mod tests {
         assert!(table.lookup("bad@d").is_err());
         // The first connection is closed by now.
         assert_eq!(table.lookup("v@d").unwrap().unwrap(), "value of v@d");
+    }
+
+    #[test]
+    fn what_a_server_says_unasked_is_no_answer_to_the_next_question() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (answered, more) = std::sync::mpsc::channel();
+        let (said, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut line = String::new();
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                reader.read_line(&mut line).unwrap();
+                let key = line.trim_end().replace("get ", "");
+                stream
+                    .write_all(format!("200 of-{key}\n").as_bytes())
+                    .unwrap();
+                more.recv().unwrap();
+                stream.write_all(b"200 of-nobody\n").unwrap();
+                said.send(stream).unwrap();
+            }
+        });
+        let table = TcpTable::open("tcp:t", &address).unwrap();
+        let mut open = Vec::new();
+        for key in ["u@d", "v@d"] {
+            assert_eq!(table.lookup(key).unwrap().unwrap(), format!("of-{key}"));
+            answered.send(()).unwrap();
+            open.push(heard.recv().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_server_that_speaks_for_ever_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let mut table = TcpTable::open("tcp:t", &address.to_string()).unwrap();
+        let endpoint = Endpoint::Inet(address.to_string());
+        table.server = Server::with_timeout(endpoint, Duration::from_millis(200));
+        let error = table.lookup("u@d").unwrap_err().to_string();
+        assert!(error.contains("no answer within"), "{error}");
     }
 
     #[test]
