@@ -47,7 +47,7 @@ impl Log {
             let mut deferred = BTreeSet::new();
             let queue = postfix.scratch().join("queue/deferred");
             names_below(&queue, &mut deferred);
-            let mut open: Vec<&String> = ids.iter().collect();
+            let mut open: Vec<&str> = ids.iter().map(String::as_str).collect();
             while let Some(id) = open.pop() {
                 if !log.removed.contains(id) && !deferred.contains(id) {
                     return None;
@@ -90,13 +90,10 @@ impl Log {
         log
     }
 
-    fn forwarded(&self, id: &str) -> impl Iterator<Item = &String> {
+    /// The mails that this one was sent on as; of a new one nothing may be in the log yet.
+    fn forwarded(&self, id: &str) -> impl Iterator<Item = &str> {
         let deliveries = self.deliveries.get(id).into_iter().flatten();
-        // The id is a key of the log, for the new mail was logged when it was queued.
-        deliveries.filter_map(|delivery| {
-            let new = delivery.text.strip_prefix("forwarded as ")?;
-            self.senders.get_key_value(new).map(|(id, _)| id)
-        })
+        deliveries.filter_map(|delivery| delivery.text.strip_prefix("forwarded as "))
     }
 
     /// Every delivery of the mail and of those it was forwarded as; the forwarding itself is
@@ -164,5 +161,21 @@ fn names_below(directory: &Path, found: &mut BTreeSet<String>) {
         } else {
             found.insert(entry.file_name().to_string_lossy().into_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mail_that_was_sent_on_is_known_before_it_is_logged_itself() {
+        let log = Log::parse(
+            "Nov 22 15:00:00 mx postfix/local[7]: 4A: to=<a@o.example>, relay=local, delay=0.1, \
+             delays=0/0/0/0, dsn=2.0.0, status=sent (forwarded as 4B)\n\
+             Nov 22 15:00:00 mx postfix/qmgr[8]: 4A: removed\n",
+        );
+        assert_eq!(log.forwarded("4A").collect::<Vec<_>>(), ["4B"]);
+        assert!(log.removed.contains("4A") && !log.removed.contains("4B"));
     }
 }

@@ -308,3 +308,21 @@ fn members_of_an_include_file_and_the_circle_they_make_are_shown() {
     let circle = "cycle      list@origin.example -> list@origin.example";
     assert!(steps.contains(&circle.to_owned()), "{steps:#?}");
 }
+
+#[test]
+fn include_files_may_be_nested_below_the_deepest_alias() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        format!(":include:{}", path.display())
+    };
+    let last = file("last", "end@far.example\n");
+    let first = file("first", &last);
+    // The deepest alias that local(8) expands is the 25th.
+    let aliases: Vec<String> = (0..24).map(|n| format!("a{n}=a{}", n + 1)).collect();
+    let maps = format!("inline:{{{}, {{a24 = {first}}}}}", aliases.join(", "));
+    assert_eq!(of(&maps, "a0@origin.example"), ["smtp to end@far.example"]);
+    let deeper = maps.replace("a0=a1,", "a=a0, a0=a1,");
+    assert_eq!(of(&deeper, "a@origin.example"), ["5.4.6"]);
+}

@@ -10,7 +10,7 @@ pub(super) use build::TableBuildArgs;
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -92,21 +92,28 @@ struct QueryArgs {
 /// Runs the subcommand.
 pub fn run(args: &MapArgs) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
-    let result = match &args.command {
-        MapCommand::Build(args) => build::run(args, &mut out),
-        MapCommand::Verify(args) => verify(args, &mut out),
-        MapCommand::Set(args) => set(args),
-        MapCommand::Unset(args) => unset(args),
-        MapCommand::Merge(args) => merge_changes(args, &mut out),
-        MapCommand::Query(args) => query(args, &mut out),
-        MapCommand::Dump(args) => dump(args, &mut out),
-        MapCommand::Stats(args) => stats(args, &mut out),
-    };
+    let result = args.command.run(&mut out);
     let failed = match &args.command {
         MapCommand::Query(_) => ExitCode::from(TEMPORARY_FAILURE),
         _ => ExitCode::FAILURE,
     };
     finish(result, out, failed)
+}
+
+impl MapCommand {
+    fn run(&self, out: &mut dyn Write) -> Result<bool, Trouble> {
+        let (map, result) = match self {
+            Self::Build(args) => return build::run(args, out),
+            Self::Verify(args) => (&args.map, verify(args, out)),
+            Self::Set(args) => (&args.map, set(args)),
+            Self::Unset(args) => (&args.map, unset(args)),
+            Self::Merge(args) => (&args.map, merge_changes(args, out)),
+            Self::Query(args) => (&args.map, query(args, out)),
+            Self::Dump(args) => (&args.map, dump(args, out)),
+            Self::Stats(args) => (&args.map, stats(args, out)),
+        };
+        result.map_err(|trouble| trouble.of(map))
+    }
 }
 
 /// Runs `table build`.
@@ -142,10 +149,18 @@ fn finish(result: Result<bool, Trouble>, mut out: impl Write, failed: ExitCode) 
 enum Trouble {
     #[error(transparent)]
     Map(#[from] MapError),
+    #[error("{path}: {error}")]
+    InMap { path: String, error: MapError },
+    #[error("there is no map {0}; make it with \"mailstow map build\"")]
+    Missing(String),
+    #[error("cannot read {path}: {error}; name a text that is there and may be read")]
+    Text { path: String, error: io::Error },
     #[error("\"{0}\": write TABLE=TEXT, as in virtual_mailbox_maps=/etc/postfix/vmailbox")]
     Source(String),
     #[error("{0}: only tables whose entries can be listed, those of postmap(1), can be compiled")]
     NotText(String),
+    #[error("the map has no table {table}, only: {tables}")]
+    NoTable { table: String, tables: String },
     #[error("name the map with -o FILE")]
     NoMap,
     #[error("nothing to build from; say --postfix DIR, or TABLE=TEXT")]
@@ -156,6 +171,22 @@ enum Trouble {
     Configuration(String),
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
+}
+
+impl Trouble {
+    /// With the name of the map, unless the text has it already.
+    fn of(self, map: &Path) -> Self {
+        let path = map.display().to_string();
+        match self {
+            Self::Map(MapError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && !map.exists() =>
+            {
+                Self::Missing(path)
+            }
+            Self::Map(error) if !error.to_string().contains(&path) => Self::InMap { path, error },
+            other => other,
+        }
+    }
 }
 
 fn verify(args: &FileArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
@@ -182,6 +213,16 @@ fn open(args: &FileArgs) -> Result<MapView, MapError> {
 }
 
 fn set(args: &SetArgs) -> Result<bool, Trouble> {
+    let view = MapView::open(&args.map)?;
+    if !view.has_table(&args.table) {
+        complain(format_args!(
+            "mailstow: warning: {}: table {} is new; until now there are: {}",
+            args.map.display(),
+            args.table,
+            view.tables().collect::<Vec<_>>().join(", ")
+        ));
+    }
+    drop(view);
     let set = Change::Set {
         table: args.table.clone(),
         key: fold_case(&args.key).into_owned(),
@@ -192,6 +233,15 @@ fn set(args: &SetArgs) -> Result<bool, Trouble> {
 }
 
 fn unset(args: &UnsetArgs) -> Result<bool, Trouble> {
+    let view = MapView::open(&args.map)?;
+    if !view.has_table(&args.table) {
+        let tables: Vec<_> = view.tables().collect();
+        return Err(Trouble::NoTable {
+            table: args.table.clone(),
+            tables: tables.join(", "),
+        });
+    }
+    drop(view);
     let changes: Vec<Change> = args
         .key
         .iter()
@@ -205,6 +255,8 @@ fn unset(args: &UnsetArgs) -> Result<bool, Trouble> {
 }
 
 fn merge_changes(args: &FileArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
+    // Nothing is made beside a file that is no map.
+    open(args)?;
     match merge(&args.map, |_, _| true)? {
         Some(stats) => writeln!(
             out,
@@ -295,16 +347,7 @@ mod tests {
 
     fn printed(words: &[&str]) -> (Result<bool, Trouble>, String) {
         let mut out = Vec::new();
-        let result = match command(words) {
-            MapCommand::Build(args) => build::run(&args, &mut out),
-            MapCommand::Verify(args) => verify(&args, &mut out),
-            MapCommand::Set(args) => set(&args),
-            MapCommand::Unset(args) => unset(&args),
-            MapCommand::Merge(args) => merge_changes(&args, &mut out),
-            MapCommand::Query(args) => query(&args, &mut out),
-            MapCommand::Dump(args) => dump(&args, &mut out),
-            MapCommand::Stats(args) => stats(&args, &mut out),
-        };
+        let result = command(words).run(&mut out);
         (result, String::from_utf8(out).unwrap())
     }
 
@@ -354,5 +397,49 @@ mod tests {
                 .contains("values: 3\npending changes: 1\n")
         );
         assert_eq!(printed(&["dump", map]).1.lines().count(), 2);
+    }
+
+    #[test]
+    fn errors_name_the_map_and_nothing_is_left_beside_what_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = directory.path().join("vmailbox");
+        std::fs::write(&text, "a@x a/\n").unwrap();
+        let (text, missing) = (text.to_str().unwrap(), directory.path().join("missing"));
+        let missing = missing.to_str().unwrap();
+        for path in [text, missing] {
+            for words in [
+                vec!["set", path, "t", "k", "v"],
+                vec!["unset", path, "t", "k"],
+                vec!["merge", path],
+                vec!["query", path, "k"],
+                vec!["verify", path],
+                vec!["dump", path],
+            ] {
+                let error = printed(&words).0.unwrap_err().to_string();
+                assert!(error.contains(path) && error.contains(';'), "{error}");
+            }
+        }
+        let source = format!("t={missing}");
+        let error = printed(&["build", "-o", missing, &source]).0.unwrap_err();
+        assert!(error.to_string().contains("cannot read"), "{error}");
+        let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
+    fn keys_are_not_removed_from_tables_that_the_map_does_not_have() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = directory.path().join("vmailbox");
+        std::fs::write(&text, "a@x a/\n").unwrap();
+        let map = directory.path().join("map").display().to_string();
+        let source = format!("t={}", text.display());
+        assert!(printed(&["build", &map, &source]).0.unwrap());
+        let error = printed(&["unset", &map, "tt", "a@x"]).0.unwrap_err();
+        assert!(
+            error.to_string().contains("no table tt, only: t"),
+            "{error}"
+        );
+        assert!(printed(&["set", &map, "tt", "a@x", "b"]).0.unwrap());
+        assert!(printed(&["unset", &map, "tt", "a@x"]).0.unwrap());
     }
 }

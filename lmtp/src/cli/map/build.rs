@@ -3,6 +3,7 @@
 //!
 //! Imports the engine's configuration, tables and map.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -218,6 +219,15 @@ fn build(args: &How, map: &Path, tasks: &[Task]) -> Result<BuildReport, Trouble>
         },
         ..BuildOptions::default()
     };
+    for (_, source) in tasks {
+        if let Source::Text(text) = source {
+            let opened = File::open(text);
+            opened.map_err(|error| Trouble::Text {
+                path: text.display().to_string(),
+                error,
+            })?;
+        }
+    }
     let mut builder = MapBuilder::new(map, options)?;
     let bar = (!args.quiet && io::stderr().is_terminal()).then(|| Bar::new(tasks));
     if let Some(bar) = bar.clone() {
