@@ -108,6 +108,17 @@ pub enum RouteError {
         /// there is none.
         circle: Vec<String>,
     },
+    /// Local aliases with more members, deep down, than are followed.
+    #[error(
+        "alias_maps: deeply nested aliases of <{address}> have more than {limit} members; let \
+         them name their members themselves, or look for aliases that contain each other"
+    )]
+    AliasesTooMany {
+        /// The recipient.
+        address: String,
+        /// How many are followed.
+        limit: usize,
+    },
     /// Mail that was sent on comes back to somebody who had it before.
     #[error(
         "<{address}> had the mail before: it is sent on in a circle; take the address out of \
@@ -213,6 +224,11 @@ impl RouteError {
             Self::ForwardedTooOften { .. } => {
                 Status::new(451, EnhancedCode::new(4, 4, 6), "mail is sent on too often")
             }
+            Self::AliasesTooMany { .. } => Status::new(
+                451,
+                EnhancedCode::new(4, 4, 6),
+                "too many aliases of aliases",
+            ),
             Self::Table(error) => error.status(),
             Self::NoOwner { .. }
             | Self::BadOwner { .. }

@@ -326,3 +326,17 @@ fn include_files_may_be_nested_below_the_deepest_alias() {
     let deeper = maps.replace("a0=a1,", "a=a0, a0=a1,");
     assert_eq!(of(&deeper, "a@origin.example"), ["5.4.6"]);
 }
+
+#[test]
+fn a_list_too_long_to_be_followed_deep_down_is_deferred_and_never_cut() {
+    let members: Vec<String> = (0..10_001).map(|n| format!("u{n}")).collect();
+    let mut aliases: Vec<String> = (0..6).map(|n| format!("a{n}=a{}", n + 1)).collect();
+    aliases.push(format!("{{a6 = {}}}", members.join(" ")));
+    let settings = settings(&format!("inline:{{{}}}", aliases.join(", ")));
+    let resolution = resolve(&settings, "a0@origin.example");
+    let reply = resolution.error.unwrap();
+    assert_eq!(reply.to_string(), "451 4.4.6 too many aliases of aliases");
+    // The same list is fine where it is not so deep.
+    let reply = resolve(&settings, "a5@origin.example").error;
+    assert!(reply.is_none(), "{reply:?}");
+}

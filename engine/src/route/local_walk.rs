@@ -176,7 +176,11 @@ impl<'a> Walk<'a> {
             return;
         }
         if self.is_exhausted(&state) {
-            return self.fail_looping(recipient, &state);
+            let error = RouteError::AliasesTooMany {
+                address: quote_address(recipient).into_owned(),
+                limit: DEEP_STEPS_MAX,
+            };
+            return self.fail(recipient, &state, error);
         }
         let folded = fold_case(recipient);
         if let Some(start) = self.delivered_to.iter().position(|had| *had == folded) {

@@ -95,7 +95,9 @@ impl<'a> Resolving<'a> {
                 (None, Destination::Refused(error.status()))
             }
         };
-        self.push(&resolved, address.external(), mailbox, destination, sender);
+        // As Postfix shows it: what looks like a source route is no part of the local part.
+        let recipient = quote_address(&resolved.recipient).into_owned();
+        self.push(&resolved, recipient, mailbox, destination, sender);
     }
 
     fn push(

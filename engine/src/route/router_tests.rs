@@ -1,7 +1,7 @@
 //! Behaviour of [`Router`] on in-memory tables.
 
 use super::{AddressClass, Format, MailboxTarget, RouteError, Router, table_context};
-use crate::address::parse_mailbox;
+use crate::address::{Address, parse_mailbox};
 use crate::config::RoutingSettings;
 use crate::table::TableCache;
 
@@ -213,4 +213,13 @@ fn a_domain_in_two_classes_is_reported() {
         warnings.contains("example.com in BOTH mydestination and virtual_mailbox_domains"),
         "{warnings}"
     );
+}
+
+#[test]
+fn what_looks_like_a_source_route_is_shown_as_postfix_shows_it() {
+    let router = router(&example());
+    let address = Address::from_internal("@, )(g:a@far.example");
+    let resolution = router.resolve(&address);
+    let shown = resolution.results.first().map(|r| r.recipient.clone());
+    assert_eq!(shown.as_deref(), Some("@, )(g:a@far.example"));
 }

@@ -18,19 +18,9 @@
     )
 )]
 
-#[cfg(any(
-    feature = "pgsql",
-    feature = "mysql",
-    feature = "sqlite",
-    feature = "ldap"
-))]
+#[cfg(feature = "databases")]
 mod cf;
-#[cfg(any(
-    feature = "pgsql",
-    feature = "mysql",
-    feature = "sqlite",
-    feature = "ldap"
-))]
+#[cfg(feature = "databases")]
 mod hosts;
 #[cfg(feature = "ldap")]
 mod ldap;
@@ -38,23 +28,13 @@ mod ldap;
 mod mysql;
 #[cfg(feature = "pgsql")]
 mod pgsql;
-#[cfg(any(
-    feature = "pgsql",
-    feature = "mysql",
-    feature = "sqlite",
-    feature = "ldap"
-))]
+#[cfg(feature = "databases")]
 mod runtime;
 #[cfg(any(feature = "pgsql", feature = "mysql", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-#[cfg(any(
-    feature = "pgsql",
-    feature = "mysql",
-    feature = "sqlite",
-    feature = "ldap"
-))]
+#[cfg(feature = "databases")]
 mod template;
 
 use super::{LookupTable, OpenError, TableName};
@@ -93,12 +73,7 @@ pub(super) enum Description<'a> {
 /// What the database tables of one cache share.
 #[derive(Debug, Default)]
 pub(super) struct Databases {
-    #[cfg(any(
-        feature = "pgsql",
-        feature = "mysql",
-        feature = "sqlite",
-        feature = "ldap"
-    ))]
+    #[cfg(feature = "databases")]
     driver: crate::sync::OnceLock<Arc<runtime::Driver>>,
 }
 
@@ -108,12 +83,7 @@ impl Databases {
     /// # Errors
     /// The description is not complete or not well formed, or mailstow was built without this
     /// kind of database.
-    #[cfg(any(
-        feature = "pgsql",
-        feature = "mysql",
-        feature = "sqlite",
-        feature = "ldap"
-    ))]
+    #[cfg(feature = "databases")]
     pub(super) fn open(
         &self,
         kind: DatabaseKind,
@@ -138,12 +108,7 @@ impl Databases {
     }
 
     /// As with the features.
-    #[cfg(not(any(
-        feature = "pgsql",
-        feature = "mysql",
-        feature = "sqlite",
-        feature = "ldap"
-    )))]
+    #[cfg(not(feature = "databases"))]
     pub(super) fn open(
         &self,
         _kind: DatabaseKind,
@@ -154,12 +119,7 @@ impl Databases {
     }
 
     /// The thread for all of them, started by the first.
-    #[cfg(any(
-        feature = "pgsql",
-        feature = "mysql",
-        feature = "sqlite",
-        feature = "ldap"
-    ))]
+    #[cfg(feature = "databases")]
     fn driver(&self, name: &TableName) -> Result<Arc<runtime::Driver>, OpenError> {
         if let Some(driver) = self.driver.get() {
             return Ok(Arc::clone(driver));

@@ -1,6 +1,6 @@
 //! The thread that talks to databases, and the way to it for callers who may wait.
 //!
-//! Imports nothing of the engine. Invariant: what runs here gives up by itself after a time, so
+//! Imports `sync`. Invariant: what runs here gives up by itself after a time, so
 //! a caller never waits for ever.
 
 use std::future::Future;
@@ -8,6 +8,9 @@ use std::io;
 use std::sync::mpsc;
 
 use tokio::runtime::{Builder, Runtime};
+
+use super::hosts::{Hosts, Server};
+use crate::sync::Arc;
 
 /// Threads for looking up host names, which the system does one at a time for each.
 const NAME_THREADS_MAX: usize = 4;
@@ -29,6 +32,20 @@ impl Driver {
             .enable_all()
             .build()?;
         Ok(Self(Some(runtime)))
+    }
+
+    /// Asks one of `hosts` and waits for the answer.
+    ///
+    /// # Errors
+    /// What each of them said.
+    pub(super) fn ask<S: Server>(
+        &self,
+        hosts: &Arc<Hosts<S>>,
+        question: S::Question,
+    ) -> Result<S::Answer, String> {
+        let hosts = Arc::clone(hosts);
+        let asked = self.run(async move { hosts.ask(&question).await });
+        asked.unwrap_or_else(|| Err("the database driver failed".to_owned()))
     }
 
     /// Runs `work` and waits for its result; `None` when it was lost, which a panic of a driver

@@ -196,15 +196,6 @@ struct SqlTable<S: Server> {
     warnings: Vec<String>,
 }
 
-impl<S: Server> SqlTable<S> {
-    fn unavailable(&self, cause: String) -> TableError {
-        TableError::Unavailable {
-            name: self.name.clone(),
-            cause,
-        }
-    }
-}
-
 impl<S: Server<Question = String, Answer = Vec<String>>> LookupTable for SqlTable<S> {
     fn lookup(&self, key: &str) -> Result<Option<String>, TableError> {
         // C programs, as Postfix and most databases are, cannot have such a key.
@@ -215,12 +206,13 @@ impl<S: Server<Question = String, Answer = Vec<String>>> LookupTable for SqlTabl
         let Some(query) = self.form.needs.query(&self.form.query, &key, self.quote) else {
             return Ok(None);
         };
-        let hosts = Arc::clone(&self.hosts);
-        let asked = self.driver.run(async move { hosts.ask(&query).await });
-        let answer = asked.unwrap_or_else(|| Err("the database driver failed".to_owned()));
+        let answer = self.driver.ask(&self.hosts, query);
         answer
             .and_then(|values| self.form.result(&key, &values))
-            .map_err(|cause| self.unavailable(cause))
+            .map_err(|cause| TableError::Unavailable {
+                name: self.name.clone(),
+                cause,
+            })
     }
 
     fn nature(&self) -> Nature {

@@ -296,9 +296,7 @@ impl LookupTable for LdapTable {
             return Ok(None);
         };
         let question = Question { key, base, filter };
-        let hosts = Arc::clone(&self.hosts);
-        let asked = self.driver.run(async move { hosts.ask(&question).await });
-        let answer = asked.unwrap_or_else(|| Err("the LDAP driver failed".to_owned()));
+        let answer = self.driver.ask(&self.hosts, question);
         answer.map_err(|cause| TableError::Unavailable {
             name: self.name.clone(),
             cause,
