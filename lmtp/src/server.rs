@@ -178,6 +178,7 @@ fn needs_restart<'a>(old: &Settings, new: &'a Settings) -> impl Iterator<Item = 
             old.lmtp.socket_group != new.lmtp.socket_group,
         ),
         ("[store]", old.store != new.store),
+        ("[delivery_log]", old.delivery_log != new.delivery_log),
         ("[log]", old.log != new.log),
         (
             "state_directory",

@@ -421,7 +421,7 @@ pub(super) static GENERAL: &[Parameter] = &[
         "delivery_log",
         "bytes_max",
         "1073741824",
-        Bytes(1 << 16..=SIZE_MAX, |s, v| s.delivery_log.bytes_max = v),
+        Bytes(1 << 20..=SIZE_MAX, |s, v| s.delivery_log.bytes_max = v),
         "Bytes of the whole delivery log; full, it holds deliveries back",
     ),
     parameter(
@@ -431,7 +431,7 @@ pub(super) static GENERAL: &[Parameter] = &[
         Bytes(1 << 14..=1 << 30, |s, v| {
             s.delivery_log.segment_bytes = v & !4095;
         }),
-        "Bytes of one file of the delivery log",
+        "Bytes of one file of the delivery log; at most a sixteenth of bytes_max",
     ),
     parameter(
         "delivery_log",

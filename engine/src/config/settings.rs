@@ -237,9 +237,9 @@ pub struct StoreSettings {
 /// `[delivery_log]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryLogSettings {
-    /// Bytes of all segments together. Half of it filled begins a checkpoint.
+    /// Bytes of all segments together, at least 1 MiB. Half of it filled begins a checkpoint.
     pub bytes_max: u64,
-    /// Bytes of one segment file; a multiple of 4096.
+    /// Bytes of one segment file; a multiple of 4096, at most a sixteenth of `bytes_max`.
     pub segment_bytes: u64,
     /// Bytes that wait for the log's flush before deliveries are held back.
     pub in_flight_bytes: usize,

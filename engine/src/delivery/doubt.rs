@@ -19,6 +19,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Doubts {
     keep: Duration,
+    /// Most that are remembered.
+    most: usize,
     state: Mutex<State>,
 }
 
@@ -45,9 +47,10 @@ struct Doubtful {
 pub(super) struct Repeated(InDoubt);
 
 impl Doubts {
-    pub(super) fn new(keep: Duration) -> Self {
+    pub(super) fn new(keep: Duration, most: usize) -> Self {
         Self {
             keep,
+            most,
             state: Mutex::default(),
         }
     }
@@ -89,7 +92,7 @@ impl Doubts {
     pub(super) fn add(&self, entries: Vec<InDoubt>) {
         let mut state = self.state.lock();
         for entry in entries {
-            if state.count < IN_DOUBT_MAX && self.is_fresh(&entry) {
+            if state.count < self.most && self.is_fresh(&entry) {
                 let taken = false;
                 let same_key = state.by_key.entry(entry.key).or_default();
                 same_key.push(Doubtful { entry, taken });
@@ -101,6 +104,13 @@ impl Doubts {
     /// True while a repetition may come.
     pub(super) fn is_empty(&self) -> bool {
         self.state.lock().count == 0
+    }
+
+    /// Every delivery in doubt.
+    pub(super) fn ids(&self) -> HashSet<(DeliveryId, u32)> {
+        let state = self.state.lock();
+        let all = state.by_key.values().flatten();
+        all.map(|d| (d.entry.id, d.entry.recipient)).collect()
     }
 
     /// True while a delivery in doubt has a key that begins like this.
@@ -203,7 +213,14 @@ impl Doubts {
         drop(guard);
         // Digests are computed without the lock. What is confirmed meanwhile is told to the log,
         // which takes that as the last word.
-        all.extend(open.iter().flat_map(|promise| promise.doubts()));
+        for promise in open {
+            if all.len() >= self.most {
+                break;
+            }
+            all.extend(promise.doubts());
+        }
+        // More than the log takes are forgotten with a crash.
+        all.truncate(self.most);
         all
     }
 
@@ -253,7 +270,7 @@ mod tests {
 
     #[test]
     fn what_was_confirmed_is_not_in_doubt_again_because_the_log_failed() {
-        let doubts = Doubts::new(Duration::from_secs(60));
+        let doubts = Doubts::new(Duration::from_secs(60), 10);
         doubts.add(vec![entry(1, 0), entry(2, 1)]);
         doubts.confirm_repeated(&Repeated(entry(1, 0)));
         // The log is told, fails before that is durable, and is recovered.

@@ -1,12 +1,13 @@
 //! The delivery log as deliveries see it, so that a log without threads can take the place of
 //! the real one.
 //!
-//! Imports `log`, `config`, `sync`.
+//! Imports `log`, `config`, `limits`, `sync`.
 
 use crate::config::{DeliveryLogSettings, Settings};
+use crate::limits::IN_DOUBT_MAX;
 use crate::log::{
-    BackendChoice, EncodedRecord, Entry, LogError, LogMedium, LogScan, LogSettings, LogUsage,
-    LogWriter, Sequence, Ticket,
+    BackendChoice, Confirmed, Done, EncodedRecord, Entry, InDoubt, LogError, LogMedium, LogScan,
+    LogSettings, LogUsage, LogWriter, Record, Sequence, Ticket,
 };
 use crate::sync::Arc;
 use std::fmt;
@@ -16,12 +17,18 @@ use std::path::{Path, PathBuf};
 pub(super) trait Journal: fmt::Debug + Send + Sync {
     /// Hands a record over; may wait for room.
     fn append(&self, record: EncodedRecord) -> Result<Ticket, LogError>;
+    /// The same; a full log grows past its bound.
+    fn append_anyway(&self, record: EncodedRecord) -> Result<Ticket, LogError>;
+    /// So many bytes of records do not count against the bound.
+    fn set_uncounted(&self, bytes: u64);
     /// Waits until the record, and all before it, are durable.
     fn wait(&self, ticket: Ticket) -> Result<Sequence, LogError>;
     /// Everything up to this record is durable.
     fn durable_up_to(&self) -> Sequence;
     /// Frees the segments that end before this record.
     fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError>;
+    /// Whether that would free any.
+    fn frees_before(&self, sequence: Sequence) -> bool;
     /// How full it is.
     fn usage(&self) -> LogUsage;
     /// What stopped it.
@@ -31,6 +38,14 @@ pub(super) trait Journal: fmt::Debug + Send + Sync {
 impl<M: LogMedium> Journal for LogWriter<M> {
     fn append(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
         Self::append(self, record, None)
+    }
+
+    fn append_anyway(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+        Self::append_anyway(self, record)
+    }
+
+    fn set_uncounted(&self, bytes: u64) {
+        Self::set_uncounted(self, bytes);
     }
 
     fn wait(&self, ticket: Ticket) -> Result<Sequence, LogError> {
@@ -43,6 +58,10 @@ impl<M: LogMedium> Journal for LogWriter<M> {
 
     fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError> {
         Self::truncate_before(self, sequence)
+    }
+
+    fn frees_before(&self, sequence: Sequence) -> bool {
+        Self::frees_before(self, sequence)
     }
 
     fn usage(&self) -> LogUsage {
@@ -58,17 +77,11 @@ impl<M: LogMedium> Journal for LogWriter<M> {
 pub(super) trait Found: Send + Sync {
     /// Shows every record, in order.
     fn for_each(&self, visit: &mut dyn FnMut(Entry<'_>)) -> Result<(), LogError>;
-    /// The first sequence given out after opening.
-    fn next(&self) -> Sequence;
 }
 
 impl<M: LogMedium> Found for LogScan<M> {
     fn for_each(&self, visit: &mut dyn FnMut(Entry<'_>)) -> Result<(), LogError> {
         Self::for_each(self, Sequence(0), visit)
-    }
-
-    fn next(&self) -> Sequence {
-        self.report().next_sequence
     }
 }
 
@@ -123,14 +136,27 @@ pub(super) fn directory(settings: &Settings) -> PathBuf {
 }
 
 /// Room in a record for what stands beside the content.
-pub(super) const ENVELOPE_BYTES_MAX: u64 = 4 << 20;
+const ENVELOPE_BYTES_MAX: u64 = 4 << 20;
+/// Smallest log, in bytes: it takes what has to be said of a message of 48 MB for an mbox.
+const LOG_BYTES_MIN: u64 = 1 << 20;
+/// Fewest segments: fewer would keep too much of the log from being used.
+const SEGMENTS_MIN: u64 = 16;
+/// Bytes of an entry of the in-doubt memory in a checkpoint record.
+const IN_DOUBT_BYTES: u64 = 60;
+/// Entries of a record that has one for each delivery, of 60 bytes at most: it is shorter than
+/// the smallest segment, so that it finds room in a full log.
+const ENTRIES_MAX: usize = 128;
 
 pub(super) fn log_settings(settings: &DeliveryLogSettings) -> LogSettings {
-    let segment_bytes = settings.segment_bytes.max(4 * 4096);
-    let bytes_max = settings.bytes_max.max(4 * segment_bytes);
+    let bytes_max = settings.bytes_max.max(LOG_BYTES_MIN);
+    // The bound of the whole counts more than the size of its parts.
+    let segment_bytes = settings.segment_bytes.min(bytes_max / SEGMENTS_MIN) & !4095;
+    let segment_bytes = segment_bytes.max(4 * 4096);
     // No record may be more than about half of the log.
     let record_most = (bytes_max / segment_bytes - 2) * ((segment_bytes - 4096) / 2);
-    let record_bytes = (settings.message_bytes_max + ENVELOPE_BYTES_MAX).min(record_most);
+    let record_bytes = settings.message_bytes_max + ENVELOPE_BYTES_MAX;
+    let record_bytes = record_bytes.max(in_doubt_bytes(IN_DOUBT_MAX));
+    let record_bytes = record_bytes.min(record_most);
     LogSettings {
         segment_bytes,
         log_bytes_max: bytes_max,
@@ -139,5 +165,70 @@ pub(super) fn log_settings(settings: &DeliveryLogSettings) -> LogSettings {
         full_wait_max: settings.full_wait,
         backend: BackendChoice::Auto,
         accept_damage: false,
+    }
+}
+
+fn in_doubt_bytes(entries: usize) -> u64 {
+    // Whatever stands beside them.
+    64 + entries as u64 * IN_DOUBT_BYTES
+}
+
+/// Deliveries in doubt that a checkpoint of this log may name: a full log keeps room for a
+/// segment, of which half is for them.
+pub(super) fn in_doubt_max(settings: &LogSettings) -> usize {
+    let room = (settings.segment_bytes - 4096) / 2;
+    let most = room.min(settings.record_bytes_max as u64);
+    let entries = most.saturating_sub(in_doubt_bytes(0)) / IN_DOUBT_BYTES;
+    usize::try_from(entries).map_or(IN_DOUBT_MAX, |entries| entries.min(IN_DOUBT_MAX))
+}
+
+/// Records of what became of deliveries, each short enough for any log.
+pub(super) fn done_records(entries: &[Done]) -> impl Iterator<Item = EncodedRecord> {
+    let chunks = entries.chunks(ENTRIES_MAX);
+    chunks.map(|entries| Record::Done(entries.to_vec()).encode())
+}
+
+/// The same of deliveries in doubt.
+pub(super) fn in_doubt_records(entries: &[InDoubt]) -> impl Iterator<Item = EncodedRecord> {
+    let chunks = entries.chunks(ENTRIES_MAX);
+    chunks.map(|entries| Record::InDoubt(entries.to_vec()).encode())
+}
+
+/// The same of replies that were read.
+pub(super) fn confirmed_records(entries: &[Confirmed]) -> impl Iterator<Item = EncodedRecord> {
+    let chunks = entries.chunks(ENTRIES_MAX);
+    chunks.map(|entries| Record::Confirmed(entries.to_vec()).encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_configured_makes_a_log_that_can_work() {
+        for bytes_max in [0, 1 << 16, 1 << 20, 5 << 20, 1 << 30, 1 << 40] {
+            for segment_bytes in [0, 1 << 14, (1 << 20) - 1, 16 << 20, 1 << 30] {
+                for message_bytes_max in [0, 1 << 20, 1 << 28] {
+                    let settings = DeliveryLogSettings {
+                        bytes_max,
+                        segment_bytes,
+                        message_bytes_max,
+                        ..DeliveryLogSettings::default()
+                    };
+                    let log = log_settings(&settings);
+                    log.validate().unwrap();
+                    assert!(log.log_bytes_max <= bytes_max.max(1 << 20));
+                    assert!(in_doubt_max(&log) > 50);
+                    // A message of 48 MB, four bytes for each of its sectors.
+                    assert!(log.record_bytes_max > 48_000_000 / 512 * 4);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_of_the_usual_size_remembers_all_deliveries_in_doubt() {
+        let log = log_settings(&DeliveryLogSettings::default());
+        assert_eq!(in_doubt_max(&log), IN_DOUBT_MAX);
     }
 }

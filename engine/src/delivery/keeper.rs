@@ -9,8 +9,9 @@
 use super::dirty::Dirty;
 use super::doubt::Doubts;
 use super::floors::Floors;
-use super::journal::{Found, Journal, JournalSource};
-use super::recovery::{Recovery, RecoveryReport, Stuck, Trust};
+use super::journal::{Journal, JournalSource, confirmed_records, in_doubt_max, log_settings};
+use super::recovery::{Recovery, RecoveryReport, Trust};
+use super::stuck::{Stuck, StuckMail};
 use crate::clock;
 use crate::config::DeliveryLogSettings;
 use crate::io::Disk;
@@ -47,12 +48,14 @@ pub(super) enum Planted {
 pub(super) struct Keeper<H> {
     source: Box<dyn JournalSource>,
     settings: DeliveryLogSettings,
+    /// Longest record, in bytes.
+    record_bytes_max: usize,
     state: Mutex<State>,
     changed: Condvar,
     pub(super) floors: Floors,
     pub(super) dirty: Dirty<H>,
     pub(super) doubts: Doubts,
-    stuck: Mutex<Vec<Stuck>>,
+    stuck: StuckMail,
     #[cfg(test)]
     pub(super) planted: Mutex<Option<Planted>>,
 }
@@ -112,6 +115,12 @@ impl State {
     }
 }
 
+/// Time to free some of it, so that nobody has to wait.
+fn is_half_full(journal: &dyn Journal) -> bool {
+    let usage = journal.usage();
+    usage.segments_live * usage.segment_bytes > usage.log_bytes_max / 2
+}
+
 /// What the checkpointer does next.
 enum Next {
     Checkpoint,
@@ -121,9 +130,11 @@ enum Next {
 
 impl<H: fmt::Debug + Send + Sync> Keeper<H> {
     pub(super) fn new(source: Box<dyn JournalSource>, settings: DeliveryLogSettings) -> Self {
+        let log = log_settings(&settings);
         Self {
             source,
-            doubts: Doubts::new(settings.in_doubt_time),
+            doubts: Doubts::new(settings.in_doubt_time, in_doubt_max(&log)),
+            record_bytes_max: log.record_bytes_max,
             settings,
             state: Mutex::new(State {
                 journal: None,
@@ -137,7 +148,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             changed: Condvar::new(),
             floors: Floors::default(),
             dirty: Dirty::default(),
-            stuck: Mutex::default(),
+            stuck: StuckMail::default(),
             #[cfg(test)]
             planted: Mutex::default(),
         }
@@ -148,6 +159,11 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         self.settings.message_bytes_max
     }
 
+    /// Longest record that the log takes, in bytes.
+    pub(super) fn record_bytes_max(&self) -> usize {
+        self.record_bytes_max
+    }
+
     /// The log, or why there is none now.
     pub(super) fn enter(&self) -> Result<Pass<'_, H>, LogError> {
         let mut state = self.state.lock();
@@ -156,15 +172,14 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         };
         state.users += 1;
         drop(state);
-        let usage = journal.usage();
-        let journal = Pass {
+        let pass = Pass {
             keeper: self,
             journal,
         };
-        if usage.segments_live * usage.segment_bytes > usage.log_bytes_max / 2 {
+        if is_half_full(pass.journal.as_ref()) {
             self.ask();
         }
-        Ok(journal)
+        Ok(pass)
     }
 
     /// Drops a log that failed.
@@ -220,7 +235,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         };
         known.clear();
         self.doubts.clear();
-        self.stuck.lock().clear();
+        self.stuck.clear();
         let (journal, found) = self.source.open()?;
         let mut recovery = Recovery {
             disk,
@@ -231,10 +246,11 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             trust,
         };
         let (report, stuck, doubts) = recovery.run(found.as_ref())?;
-        let next = Found::next(found.as_ref());
         drop(found);
         self.doubts.add_recovered(doubts);
-        *self.stuck.lock() = stuck;
+        self.stuck.put(stuck, false);
+        // What recovery wrote itself is of no use after it either.
+        let next = Sequence(journal.durable_up_to().0 + 1);
         let checkpoint_at = self.checkpoint_on(disk, journal.as_ref(), next)?;
         let mut state = self.state.lock();
         state.checkpoint_at = checkpoint_at;
@@ -257,8 +273,12 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             false => below,
         };
         let last = self.state.lock().checkpoint_at;
-        let is_idle = durable() <= last && !self.doubts.has_news();
-        if is_idle && self.stuck.lock().is_empty() {
+        let is_idle = durable() <= last && !self.doubts.has_news() && !self.stuck.is_changed();
+        let is_full = pass.journal.usage().bytes_free == 0;
+        // One that frees nothing makes a full log only fuller.
+        let is_vain = (is_idle || is_full) && !pass.journal.frees_before(below);
+        let may_wait = self.stuck.rests() && !is_half_full(pass.journal.as_ref());
+        if is_vain || may_wait {
             return Ok(());
         }
         let at = self.checkpoint_on(disk, pass.journal.as_ref(), below)?;
@@ -276,21 +296,16 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         self.flush_mailboxes(disk)
             .map_err(|source| self.distrust(&source))?;
         // What could not be delivered yet must not be freed with the rest.
-        for stuck in self.stuck.lock().iter() {
-            for record in stuck.records() {
-                journal.append(record)?;
-            }
-        }
-        let confirmed = self.doubts.take_confirmed();
-        if !confirmed.is_empty() {
-            journal.append(Record::Confirmed(confirmed).encode())?;
+        self.stuck.copy(journal, &self.doubts)?;
+        for record in confirmed_records(&self.doubts.take_confirmed()) {
+            journal.append_anyway(record)?;
         }
         let told = self.doubts.told();
         let checkpoint = Record::Checkpoint(Checkpoint {
             below,
             in_doubt: self.doubts.snapshot(),
         });
-        let at = journal.wait(journal.append(checkpoint.encode())?)?;
+        let at = journal.wait(journal.append_anyway(checkpoint.encode())?)?;
         self.doubts.told_durably(told);
         journal.truncate_before(below)?;
         Ok(at)
@@ -416,10 +431,12 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         settings: &MailboxSettings,
         known: &Known,
     ) {
-        let waiting = std::mem::take(&mut *self.stuck.lock());
+        let waiting = self.stuck.take();
         if waiting.is_empty() {
             return;
         }
+        let deliveries = |all: &[Stuck]| all.iter().map(|s| s.recipients.len()).sum::<usize>();
+        let before = deliveries(&waiting);
         let left = match self.enter() {
             Ok(pass) => {
                 let mut recovery = Recovery {
@@ -434,6 +451,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             }
             Err(_) => waiting,
         };
-        *self.stuck.lock() = left;
+        let is_changed = deliveries(&left) < before;
+        self.stuck.put(left, is_changed);
     }
 }

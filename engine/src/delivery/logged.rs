@@ -11,6 +11,7 @@ mod mboxes;
 use super::floors::Floor;
 use super::identity;
 use super::job::Job;
+use super::journal::{confirmed_records, done_records};
 #[cfg(test)]
 use super::keeper::Planted;
 use super::keeper::{Keeper, Pass};
@@ -200,11 +201,10 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
 
     /// Appends a done record that must be durable before the next step.
     fn note(&mut self, done: Vec<Done>) -> Result<(), LogError> {
-        if done.is_empty() {
-            return Ok(());
+        for record in done_records(&done) {
+            let ticket = self.pass.journal.append(record)?;
+            self.must_wait_for(ticket);
         }
-        let ticket = self.pass.journal.append(Record::Done(done).encode())?;
-        self.must_wait_for(ticket);
         Ok(())
     }
 
@@ -221,14 +221,9 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
 
     /// Tells the log which replies were read; nobody waits for that.
     fn confirm(&self) {
-        let confirmed = self.keeper.doubts.take_confirmed();
-        if !confirmed.is_empty() {
+        for record in confirmed_records(&self.keeper.doubts.take_confirmed()) {
             // Lost with a failing log, they are in doubt for a while.
-            drop(
-                self.pass
-                    .journal
-                    .append(Record::Confirmed(confirmed).encode()),
-            );
+            drop(self.pass.journal.append(record));
         }
     }
 
@@ -459,10 +454,14 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
         let mut is_logged = false;
         if !done.is_empty() {
             let journal = &self.pass.journal;
-            let noted = journal.append(Record::Done(done).encode());
+            let noted = done_records(&done).map(|record| journal.append(record));
+            let last = noted.collect::<Result<Vec<Ticket>, LogError>>();
             // A log that failed cannot keep recovery from doing them; then the in-doubt memory
             // answers for the repetition.
-            is_logged = noted.and_then(|ticket| journal.wait(ticket)).is_ok();
+            is_logged = last.is_ok_and(|tickets| {
+                let newest = tickets.last();
+                newest.is_none_or(|newest| journal.wait(*newest).is_ok())
+            });
         }
         for ((mut job, status), promised) in refused.into_iter().zip(promised) {
             job.is_refused_in_log = is_logged && promised;

@@ -26,6 +26,7 @@ mod round;
 #[cfg(not(loom))]
 mod sim_tests;
 mod store;
+mod stuck;
 mod types;
 
 pub use job::{OnOutcome, Ticket};

@@ -7,7 +7,7 @@
 
 use super::digest::{Digest, Way, content_digest};
 use super::floors::Floor;
-use super::journal::Journal;
+use super::journal::{Journal, done_records};
 use super::types::Mail;
 use crate::clock;
 use crate::envelope::Recipient;
@@ -164,8 +164,8 @@ impl Promise {
         // Given up before anybody wrote the record.
         let refused: Vec<Done> = self.refused(&state);
         drop(state);
-        if !refused.is_empty() {
-            journal.append(Record::Done(refused).encode())?;
+        for record in done_records(&refused) {
+            journal.append(record)?;
         }
         Ok(Kept::With(ticket, true))
     }

@@ -6,7 +6,7 @@ use super::digest::{Outline, Way, content_digest};
 use super::doubt::Repeated;
 use super::flush::Flusher;
 use super::job::{Job, OnOutcome, Origin, Promised, Ticket};
-use super::journal::{DirectorySource, JournalSource};
+use super::journal::{DirectorySource, JournalSource, in_doubt_records};
 use super::keeper::Keeper;
 use super::logged::LoggedRound;
 use super::promise::Promise;
@@ -18,7 +18,7 @@ use crate::clock;
 use crate::config::{Durability, Settings};
 use crate::envelope::Recipient;
 use crate::io::{Blocking, Credentials, Disk, StateDirectory};
-use crate::log::{DeliveryId, LogError, Record};
+use crate::log::{DeliveryId, LogError};
 use crate::mailbox::maildir::NameMaker;
 use crate::mailbox::{Known, MailboxPath, MailboxSettings};
 use crate::message::{MessageBuilder, Spool};
@@ -283,7 +283,7 @@ impl<D: Disk> Store<D> {
     ) -> Vec<Ticket> {
         let repeated = self.repeated(&mail, &to);
         let promise = self.promise(&mail, &to);
-        let through_log = promise.is_some() && self.fits_log(&mail, to.len());
+        let through_log = promise.as_ref().is_some_and(|p| self.fits_log(&mail, p));
         let base = &self.shared.settings.base;
         let mut jobs = Vec::with_capacity(to.len());
         let mut tickets = Vec::with_capacity(to.len());
@@ -351,10 +351,13 @@ impl<D: Disk> Store<D> {
         Some(Arc::new(Promise::new(id, mail, to, &shared.names)))
     }
 
-    fn fits_log(&self, mail: &Mail, recipients: usize) -> bool {
-        let most = self.shared.keeper.as_ref();
-        let most = most.map_or(0, Keeper::message_bytes_max);
-        mail.message.size() <= most && recipients <= LOGGED_RECIPIENTS_MAX
+    fn fits_log(&self, mail: &Mail, promise: &Promise) -> bool {
+        let (size, envelope) = (mail.message.size(), promise.envelope());
+        self.shared.keeper.as_ref().is_some_and(|keeper| {
+            size <= keeper.message_bytes_max()
+                && size + envelope.record_bytes() as u64 <= keeper.record_bytes_max() as u64
+                && envelope.recipients.len() <= LOGGED_RECIPIENTS_MAX
+        })
     }
 
     /// The client has read the replies for these deliveries, all of one message: they are
@@ -375,9 +378,10 @@ impl<D: Disk> Store<D> {
             Settled::Message(promise) => {
                 let entries = promise.doubts();
                 if let (false, Ok(pass)) = (entries.is_empty(), keeper.enter()) {
-                    let record = Record::InDoubt(entries.clone()).encode();
-                    // Nobody waits for it: lost with a crash, the message comes twice.
-                    drop(pass.journal.append(record));
+                    for record in in_doubt_records(&entries) {
+                        // Nobody waits for it: lost with a crash, the message comes twice.
+                        drop(pass.journal.append(record));
+                    }
                 }
                 keeper.doubts.add(entries);
             }

@@ -96,6 +96,22 @@ impl AcceptedEncoder {
     }
 }
 
+impl Accepted {
+    /// Bytes of the record without its content.
+    pub fn record_bytes(&self) -> usize {
+        let recipients = self.recipients.iter().map(|recipient| {
+            let texts = [&recipient.address, &recipient.original, &recipient.mailbox];
+            let plan = match &recipient.plan {
+                Plan::Maildir { file_name } => 4 + file_name.len(),
+                Plan::Mbox { .. } => 8,
+            };
+            texts.map(|text| 4 + text.len()).iter().sum::<usize>() + 4 + 4 + 1 + plan
+        });
+        let texts = 4 + self.reverse_path.len() + 4 + self.queue_id.len();
+        16 + 8 + 32 + texts + 4 + recipients.sum::<usize>() + 1
+    }
+}
+
 impl io::Write for AcceptedEncoder {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.push(bytes);

@@ -76,7 +76,7 @@ pub enum LogError {
     /// The log is full: its mailboxes could not be made durable fast enough.
     #[error(
         "the delivery log holds its limit of {bytes_max} bytes: see why no checkpoint frees it, \
-         or raise log_bytes_max"
+         or raise bytes_max in [delivery_log]"
     )]
     Full {
         /// The limit, in bytes.
@@ -85,14 +85,17 @@ pub enum LogError {
     /// Too much waits to be flushed.
     #[error(
         "more than {bytes_max} bytes wait to be flushed to the delivery log: the disk is slower \
-         than the mail; raise in_flight_bytes_max or slow the clients down"
+         than the mail; raise in_flight_bytes in [delivery_log] or slow the clients down"
     )]
     InFlight {
         /// The limit, in bytes.
         bytes_max: u64,
     },
     /// The record is longer than the log takes.
-    #[error("a record of {bytes} bytes is over the log's limit of {bytes_max} bytes")]
+    #[error(
+        "a record of {bytes} bytes is over the delivery log's limit of {bytes_max} bytes: raise \
+         bytes_max in [delivery_log]"
+    )]
     TooLong {
         /// Of the record.
         bytes: u64,
@@ -135,12 +138,14 @@ impl LogError {
             Self::Full { .. } | Self::InFlight { .. } => {
                 Status::storage_full("Delivery log is full, try again later")
             }
+            Self::TooLong { .. } => Status::configuration(
+                "Message is too long for the delivery log, whose bytes_max must be raised",
+            ),
             Self::Locked { .. }
             | Self::Io { .. }
             | Self::Damaged { .. }
             | Self::Version { .. }
             | Self::Record { .. }
-            | Self::TooLong { .. }
             | Self::Poisoned { .. }
             | Self::Closed
             | Self::Settings { .. } => {

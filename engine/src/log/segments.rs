@@ -14,6 +14,7 @@ use super::scan::ScanReport;
 use super::segment::{BLOCK, SegmentHeader, fresh_name, live_name, spare_name};
 use super::settings::LogSettings;
 use crate::clock;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use std::collections::VecDeque;
 use std::io;
@@ -37,6 +38,16 @@ struct Table {
     fresh_next: u64,
 }
 
+impl Table {
+    /// All records of the oldest segment come before `sequence`, and it is not the last.
+    fn ends_before(&self, sequence: Sequence) -> bool {
+        self.live.get(1).is_some_and(|next| {
+            next.first_sequence < sequence.0
+                || (next.first_sequence == sequence.0 && next.first_fragment == 0)
+        })
+    }
+}
+
 /// A segment ready to take frames.
 #[derive(Debug)]
 pub(crate) struct Opened<F> {
@@ -51,6 +62,8 @@ pub(crate) struct Segments<M> {
     settings: LogSettings,
     identity: u64,
     table: Mutex<Table>,
+    /// Segments that do not count against the limit.
+    uncounted: AtomicU64,
 }
 
 /// Whether another spare was made.
@@ -87,6 +100,7 @@ impl<M: LogMedium> Segments<M> {
                 fresh_next: 0,
             }),
             settings,
+            uncounted: AtomicU64::new(0),
         };
         for name in &report.spares {
             segments.adopt_spare(name)?;
@@ -127,7 +141,7 @@ impl<M: LogMedium> Segments<M> {
         drop(file);
         let mut table = self.table.lock();
         let count = (table.live.len() + table.spare.len()) as u64;
-        if size == self.settings.segment_bytes && count < self.settings.segments_max() {
+        if size == self.settings.segment_bytes && count < self.limit() {
             table.spare.push(name.to_owned());
             return Ok(());
         }
@@ -142,9 +156,21 @@ impl<M: LogMedium> Segments<M> {
         self.table.lock().spare.len() as u64 * self.settings.usable_bytes()
     }
 
-    /// Segments that hold frames.
+    /// So many bytes are held for long and do not count against the limit.
+    pub(crate) fn set_uncounted(&self, bytes: u64) {
+        let segments = bytes.div_ceil(self.settings.usable_bytes());
+        // Relaxed: one number, of no consequence for others.
+        self.uncounted.store(segments, Ordering::Relaxed);
+    }
+
+    fn limit(&self) -> u64 {
+        self.settings.segments_max() + self.uncounted.load(Ordering::Relaxed)
+    }
+
+    /// Segments that hold frames, but for those that do not count.
     pub(crate) fn live_count(&self) -> u64 {
-        self.table.lock().live.len() as u64
+        let live = self.table.lock().live.len() as u64;
+        live.saturating_sub(self.uncounted.load(Ordering::Relaxed))
     }
 
     /// Makes one more spare if fewer than `wanted` are ready and the limit allows; with `force`,
@@ -153,10 +179,10 @@ impl<M: LogMedium> Segments<M> {
     /// # Errors
     /// The disk failed. A full disk is no error here.
     pub(crate) fn prepare(&self, wanted: usize, force: bool) -> Result<Prepared, LogError> {
-        let name = {
+        let mut name = {
             let mut table = self.table.lock();
             let count = (table.live.len() + table.spare.len()) as u64 + table.busy;
-            let full = count >= self.settings.segments_max() && !force;
+            let full = count >= self.limit() && !force;
             if table.spare.len() >= wanted || full {
                 return Ok(Prepared::Enough);
             }
@@ -169,7 +195,18 @@ impl<M: LogMedium> Segments<M> {
             table.fresh_next += 1;
             name
         };
-        let made = self.medium.create(&name, self.settings.segment_bytes);
+        let mut made = self.medium.create(&name, self.settings.segment_bytes);
+        // One of an earlier process may just be on its way to become a segment.
+        while made
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+        {
+            let mut table = self.table.lock();
+            name = fresh_name(table.fresh_next);
+            table.fresh_next += 1;
+            drop(table);
+            made = self.medium.create(&name, self.settings.segment_bytes);
+        }
         let mut table = self.table.lock();
         table.busy -= 1;
         match made {
@@ -249,6 +286,11 @@ impl<M: LogMedium> Segments<M> {
         Ok(file)
     }
 
+    /// Whether [`Self::free_before`] would free any.
+    pub(crate) fn frees_before(&self, sequence: Sequence) -> bool {
+        self.table.lock().ends_before(sequence)
+    }
+
     /// Frees the oldest segments as long as all their records come before `sequence`; tells how
     /// many and the room gained.
     ///
@@ -259,10 +301,7 @@ impl<M: LogMedium> Segments<M> {
         loop {
             let oldest = {
                 let mut table = self.table.lock();
-                let Some(next) = table.live.get(1) else { break };
-                let ends_before = next.first_sequence < sequence.0
-                    || (next.first_sequence == sequence.0 && next.first_fragment == 0);
-                if !ends_before {
+                if !table.ends_before(sequence) {
                     break;
                 }
                 let Some(oldest) = table.live.pop_front() else {
@@ -282,8 +321,7 @@ impl<M: LogMedium> Segments<M> {
         let keep = {
             let mut table = self.table.lock();
             let count = (table.live.len() + table.spare.len()) as u64 + table.busy;
-            let keep = live.segment_bytes == self.settings.segment_bytes
-                && count < self.settings.segments_max();
+            let keep = live.segment_bytes == self.settings.segment_bytes && count < self.limit();
             table.busy += 1;
             keep
         };

@@ -77,6 +77,28 @@ impl<M: LogMedium> StepLog<M> {
     /// # Errors
     /// The log is full or failed.
     pub fn append(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+        self.take(record, false)
+    }
+
+    /// As [`super::LogWriter::append_anyway`].
+    ///
+    /// # Errors
+    /// The log failed, or its disk is full.
+    pub fn append_anyway(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+        self.take(record, true)
+    }
+
+    /// As [`super::LogWriter::frees_before`].
+    pub fn frees_before(&self, sequence: Sequence) -> bool {
+        self.segments.frees_before(sequence)
+    }
+
+    /// As [`super::LogWriter::set_uncounted`].
+    pub fn set_uncounted(&self, bytes: u64) {
+        self.segments.set_uncounted(bytes);
+    }
+
+    fn take(&self, record: EncodedRecord, anyway: bool) -> Result<Ticket, LogError> {
         let mut state = self.state.lock();
         if let Some(error) = &state.poisoned {
             return Err(error.clone());
@@ -84,11 +106,11 @@ impl<M: LogMedium> StepLog<M> {
         let usable = self.settings.usable_bytes();
         let needed = charge(record.payload().len() as u64, usable);
         let reserve = match record.kind() {
-            RecordKind::Accepted => usable,
+            RecordKind::Accepted if !anyway => usable,
             _ => 0,
         };
         while needed + reserve > state.room {
-            match self.segments.prepare(usize::MAX, false) {
+            match self.segments.prepare(usize::MAX, anyway) {
                 Ok(Prepared::Made) => state.room += usable,
                 Ok(_) => {
                     return Err(LogError::Full {

@@ -13,6 +13,11 @@ use crate::sync::{Condvar, Mutex, wait, wait_timeout};
 struct Orders {
     asked: bool,
     stopped: bool,
+    /// Spares somebody waits for, and such that may pass the limit.
+    wanted: u64,
+    forced: u64,
+    /// The last spare could not be made.
+    disk_full: bool,
 }
 
 /// The mailbox of the steward's thread.
@@ -30,10 +35,29 @@ impl Steward {
         }
     }
 
-    /// A spare was used, or somebody waits for room.
+    /// A spare was used.
     pub(super) fn ask(&self) {
         self.orders.lock().asked = true;
         self.changed.notify_one();
+    }
+
+    /// Somebody waits for the room of so many spares; with `force`, past the limit of the log.
+    pub(super) fn ask_for(&self, spares: u64, force: bool) {
+        let mut orders = self.orders.lock();
+        let order = match force {
+            true => &mut orders.forced,
+            false => &mut orders.wanted,
+        };
+        *order = spares.max(*order);
+        orders.disk_full = false;
+        orders.asked = true;
+        drop(orders);
+        self.changed.notify_one();
+    }
+
+    /// The last order could not be carried out.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.orders.lock().disk_full
     }
 
     /// Ends the thread.
@@ -53,24 +77,51 @@ impl Steward {
         let mut disk_full = false;
         while self.next_order(disk_full) {
             disk_full = false;
-            while !self.orders.lock().stopped {
-                let wanted = if held_back() {
-                    usize::MAX
-                } else {
-                    SPARES_WANTED
-                };
-                match segments.prepare(wanted, false)? {
-                    Prepared::Made => made(),
-                    Prepared::Enough => break,
+            while let Some((wanted, force)) = self.order(&held_back) {
+                match segments.prepare(wanted, force)? {
+                    Prepared::Made => {
+                        self.carried_out(force);
+                        made();
+                    }
+                    Prepared::Enough => {
+                        self.orders.lock().wanted = 0;
+                        break;
+                    }
                     Prepared::DiskFull => {
                         tracing::warn!("the disk of the delivery log is full; the log cannot grow");
                         disk_full = true;
+                        let mut orders = self.orders.lock();
+                        (orders.wanted, orders.forced) = (0, 0);
+                        orders.disk_full = true;
                         break;
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// How many spares are to be ready, and whether past the limit; `None` when stopped.
+    fn order(&self, held_back: impl Fn() -> bool) -> Option<(usize, bool)> {
+        let orders = self.orders.lock();
+        if orders.stopped {
+            return None;
+        }
+        let (is_forced, is_wanted) = (orders.forced > 0, orders.wanted > 0);
+        drop(orders);
+        Some(match is_forced || is_wanted || held_back() {
+            true => (usize::MAX, is_forced),
+            false => (SPARES_WANTED, false),
+        })
+    }
+
+    fn carried_out(&self, force: bool) {
+        let mut orders = self.orders.lock();
+        let order = match force {
+            true => &mut orders.forced,
+            false => &mut orders.wanted,
+        };
+        *order = order.saturating_sub(1);
     }
 
     /// Sleeps until asked, or for a while when the disk is full; false when stopped.

@@ -30,6 +30,9 @@ use std::time::Duration;
 /// and wait. Calls come in the order of the log.
 pub type OnDurable = Box<dyn FnOnce(Result<Sequence, LogError>) + Send>;
 
+/// How long an append that must not be refused waits before it looks whether the disk is full.
+const FORCED_WAIT: Duration = Duration::from_millis(200);
+
 /// Spare segments kept ready besides the one in use.
 pub(super) const SPARES_WANTED: usize = 2;
 
@@ -45,7 +48,7 @@ pub struct LogUsage {
     pub bytes_free: u64,
     /// The setting.
     pub log_bytes_max: u64,
-    /// Segments that hold records.
+    /// Segments that hold records, but for those set aside with [`LogWriter::set_uncounted`].
     pub segments_live: u64,
     /// Size of each, in bytes.
     pub segment_bytes: u64,
@@ -164,7 +167,66 @@ impl<M: LogMedium> LogWriter<M> {
                 bytes_max: self.settings.record_bytes_max as u64,
             });
         }
-        let weight = Weight {
+        let weight = self.weight(&record);
+        let item = Item { record, on_durable };
+        let now = clock::now();
+        let refused = match self.shared.commit.append(item, weight, Some(now)) {
+            Ok(ticket) => return Ok(ticket),
+            Err((item, Refused::Full | Refused::InFlight)) => {
+                self.shared.steward.ask_for(self.segments_of(weight), false);
+                let deadline = now + self.settings.full_wait_max;
+                match self.shared.commit.append(item, weight, Some(deadline)) {
+                    Ok(ticket) => return Ok(ticket),
+                    Err((_, refused)) => refused,
+                }
+            }
+            Err((_, refused)) => refused,
+        };
+        Err(self.refusal(refused))
+    }
+
+    /// As [`Self::append`], but a full log grows past its bound instead of refusing the record:
+    /// for what has to be in it before anything can be freed.
+    ///
+    /// # Errors
+    /// As there; [`LogError::Full`] when the disk is full.
+    pub fn append_anyway(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+        let mut weight = self.weight(&record);
+        // It waits for no flush either.
+        weight.class = Class::Bookkeeping;
+        let mut item = Item {
+            record,
+            on_durable: None,
+        };
+        let mut deadline = clock::now();
+        loop {
+            match self.shared.commit.append(item, weight, Some(deadline)) {
+                Ok(ticket) => return Ok(ticket),
+                Err((_, Refused::Full)) if self.shared.steward.is_disk_full() => {
+                    return Err(self.refusal(Refused::Full));
+                }
+                Err((refused, Refused::Full)) => item = refused,
+                Err((_, refused)) => return Err(self.refusal(refused)),
+            }
+            // Its thread makes them: this one may have taken another's identity.
+            self.shared.steward.ask_for(self.segments_of(weight), true);
+            deadline = clock::now() + FORCED_WAIT;
+        }
+    }
+
+    /// Segments that give the room for such a record.
+    fn segments_of(&self, weight: Weight) -> u64 {
+        1 + weight.charge.div_ceil(self.settings.usable_bytes())
+    }
+
+    /// So many bytes of records are held for long and do not count against `log_bytes_max`.
+    pub fn set_uncounted(&self, bytes: u64) {
+        self.shared.segments.set_uncounted(bytes);
+    }
+
+    fn weight(&self, record: &EncodedRecord) -> Weight {
+        let bytes = record.payload().len();
+        Weight {
             class: match record.kind() {
                 RecordKind::Accepted | RecordKind::Extent => Class::Content,
                 RecordKind::Done
@@ -174,22 +236,11 @@ impl<M: LogMedium> LogWriter<M> {
             },
             bytes,
             charge: charge(bytes as u64, self.settings.usable_bytes()),
-        };
-        let item = Item { record, on_durable };
-        let now = clock::now();
-        let refused = match self.shared.commit.append(item, weight, Some(now)) {
-            Ok(ticket) => return Ok(ticket),
-            Err((item, Refused::Full | Refused::InFlight)) => {
-                self.shared.steward.ask();
-                let deadline = now + self.settings.full_wait_max;
-                match self.shared.commit.append(item, weight, Some(deadline)) {
-                    Ok(ticket) => return Ok(ticket),
-                    Err((_, refused)) => refused,
-                }
-            }
-            Err((_, refused)) => refused,
-        };
-        Err(match refused {
+        }
+    }
+
+    fn refusal(&self, refused: Refused<LogError>) -> LogError {
+        match refused {
             Refused::Full => LogError::Full {
                 bytes_max: self.settings.log_bytes_max,
             },
@@ -198,7 +249,7 @@ impl<M: LogMedium> LogWriter<M> {
             },
             Refused::Poisoned(error) => error,
             Refused::Closed => LogError::Closed,
-        })
+        }
     }
 
     /// Waits until the record is durable.
@@ -241,6 +292,11 @@ impl<M: LogMedium> LogWriter<M> {
             }
             Err(error) => Err(fail(&self.shared, error, &mut Vec::new())),
         }
+    }
+
+    /// Whether [`Self::truncate_before`] would free any segment.
+    pub fn frees_before(&self, sequence: Sequence) -> bool {
+        self.shared.segments.frees_before(sequence)
     }
 
     /// How full the log is.

@@ -46,7 +46,10 @@
 //! missed. Then a *checkpoint* record says up to which record every delivery is durable, and the
 //! segments before it are used again. A delivery under way holds the checkpoint back to its own
 //! record. A full log makes deliveries wait (`delivery_log.full_wait`), then they are answered 452
-//! 4.3.1.
+//! 4.3.1. What recovery has to write does not wait: the log passes its bound then, for a moment.
+//!
+//! A message whose record would not fit into a small log (about half of `bytes_max`) is flushed in
+//! its mailboxes, as a long one is.
 //!
 //! # When the log or a checkpoint fails
 //!
@@ -76,7 +79,7 @@
 //! | such a message whole | nothing |
 //! | mbox shorter than the place (cut by the crash or by a reader) | appended |
 //! | a lock file `MAILBOX.lock` of a mailstow that is gone | taken away |
-//! | mailbox cannot be opened, locked or written | the message stays in the log and is tried again with every checkpoint |
+//! | mailbox cannot be opened, locked or written | the message stays in the log, not counted against `bytes_max`, and is tried again with every checkpoint |
 //!
 //! Places of what is appended are logged first, so that recovery may itself be interrupted
 //! anywhere. It ends with a checkpoint and reports `recovered N messages, rewrote M, 0 lost`. A
@@ -89,17 +92,18 @@
 //!
 //! # Exactly once, as the queue sees it
 //!
-//! A delivery is *confirmed* when bytes come from the client after the replies were sent to it,
-//! or with QUIT. When the connection or the server is lost before that, its successful deliveries
-//! are *in doubt*: remembered, over restarts too, for `delivery_log.in_doubt_time` (a day), at
-//! most 100,000 of them. When a message with the same content (SHA-256 of the stored form),
-//! reverse-path, original recipient and mailbox comes then, it is answered 250 `delivered before`
-//! and stored no second time; each answers for one repetition. Equal messages sent on purpose are
-//! all stored, because only deliveries in doubt are compared. A client that closes the connection
-//! without QUIT leaves its last message in doubt, although it read the reply: one that sends the
-//! same bytes again on purpose after that, which a mail system never does, has them answered for
-//! by the first. There may be a second copy: of a message that went the direct way, after a crash;
-//! and when the client sends a message again while its first delivery is still under way.
+//! A delivery is *confirmed* when bytes come from the client after the replies were sent to it, or
+//! with QUIT. When the connection or the server is lost before that, its successful deliveries are
+//! *in doubt*: remembered, over restarts too, for `delivery_log.in_doubt_time` (a day), at most
+//! 100,000 of them, and no more than fill half of a segment (one takes 60 bytes). When a message
+//! with the same content (SHA-256 of the stored form), reverse-path, original recipient and
+//! mailbox comes then, it is answered 250 `delivered before` and stored no second time; each
+//! answers for one repetition. Equal messages sent on purpose are all stored, because only
+//! deliveries in doubt are compared. A client that closes the connection without QUIT leaves its
+//! last message in doubt, although it read the reply: one that sends the same bytes again on
+//! purpose after that, which a mail system never does, has them answered for by the first. There
+//! may be a second copy: of a message that went the direct way, after a crash; and when the client
+//! sends a message again while its first delivery is still under way.
 //!
 //! # The order without the log (`store.durability = "direct"`)
 //!

@@ -7,24 +7,28 @@
 //! messages placed there has, or zero. Only that is ever cut off. Of messages that are not in the
 //! log it has the place and the sums: a torn one is cut off, a whole one is not ours to touch.
 
+use super::super::journal::done_records;
 use super::super::promise::trace_of;
+use super::super::stuck::Waiting;
 use super::extent::Torn;
 use super::read::{for_each_piece, stands_at};
 use super::survey::Survey;
-use super::{Run, Trust, Waiting, target_of};
+use super::{Run, Trust, target_of};
 use crate::clock;
 use crate::io::Disk;
-use crate::log::{Accepted, Done, DoneOutcome, Extent, Record};
+use crate::log::{Accepted, Done, DoneOutcome, Extent};
 use crate::mailbox::mbox::{Mbox, Opened, render};
 use crate::mailbox::{Flush, MailboxError};
 use crate::route::{Format, MailboxTarget};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
 /// Between two looks at a lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Messages appended together.
+const APPENDED_MAX: usize = 128;
 /// Header lines that readers add to a message, in bytes, at most.
 const ADDED_BYTES_MAX: usize = 64 * 1024;
 
@@ -157,11 +161,10 @@ impl<D: Disk> Run<'_, D> {
         let with = self.with;
         let (base, path) = self.enter(target)?;
         let known = (with.known, Flush::Later);
-        let until = clock::now() + with.settings.lock_patience;
         let mbox = loop {
             match Mbox::open(with.disk, &base, &path, target.uid, with.settings, known)? {
                 Opened::Ready(mbox) => break *mbox,
-                Opened::Busy(lock) if clock::now() >= until => {
+                Opened::Busy(lock) if clock::now() >= self.patient_until => {
                     return Err(MailboxError::Busy {
                         mailbox: path.display().to_owned(),
                         lock,
@@ -213,7 +216,10 @@ impl<D: Disk> Run<'_, D> {
         if missing.is_empty() {
             return Ok(0);
         }
-        self.append(mbox, &missing)?;
+        // Some at a time: what is told of their places has to fit into a record.
+        for missing in missing.chunks(APPENDED_MAX) {
+            self.append(mbox, missing)?;
+        }
         Ok(missing.len() as u64)
     }
 
@@ -301,10 +307,12 @@ impl<D: Disk> Run<'_, D> {
             rendered.extend_from_slice(&entry.rendered);
         }
         let journal = self.with.journal;
-        let noted = journal.append(Record::Done(places).encode());
-        noted
-            .and_then(|ticket| journal.wait(ticket))
-            .map_err(|error| failed(mbox, io::Error::other(error)))?;
+        for noted in done_records(&places) {
+            journal
+                .append_anyway(noted)
+                .and_then(|ticket| journal.wait(ticket))
+                .map_err(|error| failed(mbox, io::Error::other(error)))?;
+        }
         mbox.append_rendered(self.with.disk, &rendered)
     }
 }
@@ -332,13 +340,18 @@ fn tail_is_ours<D: Disk>(
     let mut is_ours = true;
     for_each_piece(disk, mbox.file(), from, |offset, piece| {
         let end = offset + piece.len() as u64;
-        let here: Vec<&(u64, &[u8])> = covers
+        let mut here: VecDeque<&(u64, &[u8])> = covers
             .iter()
             .filter(|(place, ours)| *place < end && place + ours.len() as u64 > offset)
             .collect();
         is_ours = (offset..).zip(piece).all(|(at, byte)| {
             let mut is_covered = false;
-            for (place, ours) in &here {
+            while let Some((place, ours)) = here.front()
+                && place + ours.len() as u64 <= at
+            {
+                here.pop_front();
+            }
+            for (place, ours) in here.iter().take_while(|(place, _)| *place <= at) {
                 let within = at.checked_sub(*place).and_then(|n| usize::try_from(n).ok());
                 if let Some(ours) = within.and_then(|within| ours.get(within)) {
                     is_covered = true;

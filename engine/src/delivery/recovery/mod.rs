@@ -17,16 +17,15 @@ use super::digest::{Digest, digest_of};
 use super::dirty::Dirty;
 use super::journal::{Found, Journal};
 use super::promise::way_of;
+use super::stuck::{Stuck, Waiting};
 use crate::clock;
 use crate::io::{Credentials, Disk};
-use crate::log::{
-    Accepted, AcceptedRecipient, Done, DoneOutcome, EncodedRecord, InDoubt, LogError, Plan, Record,
-};
+use crate::log::{Accepted, AcceptedRecipient, DeliveryId, InDoubt, LogError, Plan};
 use crate::mailbox::{Known, MailboxError, MailboxPath, MailboxSettings};
 use crate::route::MailboxTarget;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use survey::Survey;
 
 /// Bytes of mbox messages held in memory at once.
@@ -82,61 +81,6 @@ enum Fate {
     Rewritten,
 }
 
-/// A message with deliveries that could not be done yet.
-#[derive(Clone, Debug)]
-pub(super) struct Stuck {
-    envelope: Accepted,
-    content: Vec<u8>,
-    recipients: Vec<Waiting>,
-    /// Recipients that the client was refused.
-    refused: Vec<u32>,
-}
-
-/// One of its deliveries, and where in the mbox it may stand: offset and length.
-#[derive(Clone, Debug)]
-struct Waiting {
-    recipient: u32,
-    places: Vec<(u64, u64)>,
-}
-
-impl Stuck {
-    /// What keeps it in the log past a checkpoint: the message again, where it may stand, and
-    /// that the other recipients are settled.
-    pub(super) fn records(&self) -> Vec<EncodedRecord> {
-        let id = self.envelope.id;
-        let done = |recipient, outcome| Done {
-            id,
-            recipient,
-            outcome,
-        };
-        let count = u32::try_from(self.envelope.recipients.len()).unwrap_or(u32::MAX);
-        let is_waiting =
-            |recipient: &u32| self.recipients.iter().any(|w| w.recipient == *recipient);
-        let mut ends: Vec<Done> = (0..count)
-            .filter(|recipient| !is_waiting(recipient))
-            .map(|recipient| done(recipient, DoneOutcome::Maildir))
-            .collect();
-        let refused = self.refused.iter();
-        ends.extend(refused.map(|recipient| done(*recipient, DoneOutcome::Refused)));
-        for Waiting { recipient, places } in &self.recipients {
-            let places = places.iter();
-            ends.extend(places.map(|(offset, length)| {
-                let (offset, length) = (*offset, *length);
-                done(*recipient, DoneOutcome::Mbox { offset, length })
-            }));
-        }
-        let accepted = Record::Accepted {
-            envelope: self.envelope.clone(),
-            content: self.content.as_slice().into(),
-        };
-        let mut records = vec![accepted.encode()];
-        if !ends.is_empty() {
-            records.push(Record::Done(ends).encode());
-        }
-        records
-    }
-}
-
 /// One recovery.
 pub(super) struct Recovery<'a, D: Disk> {
     pub(super) disk: &'a D,
@@ -154,13 +98,14 @@ impl<D: Disk> Recovery<'_, D> {
     /// Works through everything the log holds.
     pub(super) fn run(&mut self, found: &dyn Found) -> Result<Recovered, LogError> {
         let this = &*self;
-        on_own_thread(|| Run::new(this).run(found))
+        on_own_thread(|| Run::new(this, this.settings.lock_patience).run(found))
     }
 
-    /// Tries deliveries again that could not be done; those that still cannot.
+    /// Tries deliveries again that could not be done; those that still cannot. Waits for no
+    /// lock: there is more to do, and another time.
     pub(super) fn retry(&mut self, waiting: Vec<Stuck>) -> Vec<Stuck> {
         let this = &*self;
-        on_own_thread(|| Run::new(this).retry(waiting))
+        on_own_thread(|| Run::new(this, Duration::ZERO).retry(waiting))
     }
 }
 
@@ -178,19 +123,27 @@ struct Run<'a, D: Disk> {
     credentials: Credentials,
     report: RecoveryReport,
     stuck: Vec<Stuck>,
+    /// Where in `stuck` each message is.
+    stuck_at: HashMap<DeliveryId, usize>,
     maildirs: maildir::Listings,
-    told: std::time::Instant,
+    told: Instant,
+    /// Mboxes that others have locked are waited for until then, all together.
+    patient_until: Instant,
 }
 
 impl<'a, D: Disk> Run<'a, D> {
-    fn new(with: &'a Recovery<'a, D>) -> Self {
+    /// `patience`: how long it waits for locks.
+    fn new(with: &'a Recovery<'a, D>, patience: Duration) -> Self {
+        let now = clock::now();
         Self {
             with,
             credentials: Credentials::of_this_thread(),
             report: RecoveryReport::default(),
             stuck: Vec::new(),
+            stuck_at: HashMap::new(),
             maildirs: maildir::Listings::default(),
-            told: clock::now(),
+            told: now,
+            patient_until: now + patience,
         }
     }
 
@@ -261,15 +214,12 @@ impl<'a, D: Disk> Run<'a, D> {
         if recipients.is_empty() {
             return;
         }
-        let known = self
-            .stuck
-            .iter_mut()
-            .find(|stuck| stuck.envelope.id == envelope.id);
-        match known {
+        let at = *self.stuck_at.entry(envelope.id).or_insert(self.stuck.len());
+        match self.stuck.get_mut(at) {
             Some(stuck) => stuck.recipients.extend(recipients),
             None => self.stuck.push(Stuck {
                 envelope: envelope.clone(),
-                content: content.to_vec(),
+                content: content.into(),
                 recipients,
                 refused: refused(),
             }),
@@ -321,8 +271,10 @@ impl<'a, D: Disk> Run<'a, D> {
 
     fn retry(mut self, waiting: Vec<Stuck>) -> Vec<Stuck> {
         let mut mboxes = mbox::Gathered::default();
+        let by_id: HashMap<DeliveryId, &Stuck> =
+            waiting.iter().map(|s| (s.envelope.id, s)).collect();
         let refused = |id| {
-            let stuck = waiting.iter().find(|stuck| stuck.envelope.id == id);
+            let stuck = by_id.get(&id);
             stuck.map_or_else(Vec::new, |stuck| stuck.refused.clone())
         };
         for stuck in &waiting {

@@ -17,6 +17,7 @@ pub(super) struct Survey {
     checkpoint_at: Sequence,
     below: Sequence,
     doubts: Vec<InDoubt>,
+    in_doubts: HashSet<(DeliveryId, u32)>,
     later_doubts: Vec<(Sequence, InDoubt)>,
     refused: HashSet<(DeliveryId, u32)>,
     settled: HashSet<(DeliveryId, u32)>,
@@ -40,6 +41,8 @@ impl Survey {
             }
         })?;
         visit(found, &mut |sequence, record| survey.add(sequence, record))?;
+        let doubts = survey.doubts.iter();
+        survey.in_doubts = doubts.map(|d| (d.id, d.recipient)).collect();
         Ok(survey)
     }
 
@@ -83,7 +86,10 @@ impl Survey {
                 self.settled.insert(key);
             }
             DoneOutcome::Mbox { offset, length } => {
-                self.places.entry(key).or_default().push((offset, length));
+                // Told again when the message was copied: the last counts, each once.
+                let places = self.places.entry(key).or_default();
+                places.retain(|place| *place != (offset, length));
+                places.push((offset, length));
             }
             DoneOutcome::Refused => {
                 self.refused.insert(key);
@@ -145,10 +151,7 @@ impl Survey {
         envelope: &Accepted,
         digest: impl FnOnce() -> Digest,
     ) -> Vec<InDoubt> {
-        let known = |index: u32| {
-            let entry = |d: &InDoubt| (d.id, d.recipient) == (envelope.id, index);
-            self.doubts.iter().any(entry)
-        };
+        let known = |index: u32| self.in_doubts.contains(&(envelope.id, index));
         let open: Vec<u32> = (0..)
             .zip(&envelope.recipients)
             .map(|(index, _)| index)

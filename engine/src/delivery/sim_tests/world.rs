@@ -30,6 +30,14 @@ impl Journal for StepLog<SimMedium> {
         Self::append(self, record)
     }
 
+    fn append_anyway(&self, record: EncodedRecord) -> Result<crate::log::Ticket, LogError> {
+        Self::append_anyway(self, record)
+    }
+
+    fn set_uncounted(&self, bytes: u64) {
+        Self::set_uncounted(self, bytes);
+    }
+
     fn wait(&self, ticket: crate::log::Ticket) -> Result<Sequence, LogError> {
         Self::wait(self, ticket)
     }
@@ -40,6 +48,10 @@ impl Journal for StepLog<SimMedium> {
 
     fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError> {
         Self::truncate_before(self, sequence)
+    }
+
+    fn frees_before(&self, sequence: Sequence) -> bool {
+        Self::frees_before(self, sequence)
     }
 
     fn usage(&self) -> LogUsage {

@@ -125,6 +125,17 @@ proptest! {
     }
 
     #[test]
+    fn the_length_of_an_accepted_record_is_known_before_it_is_made(
+        envelope in accepted(),
+        content in vec(any::<u8>(), 0..600),
+    ) {
+        let expected = envelope.record_bytes() + content.len();
+        let content = Cow::Owned(content);
+        let encoded = Record::Accepted { envelope, content }.encode();
+        prop_assert_eq!(encoded.payload().len(), expected);
+    }
+
+    #[test]
     fn a_shortened_record_is_refused(record in any_record(), cut in 1..64usize) {
         // The content of a message goes to the end of its record, so there only the frame's
         // length can tell.

@@ -1,0 +1,156 @@
+//! Mail that recovery could not deliver: kept in the log past every checkpoint until it can be.
+//!
+//! Imports the rest of `delivery`, `log`, `clock`, `sync`. Invariant: before a checkpoint frees the
+//! records of such a message, they stand in the log again behind it, with all that is known of its
+//! recipients. It takes the room it needs, past the bound of the log, and is not counted: what one
+//! lost volume holds up must not keep mail from all others.
+
+use super::doubt::Doubts;
+use super::journal::{Journal, confirmed_records, done_records};
+use crate::clock;
+use crate::log::{
+    Accepted, Confirmed, DeliveryId, Done, DoneOutcome, EncodedRecord, LogError, Record,
+};
+use crate::sync::{Arc, Mutex};
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+/// Bytes handed to the log before they are waited for.
+const UNFLUSHED_BYTES_MAX: u64 = 8 << 20;
+/// It is copied at most at this rate, in bytes a second, unless the log fills up.
+const COPIED_BYTES_PER_SECOND: u64 = 8 << 20;
+
+/// A message with deliveries that could not be done yet.
+#[derive(Clone, Debug)]
+pub(super) struct Stuck {
+    pub(super) envelope: Accepted,
+    pub(super) content: Arc<[u8]>,
+    pub(super) recipients: Vec<Waiting>,
+    /// Recipients that the client was refused.
+    pub(super) refused: Vec<u32>,
+}
+
+/// One of its deliveries, and where in the mbox it may stand: offset and length.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    pub(super) recipient: u32,
+    pub(super) places: Vec<(u64, u64)>,
+}
+
+impl Stuck {
+    /// What keeps it in the log past a checkpoint: the message again, where it may stand, that
+    /// the other recipients are settled, and whose replies were read.
+    fn records(
+        &self,
+        in_doubt: &HashSet<(DeliveryId, u32)>,
+    ) -> impl Iterator<Item = EncodedRecord> + use<> {
+        let id = self.envelope.id;
+        let done = |recipient, outcome| Done {
+            id,
+            recipient,
+            outcome,
+        };
+        let count = u32::try_from(self.envelope.recipients.len()).unwrap_or(u32::MAX);
+        let waiting: HashSet<u32> = self.recipients.iter().map(|w| w.recipient).collect();
+        let mut ends: Vec<Done> = (0..count)
+            .filter(|recipient| !waiting.contains(recipient))
+            .map(|recipient| done(recipient, DoneOutcome::Maildir))
+            .collect();
+        let refused = self.refused.iter();
+        ends.extend(refused.map(|recipient| done(*recipient, DoneOutcome::Refused)));
+        for Waiting { recipient, places } in &self.recipients {
+            let places = places.iter();
+            ends.extend(places.map(|(offset, length)| {
+                let (offset, length) = (*offset, *length);
+                done(*recipient, DoneOutcome::Mbox { offset, length })
+            }));
+        }
+        let confirmed: Vec<Confirmed> = (0..count)
+            .filter(|recipient| !in_doubt.contains(&(id, *recipient)))
+            .map(|recipient| Confirmed {
+                id,
+                recipient: Some(recipient),
+            })
+            .collect();
+        let accepted = Record::Accepted {
+            envelope: self.envelope.clone(),
+            content: self.content.as_ref().into(),
+        };
+        let mut records = vec![accepted.encode()];
+        records.extend(done_records(&ends));
+        records.extend(confirmed_records(&confirmed));
+        records.into_iter()
+    }
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct StuckMail {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    mails: Vec<Stuck>,
+    /// Some of it was delivered since it was copied.
+    is_changed: bool,
+    /// It is not copied again before this.
+    rests_until: Option<Instant>,
+}
+
+impl StuckMail {
+    /// Forgets all of it: the log is read again.
+    pub(super) fn clear(&self) {
+        *self.state.lock() = State::default();
+    }
+
+    /// What waits now; taken out to be tried again, and put back with what is left.
+    pub(super) fn take(&self) -> Vec<Stuck> {
+        std::mem::take(&mut self.state.lock().mails)
+    }
+
+    /// What is left after it was tried.
+    pub(super) fn put(&self, mails: Vec<Stuck>, is_changed: bool) {
+        let mut state = self.state.lock();
+        state.mails = mails;
+        state.is_changed |= is_changed;
+    }
+
+    /// Some of it need not be in the log any more.
+    pub(super) fn is_changed(&self) -> bool {
+        self.state.lock().is_changed
+    }
+
+    /// It is so much that a checkpoint, which copies it, had better wait.
+    pub(super) fn rests(&self) -> bool {
+        let rests_until = self.state.lock().rests_until;
+        rests_until.is_some_and(|until| clock::now() < until)
+    }
+
+    /// Appends all of it to the log again, so that a checkpoint may free what stands before.
+    pub(super) fn copy(&self, journal: &dyn Journal, doubts: &Doubts) -> Result<(), LogError> {
+        let mut state = self.state.lock();
+        let in_doubt = match state.mails.is_empty() {
+            true => HashSet::new(),
+            false => doubts.ids(),
+        };
+        let (mut bytes, mut unflushed) = (0, 0);
+        for mail in &state.mails {
+            for record in mail.records(&in_doubt) {
+                let length = record.payload().len() as u64;
+                let ticket = journal.append_anyway(record)?;
+                bytes += length;
+                unflushed += length;
+                if unflushed > UNFLUSHED_BYTES_MAX {
+                    journal.wait(ticket)?;
+                    unflushed = 0;
+                }
+            }
+        }
+        journal.set_uncounted(bytes);
+        state.is_changed = false;
+        let rest = Duration::from_secs(bytes / COPIED_BYTES_PER_SECOND);
+        state.rests_until = (!rest.is_zero()).then(|| clock::now() + rest);
+        Ok(())
+    }
+}
