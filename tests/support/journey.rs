@@ -66,10 +66,12 @@ impl Log {
             let Some((_, rest)) = line.split_once("]: ") else {
                 continue;
             };
+            let rest = rest.strip_prefix("warning: ").unwrap_or(rest);
             let Some((id, rest)) = rest.split_once(": ") else {
                 continue;
             };
-            if rest == "removed" {
+            // Mail with too many hops never comes into the queue.
+            if rest == "removed" || rest.starts_with("message rejected: ") {
                 log.removed.insert(id.to_owned());
             } else if let Some(sender) = rest.strip_prefix("from=<") {
                 let sender = sender.split(">, size=").next().unwrap_or_default();
@@ -177,5 +179,14 @@ mod tests {
         );
         assert_eq!(log.forwarded("4A").collect::<Vec<_>>(), ["4B"]);
         assert!(log.removed.contains("4A") && !log.removed.contains("4B"));
+    }
+
+    #[test]
+    fn mail_with_too_many_hops_is_over_when_it_is_returned() {
+        let log = Log::parse(
+            "Nov 22 15:00:00 mx postfix/cleanup[7]: warning: 4B: message rejected: hopcount \
+             exceeded\n",
+        );
+        assert!(log.removed.contains("4B"));
     }
 }

@@ -463,7 +463,13 @@ fn local_recipients_stand_for_what_local_delivery_makes_of_them() {
                 kept += 1;
                 let cause = |end: &String| end.starts_with("4.") || end.starts_with("5.3.5");
                 if !is_without_end(&resolution) && !theirs.iter().any(cause) {
-                    differences.push(format!("{name}: {case}: kept here, there {theirs:#?}"));
+                    let reason = resolution
+                        .reason
+                        .or(resolution.error.map(|e| e.to_string()));
+                    let aliases = aliases_of(case, &root);
+                    differences.push(format!(
+                        "{name}: {case}: kept here, {reason:?}, there {theirs:#?}\n{aliases}"
+                    ));
                 }
                 continue;
             }

@@ -176,9 +176,11 @@ impl Expansion<'_> {
             if let (Some(slot), Some(first)) = (self.members.get_mut(index), results.next()) {
                 *slot = first;
             }
-            self.members.extend(results);
-            // Whoever has too many members now has them when the next one is looked at.
-            self.check_size(self.aliases.expansion_limit.max(1))?;
+            // Whoever has too many members now is refused for it when the next one is looked at;
+            // until then something worse may turn up, but more members make no difference.
+            let most = self.aliases.expansion_limit.saturating_add(1);
+            let room = most.saturating_sub(self.members.len());
+            self.members.extend(results.take(room));
             way.push(member);
             if trace.is_on() {
                 let path = circle(&way);

@@ -167,3 +167,24 @@ fn an_autoreply_address_keeps_the_whole_recipient_as_its_local_part() {
     let quoted = "inline:{{u@d = u@d, \"u@d\"@autoreply.d}}";
     assert_eq!(expand(quoted, "u@d"), ["u@d", "u@d@autoreply.d"]);
 }
+
+#[test]
+fn what_turns_up_behind_too_many_members_is_the_cause_as_it_is_in_postfix() {
+    let many: Vec<String> = (0..30).map(|n| format!("m{n}@vm")).collect();
+    let limited = |table: &str| RoutingSettings {
+        virtual_alias_expansion_limit: 10,
+        virtual_alias_recursion_limit: 20,
+        ..settings(table)
+    };
+    let all = many.join(", ");
+    let bad = limited(&format!(
+        "inline:{{{{a@va = b@va, {all}}}, {{b@va = (nobody)}}}}"
+    ));
+    let error = expand_with(&bad, "a@va", &mut Trace::off()).unwrap_err();
+    assert_eq!(error.status().to_string(), "451 4.3.0 alias lookup failure");
+    let good = limited(&format!("inline:{{{{a@va = b@va, {all}}}, b@va=c@vm}}"));
+    assert!(failure(&good, "a@va").contains("more than virtual_alias_expansion_limit = 10"));
+    // Each round has more members; only so many of them are held.
+    let round = limited(&format!("inline:{{{{a@va = b@va, {all}}}, b@va=a@va}}"));
+    assert!(failure(&round, "a@va").contains("in a circle"));
+}
