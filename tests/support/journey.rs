@@ -37,12 +37,14 @@ pub struct Log {
     senders: BTreeMap<String, String>,
     deliveries: BTreeMap<String, Vec<Delivery>>,
     removed: BTreeSet<String>,
+    /// Mails that wait for another try.
+    deferred: BTreeSet<String>,
 }
 
 impl Log {
     /// Waits until every mail in `ids` has been tried, and reads what was logged about them.
     pub fn of(postfix: &Postfix, ids: &[String]) -> Self {
-        eventually("all mail to be tried", PATIENCE, || {
+        let deferred = eventually("all mail to be tried", PATIENCE, || {
             let log = Self::parse(&postfix.log());
             let mut deferred = BTreeSet::new();
             let queue = postfix.scratch().join("queue/deferred");
@@ -54,10 +56,19 @@ impl Log {
                 }
                 open.extend(log.forwarded(id));
             }
-            Some(())
+            Some(deferred)
         });
         written_out(postfix);
-        Self::parse(&postfix.log())
+        Self {
+            deferred,
+            ..Self::parse(&postfix.log())
+        }
+    }
+
+    /// Whether the mail, or one that it was forwarded as, waits for another try. Of a mail that
+    /// local(8) could not forward nothing else is logged.
+    pub fn is_deferred(&self, id: &str) -> bool {
+        self.deferred.contains(id) || self.forwarded(id).any(|new| self.is_deferred(new))
     }
 
     fn parse(text: &str) -> Self {

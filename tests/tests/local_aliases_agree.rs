@@ -462,7 +462,8 @@ fn local_recipients_stand_for_what_local_delivery_makes_of_them() {
             if is_kept(&resolution) {
                 kept += 1;
                 let cause = |end: &String| end.starts_with("4.") || end.starts_with("5.3.5");
-                if !is_without_end(&resolution) && !theirs.iter().any(cause) {
+                let is_kept_there = log.is_deferred(id) || theirs.iter().any(cause);
+                if !is_without_end(&resolution) && !is_kept_there {
                     let reason = resolution
                         .reason
                         .or(resolution.error.map(|e| e.to_string()));
