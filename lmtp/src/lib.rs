@@ -9,6 +9,7 @@ pub mod cli;
 pub mod command;
 pub mod decode;
 mod drain;
+pub mod health;
 mod ids;
 mod input;
 pub mod lifecycle;

@@ -1,9 +1,10 @@
 //! What the system tells the server, and what the server tells the system.
 //!
-//! Imports `server`. SIGTERM and SIGINT drain, SIGHUP reloads, SIGXFSZ is an error of write(2)
-//! instead of the end; systemd is told about readiness, reloading, stopping, and that we live.
-//! Sources: signal(7), sd_notify(3), systemd.service(5) `Type=notify-reload`.
+//! Imports `server`, `health`. SIGTERM and SIGINT drain, SIGHUP reloads, SIGXFSZ is an error of
+//! write(2) instead of the end; systemd is told about readiness, reloading, stopping, and that we
+//! live. Sources: signal(7), sd_notify(3), systemd.service(5) `Type=notify-reload`.
 
+use crate::health::Health;
 use crate::server::Handle;
 use mailstow_engine::config::Settings;
 use sd_notify::NotifyState;
@@ -14,6 +15,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Reads the configuration again; the error says what is wrong with it.
 pub type ReadSettings = dyn Fn() -> Result<Settings, String> + Send + Sync;
+
+/// How much longer the start may take, in microseconds, and how often that is said.
+const START_EXTENSION_US: u32 = 30_000_000;
+const START_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The signals, caught from the moment this exists.
 #[derive(Debug)]
@@ -42,7 +47,7 @@ impl Signals {
     }
 
     /// Serves the signals for as long as the runtime lives.
-    pub fn serve(self, handle: Handle, read: Arc<ReadSettings>) {
+    pub fn serve(self, handle: Handle, read: Arc<ReadSettings>, health: Arc<Health>) {
         let Self {
             mut terminate,
             mut interrupt,
@@ -57,6 +62,7 @@ impl Signals {
                 _ = interrupt.recv() => {}
             }
             tracing::info!("stopping: transactions that have begun are finished");
+            health.stops();
             notify(&[NotifyState::Stopping]);
             stopped.stop();
         });
@@ -92,9 +98,38 @@ async fn reload(handle: Handle, read: Arc<ReadSettings>) {
     notify(&[NotifyState::Ready]);
 }
 
-/// Tells systemd that the server is ready, and from now on that it lives.
-pub fn ready(status: &str) {
-    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+/// Tells systemd what the server is doing.
+pub fn status(text: &str) {
+    notify(&[NotifyState::Status(text)]);
+}
+
+/// Tells systemd that the start takes longer, until this is dropped: a recovery that is killed
+/// begins again.
+#[derive(Debug)]
+pub struct Starting(tokio::task::JoinHandle<()>);
+
+impl Starting {
+    /// Begins to tell. Must be called in a tokio runtime with time.
+    pub fn begin() -> Self {
+        Self(tokio::spawn(async {
+            loop {
+                notify(&[NotifyState::ExtendTimeoutUsec(START_EXTENSION_US)]);
+                tokio::time::sleep(START_INTERVAL).await;
+            }
+        }))
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Tells systemd that the server is ready, and from now on that it lives. A server whose delivery
+/// log failed lives: it opens the log again by itself, and being restarted would do no more.
+pub fn ready() {
+    notify(&[NotifyState::Ready]);
     let mut interval_us = 0;
     if sd_notify::watchdog_enabled(false, &mut interval_us) && interval_us > 0 {
         let interval = Duration::from_micros(interval_us) / 2;

@@ -9,6 +9,7 @@
 use super::dirty::Dirty;
 use super::doubt::Doubts;
 use super::floors::Floors;
+use super::health::{Health, LogFailure, LogState};
 use super::journal::{Journal, JournalSource, confirmed_records, in_doubt_max, log_settings};
 use super::recovery::{Recovery, RecoveryReport, Trust};
 use super::stuck::{Stuck, StuckMail};
@@ -64,7 +65,7 @@ pub(super) struct Keeper<H> {
 struct State {
     journal: Option<Arc<dyn Journal>>,
     /// Why there is none.
-    failure: Option<LogError>,
+    failure: Option<Failure>,
     /// Rounds that use it.
     users: usize,
     checkpoint_asked: bool,
@@ -73,6 +74,18 @@ struct State {
     checkpoint_at: Sequence,
     /// After a failed flush of a mailbox: nothing there can be believed.
     distrust: bool,
+}
+
+/// Why the log is out of service.
+#[derive(Clone, Debug)]
+struct Failure {
+    /// The newest cause: of the failure, or why it could not be opened again.
+    cause: LogError,
+    /// On the clock of the system.
+    since: Duration,
+    /// Times it was tried to open it again, and when it is tried next.
+    attempts: u64,
+    next_attempt: Instant,
 }
 
 /// The right to use the log; while it is held, the log is not opened again.
@@ -110,7 +123,12 @@ impl State {
                 "the delivery log is out of service: mail is answered 451 4.3.0 until it was \
                  opened again and recovered"
             );
-            self.failure = Some(error);
+            self.failure = Some(Failure {
+                cause: error,
+                since: clock::since_epoch(),
+                attempts: 0,
+                next_attempt: clock::now(),
+            });
         }
     }
 }
@@ -168,7 +186,8 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
     pub(super) fn enter(&self) -> Result<Pass<'_, H>, LogError> {
         let mut state = self.state.lock();
         let Some(journal) = state.journal.clone() else {
-            return Err(state.failure.clone().unwrap_or(LogError::Closed));
+            let cause = state.failure.as_ref().map(|failure| failure.cause.clone());
+            return Err(cause.unwrap_or(LogError::Closed));
         };
         state.users += 1;
         drop(state);
@@ -203,7 +222,45 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
 
     /// What keeps the log from being used; `None` when all is well.
     pub(super) fn failure(&self) -> Option<LogError> {
-        self.state.lock().failure.clone()
+        let state = self.state.lock();
+        state.failure.as_ref().map(|failure| failure.cause.clone())
+    }
+
+    /// Whether the log is in service, and what waits.
+    pub(super) fn health(&self) -> Health {
+        let waiting = self.stuck.count();
+        let state = self.state.lock();
+        let log = match (&state.failure, &state.journal) {
+            (None, Some(journal)) => {
+                let usage = journal.usage();
+                LogState::InService {
+                    bytes_used: usage.segments_live * usage.segment_bytes,
+                    bytes_max: usage.log_bytes_max,
+                }
+            }
+            (failure, _) => {
+                let now = clock::now();
+                let failure = failure.as_ref();
+                LogState::Failed(LogFailure {
+                    cause: failure.map_or(LogError::Closed, |f| f.cause.clone()),
+                    since: failure.map_or_else(clock::since_epoch, |f| f.since),
+                    attempts: failure.map_or(0, |f| f.attempts),
+                    next_attempt_in: failure.map_or(Duration::ZERO, |f| {
+                        f.next_attempt.saturating_duration_since(now)
+                    }),
+                })
+            }
+        };
+        Health { log, waiting }
+    }
+
+    /// It could not be opened again.
+    fn not_yet(&self, error: LogError, next_attempt: Instant) {
+        if let Some(failure) = &mut self.state.lock().failure {
+            failure.cause = error;
+            failure.attempts += 1;
+            failure.next_attempt = next_attempt;
+        }
     }
 
     /// A checkpoint is wanted now.
@@ -370,6 +427,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                             retry_s = pause.as_secs_f64(),
                             "the delivery log cannot be opened again yet"
                         );
+                        self.not_yet(error, again);
                     }
                 },
                 Next::End => {

@@ -4,6 +4,7 @@
 //! `config`. A [`Store`] has a queue and a few writer threads; each takes what waits as one
 //! batch and moves it through all phases together, so that many deliveries share few flushes.
 
+mod base;
 #[cfg(test)]
 #[cfg(loom)]
 mod delivery_loom;
@@ -13,6 +14,7 @@ mod doubt;
 mod extent;
 mod floors;
 mod flush;
+mod health;
 mod identity;
 mod job;
 mod journal;
@@ -29,6 +31,7 @@ mod store;
 mod stuck;
 mod types;
 
+pub use health::{Health, LogFailure, LogState};
 pub use job::{OnOutcome, Ticket};
 pub use recovery::RecoveryReport;
 pub use store::{Store, StoreError};

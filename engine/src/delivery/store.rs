@@ -2,9 +2,11 @@
 //!
 //! Imports the rest of `delivery`, `mailbox`, `message`, `io`, `config`, `sync`.
 
+use super::base::open_base;
 use super::digest::{Outline, Way, content_digest};
 use super::doubt::Repeated;
 use super::flush::Flusher;
+use super::health::Health;
 use super::job::{Job, OnOutcome, Origin, Promised, Ticket};
 use super::journal::{DirectorySource, JournalSource, in_doubt_records};
 use super::keeper::Keeper;
@@ -28,7 +30,6 @@ use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
@@ -419,6 +420,12 @@ impl<D: Disk> Store<D> {
         self.shared.keeper.as_ref()?.failure()
     }
 
+    /// Whether mail is taken now, and what waits.
+    pub fn health(&self) -> Health {
+        let keeper = self.shared.keeper.as_ref();
+        keeper.map_or_else(Health::default, Keeper::health)
+    }
+
     /// Makes every mailbox durable and frees the delivery log now.
     ///
     /// # Errors
@@ -560,41 +567,4 @@ pub(super) fn write_batch<D: Disk>(
     if catch_unwind(AssertUnwindSafe(run)).is_err() {
         tracing::error!("a writer panicked; its deliveries were answered with an error");
     }
-}
-
-/// Makes the base if only the last directory of its path is missing. Mailbox owners must be able
-/// to search it, and to make directories in it when all of them are one user.
-fn open_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), StoreError> {
-    let base = settings.routing.virtual_mailbox_base.clone();
-    if !base.is_absolute() {
-        return Err(StoreError::RelativeBase { base });
-    }
-    let missing = match disk.open_root(&base) {
-        Ok(_) => return Ok(()),
-        Err(source) => source,
-    };
-    let made = match missing.kind() {
-        io::ErrorKind::NotFound if settings.store.make_base => make_base(&base, settings),
-        _ => Err(missing),
-    };
-    made.map_err(|source| StoreError::Base { base, source })
-}
-
-fn make_base(base: &Path, settings: &Settings) -> io::Result<()> {
-    let is_root = nix::unistd::geteuid().is_root();
-    let mode = if is_root { 0o755 } else { 0o700 };
-    std::fs::DirBuilder::new().mode(mode).create(base)?;
-    let uid = static_id(&settings.routing.virtual_uid_maps);
-    let gid = static_id(&settings.routing.virtual_gid_maps);
-    if let (true, Some(uid), Some(gid)) = (is_root, uid, gid) {
-        std::os::unix::fs::chown(base, Some(uid), Some(gid))?;
-    }
-    tracing::info!(base = %base.display(), uid, gid, "created virtual_mailbox_base");
-    Ok(())
-}
-
-/// The one user of all mailboxes, if the tables say so plainly.
-fn static_id(tables: &str) -> Option<u32> {
-    let id = tables.trim().strip_prefix("static:")?.trim().parse().ok()?;
-    (id != 0).then_some(id)
 }

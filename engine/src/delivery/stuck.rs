@@ -99,6 +99,11 @@ struct State {
 }
 
 impl StuckMail {
+    /// How many messages wait.
+    pub(super) fn count(&self) -> usize {
+        self.state.lock().mails.len()
+    }
+
     /// Forgets all of it: the log is read again.
     pub(super) fn clear(&self) {
         *self.state.lock() = State::default();

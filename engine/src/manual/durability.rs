@@ -55,8 +55,10 @@
 //!
 //! After a failed write or flush of the log nothing is acknowledged: all are answered 451 4.3.0.
 //! The log is closed, opened again and recovered, at first after half a second, then more rarely.
-//! After a failed flush of the mailboxes the same is done, and recovery writes every message
-//! again that the log holds: the machine may still show what the disk does not have.
+//! `mailstow health` and systemd's status say so, with the cause. The server goes on telling the
+//! watchdog that it lives: being restarted would do no more than it does itself, and would break
+//! off the sessions. After a failed flush of the mailboxes the same is done, and recovery writes
+//! every message again that the log holds: the machine may still show what the disk does not have.
 //!
 //! # Recovery
 //!

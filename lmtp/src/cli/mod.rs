@@ -8,6 +8,7 @@ pub mod common;
 pub mod config;
 pub mod deliver;
 mod diff;
+pub mod health;
 pub mod lint;
 pub mod log;
 pub mod map;
@@ -48,6 +49,8 @@ enum Command {
     Lint(lint::LintArgs),
     /// Validate configuration, tables and directories.
     Check(check::CheckArgs),
+    /// Say whether the server delivers, for monitors: exit status 0 when it does.
+    Health(health::HealthArgs),
     /// Look into a delivery log.
     Log(log::LogArgs),
     /// Build, verify and change a compiled recipient map.
@@ -91,6 +94,7 @@ impl Cli {
             Command::Config(args) => config::run(args),
             Command::Lint(args) => lint::run(args),
             Command::Check(args) => check::run(args),
+            Command::Health(args) => health::run(args),
             Command::Log(args) => log::run(args),
             Command::Map(args) => map::run(args),
         }

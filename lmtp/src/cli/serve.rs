@@ -1,12 +1,13 @@
 //! `mailstow serve`: the LMTP server in the foreground.
 //!
-//! Imports `server`, `listener`, `lifecycle`, `log` and the engine. Exit status: 0 after an
-//! orderly end, 1 when sessions had to be cut at the end, 78 (EX_CONFIG) when the configuration
+//! Imports `server`, `listener`, `health`, `lifecycle`, `log` and the engine. Exit status: 0 after
+//! an orderly end, 1 when sessions had to be cut at the end, 78 (EX_CONFIG) when the configuration
 //! cannot be used, 69 (EX_UNAVAILABLE) when the system refuses something.
 
 pub use super::common::ServeArgs;
 use super::common::{complain, configuration_failed, make_socket_directory};
-use crate::lifecycle::{self, Signals};
+use crate::health::Health;
+use crate::lifecycle::{self, Signals, Starting};
 use crate::listener::{self, Listener};
 use crate::log::{self, Log};
 use crate::server::{Ended, Server};
@@ -99,6 +100,15 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         let _inside = runtime.enter();
         Signals::catch().map_err(refused)?
     };
+    let health = Arc::new(Health::default());
+    let starting = {
+        let _inside = runtime.enter();
+        tokio::spawn(Arc::clone(&health).watch());
+        if let Err(error) = health.answer_on(&settings.state_directory) {
+            tracing::warn!("mailstow health cannot be answered: {error}");
+        }
+        Starting::begin()
+    };
     let engine = Arc::new(Engine::open(&settings).map_err(wrong)?);
     for warning in engine.table_warnings() {
         tracing::warn!("{warning}");
@@ -109,8 +119,10 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let server = Server::new(Arc::clone(&engine), settings, listeners).with_socketmap(maps);
     let ended = runtime.block_on(async {
         let reread = Arc::new(move || read(&sources, activated).map(reported));
-        signals.serve(server.handle(), reread);
-        lifecycle::ready(&announcement);
+        signals.serve(server.handle(), reread, Arc::clone(&health));
+        health.serves(&engine, announcement);
+        drop(starting);
+        lifecycle::ready();
         server.run().await
     });
     let ended = ended.map_err(refused)?;

@@ -1,0 +1,47 @@
+//! The directory that holds the mailboxes: opened, and made where that is wanted.
+//!
+//! Imports `store` (errors), `io`, `config`.
+
+use super::store::StoreError;
+use crate::config::Settings;
+use crate::io::Disk;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+/// Makes the base if only the last directory of its path is missing. Mailbox owners must be able
+/// to search it, and to make directories in it when all of them are one user.
+pub(super) fn open_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), StoreError> {
+    let base = settings.routing.virtual_mailbox_base.clone();
+    if !base.is_absolute() {
+        return Err(StoreError::RelativeBase { base });
+    }
+    let missing = match disk.open_root(&base) {
+        Ok(_) => return Ok(()),
+        Err(source) => source,
+    };
+    let made = match missing.kind() {
+        io::ErrorKind::NotFound if settings.store.make_base => make_base(&base, settings),
+        _ => Err(missing),
+    };
+    made.map_err(|source| StoreError::Base { base, source })
+}
+
+fn make_base(base: &Path, settings: &Settings) -> io::Result<()> {
+    let is_root = nix::unistd::geteuid().is_root();
+    let mode = if is_root { 0o755 } else { 0o700 };
+    std::fs::DirBuilder::new().mode(mode).create(base)?;
+    let uid = static_id(&settings.routing.virtual_uid_maps);
+    let gid = static_id(&settings.routing.virtual_gid_maps);
+    if let (true, Some(uid), Some(gid)) = (is_root, uid, gid) {
+        std::os::unix::fs::chown(base, Some(uid), Some(gid))?;
+    }
+    tracing::info!(base = %base.display(), uid, gid, "created virtual_mailbox_base");
+    Ok(())
+}
+
+/// The one user of all mailboxes, if the tables say so plainly.
+fn static_id(tables: &str) -> Option<u32> {
+    let id = tables.trim().strip_prefix("static:")?.trim().parse().ok()?;
+    (id != 0).then_some(id)
+}

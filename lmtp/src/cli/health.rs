@@ -1,0 +1,110 @@
+//! `mailstow health`: whether the server that runs on a state directory delivers.
+//!
+//! Imports `health` and the engine's configuration. Exit status: 0 it delivers; 75 (EX_TEMPFAIL)
+//! it runs and does not deliver now, or does not answer; 69 (EX_UNAVAILABLE) none is running; 78
+//! (EX_CONFIG) the configuration cannot be read.
+
+use super::common::{SiteArgs, complain, configuration_failed};
+use crate::health::socket_path;
+use clap::Args;
+use mailstow_engine::config::Configuration;
+use serde_json::{Value, json};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// sysexits(3) `EX_TEMPFAIL`.
+const TEMPORARY_FAILURE: u8 = 75;
+/// sysexits(3) `EX_UNAVAILABLE`.
+const UNAVAILABLE: u8 = 69;
+/// A server that says nothing for so long is stuck.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// Arguments of `health`.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    #[command(flatten)]
+    site: SiteArgs,
+    /// The state directory of the server; no configuration is read then.
+    #[arg(long, value_name = "DIR")]
+    state_directory: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &HealthArgs) -> ExitCode {
+    let directory = match &args.state_directory {
+        Some(directory) => directory.clone(),
+        None => match Configuration::load(&args.site.sources()) {
+            Ok(configuration) => configuration.settings.state_directory,
+            Err(error) => return configuration_failed(&error),
+        },
+    };
+    let (answer, status) = match ask(&directory) {
+        Ok(answer) => {
+            let is_healthy = answer.get("healthy").and_then(Value::as_bool) == Some(true);
+            (answer, if is_healthy { 0 } else { TEMPORARY_FAILURE })
+        }
+        Err(error) => unanswered(&directory, &error),
+    };
+    let mut out = io::stdout().lock();
+    // The exit status says it too, should nobody read this.
+    let _ = if args.json {
+        writeln!(out, "{answer}")
+    } else {
+        let text = answer
+            .get("text")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        match answer.get("pid").and_then(Value::as_u64) {
+            Some(pid) => writeln!(out, "mailstow, process {pid}: {text}"),
+            None => writeln!(out, "mailstow: {text}"),
+        }
+    };
+    if out.flush().is_err() {
+        complain("mailstow: the answer could not be written");
+    }
+    ExitCode::from(status)
+}
+
+fn ask(directory: &Path) -> io::Result<Value> {
+    let (path, _held) = socket_path(directory)?;
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+/// What it means that there is no answer.
+fn unanswered(directory: &Path, error: &io::Error) -> (Value, u8) {
+    let shown = directory.display();
+    let (state, text, status) = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => (
+            "not_running",
+            format!("no server runs on {shown}; start one with mailstow serve"),
+            UNAVAILABLE,
+        ),
+        io::ErrorKind::PermissionDenied => (
+            "unknown",
+            format!("{shown}: {error}; ask as root or as the user the server runs as"),
+            UNAVAILABLE,
+        ),
+        _ => (
+            "silent",
+            format!(
+                "the server on {shown} does not answer ({error}); it is stopped or stuck: see \
+                 its log, or restart it"
+            ),
+            TEMPORARY_FAILURE,
+        ),
+    };
+    let answer = json!({"healthy": false, "state": state, "text": text});
+    (answer, status)
+}

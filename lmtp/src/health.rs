@@ -1,0 +1,238 @@
+//! Whether the server delivers, and if not why: told to systemd, and to whoever asks.
+//!
+//! Imports `lifecycle`, `listener` and the engine. A socket in the state directory answers each
+//! connection with one line of JSON and closes it. It is asked live, so that there is no state of
+//! a dead server to be taken for that of a living one, and a server that hangs is known by its
+//! silence. Invariant: nothing here keeps the server from starting, serving or ending.
+
+use crate::lifecycle;
+use crate::listener::{self, ListenError, Listener};
+use mailstow_engine::Engine;
+use mailstow_engine::clock;
+use mailstow_engine::config::{ListenAddress, LmtpSettings};
+use mailstow_engine::delivery::LogState;
+use mailstow_engine::io::StateDirectory;
+use mailstow_engine::sync::Mutex;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixListener;
+
+/// The socket, in the state directory.
+const SOCKET_NAME: &str = "health";
+/// Paths of sockets are shorter than this (unix(7)).
+const SOCKET_PATH_BYTES: usize = 100;
+/// How often systemd is told what changed.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How long somebody who asks may take to read the answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long accepting rests after the system refused it.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// What the server is doing.
+#[derive(Debug)]
+enum Phase {
+    Recovering,
+    Serving(Weak<Engine>, String),
+    Stopping,
+}
+
+/// The health of one server.
+#[derive(Debug)]
+pub struct Health {
+    phase: Mutex<Phase>,
+    started: Duration,
+}
+
+/// The path of the socket, and what has to stay open as long as that is used: where it is too
+/// long for a socket, it goes through a descriptor of the directory.
+///
+/// # Errors
+/// The directory cannot be opened.
+pub fn socket_path(state_directory: &Path) -> io::Result<(PathBuf, Option<File>)> {
+    use std::os::fd::AsRawFd;
+    let path = state_directory.join(SOCKET_NAME);
+    if path.as_os_str().len() < SOCKET_PATH_BYTES {
+        return Ok((path, None));
+    }
+    let directory = File::open(state_directory)?;
+    let path = format!("/proc/self/fd/{}/{SOCKET_NAME}", directory.as_raw_fd());
+    Ok((path.into(), Some(directory)))
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            phase: Mutex::new(Phase::Recovering),
+            started: clock::since_epoch(),
+        }
+    }
+}
+
+impl Health {
+    /// The engine is open and mail is taken.
+    pub fn serves(&self, engine: &Arc<Engine>, listening: String) {
+        *self.phase.lock() = Phase::Serving(Arc::downgrade(engine), listening);
+    }
+
+    /// Listens in the state directory and answers from now on. Must be called in a tokio runtime
+    /// with I/O and time. That nobody can ask is no reason not to serve: the caller is told why.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn answer_on(self: &Arc<Self>, state_directory: &Path) -> Result<(), ListenError> {
+        let failed = |source| ListenError::System {
+            address: format!("unix:{}", state_directory.join(SOCKET_NAME).display()),
+            action: "be asked for health there",
+            source,
+            remedy: "see that the state directory can be written to",
+        };
+        StateDirectory::open(state_directory).map_err(failed)?;
+        let (path, directory) = socket_path(state_directory).map_err(failed)?;
+        let settings = LmtpSettings {
+            listen: vec![ListenAddress::Unix(path)],
+            socket_mode: 0o600,
+            socket_owner: String::new(),
+            socket_group: String::new(),
+            ..LmtpSettings::default()
+        };
+        for listener in listener::open_all(&settings, Vec::new())? {
+            if let Listener::Unix { socket, file } = listener {
+                socket.set_nonblocking(true).map_err(failed)?;
+                let socket = UnixListener::from_std(socket).map_err(failed)?;
+                let health = Arc::clone(self);
+                // The directory outlives the file, which is removed through it.
+                let held = (file, directory);
+                tokio::spawn(async move {
+                    health.answer_all(socket).await;
+                    drop(held);
+                });
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer_all(&self, socket: UnixListener) {
+        loop {
+            let Ok((mut stream, _)) = socket.accept().await else {
+                tokio::time::sleep(ACCEPT_REST).await;
+                continue;
+            };
+            let line = format!("{}\n", self.report());
+            let answered = async {
+                stream.write_all(line.as_bytes()).await?;
+                stream.shutdown().await
+            };
+            // Whoever asks may not care to read it.
+            let _ = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
+        }
+    }
+
+    /// Tells systemd whenever what the server is doing changes, as long as the runtime lives.
+    pub async fn watch(self: Arc<Self>) {
+        let mut told = String::new();
+        loop {
+            let report = self.report();
+            let text = report
+                .get("text")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            if text != told {
+                lifecycle::status(text);
+                text.clone_into(&mut told);
+            }
+            tokio::time::sleep(WATCH_INTERVAL).await;
+        }
+    }
+
+    /// The server is told to end.
+    pub fn stops(&self) {
+        *self.phase.lock() = Phase::Stopping;
+    }
+
+    /// What the server is doing: `text` for people, `healthy` for programs.
+    fn report(&self) -> Value {
+        let phase = self.phase.lock();
+        let serving = match &*phase {
+            Phase::Recovering => {
+                return self.line("recovering", "recovering the delivery log", json!({}));
+            }
+            Phase::Stopping => {
+                let text = "stopping: transactions that have begun are finished";
+                return self.line("stopping", text, json!({}));
+            }
+            Phase::Serving(engine, listening) => engine.upgrade().map(|e| (e, listening.clone())),
+        };
+        drop(phase);
+        let Some((engine, listening)) = serving else {
+            return self.line("stopping", "stopping", json!({}));
+        };
+        let health = engine.store().health();
+        drop(engine);
+        let waiting = health.waiting;
+        let mut text = match &health.log {
+            LogState::InService { .. } | LogState::Direct => format!("delivering; {listening}"),
+            LogState::Failed(failure) => format!(
+                "not delivering {}: the delivery log is out of service: {}; mail is answered 451 \
+                 4.3.0 until it could be opened again and recovered, which is tried by itself",
+                since(failure.since),
+                failure.cause
+            ),
+        };
+        if waiting > 0 {
+            let of = if waiting == 1 { "message" } else { "messages" };
+            text += &format!(
+                "; {waiting} {of} found by recovery cannot be stored yet, see the log for their \
+                 mailboxes"
+            );
+        }
+        let (state, log) = match health.log {
+            LogState::Direct => ("delivering", Value::Null),
+            LogState::InService {
+                bytes_used,
+                bytes_max,
+            } => {
+                let log = json!({"bytes_used": bytes_used, "bytes_max": bytes_max});
+                ("delivering", log)
+            }
+            LogState::Failed(failure) => {
+                let log = json!({
+                    "cause": failure.cause.to_string(),
+                    "since": failure.since.as_secs_f64(),
+                    "attempts": failure.attempts,
+                    "next_attempt_in_s": failure.next_attempt_in.as_secs_f64(),
+                });
+                ("log_failed", log)
+            }
+        };
+        self.line(state, &text, json!({"waiting": waiting, "log": log}))
+    }
+
+    fn line(&self, state: &str, text: &str, more: Value) -> Value {
+        let mut line = json!({
+            "healthy": state == "delivering",
+            "state": state,
+            "text": text,
+            "pid": std::process::id(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "started": self.started.as_secs_f64(),
+        });
+        if let (Some(line), Value::Object(more)) = (line.as_object_mut(), more) {
+            line.extend(more);
+        }
+        line
+    }
+}
+
+/// How long ago, in words that change rarely.
+fn since(then: Duration) -> String {
+    match clock::since_epoch().saturating_sub(then).as_secs() / 60 {
+        0 => "since less than a minute".to_owned(),
+        minutes => format!("since {minutes} min"),
+    }
+}
