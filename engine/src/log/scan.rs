@@ -74,7 +74,7 @@ pub struct ScannedSegment {
 pub struct ScanReport {
     /// In their order.
     pub segments: Vec<ScannedSegment>,
-    /// Names of spare files.
+    /// Names of spare files, and of segments that were reserved and not begun.
     pub spares: Vec<String>,
     /// Whole records.
     pub records: u64,
@@ -232,6 +232,11 @@ impl<'v> Scanner<'v> {
         };
         let header = walk.header;
         self.report.number_max = self.report.number_max.max(header.number);
+        if header.reserved {
+            // Whatever its number: it gets another header before it gets another name.
+            self.report.spares.push(name);
+            return Ok(());
+        }
         if header.number != number
             || *self.identity.get_or_insert(header.identity) != header.identity
         {

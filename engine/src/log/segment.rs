@@ -2,7 +2,8 @@
 //!
 //! Imports `bytes`. Invariants: a file is named `segment-*` only after a header with its number
 //! was flushed, and no number is used twice in one log, so that number and log identity tell
-//! live frames from those an earlier use of the file left behind. The layout is drawn in
+//! live frames from those an earlier use of the file left behind; a reserved segment holds no
+//! frames, its header is written again before it takes any. The layout is drawn in
 //! `manual::log_format`.
 
 use super::bytes::{DecodeError, Put as _, Take};
@@ -19,6 +20,7 @@ const MAGIC: [u8; 8] = *b"MSTOWLOG";
 /// Bytes of the header in use; the rest of its block is zero.
 const HEADER_BYTES: usize = 72;
 const FLAG_AFTER_OPEN: u32 = 1;
+const FLAG_RESERVED: u32 = 2;
 
 /// What stands at the start of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct SegmentHeader {
     pub first_fragment: u32,
     /// True for the first segment after the log was opened: a torn tail may stand before it.
     pub after_open: bool,
+    /// True for a segment that was named ahead of its need and holds no frames: a spare.
+    pub reserved: bool,
     /// When the segment was begun, in nanoseconds since the UNIX epoch; for people.
     pub created_ns: u64,
 }
@@ -64,7 +68,9 @@ impl SegmentHeader {
         out.put_u64(self.segment_bytes);
         out.put_u64(self.first_sequence);
         out.put_u32(self.first_fragment);
-        out.put_u32(if self.after_open { FLAG_AFTER_OPEN } else { 0 });
+        let after_open = if self.after_open { FLAG_AFTER_OPEN } else { 0 };
+        let reserved = if self.reserved { FLAG_RESERVED } else { 0 };
+        out.put_u32(after_open | reserved);
         out.put_u64(self.created_ns);
         out.put_u32(0);
         let checksum = crc32fast::hash(&out);
@@ -98,19 +104,23 @@ impl SegmentHeader {
             return Ok(Err(HeaderFault::Version(version)));
         }
         let block_bytes = take.u32("block_bytes")?;
-        let header = Self {
+        let mut header = Self {
             identity: take.u64("identity")?,
             number: take.u64("number")?,
             segment_bytes: take.u64("segment_bytes")?,
             first_sequence: take.u64("first_sequence")?,
             first_fragment: take.u32("first_fragment")?,
-            after_open: match take.u32("flags")? {
-                0 => false,
-                FLAG_AFTER_OPEN => true,
-                _ => return Ok(Err(HeaderFault::Field("flags"))),
-            },
-            created_ns: take.u64("created_ns")?,
+            after_open: false,
+            reserved: false,
+            created_ns: 0,
         };
+        match take.u32("flags")? {
+            0 => {}
+            FLAG_AFTER_OPEN => header.after_open = true,
+            FLAG_RESERVED => header.reserved = true,
+            _ => return Ok(Err(HeaderFault::Field("flags"))),
+        }
+        header.created_ns = take.u64("created_ns")?;
         if u64::from(block_bytes) != BLOCK {
             return Ok(Err(HeaderFault::Field("block_bytes")));
         }
@@ -190,6 +200,7 @@ mod tests {
             first_sequence: 42,
             first_fragment: 3,
             after_open: true,
+            reserved: false,
             created_ns: 1_700_000_000_000_000_000,
         }
     }
@@ -199,6 +210,16 @@ mod tests {
         let block = header().encode();
         assert_eq!(block.len(), BLOCK_BYTES);
         assert_eq!(SegmentHeader::decode(&block), Ok(header()));
+    }
+
+    #[test]
+    fn a_reserved_header_says_so() {
+        let reserved = SegmentHeader {
+            after_open: false,
+            reserved: true,
+            ..header()
+        };
+        assert_eq!(SegmentHeader::decode(&reserved.encode()), Ok(reserved));
     }
 
     #[test]

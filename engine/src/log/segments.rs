@@ -4,11 +4,12 @@
 //! only to look; the disk is touched outside of the lock, so that the log thread never waits for
 //! the thread that frees or prepares segments. Invariants: a spare is named `spare-*` durably
 //! before anything writes into it, and a segment is named `segment-*` durably before it takes a
-//! frame; segments are freed oldest first, each name made durable before the next is changed, so
-//! that a crash leaves no gap.
+//! frame; that is done ahead, so that going on to the next segment costs one flush of its header
+//! and no change of names; segments are freed oldest first, each name made durable before the
+//! next is changed, so that a crash leaves no gap.
 
 use super::error::LogError;
-use super::medium::{Access, LogFile as _, LogMedium};
+use super::medium::{Access, LogFile, LogMedium};
 use super::record::Sequence;
 use super::scan::ScanReport;
 use super::segment::{BLOCK, SegmentHeader, fresh_name, live_name, spare_name};
@@ -29,16 +30,28 @@ struct Live {
 }
 
 #[derive(Debug)]
-struct Table {
+struct Table<F> {
     live: VecDeque<Live>,
     spare: Vec<String>,
+    /// Segments named ahead of their need, in order.
+    reserved: VecDeque<Reserved<F>>,
     /// Files being made or renamed right now; they count as segments.
     busy: u64,
     number_next: u64,
     fresh_next: u64,
 }
 
-impl Table {
+impl<F> Table<F> {
+    /// Segments that hold no frames.
+    fn unused(&self) -> usize {
+        self.spare.len() + self.reserved.len()
+    }
+
+    /// All files there are or will be at once.
+    fn count(&self) -> u64 {
+        (self.live.len() + self.unused()) as u64 + self.busy
+    }
+
     /// All records of the oldest segment come before `sequence`, and it is not the last.
     fn ends_before(&self, sequence: Sequence) -> bool {
         self.live.get(1).is_some_and(|next| {
@@ -46,6 +59,13 @@ impl Table {
                 || (next.first_sequence == sequence.0 && next.first_fragment == 0)
         })
     }
+}
+
+/// A segment whose name is durable and whose header says that it holds no frames.
+#[derive(Debug)]
+struct Reserved<F> {
+    number: u64,
+    file: F,
 }
 
 /// A segment ready to take frames.
@@ -57,11 +77,13 @@ pub(crate) struct Opened<F> {
 
 /// The table of segments of one open log.
 #[derive(Debug)]
-pub(crate) struct Segments<M> {
+pub(crate) struct Segments<M: LogMedium> {
     medium: Arc<M>,
     settings: LogSettings,
     identity: u64,
-    table: Mutex<Table>,
+    table: Mutex<Table<M::File>>,
+    /// Held while a segment is reserved, so that they are in the order of their numbers.
+    reserving: Mutex<()>,
     /// Segments that do not count against the limit.
     uncounted: AtomicU64,
 }
@@ -95,10 +117,12 @@ impl<M: LogMedium> Segments<M> {
             table: Mutex::new(Table {
                 live,
                 spare: Vec::new(),
+                reserved: VecDeque::new(),
                 busy: 0,
                 number_next: report.number_max + 1,
                 fresh_next: 0,
             }),
+            reserving: Mutex::new(()),
             settings,
             uncounted: AtomicU64::new(0),
         };
@@ -140,8 +164,7 @@ impl<M: LogMedium> Segments<M> {
         let size = file.size().map_err(failed)?;
         drop(file);
         let mut table = self.table.lock();
-        let count = (table.live.len() + table.spare.len()) as u64;
-        if size == self.settings.segment_bytes && count < self.limit() {
+        if size == self.settings.segment_bytes && table.count() < self.limit() {
             table.spare.push(name.to_owned());
             return Ok(());
         }
@@ -153,7 +176,7 @@ impl<M: LogMedium> Segments<M> {
 
     /// Bytes for frames in all spares.
     pub(crate) fn spare_room(&self) -> u64 {
-        self.table.lock().spare.len() as u64 * self.settings.usable_bytes()
+        self.table.lock().unused() as u64 * self.settings.usable_bytes()
     }
 
     /// So many bytes are held for long and do not count against the limit.
@@ -181,9 +204,8 @@ impl<M: LogMedium> Segments<M> {
     pub(crate) fn prepare(&self, wanted: usize, force: bool) -> Result<Prepared, LogError> {
         let mut name = {
             let mut table = self.table.lock();
-            let count = (table.live.len() + table.spare.len()) as u64 + table.busy;
-            let full = count >= self.limit() && !force;
-            if table.spare.len() >= wanted || full {
+            let full = table.count() >= self.limit() && !force;
+            if table.unused() >= wanted || full {
                 return Ok(Prepared::Enough);
             }
             table.busy += 1;
@@ -224,7 +246,37 @@ impl<M: LogMedium> Segments<M> {
         self.table.lock().spare.first().cloned()
     }
 
-    /// Turns a spare into the newest segment; its first frame is the given one.
+    /// Names one segment ahead of its need, if none is and there is a spare.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(crate) fn reserve(&self) -> Result<(), LogError> {
+        let _in_order = self.reserving.lock();
+        let (spare, number) = {
+            let mut table = self.table.lock();
+            if !table.reserved.is_empty() {
+                return Ok(());
+            }
+            let Some(spare) = table.spare.pop() else {
+                return Ok(());
+            };
+            table.busy += 1;
+            let number = table.number_next;
+            table.number_next += 1;
+            (spare, number)
+        };
+        let header = SegmentHeader {
+            reserved: true,
+            ..self.header(number)
+        };
+        let file = self.reserve_on_disk(&spare, &header)?;
+        let mut table = self.table.lock();
+        table.busy -= 1;
+        table.reserved.push_back(Reserved { number, file });
+        Ok(())
+    }
+
+    /// Makes the next segment the newest; its first frame is the given one.
     ///
     /// # Errors
     /// The disk failed, or there is no spare.
@@ -234,28 +286,15 @@ impl<M: LogMedium> Segments<M> {
         first_fragment: u32,
         after_open: bool,
     ) -> Result<Opened<M::File>, LogError> {
-        let (spare, number) = {
-            let mut table = self.table.lock();
-            let Some(spare) = table.spare.pop() else {
-                return Err(LogError::Full {
-                    bytes_max: self.settings.log_bytes_max,
-                });
-            };
-            table.busy += 1;
-            let number = table.number_next;
-            table.number_next += 1;
-            (spare, number)
-        };
+        let Reserved { number, mut file } = self.next_reserved()?;
         let header = SegmentHeader {
-            identity: self.identity,
-            number,
-            segment_bytes: self.settings.segment_bytes,
             first_sequence,
             first_fragment,
             after_open,
-            created_ns: u64::try_from(clock::since_epoch().as_nanos()).unwrap_or(u64::MAX),
+            ..self.header(number)
         };
-        let file = self.begin_on_disk(&spare, &header)?;
+        write_header(&mut file, &header)
+            .map_err(|error| LogError::io("write the header of", &live_name(number), error))?;
         let mut table = self.table.lock();
         table.busy -= 1;
         table.live.push_back(Live {
@@ -267,15 +306,43 @@ impl<M: LogMedium> Segments<M> {
         Ok(Opened { file, header })
     }
 
-    fn begin_on_disk(&self, spare: &str, header: &SegmentHeader) -> Result<M::File, LogError> {
+    /// The next segment, reserved now if that was not done ahead.
+    fn next_reserved(&self) -> Result<Reserved<M::File>, LogError> {
+        for is_late in [false, true] {
+            if is_late {
+                self.reserve()?;
+            }
+            let mut table = self.table.lock();
+            if let Some(reserved) = table.reserved.pop_front() {
+                table.busy += 1;
+                return Ok(reserved);
+            }
+        }
+        Err(LogError::Full {
+            bytes_max: self.settings.log_bytes_max,
+        })
+    }
+
+    fn header(&self, number: u64) -> SegmentHeader {
+        SegmentHeader {
+            identity: self.identity,
+            number,
+            segment_bytes: self.settings.segment_bytes,
+            first_sequence: 0,
+            first_fragment: 0,
+            after_open: false,
+            reserved: false,
+            created_ns: u64::try_from(clock::since_epoch().as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn reserve_on_disk(&self, spare: &str, header: &SegmentHeader) -> Result<M::File, LogError> {
         let name = live_name(header.number);
         let mut file = self
             .medium
             .open(spare, Access::Write)
             .map_err(|error| LogError::io("open", spare, error))?;
-        let mut block = super::buffer::AlignedBuffer::new(super::segment::BLOCK_BYTES);
-        block.put(&header.encode());
-        file.write_and_flush(block.bytes(), 0)
+        write_header(&mut file, header)
             .map_err(|error| LogError::io("write the header of", spare, error))?;
         self.medium
             .rename(spare, &name)
@@ -320,8 +387,8 @@ impl<M: LogMedium> Segments<M> {
         let (from, to) = (live_name(live.number), spare_name(live.number));
         let keep = {
             let mut table = self.table.lock();
-            let count = (table.live.len() + table.spare.len()) as u64 + table.busy;
-            let keep = live.segment_bytes == self.settings.segment_bytes && count < self.limit();
+            let keep =
+                live.segment_bytes == self.settings.segment_bytes && table.count() < self.limit();
             table.busy += 1;
             keep
         };
@@ -351,6 +418,12 @@ impl Live {
             segment_bytes: segment.header.segment_bytes,
         }
     }
+}
+
+fn write_header<F: LogFile>(file: &mut F, header: &SegmentHeader) -> io::Result<()> {
+    let mut block = super::buffer::AlignedBuffer::new(super::segment::BLOCK_BYTES);
+    block.put(&header.encode());
+    file.write_and_flush(block.bytes(), 0)
 }
 
 /// No space, or over a quota.

@@ -66,7 +66,7 @@ impl Steward {
         self.changed.notify_one();
     }
 
-    /// The thread: makes spares while fewer than wanted are ready, or while appends are held
+    /// The thread: reserves the next segment, and makes spares while fewer than wanted are ready, or while appends are held
     /// back and the limit allows; tells `made` of each.
     pub(super) fn run<M: LogMedium>(
         &self,
@@ -78,6 +78,8 @@ impl Steward {
         while self.next_order(disk_full) {
             disk_full = false;
             while let Some((wanted, force)) = self.order(&held_back) {
+                // First of all: the log thread goes on to it soon.
+                segments.reserve()?;
                 match segments.prepare(wanted, force)? {
                     Prepared::Made => {
                         self.carried_out(force);

@@ -17,10 +17,12 @@
 //! that a file is used again and again. It changes its role in an order that a crash cannot
 //! confuse:
 //!
-//! 1. spare to segment: write the header, flush it, rename, flush the directory, and only then
-//!    write frames. So every `segment-*` has a header with its number, and no number is ever used
-//!    for two sets of frames.
-//! 2. segment to spare: rename, flush the directory; oldest first, one at a time, so that no gap
+//! 1. spare to reserved segment: write a header that says *reserved*, flush it, rename, flush the
+//!    directory. That is done ahead of need, for one segment, by a thread that nobody waits for.
+//! 2. reserved segment to segment: write the header again with what comes first in it, flush it,
+//!    and only then write frames. So every `segment-*` has a header with its number, and no number
+//!    is ever used for two sets of frames. A reserved segment found at opening is a spare.
+//! 3. segment to spare: rename, flush the directory; oldest first, one at a time, so that no gap
 //!    arises.
 //!
 //! Opening the log always begins a new segment and never writes behind what an earlier process
