@@ -42,7 +42,7 @@
 //! | 32 | 8 | size of the file, a multiple of 4096 |
 //! | 40 | 8 | sequence of the record whose frame comes first |
 //! | 48 | 4 | fragment of that record that comes first |
-//! | 52 | 4 | 1 if the log was opened with this segment, else 0 |
+//! | 52 | 4 | 1 if the log was opened with this segment; 2 if it is reserved and holds no frames; else 0 |
 //! | 56 | 8 | time it was begun |
 //! | 64 | 4 | zero |
 //! | 68 | 4 | CRC-32 of bytes 0 to 67 |

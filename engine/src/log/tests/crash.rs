@@ -4,6 +4,7 @@
 //! then random runs from seeds. A failure prints seed and operation; `run` replays them.
 
 use super::super::appender::Planted;
+use super::super::medium::LogMedium as _;
 use super::super::sim::{SimFault, SimMedium, SimRandom};
 use super::support::{Bench, Oracle, small, some_records};
 use std::io;
@@ -30,6 +31,9 @@ fn workload(bench: &mut Bench, oracle: &mut Oracle, random: &mut SimRandom, bug:
     let mut ids = u128::from(random.draw()) << 32;
     for _ in 0..rounds {
         let records = some_records(random, &mut ids);
+        if random.below(3) == 0 && bench.reserve().is_err() {
+            return;
+        }
         let first = bench.next();
         for (sequence, record) in (first..).zip(&records) {
             oracle.handed_over(sequence, record);
@@ -169,6 +173,17 @@ fn a_failed_operation_stops_the_log_and_loses_nothing() {
                 .unwrap_or_else(|failure| panic!("seed {seed} at {at} {step}: {failure}"));
         }
     }
+}
+
+#[test]
+fn going_on_to_a_reserved_segment_changes_no_names() {
+    let medium = SimMedium::new(1);
+    let (bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    bench.reserve().unwrap();
+    let (names, before) = (medium.list().unwrap(), medium.operations());
+    bench.begin().unwrap();
+    assert_eq!(medium.list().unwrap(), names);
+    assert!(medium.operations() - before <= 3, "header written, flushed");
 }
 
 /// The oracle must find a planted mistake within these seeds.

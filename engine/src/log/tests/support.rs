@@ -104,6 +104,16 @@ impl Bench {
         Ok(Some(sequences))
     }
 
+    /// As the steward does at any time.
+    pub(super) fn reserve(&self) -> Result<(), LogError> {
+        self.segments.reserve()
+    }
+
+    /// Goes on to the next segment as if the newest were full.
+    pub(super) fn begin(&self) -> Result<(), LogError> {
+        self.segments.begin(self.next, 0, true).map(drop)
+    }
+
     pub(super) fn truncate(&mut self, sequence: u64) -> Result<u64, LogError> {
         let (count, room) = self.segments.free_before(Sequence(sequence))?;
         self.room += room;
