@@ -66,8 +66,8 @@ impl Steward {
         self.changed.notify_one();
     }
 
-    /// The thread: reserves the next segment, and makes spares while fewer than wanted are ready, or while appends are held
-    /// back and the limit allows; tells `made` of each.
+    /// The thread: reserves the next segment, and makes spares while fewer than wanted are
+    /// ready, or while appends are held back and the limit allows; tells `made` of each.
     pub(super) fn run<M: LogMedium>(
         &self,
         segments: &Segments<M>,
