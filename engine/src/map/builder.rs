@@ -1,28 +1,30 @@
 //! Building a map from entries in any order, in bounded memory.
 //!
-//! Imports `writer`, `spill`, `value`, `record`, `overlay`, `files`, `error`. Invariants: entries
-//! are parted by the high bits of their keys' hashes, and what exceeds the memory bound goes to a
-//! file without a name, so that each part is sorted in memory and the whole comes out in hash
-//! order; the map appears under its name complete or not at all.
+//! Imports `entry`, `writer`, `spill`, `overlay`, `files`, `error`. Invariants: entries are parted
+//! by the high bits of their keys' hashes, and what exceeds the memory bound goes to a file
+//! without a name, so that each part is sorted in memory and the whole comes out in hash order;
+//! the map appears under its name complete or not at all.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use super::changes::check_entry;
-use super::cursor::{Cursor, put_varint};
+use super::cursor::Cursor;
+use super::entry::{Entry, EntryEncoder, PartedEntries, Sorter};
 use super::error::MapError;
 use super::files::{self, TempFile, WriteLock};
-use super::format::{self, TABLES_MAX};
+use super::format::TABLES_MAX;
 use super::overlay::Overlay;
 use super::reader::{MapStats, TableId};
-use super::spill::{PARTS, Spill};
-use super::value::{self, Form, KeyParts};
+use super::spill::{PARTS, Spill, part_of};
 use super::view::read_overlay;
 use super::writer::MapWriter;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// Parts sorted ahead of the one being written.
+/// Threads that sort parts while another writes those before.
+const SORTERS: usize = 2;
+/// Parts that each of them sorts ahead of the one being written.
 const PARTS_AHEAD: usize = 2;
 /// How often progress is told, in entries.
 const PROGRESS_ENTRIES: u64 = 1 << 16;
@@ -129,8 +131,9 @@ pub struct MapBuilder<'a> {
     spill: Spill,
     entries: u64,
     bytes: Arc<AtomicU64>,
-    kept: Overlay,
-    scratch: Vec<u8>,
+    told: u64,
+    kept: Arc<Overlay>,
+    single: Vec<u8>,
     _lock: WriteLock,
 }
 
@@ -170,8 +173,9 @@ impl<'a> MapBuilder<'a> {
             spill: Spill::new(path, options.buffer_bytes),
             entries: 0,
             bytes: Arc::default(),
-            kept: Overlay::default(),
-            scratch: Vec::new(),
+            told: 0,
+            kept: Arc::default(),
+            single: Vec::new(),
             _lock: lock,
         };
         builder.take_over(kept)?;
@@ -188,7 +192,7 @@ impl<'a> MapBuilder<'a> {
                 }
             }
         }
-        self.kept = kept;
+        self.kept = Arc::new(kept);
         Ok(())
     }
 
@@ -228,41 +232,37 @@ impl<'a> MapBuilder<'a> {
             .ok()
             .and_then(|at| self.tables.get(at))
             .map_or("", String::as_str);
-        let encoder = EntryEncoder {
-            seed: self.seed,
-            table,
-            name,
+        let encoder = self.encoder(table, name);
+        let Some(hash) = encoder.hash(key, value)? else {
+            return Ok(());
         };
-        let mut entry = std::mem::take(&mut self.scratch);
-        entry.clear();
-        let added = encoder
-            .encode(key, value, &mut entry)
-            .and_then(|()| self.add_encoded(&entry));
-        self.scratch = entry;
-        added
+        self.single.clear();
+        encoder.append(hash, key, value, &mut self.single);
+        self.spill.put(part_of(hash), &self.single);
+        self.added(1)
     }
 
     /// What encodes the entries of `table`, on whatever thread.
     pub(crate) fn encoder<'n>(&self, table: TableId, name: &'n str) -> EntryEncoder<'n> {
-        EntryEncoder {
-            seed: self.seed,
-            table,
-            name,
-        }
+        EntryEncoder::new(self.seed, table, name, Arc::clone(&self.kept))
     }
 
-    /// Adds an entry that this builder's encoder made.
+    /// Adds entries that this builder's encoder made.
     ///
     /// # Errors
     /// As [`MapBuilder::add`].
-    pub(crate) fn add_encoded(&mut self, entry: &[u8]) -> Result<(), MapError> {
-        if !self.kept.is_empty() && self.is_kept(entry) {
-            return Ok(());
+    pub(crate) fn add_encoded(&mut self, entries: &PartedEntries) -> Result<(), MapError> {
+        for (at, part) in entries.parts().enumerate() {
+            self.spill.put(at, part);
         }
-        let hash = entry.first_chunk().ok_or_else(damaged)?;
-        self.spill.put(u64::from_le_bytes(*hash), entry)?;
-        self.entries += 1;
-        if self.entries.is_multiple_of(PROGRESS_ENTRIES) {
+        self.added(entries.len())
+    }
+
+    fn added(&mut self, entries: u64) -> Result<(), MapError> {
+        self.spill.write_out_if_full()?;
+        self.entries += entries;
+        if self.entries - self.told >= PROGRESS_ENTRIES {
+            self.told = self.entries;
             self.tell(BuildProgress::Reading {
                 entries: self.entries,
                 // Relaxed: a number for people.
@@ -275,15 +275,6 @@ impl<'a> MapBuilder<'a> {
     /// Counts the bytes of texts that were read, for the progress; shared with the reader.
     pub(crate) fn bytes_read(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.bytes)
-    }
-
-    /// A change that was kept stands for this entry's key and table.
-    fn is_kept(&self, entry: &[u8]) -> bool {
-        let found = decode_entry(&mut Cursor::new(entry)).and_then(|(_, entry)| {
-            let name = self.tables.get(usize::try_from(entry.table).ok()?)?;
-            self.kept.value(name, str::from_utf8(entry.key).ok()?)
-        });
-        found.is_some()
     }
 
     fn tell(&mut self, progress: BuildProgress) -> Result<(), MapError> {
@@ -302,28 +293,38 @@ impl<'a> MapBuilder<'a> {
     pub fn finish(self) -> Result<BuildReport, MapError> {
         let total = self.entries;
         let mut grouping = Grouping {
-            writer: MapWriter::new(self.temp)?,
+            writer: MapWriter::new(self.temp),
             tables: &self.tables,
             policy: self.options.duplicates,
             duplicates: 0,
             named: Vec::new(),
             payload: Vec::new(),
         };
-        let (mut spill, mut progress, mut done) = (self.spill, self.progress, 0);
+        let (mut progress, mut done) = (self.progress, 0);
+        let (parts, spilled) = self.spill.into_parts();
+        let mut queues: [Vec<_>; SORTERS] = Default::default();
+        for (queue, part) in (0..SORTERS).cycle().zip(parts) {
+            queues.get_mut(queue).map(|queue| queue.push(part));
+        }
         std::thread::scope(|scope| {
-            // One thread fetches and sorts parts while this one writes those before.
-            let (sender, sorted) = mpsc::sync_channel(PARTS_AHEAD);
-            scope.spawn(move || {
-                for part in 0..PARTS {
-                    let result = spill.take(part).and_then(SortedPart::new);
-                    // An error here or there ends it; nobody listens any more then.
-                    if sender.send(result).is_err() {
-                        break;
+            let sorters = queues.map(|queue| {
+                let (sender, sorted) = mpsc::sync_channel(PARTS_AHEAD);
+                let spilled = &spilled;
+                scope.spawn(move || {
+                    let mut sorter = Sorter::default();
+                    for part in queue {
+                        let result = spilled.fetch(part).and_then(|part| sorter.sort(part));
+                        // An error here or there ends it; nobody listens any more then.
+                        if sender.send(result).is_err() {
+                            break;
+                        }
                     }
-                }
+                });
+                sorted
             });
-            for part in sorted {
-                done += grouping.write_part(&part?)?;
+            for sorted in sorters.iter().cycle().take(PARTS) {
+                let part = sorted.recv().map_err(|_| MapError::Stopped)??;
+                done += grouping.write_part(&part)?;
                 if !progress(BuildProgress::Writing { done, total }) {
                     return Err(MapError::Stopped);
                 }
@@ -332,7 +333,7 @@ impl<'a> MapBuilder<'a> {
         })?;
         let (duplicates, duplicates_named) = (grouping.duplicates, grouping.named);
         let (temp, header) = grouping.writer.finish(&self.tables, self.seed, self.id)?;
-        temp.publish_for_lookups()?;
+        temp.publish()?;
         // A log that a crash leaves here names the old map and is ignored.
         files::remove(&files::changes_path(&self.path))?;
         Ok(BuildReport {
@@ -341,31 +342,6 @@ impl<'a> MapBuilder<'a> {
             duplicates_named,
             changes_kept: self.kept.len(),
         })
-    }
-}
-
-/// Makes of key and value what lies in a part.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct EntryEncoder<'n> {
-    seed: u64,
-    table: TableId,
-    name: &'n str,
-}
-
-impl EntryEncoder<'_> {
-    /// Appends an entry to `out`. The key must be folded as lookups fold it.
-    ///
-    /// # Errors
-    /// [`MapError::Entry`].
-    pub(crate) fn encode(&self, key: &str, value: &str, out: &mut Vec<u8>) -> Result<(), MapError> {
-        check_entry(self.name, key, value)?;
-        let hash = format::hash(self.seed, key.as_bytes());
-        out.extend_from_slice(&hash.to_le_bytes());
-        put_varint(out, u64::from(self.table.0));
-        put_varint(out, key.len() as u64);
-        out.extend_from_slice(key.as_bytes());
-        value::encode(KeyParts::new(key), value, out);
-        Ok(())
     }
 }
 
@@ -391,35 +367,6 @@ pub(super) fn new_id() -> [u8; 16] {
     id
 }
 
-/// One entry as it lies in a part.
-#[derive(Clone, Copy)]
-struct PartEntry<'a> {
-    key: &'a [u8],
-    table: u32,
-    value: &'a [u8],
-}
-
-/// A part whose entries are in the order of their hashes, equal ones in the order they came in.
-struct SortedPart {
-    bytes: Vec<u8>,
-    /// Hash and place of each entry.
-    order: Vec<(u64, usize)>,
-}
-
-impl SortedPart {
-    fn new(bytes: Vec<u8>) -> Result<Self, MapError> {
-        let mut order = Vec::with_capacity(bytes.len() / 32);
-        let mut cursor = Cursor::new(&bytes);
-        while !cursor.is_empty() {
-            let at = bytes.len() - cursor.rest().len();
-            let (hash, _) = decode_entry(&mut cursor).ok_or_else(damaged)?;
-            order.push((hash, at));
-        }
-        order.sort_unstable();
-        Ok(Self { bytes, order })
-    }
-}
-
 /// Brings together what the tables have for each key.
 struct Grouping<'a> {
     writer: MapWriter,
@@ -431,57 +378,70 @@ struct Grouping<'a> {
 }
 
 impl Grouping<'_> {
-    /// Writes the entries of one part in hash order and returns their number.
-    fn write_part(&mut self, part: &SortedPart) -> Result<u64, MapError> {
-        let SortedPart { bytes, order } = part;
-        let mut group: Vec<PartEntry<'_>> = Vec::new();
-        for same in order.chunk_by(|a, b| a.0 == b.0) {
+    /// Writes the entries of one part, which are in hash order, and returns their number.
+    fn write_part(&mut self, sorted: &[u8]) -> Result<u64, MapError> {
+        let mut cursor = Cursor::new(sorted);
+        let mut group: Vec<(u32, Entry<'_>)> = Vec::new();
+        let mut next = Entry::next(&mut cursor)?;
+        let mut written = 0;
+        while let Some(first) = next {
+            written += 1;
+            next = Entry::next(&mut cursor)?;
+            let Some(mut other) = next.filter(|next| next.hash == first.hash) else {
+                self.writer.push(first.hash, first.key, first.payload, 1)?;
+                continue;
+            };
             group.clear();
-            for (_, at) in same {
-                let mut cursor = Cursor::new(bytes.get(*at..).unwrap_or_default());
-                group.push(decode_entry(&mut cursor).ok_or_else(damaged)?.1);
+            group.push((first.table()?, first));
+            loop {
+                group.push((other.table()?, other));
+                written += 1;
+                next = Entry::next(&mut cursor)?;
+                match next.filter(|next| next.hash == first.hash) {
+                    Some(another) => other = another,
+                    None => break,
+                }
             }
-            let hash = same.first().map_or(0, |(hash, _)| *hash);
-            if group.len() > 1 {
-                // Two keys may share a hash; the sort keeps the order of equal ones.
-                group.sort_by(|a, b| (a.key, a.table).cmp(&(b.key, b.table)));
-            }
-            for entries in group.chunk_by(|a, b| a.key == b.key) {
-                self.write_key(hash, entries)?;
+            // Two keys may share a hash; the sort keeps the order of equal ones.
+            group.sort_by(|a, b| (a.1.key, a.0).cmp(&(b.1.key, b.0)));
+            for entries in group.chunk_by(|a, b| a.1.key == b.1.key) {
+                self.write_key(entries)?;
             }
         }
-        Ok(order.len() as u64)
+        Ok(written)
     }
 
-    fn write_key(&mut self, hash: u64, entries: &[PartEntry<'_>]) -> Result<(), MapError> {
-        let Some(key) = entries.first().map(|entry| entry.key) else {
+    /// Writes what the tables have for one key.
+    fn write_key(&mut self, entries: &[(u32, Entry<'_>)]) -> Result<(), MapError> {
+        let Some((_, Entry { hash, key, .. })) = entries.first() else {
             return Ok(());
         };
         self.payload.clear();
         let mut values = 0;
-        for same in entries.chunk_by(|a, b| a.table == b.table) {
+        for same in entries.chunk_by(|a, b| a.0 == b.0) {
             let chosen = match self.policy {
                 Duplicates::FirstWins | Duplicates::Refuse => same.first(),
                 Duplicates::LastWins => same.last(),
             };
-            let Some(entry) = chosen else { continue };
+            let Some((table, entry)) = chosen else {
+                continue;
+            };
             if same.len() > 1 {
-                self.duplicate(entry, same.len() - 1)?;
+                self.duplicate(*table, entry.key, same.len() - 1)?;
             }
-            put_varint(&mut self.payload, u64::from(entry.table));
-            self.payload.extend_from_slice(entry.value);
+            self.payload.extend_from_slice(entry.payload);
             values += 1;
         }
-        self.writer.push(hash, key, &self.payload, values)
+        self.writer.push(*hash, key, &self.payload, values)
     }
 
-    fn duplicate(&mut self, entry: &PartEntry<'_>, more: usize) -> Result<(), MapError> {
-        let table = usize::try_from(entry.table)
+    fn duplicate(&mut self, table: u32, key: &[u8], more: usize) -> Result<(), MapError> {
+        let table = usize::try_from(table)
             .ok()
             .and_then(|at| self.tables.get(at))
             .cloned()
             .unwrap_or_default();
-        let name = String::from_utf8_lossy(entry.key);
+        let name = String::from_utf8_lossy(key);
         if self.policy == Duplicates::Refuse {
             return Err(MapError::Entry {
                 table,
@@ -495,21 +455,4 @@ impl Grouping<'_> {
         }
         Ok(())
     }
-}
-
-#[inline]
-fn decode_entry<'a>(cursor: &mut Cursor<'a>) -> Option<(u64, PartEntry<'a>)> {
-    let hash = cursor.u64()?;
-    let table = u32::try_from(cursor.varint()?).ok()?;
-    let len = cursor.length()?;
-    let key = cursor.take(len)?;
-    let before = cursor.rest();
-    Form::decode(cursor)?;
-    let value = before.get(..before.len() - cursor.rest().len())?;
-    Some((hash, PartEntry { key, table, value }))
-}
-
-/// Our own temporary file came back changed.
-fn damaged() -> MapError {
-    MapError::header("the temporary file of the build was damaged")
 }

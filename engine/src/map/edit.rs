@@ -127,7 +127,7 @@ pub fn merge(
     merger.push_new_before(None)?;
     let seed = view.reader().header().seed;
     let (temp, header) = merger.writer.finish(&merger.tables, seed, new_id())?;
-    temp.publish_for_lookups()?;
+    temp.publish()?;
     files::remove(&files::changes_path(path))?;
     Ok(Some(MapStats::of(&header)))
 }
@@ -173,7 +173,7 @@ impl<'a> Merger<'a> {
             .collect();
         keys.sort_unstable_by_key(|(hash, key, _)| (*hash, *key));
         Ok(Self {
-            writer: MapWriter::new(TempFile::beside(view.path())?)?,
+            writer: MapWriter::new(TempFile::beside(view.path())?),
             overlay,
             tables,
             numbers,

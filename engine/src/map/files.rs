@@ -1,6 +1,6 @@
 //! The map's own file operations: temporary file, atomic publication, lock.
 //!
-//! Imports `error`, `mmap`. Invariants: a name in the directory always points at a complete,
+//! Imports `error`. Invariants: a name in the directory always points at a complete,
 //! flushed file: write, fsync the file, rename over the name, fsync the directory. A failed fsync
 //! is not tried again; the new file is given up. Sources: rename(2), fsync(2), flock(2).
 
@@ -10,7 +10,6 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 use super::error::MapError;
-use super::mmap;
 
 /// The steps of a publication, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,18 +73,6 @@ impl TempFile {
     /// under the name, and a crash leaves either the old or the new file.
     pub(super) fn publish(self) -> Result<(), MapError> {
         self.publish_watched(&mut |_| Ok(()))
-    }
-
-    /// As [`TempFile::publish`], for a file that will be read all over: it comes into the page
-    /// cache in the form that is fastest for that.
-    pub(super) fn publish_for_lookups(self) -> Result<(), MapError> {
-        let file = self.file.try_clone().ok();
-        self.publish_watched(&mut |step| {
-            if let (Step::Rename, Some(file)) = (step, &file) {
-                mmap::load(file);
-            }
-            Ok(())
-        })
     }
 
     /// As [`TempFile::publish`], asking `before` ahead of each step.

@@ -10,12 +10,9 @@
 use std::fs::File;
 use std::path::Path;
 
-use memmap2::{Advice, Mmap, MmapOptions};
+use memmap2::{Advice, Mmap};
 
 use super::error::MapError;
-
-/// How much of a new map is loaded at once, in bytes: a multiple of the size of a huge page.
-const LOAD_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Maps `file` read-only. The mapping keeps the file alive after it was replaced.
 pub(super) fn map(file: &File, path: &Path) -> Result<Mmap, MapError> {
@@ -29,32 +26,4 @@ pub(super) fn map(file: &File, path: &Path) -> Result<Mmap, MapError> {
     // or file system that cannot do it says so, and nothing is lost.
     let _ = map.advise(Advice::HugePage);
     Ok(map)
-}
-
-/// Brings a file that was just written and flushed back into the page cache in huge pages, where
-/// the kernel can: pages that were cached while they were written stay small. Its failure costs
-/// speed only.
-pub(super) fn load(file: &File) {
-    let Ok(bytes) = file.metadata().map(|metadata| metadata.len()) else {
-        return;
-    };
-    if rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).is_err() {
-        return;
-    }
-    let mut offset = 0;
-    while offset < bytes {
-        let len = usize::try_from((bytes - offset).min(LOAD_BYTES)).unwrap_or(0);
-        // SAFETY: the bytes are not looked at through this mapping.
-        let Ok(part) = (unsafe { MmapOptions::new().offset(offset).len(len).map(file) }) else {
-            return;
-        };
-        let wanted = part.advise(Advice::HugePage);
-        if wanted
-            .and_then(|()| part.advise(Advice::PopulateRead))
-            .is_err()
-        {
-            return;
-        }
-        offset += LOAD_BYTES;
-    }
 }

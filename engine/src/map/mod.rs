@@ -33,6 +33,7 @@ mod builder;
 mod changes;
 mod cursor;
 mod edit;
+mod entry;
 mod error;
 mod files;
 mod format;
@@ -56,6 +57,7 @@ pub use builder::{
 };
 pub use changes::Change;
 pub use edit::{CHANGES_MERGE_AT, change, merge};
+pub(crate) use entry::{EntryEncoder, PartedEntries};
 pub use error::MapError;
 pub use format::{KEY_BYTES_MAX, TABLES_MAX, VALUE_BYTES_MAX, reseal};
 pub use handle::{MapHandle, MapKeeper};

@@ -13,8 +13,15 @@ use super::files;
 /// Number of parts: the high eight bits of the hash.
 pub(super) const PARTS: usize = 256;
 
+/// The part that entries with this hash belong to.
+#[inline]
+pub(super) fn part_of(hash: u64) -> usize {
+    usize::from(hash.to_be_bytes()[0])
+}
+
+/// Entries of one part.
 #[derive(Debug, Default)]
-struct Part {
+pub(super) struct Part {
     memory: Vec<u8>,
     /// Offset and length of each piece in the file.
     spilled: Vec<(u64, usize)>,
@@ -42,13 +49,17 @@ impl Spill {
         }
     }
 
+    /// Appends whole entries to part `at`.
     #[inline]
-    pub(super) fn put(&mut self, hash: u64, entry: &[u8]) -> Result<(), MapError> {
-        let at = usize::from(hash.to_be_bytes()[0]);
+    pub(super) fn put(&mut self, at: usize, entries: &[u8]) {
         if let Some(part) = self.parts.get_mut(at) {
-            part.memory.extend_from_slice(entry);
+            part.memory.extend_from_slice(entries);
+            self.buffered += entries.len();
         }
-        self.buffered += entry.len();
+    }
+
+    /// To be called after a few entries were put in.
+    pub(super) fn write_out_if_full(&mut self) -> Result<(), MapError> {
         if self.buffered >= self.buffer_bytes {
             self.write_out()?;
         }
@@ -73,11 +84,26 @@ impl Spill {
         Ok(())
     }
 
-    /// All entries of one part; the part is empty afterwards.
-    pub(super) fn take(&mut self, at: usize) -> Result<Vec<u8>, MapError> {
-        let Some(part) = self.parts.get_mut(at).map(std::mem::take) else {
-            return Ok(Vec::new());
+    /// All parts, and what gives their bytes.
+    pub(super) fn into_parts(self) -> (Vec<Part>, Spilled) {
+        let spilled = Spilled {
+            target: self.target,
+            file: self.file,
         };
+        (self.parts, spilled)
+    }
+}
+
+/// The file with what did not fit in memory. Any thread may fetch from it.
+#[derive(Debug)]
+pub(super) struct Spilled {
+    target: PathBuf,
+    file: Option<File>,
+}
+
+impl Spilled {
+    /// All entries of one part.
+    pub(super) fn fetch(&self, part: Part) -> Result<Vec<u8>, MapError> {
         let Some(file) = self.file.as_ref().filter(|_| !part.spilled.is_empty()) else {
             return Ok(part.memory);
         };
@@ -106,14 +132,17 @@ mod tests {
         for buffer_bytes in [10, 500, 1_000_000] {
             let mut spill = Spill::new(&directory.path().join("map"), buffer_bytes);
             for i in 0..1000u64 {
-                spill.put(i << 56 | i, &i.to_le_bytes()).unwrap();
+                spill.put(part_of(i << 56 | i), &i.to_le_bytes());
+                spill.write_out_if_full().unwrap();
             }
-            for at in 0..256u64 {
+            let (parts, spilled) = spill.into_parts();
+            assert_eq!(parts.len(), PARTS);
+            for (at, part) in (0..).zip(parts) {
                 let expected: Vec<u8> = (0..1000u64)
                     .filter(|i| *i % 256 == at)
                     .flat_map(u64::to_le_bytes)
                     .collect();
-                assert_eq!(spill.take(usize::try_from(at).unwrap()).unwrap(), expected);
+                assert_eq!(spilled.fetch(part).unwrap(), expected);
             }
         }
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);

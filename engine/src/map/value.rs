@@ -54,12 +54,22 @@ pub(super) fn encode(key: KeyParts<'_>, value: &str, out: &mut Vec<u8>) {
         return;
     }
     if value.len() <= TEMPLATE_BYTES_MAX {
-        let mut template = [0u8; TEMPLATE_BYTES_MAX];
-        if let Some(len) = fill_template(key, value, &mut template) {
-            put_varint(out, (len as u64) << 2 | TEMPLATE);
-            out.extend_from_slice(template.get(..len).unwrap_or_default());
+        let start = out.len();
+        // Room for the length of most templates; a longer one is moved.
+        out.push(0);
+        if fill_template(key, value, out) {
+            let len = (out.len() - start - 1) as u64;
+            match (u8::try_from(len << 2 | TEMPLATE), out.get_mut(start)) {
+                (Ok(byte @ ..0x80), Some(place)) => *place = byte,
+                _ => {
+                    let mut head = Vec::new();
+                    put_varint(&mut head, len << 2 | TEMPLATE);
+                    out.splice(start..=start, head);
+                }
+            }
             return;
         }
+        out.truncate(start);
     }
     put_varint(out, (value.len() as u64) << 2 | LITERAL);
     out.extend_from_slice(value.as_bytes());
@@ -76,8 +86,8 @@ fn canonical_number(value: &str) -> Option<u64> {
     value.parse().ok()
 }
 
-/// Writes `value` with parts of `key` replaced; `None` if it repeats none of them.
-fn fill_template(key: KeyParts<'_>, value: &str, out: &mut [u8]) -> Option<usize> {
+/// Appends `value` with parts of `key` replaced; false if it repeats none of them.
+fn fill_template(key: KeyParts<'_>, value: &str, out: &mut Vec<u8>) -> bool {
     // Longest part first: the whole key would else be found as its two parts.
     let parts = [
         (KEY, key.key),
@@ -85,7 +95,6 @@ fn fill_template(key: KeyParts<'_>, value: &str, out: &mut [u8]) -> Option<usize
         (LOCAL, key.local),
     ];
     let mut rest = value.as_bytes();
-    let mut len = 0;
     let mut replaced = false;
     while let Some((&first, tail)) = rest.split_first() {
         let found = parts.iter().find_map(|(token, part)| {
@@ -97,11 +106,10 @@ fn fill_template(key: KeyParts<'_>, value: &str, out: &mut [u8]) -> Option<usize
         });
         let (byte, tail) = found.unwrap_or((first, tail));
         replaced |= found.is_some();
-        *out.get_mut(len)? = byte;
-        len += 1;
+        out.push(byte);
         rest = tail;
     }
-    replaced.then_some(len)
+    replaced
 }
 
 /// One value of one key, not yet turned into text.

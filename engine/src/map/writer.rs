@@ -22,10 +22,14 @@ const PAYLOAD_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// reading them.
 const PAYLOAD_SHARED_BYTES_MIN: usize = 20;
 const PAYLOAD_SHARED_BYTES_MAX: usize = 128;
-/// Bytes gathered before they are written.
-const BUFFER_BYTES: usize = 1024 * 1024;
+/// Bytes written at once, at a multiple of them in the file: the size of a huge page, so that the
+/// page cache, where it can, keeps the new map in huge pages, in which lookups find their way in
+/// fewer steps.
+const BUFFER_BYTES: usize = 2 * 1024 * 1024;
+/// Room for what comes last before the buffer is written.
+const BUFFER_SPARE_BYTES: usize = 64 * 1024;
 
-/// Writes blocks and their checksums.
+/// Writes blocks and their checksums. The header is zeros until the end.
 struct BlockWriter {
     temp: TempFile,
     buffer: Vec<u8>,
@@ -34,42 +38,55 @@ struct BlockWriter {
 }
 
 impl BlockWriter {
+    fn new(temp: TempFile) -> Self {
+        let mut buffer = Vec::with_capacity(BUFFER_BYTES + BUFFER_SPARE_BYTES);
+        buffer.resize(BLOCK_BYTES, 0);
+        Self {
+            temp,
+            buffer,
+            checksums: Vec::new(),
+            written: 0,
+        }
+    }
+
     fn position(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), MapError> {
         self.buffer.extend_from_slice(bytes);
+        self.write_if_full()
+    }
+
+    #[inline]
+    fn write_if_full(&mut self) -> Result<(), MapError> {
         if self.buffer.len() >= BUFFER_BYTES {
-            self.flush()?;
+            return self.write(self.buffer.len() / BUFFER_BYTES * BUFFER_BYTES);
         }
         Ok(())
     }
 
-    /// Writes the whole blocks that are there.
-    fn flush(&mut self) -> Result<(), MapError> {
-        let whole = self.buffer.len() / BLOCK_BYTES * BLOCK_BYTES;
-        let Some(blocks) = self.buffer.get(..whole) else {
-            return Ok(());
-        };
-        for block in blocks.chunks_exact(BLOCK_BYTES) {
+    /// Writes the first `len` bytes of the buffer, which are whole blocks.
+    fn write(&mut self, len: usize) -> Result<(), MapError> {
+        let blocks = self.buffer.get(..len).unwrap_or_default();
+        // The header has a checksum of its own.
+        let header = usize::from(self.written == 0);
+        for block in blocks.chunks_exact(BLOCK_BYTES).skip(header) {
             self.checksums
                 .extend_from_slice(&crc32fast::hash(block).to_le_bytes());
         }
         let mut file = self.temp.file();
         file.write_all(blocks)
             .map_err(|source| self.temp.error("write", source))?;
-        self.written += whole as u64;
-        self.buffer.drain(..whole);
+        self.written += len as u64;
+        self.buffer.drain(..len);
         Ok(())
     }
 
-    fn align(&mut self, to: usize) -> Result<(), MapError> {
-        let odd = self.buffer.len() % to;
-        if odd != 0 {
-            self.buffer.resize(self.buffer.len() + to - odd, 0);
-        }
-        self.flush()
+    /// Fills up with zeros.
+    fn align(&mut self, to: usize) {
+        let len = self.buffer.len().next_multiple_of(to);
+        self.buffer.resize(len, 0);
     }
 
     fn section(&mut self, bytes: &[u8]) -> Result<Section, MapError> {
@@ -97,31 +114,19 @@ pub(super) struct MapWriter {
     lengths: Vec<u8>,
     values: u64,
     records_bytes: u64,
-    scratch: Vec<u8>,
 }
 
 impl MapWriter {
-    pub(super) fn new(temp: TempFile) -> Result<Self, MapError> {
-        let mut out = BlockWriter {
-            temp,
-            buffer: Vec::with_capacity(BUFFER_BYTES + BLOCK_BYTES),
-            checksums: Vec::new(),
-            written: 0,
-        };
-        let mut file = out.temp.file();
-        file.write_all(&[0; BLOCK_BYTES])
-            .map_err(|source| out.temp.error("write", source))?;
-        out.written = BLOCK_BYTES as u64;
-        Ok(Self {
-            out,
+    pub(super) fn new(temp: TempFile) -> Self {
+        Self {
+            out: BlockWriter::new(temp),
             long: LongRecords { file: None, len: 0 },
             payloads: SharedTexts::new(PAYLOAD_BYTES_MAX),
             hashes: Vec::new(),
             lengths: Vec::new(),
             values: 0,
             records_bytes: 0,
-            scratch: Vec::new(),
-        })
+        }
     }
 
     /// Adds a key with `values` values encoded in `payload`. Hashes must not decrease, and no key
@@ -143,12 +148,12 @@ impl MapWriter {
             } else {
                 Payload::Here(payload)
             };
-        self.scratch.clear();
-        record::encode(key, stored, &mut self.scratch);
-        if self.scratch.len() > RECORD_BYTES_MAX {
-            self.set_aside()?;
+        let start = self.out.buffer.len();
+        record::encode(key, stored, &mut self.out.buffer);
+        if self.out.buffer.len() - start > RECORD_BYTES_MAX {
+            self.set_aside(start)?;
         }
-        let Ok(len) = u8::try_from(self.scratch.len()) else {
+        let Ok(len) = u8::try_from(self.out.buffer.len() - start) else {
             return Err(self
                 .out
                 .temp
@@ -160,7 +165,7 @@ impl MapWriter {
                 limit: OFFSET_MAX,
             });
         }
-        self.out.put(&self.scratch)?;
+        self.out.write_if_full()?;
         self.records_bytes += u64::from(len);
         self.hashes.push(hash);
         self.lengths.push(len);
@@ -168,19 +173,20 @@ impl MapWriter {
         Ok(())
     }
 
-    /// Moves the record in `scratch` to the long ones and leaves a stub in its place.
-    fn set_aside(&mut self) -> Result<(), MapError> {
+    /// Moves the record at `start` of the buffer to the long ones and leaves a stub in its place.
+    fn set_aside(&mut self, start: usize) -> Result<(), MapError> {
         if self.long.file.is_none() {
             self.long.file = Some(self.out.temp.unnamed_sibling()?);
         }
+        let record = self.out.buffer.get(start..).unwrap_or_default();
+        let (offset, len) = (self.long.len, record.len());
         if let Some(file) = &mut self.long.file {
-            file.write_all(&self.scratch)
+            file.write_all(record)
                 .map_err(|source| self.out.temp.error("write long records of", source))?;
         }
-        let (offset, len) = (self.long.len, self.scratch.len());
         self.long.len += len as u64;
-        self.scratch.clear();
-        record::encode_stub(offset, len, &mut self.scratch);
+        self.out.buffer.truncate(start);
+        record::encode_stub(offset, len, &mut self.out.buffer);
         Ok(())
     }
 
@@ -205,10 +211,11 @@ impl MapWriter {
         };
         header.long = self.write_long()?;
         header.payloads = self.out.section(self.payloads.section())?;
-        self.out.align(bucket::LINE_BYTES)?;
+        self.out.align(bucket::LINE_BYTES);
         self.write_index(&mut header)?;
         header.tables = self.out.section(&encode_tables(tables))?;
-        self.out.align(BLOCK_BYTES)?;
+        self.out.align(BLOCK_BYTES);
+        self.out.write(self.out.buffer.len())?;
         let checksums = std::mem::take(&mut self.out.checksums);
         header.checksums = Section {
             offset: self.out.position(),

@@ -5,43 +5,40 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::mpsc;
 
-use super::pieces::{StreamError, read_entries};
-use crate::map::{MapBuilder, MapError};
+use super::pieces::{Piece, Pieces};
+use super::problems::Problems;
+use crate::map::{EntryEncoder, MapBuilder, MapError, PartedEntries};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes of entries handed over at once.
-const BATCH_BYTES: usize = 256 * 1024;
-/// Batches read ahead of the one being taken in.
-const BATCHES_AHEAD: usize = 4;
+/// Bytes of text that a thread takes at once: the caches hold them with their entries.
+const PIECE_BYTES: usize = 256 * 1024;
+/// Pieces that wait for each thread, before it and behind it.
+const PIECES_AHEAD: usize = 2;
+/// Threads that make entries of lines; more would wait for the one that takes the entries in.
+const ENCODERS_MAX: usize = 4;
 
-/// Entries on their way from one thread to the other: all in one piece, and where each ends.
-#[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
+/// What was in one piece of a text.
+struct Encoded {
+    entries: PartedEntries,
+    problems: Problems,
 }
 
-impl Batch {
-    fn entries(&self) -> impl Iterator<Item = &[u8]> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| {
-            let entry = self.bytes.get(start..end).unwrap_or_default();
-            start = end;
-            entry
-        })
+impl Encoded {
+    fn new(piece: &Piece, encoder: &EntryEncoder<'_>, source: &str) -> Result<Self, MapError> {
+        let mut encoded = Self {
+            entries: PartedEntries::with_capacity(piece.len()),
+            problems: Problems::new(source),
+        };
+        piece.read(&mut encoded.problems, |key, value| {
+            encoder.encode(key, value, &mut encoded.entries)
+        })?;
+        Ok(encoded)
     }
-}
-
-/// Why the reader stops early.
-enum Stop {
-    /// Nobody takes its batches any more.
-    Gone,
-    /// An entry that no map can hold.
-    Entry(MapError),
 }
 
 /// A text whose bytes are counted as they are read.
@@ -61,53 +58,57 @@ impl Read for Counted {
 
 impl MapBuilder<'_> {
     /// Adds all entries of the text at `path`, in the form of postmap(1), to the table called
-    /// `table`. Returns complaints about lines that were skipped or look odd. One thread reads
-    /// while another takes the entries in.
+    /// `table`. Returns complaints about lines that were skipped or look odd. One thread reads,
+    /// others make entries of the lines, and this one takes them in, in the text's order.
     ///
     /// # Errors
     /// As [`MapBuilder::add`]; [`MapError::Io`] if the text cannot be read.
     pub fn add_text(&mut self, table: &str, path: &Path) -> Result<Vec<String>, MapError> {
         let number = self.table(table)?;
-        let encoder = self.encoder(number, table);
+        let encoder = &self.encoder(number, table);
         let file = File::open(path).map_err(|source| MapError::io(path, "open", source))?;
-        let name = path.display().to_string();
+        let source = &path.display().to_string();
         let file = Counted {
             input: file,
             bytes: self.bytes_read(),
         };
+        let encoders = std::thread::available_parallelism().map_or(1, NonZero::get);
         std::thread::scope(|scope| {
-            let (sender, batches) = mpsc::sync_channel::<Batch>(BATCHES_AHEAD);
+            let (pieces, entries): (Vec<_>, Vec<_>) = (0..encoders.min(ENCODERS_MAX))
+                .map(|_| {
+                    let (to_encoder, pieces) = mpsc::sync_channel::<Piece>(PIECES_AHEAD);
+                    let (sender, encoded) = mpsc::sync_channel(PIECES_AHEAD);
+                    scope.spawn(move || {
+                        for piece in pieces {
+                            // An error here or there ends it; nobody listens any more then.
+                            if sender.send(Encoded::new(&piece, encoder, source)).is_err() {
+                                break;
+                            }
+                        }
+                    });
+                    (to_encoder, encoded)
+                })
+                .unzip();
+            // Pieces go round, and so do their entries: they come in the text's order.
             let reader = scope.spawn(move || {
-                let mut batch = Batch::default();
-                let complaints = read_entries(&name, file, |key, value| {
-                    encoder
-                        .encode(key, value, &mut batch.bytes)
-                        .map_err(Stop::Entry)?;
-                    batch.ends.push(batch.bytes.len());
-                    if batch.bytes.len() < BATCH_BYTES {
-                        return Ok(());
+                for (to, piece) in pieces.iter().cycle().zip(Pieces::new(file, PIECE_BYTES)) {
+                    if to.send(piece?).is_err() {
+                        break;
                     }
-                    let room = batch.bytes.capacity();
-                    let full = std::mem::take(&mut batch);
-                    batch.bytes.reserve(room);
-                    sender.send(full).map_err(|_| Stop::Gone)
-                })?;
-                sender
-                    .send(batch)
-                    .map_err(|_| StreamError::Taker(Stop::Gone))?;
-                Ok(complaints)
-            });
-            for batch in batches {
-                for entry in batch.entries() {
-                    self.add_encoded(entry)?;
                 }
+                Ok(())
+            });
+            let mut problems = Problems::new(source);
+            for from in entries.iter().cycle() {
+                let Ok(encoded) = from.recv() else { break };
+                let encoded = encoded?;
+                self.add_encoded(&encoded.entries)?;
+                problems.append(encoded.problems);
             }
             match reader.join() {
-                Ok(Ok(complaints)) => Ok(complaints),
-                Ok(Err(StreamError::Read(source))) => Err(MapError::io(path, "read", source)),
-                Ok(Err(StreamError::Taker(Stop::Entry(error)))) => Err(error),
-                // All batches were taken, so neither of these comes about.
-                Ok(Err(StreamError::Taker(Stop::Gone))) | Err(_) => Err(MapError::Stopped),
+                Ok(Ok(())) => Ok(problems.finish().warnings),
+                Ok(Err(source)) => Err(MapError::io(path, "read", source)),
+                Err(_) => Err(MapError::Stopped),
             }
         })
     }

@@ -10,88 +10,115 @@ use super::lines::{is_space, logical_lines, trim};
 use super::problems::Problems;
 use super::text::{LineForm, Rejected, TakeEntry, add_line};
 
-/// Bytes read at once, and more only when one entry is larger.
-const PIECE_BYTES: usize = 1024 * 1024;
-
-/// Why reading ended early.
+/// Part of a text that begins and ends where a line may.
 #[derive(Debug)]
-pub(crate) enum StreamError<E> {
-    /// The text cannot be read.
-    Read(io::Error),
-    /// Whoever takes the entries wants no more.
-    Taker(E),
-}
-
-/// Hands every entry of `input` to `take`, its key folded. Returns the complaints, which name
-/// `source`.
-pub(crate) fn read_entries<E>(
-    source: &str,
-    input: impl Read,
-    take: impl FnMut(&str, &str) -> Result<(), E>,
-) -> Result<Vec<String>, StreamError<E>> {
-    read_in_pieces(source, input, PIECE_BYTES, take)
-}
-
-fn read_in_pieces<E>(
-    source: &str,
-    mut input: impl Read,
-    piece_bytes: usize,
-    take: impl FnMut(&str, &str) -> Result<(), E>,
-) -> Result<Vec<String>, StreamError<E>> {
-    let mut problems = Problems::new(source);
-    let mut taker = Taker { take, error: None };
-    let mut piece: Vec<u8> = Vec::new();
-    let mut lines_before = 0;
-    loop {
-        let wanted = piece_bytes as u64;
-        let added = (&mut input)
-            .take(wanted)
-            .read_to_end(&mut piece)
-            .map_err(StreamError::Read)?;
-        let ended = (added as u64) < wanted;
-        let end = if ended {
-            piece.len()
-        } else {
-            last_beginning(&piece)
-        };
-        let whole = piece.get(..end).unwrap_or_default();
-        lines_before += read_piece(whole, lines_before, &mut taker, &mut problems)
-            .map_err(StreamError::Taker)?;
-        if ended {
-            return Ok(problems.finish().warnings);
-        }
-        piece.drain(..end);
-    }
-}
-
-/// Reads the lines of a piece that ends where a line may begin; returns their number.
-fn read_piece<E>(
-    whole: &[u8],
+pub(super) struct Piece {
+    bytes: Vec<u8>,
     lines_before: usize,
-    taker: &mut Taker<impl FnMut(&str, &str) -> Result<(), E>, E>,
-    problems: &mut Problems,
-) -> Result<usize, E> {
-    let (mut rest, mut lines) = (whole, 0);
-    while !rest.is_empty() {
-        if let Some((key, value, after)) = plain_line(rest) {
-            (taker.take)(key, value)?;
-            rest = after;
-            lines += 1;
-            continue;
+}
+
+/// A text cut into pieces.
+pub(super) struct Pieces<R> {
+    input: R,
+    /// Bytes read at once, and more only when one entry is larger.
+    piece_bytes: usize,
+    /// What was read and not yet handed out.
+    left: Vec<u8>,
+    lines_before: usize,
+    ended: bool,
+}
+
+impl<R: Read> Pieces<R> {
+    pub(super) fn new(input: R, piece_bytes: usize) -> Self {
+        Self {
+            input,
+            piece_bytes,
+            left: Vec::new(),
+            lines_before: 0,
+            ended: false,
         }
-        let end = next_beginning(rest);
-        let (group, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
-        for mut line in logical_lines(group) {
-            line.number += lines_before + lines;
-            add_line(&line, LineForm::KeyValue, taker, problems);
-            if let Some(error) = taker.error.take() {
-                return Err(error);
+    }
+
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = std::mem::take(&mut self.left);
+        bytes.reserve(self.piece_bytes);
+        loop {
+            let wanted = self.piece_bytes as u64;
+            let added = (&mut self.input).take(wanted).read_to_end(&mut bytes)?;
+            self.ended = (added as u64) < wanted;
+            if self.ended {
+                return Ok(bytes);
+            }
+            let end = last_beginning(&bytes);
+            if end > 0 {
+                self.left = bytes.split_off(end);
+                return Ok(bytes);
             }
         }
-        lines += memchr::memchr_iter(b'\n', group).count();
-        rest = after;
     }
-    Ok(lines)
+}
+
+impl<R: Read> Iterator for Pieces<R> {
+    type Item = io::Result<Piece>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let bytes = match self.read() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.ended = true;
+                return Some(Err(error));
+            }
+        };
+        let lines_before = self.lines_before;
+        self.lines_before += memchr::memchr_iter(b'\n', &bytes).count();
+        Some(Ok(Piece {
+            bytes,
+            lines_before,
+        }))
+    }
+}
+
+impl Piece {
+    /// Size of its text.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Hands every entry to `take`, its key folded, and complaints to `problems`.
+    ///
+    /// # Errors
+    /// What `take` returned; no more entries are taken then.
+    pub(super) fn read<E>(
+        &self,
+        problems: &mut Problems,
+        take: impl FnMut(&str, &str) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut taker = Taker { take, error: None };
+        let (mut rest, mut line_number) = (self.bytes.as_slice(), self.lines_before);
+        while !rest.is_empty() {
+            if let Some((key, value, after)) = plain_line(rest) {
+                (taker.take)(key, value)?;
+                rest = after;
+                line_number += 1;
+                continue;
+            }
+            let end = next_beginning(rest);
+            let (group, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+            for mut line in logical_lines(group) {
+                line.number += line_number;
+                add_line(&line, LineForm::KeyValue, &mut taker, problems);
+                if let Some(error) = taker.error.take() {
+                    return Err(error);
+                }
+            }
+            line_number += memchr::memchr_iter(b'\n', group).count();
+            rest = after;
+        }
+        Ok(())
+    }
 }
 
 /// Key and value of the first line, and what follows it, if nothing about the line needs a closer
@@ -169,11 +196,17 @@ mod tests {
 
     fn read(text: &str, piece_bytes: usize) -> Read {
         let mut entries = Vec::new();
-        let warnings = read_in_pieces("t", text.as_bytes(), piece_bytes, |key, value| {
-            entries.push((key.to_owned(), value.to_owned()));
-            Ok::<(), ()>(())
-        });
-        (entries, warnings.unwrap())
+        let mut problems = Problems::new("t");
+        for piece in Pieces::new(text.as_bytes(), piece_bytes) {
+            let mut found = Problems::new("t");
+            let read = piece.unwrap().read(&mut found, |key, value| {
+                entries.push((key.to_owned(), value.to_owned()));
+                Ok::<(), ()>(())
+            });
+            read.unwrap();
+            problems.append(found);
+        }
+        (entries, problems.finish().warnings)
     }
 
     const TEXT: &str = " stray\nA@x  one\n  more\n# c\n\n  again\nb@x two\nbroken\n\"c d\"@x three\n\
@@ -228,7 +261,10 @@ mod tests {
 
     #[test]
     fn whoever_takes_the_entries_can_stop() {
-        let stopped = read_entries("t", "a 1\nb 2\n".as_bytes(), |_, _| Err("enough"));
-        assert!(matches!(stopped, Err(StreamError::Taker("enough"))));
+        let mut pieces = Pieces::new("a 1\nb 2\n".as_bytes(), 100);
+        let piece = pieces.next().unwrap().unwrap();
+        let stopped = piece.read(&mut Problems::new("t"), |_, _| Err("enough"));
+        assert_eq!(stopped, Err("enough"));
+        assert!(pieces.next().is_none());
     }
 }

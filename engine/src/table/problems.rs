@@ -59,6 +59,15 @@ impl Problems {
         line
     }
 
+    /// Adds what was found further on in the same source.
+    pub(super) fn append(&mut self, later: Self) {
+        let room = COMPLAINTS_MAX.saturating_sub(self.lines.len());
+        self.lines.extend(later.lines.into_iter().take(room));
+        self.total += later.total;
+        self.malformed += later.malformed;
+        self.first_malformed = self.first_malformed.take().or(later.first_malformed);
+    }
+
     /// Ends the collection.
     pub(super) fn finish(mut self) -> Complaints {
         let left_out = self.total.saturating_sub(self.lines.len());
