@@ -50,7 +50,7 @@ impl Address {
     /// The internal form `local@domain`, unquoted.
     pub fn internal(&self) -> String {
         match &self.domain {
-            Some(domain) => format!("{}@{domain}", self.local_part),
+            Some(domain) => join(&self.local_part, domain),
             None => self.local_part.clone(),
         }
     }
@@ -63,6 +63,15 @@ impl Address {
             None => local_part.into_owned(),
         }
     }
+}
+
+/// `local_part@domain`
+pub(crate) fn join(local_part: &str, domain: &str) -> String {
+    let mut address = String::with_capacity(local_part.len() + 1 + domain.len());
+    address.push_str(local_part);
+    address.push('@');
+    address.push_str(domain);
+    address
 }
 
 impl fmt::Display for Address {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 /// True for characters that may stand in a local part without quotes.
-pub(super) fn is_atom_char(c: char) -> bool {
+pub(super) const fn is_atom_char(c: char) -> bool {
     match c {
         'a'..='z' | 'A'..='Z' | '0'..='9' => true,
         '!' | '#'..='\'' | '*' | '+' | '-' | '/' | '=' | '?' | '^'..='`' | '{'..='~' => true,
@@ -14,12 +14,37 @@ pub(super) fn is_atom_char(c: char) -> bool {
     }
 }
 
+/// Which bytes may stand in an atom; all those of characters beyond ASCII may.
+const ATOM_BYTES: [bool; 256] = {
+    let mut allowed = [true; 256];
+    let mut byte = 0u8;
+    while byte < 0x80 {
+        // A byte indexes 256 places.
+        #[allow(clippy::indexing_slicing, reason = "evaluated at compile time")]
+        {
+            allowed[byte as usize] = is_atom_char(byte as char);
+        }
+        byte += 1;
+    }
+    allowed
+};
+
+/// Atoms with single dots between them.
+fn is_dot_string(text: &str) -> bool {
+    let (mut after_dot, mut sound) = (true, true);
+    for byte in text.bytes() {
+        let is_dot = byte == b'.';
+        let allowed = ATOM_BYTES.get(usize::from(byte)).copied();
+        sound &= allowed.unwrap_or(false) | is_dot;
+        sound &= !(is_dot & after_dot);
+        after_dot = is_dot;
+    }
+    sound && !after_dot
+}
+
 /// The external form of a local part: as it is when it is a dot-string, else quoted.
 pub fn quote_local_part(local_part: &str) -> Cow<'_, str> {
-    let is_dot_string = local_part
-        .split('.')
-        .all(|atom| !atom.is_empty() && atom.chars().all(is_atom_char));
-    if is_dot_string {
+    if is_dot_string(local_part) {
         return Cow::Borrowed(local_part);
     }
     let mut quoted = String::with_capacity(local_part.len() + 2);

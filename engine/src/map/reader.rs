@@ -120,6 +120,13 @@ impl<B: AsRef<[u8]>> MapReader<B> {
     /// [`MapError::Corrupt`]: the answer is not known; defer.
     #[inline]
     pub fn find<'a>(&'a self, key: &'a str) -> Result<Option<Record<'a>>, MapError> {
+        let found = self.locate(key)?;
+        Ok(found.map(|(payload, offset)| Record::new(key, payload, offset)))
+    }
+
+    /// The values of `key`, and where in the file its record lies.
+    #[inline]
+    pub(super) fn locate(&self, key: &str) -> Result<Option<(&[u8], u64)>, MapError> {
         let hash = format::hash(self.header.seed, key.as_bytes());
         let fingerprint = format::fingerprint(hash);
         let mut bucket = format::home(hash, self.header.buckets_home);
@@ -138,12 +145,7 @@ impl<B: AsRef<[u8]>> MapReader<B> {
                     None => self.compare_long(bytes, offset, key)?,
                 };
                 if let Some(payload) = found {
-                    let payload = self.payload(payload)?;
-                    return Ok(Some(Record {
-                        key,
-                        payload,
-                        offset,
-                    }));
+                    return Ok(Some((self.payload(payload)?, offset)));
                 }
             }
             if !line.overflowed(fingerprint) {
@@ -151,6 +153,17 @@ impl<B: AsRef<[u8]>> MapReader<B> {
             }
             bucket += 1;
         }
+    }
+
+    /// Reads a byte of the bucket that `key` belongs to, without waiting for it: the processor
+    /// has the bucket at hand, or is fetching it, when [`MapReader::find`] comes.
+    #[inline]
+    pub(crate) fn fetch(&self, key: &str) {
+        let hash = format::hash(self.header.seed, key.as_bytes());
+        let bucket = format::home(hash, self.header.buckets_home);
+        let at = self.header.index.offset.saturating_add(bucket * 64);
+        let byte = usize::try_from(at).ok().and_then(|at| self.file().get(at));
+        std::hint::black_box(byte.copied());
     }
 
     pub(super) fn header(&self) -> &Header {

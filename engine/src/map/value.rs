@@ -174,9 +174,7 @@ impl<'a> Value<'a> {
                 out.push_str(std::str::from_utf8(bytes).map_err(|_| self.corrupt())?);
             }
             Form::Number(number) => {
-                use std::fmt::Write as _;
-                // Writing to a String does not fail.
-                let _ = write!(out, "{number}");
+                push_number(number, out);
             }
             Form::Template(bytes) => self.fill_in(bytes, out)?,
         }
@@ -188,6 +186,7 @@ impl<'a> Value<'a> {
         let parts = KeyParts::new(self.key);
         if let ([DOMAIN, b'/', LOCAL, b'/'], Some(domain)) = (template, parts.domain) {
             // How most installations name their Maildirs.
+            out.reserve(domain.len() + parts.local.len() + 2);
             for piece in [domain, "/", parts.local, "/"] {
                 out.push_str(piece);
             }
@@ -229,6 +228,23 @@ impl<'a> Value<'a> {
             offset: self.offset,
         }
     }
+}
+
+/// Appends `number` in decimal form.
+fn push_number(mut number: u64, out: &mut String) {
+    // 2^64 has twenty digits.
+    let mut digits = [0u8; 20];
+    let mut used = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10).to_le_bytes()[0];
+        used += 1;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    let (_, digits) = digits.split_at(digits.len() - used);
+    out.extend(digits.iter().copied().map(char::from));
 }
 
 #[cfg(test)]

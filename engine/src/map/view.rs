@@ -184,9 +184,18 @@ impl MapView {
     /// [`MapError::Corrupt`]: the answer is not known; defer.
     #[inline]
     pub fn find<'a>(&'a self, key: &'a str) -> Result<Attributes<'a>, MapError> {
-        Ok(Attributes {
+        Ok(self.locate(key)?.attributes(key))
+    }
+
+    /// Where the answers for `key`, folded, stand.
+    ///
+    /// # Errors
+    /// [`MapError::Corrupt`]: the answer is not known; defer.
+    #[inline]
+    pub(crate) fn locate(&self, key: &str) -> Result<Located<'_>, MapError> {
+        Ok(Located {
             view: self,
-            record: self.reader.find(key)?,
+            record: self.reader.locate(key)?,
             changed: if self.overlay.is_empty() {
                 None
             } else {
@@ -238,6 +247,36 @@ impl MapView {
         let map = FileIdentity::of(&self.path)?;
         let log = FileIdentity::of(&files::changes_path(&self.path))?;
         Ok((map, log) == (Some(self.identity.0), self.identity.1))
+    }
+}
+
+/// Where a map has what it knows of one key, for whoever remembers the key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Located<'v> {
+    view: &'v MapView,
+    record: Option<(&'v [u8], u64)>,
+    changed: Option<&'v Changed>,
+}
+
+impl<'v> Located<'v> {
+    /// It was looked up in this very view.
+    #[inline]
+    pub(crate) fn is_in(&self, view: &MapView) -> bool {
+        std::ptr::eq(self.view, view)
+    }
+
+    /// The answers for `key`, which must be the one that was looked up.
+    #[inline]
+    pub(crate) fn attributes<'a>(self, key: &'a str) -> Attributes<'a>
+    where
+        'v: 'a,
+    {
+        let record = self.record;
+        Attributes {
+            view: self.view,
+            record: record.map(|(payload, offset)| Record::new(key, payload, offset)),
+            changed: self.changed,
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Writing a map from records that come in the order of their hashes.
 //!
-//! Imports `format`, `bucket`, `record`, `shared`, `files`, `error`. Invariants: the file is
-//! written front to back, the header last; nothing but the index entries (nine bytes a key) and
-//! the shared texts is held in memory.
+//! Imports `format`, `bucket`, `record`, `shared`, `files`, `flusher`, `error`. Invariants: the
+//! file is written front to back, the header last; nothing but the index entries (nine bytes a
+//! key) and the shared texts is held in memory.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -12,6 +12,7 @@ use super::bucket::{self, FILL_PER_1000, OFFSET_MAX, SLOTS, Slot};
 use super::cursor::put_varint;
 use super::error::MapError;
 use super::files::TempFile;
+use super::flusher::Flusher;
 use super::format::{self, BLOCK_BYTES, Header, Section};
 use super::record::{self, Payload, RECORD_BYTES_MAX};
 use super::shared::SharedTexts;
@@ -35,6 +36,7 @@ struct BlockWriter {
     buffer: Vec<u8>,
     checksums: Vec<u8>,
     written: u64,
+    flusher: Flusher,
 }
 
 impl BlockWriter {
@@ -46,6 +48,7 @@ impl BlockWriter {
             buffer,
             checksums: Vec::new(),
             written: 0,
+            flusher: Flusher::new(),
         }
     }
 
@@ -79,6 +82,9 @@ impl BlockWriter {
         file.write_all(blocks)
             .map_err(|source| self.temp.error("write", source))?;
         self.written += len as u64;
+        self.flusher
+            .wrote(file, self.written)
+            .map_err(|source| self.temp.error("flush", source))?;
         self.buffer.drain(..len);
         Ok(())
     }
@@ -224,6 +230,8 @@ impl MapWriter {
         header.checksums_crc = crc32fast::hash(&checksums);
         header.file_bytes = header.checksums.end();
         let temp = self.out.temp;
+        let flushed = self.out.flusher.finish();
+        flushed.map_err(|source| temp.error("flush", source))?;
         let mut file = temp.file();
         file.write_all(&checksums)
             .and_then(|()| file.write_all_at(&header.encode(), 0))

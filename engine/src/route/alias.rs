@@ -143,16 +143,18 @@ impl Expansion<'_> {
         let mut silence = Trace::off();
         let mut trace = trace;
         for depth in 0.. {
-            let Some(member) = self.members.get(index).cloned() else {
+            let Some(member) = self.members.get_mut(index).map(std::mem::take) else {
                 return Ok(());
             };
-            if self.kept.contains(fold_case(&member).as_ref()) {
+            if !self.kept.is_empty() && self.kept.contains(fold_case(&member).as_ref()) {
+                self.put_back(index, member);
                 return Ok(());
             }
             if depth >= self.aliases.recursion_limit {
                 return Err(self.nested_too_deep(&way));
             }
             let Some(found) = search.find(&self.aliases.maps, &member, trace)? else {
+                self.put_back(index, member);
                 return Ok(());
             };
             let results = self.results(&member, &found)?;
@@ -173,8 +175,8 @@ impl Expansion<'_> {
                 way.clear();
             }
             let mut results = results.into_iter();
-            if let (Some(slot), Some(first)) = (self.members.get_mut(index), results.next()) {
-                *slot = first;
+            if let Some(first) = results.next() {
+                self.put_back(index, first);
             }
             // Whoever has too many members now is refused for it when the next one is looked at;
             // until then something worse may turn up, but more members make no difference.
@@ -192,6 +194,13 @@ impl Expansion<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Ends the absence of the member at `index`, which was taken out to be looked at.
+    fn put_back(&mut self, index: usize, member: String) {
+        if let Some(slot) = self.members.get_mut(index) {
+            *slot = member;
+        }
     }
 
     /// The addresses a table's value stands for.

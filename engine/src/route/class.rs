@@ -9,8 +9,9 @@ use super::interfaces::Interfaces;
 use super::opener::Opener;
 use super::trace::{Step, Trace};
 use super::types::AddressClass;
+use crate::address::fold_case;
 use crate::config::RoutingSettings;
-use crate::table::{OpenError, TableError, words};
+use crate::table::{Key, OpenError, TableError, words};
 
 /// The domain lists of all classes, and their transports.
 #[derive(Debug)]
@@ -86,12 +87,14 @@ impl Classes {
         domain: &str,
         trace: &mut Trace,
     ) -> Result<AddressClass, TableError> {
+        let folded = fold_case(domain);
+        let key = Key::new(&folded);
         for (list, class) in [
             (&self.virtual_alias, AddressClass::VirtualAlias),
             (&self.virtual_mailbox, AddressClass::VirtualMailbox),
             (&self.relay, AddressClass::Relay),
         ] {
-            if list.contains(domain, trace)? {
+            if list.contains_key(&key, trace)? {
                 Self::record(domain, class, Some(list.parameter()), trace);
                 return Ok(class);
             }

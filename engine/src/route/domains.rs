@@ -7,7 +7,7 @@ use super::opener::Opener;
 use super::search::{Maps, domain_keys};
 use super::trace::Trace;
 use crate::address::fold_case;
-use crate::table::{OpenError, TableError, TableSet, read_file, words};
+use crate::table::{Key, OpenError, TableError, TableSet, read_file, words};
 use std::path::Path;
 
 /// What of a domain may match a pattern.
@@ -70,9 +70,20 @@ impl DomainList {
     /// # Errors
     /// A table of the list could not answer.
     pub(crate) fn contains(&self, domain: &str, trace: &mut Trace) -> Result<bool, TableError> {
-        let domain = fold_case(domain);
+        self.contains_key(&Key::new(&fold_case(domain)), trace)
+    }
+
+    /// As [`DomainList::contains`], for a folded domain that several lists are asked for.
+    ///
+    /// # Errors
+    /// As [`DomainList::contains`].
+    pub(crate) fn contains_key<'t>(
+        &'t self,
+        domain: &Key<'_, 't>,
+        trace: &mut Trace,
+    ) -> Result<bool, TableError> {
         for (positive, pattern) in &self.patterns {
-            if pattern.matches(&domain, self.matching, trace)? {
+            if pattern.matches(domain, self.matching, trace)? {
                 return Ok(*positive);
             }
         }
@@ -101,22 +112,26 @@ impl DomainList {
 }
 
 impl Pattern {
-    fn matches(
-        &self,
-        domain: &str,
+    fn matches<'t>(
+        &'t self,
+        domain: &Key<'_, 't>,
         matching: Matching,
         trace: &mut Trace,
     ) -> Result<bool, TableError> {
         match self {
-            Self::Name(name) => Ok(name_matches(name, domain, matching)),
+            Self::Name(name) => Ok(name_matches(name, domain.text(), matching)),
+            Self::Table(_) if domain.text().is_empty() => Ok(false),
             Self::Table(maps) => {
-                let keys = match matching {
-                    Matching::Exact => usize::from(true),
+                if maps.lookup(domain, false, trace)?.is_some() {
+                    return Ok(true);
+                }
+                let parents = match matching {
+                    Matching::Exact => 0,
                     Matching::DottedParents | Matching::Parents => usize::MAX,
                 };
-                let keys = domain_keys(domain, matching == Matching::Parents).take(keys);
-                for (nth, key) in keys.enumerate() {
-                    if maps.lookup(key, nth > 0, trace)?.is_some() {
+                let keys = domain_keys(domain.text(), matching == Matching::Parents);
+                for key in keys.skip(1).take(parents) {
+                    if maps.lookup(&Key::new(key), true, trace)?.is_some() {
                         return Ok(true);
                     }
                 }

@@ -14,7 +14,7 @@ use super::resolver::Resolver;
 use super::trace::{Step, Trace};
 use super::types::{Destination, Format, Rights};
 use crate::address::{ListedAddress, fold_case, parse_address_list, quote_address};
-use crate::table::{TableError, read_file};
+use crate::table::{Key, TableError, read_file};
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -277,7 +277,11 @@ impl<'a> Walk<'a> {
         if self.is_too_deep(recipient, &state, NESTING_MAX) {
             return true;
         }
-        let found = match self.local.aliases.lookup_in(name, false, self.trace) {
+        let found = match self
+            .local
+            .aliases
+            .lookup_in(&Key::new(name), false, self.trace)
+        {
             Ok(Some((value, table))) => Ok((value, self.local.rights_of(table.name()))),
             Ok(None) => return false,
             Err(error) => Err(error),
@@ -331,7 +335,7 @@ impl<'a> Walk<'a> {
         let owner = format!("owner-{name}");
         let members = if self.local.rule.owner_request_special {
             let aliases = &self.local.aliases;
-            aliases.lookup(&owner, false, &mut Trace::off())?
+            aliases.lookup(&Key::new(&owner), false, &mut Trace::off())?
         } else {
             None
         };
@@ -339,7 +343,7 @@ impl<'a> Walk<'a> {
             Some(members) => {
                 let expands = self.local.expand_owner_alias;
                 let sender = if expands { members } else { owner };
-                let sender = self.resolver.form.of_internal(&sender);
+                let sender = self.resolver.form.of_internal(&sender).into_owned();
                 state.owner = Some(sender.clone());
                 state.sender = Some(sender);
                 state.hides_original = true;

@@ -6,7 +6,7 @@
 
 use super::error::RouteError;
 use super::opener::Opener;
-use super::search::{KeyForms, Maps, Search, Strategy};
+use super::search::{self, KeyForms, Keys, Maps, Search, Strategy};
 use super::trace::Trace;
 use super::types::{Format, MailboxTarget};
 use crate::address::{Address, ExtensionRule, fold_case};
@@ -68,8 +68,11 @@ impl MailboxTables {
         let internal = address.internal();
         let folded = fold_case(&internal);
         let search = self.search(is_own_domain);
-        let mut find = |maps: &Maps| -> Result<Option<String>, TableError> {
-            Ok(search.find(maps, &folded, trace)?.map(|found| found.value))
+        let whole = search::Address::new(&folded, search.rule, search.forms);
+        let keys = Keys::new(&whole);
+        let mut find = |maps| -> Result<Option<String>, TableError> {
+            let found = search.find_keys(maps, &keys, trace)?;
+            Ok(found.map(|found| found.value))
         };
         let Some(value) = find(&self.mailboxes)? else {
             return Ok(None);
@@ -83,7 +86,7 @@ impl MailboxTables {
             None => value,
         };
         let (path, format) = check_path(address, &value)?;
-        let mut owner = |maps: &Maps| {
+        let mut owner = |maps| {
             find(maps)?.ok_or_else(|| RouteError::NoOwner {
                 address: address.external(),
                 parameter: maps.parameter(),
@@ -156,7 +159,7 @@ fn check_path(address: &Address, value: &str) -> Result<(String, Format), RouteE
         return Err(bad("it has a NUL byte"));
     }
     let format = Format::of(value);
-    let mut parts = Vec::new();
+    let mut path = String::with_capacity(value.len());
     for part in value.split('/') {
         match part {
             "" | "." => {}
@@ -165,15 +168,20 @@ fn check_path(address: &Address, value: &str) -> Result<(String, Format), RouteE
                     "\"..\" would leave virtual_mailbox_base; write it without",
                 ));
             }
-            part => parts.push(part),
+            part => {
+                if !path.is_empty() {
+                    path.push('/');
+                }
+                path.push_str(part);
+            }
         }
     }
-    if parts.is_empty() {
+    if path.is_empty() {
         return Err(bad(
             "it names virtual_mailbox_base itself; name a mailbox below it",
         ));
     }
-    Ok((parts.join("/"), format))
+    Ok((path, format))
 }
 
 fn bad_owner(address: &Address, parameter: &'static str, value: &str, cause: String) -> RouteError {

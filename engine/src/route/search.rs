@@ -4,10 +4,12 @@
 //! transport(5) (TABLE SEARCH ORDER): each key is asked of *all* tables before the next key is
 //! tried; keys made from a part of the address are never offered to pattern tables.
 
+use std::borrow::Cow;
+
 use super::opener::Opener;
 use super::trace::{Answer, Step, Trace};
-use crate::address::{ExtensionRule, quote_local_part};
-use crate::table::{LookupTable, Nature, OpenError, TableError, TableSet};
+use crate::address::{ExtensionRule, join, quote_local_part};
+use crate::table::{Key, LookupTable, Nature, OpenError, TableError, TableSet};
 
 /// The tables of one parameter.
 #[derive(Clone, Debug)]
@@ -77,9 +79,9 @@ impl Maps {
     ///
     /// # Errors
     /// A table could not answer.
-    pub(crate) fn lookup(
-        &self,
-        key: &str,
+    pub(crate) fn lookup<'t>(
+        &'t self,
+        key: &Key<'_, 't>,
         partial: bool,
         trace: &mut Trace,
     ) -> Result<Option<String>, TableError> {
@@ -91,15 +93,15 @@ impl Maps {
     ///
     /// # Errors
     /// A table could not answer.
-    pub(crate) fn lookup_in(
-        &self,
-        key: &str,
+    pub(crate) fn lookup_in<'t>(
+        &'t self,
+        key: &Key<'_, 't>,
         partial: bool,
         trace: &mut Trace,
-    ) -> Result<Option<(String, &dyn LookupTable)>, TableError> {
-        let found = self.tables.lookup(key, partial);
-        if trace.is_on() && !self.tables.is_empty() && !key.is_empty() {
-            self.record(key, partial, &found, trace);
+    ) -> Result<Option<(String, &'t dyn LookupTable)>, TableError> {
+        let found = self.tables.lookup_key(key, partial);
+        if trace.is_on() && !self.tables.is_empty() && !key.text().is_empty() {
+            self.record(key.text(), partial, &found, trace);
         }
         found
     }
@@ -177,6 +179,125 @@ pub(crate) struct Search<'a, F> {
     pub(crate) is_own_domain: F,
 }
 
+/// An address in internal form, and the keys made of it.
+#[derive(Debug)]
+pub(crate) struct Address<'a> {
+    local_part: &'a str,
+    domain: Option<&'a str>,
+    /// User and extension.
+    split: Option<(&'a str, &'a str)>,
+    whole: Forms<'a>,
+    /// Without the extension, if there is one.
+    user: Option<Forms<'a>>,
+    catch_all: Option<&'a str>,
+}
+
+/// One key in the forms in which it is tried.
+#[derive(Debug)]
+struct Forms<'a> {
+    external: Cow<'a, str>,
+    internal: Option<Cow<'a, str>>,
+}
+
+impl<'a> Address<'a> {
+    /// The keys of `text`.
+    pub(crate) fn new(text: &'a str, rule: &ExtensionRule, forms: KeyForms) -> Self {
+        let at = memchr::memrchr(b'@', text.as_bytes());
+        let (local_part, catch_all) = match at.and_then(|at| text.split_at_checked(at)) {
+            Some((local_part, catch_all)) => (local_part, Some(catch_all)),
+            None => (text, None),
+        };
+        let domain = catch_all.and_then(|text| text.strip_prefix('@'));
+        let split = rule.split(local_part);
+        Self {
+            local_part,
+            domain,
+            split,
+            whole: Forms::new(local_part, domain, forms, Some(text)),
+            user: split.map(|(user, _)| Forms::new(user, domain, forms, None)),
+            catch_all,
+        }
+    }
+}
+
+impl<'a> Forms<'a> {
+    /// `joined` is the key in internal form, where it stands somewhere already.
+    fn new(
+        local_part: &'a str,
+        domain: Option<&str>,
+        forms: KeyForms,
+        joined: Option<&'a str>,
+    ) -> Self {
+        let internal = || match (joined, domain) {
+            (Some(joined), _) => Cow::Borrowed(joined),
+            (None, Some(domain)) => Cow::Owned(join(local_part, domain)),
+            (None, None) => Cow::Borrowed(local_part),
+        };
+        match quote_local_part(local_part) {
+            Cow::Borrowed(_) => Self {
+                external: internal(),
+                internal: None,
+            },
+            Cow::Owned(quoted) => Self {
+                external: Cow::Owned(match domain {
+                    Some(domain) => join(&quoted, domain),
+                    None => quoted,
+                }),
+                internal: (forms == KeyForms::ExternalThenInternal).then(internal),
+            },
+        }
+    }
+}
+
+/// The keys of one address, for several parameters: a table that was asked for one of them
+/// remembers it. `'t` is how long the tables live.
+#[derive(Debug)]
+pub(crate) struct Keys<'a, 't> {
+    address: &'a Address<'a>,
+    whole: FormKeys<'a, 't>,
+    user: Option<FormKeys<'a, 't>>,
+    catch_all: Option<Key<'a, 't>>,
+}
+
+#[derive(Debug)]
+struct FormKeys<'a, 't> {
+    external: Key<'a, 't>,
+    internal: Option<Key<'a, 't>>,
+}
+
+impl<'a> Keys<'a, '_> {
+    pub(crate) fn new(address: &'a Address<'a>) -> Self {
+        Self {
+            address,
+            whole: FormKeys::new(&address.whole),
+            user: address.user.as_ref().map(FormKeys::new),
+            catch_all: address.catch_all.map(Key::new),
+        }
+    }
+}
+
+impl<'a, 't> FormKeys<'a, 't> {
+    fn new(forms: &'a Forms<'a>) -> Self {
+        Self {
+            external: Key::new(&forms.external),
+            internal: forms.internal.as_deref().map(Key::new),
+        }
+    }
+
+    fn lookup(
+        &self,
+        maps: &'t Maps,
+        partial: bool,
+        trace: &mut Trace,
+    ) -> Result<Option<String>, TableError> {
+        let found = maps.lookup(&self.external, partial, trace)?;
+        match &self.internal {
+            Some(internal) if found.is_none() => maps.lookup(internal, partial, trace),
+            _ => Ok(found),
+        }
+    }
+}
+
 impl<F: Fn(&str) -> Result<bool, TableError>> Search<'_, F> {
     /// Searches `maps` for an address in internal form.
     ///
@@ -191,24 +312,47 @@ impl<F: Fn(&str) -> Result<bool, TableError>> Search<'_, F> {
         if maps.is_empty() {
             return Ok(None);
         }
-        let (local_part, domain) = match address.rsplit_once('@') {
-            Some((local_part, domain)) => (local_part, Some(domain)),
-            None => (address, None),
-        };
-        let split = self.rule.split(local_part);
+        let address = Address::new(address, self.rule, self.forms);
+        self.find_keys(maps, &Keys::new(&address), trace)
+    }
+
+    /// As [`Search::find`], for an address that several parameters are asked for.
+    ///
+    /// # Errors
+    /// As [`Search::find`].
+    pub(crate) fn find_keys<'t>(
+        &self,
+        maps: &'t Maps,
+        keys: &Keys<'_, 't>,
+        trace: &mut Trace,
+    ) -> Result<Option<Found>, TableError> {
+        if maps.is_empty() {
+            return Ok(None);
+        }
+        let Address {
+            local_part,
+            domain,
+            split,
+            ..
+        } = *keys.address;
+        let extension = split.map(|(_, extension)| extension);
         let found = |value: String, extension: Option<&str>| {
             Ok(Some(Found {
                 value,
                 extension: extension.map(str::to_owned),
             }))
         };
-        if let Some(value) = self.try_forms(maps, local_part, domain, false, trace)? {
+        if let Some(user) = &keys.user {
+            // Most extensions are in no table: this key comes next.
+            maps.tables.will_ask(&user.external);
+        }
+        if let Some(value) = keys.whole.lookup(maps, false, trace)? {
             return found(value, None);
         }
-        if let Some((user, extension)) = split
-            && let Some(value) = self.try_forms(maps, user, domain, true, trace)?
+        if let Some(user) = &keys.user
+            && let Some(value) = user.lookup(maps, true, trace)?
         {
-            return found(value, Some(extension));
+            return found(value, extension);
         }
         let Some(domain) = domain else {
             return Ok(None);
@@ -216,55 +360,35 @@ impl<F: Fn(&str) -> Result<bool, TableError>> Search<'_, F> {
         match self.strategy {
             Strategy::Address => {
                 if (self.is_own_domain)(domain)? {
-                    if let Some(value) = self.try_forms(maps, local_part, None, true, trace)? {
+                    let bare = |user| Forms::new(user, None, self.forms, None);
+                    let whole = bare(local_part);
+                    if let Some(value) = FormKeys::new(&whole).lookup(maps, true, trace)? {
                         return found(value, None);
                     }
-                    if let Some((user, extension)) = split
-                        && let Some(value) = self.try_forms(maps, user, None, true, trace)?
+                    let user = split.map(|(user, _)| bare(user));
+                    if let Some(user) = &user
+                        && let Some(value) = FormKeys::new(user).lookup(maps, true, trace)?
                     {
-                        return found(value, Some(extension));
+                        return found(value, extension);
                     }
                 }
-                match maps.lookup(&format!("@{domain}"), true, trace)? {
+                let Some(catch_all) = &keys.catch_all else {
+                    return Ok(None);
+                };
+                match maps.lookup(catch_all, true, trace)? {
                     Some(value) => found(value, None),
                     None => Ok(None),
                 }
             }
             Strategy::DottedParents | Strategy::Parents => {
                 for key in domain_keys(domain, self.strategy == Strategy::Parents) {
-                    if let Some(value) = maps.lookup(key, true, trace)? {
+                    if let Some(value) = maps.lookup(&Key::new(key), true, trace)? {
                         return found(value, None);
                     }
                 }
                 Ok(None)
             }
         }
-    }
-
-    fn try_forms(
-        &self,
-        maps: &Maps,
-        local_part: &str,
-        domain: Option<&str>,
-        partial: bool,
-        trace: &mut Trace,
-    ) -> Result<Option<String>, TableError> {
-        let quoted = quote_local_part(local_part);
-        let key = |local_part: &str| match domain {
-            Some(domain) => {
-                let mut key = String::with_capacity(local_part.len() + 1 + domain.len());
-                key.push_str(local_part);
-                key.push('@');
-                key.push_str(domain);
-                key
-            }
-            None => local_part.to_owned(),
-        };
-        let found = maps.lookup(&key(&quoted), partial, trace)?;
-        if found.is_some() || self.forms == KeyForms::External || quoted == local_part {
-            return Ok(found);
-        }
-        maps.lookup(&key(local_part), partial, trace)
     }
 }
 

@@ -8,7 +8,7 @@ use super::search::{KeyForms, Maps, Search, Strategy};
 use super::trace::Trace;
 use crate::address::ExtensionRule;
 use crate::config::RoutingSettings;
-use crate::table::TableError;
+use crate::table::{Key, TableError};
 
 /// The transport tables.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl TransportMaps {
         };
         let value = match search.find(&self.maps, recipient, trace)? {
             Some(found) => Some(found.value),
-            None => self.maps.lookup("*", false, trace)?,
+            None => self.maps.lookup(&Key::new("*"), false, trace)?,
         };
         let Some(value) = value else { return Ok(false) };
         change(&value, domain, transport, nexthop);

@@ -3,8 +3,7 @@
 //! Imports `map`, `address`. Invariant: whatever is wrong with a map, or with what it was told to
 //! be, the lookup defers; "not found" is said only by a map that is whole and has the table.
 
-use super::{LookupTable, Nature, TableError};
-use crate::address::fold_case;
+use super::{Key, LookupTable, Nature, TableError};
 use crate::map::{MapError, MapView, TableId};
 use crate::sync::Arc;
 
@@ -104,9 +103,13 @@ fn missing(table: &str, view: &MapView) -> String {
 
 impl LookupTable for MapTable {
     fn lookup(&self, key: &str) -> Result<Option<String>, TableError> {
+        self.lookup_key(&Key::new(key))
+    }
+
+    fn lookup_key<'t>(&'t self, key: &Key<'_, 't>) -> Result<Option<String>, TableError> {
         let view = self.view()?;
-        let key = fold_case(key);
-        let found = view.find(&key).map_err(|error| self.unavailable(error))?;
+        let found = key.find_in(view);
+        let found = found.map_err(|error| self.unavailable(error))?;
         for (table, id) in &self.tables {
             let value = found.text_in(table, *id);
             if let Some(value) = value.map_err(|error| self.unavailable(error))? {
@@ -118,6 +121,12 @@ impl LookupTable for MapTable {
         }
         let table = self.tables.first().map_or("", |(table, _)| table.as_str());
         Err(self.unavailable(missing(table, view)))
+    }
+
+    fn will_ask(&self, key: &Key<'_, '_>) {
+        if let MapState::Sound(view) = &self.state {
+            key.fetch_in(view);
+        }
     }
 
     fn nature(&self) -> Nature {

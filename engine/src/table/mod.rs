@@ -57,6 +57,7 @@ mod database;
 mod error;
 mod import;
 mod inline;
+mod key;
 mod lines;
 mod list;
 mod map_table;
@@ -83,6 +84,7 @@ mod unix;
 pub(crate) use braces::words;
 pub use cache::{Refresh, TableCache, TableContext};
 pub use error::{OpenError, TableError};
+pub use key::Key;
 pub use list::{TableList, TableName};
 pub use map_table::MapTable;
 pub use set::TableSet;
@@ -107,6 +109,20 @@ pub trait LookupTable: Send + Sync + fmt::Debug {
     /// # Errors
     /// The table cannot answer now; the caller must defer, never treat it as "not found".
     fn lookup(&self, key: &str) -> Result<Option<String>, TableError>;
+
+    /// As [`LookupTable::lookup`], for a key that other tables are asked for, too.
+    ///
+    /// # Errors
+    /// As [`LookupTable::lookup`].
+    fn lookup_key<'t>(&'t self, key: &Key<'_, 't>) -> Result<Option<String>, TableError> {
+        self.lookup(key.text())
+    }
+
+    /// The table is about to be asked for `key`, after another one: a hint, of which most tables
+    /// make nothing.
+    fn will_ask(&self, key: &Key<'_, '_>) {
+        let _ = key;
+    }
 
     /// Which keys this table is to be asked.
     fn nature(&self) -> Nature;

@@ -2,7 +2,7 @@
 //!
 //! Imports `sync`. Source: Postfix's multi-table search (one key in all tables, in order).
 
-use super::{LookupTable, Nature, TableError};
+use super::{Key, LookupTable, Nature, TableError};
 use crate::sync::Arc;
 
 /// Opened tables in search order. Cheap to clone; what it answers never changes (tables that
@@ -47,17 +47,34 @@ impl TableSet {
         key: &str,
         partial: bool,
     ) -> Result<Option<(String, &dyn LookupTable)>, TableError> {
-        if key.is_empty() {
+        self.lookup_key(&Key::new(key), partial)
+    }
+
+    /// As [`TableSet::lookup`], for a key that is asked of several sets.
+    ///
+    /// # Errors
+    /// As [`TableSet::lookup`].
+    pub fn lookup_key<'t>(
+        &'t self,
+        key: &Key<'_, 't>,
+        partial: bool,
+    ) -> Result<Option<(String, &'t dyn LookupTable)>, TableError> {
+        if key.text().is_empty() {
             return Ok(None);
         }
         let asked = |table: &&dyn LookupTable| !partial || table.nature() == Nature::Fixed;
         match self.first(key, asked)? {
             Some((value, table)) if value.is_empty() => Err(TableError::EmptyValue {
                 name: table.name().to_owned(),
-                key: key.to_owned(),
+                key: key.text().to_owned(),
             }),
             found => Ok(found),
         }
+    }
+
+    /// Tells all tables that they are about to be asked for `key`.
+    pub(crate) fn will_ask(&self, key: &Key<'_, '_>) {
+        self.tables().for_each(|table| table.will_ask(key));
     }
 
     /// Answers as `postmap -q` does: all tables are asked whatever the key, and an empty value
@@ -66,16 +83,16 @@ impl TableSet {
     /// # Errors
     /// The first table that fails ends the search.
     pub fn query(&self, key: &str) -> Result<Option<(String, &dyn LookupTable)>, TableError> {
-        self.first(key, |_| true)
+        self.first(&Key::new(key), |_| true)
     }
 
-    fn first(
-        &self,
-        key: &str,
+    fn first<'t>(
+        &'t self,
+        key: &Key<'_, 't>,
         asked: impl Fn(&&dyn LookupTable) -> bool,
-    ) -> Result<Option<(String, &dyn LookupTable)>, TableError> {
+    ) -> Result<Option<(String, &'t dyn LookupTable)>, TableError> {
         for table in self.tables().filter(asked) {
-            if let Some(value) = table.lookup(key)? {
+            if let Some(value) = table.lookup_key(key)? {
                 return Ok(Some((value, table)));
             }
         }

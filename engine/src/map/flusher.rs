@@ -1,0 +1,88 @@
+//! Flushes a file in the background while it is being written, so that little is left to wait
+//! for at its end.
+//!
+//! Imports `sync` of the standard library. Invariant: what a flush in the background failed with
+//! is told, for the kernel tells it only once.
+
+use std::fs::File;
+use std::io;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread::JoinHandle;
+
+/// Bytes written between one flush and the next.
+const STEP_BYTES: u64 = 32 * 1024 * 1024;
+
+/// A thread that flushes one file.
+pub(super) struct Flusher {
+    thread: Option<(SyncSender<()>, JoinHandle<io::Result<()>>)>,
+    next: u64,
+}
+
+impl Flusher {
+    /// Flushes nothing until much was written.
+    pub(super) fn new() -> Self {
+        Self {
+            thread: None,
+            next: STEP_BYTES,
+        }
+    }
+
+    /// `written` bytes were written in all.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(super) fn wrote(&mut self, file: &File, written: u64) -> io::Result<()> {
+        if written < self.next {
+            return Ok(());
+        }
+        self.next = written + STEP_BYTES;
+        let (sender, _) = match &mut self.thread {
+            Some(thread) => thread,
+            thread => thread.insert(start(file.try_clone()?)?),
+        };
+        // One that is still flushing, or that failed, need not be told.
+        let _ = sender.try_send(());
+        Ok(())
+    }
+
+    /// Waits for the flush that is going on.
+    ///
+    /// # Errors
+    /// A flush failed: what was written may be lost.
+    pub(super) fn finish(self) -> io::Result<()> {
+        let Some((sender, thread)) = self.thread else {
+            return Ok(());
+        };
+        drop(sender);
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the flushing thread panicked")))
+    }
+}
+
+fn start(file: File) -> io::Result<(SyncSender<()>, JoinHandle<io::Result<()>>)> {
+    let (sender, asked) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name("map-flusher".into())
+        .spawn(move || asked.iter().try_for_each(|()| file.sync_data()))?;
+    Ok((sender, thread))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_that_fails_is_told_at_the_end() {
+        // A pipe cannot be flushed.
+        let (_reader, writer) = io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        let mut flusher = Flusher::new();
+        flusher.wrote(&file, STEP_BYTES - 1).unwrap();
+        flusher.wrote(&file, STEP_BYTES).unwrap();
+        assert!(flusher.finish().is_err());
+        let mut quiet = Flusher::new();
+        quiet.wrote(&file, STEP_BYTES - 1).unwrap();
+        quiet.finish().unwrap();
+    }
+}
