@@ -304,7 +304,9 @@ impl<'a> MapBuilder<'a> {
         let (parts, spilled) = self.spill.into_parts();
         let mut queues: [Vec<_>; SORTERS] = Default::default();
         for (queue, part) in (0..SORTERS).cycle().zip(parts) {
-            queues.get_mut(queue).map(|queue| queue.push(part));
+            if let Some(queue) = queues.get_mut(queue) {
+                queue.push(part);
+            }
         }
         std::thread::scope(|scope| {
             let sorters = queues.map(|queue| {

@@ -137,7 +137,14 @@ impl Router {
     /// # Errors
     /// The expansion failed as a whole: a table, a limit, a result without an address.
     pub fn expand(&self, address: &Address) -> Result<Vec<Address>, RouteError> {
-        let members = self.traced_expand(&address.internal(), &mut Trace::off())?;
+        let internal = address.internal();
+        let members = self.traced_expand(&internal, &mut Trace::off())?;
+        // Nearly everybody is nobody's alias.
+        let has_plain_domain = |domain: &String| !domain.contains('@');
+        if members.as_slice() == [internal] && address.domain.as_ref().is_some_and(has_plain_domain)
+        {
+            return Ok(vec![address.clone()]);
+        }
         Ok(members
             .iter()
             .map(|member| Address::from_internal(member))

@@ -343,8 +343,12 @@ impl<F: Fn(&str) -> Result<bool, TableError>> Search<'_, F> {
             }))
         };
         if let Some(user) = &keys.user {
-            // Most extensions are in no table: this key comes next.
+            // Most extensions are in no table, and then these keys come next: what all of them
+            // need is fetched at once.
             maps.tables.will_ask(&user.external);
+            if let Some(catch_all) = &keys.catch_all {
+                maps.tables.will_ask(catch_all);
+            }
         }
         if let Some(value) = keys.whole.lookup(maps, false, trace)? {
             return found(value, None);

@@ -57,6 +57,8 @@ impl<'k, 't> Key<'k, 't> {
     /// Has the processor fetch what a search in `view` will read first.
     #[inline]
     pub(super) fn fetch_in(&self, view: &MapView) {
-        view.reader().fetch(self.folded());
+        if !self.last.get().is_some_and(|last| last.is_in(view)) {
+            view.reader().fetch(self.folded());
+        }
     }
 }
