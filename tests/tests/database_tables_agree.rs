@@ -433,7 +433,11 @@ fn ldif(rng: &mut Rng, rows: &[Row]) -> String {
         ];
         for _ in 0..rng.usize(1..4) {
             let member = rng.usize(..rows.len() + 20);
-            lines.push(("member", format!("uid=u{member},ou=people,{BASE}")));
+            let line = ("member", format!("uid=u{member},ou=people,{BASE}"));
+            // A directory takes no value twice.
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
         }
         if number > 0 && rng.bool() {
             let member = rng.usize(..number);

@@ -340,3 +340,29 @@ fn a_list_too_long_to_be_followed_deep_down_is_deferred_and_never_cut() {
     let reply = resolve(&settings, "a5@origin.example").error;
     assert!(reply.is_none(), "{reply:?}");
 }
+
+#[test]
+fn mail_sent_on_by_a_list_of_the_mailer_daemon_has_no_sender() {
+    let owned = |owner: &str| {
+        let aliases = format!("inline:{{{{list = /copy, x@far.example}}, owner-list={owner}}}");
+        let expanding = RoutingSettings {
+            expand_owner_alias: true,
+            ..settings(&aliases)
+        };
+        ends(&expanding, "list@origin.example")
+    };
+    assert_eq!(
+        owned("Mailer-Daemon"),
+        [
+            "mbox /copy from Mailer-Daemon@origin.example",
+            "smtp to x@far.example from "
+        ]
+    );
+    assert_eq!(
+        owned("boss"),
+        [
+            "mbox /copy from boss@origin.example",
+            "smtp to x@far.example from boss@origin.example"
+        ]
+    );
+}

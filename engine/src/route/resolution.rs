@@ -115,7 +115,10 @@ impl<'a> Resolving<'a> {
             nexthop: resolved.nexthop.clone(),
             mailbox,
             destination,
-            sender: sender.as_deref().map(|s| quote_address(s).into_owned()),
+            sender: sender.as_deref().map(|sender| match sender {
+                "" => String::new(),
+                sender => quote_address(sender).into_owned(),
+            }),
         });
     }
 
@@ -239,6 +242,15 @@ impl<'a> Resolving<'a> {
             };
             return self.resolution.note(&error);
         }
+        // So that what is returned does not go round, cleanup(8) takes this one for nobody.
+        let nobody = self.router.resolver.form.of_internal("MAILER-DAEMON");
+        let sender = sender.map(|sender| {
+            if fold_case(&sender) == fold_case(&nobody) {
+                String::new()
+            } else {
+                sender
+            }
+        });
         let delivered_to = fold_case(&forward.delivered_to).into_owned();
         let mut alone = HashSet::new();
         let had = if forward.keeps_original {

@@ -137,7 +137,8 @@ pub struct Route {
     pub mailbox: Option<MailboxTarget>,
     /// What becomes of its mail.
     pub destination: Destination,
-    /// The sender that replaces that of the message: the owner of a mailing list.
+    /// The sender that replaces that of the message: the owner of a mailing list; empty for the
+    /// null reverse-path.
     pub sender: Option<String>,
 }
 

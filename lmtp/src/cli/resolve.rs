@@ -231,6 +231,7 @@ fn print_text(resolution: &Resolution, base: &Path, out: &mut impl Write) -> io:
             _ => {}
         }
         if let Some(sender) = &route.sender {
+            let sender = if sender.is_empty() { "<>" } else { sender };
             writeln!(out, "  sender     {sender}")?;
         }
     }
