@@ -12,7 +12,7 @@ use super::error::LogError;
 use super::medium::{Access, LogFile, LogMedium};
 use super::record::Sequence;
 use super::scan::ScanReport;
-use super::segment::{BLOCK, SegmentHeader, fresh_name, live_name, spare_name};
+use super::segment::{BLOCK, FileRole, SegmentHeader, fresh_name, live_name, role, spare_name};
 use super::settings::LogSettings;
 use crate::clock;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -126,8 +126,8 @@ impl<M: LogMedium> Segments<M> {
             settings,
             uncounted: AtomicU64::new(0),
         };
-        for name in &report.spares {
-            segments.adopt_spare(name)?;
+        for name in segments.named_as_spares(&report.spares)? {
+            segments.adopt_spare(&name)?;
         }
         for number in &report.unreadable {
             segments.set_aside(*number)?;
@@ -156,6 +156,36 @@ impl<M: LogMedium> Segments<M> {
             .rename(&name, &format!("damaged-{number:016x}.log"))
             .and_then(|()| self.medium.sync_directory())
             .map_err(|error| LogError::io("set aside", &name, error))
+    }
+
+    /// Renames segments that were reserved and not begun: what stands in a spare may be lost, and
+    /// a `segment-*` must have its header.
+    fn named_as_spares(&self, found: &[String]) -> Result<Vec<String>, LogError> {
+        let mut names = Vec::with_capacity(found.len());
+        for name in found {
+            if !matches!(role(name), FileRole::Live(_)) {
+                names.push(name.clone());
+                continue;
+            }
+            let spare = self.unused_name(found);
+            self.medium
+                .rename(name, &spare)
+                .and_then(|()| self.medium.sync_directory())
+                .map_err(|error| LogError::io("make a spare of", name, error))?;
+            names.push(spare);
+        }
+        Ok(names)
+    }
+
+    fn unused_name(&self, used: &[String]) -> String {
+        let mut table = self.table.lock();
+        loop {
+            let name = fresh_name(table.fresh_next);
+            table.fresh_next += 1;
+            if !used.contains(&name) {
+                return name;
+            }
+        }
     }
 
     fn adopt_spare(&self, name: &str) -> Result<(), LogError> {

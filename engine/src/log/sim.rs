@@ -359,8 +359,10 @@ impl LogMedium for SimMedium {
         Ok(())
     }
 
-    fn tune(&self, _scratch: &str) -> io::Result<()> {
-        Ok(())
+    /// Overwrites the scratch file as trying flushes does.
+    fn tune(&self, scratch: &str) -> io::Result<()> {
+        let mut file = self.open(scratch, Access::Write)?;
+        file.write_and_flush(&[0; 4096], 0)
     }
 
     fn describe(&self) -> String {
