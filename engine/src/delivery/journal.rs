@@ -113,6 +113,12 @@ impl DirectorySource {
         }
     }
 
+    /// What is damaged is given up, and the rest recovered.
+    pub(super) fn accepting_damage(mut self) -> Self {
+        self.settings.accept_damage = true;
+        self
+    }
+
     /// Somebody used the log before.
     pub(super) fn exists(&self) -> bool {
         self.directory.is_dir()

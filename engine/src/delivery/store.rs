@@ -161,9 +161,27 @@ impl Store<Blocking> {
     /// # Errors
     /// As [`Store::open`]; the log is in use or damaged.
     pub fn recover(settings: &Settings, directory: &Path) -> Result<RecoveryReport, StoreError> {
+        Self::recover_from(settings, DirectorySource::at(directory, settings))
+    }
+
+    /// As [`Store::recover`]; what is damaged of the log is given up, and only the rest recovered.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recover_in_part(
+        settings: &Settings,
+        directory: &Path,
+    ) -> Result<RecoveryReport, StoreError> {
+        let source = DirectorySource::at(directory, settings).accepting_damage();
+        Self::recover_from(settings, source)
+    }
+
+    fn recover_from(
+        settings: &Settings,
+        source: DirectorySource,
+    ) -> Result<RecoveryReport, StoreError> {
         let disk = Blocking::new();
         open_base(&disk, settings)?;
-        let source = DirectorySource::at(directory, settings);
         let keeper = Keeper::new(Box::new(source), settings.delivery_log.clone());
         let known = Known::default();
         Ok(keeper.open(&disk, &MailboxSettings::from(settings), &known)?)

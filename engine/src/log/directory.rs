@@ -97,6 +97,8 @@ fn lock(path: &Path) -> Result<File, LogError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        // What it leads to would be overwritten.
+        .custom_flags(libc::O_NOFOLLOW)
         .open(&file_path)
         .map_err(failed)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -165,7 +167,8 @@ impl LogMedium for DirectoryMedium {
             Access::Read => {
                 let file = OpenOptions::new()
                     .read(true)
-                    .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+                    // Something else by that name must not be waited for.
+                    .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
                     .open(self.path.join(name))?;
                 // Advice only: without it a failed write could be read back from the cache.
                 let _ = fadvise(&file, 0, None, Advice::DontNeed);

@@ -39,7 +39,8 @@ pub enum LogError {
     /// Acknowledged records are damaged or missing.
     #[error(
         "{file}: damaged at byte {offset}: expected record {expected}, {found}; look at it with \
-         `mailstow log inspect`, restore the file, or accept the loss in the recovery settings"
+         `mailstow log inspect`, and restore the file, or deliver what is whole with `mailstow log \
+         recover --accept-damage`"
     )]
     Damaged {
         /// The segment.

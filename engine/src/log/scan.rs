@@ -10,6 +10,7 @@ use super::medium::{Access, LogFile as _, LogMedium};
 use super::record::{Record, Sequence};
 use super::segment::{FORMAT_VERSION, FileRole, HeaderFault, SegmentHeader, live_name, role};
 use super::walk::{Frame, SegmentWalk};
+use std::io;
 
 /// A record as it stands in the log.
 #[derive(Clone, Copy, Debug)]
@@ -142,9 +143,12 @@ pub fn scan<M: LogMedium>(
     let mut scanner = Scanner::new(visit);
     scanner.report.number_max = live.iter().copied().max().unwrap_or(0);
     for name in &spares {
-        let file = medium
-            .open(name, Access::Read)
-            .map_err(|error| LogError::io("open", name, error))?;
+        let file = match medium.open(name, Access::Read) {
+            Ok(file) => file,
+            // A running writer took it into use.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(LogError::io("open", name, error)),
+        };
         if let Ok(walk) = SegmentWalk::open(file).map_err(|e| LogError::io("read", name, e))? {
             let number = walk.header.number;
             scanner.report.number_max = scanner.report.number_max.max(number);
@@ -188,6 +192,12 @@ fn list<M: LogMedium>(medium: &M) -> Result<(Vec<u64>, Vec<String>), LogError> {
     Ok((live, spares))
 }
 
+/// A running writer has freed it.
+fn is_gone<M: LogMedium>(medium: &M, number: u64) -> bool {
+    let opened = medium.open(&live_name(number), Access::Read);
+    opened.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 struct Scanner<'v> {
     visit: &'v mut dyn FnMut(Entry<'_>),
     report: ScanReport,
@@ -213,7 +223,14 @@ impl<'v> Scanner<'v> {
     fn segment<M: LogMedium>(&mut self, medium: &M, number: u64) -> Result<(), LogError> {
         let name = live_name(number);
         let failed = |error| LogError::io("read", &name, error);
-        let file = medium.open(&name, Access::Read).map_err(failed)?;
+        let file = match medium.open(&name, Access::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.begin_anew();
+                return Ok(());
+            }
+            Err(error) => return Err(failed(error)),
+        };
         let size = file.size().map_err(failed)?;
         let mut walk = match SegmentWalk::open(file).map_err(failed)? {
             Ok(walk) => walk,
@@ -223,6 +240,10 @@ impl<'v> Scanner<'v> {
                     version,
                     known: FORMAT_VERSION,
                 });
+            }
+            Err(_) if is_gone(medium, number) => {
+                self.begin_anew();
+                return Ok(());
             }
             Err(fault) => {
                 self.report.unreadable.push(number);
@@ -237,6 +258,10 @@ impl<'v> Scanner<'v> {
             self.report.spares.push(name);
             return Ok(());
         }
+        if header.number != number && is_gone(medium, number) {
+            self.begin_anew();
+            return Ok(());
+        }
         if header.number != number
             || *self.identity.get_or_insert(header.identity) != header.identity
         {
@@ -248,6 +273,16 @@ impl<'v> Scanner<'v> {
         if size < header.segment_bytes {
             self.damage(&name, size, format!("the file ends at byte {size}"));
         }
+        let before = self.report.segments.last().map(|s| s.header.number);
+        if let Some(before) = before
+            && !self.joins(&header)
+        {
+            if is_gone(medium, before) {
+                self.begin_anew();
+            } else {
+                self.look_again(medium, before)?;
+            }
+        }
         self.join(&header);
         let frames = self.frames(&mut walk, &name).map_err(failed)?;
         self.ended = (name.clone(), walk.position());
@@ -258,6 +293,39 @@ impl<'v> Scanner<'v> {
             end: walk.position(),
         });
         Ok(())
+    }
+
+    /// A running writer freed the segments up to here while we looked: what was read of them may
+    /// have ended early, and what comes next is the oldest now.
+    fn begin_anew(&mut self) {
+        self.expected = None;
+        self.partial = None;
+    }
+
+    /// Goes on behind what was read of the segment before: it may have been the newest then.
+    fn look_again<M: LogMedium>(&mut self, medium: &M, number: u64) -> Result<(), LogError> {
+        let name = live_name(number);
+        let failed = |error| LogError::io("read", &name, error);
+        let file = medium.open(&name, Access::Read).map_err(failed)?;
+        if let Ok(mut walk) = SegmentWalk::open(file).map_err(failed)?
+            && walk.header.number == number
+        {
+            walk.look_again_at(self.ended.1);
+            let frames = self.frames(&mut walk, &name).map_err(failed)?;
+            self.ended = (name, walk.position());
+            if let Some(segment) = self.report.segments.last_mut() {
+                segment.frames += frames;
+                segment.end = self.ended.1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a segment begins where those before it ended.
+    fn joins(&self, header: &SegmentHeader) -> bool {
+        let first = (header.first_sequence, header.first_fragment);
+        self.expected
+            .is_none_or(|expected| (expected.sequence, expected.fragment) == first)
     }
 
     /// Compares where the segments before ended with where this one begins.
@@ -298,7 +366,7 @@ impl<'v> Scanner<'v> {
         &mut self,
         walk: &mut SegmentWalk<F>,
         name: &str,
-    ) -> std::io::Result<u64> {
+    ) -> io::Result<u64> {
         let number = walk.header.number;
         let mut frames = 0;
         loop {

@@ -63,6 +63,10 @@ struct VerifyArgs {
 struct RecoverArgs {
     #[command(flatten)]
     site: SiteArgs,
+    /// Give up what is damaged of the log, list it, and deliver the rest. Without it nothing is
+    /// done to a damaged log.
+    #[arg(long)]
+    accept_damage: bool,
     /// The directory of the log; nobody may be using it.
     directory: PathBuf,
 }
@@ -105,11 +109,28 @@ fn recover(args: &RecoverArgs) -> ExitCode {
         Ok(log) => log,
         Err(error) => return configuration_failed(&error),
     };
-    let recovered = Store::recover(&settings, &args.directory);
+    let (damaged, recovered) = match args.accept_damage {
+        // Listed first: recovery empties the log.
+        true => (
+            list_damage(&args.directory),
+            Store::recover_in_part(&settings, &args.directory),
+        ),
+        false => (0, Store::recover(&settings, &args.directory)),
+    };
     log.finish(LOG_TIMEOUT);
     match recovered {
         Ok(report) => {
-            let _ = writeln!(io::stdout().lock(), "{report}");
+            let _ = match damaged {
+                0 => writeln!(io::stdout().lock(), "{report}"),
+                _ => writeln!(
+                    io::stdout().lock(),
+                    "recovered {} messages, rewrote {}, {} wait for their mailboxes; what stood \
+                     in {damaged} damaged places of the log is lost",
+                    report.messages,
+                    report.rewritten,
+                    report.waiting
+                ),
+            };
             match report.waiting {
                 0 => ExitCode::SUCCESS,
                 _ => ExitCode::FAILURE,
@@ -120,6 +141,15 @@ fn recover(args: &RecoverArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says what is damaged, before it is given up; how many places.
+fn list_damage(directory: &Path) -> usize {
+    let found = DirectoryMedium::open_read_only(directory).and_then(|m| scan(&m, &mut |_| {}));
+    found.map_or(0, |report| {
+        let _ = write_findings(&mut io::stdout().lock(), &report);
+        report.damage.len()
+    })
 }
 
 /// Answers whether the log is whole.
