@@ -52,8 +52,13 @@ pub(crate) fn parse_literal(literal: &str) -> Option<IpAddr> {
     }
 }
 
+/// Whether a domain is the bare address of a host, which is no domain name.
+pub(crate) fn is_address(domain: &str) -> bool {
+    parse_ipv4(domain).is_some() || domain.parse::<Ipv6Addr>().is_ok()
+}
+
 /// Four numbers up to 255; only 0.0.0.0 may begin with a zero byte.
-pub(crate) fn parse_ipv4(text: &str) -> Option<std::net::Ipv4Addr> {
+fn parse_ipv4(text: &str) -> Option<std::net::Ipv4Addr> {
     let address: std::net::Ipv4Addr = text.parse().ok()?;
     let [first, ..] = address.octets();
     (first != 0 || address.is_unspecified()).then_some(address)

@@ -7,7 +7,7 @@
 use super::class::Classes;
 use super::error::RouteError;
 use super::hostname::{is_valid_hostname, is_valid_literal};
-use super::interfaces::parse_ipv4;
+use super::interfaces::is_address;
 use super::opener::Opener;
 use super::search::{KeyForms, Maps, Search, Strategy};
 use super::trace::{Step, Trace};
@@ -108,7 +108,7 @@ impl Resolver {
                 return Err(bad("what is in the brackets is no network address"));
             }
         } else if !is_valid_hostname(&domain) {
-            if !self.resolve_numeric_domain || parse_ipv4(&domain).is_none() {
+            if !self.resolve_numeric_domain || !is_address(&domain) {
                 return Err(bad("the domain is no domain name"));
             }
             recipient.truncate(recipient.len() - domain.len());

@@ -116,6 +116,11 @@ fn addresses_without_a_valid_domain_are_refused() {
         resolve_with(&lenient, "u@192.0.2.7"),
         "u@[192.0.2.7] default smtp:[192.0.2.7]"
     );
+    assert_eq!(
+        resolve_with(&lenient, "u@2001:db8::1"),
+        "u@[2001:db8::1] default smtp:[2001:db8::1]"
+    );
+    assert_eq!(resolve_with(&lenient, "u@::"), "u@[::] default smtp:[::]");
     assert!(resolve_with(&lenient, "-u@vm.example").starts_with("-u@vm.example "));
 }
 
