@@ -133,14 +133,20 @@ impl StuckMail {
     }
 
     /// Appends all of it to the log again, so that a checkpoint may free what stands before.
+    /// Whoever asks how much waits does not wait for the disk meanwhile.
     pub(super) fn copy(&self, journal: &dyn Journal, doubts: &Doubts) -> Result<(), LogError> {
-        let mut state = self.state.lock();
-        let in_doubt = match state.mails.is_empty() {
+        let mails = {
+            let mut state = self.state.lock();
+            // A copy that fails takes the log out of service, and all of it is read again.
+            state.is_changed = false;
+            state.mails.clone()
+        };
+        let in_doubt = match mails.is_empty() {
             true => HashSet::new(),
             false => doubts.ids(),
         };
         let (mut bytes, mut unflushed) = (0, 0);
-        for mail in &state.mails {
+        for mail in &mails {
             for record in mail.records(&in_doubt) {
                 let length = record.payload().len() as u64;
                 let ticket = journal.append_anyway(record)?;
@@ -153,9 +159,8 @@ impl StuckMail {
             }
         }
         journal.set_uncounted(bytes);
-        state.is_changed = false;
         let rest = Duration::from_secs(bytes / COPIED_BYTES_PER_SECOND);
-        state.rests_until = (!rest.is_zero()).then(|| clock::now() + rest);
+        self.state.lock().rests_until = (!rest.is_zero()).then(|| clock::now() + rest);
         Ok(())
     }
 }
