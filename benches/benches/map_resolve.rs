@@ -28,7 +28,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use mailstow_engine::address::{Address, fold_case};
 use mailstow_engine::config::RoutingSettings;
 use mailstow_engine::map::{BuildOptions, MapBuilder, MapView};
-use mailstow_engine::route::{AddressClass, Router, table_context};
+use mailstow_engine::route::{AddressClass, Mailboxes, Router, table_context};
 use mailstow_engine::table::TableCache;
 use map_stores::{Recipients, counts, directory};
 
@@ -102,12 +102,13 @@ fn resolutions(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("router", count), |b| {
             b.iter(|| {
                 for address in &addresses {
-                    let domain = address.domain.as_deref().unwrap_or_default();
-                    let class = router.class(domain).expect("it answers");
+                    let lookup = router.look_up(address);
+                    let class = lookup.class().expect("it answers");
                     assert_eq!(class, AddressClass::VirtualMailbox);
-                    let members = router.expand(address).expect("it answers");
-                    assert_eq!(members.len(), 1);
-                    black_box(router.mailbox(address).expect("it is known"));
+                    match lookup.mailboxes().expect("it is known") {
+                        Mailboxes::Own(target) => black_box(target),
+                        Mailboxes::Members(members) => panic!("nobody is an alias: {members:?}"),
+                    };
                 }
             });
         });

@@ -44,7 +44,7 @@ impl CanonicalForm {
     }
 
     /// Certainly in canonical form already, as nearly all addresses are.
-    fn is_canonical(&self, local_part: &str, domain: &str) -> bool {
+    pub(crate) fn is_canonical(&self, local_part: &str, domain: &str) -> bool {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         domain.bytes().all(is_plain)
             && !domain.is_empty()

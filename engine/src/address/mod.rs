@@ -68,10 +68,15 @@ impl Address {
 /// `local_part@domain`
 pub(crate) fn join(local_part: &str, domain: &str) -> String {
     let mut address = String::with_capacity(local_part.len() + 1 + domain.len());
-    address.push_str(local_part);
-    address.push('@');
-    address.push_str(domain);
+    push_internal(&mut address, local_part, domain);
     address
+}
+
+/// Appends `local_part@domain`.
+pub(crate) fn push_internal(text: &mut String, local_part: &str, domain: &str) {
+    text.push_str(local_part);
+    text.push('@');
+    text.push_str(domain);
 }
 
 impl fmt::Display for Address {

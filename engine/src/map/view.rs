@@ -187,6 +187,17 @@ impl MapView {
         Ok(self.locate(key)?.attributes(key))
     }
 
+    /// Has the processor fetch what searches for `keys`, folded, will read first. Nobody searches
+    /// for an empty key.
+    #[inline]
+    pub(crate) fn fetch<const N: usize>(&self, keys: [&str; N]) {
+        for key in keys {
+            if !key.is_empty() {
+                self.reader.fetch(key);
+            }
+        }
+    }
+
     /// Where the answers for `key`, folded, stand.
     ///
     /// # Errors
@@ -265,6 +276,12 @@ impl<'v> Located<'v> {
         std::ptr::eq(self.view, view)
     }
 
+    /// No table of the view has anything for the key.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.record.is_none() && self.changed.is_none()
+    }
+
     /// The answers for `key`, which must be the one that was looked up.
     #[inline]
     pub(crate) fn attributes<'a>(self, key: &'a str) -> Attributes<'a>
@@ -294,25 +311,40 @@ impl<'a> Attributes<'a> {
     /// # Errors
     /// [`MapError::Corrupt`]: the answer is not known; defer.
     pub fn text(&self, table: &str) -> Result<Option<Cow<'a, str>>, MapError> {
-        self.text_in(table, self.view.reader.table(table))
-    }
-
-    /// As [`Attributes::text`], for whoever knows the table's number in the view's map.
-    #[inline]
-    pub(crate) fn text_in(
-        &self,
-        table: &str,
-        id: Option<TableId>,
-    ) -> Result<Option<Cow<'a, str>>, MapError> {
         if let Some(value) = self.change(table) {
             return Ok(value.map(Cow::Borrowed));
         }
-        match (self.record, id) {
+        match (self.record, self.view.reader.table(table)) {
             (Some(record), Some(id)) => match record.value(id)? {
                 Some(value) => value.text().map(Some),
                 None => Ok(None),
             },
             _ => Ok(None),
+        }
+    }
+
+    /// Appends the value in `table` to `out`, and says whether there is one; for whoever knows
+    /// the table's number in the view's map.
+    ///
+    /// # Errors
+    /// [`MapError::Corrupt`]: the answer is not known; defer.
+    #[inline]
+    pub(crate) fn append_in(
+        &self,
+        table: &str,
+        id: Option<TableId>,
+        out: &mut String,
+    ) -> Result<bool, MapError> {
+        if let Some(value) = self.change(table) {
+            out.push_str(value.unwrap_or_default());
+            return Ok(value.is_some());
+        }
+        let (Some(record), Some(id)) = (self.record, id) else {
+            return Ok(false);
+        };
+        match record.value(id)? {
+            Some(value) => value.append_to(out).map(|()| true),
+            None => Ok(false),
         }
     }
 

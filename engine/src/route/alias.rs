@@ -8,7 +8,7 @@
 
 use super::error::RouteError;
 use super::opener::Opener;
-use super::search::{Found, KeyForms, Maps, Search, Strategy};
+use super::search::{Found, KeyForms, Keys, Maps, Search, Strategy};
 use super::trace::{Step, Trace};
 use crate::address::{CanonicalForm, ExtensionRule, fold_case, parse_address_list, quote_address};
 use crate::config::RoutingSettings;
@@ -73,18 +73,50 @@ impl VirtualAliases {
         if self.maps.is_empty() {
             return Ok(vec![address.to_owned()]);
         }
-        let search = Search {
-            rule: &self.rule,
-            forms: KeyForms::External,
-            strategy: Strategy::Address,
-            is_own_domain,
-        };
+        self.expand_found(address, None, form, is_own_domain, trace)
+    }
+
+    /// What the tables have for the keys of an address in canonical form.
+    ///
+    /// # Errors
+    /// A table could not answer.
+    pub(crate) fn find<'t>(
+        &'t self,
+        keys: &Keys<'_, 't>,
+        is_own_domain: impl Fn(&str) -> Result<bool, TableError>,
+    ) -> Result<Option<Found>, TableError> {
+        let mut value = String::new();
+        let search = self.search(is_own_domain);
+        let found = search.find_keys(&self.maps, keys, &mut value, &mut Trace::off())?;
+        Ok(found.map(|found| found.with(value)))
+    }
+
+    /// Nobody can be refused for a limit before the tables were asked once.
+    pub(crate) fn limits_allow_asking(&self) -> bool {
+        self.recursion_limit > 0 && self.expansion_limit > 0
+    }
+
+    /// As [`VirtualAliases::expand`], with what [`VirtualAliases::find`] found for `address`, if
+    /// it was asked.
+    ///
+    /// # Errors
+    /// As [`VirtualAliases::expand`].
+    pub(crate) fn expand_found(
+        &self,
+        address: &str,
+        found: Option<Found>,
+        form: &CanonicalForm,
+        is_own_domain: impl Fn(&str) -> Result<bool, TableError>,
+        trace: &mut Trace,
+    ) -> Result<Vec<String>, RouteError> {
+        let search = self.search(is_own_domain);
         let mut expansion = Expansion {
             aliases: self,
             form,
             original: address,
             members: vec![address.to_owned()],
             kept: HashSet::new(),
+            found,
         };
         let mut next = 0;
         while next < expansion.members.len() {
@@ -101,6 +133,15 @@ impl VirtualAliases {
         }
         Ok(expansion.members)
     }
+
+    fn search<F>(&self, is_own_domain: F) -> Search<'_, F> {
+        Search {
+            rule: &self.rule,
+            forms: KeyForms::External,
+            strategy: Strategy::Address,
+            is_own_domain,
+        }
+    }
 }
 
 /// One expansion in progress.
@@ -111,6 +152,8 @@ struct Expansion<'a> {
     members: Vec<String>,
     /// Addresses that are members of themselves, folded.
     kept: HashSet<String>,
+    /// What the tables have for the first member, if that is known.
+    found: Option<Found>,
 }
 
 impl Expansion<'_> {
@@ -153,7 +196,11 @@ impl Expansion<'_> {
             if depth >= self.aliases.recursion_limit {
                 return Err(self.nested_too_deep(&way));
             }
-            let Some(found) = search.find(&self.aliases.maps, &member, trace)? else {
+            let found = match self.found.take() {
+                Some(found) => Some(found),
+                None => search.find(&self.aliases.maps, &member, trace)?,
+            };
+            let Some(found) = found else {
                 self.put_back(index, member);
                 return Ok(());
             };

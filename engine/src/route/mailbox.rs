@@ -14,6 +14,9 @@ use crate::config::RoutingSettings;
 use crate::limits::MAILBOX_PATH_BYTES_MAX;
 use crate::table::{OpenError, TableError};
 
+/// virtual(8) tries keys in these forms.
+const FORMS: KeyForms = KeyForms::ExternalThenInternal;
+
 /// The three tables of the virtual mailbox class.
 #[derive(Debug)]
 pub(crate) struct MailboxTables {
@@ -67,46 +70,50 @@ impl MailboxTables {
     ) -> Result<Option<MailboxTarget>, RouteError> {
         let internal = address.internal();
         let folded = fold_case(&internal);
+        let whole = search::Address::new(&folded, &self.rule, FORMS);
+        self.find_keys(address, &Keys::new(&whole), is_own_domain, trace)
+    }
+
+    /// As [`MailboxTables::find`], with the keys of `address`, folded.
+    ///
+    /// # Errors
+    /// As [`MailboxTables::find`].
+    pub(crate) fn find_keys<'t>(
+        &'t self,
+        address: &Address,
+        keys: &Keys<'_, 't>,
+        is_own_domain: impl Fn(&str) -> Result<bool, TableError>,
+        trace: &mut Trace,
+    ) -> Result<Option<MailboxTarget>, RouteError> {
         let search = self.search(is_own_domain);
-        let whole = search::Address::new(&folded, search.rule, search.forms);
-        let keys = Keys::new(&whole);
-        let mut find = |maps| -> Result<Option<String>, TableError> {
-            let found = search.find_keys(maps, &keys, trace)?;
-            Ok(found.map(|found| found.value))
-        };
-        let Some(value) = find(&self.mailboxes)? else {
+        let mut value = String::new();
+        let found = search.find_keys(&self.mailboxes, keys, &mut value, trace)?;
+        if found.is_none() {
             return Ok(None);
-        };
-        let value = match &self.paths {
-            // A local part of nothing but quotes is nobody's, whatever a catch-all says.
-            Some(paths) => match find(paths)? {
-                Some(path) => path,
-                None => return Ok(None),
-            },
-            None => value,
-        };
-        let (path, format) = check_path(address, &value)?;
-        let mut owner = |maps| {
-            find(maps)?.ok_or_else(|| RouteError::NoOwner {
-                address: address.external(),
-                parameter: maps.parameter(),
-            })
-        };
-        let uid_text = owner(&self.uids)?;
-        let uid = number(address, "virtual_uid_maps", &uid_text)?;
-        if uid < self.virtual_minimum_uid {
-            return Err(bad_owner(
-                address,
-                "virtual_uid_maps",
-                &uid_text,
-                format!(
-                    "it is below virtual_minimum_uid = {}",
-                    self.virtual_minimum_uid
-                ),
-            ));
         }
-        let gid_text = owner(&self.gids)?;
-        let gid = number(address, "virtual_gid_maps", &gid_text)?;
+        if let Some(paths) = &self.paths {
+            value.clear();
+            // A local part of nothing but quotes is nobody's, whatever a catch-all says.
+            let found = search.find_keys(paths, keys, &mut value, trace)?;
+            if found.is_none() {
+                return Ok(None);
+            }
+        }
+        let (path, format) = check_path(address, value)?;
+        let mut text = String::new();
+        let mut owner = |maps: &'t Maps, minimum| {
+            text.clear();
+            let found = search.find_keys(maps, keys, &mut text, trace)?;
+            if found.is_none() {
+                return Err(RouteError::NoOwner {
+                    address: address.external(),
+                    parameter: maps.parameter(),
+                });
+            }
+            number(address, maps.parameter(), &text, minimum)
+        };
+        let uid = owner(&self.uids, Some(self.virtual_minimum_uid))?;
+        let gid = owner(&self.gids, None)?;
         Ok(Some(MailboxTarget {
             path,
             format,
@@ -138,7 +145,7 @@ impl MailboxTables {
     fn search<F>(&self, is_own_domain: F) -> Search<'_, F> {
         Search {
             rule: &self.rule,
-            forms: KeyForms::ExternalThenInternal,
+            forms: FORMS,
             strategy: Strategy::Address,
             is_own_domain,
         }
@@ -146,10 +153,17 @@ impl MailboxTables {
 }
 
 /// Format and cleaned path: no leading or trailing `/`, no `//`, no `.` and no `..`.
-fn check_path(address: &Address, value: &str) -> Result<(String, Format), RouteError> {
+fn check_path(address: &Address, mut value: String) -> Result<(String, Format), RouteError> {
+    let format = Format::of(&value);
+    if is_tidy(&value) && value.len() <= MAILBOX_PATH_BYTES_MAX {
+        if format == Format::Maildir {
+            value.pop();
+        }
+        return Ok((value, format));
+    }
     let bad = |cause| RouteError::BadPath {
         address: address.external(),
-        path: value.to_owned(),
+        path: value.clone(),
         cause,
     };
     if value.len() > MAILBOX_PATH_BYTES_MAX {
@@ -158,7 +172,6 @@ fn check_path(address: &Address, value: &str) -> Result<(String, Format), RouteE
     if value.contains('\0') {
         return Err(bad("it has a NUL byte"));
     }
-    let format = Format::of(value);
     let mut path = String::with_capacity(value.len());
     for part in value.split('/') {
         match part {
@@ -184,6 +197,17 @@ fn check_path(address: &Address, value: &str) -> Result<(String, Format), RouteE
     Ok((path, format))
 }
 
+/// Nothing but a `/` at its end has to be taken off this path; false for some that are tidy, too.
+fn is_tidy(path: &str) -> bool {
+    let (mut tidy, mut before) = (!path.is_empty(), b'/');
+    for byte in path.bytes() {
+        tidy &= byte != 0 && !(before == b'/' && (byte == b'/' || byte == b'.'));
+        before = byte;
+    }
+    tidy
+}
+
+#[cold]
 fn bad_owner(address: &Address, parameter: &'static str, value: &str, cause: String) -> RouteError {
     RouteError::BadOwner {
         address: address.external(),
@@ -195,16 +219,24 @@ fn bad_owner(address: &Address, parameter: &'static str, value: &str, cause: Str
 
 /// A uid or gid that mail may be written as: not 0, and not -1, which the kernel takes for
 /// "unchanged".
-fn number(address: &Address, parameter: &'static str, value: &str) -> Result<u32, RouteError> {
+fn number(
+    address: &Address,
+    parameter: &'static str,
+    value: &str,
+    minimum: Option<u32>,
+) -> Result<u32, RouteError> {
     let bad = |cause: &str| bad_owner(address, parameter, value, cause.to_owned());
     let number: u32 = value
         .parse()
         .map_err(|_| bad("it is not a number between 1 and 4294967294; give the numeric id"))?;
-    match number {
-        0 => Err(bad(
+    match (number, minimum) {
+        (0, _) => Err(bad(
             "mail is never written as root; give an unprivileged id",
         )),
-        u32::MAX => Err(bad("4294967295 means no id at all; give another")),
-        number => Ok(number),
+        (u32::MAX, _) => Err(bad("4294967295 means no id at all; give another")),
+        (number, Some(minimum)) if number < minimum => {
+            Err(bad(&format!("it is below virtual_minimum_uid = {minimum}")))
+        }
+        (number, _) => Ok(number),
     }
 }

@@ -15,6 +15,9 @@ mod interfaces;
 mod lint;
 mod local;
 mod local_walk;
+mod lookup;
+#[cfg(test)]
+mod lookup_tests;
 mod mailbox;
 mod opener;
 mod published;
@@ -32,6 +35,7 @@ mod types;
 pub use compile::{Part, Source, compilable};
 pub use error::RouteError;
 pub use lint::{Finding, Present};
+pub use lookup::{Lookup, Mailboxes};
 pub use opener::table_context;
 pub use router::Router;
 pub use trace::{Answer, Step, Trace};

@@ -88,8 +88,12 @@ impl Resolver {
     /// # Errors
     /// A table could not answer.
     pub(crate) fn is_own_domain(&self, domain: &str) -> Result<bool, TableError> {
-        Ok(domain.eq_ignore_ascii_case(&self.myorigin)
-            || self.classes.is_local(domain, &mut Trace::off())?)
+        Ok(self.is_origin(domain) || self.classes.is_local(domain, &mut Trace::off())?)
+    }
+
+    /// `myorigin`.
+    pub(crate) fn is_origin(&self, domain: &str) -> bool {
+        domain.eq_ignore_ascii_case(&self.myorigin)
     }
 
     /// Resolves an address in internal form.

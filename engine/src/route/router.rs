@@ -6,6 +6,7 @@
 use super::alias::VirtualAliases;
 use super::error::RouteError;
 use super::local::LocalDelivery;
+use super::lookup::{Lookup, Mailboxes};
 use super::mailbox::MailboxTables;
 use super::opener::Opener;
 use super::recipients::ListedRecipients;
@@ -31,7 +32,7 @@ pub struct Router {
     pub(super) local: LocalDelivery,
     may_block: bool,
     /// The recipient maps that tables are parts of.
-    maps: Vec<Arc<MapView>>,
+    pub(super) maps: Vec<Arc<MapView>>,
     /// Found when somebody asks: that reads all domains.
     warnings: OnceLock<Vec<String>>,
 }
@@ -97,14 +98,18 @@ impl Router {
         }
     }
 
-    /// The mailbox that mail for `address` is stored in. Like virtual(8), this asks
-    /// `virtual_mailbox_maps` whatever class the domain is of, and knows nothing of aliases: who
-    /// sent the mail here has already routed it.
+    /// Begins looking `address` up: to be asked for its class and its mailboxes. Whoever wants
+    /// more than one of these asks a [`Lookup`] and not the router.
+    pub fn look_up<'a>(&'a self, address: &'a Address) -> Lookup<'a> {
+        Lookup::new(self, address)
+    }
+
+    /// The mailbox that mail for `address` is stored in; see [`Lookup::mailbox`].
     ///
     /// # Errors
     /// The recipient is unknown, or our tables cannot say; see [`RouteError::status`].
     pub fn mailbox(&self, address: &Address) -> Result<MailboxTarget, RouteError> {
-        self.traced_mailbox(address, &mut Trace::off())
+        self.look_up(address).mailbox()
     }
 
     pub(super) fn traced_mailbox(
@@ -113,21 +118,10 @@ impl Router {
         trace: &mut Trace,
     ) -> Result<MailboxTarget, RouteError> {
         let own = |domain: &str| self.resolver.is_own_domain(domain);
-        if let Some(target) = self.mailboxes.find(address, own, trace)? {
-            return Ok(target);
+        match self.mailboxes.find(address, own, trace)? {
+            Some(target) => Ok(target),
+            None => Err(self.look_up(address).unknown()),
         }
-        let class = match &address.domain {
-            Some(domain) => self.class(domain)?,
-            None => AddressClass::Local,
-        };
-        let address = address.external();
-        Err(match class {
-            AddressClass::VirtualMailbox => RouteError::UnknownUser { address },
-            AddressClass::Local
-            | AddressClass::VirtualAlias
-            | AddressClass::Relay
-            | AddressClass::Default => RouteError::NotHosted { address },
-        })
     }
 
     /// Everyone that `address` stands for in `virtual_alias_maps`, in order and without
@@ -160,18 +154,10 @@ impl Router {
         &self,
         address: &Address,
     ) -> Result<Vec<(Address, MailboxTarget)>, RouteError> {
-        let members = self.expand(address)?;
-        let is_alias = !matches!(members.as_slice(), [only] if only == address);
-        let find = |member: Address| match self.mailbox(&member) {
-            Ok(target) => Ok((member, target)),
-            Err(cause) if is_alias => Err(RouteError::Member {
-                address: address.external(),
-                member: member.external(),
-                cause: Box::new(cause),
-            }),
-            Err(cause) => Err(cause),
-        };
-        members.into_iter().map(find).collect()
+        Ok(match self.look_up(address).mailboxes()? {
+            Mailboxes::Own(target) => vec![(address.clone(), target)],
+            Mailboxes::Members(members) => members,
+        })
     }
 
     /// Canonical form, then aliases; all in internal form.

@@ -99,9 +99,26 @@ impl Maps {
         partial: bool,
         trace: &mut Trace,
     ) -> Result<Option<(String, &'t dyn LookupTable)>, TableError> {
-        let found = self.tables.lookup_key(key, partial);
+        let mut value = String::new();
+        let found = self.lookup_into(key, partial, &mut value, trace)?;
+        Ok(found.map(|table| (value, table)))
+    }
+
+    /// As [`Maps::lookup_in`], into a buffer of the caller, which must be empty.
+    ///
+    /// # Errors
+    /// A table could not answer; `value` may then have grown.
+    #[inline]
+    pub(crate) fn lookup_into<'t>(
+        &'t self,
+        key: &Key<'_, 't>,
+        partial: bool,
+        value: &mut String,
+        trace: &mut Trace,
+    ) -> Result<Option<&'t dyn LookupTable>, TableError> {
+        let found = self.tables.lookup_into(key, partial, value);
         if trace.is_on() && !self.tables.is_empty() && !key.text().is_empty() {
-            self.record(key.text(), partial, &found, trace);
+            self.record(key.text(), partial, &found, value, trace);
         }
         found
     }
@@ -110,7 +127,8 @@ impl Maps {
         &self,
         key: &str,
         partial: bool,
-        found: &Result<Option<(String, &dyn LookupTable)>, TableError>,
+        found: &Result<Option<&dyn LookupTable>, TableError>,
+        value: &str,
         trace: &mut Trace,
     ) {
         let mut missed: Vec<String> = self
@@ -121,7 +139,7 @@ impl Maps {
             .collect();
         let answer = match found {
             Ok(None) => Answer::Nothing,
-            Ok(Some((value, table))) => {
+            Ok(Some(table)) => {
                 missed.truncate(missed.iter().position(|n| n == table.name()).unwrap_or(0));
                 Answer::value(*table, key, value)
             }
@@ -167,6 +185,23 @@ pub(crate) struct Found {
     pub(crate) value: String,
     /// The extension, with its delimiter, that had to be cut off for the match.
     pub(crate) extension: Option<String>,
+}
+
+/// What had to be cut off an address for a match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Match<'a> {
+    /// The extension, with its delimiter.
+    extension: Option<&'a str>,
+}
+
+impl Match<'_> {
+    /// The match, with the value that was found.
+    pub(crate) fn with(self, value: String) -> Found {
+        Found {
+            value,
+            extension: self.extension.map(str::to_owned),
+        }
+    }
 }
 
 /// How to search, apart from the address.
@@ -218,9 +253,35 @@ impl<'a> Address<'a> {
             catch_all,
         }
     }
+
+    /// The keys of an address whose local part needs no quotes: `whole`, which is
+    /// `user+extension@domain`, and `user`, which is `user@domain`.
+    pub(crate) fn plain(whole: &'a str, user: Option<&'a str>) -> Self {
+        let at = memchr::memrchr(b'@', whole.as_bytes());
+        let (local_part, catch_all) = match at.and_then(|at| whole.split_at_checked(at)) {
+            Some((local_part, catch_all)) => (local_part, Some(catch_all)),
+            None => (whole, None),
+        };
+        let user_bytes = |key: &str| key.len() - catch_all.map_or(0, str::len);
+        Self {
+            local_part,
+            domain: catch_all.and_then(|text| text.strip_prefix('@')),
+            split: user.and_then(|key| local_part.split_at_checked(user_bytes(key))),
+            whole: Forms::plain(whole),
+            user: user.map(Forms::plain),
+            catch_all,
+        }
+    }
 }
 
 impl<'a> Forms<'a> {
+    fn plain(key: &'a str) -> Self {
+        Self {
+            external: Cow::Borrowed(key),
+            internal: None,
+        }
+    }
+
     /// `joined` is the key in internal form, where it stands somewhere already.
     fn new(
         local_part: &'a str,
@@ -257,6 +318,8 @@ pub(crate) struct Keys<'a, 't> {
     whole: FormKeys<'a, 't>,
     user: Option<FormKeys<'a, 't>>,
     catch_all: Option<Key<'a, 't>>,
+    /// The processor was told what will be asked.
+    is_fetched: bool,
 }
 
 #[derive(Debug)]
@@ -269,31 +332,69 @@ impl<'a> Keys<'a, '_> {
     pub(crate) fn new(address: &'a Address<'a>) -> Self {
         Self {
             address,
-            whole: FormKeys::new(&address.whole),
-            user: address.user.as_ref().map(FormKeys::new),
+            whole: FormKeys::new(&address.whole, Key::new),
+            user: address
+                .user
+                .as_ref()
+                .map(|user| FormKeys::new(user, Key::new)),
             catch_all: address.catch_all.map(Key::new),
+            is_fetched: false,
+        }
+    }
+
+    /// As [`Keys::new`], for an address that is folded and whose keys were fetched.
+    pub(crate) fn of_folded(address: &'a Address<'a>) -> Self {
+        Self {
+            address,
+            whole: FormKeys::new(&address.whole, Key::of_folded),
+            user: address
+                .user
+                .as_ref()
+                .map(|user| FormKeys::new(user, Key::of_folded)),
+            catch_all: address.catch_all.map(Key::of_folded),
+            is_fetched: true,
+        }
+    }
+
+    /// Most extensions are in no table, and then the other keys come next: what all of them need
+    /// is fetched at once.
+    fn fetch(&self, maps: &Maps) {
+        if self.is_fetched {
+            return;
+        }
+        if let Some(user) = &self.user {
+            maps.tables.will_ask(&user.external);
+            if let Some(catch_all) = &self.catch_all {
+                maps.tables.will_ask(catch_all);
+            }
         }
     }
 }
 
 impl<'a, 't> FormKeys<'a, 't> {
-    fn new(forms: &'a Forms<'a>) -> Self {
+    #[inline]
+    fn new(forms: &'a Forms<'a>, key: impl Fn(&'a str) -> Key<'a, 't>) -> Self {
         Self {
-            external: Key::new(&forms.external),
-            internal: forms.internal.as_deref().map(Key::new),
+            external: key(&forms.external),
+            internal: forms.internal.as_deref().map(key),
         }
     }
 
+    #[inline]
     fn lookup(
         &self,
         maps: &'t Maps,
         partial: bool,
+        value: &mut String,
         trace: &mut Trace,
-    ) -> Result<Option<String>, TableError> {
-        let found = maps.lookup(&self.external, partial, trace)?;
+    ) -> Result<bool, TableError> {
+        let found = maps.lookup_into(&self.external, partial, value, trace)?;
         match &self.internal {
-            Some(internal) if found.is_none() => maps.lookup(internal, partial, trace),
-            _ => Ok(found),
+            Some(internal) if found.is_none() => {
+                let found = maps.lookup_into(internal, partial, value, trace)?;
+                Ok(found.is_some())
+            }
+            _ => Ok(found.is_some()),
         }
     }
 }
@@ -313,81 +414,68 @@ impl<F: Fn(&str) -> Result<bool, TableError>> Search<'_, F> {
             return Ok(None);
         }
         let address = Address::new(address, self.rule, self.forms);
-        self.find_keys(maps, &Keys::new(&address), trace)
+        let mut value = String::new();
+        let matched = self.find_keys(maps, &Keys::new(&address), &mut value, trace)?;
+        Ok(matched.map(|matched| matched.with(value)))
     }
 
-    /// As [`Search::find`], for an address that several parameters are asked for.
+    /// As [`Search::find`], for an address that several parameters are asked for, into a buffer
+    /// of the caller, which must be empty.
     ///
     /// # Errors
-    /// As [`Search::find`].
-    pub(crate) fn find_keys<'t>(
+    /// As [`Search::find`]; `value` may then have grown.
+    pub(crate) fn find_keys<'a, 't>(
         &self,
         maps: &'t Maps,
-        keys: &Keys<'_, 't>,
+        keys: &Keys<'a, 't>,
+        value: &mut String,
         trace: &mut Trace,
-    ) -> Result<Option<Found>, TableError> {
+    ) -> Result<Option<Match<'a>>, TableError> {
         if maps.is_empty() {
             return Ok(None);
         }
-        let Address {
-            local_part,
-            domain,
-            split,
-            ..
-        } = *keys.address;
-        let extension = split.map(|(_, extension)| extension);
-        let found = |value: String, extension: Option<&str>| {
-            Ok(Some(Found {
-                value,
-                extension: extension.map(str::to_owned),
-            }))
-        };
-        if let Some(user) = &keys.user {
-            // Most extensions are in no table, and then these keys come next: what all of them
-            // need is fetched at once.
-            maps.tables.will_ask(&user.external);
-            if let Some(catch_all) = &keys.catch_all {
-                maps.tables.will_ask(catch_all);
-            }
+        keys.fetch(maps);
+        let whole = Ok(Some(Match { extension: None }));
+        let user = Ok(Some(Match {
+            extension: keys.address.split.map(|(_, extension)| extension),
+        }));
+        if keys.whole.lookup(maps, false, value, trace)? {
+            return whole;
         }
-        if let Some(value) = keys.whole.lookup(maps, false, trace)? {
-            return found(value, None);
-        }
-        if let Some(user) = &keys.user
-            && let Some(value) = user.lookup(maps, true, trace)?
+        if let Some(key) = &keys.user
+            && key.lookup(maps, true, value, trace)?
         {
-            return found(value, extension);
+            return user;
         }
-        let Some(domain) = domain else {
+        let Some(domain) = keys.address.domain else {
             return Ok(None);
         };
         match self.strategy {
             Strategy::Address => {
                 if (self.is_own_domain)(domain)? {
                     let bare = |user| Forms::new(user, None, self.forms, None);
-                    let whole = bare(local_part);
-                    if let Some(value) = FormKeys::new(&whole).lookup(maps, true, trace)? {
-                        return found(value, None);
+                    let mut find = |forms: &Forms<'_>| {
+                        FormKeys::new(forms, Key::new).lookup(maps, true, value, trace)
+                    };
+                    if find(&bare(keys.address.local_part))? {
+                        return whole;
                     }
-                    let user = split.map(|(user, _)| bare(user));
-                    if let Some(user) = &user
-                        && let Some(value) = FormKeys::new(user).lookup(maps, true, trace)?
+                    if let Some((name, _)) = keys.address.split
+                        && find(&bare(name))?
                     {
-                        return found(value, extension);
+                        return user;
                     }
                 }
-                let Some(catch_all) = &keys.catch_all else {
-                    return Ok(None);
-                };
-                match maps.lookup(catch_all, true, trace)? {
-                    Some(value) => found(value, None),
-                    None => Ok(None),
+                match &keys.catch_all {
+                    Some(key) if maps.lookup_into(key, true, value, trace)?.is_some() => whole,
+                    _ => Ok(None),
                 }
             }
             Strategy::DottedParents | Strategy::Parents => {
                 for key in domain_keys(domain, self.strategy == Strategy::Parents) {
-                    if let Some(value) = maps.lookup(&Key::new(key), true, trace)? {
-                        return found(value, None);
+                    let key = Key::new(key);
+                    if maps.lookup_into(&key, true, value, trace)?.is_some() {
+                        return whole;
                     }
                 }
                 Ok(None)

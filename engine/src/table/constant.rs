@@ -3,7 +3,7 @@
 //! Imports nothing of the engine. Source: Postfix DATABASE_README, "static" and "fail".
 
 use super::braces::inside;
-use super::{LookupTable, Nature, OpenError, TableError};
+use super::{Key, LookupTable, Nature, OpenError, TableError};
 
 /// `static:VALUE`
 #[derive(Debug)]
@@ -40,6 +40,15 @@ impl StaticTable {
 impl LookupTable for StaticTable {
     fn lookup(&self, _key: &str) -> Result<Option<String>, TableError> {
         Ok(Some(self.value.clone()))
+    }
+
+    fn lookup_into<'t>(
+        &'t self,
+        _key: &Key<'_, 't>,
+        value: &mut String,
+    ) -> Result<bool, TableError> {
+        value.push_str(&self.value);
+        Ok(true)
     }
 
     fn nature(&self) -> Nature {

@@ -14,6 +14,8 @@ use crate::map::{Attributes, Located, MapError, MapView};
 #[derive(Debug)]
 pub struct Key<'k, 't> {
     text: &'k str,
+    /// The text is its own folded form.
+    is_folded: bool,
     folded: OnceCell<Cow<'k, str>>,
     last: Cell<Option<Located<'t>>>,
 }
@@ -24,8 +26,18 @@ impl<'k, 't> Key<'k, 't> {
     pub fn new(text: &'k str) -> Self {
         Self {
             text,
+            is_folded: false,
             folded: OnceCell::new(),
             last: Cell::new(None),
+        }
+    }
+
+    /// As [`Key::new`], for a text that [`fold_case`] leaves as it is.
+    #[inline]
+    pub(crate) fn of_folded(text: &'k str) -> Self {
+        Self {
+            is_folded: true,
+            ..Self::new(text)
         }
     }
 
@@ -37,7 +49,18 @@ impl<'k, 't> Key<'k, 't> {
 
     #[inline]
     fn folded(&self) -> &str {
-        self.folded.get_or_init(|| fold_case(self.text))
+        if self.is_folded {
+            self.text
+        } else {
+            self.folded.get_or_init(|| fold_case(self.text))
+        }
+    }
+
+    /// `view` was searched for the key, and has nothing for it in any of its tables.
+    #[inline]
+    pub(super) fn is_known_absent(&self, view: &MapView) -> bool {
+        let last = self.last.get();
+        last.is_some_and(|last| last.is_in(view) && last.is_empty())
     }
 
     /// All that `view` has for the key, folded.

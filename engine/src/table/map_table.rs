@@ -103,21 +103,33 @@ fn missing(table: &str, view: &MapView) -> String {
 
 impl LookupTable for MapTable {
     fn lookup(&self, key: &str) -> Result<Option<String>, TableError> {
-        self.lookup_key(&Key::new(key))
+        let mut value = String::new();
+        let found = self.lookup_into(&Key::new(key), &mut value)?;
+        Ok(found.then_some(value))
     }
 
-    fn lookup_key<'t>(&'t self, key: &Key<'_, 't>) -> Result<Option<String>, TableError> {
+    fn lookup_into<'t>(
+        &'t self,
+        key: &Key<'_, 't>,
+        value: &mut String,
+    ) -> Result<bool, TableError> {
+        if let MapState::Sound(view) = &self.state
+            && self.is_known
+            && key.is_known_absent(view)
+        {
+            return Ok(false);
+        }
         let view = self.view()?;
         let found = key.find_in(view);
         let found = found.map_err(|error| self.unavailable(error))?;
         for (table, id) in &self.tables {
-            let value = found.text_in(table, *id);
-            if let Some(value) = value.map_err(|error| self.unavailable(error))? {
-                return Ok(Some(value.into_owned()));
+            let appended = found.append_in(table, *id, value);
+            if appended.map_err(|error| self.unavailable(error))? {
+                return Ok(true);
             }
         }
         if self.is_known {
-            return Ok(None);
+            return Ok(false);
         }
         let table = self.tables.first().map_or("", |(table, _)| table.as_str());
         Err(self.unavailable(missing(table, view)))

@@ -110,12 +110,21 @@ pub trait LookupTable: Send + Sync + fmt::Debug {
     /// The table cannot answer now; the caller must defer, never treat it as "not found".
     fn lookup(&self, key: &str) -> Result<Option<String>, TableError>;
 
-    /// As [`LookupTable::lookup`], for a key that other tables are asked for, too.
+    /// As [`LookupTable::lookup`], for a key that other tables are asked for, too: appends the
+    /// value to `value` and says whether there is one.
     ///
     /// # Errors
-    /// As [`LookupTable::lookup`].
-    fn lookup_key<'t>(&'t self, key: &Key<'_, 't>) -> Result<Option<String>, TableError> {
-        self.lookup(key.text())
+    /// As [`LookupTable::lookup`]; `value` may then have grown.
+    fn lookup_into<'t>(
+        &'t self,
+        key: &Key<'_, 't>,
+        value: &mut String,
+    ) -> Result<bool, TableError> {
+        let found = self.lookup(key.text())?;
+        if let Some(found) = &found {
+            value.push_str(found);
+        }
+        Ok(found.is_some())
     }
 
     /// The table is about to be asked for `key`, after another one: a hint, of which most tables

@@ -10,12 +10,15 @@ use crate::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct TableSet {
     tables: Arc<[Arc<dyn LookupTable>]>,
+    /// Some of them are not asked for partial keys.
+    has_patterns: bool,
 }
 
 impl TableSet {
     /// A set of `tables` in search order.
     pub fn new(tables: Vec<Arc<dyn LookupTable>>) -> Self {
         Self {
+            has_patterns: tables.iter().any(|table| table.nature() != Nature::Fixed),
             tables: tables.into(),
         }
     }
@@ -59,17 +62,42 @@ impl TableSet {
         key: &Key<'_, 't>,
         partial: bool,
     ) -> Result<Option<(String, &'t dyn LookupTable)>, TableError> {
+        let mut value = String::new();
+        let found = self.lookup_into(key, partial, &mut value)?;
+        Ok(found.map(|table| (value, table)))
+    }
+
+    /// As [`TableSet::lookup_key`], for whoever has a buffer: appends the value to `value`, and
+    /// says which table has it.
+    ///
+    /// # Errors
+    /// As [`TableSet::lookup`]; `value` may then have grown.
+    #[inline]
+    pub fn lookup_into<'t>(
+        &'t self,
+        key: &Key<'_, 't>,
+        partial: bool,
+        value: &mut String,
+    ) -> Result<Option<&'t dyn LookupTable>, TableError> {
         if key.text().is_empty() {
             return Ok(None);
         }
-        let asked = |table: &&dyn LookupTable| !partial || table.nature() == Nature::Fixed;
-        match self.first(key, asked)? {
-            Some((value, table)) if value.is_empty() => Err(TableError::EmptyValue {
-                name: table.name().to_owned(),
-                key: key.text().to_owned(),
-            }),
-            found => Ok(found),
+        let (start, skips) = (value.len(), partial && self.has_patterns);
+        for table in self.tables() {
+            if skips && table.nature() != Nature::Fixed {
+                continue;
+            }
+            if table.lookup_into(key, value)? {
+                if value.len() == start {
+                    return Err(TableError::EmptyValue {
+                        name: table.name().to_owned(),
+                        key: key.text().to_owned(),
+                    });
+                }
+                return Ok(Some(table));
+            }
         }
+        Ok(None)
     }
 
     /// Tells all tables that they are about to be asked for `key`.
@@ -83,16 +111,8 @@ impl TableSet {
     /// # Errors
     /// The first table that fails ends the search.
     pub fn query(&self, key: &str) -> Result<Option<(String, &dyn LookupTable)>, TableError> {
-        self.first(&Key::new(key), |_| true)
-    }
-
-    fn first<'t>(
-        &'t self,
-        key: &Key<'_, 't>,
-        asked: impl Fn(&&dyn LookupTable) -> bool,
-    ) -> Result<Option<(String, &'t dyn LookupTable)>, TableError> {
-        for table in self.tables().filter(asked) {
-            if let Some(value) = table.lookup_key(key)? {
+        for table in self.tables() {
+            if let Some(value) = table.lookup(key)? {
                 return Ok(Some((value, table)));
             }
         }

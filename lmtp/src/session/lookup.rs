@@ -5,7 +5,7 @@
 //! transactions that ask it and no others.
 
 use mailstow_engine::address::Address;
-use mailstow_engine::route::{MailboxTarget, RouteError, Router};
+use mailstow_engine::route::{MailboxTarget, Mailboxes, RouteError, Router};
 use mailstow_engine::table::TableError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +23,16 @@ pub(super) async fn mailboxes(
     let find = {
         let router = Arc::clone(router);
         move || {
-            if expand_aliases {
-                return router.mailboxes(&address);
-            }
-            let target = router.mailbox(&address)?;
-            Ok(vec![(address, target)])
+            let lookup = router.look_up(&address);
+            let found = if expand_aliases {
+                lookup.mailboxes()?
+            } else {
+                Mailboxes::Own(lookup.mailbox()?)
+            };
+            Ok(match found {
+                Mailboxes::Own(target) => vec![(address, target)],
+                Mailboxes::Members(members) => members,
+            })
         }
     };
     if !router.may_block() {

@@ -1,0 +1,222 @@
+//! One recipient that is being looked up, as the server does it for RCPT: class, aliases, mailbox.
+//!
+//! Imports `address`, `table`. What an address is asked for has much in common: the text of its
+//! keys is made once, what the processor has to fetch for any of them is fetched at once, and a
+//! recipient map is searched once for each key, however many of its tables are asked. Invariant:
+//! the answers are those of the same questions asked one by one.
+
+use std::cell::Cell;
+
+use super::error::RouteError;
+use super::router::Router;
+use super::search::{self, Keys};
+use super::trace::Trace;
+use super::types::{AddressClass, MailboxTarget};
+use crate::address::{Address, fold_case, push_internal};
+use crate::table::TableError;
+
+/// A recipient and what was found out about it.
+#[derive(Debug)]
+pub struct Lookup<'a> {
+    router: &'a Router,
+    address: &'a Address,
+    plain: Option<Plain>,
+    is_local: Cell<Option<bool>>,
+}
+
+/// Where mail for a recipient goes, `virtual_alias_maps` applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mailboxes {
+    /// The recipient is nobody's alias, and this is its mailbox.
+    Own(MailboxTarget),
+    /// Everyone it stands for, with their mailboxes, in order.
+    Members(Vec<(Address, MailboxTarget)>),
+}
+
+/// The text of an address that is in canonical form, folded and without quotes, as nearly all
+/// are: all tables are asked for the same keys then.
+#[derive(Debug)]
+struct Plain {
+    /// The address, and behind it, if it has an extension, the address without that.
+    text: String,
+    whole_bytes: usize,
+    local_bytes: usize,
+}
+
+impl Plain {
+    fn new(router: &Router, address: &Address) -> Option<Self> {
+        let domain = address.domain.as_deref()?;
+        let local_part = address.local_part.as_str();
+        if !router.resolver.form.is_canonical(local_part, domain) {
+            return None;
+        }
+        let whole_bytes = local_part.len() + 1 + domain.len();
+        let mut text = String::with_capacity(2 * whole_bytes);
+        push_internal(&mut text, local_part, domain);
+        if matches!(fold_case(&text), std::borrow::Cow::Owned(_)) {
+            return None;
+        }
+        if let Some((user, _)) = router.resolver.rule.split(local_part) {
+            push_internal(&mut text, user, domain);
+        }
+        Some(Self {
+            text,
+            whole_bytes,
+            local_bytes: local_part.len(),
+        })
+    }
+
+    fn whole(&self) -> &str {
+        self.text.get(..self.whole_bytes).unwrap_or_default()
+    }
+
+    fn user(&self) -> Option<&str> {
+        self.text
+            .get(self.whole_bytes..)
+            .filter(|user| !user.is_empty())
+    }
+
+    /// Begins with `@`.
+    fn catch_all(&self) -> &str {
+        self.whole().get(self.local_bytes..).unwrap_or_default()
+    }
+}
+
+impl<'a> Lookup<'a> {
+    pub(super) fn new(router: &'a Router, address: &'a Address) -> Self {
+        let plain = Plain::new(router, address);
+        if let Some(plain) = &plain {
+            let catch_all = plain.catch_all();
+            let domain = catch_all.get(1..).unwrap_or_default();
+            let user = plain.user().unwrap_or_default();
+            for map in &router.maps {
+                map.fetch([plain.whole(), user, catch_all, domain]);
+            }
+        }
+        Self {
+            router,
+            address,
+            plain,
+            is_local: Cell::new(None),
+        }
+    }
+
+    /// Its keys are ready.
+    #[cfg(test)]
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain.is_some()
+    }
+
+    /// The class of the recipient's domain; local without one.
+    ///
+    /// # Errors
+    /// A table of a domain list could not answer.
+    pub fn class(&self) -> Result<AddressClass, TableError> {
+        let Some(domain) = &self.address.domain else {
+            return Ok(AddressClass::Local);
+        };
+        if self.is_local(domain)? {
+            return Ok(AddressClass::Local);
+        }
+        let classes = &self.router.resolver.classes;
+        classes.of_remote(domain, &mut Trace::off())
+    }
+
+    fn is_local(&self, domain: &str) -> Result<bool, TableError> {
+        if let Some(known) = self.is_local.get() {
+            return Ok(known);
+        }
+        let classes = &self.router.resolver.classes;
+        let is_local = classes.is_local(domain, &mut Trace::off())?;
+        self.is_local.set(Some(is_local));
+        Ok(is_local)
+    }
+
+    fn is_own(&self, domain: &str) -> Result<bool, TableError> {
+        Ok(self.router.resolver.is_origin(domain) || self.is_local(domain)?)
+    }
+
+    /// The mailbox that mail for the recipient is stored in. Like virtual(8), this asks
+    /// `virtual_mailbox_maps` whatever class the domain is of, and knows nothing of aliases: who
+    /// sent the mail here has already routed it.
+    ///
+    /// # Errors
+    /// The recipient is unknown, or our tables cannot say; see [`RouteError::status`].
+    pub fn mailbox(&self) -> Result<MailboxTarget, RouteError> {
+        match &self.plain {
+            Some(plain) => {
+                let keyed = search::Address::plain(plain.whole(), plain.user());
+                self.mailbox_of(&Keys::of_folded(&keyed))
+            }
+            None => self.router.traced_mailbox(self.address, &mut Trace::off()),
+        }
+    }
+
+    fn mailbox_of(&self, keys: &Keys<'_, 'a>) -> Result<MailboxTarget, RouteError> {
+        let own = |domain: &str| self.is_own(domain);
+        let mailboxes = &self.router.mailboxes;
+        let found = mailboxes.find_keys(self.address, keys, own, &mut Trace::off())?;
+        found.map_or_else(|| Err(self.unknown()), Ok)
+    }
+
+    /// Why nobody has a mailbox for the recipient.
+    #[cold]
+    pub(super) fn unknown(&self) -> RouteError {
+        let class = match self.class() {
+            Ok(class) => class,
+            Err(error) => return error.into(),
+        };
+        let address = self.address.external();
+        match class {
+            AddressClass::VirtualMailbox => RouteError::UnknownUser { address },
+            AddressClass::Local
+            | AddressClass::VirtualAlias
+            | AddressClass::Relay
+            | AddressClass::Default => RouteError::NotHosted { address },
+        }
+    }
+
+    /// The mailboxes that mail for the recipient is stored in, `virtual_alias_maps` applied. To
+    /// be used where nobody has expanded aliases yet: behind Postfix, cleanup(8) has.
+    ///
+    /// # Errors
+    /// One of them cannot be stored, or the expansion failed.
+    pub fn mailboxes(&self) -> Result<Mailboxes, RouteError> {
+        let aliases = &self.router.aliases;
+        let plain = self.plain.as_ref();
+        let Some(plain) = plain.filter(|_| aliases.limits_allow_asking()) else {
+            return self.of_members(self.router.expand(self.address)?);
+        };
+        let keyed = search::Address::plain(plain.whole(), plain.user());
+        let keys = Keys::of_folded(&keyed);
+        let found = aliases.find(&keys, |domain: &str| self.is_own(domain))?;
+        if found.is_none() {
+            return self.mailbox_of(&keys).map(Mailboxes::Own);
+        }
+        let resolver = &self.router.resolver;
+        let own = |domain: &str| resolver.is_own_domain(domain);
+        let trace = &mut Trace::off();
+        let members = aliases.expand_found(plain.whole(), found, &resolver.form, own, trace)?;
+        let members = members
+            .iter()
+            .map(|member| Address::from_internal(member))
+            .collect();
+        self.of_members(members)
+    }
+
+    fn of_members(&self, members: Vec<Address>) -> Result<Mailboxes, RouteError> {
+        if matches!(members.as_slice(), [only] if only == self.address) {
+            return self.mailbox().map(Mailboxes::Own);
+        }
+        let find = |member: Address| match self.router.mailbox(&member) {
+            Ok(target) => Ok((member, target)),
+            Err(cause) => Err(RouteError::Member {
+                address: self.address.external(),
+                member: member.external(),
+                cause: Box::new(cause),
+            }),
+        };
+        let members: Result<_, _> = members.into_iter().map(find).collect();
+        members.map(Mailboxes::Members)
+    }
+}
