@@ -4,6 +4,7 @@
 //! `user@site`, a missing domain is appended, a dot at the end of the domain is dropped.
 //! Source: trivial-rewrite(8), postconf(5).
 
+use super::quote::{is_folded_domain, is_folded_dot_string};
 use super::tokens::{Spacing, Token, internalize, scan};
 use super::{Address, quote_address, quote_local_part};
 use crate::config::RoutingSettings;
@@ -44,13 +45,21 @@ impl CanonicalForm {
     }
 
     /// Certainly in canonical form already, as nearly all addresses are.
-    pub(crate) fn is_canonical(&self, local_part: &str, domain: &str) -> bool {
+    fn is_canonical(&self, local_part: &str, domain: &str) -> bool {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         domain.bytes().all(is_plain)
             && !domain.is_empty()
             && !domain.ends_with('.')
             && (domain.contains('.') || !self.append_dot_mydomain)
             && matches!(quote_local_part(local_part), Cow::Borrowed(_))
+    }
+
+    /// Certainly in canonical form, and its own folded form, too; neither part is empty.
+    pub(crate) fn is_canonical_and_folded(&self, local_part: &str, domain: &str) -> bool {
+        is_folded_dot_string(local_part)
+            && is_folded_domain(domain)
+            && !domain.ends_with('.')
+            && (!self.append_dot_mydomain || domain.contains('.'))
     }
 
     /// The canonical form of an address in internal form, in internal form.

@@ -19,11 +19,9 @@ impl ExtensionRule {
     /// empty, or the local part is one of those that are never split (`postmaster`,
     /// `mailer-daemon`, `double-bounce`, and those of `owner_request_special`).
     pub fn split<'a>(&self, local_part: &'a str) -> Option<(&'a str, &'a str)> {
-        let at = if self.delimiters.is_ascii() {
-            let delimiters = self.delimiters.as_bytes();
-            local_part.bytes().position(|b| delimiters.contains(&b))?
-        } else {
-            local_part.find(|c| self.delimiters.contains(c))?
+        let at = match self.delimiters.as_bytes() {
+            [delimiter] => memchr::memchr(*delimiter, local_part.as_bytes())?,
+            _ => local_part.find(|c| self.delimiters.contains(c))?,
         };
         let never = ["postmaster", "mailer-daemon", "double-bounce"];
         if at == 0

@@ -14,32 +14,74 @@ pub(super) const fn is_atom_char(c: char) -> bool {
     }
 }
 
-/// Which bytes may stand in an atom; all those of characters beyond ASCII may.
-const ATOM_BYTES: [bool; 256] = {
-    let mut allowed = [true; 256];
+/// This byte may stand in an atom; all those of characters beyond ASCII may.
+const ATOM: u8 = 1;
+/// It may stand in one that is its own folded form.
+const FOLDED_ATOM: u8 = 2;
+/// It may stand in a domain that is its own folded form.
+const FOLDED_DOMAIN: u8 = 4;
+
+const BYTES: [u8; 256] = {
+    let mut classes = [ATOM; 256];
     let mut byte = 0u8;
     while byte < 0x80 {
+        let mut class = 0;
+        if is_atom_char(byte as char) {
+            class |= ATOM;
+            if !byte.is_ascii_uppercase() {
+                class |= FOLDED_ATOM;
+            }
+        }
+        if matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-') {
+            class |= FOLDED_DOMAIN;
+        }
         // A byte indexes 256 places.
         #[allow(clippy::indexing_slicing, reason = "evaluated at compile time")]
         {
-            allowed[byte as usize] = is_atom_char(byte as char);
+            classes[byte as usize] = class;
         }
         byte += 1;
     }
-    allowed
+    classes
 };
+
+#[inline]
+fn class(byte: u8) -> u8 {
+    BYTES.get(usize::from(byte)).copied().unwrap_or(0)
+}
 
 /// Atoms with single dots between them.
 fn is_dot_string(text: &str) -> bool {
-    let (mut after_dot, mut sound) = (true, true);
+    dot_string_classes(text) & ATOM != 0
+}
+
+/// As [`is_dot_string`], of ASCII without capitals.
+pub(super) fn is_folded_dot_string(text: &str) -> bool {
+    dot_string_classes(text) & FOLDED_ATOM != 0
+}
+
+/// What all atoms of a dot-string have in common; 0 if it is none.
+#[inline]
+fn dot_string_classes(text: &str) -> u8 {
+    let (mut after_dot, mut common) = (true, ATOM | FOLDED_ATOM);
     for byte in text.bytes() {
         let is_dot = byte == b'.';
-        let allowed = ATOM_BYTES.get(usize::from(byte)).copied();
-        sound &= allowed.unwrap_or(false) | is_dot;
-        sound &= !(is_dot & after_dot);
+        common &= match (is_dot, after_dot) {
+            (false, _) => class(byte),
+            (true, false) => common,
+            (true, true) => 0,
+        };
         after_dot = is_dot;
     }
-    sound && !after_dot
+    if after_dot { 0 } else { common }
+}
+
+/// Letters without capitals, digits and `.`, `_`, `-`, and not empty.
+pub(super) fn is_folded_domain(text: &str) -> bool {
+    let common = text
+        .bytes()
+        .fold(FOLDED_DOMAIN, |common, byte| common & class(byte));
+    common != 0 && !text.is_empty()
 }
 
 /// The external form of a local part: as it is when it is a dot-string, else quoted.

@@ -244,7 +244,7 @@ fn push_number(mut number: u64, out: &mut String) {
         }
     }
     let (_, digits) = digits.split_at(digits.len() - used);
-    out.extend(digits.iter().copied().map(char::from));
+    out.push_str(std::str::from_utf8(digits).unwrap_or_default());
 }
 
 #[cfg(test)]

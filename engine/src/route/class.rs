@@ -87,20 +87,32 @@ impl Classes {
         domain: &str,
         trace: &mut Trace,
     ) -> Result<AddressClass, TableError> {
-        let folded = fold_case(domain);
-        let key = Key::new(&folded);
+        let (class, listed_in) = self.listing(&Key::new(&fold_case(domain)), trace)?;
+        Self::record(domain, class, listed_in, trace);
+        Ok(class)
+    }
+
+    /// As [`Classes::of_remote`], for a folded domain, and the parameter that lists it.
+    pub(crate) fn listing<'t>(
+        &'t self,
+        domain: &Key<'_, 't>,
+        trace: &mut Trace,
+    ) -> Result<(AddressClass, Option<&'static str>), TableError> {
         for (list, class) in [
             (&self.virtual_alias, AddressClass::VirtualAlias),
             (&self.virtual_mailbox, AddressClass::VirtualMailbox),
             (&self.relay, AddressClass::Relay),
         ] {
-            if list.contains_key(&key, trace)? {
-                Self::record(domain, class, Some(list.parameter()), trace);
-                return Ok(class);
+            if list.contains_key(domain, trace)? {
+                return Ok((class, Some(list.parameter())));
             }
         }
-        Self::record(domain, AddressClass::Default, None, trace);
-        Ok(AddressClass::Default)
+        Ok((AddressClass::Default, None))
+    }
+
+    /// In `mydestination`; for a folded domain without a dot at its end.
+    pub(crate) fn is_listed_local<'t>(&'t self, domain: &Key<'_, 't>) -> Result<bool, TableError> {
+        self.local.contains_key(domain, &mut Trace::off())
     }
 
     fn record(

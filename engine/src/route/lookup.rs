@@ -12,8 +12,8 @@ use super::router::Router;
 use super::search::{self, Keys};
 use super::trace::Trace;
 use super::types::{AddressClass, MailboxTarget};
-use crate::address::{Address, fold_case, push_internal};
-use crate::table::TableError;
+use crate::address::{Address, push_internal};
+use crate::table::{Key, TableError};
 
 /// A recipient and what was found out about it.
 #[derive(Debug)]
@@ -47,15 +47,16 @@ impl Plain {
     fn new(router: &Router, address: &Address) -> Option<Self> {
         let domain = address.domain.as_deref()?;
         let local_part = address.local_part.as_str();
-        if !router.resolver.form.is_canonical(local_part, domain) {
+        if !router
+            .resolver
+            .form
+            .is_canonical_and_folded(local_part, domain)
+        {
             return None;
         }
         let whole_bytes = local_part.len() + 1 + domain.len();
         let mut text = String::with_capacity(2 * whole_bytes);
         push_internal(&mut text, local_part, domain);
-        if matches!(fold_case(&text), std::borrow::Cow::Owned(_)) {
-            return None;
-        }
         if let Some((user, _)) = router.resolver.rule.split(local_part) {
             push_internal(&mut text, user, domain);
         }
@@ -76,6 +77,10 @@ impl Plain {
             .filter(|user| !user.is_empty())
     }
 
+    fn domain(&self) -> &str {
+        self.catch_all().get(1..).unwrap_or_default()
+    }
+
     /// Begins with `@`.
     fn catch_all(&self) -> &str {
         self.whole().get(self.local_bytes..).unwrap_or_default()
@@ -86,11 +91,9 @@ impl<'a> Lookup<'a> {
     pub(super) fn new(router: &'a Router, address: &'a Address) -> Self {
         let plain = Plain::new(router, address);
         if let Some(plain) = &plain {
-            let catch_all = plain.catch_all();
-            let domain = catch_all.get(1..).unwrap_or_default();
             let user = plain.user().unwrap_or_default();
             for map in &router.maps {
-                map.fetch([plain.whole(), user, catch_all, domain]);
+                map.fetch([plain.whole(), user, plain.catch_all(), plain.domain()]);
             }
         }
         Self {
@@ -99,6 +102,10 @@ impl<'a> Lookup<'a> {
             plain,
             is_local: Cell::new(None),
         }
+    }
+
+    fn is_brief(&self) -> bool {
+        !self.router.may_block()
     }
 
     /// Its keys are ready.
@@ -119,7 +126,14 @@ impl<'a> Lookup<'a> {
             return Ok(AddressClass::Local);
         }
         let classes = &self.router.resolver.classes;
-        classes.of_remote(domain, &mut Trace::off())
+        match &self.plain {
+            Some(plain) => {
+                let domain = Key::of_folded(plain.domain(), self.is_brief());
+                let (class, _) = classes.listing(&domain, &mut Trace::off())?;
+                Ok(class)
+            }
+            None => classes.of_remote(domain, &mut Trace::off()),
+        }
     }
 
     fn is_local(&self, domain: &str) -> Result<bool, TableError> {
@@ -127,7 +141,13 @@ impl<'a> Lookup<'a> {
             return Ok(known);
         }
         let classes = &self.router.resolver.classes;
-        let is_local = classes.is_local(domain, &mut Trace::off())?;
+        let is_local = match &self.plain {
+            // It has no dot at its end and no brackets around it.
+            Some(plain) => {
+                classes.is_listed_local(&Key::of_folded(plain.domain(), self.is_brief()))?
+            }
+            None => classes.is_local(domain, &mut Trace::off())?,
+        };
         self.is_local.set(Some(is_local));
         Ok(is_local)
     }
@@ -146,7 +166,7 @@ impl<'a> Lookup<'a> {
         match &self.plain {
             Some(plain) => {
                 let keyed = search::Address::plain(plain.whole(), plain.user());
-                self.mailbox_of(&Keys::of_folded(&keyed))
+                self.mailbox_of(&Keys::of_folded(&keyed, self.is_brief()))
             }
             None => self.router.traced_mailbox(self.address, &mut Trace::off()),
         }
@@ -188,7 +208,7 @@ impl<'a> Lookup<'a> {
             return self.of_members(self.router.expand(self.address)?);
         };
         let keyed = search::Address::plain(plain.whole(), plain.user());
-        let keys = Keys::of_folded(&keyed);
+        let keys = Keys::of_folded(&keyed, self.is_brief());
         let found = aliases.find(&keys, |domain: &str| self.is_own(domain))?;
         if found.is_none() {
             return self.mailbox_of(&keys).map(Mailboxes::Own);

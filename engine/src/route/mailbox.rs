@@ -199,12 +199,12 @@ fn check_path(address: &Address, mut value: String) -> Result<(String, Format), 
 
 /// Nothing but a `/` at its end has to be taken off this path; false for some that are tidy, too.
 fn is_tidy(path: &str) -> bool {
-    let (mut tidy, mut before) = (!path.is_empty(), b'/');
-    for byte in path.bytes() {
-        tidy &= byte != 0 && !(before == b'/' && (byte == b'/' || byte == b'.'));
-        before = byte;
-    }
-    tidy
+    let bytes = path.as_bytes();
+    let begins = |part: &[u8]| !part.first().is_some_and(|byte| matches!(byte, b'/' | b'.'));
+    !bytes.is_empty()
+        && begins(bytes)
+        && memchr::memchr(0, bytes).is_none()
+        && memchr::memchr_iter(b'/', bytes).all(|at| bytes.get(at + 1..).is_none_or(begins))
 }
 
 #[cold]

@@ -116,8 +116,11 @@ impl Maps {
         value: &mut String,
         trace: &mut Trace,
     ) -> Result<Option<&'t dyn LookupTable>, TableError> {
+        if !trace.is_on() {
+            return self.tables.lookup_into(key, partial, value);
+        }
         let found = self.tables.lookup_into(key, partial, value);
-        if trace.is_on() && !self.tables.is_empty() && !key.text().is_empty() {
+        if !self.tables.is_empty() && !key.text().is_empty() {
             self.record(key.text(), partial, &found, value, trace);
         }
         found
@@ -342,16 +345,15 @@ impl<'a> Keys<'a, '_> {
         }
     }
 
-    /// As [`Keys::new`], for an address that is folded and whose keys were fetched.
-    pub(crate) fn of_folded(address: &'a Address<'a>) -> Self {
+    /// As [`Keys::new`], for an address that is folded and whose keys were fetched; see
+    /// [`Key::of_folded`].
+    pub(crate) fn of_folded(address: &'a Address<'a>, is_brief: bool) -> Self {
+        let key = |text| Key::of_folded(text, is_brief);
         Self {
             address,
-            whole: FormKeys::new(&address.whole, Key::of_folded),
-            user: address
-                .user
-                .as_ref()
-                .map(|user| FormKeys::new(user, Key::of_folded)),
-            catch_all: address.catch_all.map(Key::of_folded),
+            whole: FormKeys::new(&address.whole, key),
+            user: address.user.as_ref().map(|user| FormKeys::new(user, key)),
+            catch_all: address.catch_all.map(key),
             is_fetched: true,
         }
     }
@@ -388,14 +390,17 @@ impl<'a, 't> FormKeys<'a, 't> {
         value: &mut String,
         trace: &mut Trace,
     ) -> Result<bool, TableError> {
-        let found = maps.lookup_into(&self.external, partial, value, trace)?;
-        match &self.internal {
-            Some(internal) if found.is_none() => {
-                let found = maps.lookup_into(internal, partial, value, trace)?;
-                Ok(found.is_some())
-            }
-            _ => Ok(found.is_some()),
+        if maps
+            .lookup_into(&self.external, partial, value, trace)?
+            .is_some()
+        {
+            return Ok(true);
         }
+        let Some(internal) = &self.internal else {
+            return Ok(false);
+        };
+        let found = maps.lookup_into(internal, partial, value, trace)?;
+        Ok(found.is_some())
     }
 }
 

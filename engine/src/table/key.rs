@@ -18,6 +18,10 @@ pub struct Key<'k, 't> {
     is_folded: bool,
     folded: OnceCell<Cow<'k, str>>,
     last: Cell<Option<Located<'t>>>,
+    /// The last map that was asked, if it has nothing for the key in any of its tables.
+    absent_in: Cell<Option<&'t MapView>>,
+    /// All lookups of the key come one right after the other.
+    is_brief: bool,
 }
 
 impl<'k, 't> Key<'k, 't> {
@@ -29,14 +33,19 @@ impl<'k, 't> Key<'k, 't> {
             is_folded: false,
             folded: OnceCell::new(),
             last: Cell::new(None),
+            absent_in: Cell::new(None),
+            is_brief: false,
         }
     }
 
-    /// As [`Key::new`], for a text that [`fold_case`] leaves as it is.
+    /// As [`Key::new`], for a text that [`fold_case`] leaves as it is. `is_brief`: nobody waits
+    /// between the first lookup of the key and the last, so that looking once whether a map is
+    /// intact is enough.
     #[inline]
-    pub(crate) fn of_folded(text: &'k str) -> Self {
+    pub(crate) fn of_folded(text: &'k str, is_brief: bool) -> Self {
         Self {
             is_folded: true,
+            is_brief,
             ..Self::new(text)
         }
     }
@@ -59,18 +68,26 @@ impl<'k, 't> Key<'k, 't> {
     /// `view` was searched for the key, and has nothing for it in any of its tables.
     #[inline]
     pub(super) fn is_known_absent(&self, view: &MapView) -> bool {
-        let last = self.last.get();
-        last.is_some_and(|last| last.is_in(view) && last.is_empty())
+        let absent_in = self.absent_in.get();
+        absent_in.is_some_and(|absent_in| std::ptr::eq(absent_in, view))
     }
 
     /// All that `view` has for the key, folded.
+    ///
+    /// # Errors
+    /// [`MapError`]: the answer is not known, or the map is not intact any more; defer.
     #[inline]
     pub(super) fn find_in(&self, view: &'t MapView) -> Result<Attributes<'_>, MapError> {
-        let located = match self.last.get().filter(|last| last.is_in(view)) {
+        let known = self.last.get().filter(|last| last.is_in(view));
+        if known.is_none() || !self.is_brief {
+            view.check_intact()?;
+        }
+        let located = match known {
             Some(located) => located,
             None => {
                 let located = view.locate(self.folded())?;
                 self.last.set(Some(located));
+                self.absent_in.set(located.is_empty().then_some(view));
                 located
             }
         };

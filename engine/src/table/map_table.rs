@@ -73,6 +73,7 @@ impl MapTable {
         }
     }
 
+    #[cold]
     fn unavailable(&self, cause: impl ToString) -> TableError {
         TableError::Unavailable {
             name: self.name.clone(),
@@ -119,7 +120,10 @@ impl LookupTable for MapTable {
         {
             return Ok(false);
         }
-        let view = self.view()?;
+        let view = match &self.state {
+            MapState::Sound(view) => view,
+            MapState::Damaged(cause) => return Err(self.unavailable(cause)),
+        };
         let found = key.find_in(view);
         let found = found.map_err(|error| self.unavailable(error))?;
         for (table, id) in &self.tables {
