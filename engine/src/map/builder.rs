@@ -10,13 +10,14 @@ use std::sync::mpsc;
 
 use super::changes::check_entry;
 use super::cursor::Cursor;
+use super::domains::{DomainCells, DomainCount};
 use super::entry::{Entry, EntryEncoder, PartedEntries, Sorter};
 use super::error::MapError;
 use super::files::{self, TempFile, WriteLock};
 use super::format::TABLES_MAX;
 use super::overlay::Overlay;
 use super::reader::{MapStats, TableId};
-use super::spill::{PARTS, Spill, part_of};
+use super::spill::{PARTS, Part, Spill, Spilled, part_of};
 use super::view::read_overlay;
 use super::writer::MapWriter;
 use crate::sync::Arc;
@@ -26,6 +27,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 const SORTERS: usize = 2;
 /// Parts that each of them sorts ahead of the one being written.
 const PARTS_AHEAD: usize = 2;
+/// Of a map with fewer entries, all are counted to find its domains; else one in 16.
+const SAMPLED_ENTRIES_MIN: u64 = 500_000;
 /// How often progress is told, in entries.
 const PROGRESS_ENTRIES: u64 = 1 << 16;
 /// Duplicates named one by one.
@@ -292,8 +295,10 @@ impl<'a> MapBuilder<'a> {
     /// be refused. The old map is untouched then.
     pub fn finish(self) -> Result<BuildReport, MapError> {
         let total = self.entries;
+        let (parts, spilled) = self.spill.into_parts();
+        let domains = frequent_domains(self.seed, total, &parts, &spilled)?;
         let mut grouping = Grouping {
-            writer: MapWriter::new(self.temp),
+            writer: MapWriter::new(self.temp, total, domains),
             tables: &self.tables,
             policy: self.options.duplicates,
             duplicates: 0,
@@ -301,7 +306,6 @@ impl<'a> MapBuilder<'a> {
             payload: Vec::new(),
         };
         let (mut progress, mut done) = (self.progress, 0);
-        let (parts, spilled) = self.spill.into_parts();
         let mut queues: [Vec<_>; SORTERS] = Default::default();
         for (queue, part) in (0..SORTERS).cycle().zip(parts) {
             if let Some(queue) = queues.get_mut(queue) {
@@ -354,6 +358,29 @@ impl std::fmt::Debug for MapBuilder<'_> {
             .field("entries", &self.entries)
             .finish_non_exhaustive()
     }
+}
+
+/// The domains that many keys end in, as a sample of the parts tells: parts are made by hash.
+fn frequent_domains(
+    seed: u64,
+    entries: u64,
+    parts: &[Part],
+    spilled: &Spilled,
+) -> Result<DomainCells, MapError> {
+    let all = entries < SAMPLED_ENTRIES_MIN;
+    let (parts_sampled, at_least) = if all { (PARTS, 4) } else { (PARTS / 16, 2) };
+    let mut sample = Vec::new();
+    for part in parts.iter().take(parts_sampled) {
+        sample.push(spilled.read(part)?);
+    }
+    let mut count = DomainCount::new(seed);
+    for part in &sample {
+        let mut cursor = Cursor::new(part);
+        while let Some(entry) = Entry::next(&mut cursor)? {
+            count.key(entry.key);
+        }
+    }
+    Ok(DomainCells::new(seed, count.frequent(at_least)))
 }
 
 /// A name for a map that no other map has.

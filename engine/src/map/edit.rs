@@ -14,6 +14,7 @@ use std::path::Path;
 use super::builder::new_id;
 use super::changes::{self, Change, MARK_AT, check_entry};
 use super::cursor::put_varint;
+use super::domains::DomainCells;
 use super::error::MapError;
 use super::files::{self, TempFile, WriteLock};
 use super::format::{self, TABLES_MAX};
@@ -172,8 +173,12 @@ impl<'a> Merger<'a> {
             .map(|(key, changed)| (format::hash(seed, key.as_bytes()), key, changed))
             .collect();
         keys.sort_unstable_by_key(|(hash, key, _)| (*hash, *key));
+        let (reader, new) = (view.reader(), keys.len() as u64);
+        // Domains that came with the changes get their cells with the next build.
+        let domains = DomainCells::new(seed, reader.all_domains()?);
+        let temp = TempFile::beside(view.path())?;
         Ok(Self {
-            writer: MapWriter::new(TempFile::beside(view.path())?),
+            writer: MapWriter::new(temp, reader.header().keys + new, domains),
             overlay,
             tables,
             numbers,

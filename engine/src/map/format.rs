@@ -5,6 +5,7 @@
 //! described in [`crate::manual::map_format`].
 
 use super::cursor::Cursor;
+use super::domains::CELL_BYTES;
 use super::error::MapError;
 
 /// First bytes of a map; the high bit and the line ends show a transfer in text mode.
@@ -49,14 +50,14 @@ pub(super) struct Header {
     pub(super) id: [u8; 16],
     pub(super) keys: u64,
     pub(super) values: u64,
-    /// Buckets a key can hash to.
-    pub(super) buckets_home: u64,
-    /// Buckets in the index: the last ones only take what overflowed.
+    /// Buckets in the index.
     pub(super) buckets: u64,
     pub(super) records: Section,
     pub(super) long: Section,
     pub(super) payloads: Section,
+    pub(super) domains: Section,
     pub(super) index: Section,
+    pub(super) segments: Section,
     pub(super) tables: Section,
     pub(super) checksums: Section,
     /// CRC-32 of the checksum section.
@@ -74,7 +75,7 @@ impl Header {
         out.extend_from_slice(&self.file_bytes.to_le_bytes());
         out.extend_from_slice(&self.seed.to_le_bytes());
         out.extend_from_slice(&self.id);
-        for number in [self.keys, self.values, self.buckets_home, self.buckets] {
+        for number in [self.keys, self.values, self.buckets] {
             out.extend_from_slice(&number.to_le_bytes());
         }
         for section in self.sections() {
@@ -88,12 +89,14 @@ impl Header {
         out
     }
 
-    fn sections(&self) -> [Section; 6] {
+    fn sections(&self) -> [Section; 8] {
         [
             self.records,
             self.long,
             self.payloads,
+            self.domains,
             self.index,
+            self.segments,
             self.tables,
             self.checksums,
         ]
@@ -131,7 +134,6 @@ impl Header {
             id: cursor.array()?,
             keys: cursor.u64()?,
             values: cursor.u64()?,
-            buckets_home: cursor.u64()?,
             buckets: cursor.u64()?,
             ..Self::default()
         };
@@ -139,7 +141,9 @@ impl Header {
             &mut header.records,
             &mut header.long,
             &mut header.payloads,
+            &mut header.domains,
             &mut header.index,
+            &mut header.segments,
             &mut header.tables,
             &mut header.checksums,
         ] {
@@ -168,10 +172,10 @@ impl Header {
         let sound = end == file_bytes
             && self.checksums.offset.is_multiple_of(BLOCK_BYTES_U64)
             && self.checksums.len == blocks * 4
+            && self.domains.offset.is_multiple_of(64)
+            && self.domains.len.is_multiple_of(CELL_BYTES as u64)
             && self.index.offset.is_multiple_of(64)
-            && self.buckets.checked_mul(64) == Some(self.index.len)
-            && self.buckets_home >= 1
-            && self.buckets_home <= self.buckets;
+            && self.buckets.checked_mul(64) == Some(self.index.len);
         if sound {
             Ok(())
         } else {
@@ -187,11 +191,12 @@ pub(super) fn hash(seed: u64, key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(key, seed)
 }
 
-/// The bucket a key belongs to: grows with the hash, so that buckets follow hash order.
+/// The part of `whole` that lies before `hash`, as hashes are spread evenly: grows with the hash
+/// and is less than `whole`, or 0.
 #[inline]
-pub(super) fn home(hash: u64, buckets_home: u64) -> u64 {
+pub(super) fn fraction(hash: u64, whole: u64) -> u64 {
     // The high half of a 64 x 64 bit product is less than 2^64.
-    ((u128::from(hash) * u128::from(buckets_home)) >> 64) as u64
+    ((u128::from(hash) * u128::from(whole)) >> 64) as u64
 }
 
 /// The twelve bits of a key's hash that its bucket remembers.
@@ -205,7 +210,7 @@ pub(super) fn fingerprint(hash: u64) -> u16 {
 /// behind them with damaged contents. Returns false if the bytes have no plausible header.
 #[doc(hidden)]
 pub fn reseal(bytes: &mut [u8]) -> bool {
-    let Some(checksums) = bytes.get(168..184).map(|field| {
+    let Some(checksums) = bytes.get(192..208).map(|field| {
         let mut cursor = Cursor::new(field);
         (cursor.u64().unwrap_or(0), cursor.u64().unwrap_or(0))
     }) else {
@@ -223,7 +228,7 @@ pub fn reseal(bytes: &mut [u8]) -> bool {
         crc.copy_from_slice(&crc32fast::hash(block).to_le_bytes());
     }
     let crc = crc32fast::hash(table).to_le_bytes();
-    if let Some(field) = header.get_mut(184..188) {
+    if let Some(field) = header.get_mut(208..212) {
         field.copy_from_slice(&crc);
     }
     if let Some((covered, crc)) = header.split_last_chunk_mut::<4>() {
@@ -246,9 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_is_never_outside_the_index() {
-        assert_eq!(home(u64::MAX, 7), 6);
-        assert_eq!(home(0, 7), 0);
-        assert_eq!(home(u64::MAX, 1), 0);
+    fn a_fraction_is_less_than_the_whole() {
+        assert_eq!(fraction(u64::MAX, 7), 6);
+        assert_eq!(fraction(0, 7), 0);
+        assert_eq!(fraction(u64::MAX, 1), 0);
+        assert_eq!(fraction(u64::MAX, u64::MAX), u64::MAX - 1);
     }
 }

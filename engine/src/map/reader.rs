@@ -1,19 +1,26 @@
 //! Looking up keys in the bytes of a recipient map.
 //!
-//! Imports `format`, `bucket`, `record`, `value`, `blocks`, `error`. Invariants: safe for any
+//! Imports `format`, `bucket`, `record`, `value`, `blocks`, `domains`, `segment`, `mmap`, `error`. Invariants: safe for any
 //! bytes: a damaged map gives an error, never a panic and never a wrong answer; a lookup takes no
 //! lock and allocates nothing.
 
 use super::blocks::Blocks;
 use super::bucket::{LINE_BYTES, Line};
 use super::cursor::Cursor;
+use super::domains::{self, Domains};
 use super::error::MapError;
 use super::format::{self, Header, Section, TABLES_MAX};
-use super::record::{self, Entry, Payload, RawRecord, Values};
+use super::mmap::prefetch;
+use super::record::{self, Entry, Payload, RawRecord, StoredKey, Values, Wanted};
+use super::segment::{Place, Segments};
 use super::value::Value;
 
 /// Shared texts are mostly shorter, and then read at once with their length.
 const SHARED_BYTES_USUAL: u64 = 64;
+/// Cache lines that are fetched about the place where a record most likely lies, and how many
+/// bytes before it the first of them begins.
+const FETCHED_LINES: usize = 4;
+const FETCHED_BEFORE_BYTES: usize = 64;
 
 /// A table of one opened map. Numbers differ from map to map: ask [`MapReader::table`] again
 /// after a swap.
@@ -29,6 +36,8 @@ pub struct MapReader<B> {
     header: Header,
     tables: Vec<String>,
     blocks: Blocks,
+    segments: Segments,
+    domains: Domains,
 }
 
 /// Numbers about a map.
@@ -77,7 +86,10 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         }
         let blocks = Blocks::new(header.checksums);
         let tables = read_tables(file, &header, &blocks)?;
+        let segments = read_segments(file, &header, &blocks)?;
         Ok(Self {
+            segments,
+            domains: Domains::new(header.domains, header.seed),
             bytes,
             header,
             tables,
@@ -129,10 +141,27 @@ impl<B: AsRef<[u8]>> MapReader<B> {
     pub(super) fn locate(&self, key: &str) -> Result<Option<(&[u8], u64)>, MapError> {
         let hash = format::hash(self.header.seed, key.as_bytes());
         let fingerprint = format::fingerprint(hash);
-        let mut bucket = format::home(hash, self.header.buckets_home);
+        let Place { mut bucket, record } = self.segments.place(hash);
+        let mut wanted = None;
         loop {
             let line = self.line(bucket)?;
             let mut candidates = line.candidates(fingerprint);
+            if candidates == 0 {
+                if !line.overflowed(fingerprint) {
+                    return Ok(None);
+                }
+                bucket += 1;
+                continue;
+            }
+            // None of this waits for the bucket: where keys are found mostly, the processor does
+            // it ahead, and then waits for bucket, record and domain at once.
+            let wanted = match &wanted {
+                Some(wanted) => wanted,
+                None => {
+                    self.fetch_about(record);
+                    wanted.insert(self.wanted(key)?)
+                }
+            };
             while candidates != 0 {
                 let slot = candidates.trailing_zeros() as usize;
                 candidates &= candidates - 1;
@@ -140,9 +169,9 @@ impl<B: AsRef<[u8]>> MapReader<B> {
                     continue;
                 }
                 let (bytes, offset) = self.record(line, slot)?;
-                let found = match record::payload_of(bytes, key.as_bytes()) {
+                let found = match record::payload_of(bytes, wanted) {
                     Some(payload) => Some(payload),
-                    None => self.compare_long(bytes, offset, key)?,
+                    None => self.compare_long(bytes, offset, wanted)?,
                 };
                 if let Some(payload) = found {
                     return Ok(Some((self.payload(payload)?, offset)));
@@ -155,15 +184,73 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         }
     }
 
-    /// Reads a byte of the bucket that `key` belongs to, without waiting for it: the processor
-    /// has the bucket at hand, or is fetching it, when [`MapReader::find`] comes.
+    /// Has the processor fetch the bucket that `key` belongs to, without waiting for it: it is at
+    /// hand, or on its way, when [`MapReader::find`] comes.
     #[inline]
     pub(crate) fn fetch(&self, key: &str) {
         let hash = format::hash(self.header.seed, key.as_bytes());
-        let bucket = format::home(hash, self.header.buckets_home);
+        let bucket = self.segments.place(hash).bucket;
         let at = self.header.index.offset.saturating_add(bucket * 64);
-        let byte = usize::try_from(at).ok().and_then(|at| self.file().get(at));
-        std::hint::black_box(byte.copied());
+        prefetch(self.file(), usize::try_from(at).unwrap_or(usize::MAX));
+    }
+
+    /// Has the processor fetch what lies about `record` in the records section.
+    #[inline]
+    fn fetch_about(&self, record: u64) {
+        let at = self.header.records.offset.saturating_add(record);
+        let first = usize::try_from(at).unwrap_or(usize::MAX) & !(LINE_BYTES - 1);
+        let first = first.saturating_sub(FETCHED_BEFORE_BYTES);
+        for line in 0..FETCHED_LINES {
+            prefetch(self.file(), first.saturating_add(line * LINE_BYTES));
+        }
+    }
+
+    /// What the record of `key` looks like.
+    #[inline]
+    pub(super) fn wanted<'k>(&self, key: &'k str) -> Result<Wanted<'k>, MapError> {
+        let key = key.as_bytes();
+        if let Some((local, domain)) = domains::split(key)
+            && let Some(number) = self.domains.number(self.file(), &self.blocks, domain)?
+        {
+            return Ok(Wanted::new(StoredKey {
+                domain: Some(number),
+                text: local,
+            }));
+        }
+        Ok(Wanted::new(StoredKey {
+            domain: None,
+            text: key,
+        }))
+    }
+
+    /// Puts the text of a stored key into `out`.
+    pub(super) fn whole_key(
+        &self,
+        key: StoredKey<'_>,
+        offset: u64,
+        out: &mut String,
+    ) -> Result<(), MapError> {
+        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| corrupt("key", offset));
+        out.clear();
+        out.push_str(text(key.text)?);
+        if let Some(number) = key.domain {
+            out.push('@');
+            out.push_str(text(self.domains.text(
+                self.file(),
+                &self.blocks,
+                number,
+            )?)?);
+        }
+        Ok(())
+    }
+
+    /// All domains that have numbers.
+    pub(super) fn all_domains(&self) -> Result<Vec<&[u8]>, MapError> {
+        self.domains.all(self.file(), &self.blocks)
+    }
+
+    pub(super) fn segments(&self) -> &Segments {
+        &self.segments
     }
 
     pub(super) fn header(&self) -> &Header {
@@ -208,10 +295,10 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         &'a self,
         bytes: &'a [u8],
         offset: u64,
-        key: &str,
+        wanted: &Wanted<'_>,
     ) -> Result<Option<Payload<'a>>, MapError> {
         let raw = self.decode(bytes, offset)?.0;
-        Ok((raw.key == key.as_bytes()).then_some(raw.payload))
+        Ok((raw.key == wanted.key()).then_some(raw.payload))
     }
 
     /// The record in `slot` of a bucket, and where in the file it lies.
@@ -378,6 +465,13 @@ fn read_tables(file: &[u8], header: &Header, blocks: &Blocks) -> Result<Vec<Stri
     let len = usize::try_from(header.tables.len).unwrap_or(usize::MAX);
     let bytes = blocks.bytes(file, at, len, "table names")?;
     decode_tables(bytes).ok_or_else(|| corrupt("table names", at))
+}
+
+fn read_segments(file: &[u8], header: &Header, blocks: &Blocks) -> Result<Segments, MapError> {
+    let at = header.segments.offset;
+    let len = usize::try_from(header.segments.len).unwrap_or(usize::MAX);
+    let bytes = blocks.bytes(file, at, len, "segments")?;
+    Segments::decode(bytes, header).ok_or_else(|| corrupt("segments", at))
 }
 
 fn decode_tables(bytes: &[u8]) -> Option<Vec<String>> {

@@ -3,16 +3,20 @@
 //! Imports `cursor`, `value`. Invariants: a record that does not fit in 255 bytes leaves a stub
 //! where it would stand; a key is compared in full, so that a fingerprint alone never answers.
 //!
-//! Bytes: one head byte (bit 0: the values are a reference, bit 1: stub, bits 2-7: length of the
-//! key, 63 for "63 + varint follows"), the key, then the reference to the values or the values
-//! themselves, each a table number and a value.
+//! Bytes: one head byte (bit 0: the values are a reference, bit 1: stub, bit 2: the domain is a
+//! reference, bits 3-7: length of the text, 31 for "31 + varint follows"), that varint, the number
+//! of the domain (3 bytes), the text, which is the key or what precedes the domain and its `@`,
+//! then the reference to the values or the values themselves, each a table number and a value.
 
 use super::cursor::{Cursor, put_varint};
 use super::value::Form;
 
 const PAYLOAD_REFERENCE: u8 = 1;
 const STUB: u8 = 2;
-const KEY_LEN_LONG: usize = 63;
+const DOMAIN_REFERENCE: u8 = 4;
+const TEXT_LEN_LONG: usize = 31;
+/// Longest text whose length takes two bytes at most.
+const TEXT_LEN_USUAL: usize = TEXT_LEN_LONG + 0x7f;
 
 /// Longest record between the others, in bytes.
 pub(super) const RECORD_BYTES_MAX: usize = 255;
@@ -20,8 +24,16 @@ pub(super) const RECORD_BYTES_MAX: usize = 255;
 /// A record as its bytes tell, with the reference not yet followed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawRecord<'a> {
-    pub(super) key: &'a [u8],
+    pub(super) key: StoredKey<'a>,
     pub(super) payload: Payload<'a>,
+}
+
+/// A key as its record has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StoredKey<'a> {
+    /// The domain's number, and the text ends before the `@`; or the text is the key.
+    pub(super) domain: Option<u32>,
+    pub(super) text: &'a [u8],
 }
 
 /// The values of a record.
@@ -43,25 +55,75 @@ pub(super) enum Entry<'a> {
     },
 }
 
-/// The record's values if its key is `key`: the usual case of a search, where the record is not
-/// long. `None` says nothing; ask [`decode`] then.
+/// What a record of one key begins with: its first bytes but for the head's lowest bit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    key: StoredKey<'a>,
+    /// The bytes before the text, and which of them there are.
+    prefix: u64,
+    mask: u64,
+    prefix_len: usize,
+}
+
+impl<'a> Wanted<'a> {
+    #[inline]
+    pub(super) fn new(key: StoredKey<'a>) -> Self {
+        let len = key.text.len();
+        let short = len.min(TEXT_LEN_LONG) as u64;
+        let (mut prefix, mut bytes) = (short << 3, 1);
+        if len >= TEXT_LEN_LONG {
+            // Too long a text is compared by decoding the record.
+            prefix |= ((len - TEXT_LEN_LONG) as u64 & 0x7f) << 8;
+            bytes = 2;
+        }
+        if let Some(domain) = key.domain {
+            prefix |= u64::from(DOMAIN_REFERENCE) | u64::from(domain) << (8 * bytes);
+            bytes += 3;
+        }
+        Self {
+            key,
+            prefix,
+            mask: ((1 << (8 * bytes)) - 1) & !u64::from(PAYLOAD_REFERENCE),
+            prefix_len: bytes,
+        }
+    }
+
+    pub(super) fn key(&self) -> StoredKey<'a> {
+        self.key
+    }
+}
+
+/// The record's values if its key is the wanted one: the usual case of a search, where the record
+/// is not long. `None` says nothing; ask [`decode`] then.
 ///
-/// The lengths that matter come from `key` and not from the record: the processor then need not
-/// wait for the record, which is far away in memory, to go on with what follows.
+/// The lengths that matter come from the question and not from the record: the processor then
+/// need not wait for the record, which is far away in memory, to go on with what follows.
 #[inline]
-pub(super) fn payload_of<'a>(bytes: &'a [u8], key: &[u8]) -> Option<Payload<'a>> {
-    let (head, rest) = bytes.split_first()?;
-    if key.len() >= KEY_LEN_LONG || usize::from(*head & !PAYLOAD_REFERENCE) != key.len() << 2 {
+pub(super) fn payload_of<'a>(bytes: &'a [u8], wanted: &Wanted<'_>) -> Option<Payload<'a>> {
+    let first = match bytes.first_chunk::<8>() {
+        Some(first) => u64::from_le_bytes(*first),
+        None => padded(bytes),
+    };
+    let text = wanted.key.text;
+    if first & wanted.mask != wanted.prefix || text.len() > TEXT_LEN_USUAL {
         return None;
     }
-    let (stored, payload) = rest.split_at_checked(key.len())?;
-    if stored != key {
+    let (_, rest) = bytes.split_at_checked(wanted.prefix_len)?;
+    let (stored, payload) = rest.split_at_checked(text.len())?;
+    if stored != text {
         return None;
     }
-    if *head & PAYLOAD_REFERENCE == 0 {
+    if first & u64::from(PAYLOAD_REFERENCE) == 0 {
         return Some(Payload::Here(payload));
     }
     reference(payload)
+}
+
+/// The first eight bytes of a record that has fewer; the others are zero.
+#[cold]
+fn padded(bytes: &[u8]) -> u64 {
+    let bytes = bytes.iter().rev();
+    bytes.fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 fn reference(bytes: &[u8]) -> Option<Payload<'_>> {
@@ -78,11 +140,18 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Entry<'_>> {
         let (offset, len) = (cursor.varint()?, cursor.length()?);
         return (head == STUB && cursor.is_empty()).then_some(Entry::Stub { offset, len });
     }
-    let mut key_len = usize::from(head >> 2);
-    if key_len == KEY_LEN_LONG {
-        key_len = key_len.checked_add(cursor.length()?)?;
+    let mut len = usize::from(head >> 3);
+    if len == TEXT_LEN_LONG {
+        len = len.checked_add(cursor.length()?)?;
     }
-    let key = cursor.take(key_len)?;
+    let domain = if head & DOMAIN_REFERENCE == 0 {
+        None
+    } else {
+        let [low, middle, high] = cursor.array()?;
+        Some(u32::from_le_bytes([low, middle, high, 0]))
+    };
+    let text = cursor.take(len)?;
+    let key = StoredKey { domain, text };
     let payload = if head & PAYLOAD_REFERENCE == 0 {
         Payload::Here(cursor.rest())
     } else {
@@ -92,17 +161,28 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Entry<'_>> {
 }
 
 /// Appends a record.
-pub(super) fn encode(key: &[u8], payload: Payload<'_>, out: &mut Vec<u8>) {
-    let (short, rest) = match key.len().checked_sub(KEY_LEN_LONG) {
-        Some(rest) => (KEY_LEN_LONG, Some(rest as u64)),
-        None => (key.len(), None),
+pub(super) fn encode(key: StoredKey<'_>, payload: Payload<'_>, out: &mut Vec<u8>) {
+    let StoredKey { domain, text } = key;
+    let (short, rest) = match text.len().checked_sub(TEXT_LEN_LONG) {
+        Some(rest) => (TEXT_LEN_LONG, Some(rest as u64)),
+        None => (text.len(), None),
     };
-    let reference = u8::from(matches!(payload, Payload::Reference(_)));
-    out.push(short.to_le_bytes()[0] << 2 | reference);
+    let mut head = short.to_le_bytes()[0] << 3;
+    if domain.is_some() {
+        head |= DOMAIN_REFERENCE;
+    }
+    if matches!(payload, Payload::Reference(_)) {
+        head |= PAYLOAD_REFERENCE;
+    }
+    out.push(head);
     if let Some(rest) = rest {
         put_varint(out, rest);
     }
-    out.extend_from_slice(key);
+    if let Some(domain) = domain {
+        let [low, middle, high, _] = domain.to_le_bytes();
+        out.extend_from_slice(&[low, middle, high]);
+    }
+    out.extend_from_slice(text);
     match payload {
         Payload::Here(bytes) => out.extend_from_slice(bytes),
         Payload::Reference(reference) => put_varint(out, reference),
@@ -172,19 +252,36 @@ mod tests {
 
     #[test]
     fn records_return_what_was_written() {
-        for len in [0, 1, 61, 62, 63, 64, 200, 5000] {
-            let key = "k".repeat(len);
-            for payload in [Payload::Here(b"\x01\x02"), Payload::Reference(1 << 30)] {
+        for len in [0, 1, 30, 31, 32, 157, 158, 159, 200, 5000] {
+            let text = "k".repeat(len);
+            for (payload, domain) in [
+                (Payload::Here(b"\x01\x02"), None),
+                (Payload::Reference(1 << 30), None),
+                (Payload::Here(b""), Some(0)),
+                (Payload::Reference(1), Some(0xab_cdef)),
+            ] {
+                let text = text.as_bytes();
+                let key = StoredKey { domain, text };
                 let mut bytes = Vec::new();
-                encode(key.as_bytes(), payload, &mut bytes);
+                encode(key, payload, &mut bytes);
                 let Some(Entry::Record(record)) = decode(&bytes) else {
                     panic!("{bytes:?}");
                 };
-                assert_eq!(record.key, key.as_bytes());
+                assert_eq!(record.key, key);
                 assert_eq!(record.payload, payload);
-                let direct = payload_of(&bytes, key.as_bytes());
-                assert_eq!(direct, (len < 63).then_some(payload));
-                assert_eq!(payload_of(&bytes, b"other"), None);
+                let direct = payload_of(&bytes, &Wanted::new(key));
+                assert_eq!(direct, (len <= TEXT_LEN_USUAL).then_some(payload), "{len}");
+                let mut other = text.to_vec();
+                other.push(b'k');
+                for (domain, text) in [
+                    (domain, &b"other"[..]),
+                    (domain, &other),
+                    (Some(7), text),
+                    (domain.xor(Some(1)), text),
+                ] {
+                    let wanted = Wanted::new(StoredKey { domain, text });
+                    assert_eq!(payload_of(&bytes, &wanted), None);
+                }
             }
         }
         let mut stub = Vec::new();

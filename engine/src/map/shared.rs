@@ -15,7 +15,7 @@ const SEEN_SLOTS: usize = 1 << 16;
 
 /// The keys are hashes already.
 #[derive(Default)]
-struct Ready(u64);
+pub(super) struct Ready(pub(super) u64);
 
 impl Hasher for Ready {
     fn finish(&self) -> u64 {

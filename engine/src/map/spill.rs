@@ -3,6 +3,7 @@
 //! Imports `files`, `error`. Invariant: a part comes back as the same bytes in the order they
 //! were put in.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -102,14 +103,22 @@ pub(super) struct Spilled {
 }
 
 impl Spilled {
-    /// All entries of one part.
+    /// All entries of one part, which gives up its memory.
     pub(super) fn fetch(&self, part: Part) -> Result<Vec<u8>, MapError> {
+        match self.read(&part)? {
+            Cow::Borrowed(_) => Ok(part.memory),
+            Cow::Owned(bytes) => Ok(bytes),
+        }
+    }
+
+    /// All entries of one part.
+    pub(super) fn read<'p>(&self, part: &'p Part) -> Result<Cow<'p, [u8]>, MapError> {
         let Some(file) = self.file.as_ref().filter(|_| !part.spilled.is_empty()) else {
-            return Ok(part.memory);
+            return Ok(Cow::Borrowed(&part.memory));
         };
         let spilled: usize = part.spilled.iter().map(|(_, len)| len).sum();
         let mut bytes = Vec::with_capacity(spilled + part.memory.len());
-        for (offset, len) in part.spilled {
+        for &(offset, len) in &part.spilled {
             let start = bytes.len();
             bytes.resize(start + len, 0);
             file.read_exact_at(bytes.get_mut(start..).unwrap_or_default(), offset)
@@ -118,7 +127,7 @@ impl Spilled {
                 })?;
         }
         bytes.extend_from_slice(&part.memory);
-        Ok(bytes)
+        Ok(Cow::Owned(bytes))
     }
 }
 

@@ -12,11 +12,21 @@ use super::error::MapError;
 const LITERAL: u64 = 0;
 const TEMPLATE: u64 = 1;
 const NUMBER: u64 = 2;
+const USUAL_TEMPLATE: u64 = 3;
 
 // Bytes that no UTF-8 text holds stand for parts of the key.
 const LOCAL: u8 = 0xf8;
 const DOMAIN: u8 = 0xf9;
 const KEY: u8 = 0xfa;
+
+/// Templates that take one byte, by number.
+const USUAL_TEMPLATES: [&[u8]; 5] = [
+    &[DOMAIN, b'/', LOCAL, b'/'],
+    &[DOMAIN, b'/', LOCAL],
+    &[LOCAL, b'/'],
+    &[LOCAL],
+    &[KEY],
+];
 
 /// Longest text looked at for a template, in bytes.
 const TEMPLATE_BYTES_MAX: usize = 512;
@@ -58,6 +68,15 @@ pub(super) fn encode(key: KeyParts<'_>, value: &str, out: &mut Vec<u8>) {
         // Room for the length of most templates; a longer one is moved.
         out.push(0);
         if fill_template(key, value, out) {
+            let template = out.get(start + 1..).unwrap_or_default();
+            let usual = (0..)
+                .zip(USUAL_TEMPLATES)
+                .find(|(_, usual)| *usual == template);
+            if let Some((number, _)) = usual {
+                out.truncate(start);
+                put_varint(out, number << 2 | USUAL_TEMPLATE);
+                return;
+            }
             let len = (out.len() - start - 1) as u64;
             match (u8::try_from(len << 2 | TEMPLATE), out.get_mut(start)) {
                 (Ok(byte @ ..0x80), Some(place)) => *place = byte,
@@ -141,6 +160,10 @@ impl<'a> Form<'a> {
             TEMPLATE => Some(Self::Template(
                 cursor.take(usize::try_from(head >> 2).ok()?)?,
             )),
+            USUAL_TEMPLATE => {
+                let number = usize::try_from(head >> 2).ok()?;
+                USUAL_TEMPLATES.get(number).copied().map(Self::Template)
+            }
             _ => None,
         }
     }
@@ -274,10 +297,18 @@ mod tests {
         let first = stored("anna@example.com", "example.com/anna/");
         let second = stored("bert@example.org", "example.org/bert/");
         assert_eq!(first, second);
-        assert_eq!(first.len(), 5);
+        assert_eq!(first.len(), 1);
         assert_eq!(read("anna@example.com", &first), "example.com/anna/");
         assert_eq!(read("bert@example.org", &second), "example.org/bert/");
-        assert_eq!(stored("info@va.example", "info@va.example").len(), 2);
+        for value in ["example.com/anna", "anna/", "anna", "anna@example.com"] {
+            let bytes = stored("anna@example.com", value);
+            assert_eq!(bytes.len(), 1, "{value}");
+            assert_eq!(read("anna@example.com", &bytes), value);
+        }
+        let other = stored("anna@example.com", "mail/example.com/anna/");
+        assert_eq!(other.len(), 10);
+        assert_eq!(read("anna@example.com", &other), "mail/example.com/anna/");
+        assert!(Form::decode(&mut Cursor::new(&[5 << 2 | 3])).is_none());
     }
 
     #[test]

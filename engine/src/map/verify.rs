@@ -4,7 +4,7 @@
 //! every key it was built with; the order of records is that of their keys' hashes.
 
 use super::error::MapError;
-use super::format::{fingerprint, hash, home};
+use super::format::{fingerprint, hash};
 use super::reader::{MapReader, Record, TableId};
 
 /// What [`MapReader::verify`] found sound.
@@ -90,17 +90,22 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         let header = self.header();
         let mut place = header.index.offset;
         let (mut next_offset, mut before) = (0u64, 0u64);
+        let mut key = String::new();
         for bucket in 0..header.buckets {
             let line = self.line(bucket)?;
-            if line.offset() != next_offset {
+            if line.offset() < next_offset {
                 return Err(corrupt("index", place));
             }
+            next_offset = line.offset();
             for slot in 0..line.count() {
                 let (raw, offset) = self.raw(line, slot)?;
-                let key = std::str::from_utf8(raw.key).map_err(|_| corrupt("key", offset))?;
+                self.whole_key(raw.key, offset, &mut key)?;
+                if self.wanted(&key)?.key() != raw.key {
+                    return Err(corrupt("key", offset));
+                }
                 let hash = hash(header.seed, key.as_bytes());
                 let print = fingerprint(hash);
-                let home = home(hash, header.buckets_home);
+                let home = self.segments().place(hash).bucket;
                 let listed =
                     line.candidates(print) & (1 << slot) != 0 && line.confirms(slot, print);
                 if !listed || home > bucket || hash < before {
@@ -115,7 +120,7 @@ impl<B: AsRef<[u8]>> MapReader<B> {
                 let payload = self.payload(raw.payload)?;
                 each(Visited {
                     hash,
-                    key,
+                    key: &key,
                     payload,
                     offset,
                 })?;
@@ -126,7 +131,7 @@ impl<B: AsRef<[u8]>> MapReader<B> {
                 progress(bucket, header.buckets);
             }
         }
-        if next_offset != header.records.len {
+        if next_offset > header.records.len {
             return Err(corrupt("records", header.records.offset));
         }
         progress(header.buckets, header.buckets);

@@ -1,8 +1,9 @@
 //! Writing a map from records that come in the order of their hashes.
 //!
-//! Imports `format`, `bucket`, `record`, `shared`, `files`, `flusher`, `error`. Invariants: the
-//! file is written front to back, the header last; nothing but the index entries (nine bytes a
-//! key) and the shared texts is held in memory.
+//! Imports `format`, `bucket`, `domains`, `record`, `segment`, `shared`, `files`, `flusher`,
+//! `error`. Invariants: the file is written front to back, the header last; nothing but one
+//! segment, the index (less than four bytes a key), the domains and the shared texts is held in
+//! memory.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -10,11 +11,13 @@ use std::os::unix::fs::FileExt as _;
 
 use super::bucket::{self, FILL_PER_1000, OFFSET_MAX, SLOTS, Slot};
 use super::cursor::put_varint;
+use super::domains::{self, DomainCells};
 use super::error::MapError;
 use super::files::TempFile;
 use super::flusher::Flusher;
 use super::format::{self, BLOCK_BYTES, Header, Section};
-use super::record::{self, Payload, RECORD_BYTES_MAX};
+use super::record::{self, Payload, RECORD_BYTES_MAX, StoredKey};
+use super::segment::{self, Segment, Segments};
 use super::shared::SharedTexts;
 
 /// Sets of values stored once, in bytes.
@@ -23,6 +26,9 @@ const PAYLOAD_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// reading them.
 const PAYLOAD_SHARED_BYTES_MIN: usize = 20;
 const PAYLOAD_SHARED_BYTES_MAX: usize = 128;
+/// Over how many bytes 100 bytes of records are spread: the more, the nearer they lie to the place
+/// that their hashes tell.
+const SPAN_PER_100: u64 = 118;
 /// Bytes written at once, at a multiple of them in the file: the size of a huge page, so that the
 /// page cache, where it can, keeps the new map in huge pages, in which lookups find their way in
 /// fewer steps.
@@ -89,6 +95,12 @@ impl BlockWriter {
         Ok(())
     }
 
+    /// Puts `count` zeros.
+    fn zeros(&mut self, count: u64) {
+        let count = usize::try_from(count).unwrap_or(0);
+        self.buffer.resize(self.buffer.len() + count, 0);
+    }
+
     /// Fills up with zeros.
     fn align(&mut self, to: usize) {
         let len = self.buffer.len().next_multiple_of(to);
@@ -111,27 +123,42 @@ struct LongRecords {
     len: u64,
 }
 
+/// The records of one segment, until all of them are known.
+#[derive(Default)]
+struct OpenSegment {
+    bytes: Vec<u8>,
+    /// Hash and length of each.
+    records: Vec<(u64, u8)>,
+}
+
 /// A map being written. Dropping it removes the unfinished file.
 pub(super) struct MapWriter {
     out: BlockWriter,
     long: LongRecords,
     payloads: SharedTexts,
-    hashes: Vec<u64>,
-    lengths: Vec<u8>,
+    domains: DomainCells,
+    open: OpenSegment,
+    segments: Vec<Segment>,
+    segments_log2: u32,
+    index: Vec<u8>,
+    keys: u64,
     values: u64,
-    records_bytes: u64,
 }
 
 impl MapWriter {
-    pub(super) fn new(temp: TempFile) -> Self {
+    /// A map of about `keys` keys, where `domains` have numbers.
+    pub(super) fn new(temp: TempFile, keys: u64, domains: DomainCells) -> Self {
         Self {
             out: BlockWriter::new(temp),
             long: LongRecords { file: None, len: 0 },
             payloads: SharedTexts::new(PAYLOAD_BYTES_MAX),
-            hashes: Vec::new(),
-            lengths: Vec::new(),
+            domains,
+            open: OpenSegment::default(),
+            segments: Vec::new(),
+            segments_log2: segment::log2_for(keys),
+            index: Vec::new(),
+            keys: 0,
             values: 0,
-            records_bytes: 0,
         }
     }
 
@@ -144,7 +171,10 @@ impl MapWriter {
         payload: &[u8],
         values: u64,
     ) -> Result<(), MapError> {
-        debug_assert!(self.hashes.last().is_none_or(|last| *last <= hash));
+        debug_assert!(self.open.records.last().is_none_or(|last| last.0 <= hash));
+        while segment::number(hash, self.segments_log2) > self.segments.len() as u64 {
+            self.write_segment()?;
+        }
         let stored =
             if (PAYLOAD_SHARED_BYTES_MIN..=PAYLOAD_SHARED_BYTES_MAX).contains(&payload.len()) {
                 match self.payloads.place(payload) {
@@ -154,45 +184,116 @@ impl MapWriter {
             } else {
                 Payload::Here(payload)
             };
-        let start = self.out.buffer.len();
-        record::encode(key, stored, &mut self.out.buffer);
-        if self.out.buffer.len() - start > RECORD_BYTES_MAX {
+        let start = self.open.bytes.len();
+        record::encode(self.stored(key), stored, &mut self.open.bytes);
+        if self.open.bytes.len() - start > RECORD_BYTES_MAX {
             self.set_aside(start)?;
         }
-        let Ok(len) = u8::try_from(self.out.buffer.len() - start) else {
+        let Ok(len) = u8::try_from(self.open.bytes.len() - start) else {
             return Err(self
                 .out
                 .temp
                 .error("write", std::io::ErrorKind::InvalidData.into()));
         };
-        if self.records_bytes > OFFSET_MAX {
-            return Err(MapError::TooMany {
-                what: "bytes of records",
-                limit: OFFSET_MAX,
-            });
-        }
-        self.out.write_if_full()?;
-        self.records_bytes += u64::from(len);
-        self.hashes.push(hash);
-        self.lengths.push(len);
+        self.open.records.push((hash, len));
+        self.keys += 1;
         self.values += values;
         Ok(())
     }
 
-    /// Moves the record at `start` of the buffer to the long ones and leaves a stub in its place.
+    #[inline]
+    fn stored<'k>(&self, key: &'k [u8]) -> StoredKey<'k> {
+        if let Some((text, domain)) = domains::split(key) {
+            let domain = self.domains.number(domain);
+            if domain.is_some() {
+                return StoredKey { domain, text };
+            }
+        }
+        StoredKey {
+            domain: None,
+            text: key,
+        }
+    }
+
+    /// Moves the record at `start` of the segment to the long ones and leaves a stub in its place.
     fn set_aside(&mut self, start: usize) -> Result<(), MapError> {
         if self.long.file.is_none() {
             self.long.file = Some(self.out.temp.unnamed_sibling()?);
         }
-        let record = self.out.buffer.get(start..).unwrap_or_default();
+        let record = self.open.bytes.get(start..).unwrap_or_default();
         let (offset, len) = (self.long.len, record.len());
         if let Some(file) = &mut self.long.file {
             file.write_all(record)
                 .map_err(|source| self.out.temp.error("write long records of", source))?;
         }
         self.long.len += len as u64;
-        self.out.buffer.truncate(start);
-        record::encode_stub(offset, len, &mut self.out.buffer);
+        self.open.bytes.truncate(start);
+        record::encode_stub(offset, len, &mut self.open.bytes);
+        Ok(())
+    }
+
+    /// Fills the segment's buckets in hash order. What a full bucket cannot take moves on to the
+    /// next one, ahead of that one's own keys, so that records keep their order. Before a bucket
+    /// whose records would begin too early, in the scale of the segment, zeros are left.
+    fn write_segment(&mut self) -> Result<(), MapError> {
+        let open = std::mem::take(&mut self.open);
+        let homes = (open.records.len() as u64 * 1000)
+            .div_ceil(FILL_PER_1000)
+            .max(1);
+        let start = self.out.position() - BLOCK_BYTES as u64;
+        let segment = Segment {
+            records: start,
+            span: open.bytes.len() as u64 * SPAN_PER_100 / 100,
+            bucket: (self.index.len() / bucket::LINE_BYTES) as u64,
+            homes,
+        };
+        let mut entries = open.records.iter().map(|(hash, len)| {
+            let slot = Slot {
+                fingerprint: format::fingerprint(*hash),
+                len: *len,
+            };
+            (
+                segment.place(*hash, self.segments_log2).bucket - segment.bucket,
+                slot,
+            )
+        });
+        let mut next = entries.next();
+        let mut waiting: Vec<Slot> = Vec::new();
+        let (mut bucket, mut offset, mut bytes) = (0, 0u64, &*open.bytes);
+        while bucket < homes || !waiting.is_empty() {
+            while let Some((_, slot)) = next.filter(|(home, _)| *home <= bucket) {
+                waiting.push(slot);
+                next = entries.next();
+            }
+            let (here, later) = waiting.split_at(waiting.len().min(SLOTS));
+            let overflow = later.iter().fold(0, |bits, slot| {
+                bits | bucket::overflow_bit(slot.fingerprint)
+            });
+            let gap = segment.start_of(bucket).saturating_sub(offset);
+            self.out.zeros(gap);
+            offset += gap;
+            if start + offset > OFFSET_MAX {
+                return Err(MapError::TooMany {
+                    what: "bytes of records",
+                    limit: OFFSET_MAX,
+                });
+            }
+            let line = bucket::encode(start + offset, overflow, here);
+            self.index.extend_from_slice(&line);
+            let len = here.iter().map(|slot| usize::from(slot.len)).sum::<usize>();
+            let (records, rest) = bytes.split_at(len.min(bytes.len()));
+            self.out.put(records)?;
+            offset += len as u64;
+            bytes = rest;
+            waiting.drain(..here.len());
+            bucket += 1;
+        }
+        // So that no place lies outside.
+        self.out.zeros(segment.span.saturating_sub(offset));
+        self.segments.push(segment);
+        self.open = open;
+        self.open.bytes.clear();
+        self.open.records.clear();
         Ok(())
     }
 
@@ -204,21 +305,28 @@ impl MapWriter {
         seed: u64,
         id: [u8; 16],
     ) -> Result<(TempFile, Header), MapError> {
+        while self.segments.len() < 1 << self.segments_log2 {
+            self.write_segment()?;
+        }
         let mut header = Header {
             seed,
             id,
-            keys: self.hashes.len() as u64,
+            keys: self.keys,
             values: self.values,
+            buckets: (self.index.len() / bucket::LINE_BYTES) as u64,
             ..Header::default()
         };
         header.records = Section {
             offset: BLOCK_BYTES as u64,
-            len: self.records_bytes,
+            len: self.out.position() - BLOCK_BYTES as u64,
         };
         header.long = self.write_long()?;
         header.payloads = self.out.section(self.payloads.section())?;
         self.out.align(bucket::LINE_BYTES);
-        self.write_index(&mut header)?;
+        header.domains = self.out.section(&self.domains.section())?;
+        self.out.align(bucket::LINE_BYTES);
+        header.index = self.out.section(&self.index)?;
+        header.segments = self.out.section(&Segments::encode(&self.segments))?;
         header.tables = self.out.section(&encode_tables(tables))?;
         self.out.align(BLOCK_BYTES);
         self.out.write(self.out.buffer.len())?;
@@ -260,43 +368,6 @@ impl MapWriter {
             }
         }
         Ok(section)
-    }
-
-    /// Fills the buckets in hash order. What a full bucket cannot take moves on to the next one,
-    /// ahead of that one's own keys, so that records keep their order.
-    fn write_index(&mut self, header: &mut Header) -> Result<(), MapError> {
-        let hashes = std::mem::take(&mut self.hashes);
-        let lengths = std::mem::take(&mut self.lengths);
-        let homes = (hashes.len() as u64 * 1000).div_ceil(FILL_PER_1000).max(1);
-        header.index.offset = self.out.position();
-        header.buckets_home = homes;
-        let mut entries = hashes.iter().zip(&lengths).map(|(hash, len)| {
-            let slot = Slot {
-                fingerprint: format::fingerprint(*hash),
-                len: *len,
-            };
-            (format::home(*hash, homes), slot)
-        });
-        let mut next = entries.next();
-        let mut waiting: Vec<Slot> = Vec::new();
-        let (mut bucket, mut offset) = (0u64, 0u64);
-        while bucket < homes || !waiting.is_empty() {
-            while let Some((_, slot)) = next.filter(|(home, _)| *home <= bucket) {
-                waiting.push(slot);
-                next = entries.next();
-            }
-            let (here, later) = waiting.split_at(waiting.len().min(SLOTS));
-            let overflow = later.iter().fold(0, |bits, slot| {
-                bits | bucket::overflow_bit(slot.fingerprint)
-            });
-            self.out.put(&bucket::encode(offset, overflow, here))?;
-            offset += here.iter().map(|slot| u64::from(slot.len)).sum::<u64>();
-            waiting.drain(..here.len());
-            bucket += 1;
-        }
-        header.buckets = bucket;
-        header.index.len = self.out.position() - header.index.offset;
-        Ok(())
     }
 }
 
