@@ -24,36 +24,50 @@
 //! | 40 | 16 | name of this very map, random |
 //! | 56 | 8 | number of keys |
 //! | 64 | 8 | number of values |
-//! | 72 | 8 | number of buckets a key can hash to, at least 1 |
-//! | 80 | 8 | number of buckets in the index |
-//! | 88 | 16 | records: offset, length |
-//! | 104 | 16 | long records: offset, length |
-//! | 120 | 16 | shared sets of values: offset, length |
-//! | 136 | 16 | index: offset (a multiple of 64), length (64 times the number of buckets) |
-//! | 152 | 16 | table names: offset, length |
-//! | 168 | 16 | checksums: offset (a multiple of 4096), length |
-//! | 184 | 4 | CRC-32 of the checksums |
-//! | 188 | 3904 | zero |
+//! | 72 | 8 | number of buckets in the index |
+//! | 80 | 16 | records: offset (4096), length |
+//! | 96 | 16 | long records: offset, length |
+//! | 112 | 16 | shared sets of values: offset, length |
+//! | 128 | 16 | domains: offset (a multiple of 64), length (32 times the number of cells) |
+//! | 144 | 16 | index: offset (a multiple of 64), length (64 times the number of buckets) |
+//! | 160 | 16 | segments: offset, length (32 times their number) |
+//! | 176 | 16 | table names: offset, length |
+//! | 192 | 16 | checksums: offset (a multiple of 4096), length |
+//! | 208 | 4 | CRC-32 of the checksums |
+//! | 212 | 3880 | zero |
 //! | 4092 | 4 | CRC-32 of bytes 0 to 4091 |
 //!
 //! The sections follow in this order, from byte 4096 on; between the last of them and the
 //! checksums there are zeros up to a multiple of 4096. The checksums are the CRC-32 of each block
 //! of 4096 bytes, 4 bytes each, from the block at 4096 on, and end the file.
 //!
-//! Keys stand in their records whole, and values that repeat parts of their key say so: reading
-//! a record that is far away in memory is what a lookup waits for, and a second such place (a
-//! dictionary of domains, which would make the file a third smaller) would make it wait twice.
+//! Memory that is far away is what a lookup waits for. Therefore the three places where it reads,
+//! the bucket, the record and the domain, can all be told from the key, and be fetched at once.
 //! Readers ask for huge pages (madvise(2)), and a build leaves the file in the page cache in that
 //! form where the kernel can.
 //!
-//! Opening checks the header, the checksums' own checksum and the table names. Every other block
-//! is checked when it is first read, in each process; `mailstow map verify` reads all of them.
+//! Opening checks the header, the checksums' own checksum, the segments and the table names. Every
+//! other block is checked when it is first read, in each process; `mailstow map verify` reads all
+//! of them.
 //!
 //! ## Where a key is
 //!
-//! `h` is XXH3 (64 bits) of the key's bytes with the map's seed. The key belongs to bucket
-//! `h * buckets / 2^64`, and its fingerprint is the low twelve bits of `h`. Records stand in the
-//! order of `h`, each bucket's one behind the other. A bucket is one cache line:
+//! `h` is XXH3 (64 bits) of the key's bytes with the map's seed. Records stand in the order of `h`.
+//! The `2^k` segments (at most 256) part them by the high `k` bits of `h`; `g` are the other bits,
+//! `h * 2^k mod 2^64`. A segment is four numbers of eight bytes:
+//!
+//! | offset | meaning |
+//! |---|---|
+//! | 0 | offset of its first record in the records section |
+//! | 8 | span: bytes over which its records are spread |
+//! | 16 | its first bucket |
+//! | 24 | number of its buckets that keys hash to, at least 1 |
+//!
+//! The key belongs to bucket `first + g * number / 2^64`, and its fingerprint is the low twelve
+//! bits of `h`. Each bucket's records stand one behind the other; before the first there are
+//! zeros, if need be, so that bucket `i` of a segment does not begin before `i * span / number`.
+//! Hence a record lies about `g * span / 2^64` behind its segment's first: mostly less than three
+//! cache lines away, which a reader fetches together with the bucket. A bucket is one cache line:
 //!
 //! | offset | bytes | meaning |
 //! |---|---|---|
@@ -65,27 +79,34 @@
 //!
 //! What a full bucket cannot take stands at the beginning of the next one. Keys fall into three
 //! classes by fingerprint, `fingerprint * 3 / 4096`; bit 5 + class says that a key of this class
-//! belongs to this bucket or an earlier one and stands in a later one. Buckets past those that
-//! keys hash to only take what overflowed at the end.
+//! belongs to this bucket or an earlier one and stands in a later one. A segment's buckets past
+//! those that keys hash to only take what overflowed at its end.
 //!
 //! To look a key up: read its bucket; for each equal fingerprint, read the record and compare the
 //! key in full; if none matches and the overflow bit of the key's class is set, go on with the
-//! next bucket. An absent key costs one cache line in nine cases of ten, a second one in the
-//! tenth, and a record in one case of 200.
+//! next bucket. An absent key costs one cache line, a second one in one case of 45, and a record
+//! in one case of 200.
 //!
 //! ## A record
 //!
 //! | bytes | meaning |
 //! |---|---|
-//! | 1 | bit 0: the values are a reference; bit 1: stub; bits 2 to 7: length of the key, or 63 |
-//! | varint | only if that length is 63: the length less 63 |
-//! | ... | the key |
+//! | 1 | bit 0: the values are a reference; bit 1: stub; bit 2: the domain has a number; bits 3 to 7: length of the text, or 31 |
+//! | varint | only if that length is 31: the length less 31 |
+//! | 3 | only with bit 2: the domain's number |
+//! | ... | the text: what precedes the key's last `@` with bit 2, else the key |
 //! | varint | only with bit 0: offset in the shared sets of values |
 //! | ... | only without bit 0: the values, up to the record's end |
 //!
 //! A stub has only bit 1 set; a varint with an offset in the long records and a varint with a
 //! length follow, and the record stands there. Each shared set of values is a varint with its
 //! length and then its bytes.
+//!
+//! Domains, which are what follows a key's last `@`, have numbers if many keys end in them: the
+//! number of a cell of 32 bytes, which holds the domain's length (0: the cell is empty), the domain
+//! and zeros. A domain stands in cell `XXH3(domain) * cells / 2^64`, with the map's seed, or in the
+//! next free one behind it; the first cell follows the last. A key whose domain has a number is
+//! always stored with it.
 //!
 //! The values are, for each table that has the key, in the order of the tables' numbers: a varint
 //! with the table's number, then a varint whose low two bits tell the kind of the value and whose
@@ -96,7 +117,7 @@
 //! | 0 | the text in the next `n` bytes |
 //! | 1 | the next `n` bytes, where byte `f8` stands for what precedes the key's last `@`, `f9` for what follows it, and `fa` for the whole key |
 //! | 2 | the decimal number `n`, without leading zeros |
-//! | 3 | not used |
+//! | 3 | a usual template by its number `n`, with the bytes of kind 1: 0 `f9 / f8 /`, 1 `f9 / f8`, 2 `f8 /`, 3 `f8`, 4 `fa` |
 //!
 //! The table names are a varint with their number, then for each a varint with its length and
 //! its bytes; numbers count from 0.

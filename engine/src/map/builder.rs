@@ -1,9 +1,9 @@
 //! Building a map from entries in any order, in bounded memory.
 //!
-//! Imports `entry`, `writer`, `spill`, `overlay`, `files`, `error`. Invariants: entries are parted
-//! by the high bits of their keys' hashes, and what exceeds the memory bound goes to a file
-//! without a name, so that each part is sorted in memory and the whole comes out in hash order;
-//! the map appears under its name complete or not at all.
+//! Imports `entry`, `domains`, `writer`, `spill`, `overlay`, `files`, `error`. Invariants: entries
+//! are parted by the high bits of their keys' hashes, and what exceeds the memory bound goes to a
+//! file without a name, so that each part is sorted in memory and the whole comes out in hash
+//! order; the map appears under its name complete or not at all.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -65,8 +65,8 @@ pub struct BuildOptions {
     pub duplicates: Duplicates,
     /// Changes that are not in the sources.
     pub pending_changes: PendingChanges,
-    /// Memory for entries before they go to disk, in bytes. The whole build takes about this, ten
-    /// bytes more for each key, and 100 MB for shared texts at most.
+    /// Memory for entries before they go to disk, in bytes. The whole build takes about this, five
+    /// bytes more for each key, and 200 MB for domains and shared texts at most.
     pub buffer_bytes: usize,
     /// The build's random choices, seed and name of the map: the same entries then give the same
     /// file, byte for byte. For fixtures and tests; elsewhere a known seed lets strangers choose

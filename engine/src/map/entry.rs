@@ -1,8 +1,8 @@
 //! The entries of a build on their way from the sources to the map, and how they are sorted.
 //!
 //! Imports `changes`, `cursor`, `format`, `overlay`, `reader`, `spill`, `value`, `error`.
-//! Invariant: sorting keeps entries of equal hashes in the order they came in, on which it
-//! depends which of two entries for one key counts.
+//! Invariant: sorting keeps entries of equal hashes in the order they came in, on which it depends
+//! which of two entries for one key counts.
 //!
 //! Bytes: hash of the key (8), length of what follows (4), varint with the key's length, the key,
 //! varint with the table's number, the value as the map stores it.

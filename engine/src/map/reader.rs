@@ -1,8 +1,8 @@
 //! Looking up keys in the bytes of a recipient map.
 //!
-//! Imports `format`, `bucket`, `record`, `value`, `blocks`, `domains`, `segment`, `mmap`, `error`. Invariants: safe for any
-//! bytes: a damaged map gives an error, never a panic and never a wrong answer; a lookup takes no
-//! lock and allocates nothing.
+//! Imports `format`, `bucket`, `record`, `value`, `blocks`, `domains`, `segment`, `mmap`, `error`.
+//! Invariants: safe for any bytes: a damaged map gives an error, never a panic and never a wrong
+//! answer; a lookup takes no lock and allocates nothing.
 
 use super::blocks::Blocks;
 use super::bucket::{LINE_BYTES, Line};
@@ -146,28 +146,21 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         loop {
             let line = self.line(bucket)?;
             let mut candidates = line.candidates(fingerprint);
-            if candidates == 0 {
-                if !line.overflowed(fingerprint) {
-                    return Ok(None);
-                }
-                bucket += 1;
-                continue;
-            }
-            // None of this waits for the bucket: where keys are found mostly, the processor does
-            // it ahead, and then waits for bucket, record and domain at once.
-            let wanted = match &wanted {
-                Some(wanted) => wanted,
-                None => {
-                    self.fetch_about(record);
-                    wanted.insert(self.wanted(key)?)
-                }
-            };
             while candidates != 0 {
                 let slot = candidates.trailing_zeros() as usize;
                 candidates &= candidates - 1;
                 if !line.confirms(slot, fingerprint) {
                     continue;
                 }
+                // None of this waits for the bucket: where keys are found mostly, the processor
+                // does it ahead, and then waits for bucket, record and domain at once.
+                let wanted = match &wanted {
+                    Some(wanted) => wanted,
+                    None => {
+                        self.fetch_about(record);
+                        wanted.insert(self.wanted(key)?)
+                    }
+                };
                 let (bytes, offset) = self.record(line, slot)?;
                 let found = match record::payload_of(bytes, wanted) {
                     Some(payload) => Some(payload),
