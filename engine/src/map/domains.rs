@@ -49,6 +49,16 @@ impl Domains {
         }
     }
 
+    /// Where in the file the search for `domain` begins.
+    #[inline]
+    pub(super) fn home(&self, domain: &[u8]) -> Option<u64> {
+        if self.cells == 0 || domain.is_empty() || domain.len() > DOMAIN_BYTES_MAX {
+            return None;
+        }
+        let cell = format::fraction(format::hash(self.seed, domain), self.cells);
+        Some(self.section.offset.saturating_add(cell * CELL_BYTES as u64))
+    }
+
     /// The number of `domain`.
     #[inline]
     pub(super) fn number(

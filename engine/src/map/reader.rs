@@ -187,6 +187,22 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         prefetch(self.file(), usize::try_from(at).unwrap_or(usize::MAX));
     }
 
+    /// As [`MapReader::fetch`], with the record and the domain of a key that the map most likely
+    /// has.
+    #[inline]
+    pub(crate) fn fetch_record(&self, key: &str) {
+        let hash = format::hash(self.header.seed, key.as_bytes());
+        let Place { bucket, record } = self.segments.place(hash);
+        let at = self.header.index.offset.saturating_add(bucket * 64);
+        prefetch(self.file(), usize::try_from(at).unwrap_or(usize::MAX));
+        self.fetch_about(record);
+        if let Some(at) =
+            domains::split(key.as_bytes()).and_then(|(_, domain)| self.domains.home(domain))
+        {
+            prefetch(self.file(), usize::try_from(at).unwrap_or(usize::MAX));
+        }
+    }
+
     /// Has the processor fetch what lies about `record` in the records section.
     #[inline]
     fn fetch_about(&self, record: u64) {

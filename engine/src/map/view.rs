@@ -187,14 +187,15 @@ impl MapView {
         Ok(self.locate(key)?.attributes(key))
     }
 
-    /// Has the processor fetch what searches for `keys`, folded, will read first. Nobody searches
-    /// for an empty key.
+    /// Has the processor fetch what searches for these keys, folded, will read first: those that
+    /// the map most likely has, and those that it most likely has not.
     #[inline]
-    pub(crate) fn fetch<const N: usize>(&self, keys: [&str; N]) {
-        for key in keys {
-            if !key.is_empty() {
-                self.reader.fetch(key);
-            }
+    pub(crate) fn fetch<const N: usize>(&self, likely: [&str; N], unlikely: &[&str]) {
+        for key in likely {
+            self.reader.fetch_record(key);
+        }
+        for key in unlikely {
+            self.reader.fetch(key);
         }
     }
 

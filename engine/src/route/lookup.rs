@@ -91,9 +91,13 @@ impl<'a> Lookup<'a> {
     pub(super) fn new(router: &'a Router, address: &'a Address) -> Self {
         let plain = Plain::new(router, address);
         if let Some(plain) = &plain {
-            let user = plain.user().unwrap_or_default();
+            let (whole, domain, catch_all) = (plain.whole(), plain.domain(), plain.catch_all());
             for map in &router.maps {
-                map.fetch([plain.whole(), user, plain.catch_all(), plain.domain()]);
+                // Most extensions are in no table.
+                match plain.user() {
+                    Some(user) => map.fetch([user, domain], &[whole, catch_all]),
+                    None => map.fetch([whole, domain], &[catch_all]),
+                }
             }
         }
         Self {
