@@ -161,6 +161,12 @@ impl PartedEntries {
         }
     }
 
+    /// Forgets all entries and keeps the room they had.
+    pub(crate) fn clear(&mut self) {
+        self.parts.iter_mut().for_each(Vec::clear);
+        self.entries = 0;
+    }
+
     /// Number of entries.
     pub(super) fn len(&self) -> u64 {
         self.entries

@@ -63,6 +63,10 @@ pub(super) fn encode(key: KeyParts<'_>, value: &str, out: &mut Vec<u8>) {
         put_varint(out, number << 2 | NUMBER);
         return;
     }
+    if is_usual_maildir(key, value) {
+        put_varint(out, USUAL_TEMPLATE);
+        return;
+    }
     if value.len() <= TEMPLATE_BYTES_MAX {
         let start = out.len();
         // Room for the length of most templates; a longer one is moved.
@@ -92,6 +96,17 @@ pub(super) fn encode(key: KeyParts<'_>, value: &str, out: &mut Vec<u8>) {
     }
     put_varint(out, (value.len() as u64) << 2 | LITERAL);
     out.extend_from_slice(value.as_bytes());
+}
+
+/// `domain/local part/`, the first of the usual templates: how most installations name their
+/// Maildirs.
+fn is_usual_maildir(key: KeyParts<'_>, value: &str) -> bool {
+    let Some(domain) = key.domain else {
+        return false;
+    };
+    let rest = value.strip_prefix(domain).and_then(|r| r.strip_prefix('/'));
+    let local = rest.and_then(|rest| rest.strip_suffix('/'));
+    local == Some(key.local) && domain.len() >= 2 && key.local.len() >= 2
 }
 
 /// A number whose decimal form is `value` again, and that leaves two bits for the kind.

@@ -7,7 +7,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZero;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::thread::Scope;
 
 use super::pieces::{Piece, Pieces};
 use super::problems::Problems;
@@ -29,15 +30,55 @@ struct Encoded {
 }
 
 impl Encoded {
-    fn new(piece: &Piece, encoder: &EntryEncoder<'_>, source: &str) -> Result<Self, MapError> {
-        let mut encoded = Self {
-            entries: PartedEntries::with_capacity(piece.len()),
-            problems: Problems::new(source),
-        };
-        piece.read(&mut encoded.problems, |key, value| {
-            encoder.encode(key, value, &mut encoded.entries)
+    /// The entries of `piece`, in the room of `entries`.
+    fn new(
+        piece: &Piece,
+        mut entries: PartedEntries,
+        encoder: &EntryEncoder<'_>,
+        source: &str,
+    ) -> Result<Self, MapError> {
+        let mut problems = Problems::new(source);
+        entries.clear();
+        piece.read(&mut problems, |key, value| {
+            encoder.encode(key, value, &mut entries)
         })?;
-        Ok(encoded)
+        Ok(Self { entries, problems })
+    }
+}
+
+/// A thread that makes entries, from outside. What was used goes back to where it came from, for
+/// memory that is got anew for each piece costs more than the work on it.
+struct Encoder {
+    encoded: Receiver<Result<Encoded, MapError>>,
+    spare: Sender<PartedEntries>,
+}
+
+impl Encoder {
+    /// Begins a thread that takes pieces from the channel that is returned, and gives their
+    /// buffers to `used`.
+    fn spawn<'s>(
+        scope: &'s Scope<'s, '_>,
+        encoder: &'s EntryEncoder<'_>,
+        source: &'s str,
+        used: Sender<Vec<u8>>,
+    ) -> (SyncSender<Piece>, Self) {
+        let (to_encoder, pieces) = mpsc::sync_channel::<Piece>(PIECES_AHEAD);
+        let (sender, encoded) = mpsc::sync_channel(PIECES_AHEAD);
+        let (spare, spares) = mpsc::channel::<PartedEntries>();
+        scope.spawn(move || {
+            for piece in pieces {
+                let room = spares.try_recv();
+                let room = room.unwrap_or_else(|_| PartedEntries::with_capacity(piece.len()));
+                let encoded = Encoded::new(&piece, room, encoder, source);
+                // An error here or there ends it; nobody listens any more then.
+                if sender.send(encoded).is_err() {
+                    break;
+                }
+                // At the end of the text, nobody needs it.
+                let _ = used.send(piece.into_buffer());
+            }
+        });
+        (to_encoder, Self { encoded, spare })
     }
 }
 
@@ -74,24 +115,14 @@ impl MapBuilder<'_> {
         };
         let encoders = std::thread::available_parallelism().map_or(1, NonZero::get);
         std::thread::scope(|scope| {
-            let (pieces, entries): (Vec<_>, Vec<_>) = (0..encoders.min(ENCODERS_MAX))
-                .map(|_| {
-                    let (to_encoder, pieces) = mpsc::sync_channel::<Piece>(PIECES_AHEAD);
-                    let (sender, encoded) = mpsc::sync_channel(PIECES_AHEAD);
-                    scope.spawn(move || {
-                        for piece in pieces {
-                            // An error here or there ends it; nobody listens any more then.
-                            if sender.send(Encoded::new(&piece, encoder, source)).is_err() {
-                                break;
-                            }
-                        }
-                    });
-                    (to_encoder, encoded)
-                })
+            let (used, spare) = mpsc::channel();
+            let (pieces, encoders): (Vec<_>, Vec<_>) = (0..encoders.min(ENCODERS_MAX))
+                .map(|_| Encoder::spawn(scope, encoder, source, used.clone()))
                 .unzip();
             // Pieces go round, and so do their entries: they come in the text's order.
             let reader = scope.spawn(move || {
-                for (to, piece) in pieces.iter().cycle().zip(Pieces::new(file, PIECE_BYTES)) {
+                let all = Pieces::new(file, PIECE_BYTES, spare);
+                for (to, piece) in pieces.iter().cycle().zip(all) {
                     if to.send(piece?).is_err() {
                         break;
                     }
@@ -99,11 +130,15 @@ impl MapBuilder<'_> {
                 Ok(())
             });
             let mut problems = Problems::new(source);
-            for from in entries.iter().cycle() {
-                let Ok(encoded) = from.recv() else { break };
+            for from in encoders.iter().cycle() {
+                let Ok(encoded) = from.encoded.recv() else {
+                    break;
+                };
                 let encoded = encoded?;
                 self.add_encoded(&encoded.entries)?;
                 problems.append(encoded.problems);
+                // At the end of the text, nobody needs it.
+                let _ = from.spare.send(encoded.entries);
             }
             match reader.join() {
                 Ok(Ok(())) => Ok(problems.finish().warnings),

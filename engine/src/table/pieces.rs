@@ -5,6 +5,7 @@
 //! "TABLE FORMAT".
 
 use std::io::{self, Read};
+use std::sync::mpsc::Receiver;
 
 use super::lines::{is_space, logical_lines, trim};
 use super::problems::Problems;
@@ -24,24 +25,31 @@ pub(super) struct Pieces<R> {
     piece_bytes: usize,
     /// What was read and not yet handed out.
     left: Vec<u8>,
+    /// Buffers of pieces that nobody needs any more.
+    spare: Receiver<Vec<u8>>,
     lines_before: usize,
     ended: bool,
 }
 
 impl<R: Read> Pieces<R> {
-    pub(super) fn new(input: R, piece_bytes: usize) -> Self {
+    /// `spare` gives back what [`Piece::into_buffer`] gave: memory that is got anew for each
+    /// piece costs the kernel more than reading into it.
+    pub(super) fn new(input: R, piece_bytes: usize, spare: Receiver<Vec<u8>>) -> Self {
         Self {
             input,
             piece_bytes,
             left: Vec::new(),
+            spare,
             lines_before: 0,
             ended: false,
         }
     }
 
     fn read(&mut self) -> io::Result<Vec<u8>> {
-        let mut bytes = std::mem::take(&mut self.left);
-        bytes.reserve(self.piece_bytes);
+        let mut bytes = self.spare.try_recv().unwrap_or_default();
+        bytes.clear();
+        bytes.reserve(self.left.len() + self.piece_bytes);
+        bytes.append(&mut self.left);
         loop {
             let wanted = self.piece_bytes as u64;
             let added = (&mut self.input).take(wanted).read_to_end(&mut bytes)?;
@@ -51,7 +59,9 @@ impl<R: Read> Pieces<R> {
             }
             let end = last_beginning(&bytes);
             if end > 0 {
-                self.left = bytes.split_off(end);
+                self.left
+                    .extend_from_slice(bytes.get(end..).unwrap_or_default());
+                bytes.truncate(end);
                 return Ok(bytes);
             }
         }
@@ -85,6 +95,11 @@ impl Piece {
     /// Size of its text.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Its memory, for another one.
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// Hands every entry to `take`, its key folded, and complaints to `problems`.
@@ -191,20 +206,24 @@ impl<E, F: FnMut(&str, &str) -> Result<(), E>> TakeEntry for Taker<F, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc;
 
     type Read = (Vec<(String, String)>, Vec<String>);
 
     fn read(text: &str, piece_bytes: usize) -> Read {
         let mut entries = Vec::new();
         let mut problems = Problems::new("t");
-        for piece in Pieces::new(text.as_bytes(), piece_bytes) {
+        let (give_back, spare) = mpsc::channel();
+        for piece in Pieces::new(text.as_bytes(), piece_bytes, spare) {
             let mut found = Problems::new("t");
-            let read = piece.unwrap().read(&mut found, |key, value| {
+            let piece = piece.unwrap();
+            let read = piece.read(&mut found, |key, value| {
                 entries.push((key.to_owned(), value.to_owned()));
                 Ok::<(), ()>(())
             });
             read.unwrap();
             problems.append(found);
+            give_back.send(piece.into_buffer()).unwrap();
         }
         (entries, problems.finish().warnings)
     }
@@ -261,7 +280,7 @@ mod tests {
 
     #[test]
     fn whoever_takes_the_entries_can_stop() {
-        let mut pieces = Pieces::new("a 1\nb 2\n".as_bytes(), 100);
+        let mut pieces = Pieces::new("a 1\nb 2\n".as_bytes(), 100, mpsc::channel().1);
         let piece = pieces.next().unwrap().unwrap();
         let stopped = piece.read(&mut Problems::new("t"), |_, _| Err("enough"));
         assert_eq!(stopped, Err("enough"));
