@@ -11,12 +11,13 @@ use std::sync::mpsc;
 use super::changes::check_entry;
 use super::cursor::Cursor;
 use super::domains::{DomainCells, DomainCount};
-use super::entry::{Entry, EntryEncoder, PartedEntries, Sorter};
+use super::entry::{Entry, EntryEncoder, PartedEntries, Sorted, Sorter};
 use super::error::MapError;
 use super::files::{self, TempFile, WriteLock};
 use super::format::TABLES_MAX;
 use super::overlay::Overlay;
 use super::reader::{MapStats, TableId};
+use super::record::StoredKey;
 use super::spill::{PARTS, Part, Spill, Spilled, part_of};
 use super::view::read_overlay;
 use super::writer::MapWriter;
@@ -296,9 +297,9 @@ impl<'a> MapBuilder<'a> {
     pub fn finish(self) -> Result<BuildReport, MapError> {
         let total = self.entries;
         let (parts, spilled) = self.spill.into_parts();
-        let domains = frequent_domains(self.seed, total, &parts, &spilled)?;
+        let domains = Arc::new(frequent_domains(self.seed, total, &parts, &spilled)?);
         let mut grouping = Grouping {
-            writer: MapWriter::new(self.temp, total, domains),
+            writer: MapWriter::new(self.temp, total, Arc::clone(&domains)),
             tables: &self.tables,
             policy: self.options.duplicates,
             duplicates: 0,
@@ -315,11 +316,12 @@ impl<'a> MapBuilder<'a> {
         std::thread::scope(|scope| {
             let sorters = queues.map(|queue| {
                 let (sender, sorted) = mpsc::sync_channel(PARTS_AHEAD);
-                let spilled = &spilled;
+                let (spilled, domains) = (&spilled, &*domains);
                 scope.spawn(move || {
                     let mut sorter = Sorter::default();
                     for part in queue {
-                        let result = spilled.fetch(part).and_then(|part| sorter.sort(part));
+                        let sorted = spilled.fetch(part).and_then(|part| sorter.sort(part));
+                        let result = sorted.and_then(|part| Sorted::new(part, domains));
                         // An error here or there ends it; nobody listens any more then.
                         if sender.send(result).is_err() {
                             break;
@@ -408,16 +410,17 @@ struct Grouping<'a> {
 
 impl Grouping<'_> {
     /// Writes the entries of one part, which are in hash order, and returns their number.
-    fn write_part(&mut self, sorted: &[u8]) -> Result<u64, MapError> {
-        let mut cursor = Cursor::new(sorted);
+    fn write_part(&mut self, sorted: &Sorted) -> Result<u64, MapError> {
+        let mut entries = sorted.entries();
         let mut group: Vec<(u32, Entry<'_>)> = Vec::new();
-        let mut next = Entry::next(&mut cursor)?;
+        let mut next = entries.next().transpose()?;
         let mut written = 0;
         while let Some(first) = next {
             written += 1;
-            next = Entry::next(&mut cursor)?;
+            next = entries.next().transpose()?;
             let Some(mut other) = next.filter(|next| next.hash == first.hash) else {
-                self.writer.push(first.hash, first.key, first.payload, 1)?;
+                let key = StoredKey::new(first.key, first.domain);
+                self.writer.push(first.hash, key, first.payload, 1)?;
                 continue;
             };
             group.clear();
@@ -425,7 +428,7 @@ impl Grouping<'_> {
             loop {
                 group.push((other.table()?, other));
                 written += 1;
-                next = Entry::next(&mut cursor)?;
+                next = entries.next().transpose()?;
                 match next.filter(|next| next.hash == first.hash) {
                     Some(another) => other = another,
                     None => break,
@@ -442,7 +445,7 @@ impl Grouping<'_> {
 
     /// Writes what the tables have for one key.
     fn write_key(&mut self, entries: &[(u32, Entry<'_>)]) -> Result<(), MapError> {
-        let Some((_, Entry { hash, key, .. })) = entries.first() else {
+        let Some((_, first)) = entries.first() else {
             return Ok(());
         };
         self.payload.clear();
@@ -461,7 +464,8 @@ impl Grouping<'_> {
             self.payload.extend_from_slice(entry.payload);
             values += 1;
         }
-        self.writer.push(*hash, key, &self.payload, values)
+        let key = StoredKey::new(first.key, first.domain);
+        self.writer.push(first.hash, key, &self.payload, values)
     }
 
     fn duplicate(&mut self, table: u32, key: &[u8], more: usize) -> Result<(), MapError> {

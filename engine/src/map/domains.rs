@@ -1,6 +1,6 @@
 //! The domains that many keys end in, stored once, in a table of their own.
 //!
-//! Imports `blocks`, `format`, `error`. Invariants: a domain's number is its cell; a key whose
+//! Imports `blocks`, `format`, `mmap`, `shared`, `error`. Invariants: a domain's number is its cell; a key whose
 //! domain has a number is stored with the number, every other key whole. Who looks a key up finds
 //! its domain's number by itself, beside fetching the record, and need not follow the record's.
 //!
@@ -14,6 +14,7 @@ use std::hash::BuildHasher;
 use super::blocks::Blocks;
 use super::error::MapError;
 use super::format::{self, Section};
+use super::mmap::prefetch;
 use super::shared::Ready;
 
 /// Bytes of a cell.
@@ -22,6 +23,8 @@ pub(super) const CELL_BYTES: usize = 32;
 pub(super) const DOMAIN_BYTES_MAX: usize = CELL_BYTES - 1;
 /// Most cells: references have three bytes.
 pub(super) const CELLS_MAX: usize = 1 << 20;
+/// Keys whose domains are fetched together.
+const KEYS_AHEAD: usize = 16;
 /// Cells for 1000 domains.
 const CELLS_PER_1000: usize = 1700;
 
@@ -149,7 +152,7 @@ impl DomainCells {
             seed,
         };
         for domain in domains {
-            let at = table.search(domain, 0);
+            let at = table.search(domain, format::hash(seed, domain), 0);
             if let Some(cell) = at.and_then(|at| table.cells.get_mut(at)) {
                 let bytes = domain.len().to_le_bytes().into_iter().take(1);
                 for (to, from) in cell.iter_mut().zip(bytes.chain(domain.iter().copied())) {
@@ -161,20 +164,51 @@ impl DomainCells {
     }
 
     /// The number of `domain`.
-    #[inline]
     pub(super) fn number(&self, domain: &[u8]) -> Option<u32> {
+        self.number_hashed(domain, format::hash(self.seed, domain))
+    }
+
+    /// Puts the number of each key's domain into `numbers`. Cells are fetched for many keys before
+    /// the first of them is read: they are too many for the processor's caches.
+    pub(super) fn numbers<'k>(
+        &self,
+        keys: impl Iterator<Item = Result<&'k [u8], MapError>>,
+        numbers: &mut Vec<Option<u32>>,
+    ) -> Result<(), MapError> {
+        let mut ahead = Vec::with_capacity(KEYS_AHEAD);
+        for key in keys {
+            let domain = split(key?).map_or(&[][..], |(_, domain)| domain);
+            let hash = format::hash(self.seed, domain);
+            let cell = format::fraction(hash, self.cells.len() as u64);
+            let at = usize::try_from(cell).unwrap_or(0) * CELL_BYTES;
+            prefetch(self.cells.as_flattened(), at);
+            ahead.push((domain, hash));
+            if ahead.len() == KEYS_AHEAD {
+                let found = ahead.drain(..);
+                numbers.extend(found.map(|(domain, hash)| self.number_hashed(domain, hash)));
+            }
+        }
+        numbers.extend(
+            ahead
+                .drain(..)
+                .map(|(domain, hash)| self.number_hashed(domain, hash)),
+        );
+        Ok(())
+    }
+
+    #[inline]
+    fn number_hashed(&self, domain: &[u8], hash: u64) -> Option<u32> {
         if domain.is_empty() || domain.len() > DOMAIN_BYTES_MAX {
             return None;
         }
-        u32::try_from(self.search(domain, domain.len())?).ok()
+        u32::try_from(self.search(domain, hash, domain.len())?).ok()
     }
 
     /// The first cell from the domain's home on that has the length `len` and, unless that is 0,
     /// the domain.
     #[inline]
-    fn search(&self, domain: &[u8], len: usize) -> Option<usize> {
+    fn search(&self, domain: &[u8], hash: u64, len: usize) -> Option<usize> {
         let count = self.cells.len();
-        let hash = format::hash(self.seed, domain);
         let mut at = usize::try_from(format::fraction(hash, count as u64)).ok()?;
         for _ in 0..count {
             let (found, text) = self.cells.get(at)?.split_first()?;
@@ -274,6 +308,17 @@ mod tests {
         }
         assert_eq!(domains.all(&file, &blocks).unwrap().len(), 500);
         assert!(domains.text(&file, &blocks, 100_000).is_err());
+        let keys: Vec<String> = (0..600)
+            .map(|i| format!("a{i}@domain{i}.example"))
+            .collect();
+        let keys = keys
+            .iter()
+            .map(String::as_bytes)
+            .chain([&b"a"[..], b"@", b"a@"]);
+        let mut numbers = Vec::new();
+        cells.numbers(keys.clone().map(Ok), &mut numbers).unwrap();
+        let each = keys.map(|key| cells.number(split(key).map_or(&[], |(_, domain)| domain)));
+        assert_eq!(numbers, each.collect::<Vec<_>>());
         let none = DomainCells::new(7, []);
         assert_eq!(none.number(b"domain1.example"), None);
     }

@@ -25,6 +25,7 @@ use super::record::Values;
 use super::value::{self, KeyParts};
 use super::view::{MapView, map_id, read_log};
 use super::writer::MapWriter;
+use crate::sync::Arc;
 
 /// Changed values past which [`merge`] is worth its while: more cost memory and time in every
 /// process that opens the map.
@@ -176,7 +177,7 @@ impl<'a> Merger<'a> {
         keys.sort_unstable_by_key(|(hash, key, _)| (*hash, *key));
         let (reader, new) = (view.reader(), keys.len() as u64);
         // Domains that came with the changes get their cells with the next build.
-        let domains = DomainCells::new(seed, reader.all_domains()?);
+        let domains = Arc::new(DomainCells::new(seed, reader.all_domains()?));
         let temp = TempFile::beside(view.path())?;
         Ok(Self {
             writer: MapWriter::new(temp, reader.header().keys + new, domains),
@@ -201,7 +202,8 @@ impl<'a> Merger<'a> {
             while values.next().map_err(|_| damaged())?.is_some() {
                 count += 1;
             }
-            self.writer.push(hash, key.as_bytes(), payload, count)
+            let key = self.writer.stored(key);
+            self.writer.push(hash, key, payload, count)
         }
     }
 
@@ -252,8 +254,9 @@ impl<'a> Merger<'a> {
             put_varint(&mut self.payload, u64::from(*table));
             self.payload.extend_from_slice(bytes);
         }
+        let key = self.writer.stored(key);
         self.writer
-            .push(hash, key.as_bytes(), &self.payload, entries.len() as u64)
+            .push(hash, key, &self.payload, entries.len() as u64)
     }
 }
 

@@ -9,6 +9,7 @@
 
 use super::changes::check_entry;
 use super::cursor::{Cursor, put_varint};
+use super::domains::DomainCells;
 use super::error::MapError;
 use super::format;
 use super::overlay::Overlay;
@@ -26,6 +27,8 @@ const HEAD_BYTES: usize = 12;
 pub(super) struct Entry<'a> {
     pub(super) hash: u64,
     pub(super) key: &'a [u8],
+    /// The number of the key's domain, once it was looked up.
+    pub(super) domain: Option<u32>,
     /// The table's number and the value, as they stand in a record.
     pub(super) payload: &'a [u8],
 }
@@ -48,6 +51,7 @@ impl<'a> Entry<'a> {
         Some(Self {
             hash,
             key: entry.take(key_len)?,
+            domain: None,
             payload: entry.rest(),
         })
     }
@@ -183,6 +187,40 @@ impl PartedEntries {
 pub(super) struct Sorter {
     order: Vec<(u64, usize)>,
     spare: Vec<u8>,
+}
+
+/// The entries of a part in the order of their hashes.
+#[derive(Debug)]
+pub(super) struct Sorted {
+    bytes: Vec<u8>,
+    /// The number of each entry's domain.
+    domains: Vec<Option<u32>>,
+}
+
+impl Sorted {
+    /// Finds the domains of entries in hash order.
+    pub(super) fn new(bytes: Vec<u8>, cells: &DomainCells) -> Result<Self, MapError> {
+        let mut domains = Vec::new();
+        let mut cursor = Cursor::new(&bytes);
+        let keys = std::iter::from_fn(|| {
+            let entry = Entry::next(&mut cursor).transpose()?;
+            Some(entry.map(|entry| entry.key))
+        });
+        cells.numbers(keys, &mut domains)?;
+        Ok(Self { bytes, domains })
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = Result<Entry<'_>, MapError>> {
+        let mut cursor = Cursor::new(&self.bytes);
+        let mut domains = self.domains.iter();
+        std::iter::from_fn(move || {
+            let entry = Entry::next(&mut cursor).transpose()?;
+            Some(entry.map(|entry| Entry {
+                domain: domains.next().copied().flatten(),
+                ..entry
+            }))
+        })
+    }
 }
 
 impl Sorter {

@@ -1,6 +1,6 @@
 //! One key and all it has in the map's tables.
 //!
-//! Imports `cursor`, `value`. Invariants: a record that does not fit in 255 bytes leaves a stub
+//! Imports `cursor`, `domains`, `value`. Invariants: a record that does not fit in 255 bytes leaves a stub
 //! where it would stand; a key is compared in full, so that a fingerprint alone never answers.
 //!
 //! Bytes: one head byte (bit 0: the values are a reference, bit 1: stub, bit 2: the domain is a
@@ -9,6 +9,7 @@
 //! then the reference to the values or the values themselves, each a table number and a value.
 
 use super::cursor::{Cursor, put_varint};
+use super::domains;
 use super::value::Form;
 
 const PAYLOAD_REFERENCE: u8 = 1;
@@ -34,6 +35,20 @@ pub(super) struct StoredKey<'a> {
     /// The domain's number, and the text ends before the `@`; or the text is the key.
     pub(super) domain: Option<u32>,
     pub(super) text: &'a [u8],
+}
+
+impl<'a> StoredKey<'a> {
+    /// How `key` is stored if its domain has this number.
+    #[inline]
+    pub(super) fn new(key: &'a [u8], domain: Option<u32>) -> Self {
+        match domains::split(key) {
+            Some((text, _)) if domain.is_some() => Self { domain, text },
+            _ => Self {
+                domain: None,
+                text: key,
+            },
+        }
+    }
 }
 
 /// The values of a record.

@@ -19,6 +19,7 @@ use super::format::{self, BLOCK_BYTES, Header, Section};
 use super::record::{self, Payload, RECORD_BYTES_MAX, StoredKey};
 use super::segment::{self, Segment, Segments};
 use super::shared::SharedTexts;
+use crate::sync::Arc;
 
 /// Sets of values stored once, in bytes.
 const PAYLOAD_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -136,7 +137,7 @@ pub(super) struct MapWriter {
     out: BlockWriter,
     long: LongRecords,
     payloads: SharedTexts,
-    domains: DomainCells,
+    domains: Arc<DomainCells>,
     open: OpenSegment,
     segments: Vec<Segment>,
     segments_log2: u32,
@@ -147,7 +148,7 @@ pub(super) struct MapWriter {
 
 impl MapWriter {
     /// A map of about `keys` keys, where `domains` have numbers.
-    pub(super) fn new(temp: TempFile, keys: u64, domains: DomainCells) -> Self {
+    pub(super) fn new(temp: TempFile, keys: u64, domains: Arc<DomainCells>) -> Self {
         Self {
             out: BlockWriter::new(temp),
             long: LongRecords { file: None, len: 0 },
@@ -167,7 +168,7 @@ impl MapWriter {
     pub(super) fn push(
         &mut self,
         hash: u64,
-        key: &[u8],
+        key: StoredKey<'_>,
         payload: &[u8],
         values: u64,
     ) -> Result<(), MapError> {
@@ -185,7 +186,7 @@ impl MapWriter {
                 Payload::Here(payload)
             };
         let start = self.open.bytes.len();
-        record::encode(self.stored(key), stored, &mut self.open.bytes);
+        record::encode(key, stored, &mut self.open.bytes);
         if self.open.bytes.len() - start > RECORD_BYTES_MAX {
             self.set_aside(start)?;
         }
@@ -201,18 +202,11 @@ impl MapWriter {
         Ok(())
     }
 
-    #[inline]
-    fn stored<'k>(&self, key: &'k [u8]) -> StoredKey<'k> {
-        if let Some((text, domain)) = domains::split(key) {
-            let domain = self.domains.number(domain);
-            if domain.is_some() {
-                return StoredKey { domain, text };
-            }
-        }
-        StoredKey {
-            domain: None,
-            text: key,
-        }
+    /// How this map stores `key`.
+    pub(super) fn stored<'k>(&self, key: &'k str) -> StoredKey<'k> {
+        let key = key.as_bytes();
+        let number = domains::split(key).and_then(|(_, domain)| self.domains.number(domain));
+        StoredKey::new(key, number)
     }
 
     /// Moves the record at `start` of the segment to the long ones and leaves a stub in its place.
