@@ -1,8 +1,9 @@
 //! The domains that many keys end in, stored once, in a table of their own.
 //!
-//! Imports `blocks`, `format`, `mmap`, `shared`, `error`. Invariants: a domain's number is its cell; a key whose
-//! domain has a number is stored with the number, every other key whole. Who looks a key up finds
-//! its domain's number by itself, beside fetching the record, and need not follow the record's.
+//! Imports `blocks`, `format`, `mmap`, `shared`, `error`. Invariants: a domain's number is its
+//! cell; a key whose domain has a number is stored with the number, every other key whole. Who
+//! looks a key up finds its domain's number by itself, beside fetching the record, and need not
+//! follow the record's.
 //!
 //! A cell is 32 bytes: length of the domain, 0 for an empty cell, then the domain and zeros. A
 //! domain stands in the cell `hash * cells / 2^64` or, if that was taken, in the next free one

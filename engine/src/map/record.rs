@@ -1,7 +1,8 @@
 //! One key and all it has in the map's tables.
 //!
-//! Imports `cursor`, `domains`, `value`. Invariants: a record that does not fit in 255 bytes leaves a stub
-//! where it would stand; a key is compared in full, so that a fingerprint alone never answers.
+//! Imports `cursor`, `domains`, `value`. Invariants: a record that does not fit in 255 bytes
+//! leaves a stub where it would stand; a key is compared in full, so that a fingerprint alone
+//! never answers.
 //!
 //! Bytes: one head byte (bit 0: the values are a reference, bit 1: stub, bit 2: the domain is a
 //! reference, bits 3-7: length of the text, 31 for "31 + varint follows"), that varint, the number
