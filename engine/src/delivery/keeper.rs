@@ -110,8 +110,12 @@ impl<H> Drop for Pass<'_, H> {
         if let Some(error) = poisoned {
             state.fail(error);
         }
+        // The checkpointer waits for the last user of a log that failed, and for no other.
+        let is_last = state.journal.is_none() && state.users == 0;
         drop(state);
-        self.keeper.changed.notify_all();
+        if is_last {
+            self.keeper.changed.notify_all();
+        }
     }
 }
 
