@@ -33,7 +33,7 @@ impl Queued for Item {
 /// A writer: takes one delivery at a time until the queue is closed; answers how many.
 fn write(queue: &Queue<Item>, in_use: &AtomicBool) -> u64 {
     let mut done = 0;
-    while let Some(Batch { jobs, hold }) = queue.take(1) {
+    while let Some(Batch { jobs, hold }) = queue.take() {
         for Item(is_mbox) in jobs {
             if is_mbox {
                 assert!(!in_use.swap(true, Ordering::Relaxed), "two writers");
@@ -50,7 +50,7 @@ fn write(queue: &Queue<Item>, in_use: &AtomicBool) -> u64 {
 #[test]
 fn loom_an_mbox_is_in_the_hands_of_one_writer_and_no_delivery_is_left() {
     loom::model(|| {
-        let queue = Arc::new(Queue::new(10));
+        let queue = Arc::new(Queue::new(10, 1));
         let in_use = Arc::new(AtomicBool::new(false));
         let other = {
             let (queue, in_use) = (Arc::clone(&queue), Arc::clone(&in_use));
@@ -67,12 +67,12 @@ fn loom_an_mbox_is_in_the_hands_of_one_writer_and_no_delivery_is_left() {
 #[test]
 fn loom_sleeping_writers_are_woken_for_every_delivery() {
     loom::model(|| {
-        let queue = Arc::new(Queue::new(10));
+        let queue = Arc::new(Queue::new(10, 1));
         let done = Arc::new(AtomicU64::new(0));
         let writer = || {
             let (queue, done) = (Arc::clone(&queue), Arc::clone(&done));
             thread::spawn(move || {
-                while let Some(Batch { jobs, hold }) = queue.take(1) {
+                while let Some(Batch { jobs, hold }) = queue.take() {
                     queue.give_back(hold);
                     let before = done.fetch_add(jobs.len() as u64, Ordering::AcqRel);
                     // Nobody else wakes them.

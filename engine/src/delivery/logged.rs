@@ -26,6 +26,7 @@ use crate::mailbox::{Flush, MailboxError, MailboxPath, trace};
 use crate::route::Format;
 use crate::status::Status;
 use crate::sync::Arc;
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 pub(super) struct LoggedRound<'a, D: Disk> {
@@ -33,7 +34,7 @@ pub(super) struct LoggedRound<'a, D: Disk> {
     keeper: &'a Keeper<D::Handle>,
     pass: Pass<'a, D::Handle>,
     floor: Arc<Floor>,
-    credentials: &'a mut Credentials,
+    credentials: &'a RefCell<Credentials>,
     base: Option<D::Handle>,
     maildirs: Vec<OpenMaildir<D::Handle>>,
     by_key: HashMap<(String, u32, u32), usize>,
@@ -65,20 +66,21 @@ struct OpenMbox<H> {
 }
 
 impl<'a, D: Disk> LoggedRound<'a, D> {
-    /// Takes every delivery to its end, or back into the queue when its mailbox is locked.
-    pub(super) fn run(
+    /// Does all that comes before the wait for the log; a delivery whose mailbox is locked goes
+    /// back into the queue. `None` when the log is out of service, and everybody was told.
+    pub(super) fn begin(
         shared: &'a Shared<D>,
         keeper: &'a Keeper<D::Handle>,
-        credentials: &'a mut Credentials,
+        credentials: &'a RefCell<Credentials>,
         mut jobs: Vec<Job>,
-    ) {
+    ) -> Option<Self> {
         let pass = match keeper.enter() {
             Ok(pass) => pass,
             Err(error) => {
                 for job in jobs {
                     job.refuse(error.status());
                 }
-                return;
+                return None;
             }
         };
         let floor = keeper.floors.take(|| pass.journal.durable_up_to());
@@ -107,21 +109,38 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
         for job in to_maildir {
             round.write(job);
         }
-        if round.wait() {
-            round.publish();
-            round.append();
+        Some(round)
+    }
+
+    /// True while other deliveries may begin before this round is finished: it waits for the
+    /// disk, and the log is not so full that they would wait for what this round holds in it.
+    pub(super) fn may_overlap(&self) -> bool {
+        let journal = &self.pass.journal;
+        let Some(newest) = self.newest else {
+            return false;
+        };
+        let usage = journal.usage();
+        newest.sequence() > journal.durable_up_to() && usage.bytes_free > usage.log_bytes_max / 4
+    }
+
+    /// Waits for the log and takes every delivery to its end.
+    pub(super) fn finish(mut self) {
+        if self.wait() {
+            self.publish();
+            self.append();
         }
-        round.refuse();
-        round.sweep();
+        self.refuse();
+        self.sweep();
     }
 
     fn enter(&mut self, job: &Job) -> Result<(), MailboxError> {
-        identity::open_base(self.shared, self.credentials, &mut self.base, job)?;
-        self.become_owner(job)
+        let credentials = &mut self.credentials.borrow_mut();
+        identity::open_base(self.shared, credentials, &mut self.base, job)?;
+        identity::become_owner(credentials, job)
     }
 
-    fn become_owner(&mut self, job: &Job) -> Result<(), MailboxError> {
-        identity::become_owner(self.credentials, job)
+    fn become_owner(&self, job: &Job) -> Result<(), MailboxError> {
+        identity::become_owner(&mut self.credentials.borrow_mut(), job)
     }
 
     /// Appends the records of these deliveries; those whose record stands.
@@ -477,7 +496,12 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
             let Some(open) = self.maildirs.get(*at).filter(|m| m.maildir.is_sweep_due()) else {
                 continue;
             };
-            if self.credentials.become_user(*uid, *gid).is_ok() {
+            if self
+                .credentials
+                .borrow_mut()
+                .become_user(*uid, *gid)
+                .is_ok()
+            {
                 let path = open.maildir.path();
                 let swept = sweep(&shared.disk, base, path, shared.settings.tmp_age_max);
                 tracing::debug!(

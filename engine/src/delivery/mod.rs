@@ -30,6 +30,7 @@ mod sim_tests;
 mod store;
 mod stuck;
 mod types;
+mod writer;
 
 pub use health::{Health, LogFailure, LogState};
 pub use job::{OnOutcome, Ticket};

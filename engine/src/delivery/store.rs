@@ -10,16 +10,15 @@ use super::health::Health;
 use super::job::{Job, OnOutcome, Origin, Promised, Ticket};
 use super::journal::{DirectorySource, JournalSource, in_doubt_records};
 use super::keeper::Keeper;
-use super::logged::LoggedRound;
 use super::promise::Promise;
-use super::queue::{Batch, Queue};
+use super::queue::Queue;
 use super::recovery::RecoveryReport;
-use super::round::Round;
 use super::types::{Mail, Outcome};
+use super::writer::write_mail;
 use crate::clock;
 use crate::config::{Durability, Settings};
 use crate::envelope::Recipient;
-use crate::io::{Blocking, Credentials, Disk, StateDirectory};
+use crate::io::{Blocking, Disk, StateDirectory};
 use crate::log::{DeliveryId, LogError};
 use crate::mailbox::maildir::NameMaker;
 use crate::mailbox::{Known, MailboxPath, MailboxSettings};
@@ -30,7 +29,6 @@ use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -104,7 +102,6 @@ pub(super) struct Shared<D: Disk> {
     pub(super) names: NameMaker,
     pub(super) flusher: Flusher,
     pub(super) queue: Queue,
-    batch: usize,
     /// The delivery log, for `durability = "logged"`.
     pub(super) keeper: Option<Keeper<D::Handle>>,
     ids: Ids,
@@ -250,8 +247,7 @@ impl<D: Disk> Store<D> {
             known: Known::default(),
             names: NameMaker::new(&settings.store.host),
             flusher: Flusher::new(settings.store.flush),
-            queue: Queue::new(settings.limits.queued_deliveries),
-            batch: settings.store.batch,
+            queue: Queue::new(settings.limits.queued_deliveries, settings.store.batch),
             keeper: source.map(|source| Keeper::new(source, settings.delivery_log.clone())),
             ids: Ids::new(),
         };
@@ -503,12 +499,10 @@ impl<D: Disk> Store<D> {
         Self::without_threads(disk, settings, Some(source))
     }
 
-    /// Writes what waits, as one batch.
-    pub(super) fn step(&self, credentials: &mut Credentials) {
-        let batch = self.shared.queue.take(self.shared.batch);
-        if let Some(Batch { jobs, hold }) = batch {
-            write_batch(&self.shared, credentials, jobs);
-            self.shared.queue.give_back(hold);
+    /// Writes what waits.
+    pub(super) fn step(&self, credentials: &std::cell::RefCell<crate::io::Credentials>) {
+        if let Some(batch) = self.shared.queue.take() {
+            super::writer::write_from(&self.shared, credentials, batch);
         }
     }
 
@@ -553,36 +547,5 @@ fn known_already(base: &Path, target: &MailboxTarget) -> Outcome {
         mailbox: MailboxPath::display_of(base, target),
         queued: Duration::ZERO,
         stored: Duration::ZERO,
-    }
-}
-
-/// A writer thread. A panic costs the deliveries of one round, which are answered 451, and
-/// nothing else.
-fn write_mail<D: Disk>(shared: &Shared<D>) {
-    let mut credentials = Credentials::of_this_thread();
-    while let Some(Batch { jobs, hold }) = shared.queue.take(shared.batch) {
-        write_batch(shared, &mut credentials, jobs);
-        shared.queue.give_back(hold);
-    }
-}
-
-/// First what goes through the log, then what is flushed in its mailbox.
-pub(super) fn write_batch<D: Disk>(
-    shared: &Shared<D>,
-    credentials: &mut Credentials,
-    jobs: Vec<Job>,
-) {
-    let (logged, direct): (Vec<Job>, Vec<Job>) =
-        jobs.into_iter().partition(|job| job.promise().is_some());
-    let run = || {
-        if let (Some(keeper), false) = (&shared.keeper, logged.is_empty()) {
-            LoggedRound::run(shared, keeper, credentials, logged);
-        }
-        if !direct.is_empty() {
-            Round::new(shared, credentials).run(direct);
-        }
-    };
-    if catch_unwind(AssertUnwindSafe(run)).is_err() {
-        tracing::error!("a writer panicked; its deliveries were answered with an error");
     }
 }

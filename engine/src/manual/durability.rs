@@ -23,6 +23,9 @@
 //! 5. **Publish** the files under their planned names, append to the mboxes (one append for all
 //!    messages of an mbox), give the locks back, **answer**. No mailbox is flushed.
 //!
+//! While it would wait in step 4, the writer does steps 1 to 3 for what came meanwhile, so that it
+//! has up to two batches in hand. Each is answered as soon as its own records are durable.
+//!
 //! A delivery that fails after step 2 is refused in the log, and that record is flushed *before*
 //! the client is told: it will send the message again, so recovery must not deliver it as well.
 //! An abandoned delivery (the server gave up waiting) is refused in the log without waiting; if a

@@ -11,12 +11,13 @@ use crate::io::sim::{DiskFault, SimDisk};
 use crate::log::sim::SimFault;
 use crate::route::{Format, MailboxTarget};
 use crate::sync::{Arc, Mutex};
+use std::cell::RefCell;
 use std::io;
 
 /// Delivers and waits; the answers.
 fn answers(
     store: &Store<SimDisk>,
-    credentials: &mut Credentials,
+    credentials: &RefCell<Credentials>,
     content: &[u8],
     to: &[&str],
 ) -> Vec<String> {
@@ -59,11 +60,11 @@ fn answers(
 }
 
 /// Mailbox owners' identities are taken on a thread that ends with the test.
-fn on_own_thread(test: impl FnOnce(&mut World, &mut Credentials) + Send) {
+fn on_own_thread(test: impl FnOnce(&mut World, &RefCell<Credentials>) + Send) {
     std::thread::scope(|scope| {
         let run = || {
             let mut world = World::new(1, None, state_directory());
-            test(&mut world, &mut Credentials::of_this_thread());
+            test(&mut world, &RefCell::new(Credentials::of_this_thread()));
         };
         if let Err(panic) = scope.spawn(run).join() {
             std::panic::resume_unwind(panic);

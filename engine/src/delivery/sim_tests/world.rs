@@ -16,6 +16,7 @@ use crate::mailbox::mbox::render;
 use crate::mailbox::trace;
 use crate::route::{Format, MailboxTarget};
 use crate::sync::{Arc, Mutex};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -122,7 +123,7 @@ pub(super) struct World {
     pub(super) disk: SimDisk,
     pub(super) medium: SimMedium,
     pub(super) sent: Vec<Sent>,
-    settings: Settings,
+    pub(super) settings: Settings,
     bug: Option<Bug>,
     owner: (u32, u32),
     /// Something failed: a refused message may have been stored.
@@ -264,7 +265,7 @@ impl World {
     pub(super) fn send_some(
         &mut self,
         store: &Store<SimDisk>,
-        credentials: &mut Credentials,
+        credentials: &RefCell<Credentials>,
         random: &mut SimRandom,
     ) {
         let mut waiting = Vec::new();
@@ -384,7 +385,7 @@ impl World {
     pub(super) fn send_again(
         &mut self,
         store: &Store<SimDisk>,
-        credentials: &mut Credentials,
+        credentials: &RefCell<Credentials>,
         random: &mut SimRandom,
     ) {
         let indices: Vec<usize> = (0..self.sent.len()).collect();
@@ -404,7 +405,7 @@ impl World {
     fn send_and_wait(
         &mut self,
         store: &Store<SimDisk>,
-        credentials: &mut Credentials,
+        credentials: &RefCell<Credentials>,
         index: usize,
         to: Vec<usize>,
     ) -> BTreeMap<usize, bool> {
@@ -416,7 +417,12 @@ impl World {
     }
 
     /// The same message on purpose: another copy.
-    fn send_same(&mut self, store: &Store<SimDisk>, credentials: &mut Credentials, index: usize) {
+    fn send_same(
+        &mut self,
+        store: &Store<SimDisk>,
+        credentials: &RefCell<Credentials>,
+        index: usize,
+    ) {
         let all = self.sent[index].to.keys().copied().collect();
         let outcomes = self.send_and_wait(store, credentials, index, all);
         let known_before: Vec<Known> = self.sent[index].to.values().copied().collect();
@@ -434,7 +440,7 @@ impl World {
 
     /// The same message again, because the client does not know what became of it. A doubted
     /// delivery must not make a second copy.
-    fn repeat(&mut self, store: &Store<SimDisk>, credentials: &mut Credentials, index: usize) {
+    fn repeat(&mut self, store: &Store<SimDisk>, credentials: &RefCell<Credentials>, index: usize) {
         let all: Vec<usize> = self.sent[index].to.keys().copied().collect();
         let outcomes = self.send_and_wait(store, credentials, index, all);
         self.repeated += 1;
@@ -461,7 +467,7 @@ impl World {
     pub(super) fn send_rest(
         &mut self,
         store: &Store<SimDisk>,
-        credentials: &mut Credentials,
+        credentials: &RefCell<Credentials>,
     ) -> Result<(), String> {
         for index in 0..self.sent.len() {
             let open = self.sent[index].to.iter().filter(|(_, known)| known.open);
