@@ -57,6 +57,28 @@ impl Blocks {
         Ok(bytes)
     }
 
+    /// The cache line at `start`, a multiple of 64, checked: as [`Blocks::bytes`] with fewer steps,
+    /// so that the processor gets further ahead while it waits for one.
+    #[inline]
+    pub(super) fn line<'a>(
+        &self,
+        file: &'a [u8],
+        start: u64,
+        what: &'static str,
+    ) -> Result<&'a [u8; 64], MapError> {
+        let line = usize::try_from(start)
+            .ok()
+            .and_then(|at| Some((at, file.get(at..)?.first_chunk::<64>()?)));
+        let Some((at, line)) = line else {
+            return Err(outside(what, start));
+        };
+        // Blocks begin at multiples of 64, too: the line is all in one of them.
+        if !self.is_sound(at / BLOCK_BYTES) {
+            self.check_range(file, at..at + 64, what)?;
+        }
+        Ok(line)
+    }
+
     /// Whether block `at`, counted from the start of the file, was checked before.
     #[inline]
     fn is_sound(&self, at: usize) -> bool {

@@ -1,12 +1,15 @@
 //! One cache line of the index: which records a bucket holds and where they lie.
 //!
-//! Imports nothing. Invariants: a line is 64 bytes and holds at most [`SLOTS`] records, which lie
+//! Imports `mmap`. Invariants: a line is 64 bytes and holds at most [`SLOTS`] records, which lie
 //! one behind the other in the records section. A key that is not in the map costs this one line
 //! in all but 1 of 200 cases.
 //!
 //! Bytes: 0..5 offset of the first record, 5 number of records (bits 0-4) and which classes of
 //! keys overflowed (bits 5-7), 6..29 low eight bits of each fingerprint, 29..41 high four bits of
 //! each (two to a byte, low half first), 41..64 length of each record.
+
+#[cfg(target_arch = "x86_64")]
+use super::mmap;
 
 /// Records in one bucket at most.
 pub(super) const SLOTS: usize = 23;
@@ -95,22 +98,11 @@ impl Line<'_> {
         self.word(0) & OFFSET_MAX
     }
 
-    /// One bit for each slot whose fingerprint's low eight bits match, and rarely for one whose
-    /// bits do not.
+    /// One bit for each slot with this fingerprint.
     #[inline]
-    pub(super) fn candidates(&self, fingerprint: u16) -> u32 {
-        let pattern = u64::from(fingerprint.to_le_bytes()[0]) * 0x0101_0101_0101_0101;
-        let found = zero_bytes(self.word(LOW_AT) ^ pattern)
-            | zero_bytes(self.word(LOW_AT + 8) ^ pattern) << 8
-            | zero_bytes(self.word(LOW_AT + 16) ^ pattern) << 16;
-        found & ((1u32 << self.count()) - 1)
-    }
-
-    /// Whether the other four bits match, too.
-    #[inline]
-    pub(super) fn confirms(&self, slot: usize, fingerprint: u16) -> bool {
-        let byte = self.0.get(HIGH_AT + slot / 2).copied().unwrap_or(0);
-        (byte >> (4 * (slot % 2))) & 0x0f == fingerprint.to_le_bytes()[1] & 0x0f
+    pub(super) fn matches(&self, fingerprint: u16) -> u32 {
+        let words = [LOW_AT, LOW_AT + 8, LOW_AT + 16, HIGH_AT, HIGH_AT + 8].map(|at| self.word(at));
+        equal(words, fingerprint) & ((1u32 << self.count()) - 1)
     }
 
     #[inline]
@@ -142,14 +134,35 @@ fn low_bits(bits: usize) -> u64 {
     }
 }
 
-/// One bit for each zero byte of `word`. A byte 1 above a zero byte counts, too, which costs a
-/// needless comparison and nothing else.
+/// One bit for each slot that has all twelve bits, of the low bytes (three words) and the halves of
+/// high bytes (two words); bits above [`SLOTS`] mean nothing. No branch: a processor that guesses
+/// one wrongly has waited for the line for nothing, and begins the next search only then.
+#[cfg(target_arch = "x86_64")]
 #[inline]
-fn zero_bytes(word: u64) -> u32 {
-    let zero = word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080;
-    // Gathers the high bit of each byte into one byte.
-    ((zero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+fn equal(words: [u64; 5], fingerprint: u16) -> u32 {
+    let [low, high] = fingerprint.to_le_bytes();
+    let [a, b, c, d, e] = words;
+    let [first, second] = mmap::equal_pairs([a, b, c, 0], [d, e], (low, high & 0x0f));
+    first | second << 16
 }
+
+/// As above, for other processors.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg_attr(target_arch = "x86_64", allow(dead_code, reason = "tested everywhere"))]
+fn equal_anywhere(words: [u64; 5], fingerprint: u16) -> u32 {
+    let [low, high] = fingerprint.to_le_bytes();
+    let [a, b, c, d, e] = words;
+    let lows = [a, b, c].into_iter().flat_map(u64::to_le_bytes);
+    let highs = [d, e].into_iter().flat_map(u64::to_le_bytes);
+    let highs = highs.flat_map(|byte| [byte & 0x0f, byte >> 4]);
+    let pairs = lows.zip(highs).enumerate();
+    pairs.fold(0, |bits, (slot, pair)| {
+        bits | u32::from(pair == (low, high & 0x0f)) << slot
+    })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+use equal_anywhere as equal;
 
 #[cfg(test)]
 mod tests {
@@ -178,29 +191,39 @@ mod tests {
             for (i, slot) in slots.iter().enumerate() {
                 assert_eq!(line.len(i), usize::from(slot.len));
                 assert_eq!(line.skip(i), skip, "slot {i} of {count}");
-                assert!(line.candidates(slot.fingerprint) & (1 << i) != 0);
-                assert!(line.confirms(i, slot.fingerprint));
-                assert!(!line.confirms(i, slot.fingerprint ^ 0x400));
+                assert!(line.matches(slot.fingerprint) & (1 << i) != 0);
+                assert!(line.matches(slot.fingerprint ^ 0x400) & (1 << i) == 0);
                 skip += u64::from(slot.len);
             }
         }
     }
 
     #[test]
-    fn candidates_are_all_slots_with_equal_low_bits_and_few_others() {
-        let slots = slots(SLOTS);
-        let line = encode(0, 0, &slots);
-        let mut needless = 0;
-        for fingerprint in 0..0x1000u16 {
-            let found = Line(&line).candidates(fingerprint);
-            let equal = slots.iter().enumerate().fold(0u32, |bits, (i, slot)| {
-                bits | u32::from(slot.fingerprint & 0xff == fingerprint & 0xff) << i
-            });
-            assert_eq!(found & equal, equal);
-            assert_eq!(found >> SLOTS, 0);
-            needless += (found & !equal).count_ones();
+    fn matches_are_the_slots_with_all_bits_of_the_fingerprint_and_no_others() {
+        for count in [0, 1, 2, 15, 16, 17, SLOTS] {
+            let slots = slots(count);
+            let line = encode(0, 0, &slots);
+            for fingerprint in 0..0x1000u16 {
+                let wanted = slots.iter().enumerate().fold(0u32, |bits, (i, slot)| {
+                    bits | u32::from(slot.fingerprint == fingerprint) << i
+                });
+                assert_eq!(Line(&line).matches(fingerprint), wanted);
+            }
         }
-        assert!(needless <= 0x100, "{needless}");
+    }
+
+    #[test]
+    fn all_processors_find_the_same_matches() {
+        let line = encode(0, 0, &slots(SLOTS));
+        let line = Line(&line);
+        let words = [LOW_AT, LOW_AT + 8, LOW_AT + 16, HIGH_AT, HIGH_AT + 8].map(|at| line.word(at));
+        let known = (1u32 << SLOTS) - 1;
+        for fingerprint in 0..0x1000u16 {
+            assert_eq!(
+                equal(words, fingerprint) & known,
+                equal_anywhere(words, fingerprint) & known
+            );
+        }
     }
 
     #[test]

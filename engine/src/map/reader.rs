@@ -145,13 +145,10 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         let mut wanted = None;
         loop {
             let line = self.line(bucket)?;
-            let mut candidates = line.candidates(fingerprint);
-            while candidates != 0 {
-                let slot = candidates.trailing_zeros() as usize;
-                candidates &= candidates - 1;
-                if !line.confirms(slot, fingerprint) {
-                    continue;
-                }
+            let mut matches = line.matches(fingerprint);
+            while matches != 0 {
+                let slot = matches.trailing_zeros() as usize;
+                matches &= matches - 1;
                 // None of this waits for the bucket: where keys are found mostly, the processor
                 // does it ahead, and then waits for bucket, record and domain at once.
                 let wanted = match &wanted {
@@ -276,19 +273,16 @@ impl<B: AsRef<[u8]>> MapReader<B> {
 
     #[inline]
     pub(super) fn line(&self, bucket: u64) -> Result<Line<'_>, MapError> {
+        // The header was checked: the index lies in the file.
         let at = self
             .header
             .index
             .offset
-            .saturating_add(bucket.saturating_mul(64));
+            .wrapping_add(bucket.wrapping_mul(64));
         if bucket >= self.header.buckets {
             return Err(corrupt("index", at));
         }
-        self.blocks
-            .bytes(self.file(), at, LINE_BYTES, "index")?
-            .first_chunk::<LINE_BYTES>()
-            .map(Line)
-            .ok_or_else(|| corrupt("index", at))
+        self.blocks.line(self.file(), at, "index").map(Line)
     }
 
     /// The bytes of the record in `slot` of a bucket, and where in the file they lie.

@@ -106,8 +106,7 @@ impl<B: AsRef<[u8]>> MapReader<B> {
                 let hash = hash(header.seed, key.as_bytes());
                 let print = fingerprint(hash);
                 let home = self.segments().place(hash).bucket;
-                let listed =
-                    line.candidates(print) & (1 << slot) != 0 && line.confirms(slot, print);
+                let listed = line.matches(print) & (1 << slot) != 0;
                 if !listed || home > bucket || hash < before {
                     return Err(corrupt("record", offset));
                 }
