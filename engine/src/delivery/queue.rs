@@ -10,7 +10,8 @@
 //! As few writers as will do are kept busy: one that has a batch in hand comes back for what came
 //! meanwhile, all of it at once, and large batches cost far fewer flushes and changes of threads
 //! than small ones. Another is woken when more than [`WAITING_MAX`] wait, when a writer says that
-//! it will be long, and when none has come back for [`PATIENCE`].
+//! it will be long, and when none has come back for [`PATIENCE`]. Invariant: while something waits
+//! for a writer at work and another sleeps, one of those that sleep watches.
 
 use super::job::Job;
 use crate::clock;
@@ -65,6 +66,8 @@ struct State<J> {
     takes: u64,
     /// A sleeping writer looks from time to time whether the others come back.
     is_watched: bool,
+    /// One was woken to do that, and none has begun to.
+    is_watch_wanted: bool,
     closing: bool,
     /// Writers that wait for work.
     asleep: usize,
@@ -103,6 +106,7 @@ impl<J: Queued> Queue<J> {
                 batches: 0,
                 takes: 0,
                 is_watched: false,
+                is_watch_wanted: false,
                 closing: false,
                 asleep: 0,
                 is_waking: false,
@@ -119,7 +123,10 @@ impl<J: Queued> Queue<J> {
         let mut state = self.state.lock();
         state.ready.extend(jobs);
         let is_much = state.batches == 0 || state.ready.len() > WAITING_MAX;
-        let is_wanted = is_much && state.wake_one();
+        let is_wanted = match is_much {
+            true => state.wake_one(),
+            false => state.wake_watcher(),
+        };
         drop(state);
         if is_wanted {
             self.work.notify_one();
@@ -202,9 +209,13 @@ impl<J: Queued> Queue<J> {
             }
             state = idle(state)?;
         };
-        let is_more = !state.ready.is_empty() && state.wake_one();
+        let is_wanted = match state.ready.is_empty() {
+            false => state.wake_one(),
+            // This writer may have been the one that knew when they are due.
+            true => !state.delayed.is_empty() && state.wake_watcher(),
+        };
         drop(state);
-        if is_more {
+        if is_wanted {
             self.work.notify_one();
         }
         wakers.into_iter().for_each(Waker::wake);
@@ -216,7 +227,8 @@ impl<J: Queued> Queue<J> {
         loop {
             let now = clock::now();
             let next_due = state.delayed.iter().map(|(due, _)| *due).min();
-            let watches = state.batches > 0 && !state.is_watched;
+            let is_wanted = std::mem::take(&mut state.is_watch_wanted);
+            let watches = is_wanted || state.batches > 0 && !state.is_watched;
             let takes = state.takes;
             let until = next_due
                 .into_iter()
@@ -237,7 +249,8 @@ impl<J: Queued> Queue<J> {
             }
             let is_called = std::mem::take(&mut state.is_waking);
             let is_due = next_due.is_some_and(|due| due <= clock::now());
-            if is_called || is_due || state.closing || state.batches == 0 || state.takes == takes {
+            let is_stuck = state.batches == 0 || watches && state.takes == takes;
+            if is_called || is_due || is_stuck || state.closing {
                 return state;
             }
         }
@@ -273,11 +286,14 @@ impl<J: Queued> Queue<J> {
             }
         }
         let is_end = state.closing && state.is_done();
+        // This writer takes next what was parked, unless it has another batch to finish.
+        let is_wanted = !state.ready.is_empty() && state.wake_watcher();
         let wakers = state.wakers_if_room(self.capacity);
         drop(state);
-        // Nobody is woken for what was parked: this writer takes next.
         if is_end {
             self.work.notify_all();
+        } else if is_wanted {
+            self.work.notify_one();
         }
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -289,6 +305,15 @@ impl<J: Queued> State<J> {
     fn wake_one(&mut self) -> bool {
         let is_wanted = !self.is_waking && self.asleep > 0;
         self.is_waking |= is_wanted;
+        is_wanted
+    }
+
+    /// True when a writer is to be woken, to see from now on whether the others come back. One
+    /// that went to sleep when nobody was at work does not look by itself.
+    fn wake_watcher(&mut self) -> bool {
+        let is_wanted = !self.is_watched && !self.is_waking && self.asleep > 0;
+        self.is_watched |= is_wanted;
+        self.is_watch_wanted |= is_wanted;
         is_wanted
     }
 
@@ -465,5 +490,26 @@ mod tests {
         push(&queue, 1);
         assert_eq!(other.recv_timeout(LONG), Ok(1));
         queue.close();
+    }
+
+    #[test]
+    fn a_writer_that_went_to_sleep_before_the_first_got_stuck_does_what_comes() {
+        let queue = Arc::new(Queue::new(1000, 64));
+        let (tell, told) = channel();
+        for _ in 0..2 {
+            let (queue, tell) = (Arc::clone(&queue), tell.clone());
+            thread::spawn(move || {
+                // Never given back: the file system hangs.
+                let taken = queue.take().map(|batch| batch.jobs.len());
+                let _ = tell.send(taken);
+            });
+        }
+        while queue.state.lock().asleep < 2 {
+            thread::yield_now();
+        }
+        push(&queue, 1);
+        assert_eq!(told.recv_timeout(LONG), Ok(Some(1)));
+        push(&queue, 1);
+        assert_eq!(told.recv_timeout(LONG), Ok(Some(1)));
     }
 }
