@@ -59,6 +59,8 @@ struct Written<H> {
 
 struct OpenMbox<H> {
     mbox: Mbox<H>,
+    /// Whose it is: uid and gid.
+    owner: (u32, u32),
     later: bool,
     jobs: Vec<(Job, usize)>,
     /// The messages, one behind the other; beside each job stands how long its own is.
@@ -141,6 +143,14 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
 
     fn become_owner(&self, job: &Job) -> Result<(), MailboxError> {
         identity::become_owner(&mut self.credentials.borrow_mut(), job)
+    }
+
+    /// For cleaning up: as somebody else a lock file stays until it is stale, and a file in `tmp/`
+    /// until it is swept.
+    fn become_owner_of(&self, (uid, gid): (u32, u32)) {
+        if let Err(error) = self.credentials.borrow_mut().become_user(uid, gid) {
+            tracing::debug!(%error, "cannot clean up in a mailbox");
+        }
     }
 
     /// Appends the records of these deliveries; those whose record stands.
@@ -228,10 +238,7 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
     }
 
     fn fail_mbox(&mut self, open: OpenMbox<D::Handle>, error: &LogError) {
-        if let Some((first, _)) = open.jobs.first() {
-            // Without it the lock file stays until it is stale.
-            let _ = self.become_owner(first);
-        }
+        self.become_owner_of(open.owner);
         open.mbox.close(&self.shared.disk);
         for (job, _) in open.jobs {
             self.refuse_later(job, error.status());
@@ -335,6 +342,8 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
     }
 
     fn discard(&self, written: &Written<D::Handle>) {
+        let target = &written.job.target;
+        self.become_owner_of((target.uid, target.gid));
         if let Some(open) = self.maildirs.get(written.maildir) {
             open.maildir
                 .discard(&self.shared.disk, &written.unpublished);
@@ -384,14 +393,13 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
     fn append_to(&mut self, open: OpenMbox<D::Handle>) {
         let OpenMbox {
             mut mbox,
+            owner,
             later,
             mut jobs,
             rendered,
         } = open;
         let disk = &self.shared.disk;
-        if let Some((first, _)) = jobs.first() {
-            let _ = self.become_owner(first);
-        }
+        self.become_owner_of(owner);
         let all_claimed = jobs.iter_mut().all(|(job, _)| job.claim());
         let is_done = all_claimed && mbox.append_rendered(disk, &rendered).is_ok();
         if !is_done {

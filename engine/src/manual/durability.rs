@@ -24,7 +24,7 @@
 //!    messages of an mbox), give the locks back, **answer**. No mailbox is flushed.
 //!
 //! While it would wait in step 4, the writer does steps 1 to 3 for what came meanwhile, so that it
-//! has up to two batches in hand. Each is answered as soon as its own records are durable.
+//! has up to two batches in hand. Neither waits for the flush of the other, but for its steps.
 //!
 //! A delivery that fails after step 2 is refused in the log, and that record is flushed *before*
 //! the client is told: it will send the message again, so recovery must not deliver it as well.

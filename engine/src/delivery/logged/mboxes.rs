@@ -80,8 +80,10 @@ impl<D: Disk> LoggedRound<'_, D> {
         later: bool,
         group: Vec<Job>,
     ) -> OpenMbox<D::Handle> {
+        let owner = group.first().map(|job| (job.target.uid, job.target.gid));
         let mut open = OpenMbox {
             mbox,
+            owner: owner.unwrap_or_default(),
             later,
             jobs: Vec::with_capacity(group.len()),
             rendered: Vec::new(),
