@@ -257,7 +257,7 @@ impl<J: Queued> Queue<J> {
     }
 
     /// The writer that has this batch will not be back soon: others are to do what comes.
-    pub(super) fn is_long(&self, hold: &mut Hold) {
+    pub(super) fn leave_to_others(&self, hold: &mut Hold) {
         if std::mem::replace(&mut hold.is_long, true) {
             return;
         }
@@ -476,7 +476,7 @@ mod tests {
     fn another_writer_is_woken_for_one_when_the_first_will_be_long() {
         let (queue, mut hold, other) = one_at_work();
         push(&queue, 1);
-        queue.is_long(&mut hold);
+        queue.leave_to_others(&mut hold);
         assert_eq!(other.recv_timeout(LONG), Ok(1));
         push(&queue, 1);
         assert_eq!(other.recv_timeout(LONG), Ok(1));

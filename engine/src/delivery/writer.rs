@@ -54,7 +54,7 @@ fn begin<'a, D: Disk>(
     let (logged, direct): (Vec<Job>, Vec<Job>) =
         jobs.into_iter().partition(|job| job.promise().is_some());
     if !direct.is_empty() {
-        shared.queue.is_long(&mut hold);
+        shared.queue.leave_to_others(&mut hold);
     }
     let round = survive(|| match &shared.keeper {
         Some(keeper) if !logged.is_empty() => {
