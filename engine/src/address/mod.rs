@@ -59,7 +59,7 @@ impl Address {
     pub fn external(&self) -> String {
         let local_part = quote_local_part(&self.local_part);
         match &self.domain {
-            Some(domain) => format!("{local_part}@{domain}"),
+            Some(domain) => join(&local_part, domain),
             None => local_part.into_owned(),
         }
     }
@@ -94,12 +94,19 @@ pub enum ReversePath {
     Address(Address),
 }
 
-impl fmt::Display for ReversePath {
-    /// External form without angle brackets; empty for the null reverse-path.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ReversePath {
+    /// The external form without angle brackets; empty for the null reverse-path.
+    pub fn external(&self) -> String {
         match self {
-            Self::Null => Ok(()),
-            Self::Address(address) => address.fmt(f),
+            Self::Null => String::new(),
+            Self::Address(address) => address.external(),
         }
+    }
+}
+
+impl fmt::Display for ReversePath {
+    /// As [`ReversePath::external`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.external())
     }
 }

@@ -165,6 +165,14 @@ impl Job {
         }
     }
 
+    /// Trace header for a Maildir.
+    pub(super) fn maildir_header(&self) -> String {
+        match &self.promise {
+            Some(promised) => promised.promise.maildir_header(promised.recipient),
+            None => trace::header(&self.mail.reverse_path, &self.recipient),
+        }
+    }
+
     /// `From ` line and trace header for an mbox; the same bytes each time.
     pub(super) fn mbox_header(&self) -> String {
         match &self.promise {

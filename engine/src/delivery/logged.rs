@@ -22,7 +22,7 @@ use crate::io::{Credentials, Disk};
 use crate::log::{Done, DoneOutcome, LogError, Record, Ticket};
 use crate::mailbox::maildir::{Maildir, Unpublished, sweep};
 use crate::mailbox::mbox::Mbox;
-use crate::mailbox::{Flush, MailboxError, MailboxPath, trace};
+use crate::mailbox::{Flush, MailboxError, MailboxPath};
 use crate::route::Format;
 use crate::status::Status;
 use crate::sync::Arc;
@@ -270,7 +270,7 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
     fn write_unseen(&mut self, job: &Job) -> Result<(usize, Unpublished<D::Handle>), MailboxError> {
         let shared = self.shared;
         let message = &job.mail.message;
-        let header = trace::header(&job.mail.reverse_path, &job.recipient);
+        let header = job.maildir_header();
         let size = header.len() as u64 + message.size();
         if shared.settings.is_over_limit(size) {
             return Err(self.over_limit(job));

@@ -82,22 +82,31 @@ impl Promise {
         to: &[(Recipient, MailboxTarget)],
         names: &NameMaker,
     ) -> Self {
+        let reverse_path = mail.reverse_path.external();
         let recipients = to
             .iter()
-            .map(|(recipient, target)| AcceptedRecipient {
-                address: recipient.address.external(),
-                original: recipient.original.clone(),
-                mailbox: target.path.clone(),
-                uid: target.uid,
-                gid: target.gid,
-                plan: plan(mail, recipient, target, names),
+            .map(|(recipient, target)| {
+                let address = recipient.address.external();
+                let trace = trace::Trace {
+                    reverse_path: &reverse_path,
+                    original: &recipient.original,
+                    address: &address,
+                };
+                AcceptedRecipient {
+                    plan: plan(&trace, mail, target, names),
+                    address,
+                    original: recipient.original.clone(),
+                    mailbox: target.path.clone(),
+                    uid: target.uid,
+                    gid: target.gid,
+                }
             })
             .collect();
         Self {
             envelope: Accepted {
                 id,
                 accepted_at: clock::since_epoch(),
-                reverse_path: mail.reverse_path.to_string(),
+                reverse_path,
                 queue_id: String::new(),
                 content_digest: [0; 32],
                 recipients,
@@ -180,6 +189,11 @@ impl Promise {
     /// Its record was appended.
     pub(super) fn is_logged(&self) -> bool {
         matches!(self.state.lock().stage, Stage::Logged { .. })
+    }
+
+    /// Trace header of a recipient's copy in a Maildir.
+    pub(super) fn maildir_header(&self, index: usize) -> String {
+        trace_of(&self.envelope, self.recipient(index)).header()
     }
 
     /// `From ` line and trace header of a recipient's copy in an mbox.
@@ -316,13 +330,12 @@ pub(super) fn trace_of<'a>(
     }
 }
 
-fn plan(mail: &Mail, recipient: &Recipient, target: &MailboxTarget, names: &NameMaker) -> Plan {
+fn plan(trace: &trace::Trace<'_>, mail: &Mail, target: &MailboxTarget, names: &NameMaker) -> Plan {
     match target.format {
         Format::Mbox => Plan::Mbox { size_before: 0 },
         Format::Maildir => {
-            let header = trace::header(&mail.reverse_path, recipient);
             let message = &mail.message;
-            let (size, wire_size) = sizes(&header, message.size(), message.newlines());
+            let (size, wire_size) = sizes(&trace.header(), message.size(), message.newlines());
             Plan::Maildir {
                 file_name: names.next(size, wire_size),
             }

@@ -116,7 +116,7 @@ impl<'a, D: Disk> Round<'a, D> {
         let shared = self.shared;
         let path = MailboxPath::new(&shared.settings.base, &job.target)?;
         let message = &job.mail.message;
-        let header = trace::header(&job.mail.reverse_path, &job.recipient);
+        let header = job.maildir_header();
         if shared
             .settings
             .is_over_limit(header.len() as u64 + message.size())

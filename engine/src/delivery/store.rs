@@ -338,7 +338,7 @@ impl<D: Disk> Store<D> {
         if keeper.doubts.is_empty() {
             return Vec::new();
         }
-        let reverse_path = mail.reverse_path.to_string();
+        let reverse_path = mail.reverse_path.external();
         let ways = to.iter().map(|(recipient, target)| Way {
             reverse_path: &reverse_path,
             original: &recipient.original,

@@ -22,8 +22,8 @@ impl MailboxPath {
             Format::Mbox => "",
         };
         let base = base.to_string_lossy();
-        let path = target.path.trim_matches('/');
-        format!("{}/{path}{slash}", base.trim_end_matches('/'))
+        let base = base.trim_end_matches('/');
+        [base, "/", target.path.trim_matches('/'), slash].concat()
     }
 
     /// Checks a target's path. Dropping empty and `.` components changes no meaning; `..` is
@@ -91,7 +91,7 @@ impl MailboxPath {
         if self.relative.is_empty() {
             name.to_owned()
         } else {
-            format!("{}/{name}", self.relative)
+            [&self.relative, "/", name].concat()
         }
     }
 }

@@ -68,7 +68,7 @@ impl Trace<'_> {
 /// `Return-Path`, `X-Original-To` (left out when unknown) and `Delivered-To`, each ending in LF.
 pub fn header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
     Trace {
-        reverse_path: &reverse_path.to_string(),
+        reverse_path: &reverse_path.external(),
         original: &recipient.original,
         address: &recipient.address.external(),
     }
@@ -82,7 +82,7 @@ pub fn mbox_header(reverse_path: &ReversePath, recipient: &Recipient) -> String 
 
 fn mbox_header_at(reverse_path: &ReversePath, recipient: &Recipient, date: &str) -> String {
     Trace {
-        reverse_path: &reverse_path.to_string(),
+        reverse_path: &reverse_path.external(),
         original: &recipient.original,
         address: &recipient.address.external(),
     }
@@ -91,7 +91,8 @@ fn mbox_header_at(reverse_path: &ReversePath, recipient: &Recipient, date: &str)
 
 /// An address with control characters could forge header lines.
 fn one_line(text: &str) -> Cow<'_, str> {
-    if text.contains(char::is_control) {
+    let is_plain = |byte: u8| (b' '..0x7f).contains(&byte);
+    if !text.bytes().all(is_plain) && text.contains(char::is_control) {
         Cow::Owned(text.replace(char::is_control, "?"))
     } else {
         Cow::Borrowed(text)

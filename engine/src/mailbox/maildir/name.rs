@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// process's too: two engines in one process must not use a number twice.
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
+/// What a name takes besides the host, usually.
+const NUMBERS_BYTES: usize = 64;
+
 /// Makes names. Any thread may use it.
 #[derive(Debug)]
 pub struct NameMaker {
@@ -34,13 +37,17 @@ impl NameMaker {
         let now = clock::since_epoch();
         // Relaxed: only the numbers must differ.
         let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
-        format!(
+        let mut name = String::with_capacity(NUMBERS_BYTES + self.host.len());
+        // Writing into a String cannot fail.
+        let _ = write!(
+            name,
             "{}.M{}P{}Q{sequence}.{},S={size},W={wire_size}",
             now.as_secs(),
             now.subsec_micros(),
             self.pid,
             self.host
-        )
+        );
+        name
     }
 }
 
