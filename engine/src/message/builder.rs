@@ -99,6 +99,8 @@ impl MessageBuilder {
     /// 452 4.3.1). The message is then lost, and [`MessageBuilder::finish`] fails too.
     pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         let sink = &mut self.sink;
+        // The filter hands a header on in little pieces; room for all of them is made at once.
+        sink.make_room(piece.len());
         let result = self.filter.feed(piece, &mut |kept| sink.append(kept));
         self.failed |= result.is_err();
         result
@@ -145,6 +147,13 @@ enum State {
 }
 
 impl Sink {
+    /// Reserves memory for the next `more` bytes, if they may be held in memory.
+    fn make_room(&mut self, more: usize) {
+        if let State::Memory { bytes, share } = &mut self.state {
+            reserve(bytes, share, more, self.spool.message_memory_bytes);
+        }
+    }
+
     fn append(&mut self, piece: &[u8]) -> io::Result<()> {
         let Some(last) = piece.last() else {
             return Ok(());

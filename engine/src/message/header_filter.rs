@@ -150,7 +150,15 @@ impl HeaderFilter {
 
     /// What is held is none of ours: its last byte decides how the line goes on.
     fn another_field(&mut self, take: Take<'_>) -> io::Result<usize> {
-        let held = std::mem::take(&mut self.held);
+        let mut held = std::mem::take(&mut self.held);
+        let used = self.take_held(&held, take);
+        // Its memory serves the next field.
+        held.clear();
+        self.held = held;
+        used
+    }
+
+    fn take_held(&mut self, held: &[u8], take: Take<'_>) -> io::Result<usize> {
         let (last, before) = held.split_last().unwrap_or((&b'\n', &[]));
         self.at = match self.at {
             At::CandidateBlanks => At::NameBlanks,
