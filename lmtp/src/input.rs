@@ -1,8 +1,8 @@
 //! The bytes a session has received and not yet used.
 //!
 //! Imports nothing. Invariant: the buffer never grows past what the caller asked room for plus
-//! what is unused, and is given back whenever a session has nothing to do, so that thousands of
-//! idle sessions hold no buffers.
+//! what is unused, and can be given back whenever nothing is in it, so that thousands of idle
+//! sessions hold no buffers.
 
 /// A buffer that is filled at its end and used from its front.
 #[derive(Debug, Default)]
@@ -68,17 +68,26 @@ impl Input {
         self.end = self.bytes.len().min(self.end + count);
     }
 
-    /// Gives the memory back when nothing is in it.
-    pub(crate) fn release(&mut self) {
-        if self.is_empty() {
-            self.bytes = Vec::new();
-        }
+    /// True while there is memory to fill.
+    pub(crate) fn has_buffer(&self) -> bool {
+        !self.bytes.is_empty()
     }
 
-    /// Gives a buffer back that is larger than `bytes`, when nothing is in it.
+    /// Goes on with this buffer, whose content means nothing. Nothing may be unused.
+    pub(crate) fn use_buffer(&mut self, bytes: Vec<u8>) {
+        debug_assert!(self.is_empty(), "nobody loses what has arrived");
+        self.bytes = bytes;
+    }
+
+    /// Gives the buffer back when nothing is in it.
+    pub(crate) fn release(&mut self) -> Option<Vec<u8>> {
+        self.is_empty().then(|| std::mem::take(&mut self.bytes))
+    }
+
+    /// Frees a buffer that is larger than `bytes`, when nothing is in it.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         if self.bytes.len() > bytes {
-            self.release();
+            drop(self.release());
         }
     }
 
@@ -132,10 +141,14 @@ mod tests {
     fn an_idle_buffer_is_given_back_and_an_unused_byte_never() {
         let mut input = Input::default();
         fill(&mut input, b"ab");
-        input.release();
+        assert_eq!(input.release(), None);
         assert_eq!(input.unused(), b"ab");
         input.consume(2);
-        input.release();
+        let bytes = input.release().unwrap();
+        assert!(!input.has_buffer());
         assert_eq!(input.bytes.capacity(), 0);
+        input.use_buffer(bytes);
+        fill(&mut input, b"cd");
+        assert_eq!(input.unused(), b"cd");
     }
 }

@@ -5,6 +5,7 @@
 //! line for every recipient. The wire protocol is taken apart by [`command`] and [`decode`], which
 //! do no I/O.
 
+mod buffers;
 pub mod cli;
 pub mod command;
 pub mod decode;

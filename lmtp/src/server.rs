@@ -3,6 +3,7 @@
 //! Imports `listener`, `session` and the engine. Invariant: the order to drain stops accepting
 //! at once, lets transactions that have begun finish, and is over after `drain_timeout`.
 
+use crate::buffers::Pool;
 use crate::drain::Drain;
 use crate::ids::Ids;
 use crate::listener::Listener;
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Arc<Engine>,
     pub(crate) drain: Drain,
     pub(crate) ids: Ids,
+    pub(crate) buffers: Pool,
     settings: Mutex<Arc<Settings>>,
     connections: AtomicUsize,
     last_gone: Notify,
@@ -82,6 +84,7 @@ impl Server {
                 engine,
                 drain: Drain::default(),
                 ids: Ids::new(),
+                buffers: Pool::default(),
                 settings: Mutex::new(Arc::new(settings)),
                 connections: AtomicUsize::new(0),
                 last_gone: Notify::new(),

@@ -13,6 +13,7 @@ mod outcomes;
 mod transaction;
 mod wire;
 
+use crate::buffers::BYTES_MAX;
 use crate::command::{Command, Forwarded, ForwardedName, MailCommand, Paths, RcptCommand};
 use crate::command::{Refusal, Severity, parse};
 use crate::input::Line;
@@ -68,7 +69,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let settings = shared.settings();
         let drain = shared.drain.listener();
         Self {
-            wire: Wire::new(stream, settings.lmtp.idle_timeout, drain),
+            wire: Wire::new(
+                stream,
+                settings.lmtp.idle_timeout,
+                shared.buffers.clone(),
+                drain,
+            ),
             id: shared.ids.next(),
             shared,
             settings,
@@ -141,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Waits for more of a command.
     async fn more(&mut self) -> Result<(), Gone> {
         let target = COMMAND_BYTES.max(self.settings.limits.command_line_bytes);
-        self.wire.input.shrink(target);
+        self.wire.input.shrink(target.max(BYTES_MAX));
         let between = self.transaction.is_none();
         match self.wire.fill(target, between).await? {
             Arrival::Bytes(_) => {

@@ -1,9 +1,10 @@
 //! The two directions of one connection, with their time limits.
 //!
-//! Imports `input`, `drain`. Invariants: between transactions, while nothing is unused, a
-//! connection holds no buffers; no wait is longer than the idle timeout; a client that
+//! Imports `input`, `buffers`, `drain`. Invariants: between transactions, while nothing is unused,
+//! a connection holds no buffers; no wait is longer than the idle timeout; a client that
 //! sends a byte now and then to stay alive is cut like a silent one.
 
+use crate::buffers::{Buffers, Pool};
 use crate::drain::DrainListener;
 use crate::input::Input;
 use std::future::poll_fn;
@@ -53,16 +54,18 @@ pub(super) struct Wire<S> {
     /// Replies not yet sent.
     pub(super) out: Vec<u8>,
     timer: Timer,
+    pool: Pool,
     drain: DrainListener,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(super) fn new(stream: S, idle_timeout: Duration, drain: DrainListener) -> Self {
+    pub(super) fn new(stream: S, idle_timeout: Duration, pool: Pool, drain: DrainListener) -> Self {
         Self {
             stream,
             input: Input::default(),
             out: Vec::new(),
             timer: Timer::new(idle_timeout),
+            pool,
             drain,
         }
     }
@@ -85,6 +88,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         target: usize,
         until_drain: bool,
     ) -> Poll<Result<Arrival, Gone>> {
+        if !self.input.has_buffer() {
+            let Buffers { input, out } = self.pool.take();
+            self.input.use_buffer(input);
+            self.out = out;
+        }
         let mut buffer = ReadBuf::new(self.input.room(target));
         match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
             Poll::Ready(Ok(())) => {
@@ -102,8 +110,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             if self.drain.poll(context).is_ready() {
                 return Poll::Ready(Ok(Arrival::Drain));
             }
-            self.input.release();
-            self.out = Vec::new();
+            if let Some(input) = self.input.release() {
+                let out = std::mem::take(&mut self.out);
+                self.pool.put(Buffers { input, out });
+            }
         }
         ready!(self.timer.poll(context));
         Poll::Ready(Err(Gone::Silent))
@@ -154,7 +164,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         let throw_away = async {
             loop {
-                self.input = Input::default();
+                let all = self.input.unused().len();
+                self.input.consume(all);
                 let read = poll_fn(|context| self.poll_fill(context, 4096, false));
                 if read.await.is_err() {
                     return;
