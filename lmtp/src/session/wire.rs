@@ -54,6 +54,9 @@ pub(super) struct Wire<S> {
     /// Replies not yet sent.
     pub(super) out: Vec<u8>,
     timer: Timer,
+    /// The client did something since the timer started: it starts anew with this length before
+    /// the next wait. To ask the clock for every command would be too much.
+    alive: Option<Duration>,
     pool: Pool,
     drain: DrainListener,
 }
@@ -65,6 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             input: Input::default(),
             out: Vec::new(),
             timer: Timer::new(idle_timeout),
+            alive: None,
             pool,
             drain,
         }
@@ -72,7 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// The client did something: the idle timeout starts anew, now with this length.
     pub(super) fn is_alive(&mut self, idle_timeout: Duration) {
-        self.timer.restart(idle_timeout);
+        self.alive = Some(idle_timeout);
     }
 
     /// Waits for more bytes, in a buffer of about `target` bytes; first sends what is to be
@@ -115,6 +119,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 self.pool.put(Buffers { input, out });
             }
         }
+        if let Some(timeout) = self.alive.take() {
+            self.timer.restart(timeout);
+        }
         ready!(self.timer.poll(context));
         Poll::Ready(Err(Gone::Silent))
     }
@@ -138,7 +145,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Gone::Broken(error))),
                     Poll::Pending => {
                         if !std::mem::replace(&mut waited, true) {
-                            self.timer.restart(self.timer.timeout);
+                            let timeout = self.alive.take().unwrap_or(self.timer.timeout);
+                            self.timer.restart(timeout);
                         }
                         ready!(self.timer.poll(context));
                         return Poll::Ready(Err(Gone::Deaf));
