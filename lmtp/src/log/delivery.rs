@@ -85,6 +85,24 @@ fn rounded(delay: Duration) -> f64 {
     (delay.as_secs_f64() * 10_000.0).round() / 10_000.0
 }
 
+/// The same as text, without the detour of a binary fraction.
+struct Rounded(Duration);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = (self.0.as_nanos() + 50_000) / 100_000;
+        let (seconds, mut fraction, mut digits) = (all / 10_000, all % 10_000, 4);
+        if fraction == 0 {
+            return write!(f, "{seconds}");
+        }
+        while fraction % 10 == 0 {
+            fraction /= 10;
+            digits -= 1;
+        }
+        write!(f, "{seconds}.{fraction:0digits$}")
+    }
+}
+
 struct Delays(Duration, Duration, Duration);
 
 impl fmt::Display for Delays {
@@ -92,9 +110,24 @@ impl fmt::Display for Delays {
         write!(
             f,
             "{}/{}/{}",
-            rounded(self.0),
-            rounded(self.1),
-            rounded(self.2)
+            Rounded(self.0),
+            Rounded(self.1),
+            Rounded(self.2)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_of_rounding_give_the_same_digits() {
+        for micros in [
+            0, 49, 51, 99, 100, 1500, 10_000, 999_949, 999_951, 61_200_000,
+        ] {
+            let delay = Duration::from_micros(micros);
+            assert_eq!(Rounded(delay).to_string(), rounded(delay).to_string());
+        }
     }
 }
