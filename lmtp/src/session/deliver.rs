@@ -30,7 +30,6 @@ const GRACE: Duration = Duration::from_secs(60);
 struct Record {
     id: String,
     sender: String,
-    client: String,
     size: u64,
     received: Duration,
     utf8: bool,
@@ -53,7 +52,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         let record = Record {
             sender: transaction.sender(),
-            client: self.client(),
             size: body.size(),
             received: transaction.started.elapsed(),
             utf8: transaction.utf8(),
@@ -63,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let result = match body.finish() {
             Ok(message) => {
                 let mail = Mail {
-                    reverse_path: transaction.reverse_path(),
+                    reverse_path: transaction.mail.reverse_path,
                     message,
                 };
                 let limit = transaction.settings.lmtp.delivery_deadline;
@@ -153,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
         });
         let Some(worst) = worst else { return };
-        let address = format!("<{}>", answer.shown);
+        let address = ["<", &answer.shown, ">"].concat();
         let words = [address.as_str(), record.id.as_str()];
         write_status(&mut self.wire.out, &worst.status, &words, record.utf8);
         for ((to, _), outcome) in answer.deliveries.iter().zip(outcomes) {
@@ -170,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 stored: outcome.stored,
                 status: &outcome.status,
                 reason: "",
-                client: &record.client,
+                client: &self.client(),
                 session: &self.id,
             }
             .emit();

@@ -23,6 +23,7 @@ use crate::server::Shared;
 use mailstow_engine::Status;
 use mailstow_engine::config::Settings;
 use mailstow_engine::delivery::Ticket;
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             tracing::info!(
                 session = self.id,
                 id = transaction.id,
-                client = self.client(),
+                client = &*self.client(),
                 "{gone} in a mail transaction; nothing of it was delivered"
             );
         } else {
@@ -385,12 +386,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Where the message comes from: the client's client when the client said so.
-    fn client(&self) -> String {
+    fn client(&self) -> Cow<'_, str> {
         let Origin { name, addr, .. } = &self.origin;
         match (name.is_empty(), addr.is_empty()) {
-            (true, true) => self.peer.clone(),
-            (true, false) => format!("unknown[{addr}]"),
-            (false, _) => format!("{name}[{addr}]"),
+            (true, true) => Cow::Borrowed(&self.peer),
+            (true, false) => Cow::Owned(format!("unknown[{addr}]")),
+            (false, _) => Cow::Owned(format!("{name}[{addr}]")),
         }
     }
 

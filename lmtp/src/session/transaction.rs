@@ -6,10 +6,10 @@
 use super::body::Body;
 use crate::command::MailCommand;
 use crate::decode::ChunkDecoder;
+use mailstow_engine::Recipient;
 use mailstow_engine::address::Address;
 use mailstow_engine::config::Settings;
 use mailstow_engine::route::{MailboxTarget, Router};
-use mailstow_engine::{Recipient, ReversePath};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -80,7 +80,7 @@ const SEARCHED_MAX: usize = 16;
 impl Transaction {
     /// External form of the sender.
     pub(super) fn sender(&self) -> String {
-        self.mail.reverse_path.to_string()
+        self.mail.reverse_path.external()
     }
 
     /// Whether the client may be sent UTF-8.
@@ -125,11 +125,6 @@ impl Transaction {
             deliveries,
             answers,
         }
-    }
-
-    /// The reverse-path.
-    pub(super) fn reverse_path(&self) -> ReversePath {
-        self.mail.reverse_path.clone()
     }
 }
 
