@@ -6,7 +6,7 @@
 
 use crate::config::Settings;
 use crate::delivery::{Mail, OnOutcome, Outcome, Store, StoreError, Ticket};
-use crate::envelope::Recipient;
+use crate::envelope::{Recipient, ReversePath};
 use crate::map::{MapHandle, MapKeeper};
 use crate::message::MessageBuilder;
 use crate::route::{MailboxTarget, Router, table_context};
@@ -138,6 +138,16 @@ impl Engine {
     /// A new, empty message to be filled.
     pub fn new_message(&self) -> MessageBuilder {
         self.store.new_message()
+    }
+
+    /// A message that is arriving has one delivery only; see [`Store::go_ahead`].
+    pub fn go_ahead(
+        &self,
+        message: &mut MessageBuilder,
+        reverse_path: &ReversePath,
+        to: (&Recipient, &MailboxTarget),
+    ) {
+        self.store.go_ahead(message, reverse_path, to);
     }
 
     /// The mailbox store.

@@ -30,6 +30,8 @@ pub(super) struct Item<'a, H> {
     pub(super) device: u64,
     /// Only a flush of the whole file system will do.
     pub(super) whole: bool,
+    /// It was written before the batch began: only its own handle knows of every write error.
+    pub(super) alone: bool,
 }
 
 /// Decides how to flush. Shared by all writers.
@@ -64,6 +66,10 @@ impl Flusher {
         let mut devices: Vec<(u64, Option<io::Result<()>>)> = Vec::new();
         let mut results = Vec::with_capacity(items.len());
         for item in items {
+            if item.alone {
+                results.push(disk.sync(item.handle));
+                continue;
+            }
             let at = match devices
                 .iter()
                 .position(|(device, _)| *device == item.device)
@@ -93,7 +99,7 @@ impl Flusher {
         device: u64,
         handle: &D::Handle,
     ) -> bool {
-        let on_it = || items.iter().filter(|item| item.device == device);
+        let on_it = || items.iter().filter(|i| i.device == device && !i.alone);
         if on_it().any(|item| item.whole) {
             return true;
         }

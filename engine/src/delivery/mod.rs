@@ -4,6 +4,7 @@
 //! `config`. A [`Store`] has a queue and a few writer threads; each takes what waits as one
 //! batch and moves it through all phases together, so that many deliveries share few flushes.
 
+mod ahead;
 mod base;
 #[cfg(test)]
 #[cfg(loom)]

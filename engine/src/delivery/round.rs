@@ -145,6 +145,9 @@ impl<'a, D: Disk> Round<'a, D> {
         let Some(maildir) = self.maildirs.get_mut(at) else {
             return Err(interrupted(job));
         };
+        if let Some(arrived) = maildir.arrived(&shared.disk, (uid, gid), &header, message) {
+            return Ok((at, arrived));
+        }
         let how = (&shared.names, shared.settings.compress);
         let unpublished = maildir.write(&shared.disk, base, how, &header, message)?;
         Ok((at, unpublished))
@@ -161,6 +164,7 @@ impl<'a, D: Disk> Round<'a, D> {
                 handle: &above.handle,
                 device: above.device,
                 whole: above.whole,
+                alone: false,
             }));
         }
         for written in &self.written {
@@ -171,6 +175,7 @@ impl<'a, D: Disk> Round<'a, D> {
                     .get(written.maildir)
                     .map_or(0, Maildir::device),
                 whole: false,
+                alone: written.unpublished.arrived_here(),
             });
         }
         let mut results = self.flush(&items).into_iter();
@@ -251,10 +256,30 @@ impl<'a, D: Disk> Round<'a, D> {
     fn publish_one(&mut self, written: &Written<D::Handle>) -> Result<String, MailboxError> {
         self.become_owner(&written.job)?;
         let shared = self.shared;
-        match self.maildirs.get(written.maildir) {
-            Some(maildir) => maildir.publish(&shared.disk, &shared.names, &written.unpublished),
-            None => Err(interrupted(&written.job)),
+        let Some(maildir) = self.maildirs.get_mut(written.maildir) else {
+            return Err(interrupted(&written.job));
+        };
+        let published = maildir.publish(&shared.disk, &shared.names, &written.unpublished);
+        let (Err(error), Some(base)) = (&published, &self.base) else {
+            return published;
+        };
+        if !written.unpublished.arrived_here() {
+            return published;
         }
+        // It was opened by another way through the file system, perhaps.
+        tracing::debug!(%error, "a message that arrived in its mailbox is copied");
+        let job = &written.job;
+        let header = trace::header(&job.mail.reverse_path, &job.recipient);
+        let how = (&shared.names, shared.settings.compress);
+        let copied = maildir.write(&shared.disk, base, how, &header, &job.mail.message)?;
+        let flushed = shared.disk.sync(copied.file());
+        let published = flushed
+            .map_err(|source| flush_error(job.mailbox(), &source))
+            .and_then(|()| maildir.publish(&shared.disk, &shared.names, &copied));
+        if published.is_err() {
+            maildir.discard(&shared.disk, &copied);
+        }
+        published
     }
 
     /// All deliveries for one mbox go out under one lock, in one append.
@@ -368,6 +393,7 @@ impl<'a, D: Disk> Round<'a, D> {
                 handle: maildir.new_directory(),
                 device: maildir.device(),
                 whole: false,
+                alone: false,
             });
         }
         for OpenMbox { mbox, .. } in &self.mboxes {
@@ -375,11 +401,13 @@ impl<'a, D: Disk> Round<'a, D> {
                 handle: mbox.file(),
                 device: mbox.device(),
                 whole: false,
+                alone: false,
             });
             items.extend(mbox.chain().iter().map(|above| Item {
                 handle: &above.handle,
                 device: above.device,
                 whole: above.whole,
+                alone: false,
             }));
         }
         let mut results = self.flush(&items).into_iter();

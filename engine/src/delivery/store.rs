@@ -2,6 +2,7 @@
 //!
 //! Imports the rest of `delivery`, `mailbox`, `message`, `io`, `config`, `sync`.
 
+use super::ahead;
 use super::base::open_base;
 use super::digest::{Outline, Way, content_digest};
 use super::doubt::Repeated;
@@ -17,11 +18,11 @@ use super::types::{Mail, Outcome};
 use super::writer::write_mail;
 use crate::clock;
 use crate::config::{Durability, Settings};
-use crate::envelope::Recipient;
+use crate::envelope::{Recipient, ReversePath};
 use crate::io::{Blocking, Disk, StateDirectory};
 use crate::log::{DeliveryId, LogError};
 use crate::mailbox::maildir::NameMaker;
-use crate::mailbox::{Known, MailboxPath, MailboxSettings};
+use crate::mailbox::{Known, MailboxPath, MailboxSettings, trace};
 use crate::message::{MessageBuilder, Spool};
 use crate::route::MailboxTarget;
 use crate::status::Status;
@@ -137,6 +138,8 @@ impl Ids {
 pub struct Store<D: Disk = Blocking> {
     shared: Arc<Shared<D>>,
     spool: Spool,
+    /// From this size on a message may go into its mailbox as it arrives.
+    ahead_from_bytes: u64,
     threads: Vec<JoinHandle<()>>,
     checkpointer: Option<JoinHandle<()>>,
     recovered: Option<RecoveryReport>,
@@ -260,9 +263,13 @@ impl<D: Disk> Store<D> {
         if settings.store.durability == Durability::Direct {
             shared.keeper = None;
         }
+        let keeper = shared.keeper.as_ref();
+        let logged_bytes_max = keeper.map_or(0, Keeper::message_bytes_max);
+        let ahead_from_bytes = logged_bytes_max.max(settings.limits.message_memory_bytes as u64);
         let shared = Arc::new(shared);
         Ok(Self {
             shared,
+            ahead_from_bytes,
             spool: Spool::new(Arc::new(state), &settings.limits),
             threads: Vec::new(),
             checkpointer: None,
@@ -273,6 +280,29 @@ impl<D: Disk> Store<D> {
     /// A new empty message, to be filled and submitted.
     pub fn new_message(&self) -> MessageBuilder {
         self.spool.message()
+    }
+
+    /// True when so much of a message has come that [`Store::go_ahead`] is worth a call.
+    pub fn may_go_ahead(&self, size: u64) -> bool {
+        size > self.ahead_from_bytes
+    }
+
+    /// A long message that is arriving has one delivery: it may go into its mailbox from here on,
+    /// where nobody sees it, so that storing it takes no copy. It must then be submitted for this
+    /// delivery alone. To be called once, and of no consequence when nothing comes of it.
+    pub fn go_ahead(
+        &self,
+        message: &mut MessageBuilder,
+        reverse_path: &ReversePath,
+        (recipient, target): (&Recipient, &MailboxTarget),
+    ) {
+        if !self.may_go_ahead(message.size()) || !message.is_in_scratch() {
+            return;
+        }
+        let header = trace::header(reverse_path, recipient);
+        if let Some(placed) = ahead::begin(&self.shared, header, target) {
+            message.go_on_in(placed);
+        }
     }
 
     /// Where messages are held.

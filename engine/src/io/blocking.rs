@@ -12,6 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -184,11 +185,19 @@ impl Disk for Blocking {
         Ok(sys::mkdirat(dir, name, Mode::from_raw_mode(mode))?)
     }
 
+    fn into_file(&self, handle: OwnedFd) -> Option<File> {
+        Some(handle.into())
+    }
+
+    fn from_file(&self, file: File) -> Option<OwnedFd> {
+        Some(file.into())
+    }
+
     fn create_unnamed(&self, dir: &OwnedFd, mode: u32) -> io::Result<OwnedFd> {
         if !self.has_proc {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         sys::openat(dir, ".", flags, Mode::from_raw_mode(mode)).map_err(|errno| {
             if lacks_unnamed_files(errno) {
                 io::ErrorKind::Unsupported.into()

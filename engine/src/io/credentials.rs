@@ -112,6 +112,21 @@ impl Credentials {
     }
 }
 
+/// Runs `work` with the file-system user `uid`, if this process may be anybody: for a file that
+/// is open, and is to be written as its owner would. The groups stay.
+pub(crate) fn with_user<T>(uid: u32, work: impl FnOnce() -> T) -> T {
+    struct Back(Uid);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            setfsuid(self.0);
+        }
+    }
+    let _back = geteuid()
+        .is_root()
+        .then(|| Back(setfsuid(Uid::from_raw(uid))));
+    work()
+}
+
 /// Groups first, the user last: giving up the user's rights must not come before they were used.
 /// setfsuid and setfsgid report no failure, so the result is read back by asking for an
 /// impossible id.

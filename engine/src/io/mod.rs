@@ -14,12 +14,14 @@ pub mod sim;
 pub(crate) mod uring;
 
 pub use blocking::Blocking;
+pub(crate) use credentials::with_user;
 pub use credentials::{CredentialError, Credentials};
 pub use faulty::{Fault, Faulty};
 pub use scratch::{Scratch, StateDirectory};
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -119,6 +121,17 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// `Unsupported` when the file system or the machine cannot do this; the caller then uses
     /// [`Disk::create_new`]. Else as openat(2).
     fn create_unnamed(&self, dir: &Self::Handle, mode: u32) -> io::Result<Self::Handle>;
+
+    /// The same file for reading and writing at will, past whatever this disk counts or plays;
+    /// `None` when that is not for this disk.
+    fn into_file(&self, _handle: Self::Handle) -> Option<File> {
+        None
+    }
+
+    /// The handle of such a file.
+    fn from_file(&self, _file: File) -> Option<Self::Handle> {
+        None
+    }
 
     /// Gives a file made by [`Disk::create_unnamed`] a name, never replacing a file.
     ///

@@ -1,11 +1,13 @@
 //! Takes a message in pieces of any size.
 //!
 //! Imports `io` (scratch files), `config` (limits). Past the bound of one message, or when the
-//! memory of all messages is used up, the whole content moves to a scratch file.
+//! memory of all messages is used up, the whole content moves to a scratch file, and from there
+//! into a mailbox if whoever fills it says so. Invariant: what goes wrong with that file is not the
+//! message's fault: the content moves back.
 
 use super::budget::{Budget, Share};
 use super::header_filter::HeaderFilter;
-use super::{Body, Content, Message};
+use super::{Body, Content, Message, Placed, READ_BYTES};
 use crate::config::Limits;
 use crate::io::{Scratch, StateDirectory};
 use crate::sync::Arc;
@@ -106,6 +108,17 @@ impl MessageBuilder {
         result
     }
 
+    /// The content goes on in a file of the mailbox that it is for. Nothing happens unless it is
+    /// in a scratch file, nor when the other one fails.
+    pub(crate) fn go_on_in(&mut self, placed: Placed) {
+        self.sink.go_on_in(placed);
+    }
+
+    /// True while it is in a scratch file.
+    pub(crate) fn is_in_scratch(&self) -> bool {
+        matches!(self.sink.state, State::File { .. })
+    }
+
     /// Bytes kept so far.
     pub fn size(&self) -> u64 {
         self.sink.size
@@ -144,6 +157,10 @@ enum State {
         scratch: Scratch,
         collected: Vec<u8>,
     },
+    Placed {
+        placed: Placed,
+        collected: Vec<u8>,
+    },
 }
 
 impl Sink {
@@ -171,6 +188,22 @@ impl Sink {
             let collected = Vec::new();
             self.state = State::File { scratch, collected };
         }
+        if let State::Placed { placed, collected } = &mut self.state {
+            if collected.len() + piece.len() <= COLLECT_BYTES {
+                collected.extend_from_slice(piece);
+                return Ok(());
+            }
+            match placed.append(collected) {
+                Ok(()) => collected.clear(),
+                Err(error) => self.come_back(&error)?,
+            }
+        }
+        if let State::Placed { placed, .. } = &mut self.state {
+            match placed.append(piece) {
+                Ok(()) => return Ok(()),
+                Err(error) => self.come_back(&error)?,
+            }
+        }
         if let State::File { scratch, collected } = &mut self.state {
             if collected.len() + piece.len() <= COLLECT_BYTES {
                 collected.extend_from_slice(piece);
@@ -183,7 +216,48 @@ impl Sink {
         Ok(())
     }
 
-    fn finish(self) -> io::Result<Message> {
+    fn go_on_in(&mut self, mut placed: Placed) {
+        let State::File { scratch, collected } = &mut self.state else {
+            return;
+        };
+        let written = self.size - collected.len() as u64;
+        let copied = copy(
+            written,
+            |part, offset| scratch.read_exact_at(part, offset),
+            |part| placed.append(part),
+        );
+        match copied {
+            Ok(()) => {
+                let collected = std::mem::take(collected);
+                self.state = State::Placed { placed, collected };
+            }
+            Err(error) => gave_up(&error),
+        }
+    }
+
+    /// What is in the mailbox's file moves to a scratch file.
+    fn come_back(&mut self, error: &io::Error) -> io::Result<()> {
+        gave_up(error);
+        if let State::Placed { placed, collected } = &mut self.state {
+            let mut scratch = (self.spool.make_scratch)()?;
+            copy(
+                placed.content_bytes(),
+                |part, offset| placed.read_exact_at(part, offset),
+                |part| scratch.append(part),
+            )?;
+            let collected = std::mem::take(collected);
+            self.state = State::File { scratch, collected };
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<Message> {
+        if let State::Placed { placed, collected } = &mut self.state {
+            match placed.append(collected).and_then(|()| placed.end()) {
+                Ok(()) => {}
+                Err(error) => self.come_back(&error)?,
+            }
+        }
         let body = match self.state {
             State::Memory { bytes, share } => Body::Memory {
                 bytes,
@@ -196,6 +270,7 @@ impl Sink {
                 scratch.append(&collected)?;
                 Body::File(scratch)
             }
+            State::Placed { placed, .. } => Body::Placed(placed),
         };
         Ok(Message(Arc::new(Content {
             body,
@@ -204,6 +279,28 @@ impl Sink {
             ends_with_newline: self.last == Some(b'\n'),
         })))
     }
+}
+
+/// Copies the first `bytes` of a file.
+fn copy(
+    bytes: u64,
+    read: impl Fn(&mut [u8], u64) -> io::Result<()>,
+    mut write: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut offset = 0;
+    while offset < bytes {
+        let left = usize::try_from(bytes - offset).unwrap_or(READ_BYTES);
+        let (part, _) = buffer.split_at_mut(left.min(READ_BYTES));
+        read(part, offset)?;
+        write(part)?;
+        offset += part.len() as u64;
+    }
+    Ok(())
+}
+
+fn gave_up(error: &io::Error) {
+    tracing::debug!(%error, "a long message cannot be written into its mailbox as it arrives");
 }
 
 /// Makes room for `more` bytes within the message's bound and the common budget.

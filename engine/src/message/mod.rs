@@ -1,21 +1,24 @@
 //! The content of a message: in memory, or in a file without a name past a bound.
 //!
 //! Imports `io` (scratch files), `config` (limits), `sync`. The content is held in its stored
-//! form: lines end with LF, header fields that we set ourselves are gone. Invariant: memory
-//! counted against the common budget is given back when the last user of a message is gone.
+//! form: lines end with LF, header fields that we set ourselves are gone. That file is one in the
+//! mailbox itself where a long message has only one to go to. Invariant: memory counted against
+//! the common budget is given back when the last user of a message is gone.
 
 mod budget;
 mod builder;
 mod header_filter;
+mod placed;
 
 pub use builder::{MessageBuilder, Spool};
+pub use placed::{Placed, Purpose};
 
 use crate::io::Scratch;
 use crate::sync::Arc;
 use budget::Share;
 use std::io;
 
-/// Bytes read from a scratch file at once.
+/// Bytes read from a file at once.
 const READ_BYTES: usize = 128 * 1024;
 
 /// A finished message, cheap to clone and to share between its recipients and threads.
@@ -34,6 +37,7 @@ struct Content {
 enum Body {
     Memory { bytes: Vec<u8>, _share: Share },
     File(Scratch),
+    Placed(Placed),
 }
 
 impl Message {
@@ -61,39 +65,53 @@ impl Message {
     pub fn in_memory(&self) -> Option<&[u8]> {
         match &self.0.body {
             Body::Memory { bytes, .. } => Some(bytes),
-            Body::File(_) => None,
+            Body::File(_) | Body::Placed(_) => None,
         }
     }
 
     /// Hands the content over piece by piece, in order.
     ///
     /// # Errors
-    /// The scratch file cannot be read, or whatever `take` answers; reading stops there.
+    /// The file cannot be read, or whatever `take` answers; reading stops there.
     pub fn for_each_chunk<E: From<io::Error>>(
         &self,
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let scratch = match &self.0.body {
-            Body::Memory { bytes, .. } => return take(bytes),
-            Body::File(scratch) => scratch,
-        };
+        if let Body::Memory { bytes, .. } = &self.0.body {
+            return take(bytes);
+        }
         let mut buffer = vec![0; READ_BYTES];
         let mut offset = 0;
         while offset < self.0.size {
             let left = usize::try_from(self.0.size - offset).unwrap_or(READ_BYTES);
             let length = left.min(buffer.len());
             let (part, _) = buffer.split_at_mut(length);
-            scratch.read_exact_at(part, offset)?;
+            match &self.0.body {
+                Body::Memory { .. } => {}
+                Body::File(scratch) => scratch.read_exact_at(part, offset)?,
+                Body::Placed(placed) => {
+                    placed.read_exact_at(part, offset)?;
+                    placed.check_unchanged()?;
+                }
+            }
             take(part)?;
             offset += part.len() as u64;
         }
         Ok(())
     }
 
+    /// The file in a mailbox that it arrived in.
+    pub(crate) fn placed(&self) -> Option<&Placed> {
+        match &self.0.body {
+            Body::Memory { .. } | Body::File(_) => None,
+            Body::Placed(placed) => Some(placed),
+        }
+    }
+
     /// Writes the content to `writer`.
     ///
     /// # Errors
-    /// The scratch file cannot be read, or the writer fails.
+    /// The file cannot be read, or the writer fails.
     pub fn copy_to(&self, writer: &mut impl io::Write) -> io::Result<()> {
         self.for_each_chunk(|chunk| writer.write_all(chunk))
     }

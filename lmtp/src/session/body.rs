@@ -13,6 +13,8 @@ use std::io;
 pub(super) struct Body {
     builder: Result<MessageBuilder, Status>,
     size: u64,
+    /// Where it goes was said, or cannot be said.
+    was_asked: bool,
     size_max: u64,
     refuse_nul: bool,
     refuse_bare_newline: bool,
@@ -24,6 +26,7 @@ impl Body {
         Self {
             builder: Ok(builder),
             size: 0,
+            was_asked: false,
             size_max: settings.routing.message_size_limit,
             refuse_nul: settings.lmtp.nul == NulPolicy::Reject,
             refuse_bare_newline: settings.lmtp.bare_newline == BareNewline::Reject,
@@ -55,6 +58,19 @@ impl Body {
         if let Some(refusal) = refusal {
             self.builder = Err(refusal);
         }
+    }
+
+    /// The builder, when so much has come that it may be worth it to say where the message goes;
+    /// once.
+    pub(super) fn to_go_ahead(
+        &mut self,
+        may: impl FnOnce(u64) -> bool,
+    ) -> Option<&mut MessageBuilder> {
+        if self.was_asked || !may(self.size) {
+            return None;
+        }
+        self.was_asked = true;
+        self.builder.as_mut().ok()
     }
 
     /// Why the message is refused, if it is by now.

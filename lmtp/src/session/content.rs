@@ -11,6 +11,7 @@ use super::{COMMAND_BYTES, Session};
 use crate::command::Body as BodyKind;
 use crate::decode::{ChunkDecoder, DataDecoder};
 use crate::reply::{Reply, write_status};
+use crate::server::Shared;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -101,6 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let piece = bytes.get(..decoded.produced).unwrap_or_default();
             body.write(piece, decoder.lines());
             self.wire.input.consume(decoded.consumed);
+            go_ahead(&self.shared, self.transaction.as_ref(), &mut body);
             if decoded.finished {
                 return Ok(body);
             }
@@ -226,10 +228,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 let piece = piece.get(..converted.produced).unwrap_or_default();
                 body.write(piece, decoder.lines());
+                go_ahead(&self.shared, self.transaction.as_ref(), body);
             }
             self.wire.input.consume(count);
             left -= count as u64;
         }
         Ok(())
+    }
+}
+
+/// A long message for one mailbox goes straight there.
+fn go_ahead(shared: &Shared, transaction: Option<&Transaction>, body: &mut Body) {
+    let engine = &shared.engine;
+    let Some(message) = body.to_go_ahead(|size| engine.store().may_go_ahead(size)) else {
+        return;
+    };
+    if let Some(transaction) = transaction
+        && let Some((recipient, target)) = transaction.only_delivery()
+    {
+        engine.go_ahead(
+            message,
+            &transaction.mail.reverse_path,
+            (&recipient, target),
+        );
     }
 }

@@ -88,6 +88,17 @@ impl Transaction {
         self.mail.smtputf8
     }
 
+    /// The delivery that [`Transaction::plan`] will come to, if it is only one.
+    pub(super) fn only_delivery(&self) -> Option<(Recipient, &MailboxTarget)> {
+        let first = self.accepted.first()?;
+        let (address, target) = first.members.first()?;
+        let mut members = self.accepted.iter().flat_map(|one| &one.members);
+        members.all(|(_, other)| other == target).then(|| {
+            let (address, original) = (address.clone(), first.original.clone());
+            (Recipient { address, original }, target)
+        })
+    }
+
     /// Plans the deliveries: the first `RCPT` of a mailbox decides its header fields.
     pub(super) fn plan(accepted: Vec<Accepted>) -> Plan {
         let mut deliveries: Vec<(Recipient, MailboxTarget)> = Vec::with_capacity(accepted.len());

@@ -18,7 +18,7 @@ use super::directory::{self, Unflushed};
 use super::{Flush, Known, MailboxError, MailboxPath};
 use crate::config::Compress;
 use crate::io::{Disk, FileStat};
-use crate::message::Message;
+use crate::message::{Message, Purpose};
 use form::Filler;
 use std::io;
 
@@ -48,12 +48,19 @@ pub struct Unpublished<H> {
     name: Option<String>,
     size: u64,
     wire_size: u64,
+    arrived_here: bool,
 }
 
 impl<H> Unpublished<H> {
     /// The open file, to be flushed.
     pub fn file(&self) -> &H {
         &self.file
+    }
+
+    /// True when the message was written to this file as it arrived, before the Maildir was
+    /// opened for its delivery.
+    pub fn arrived_here(&self) -> bool {
+        self.arrived_here
     }
 }
 
@@ -162,6 +169,30 @@ impl<H> Maildir<H> {
         })
     }
 
+    /// The file in this Maildir that the message was written to as it arrived, if there is one
+    /// that is just as [`Maildir::write`] would make it now.
+    pub fn arrived<D: Disk<Handle = H>>(
+        &self,
+        disk: &D,
+        owner: (u32, u32),
+        header: &str,
+        message: &Message,
+    ) -> Option<Unpublished<H>> {
+        let file = message.placed()?.take(&Purpose {
+            header: header.to_owned(),
+            directory: (self.new_stat.device, self.new_stat.inode),
+            owner,
+        })?;
+        let (size, wire_size) = sizes(header, message.size(), message.newlines());
+        Some(Unpublished {
+            file: disk.from_file(file)?,
+            name: None,
+            size,
+            wire_size,
+            arrived_here: true,
+        })
+    }
+
     /// The same for a message that is at hand with its header.
     ///
     /// # Errors
@@ -201,6 +232,7 @@ impl<H> Maildir<H> {
             name,
             size,
             wire_size,
+            arrived_here: false,
         };
         match write(&unpublished.file) {
             Ok(()) => Ok(unpublished),
@@ -319,6 +351,25 @@ impl<H> Maildir<H> {
     fn failed(&self, doing: &'static str, error: io::Error) -> MailboxError {
         MailboxError::from_io(self.path.display(), doing, error)
     }
+}
+
+/// A file without a name in a Maildir that is there, and the attributes of the directory it would
+/// get its name in. To be called as the mailbox's owner.
+///
+/// # Errors
+/// The Maildir cannot be opened, is not safe from others, or takes no such files.
+pub fn open_ahead<D: Disk>(
+    disk: &D,
+    base: &D::Handle,
+    path: &MailboxPath,
+) -> Result<(D::Handle, FileStat), MailboxError> {
+    let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
+    let new_path = path.below("new");
+    let new = disk.open_directory(base, &new_path).map_err(failed)?;
+    let stat = disk.stat(&new).map_err(failed)?;
+    directory::check_closed(path, &new_path, &stat)?;
+    let file = disk.create_unnamed(&new, FILE_MODE).map_err(failed)?;
+    Ok((file, stat))
 }
 
 /// Bytes of a message with its trace header, in the file and with CRLF line ends.
