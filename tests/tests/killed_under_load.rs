@@ -43,9 +43,11 @@ fn load(server: &Mailstow, session: usize, round: usize, seed: u64, done: &Ackno
         return;
     };
     for number in 0.. {
-        let size = match random.u8(..10) {
-            0 => 300_000,
-            1..=3 => 40_000,
+        let size = match random.u8(..20) {
+            // Goes into its mailbox as it arrives, when it is for one alone.
+            0 => 2_500_000,
+            1..=2 => 300_000,
+            3..=6 => 40_000,
             _ => 2_000,
         };
         let identity = format!("{size}-r{round}s{session}n{number}");

@@ -6,6 +6,7 @@
 use super::{Disk, FileStat, LockKind};
 use crate::sync::{Condvar, Mutex, wait};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -137,6 +138,15 @@ impl<D: Disk> Disk for Faulty<D> {
     fn create_unnamed(&self, dir: &Self::Handle, mode: u32) -> io::Result<Self::Handle> {
         self.check("create_unnamed")?;
         self.inner.create_unnamed(dir, mode)
+    }
+
+    /// What is written to it is not counted.
+    fn into_file(&self, handle: Self::Handle) -> Option<File> {
+        self.inner.into_file(handle)
+    }
+
+    fn from_file(&self, file: File) -> Option<Self::Handle> {
+        self.inner.from_file(file)
     }
 
     fn name_unnamed(&self, file: &Self::Handle, dir: &Self::Handle, name: &str) -> io::Result<()> {

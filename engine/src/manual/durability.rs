@@ -127,6 +127,24 @@
 //!    the first time by this process, the directories above it too.
 //! 5. Give mbox locks back, and **answer**.
 //!
+//! # A long message for one Maildir
+//!
+//! A message that comes by LMTP, is longer than `delivery_log.message_bytes_max` and
+//! `limits.message_memory_bytes`, and has one mailbox to go to, an uncompressed Maildir that is
+//! there, is not copied: from that size on it arrives in the file without a name that step 1 would
+//! make, opened as the mailbox's owner and with every check of a delivery. It is flushed by itself,
+//! through the handle it was written by, because no other knows of its early write errors.
+//! Whatever fails before the message is whole (quota, disk full, no such Maildir, a file system
+//! without such files) is no answer to anybody: what came so far moves to a file in the state
+//! directory, and the delivery is made and answered as ever. The same is done when the delivery
+//! finds another Maildir, owner or header than the file was made for. What breaks off before step
+//! 3 leaves no more than a file without a name. Until then the file counts against the owner's
+//! quota.
+//!
+//! When such a message is in doubt, its digest is read from that file, even if its name is gone.
+//! When somebody changed it in the mailbox before that (its size or time of change differs), there
+//! is no digest, and a repetition is stored a second time.
+//!
 //! # How a flush is done (`store.flush`)
 //!
 //! `fsync` flushes each file and directory alone. `syncfs` flushes the file system as a whole

@@ -391,6 +391,40 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_finds_no_room_in_its_mailbox_comes_back_whole() {
+        use rustix::fs::{MemfdFlags, SealFlags};
+        let dir = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..500_000u32).flat_map(u32::to_le_bytes).collect();
+        for room in [0, 7, 60_000, 70_000, 1_000_000, 1_999_990] {
+            for piece in [1000, 5000, 9000] {
+                let spool = spool(&dir, &limits(20_000, 1_000_000));
+                let mut builder = spool.message();
+                builder.write(b"\n").unwrap();
+                let (first, rest) = content.split_at(50_000);
+                builder.write(first).unwrap();
+                let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+                let file = std::fs::File::from(rustix::fs::memfd_create("m", flags).unwrap());
+                file.set_len(room).unwrap();
+                rustix::fs::fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+                let purpose = crate::message::Purpose {
+                    header: String::new(),
+                    directory: (0, 0),
+                    owner: (0, 0),
+                };
+                builder.go_on_in(Placed::begin(file, purpose).unwrap());
+                assert_eq!(builder.is_in_scratch(), room < 50_001);
+                for part in rest.chunks(piece) {
+                    builder.write(part).unwrap();
+                }
+                let message = builder.finish().unwrap();
+                assert!(message.placed().is_none());
+                assert_eq!(message.size(), 2_000_001);
+                assert!(read(&message) == [b"\n", &content[..]].concat());
+            }
+        }
+    }
+
+    #[test]
     fn an_empty_message_is_a_message() {
         let dir = tempfile::tempdir().unwrap();
         let message = spool(&dir, &Limits::default()).message().finish().unwrap();

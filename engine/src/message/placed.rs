@@ -5,10 +5,15 @@
 //! it may have a name, what is read of it counts only while nobody has changed it.
 
 use crate::io::with_user;
+use rustix::fs::{Advice, fadvise};
 use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How much is handed to the disk at a time.
+const BEGIN_BYTES: u64 = 4 << 20;
 
 /// For whom a file was made, and what stands in front of the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub struct Placed {
     file: File,
     purpose: Purpose,
     content_bytes: u64,
+    /// So many of them are on their way to the disk.
+    begun_bytes: u64,
     /// Of the whole file: its size and when it was last written.
     whole: Option<Stamp>,
     is_taken: AtomicBool,
@@ -58,6 +65,7 @@ impl Placed {
             file,
             purpose,
             content_bytes: 0,
+            begun_bytes: 0,
             whole: None,
             is_taken: AtomicBool::new(false),
         })
@@ -71,7 +79,21 @@ impl Placed {
         // As root one could fill what a file system keeps for root alone.
         with_user(self.purpose.owner.0, || self.file.write_all(bytes))?;
         self.content_bytes += bytes.len() as u64;
+        if self.content_bytes - self.begun_bytes >= BEGIN_BYTES {
+            self.begin_flush();
+        }
         Ok(())
+    }
+
+    /// Lets the disk work while more arrives, so that the flush at the end is short. That is what
+    /// saying that the pages are not needed does, whatever becomes of the pages; unlike a flush
+    /// it leaves write errors to be reported by the flush.
+    fn begin_flush(&mut self) {
+        let offset = self.purpose.header.len() as u64 + self.begun_bytes;
+        let length = NonZeroU64::new(self.content_bytes - self.begun_bytes);
+        // Advice is not taken on every file system.
+        let _ = fadvise(&self.file, offset, length, Advice::DontNeed);
+        self.begun_bytes = self.content_bytes;
     }
 
     /// Bytes of content.

@@ -21,6 +21,13 @@ const CONTENT_BYTES: usize = 16 * 1024;
 /// Largest buffer, in bytes.
 const CONTENT_BYTES_MAX: usize = 64 * 1024;
 
+/// The same for a long message, of which few come at a time: so many bytes are worth a few
+/// system calls less.
+const LONG_CONTENT_BYTES_MAX: usize = 256 * 1024;
+
+/// A message is long from here on, in bytes.
+const LONG_BYTES: usize = 1 << 20;
+
 /// A client that sends fewer bytes than this within the idle timeout is cut.
 const PROGRESS_BYTES: usize = 512;
 
@@ -29,6 +36,7 @@ const PROGRESS_BYTES: usize = 512;
 struct Pace {
     target: usize,
     progress: usize,
+    received: usize,
 }
 
 impl Pace {
@@ -42,6 +50,7 @@ impl Pace {
         Self {
             target: target.clamp(COMMAND_BYTES, CONTENT_BYTES_MAX),
             progress: 0,
+            received: 0,
         }
     }
 }
@@ -117,8 +126,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         self.replies_were_read();
         if count + 2 >= pace.target {
-            pace.target = CONTENT_BYTES_MAX;
+            pace.target = match pace.received > LONG_BYTES {
+                true => LONG_CONTENT_BYTES_MAX,
+                false => CONTENT_BYTES_MAX,
+            };
         }
+        pace.received = pace.received.saturating_add(count);
         pace.progress += count;
         if pace.progress >= PROGRESS_BYTES {
             pace.progress = 0;
