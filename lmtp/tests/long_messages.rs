@@ -1,5 +1,7 @@
 //! Messages so long that they go into their mailbox while they arrive.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::os::unix::fs::MetadataExt;
