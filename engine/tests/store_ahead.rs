@@ -1,6 +1,10 @@
 //! Long messages that go into their Maildir while they arrive, on a real file system.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 mod common;
 

@@ -50,7 +50,7 @@ fn open_as_owner<D: Disk>(
         source,
     })?;
     let (file, directory) = open_ahead(&shared.disk, &base, &path)?;
-    let Some(file) = shared.disk.into_file(file) else {
+    let Some(file) = shared.disk.file_of(file) else {
         return Ok(None);
     };
     let purpose = Purpose {

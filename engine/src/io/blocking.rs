@@ -185,11 +185,11 @@ impl Disk for Blocking {
         Ok(sys::mkdirat(dir, name, Mode::from_raw_mode(mode))?)
     }
 
-    fn into_file(&self, handle: OwnedFd) -> Option<File> {
+    fn file_of(&self, handle: OwnedFd) -> Option<File> {
         Some(handle.into())
     }
 
-    fn from_file(&self, file: File) -> Option<OwnedFd> {
+    fn handle_of(&self, file: File) -> Option<OwnedFd> {
         Some(file.into())
     }
 

@@ -141,12 +141,12 @@ impl<D: Disk> Disk for Faulty<D> {
     }
 
     /// What is written to it is not counted.
-    fn into_file(&self, handle: Self::Handle) -> Option<File> {
-        self.inner.into_file(handle)
+    fn file_of(&self, handle: Self::Handle) -> Option<File> {
+        self.inner.file_of(handle)
     }
 
-    fn from_file(&self, file: File) -> Option<Self::Handle> {
-        self.inner.from_file(file)
+    fn handle_of(&self, file: File) -> Option<Self::Handle> {
+        self.inner.handle_of(file)
     }
 
     fn name_unnamed(&self, file: &Self::Handle, dir: &Self::Handle, name: &str) -> io::Result<()> {

@@ -124,12 +124,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 
     /// The same file for reading and writing at will, past whatever this disk counts or plays;
     /// `None` when that is not for this disk.
-    fn into_file(&self, _handle: Self::Handle) -> Option<File> {
+    fn file_of(&self, _handle: Self::Handle) -> Option<File> {
         None
     }
 
     /// The handle of such a file.
-    fn from_file(&self, _file: File) -> Option<Self::Handle> {
+    fn handle_of(&self, _file: File) -> Option<Self::Handle> {
         None
     }
 

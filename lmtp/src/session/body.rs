@@ -62,7 +62,7 @@ impl Body {
 
     /// The builder, when so much has come that it may be worth it to say where the message goes;
     /// once.
-    pub(super) fn to_go_ahead(
+    pub(super) fn builder_to_go_ahead(
         &mut self,
         may: impl FnOnce(u64) -> bool,
     ) -> Option<&mut MessageBuilder> {

@@ -253,7 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 /// A long message for one mailbox goes straight there.
 fn go_ahead(shared: &Shared, transaction: Option<&Transaction>, body: &mut Body) {
     let engine = &shared.engine;
-    let Some(message) = body.to_go_ahead(|size| engine.store().may_go_ahead(size)) else {
+    let Some(message) = body.builder_to_go_ahead(|size| engine.store().may_go_ahead(size)) else {
         return;
     };
     if let Some(transaction) = transaction

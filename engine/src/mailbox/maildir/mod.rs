@@ -185,7 +185,7 @@ impl<H> Maildir<H> {
         })?;
         let (size, wire_size) = sizes(header, message.size(), message.newlines());
         Some(Unpublished {
-            file: disk.from_file(file)?,
+            file: disk.handle_of(file)?,
             name: None,
             size,
             wire_size,
