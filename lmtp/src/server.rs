@@ -8,7 +8,7 @@ use crate::drain::Drain;
 use crate::ids::Ids;
 use crate::listener::Listener;
 use crate::reply::Reply;
-use crate::session::Session;
+use crate::session::{Places, Session};
 use crate::socketmap;
 use mailstow_engine::Engine;
 use mailstow_engine::config::Settings;
@@ -36,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) drain: Drain,
     pub(crate) ids: Ids,
     pub(crate) buffers: Pool,
+    pub(crate) places: Places,
     settings: Mutex<Arc<Settings>>,
     connections: AtomicUsize,
     last_gone: Notify,
@@ -85,6 +86,7 @@ impl Server {
                 drain: Drain::default(),
                 ids: Ids::new(),
                 buffers: Pool::default(),
+                places: Places::default(),
                 settings: Mutex::new(Arc::new(settings)),
                 connections: AtomicUsize::new(0),
                 last_gone: Notify::new(),

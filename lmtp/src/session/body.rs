@@ -1,8 +1,9 @@
 //! A message being received: its size, the policies about content, and where it goes.
 //!
-//! Imports `decode` and the engine's message builder. Once the message is refused nothing more
+//! Imports `decode`, `ahead` and the engine's message builder. Once the message is refused nothing more
 //! is stored; the rest is only read past, so that the session stays in step.
 
+use super::ahead::Place;
 use crate::decode::Lines;
 use mailstow_engine::config::{BareNewline, NulPolicy, Settings};
 use mailstow_engine::{EnhancedCode, Message, MessageBuilder, Status};
@@ -15,6 +16,8 @@ pub(super) struct Body {
     size: u64,
     /// Where it goes was said, or cannot be said.
     was_asked: bool,
+    /// Held while it may go into its mailbox.
+    place: Option<Place>,
     size_max: u64,
     refuse_nul: bool,
     refuse_bare_newline: bool,
@@ -27,6 +30,7 @@ impl Body {
             builder: Ok(builder),
             size: 0,
             was_asked: false,
+            place: None,
             size_max: settings.routing.message_size_limit,
             refuse_nul: settings.lmtp.nul == NulPolicy::Reject,
             refuse_bare_newline: settings.lmtp.bare_newline == BareNewline::Reject,
@@ -53,24 +57,30 @@ impl Body {
         } else if self.line_bytes_max > 0 && lines.longest > self.line_bytes_max {
             Some(content("Message contains a line that is too long"))
         } else {
-            builder.write(piece).err().map(|error| storage(&error))
+            let written = match &self.place {
+                Some(place) => place.work(|| builder.write(piece)),
+                None => builder.write(piece),
+            };
+            written.err().map(|error| storage(&error))
         };
         if let Some(refusal) = refusal {
-            self.builder = Err(refusal);
+            self.refuse(refusal);
         }
     }
 
-    /// The builder, when so much has come that it may be worth it to say where the message goes;
-    /// once.
-    pub(super) fn builder_to_go_ahead(
+    /// When so much has come that it `may` be worth it, asks for a place in its mailbox; once.
+    pub(super) fn go_ahead(
         &mut self,
         may: impl FnOnce(u64) -> bool,
-    ) -> Option<&mut MessageBuilder> {
+        ask: impl FnOnce(&mut MessageBuilder) -> Option<Place>,
+    ) {
         if self.was_asked || !may(self.size) {
-            return None;
+            return;
         }
         self.was_asked = true;
-        self.builder.as_mut().ok()
+        if let Ok(builder) = &mut self.builder {
+            self.place = ask(builder);
+        }
     }
 
     /// Why the message is refused, if it is by now.
@@ -80,7 +90,10 @@ impl Body {
 
     /// Refuses the message.
     pub(super) fn refuse(&mut self, status: Status) {
-        self.builder = Err(status);
+        let given_up = std::mem::replace(&mut self.builder, Err(status));
+        if let Some(place) = &self.place {
+            place.work(|| drop(given_up));
+        }
     }
 
     /// Bytes received, lines ending with LF.
@@ -89,9 +102,28 @@ impl Body {
     }
 
     /// The message is complete.
-    pub(super) fn finish(self) -> Result<Message, Status> {
-        self.builder?.finish().map_err(|error| storage(&error))
+    pub(super) fn finish(mut self) -> Result<Message, Status> {
+        let builder = std::mem::replace(&mut self.builder, Err(unfinished()))?;
+        let finished = match &self.place {
+            Some(place) => place.work(|| builder.finish()),
+            None => builder.finish(),
+        };
+        finished.map_err(|error| storage(&error))
     }
+}
+
+impl Drop for Body {
+    /// Giving up what is in a mailbox may have to wait for that, too.
+    fn drop(&mut self) {
+        if self.place.is_some() && self.builder.is_ok() {
+            self.refuse(unfinished());
+        }
+    }
+}
+
+/// Of a message that is not there any more; nobody is told.
+fn unfinished() -> Status {
+    Status::system("The message is not complete")
 }
 
 /// The size up to which a message is taken under a `message_size_limit`. Postfix applies the same

@@ -253,16 +253,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 /// A long message for one mailbox goes straight there.
 fn go_ahead(shared: &Shared, transaction: Option<&Transaction>, body: &mut Body) {
     let engine = &shared.engine;
-    let Some(message) = body.builder_to_go_ahead(|size| engine.store().may_go_ahead(size)) else {
-        return;
-    };
-    if let Some(transaction) = transaction
-        && let Some((recipient, target)) = transaction.only_delivery()
-    {
-        engine.go_ahead(
-            message,
-            &transaction.mail.reverse_path,
-            (&recipient, target),
-        );
-    }
+    let may = |size| engine.store().may_go_ahead(size);
+    body.go_ahead(may, |message| {
+        shared.places.place_for(engine, transaction, message)
+    });
 }

@@ -5,6 +5,7 @@
 //! past a command that changes how the following bytes are to be understood. Sources: RFC 2033,
 //! RFC 5321, RFC 2920 (pipelining).
 
+mod ahead;
 mod body;
 mod content;
 mod deliver;
@@ -14,6 +15,8 @@ mod transaction;
 mod wire;
 
 use crate::buffers::BYTES_MAX;
+pub(crate) use ahead::Places;
+
 use crate::command::{Command, Forwarded, ForwardedName, MailCommand, Paths, RcptCommand};
 use crate::command::{Refusal, Severity, parse};
 use crate::input::Line;
