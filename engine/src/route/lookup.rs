@@ -54,10 +54,15 @@ impl Plain {
         {
             return None;
         }
+        let user = router.resolver.rule.split(local_part).map(|(user, _)| user);
+        // `user.+list` needs no quotes, but `user.` does.
+        if user.is_some_and(|user| user.ends_with('.')) {
+            return None;
+        }
         let whole_bytes = local_part.len() + 1 + domain.len();
         let mut text = String::with_capacity(2 * whole_bytes);
         push_internal(&mut text, local_part, domain);
-        if let Some((user, _)) = router.resolver.rule.split(local_part) {
+        if let Some(user) = user {
             push_internal(&mut text, user, domain);
         }
         Some(Self {

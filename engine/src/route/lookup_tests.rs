@@ -11,7 +11,7 @@ use crate::map::{BuildOptions, Change, MapBuilder, change};
 use crate::table::TableCache;
 use std::path::Path;
 
-const LOCAL_PARTS: [&str; 20] = [
+const LOCAL_PARTS: [&str; 21] = [
     "info",
     "info+x",
     "Info+X",
@@ -32,6 +32,7 @@ const LOCAL_PARTS: [&str; 20] = [
     "u%vm.example",
     "\u{fc}nï",
     "user@vm.example",
+    "dot.+x",
 ];
 
 const DOMAINS: [Option<&str>; 11] = [
@@ -49,7 +50,7 @@ const DOMAINS: [Option<&str>; 11] = [
 ];
 
 /// What the tables have, by the names of their parameters.
-const ENTRIES: [(&str, &str, &str); 24] = [
+const ENTRIES: [(&str, &str, &str); 27] = [
     ("virtual_mailbox_domains", "vm.example", "x"),
     ("virtual_mailbox_domains", "all.example", "x"),
     ("virtual_alias_domains", "va.example", "x"),
@@ -101,6 +102,13 @@ const ENTRIES: [(&str, &str, &str); 24] = [
         "virtual_mailbox_maps",
         "\"user@vm.example\"@vm.example",
         "vm.example/quoted/",
+    ),
+    ("virtual_mailbox_maps", "dot.@vm.example", "unquoted/"),
+    ("virtual_mailbox_maps", "\"dot.\"@vm.example", "quoted/"),
+    (
+        "virtual_alias_maps",
+        "\"dot.\"@va.example",
+        "info@vm.example",
     ),
     ("virtual_mailbox_maps", "@all.example", "all.example/catch/"),
     ("virtual_mailbox_maps", "info", "local/info/"),
@@ -258,6 +266,7 @@ fn usual_addresses_are_looked_up_the_short_way_and_odd_ones_are_not() {
         "a b@vm.example",
         "\u{fc}@vm.example",
         "x@[192.0.2.1]",
+        "x.+list@vm.example",
     ] {
         assert!(!short(text), "{text}");
     }

@@ -1,6 +1,6 @@
 //! A message being received: its size, the policies about content, and where it goes.
 //!
-//! Imports `decode`, `ahead` and the engine's message builder. Once the message is refused nothing more
+//! Imports `decode`, `ahead` and the engine's message builder. Once the message is refused nothing
 //! is stored; the rest is only read past, so that the session stays in step.
 
 use super::ahead::Place;
