@@ -139,7 +139,8 @@
 //! directory, and the delivery is made and answered as ever. The same is done when the delivery
 //! finds another Maildir, owner or header than the file was made for. What breaks off before step
 //! 3 leaves no more than a file without a name. Until then the file counts against the owner's
-//! quota.
+//! quota. While the mailbox's file system does not answer, the sender of this message waits, with
+//! no deadline of ours; other sessions go on. At most 32 messages arrive this way at once.
 //!
 //! When such a message is in doubt, its digest is read from that file, even if its name is gone.
 //! When somebody changed it in the mailbox before that (its size or time of change differs), there
