@@ -41,7 +41,7 @@ pub struct Blocking {
     resolves_beneath: bool,
     /// syncfs reports write errors (Linux 5.8).
     syncfs_reports: bool,
-    /// linkat can name a descriptor directly; without it `/proc/self/fd` is used.
+    /// linkat can name a descriptor directly, for the one who opened it (Linux 6.10).
     links_descriptors: AtomicBool,
     /// `/proc/self/fd` is there.
     has_proc: bool,
@@ -67,7 +67,7 @@ impl Blocking {
         Self {
             resolves_beneath: !matches!(probe, Err(Errno::NOSYS | Errno::PERM)),
             syncfs_reports: kernel_is_at_least(5, 8),
-            links_descriptors: AtomicBool::new(true),
+            links_descriptors: AtomicBool::new(kernel_is_at_least(6, 10)),
             has_proc: Path::new("/proc/self/fd").is_dir(),
             boot: boot(),
         }
@@ -209,9 +209,11 @@ impl Disk for Blocking {
 
     fn name_unnamed(&self, file: &OwnedFd, dir: &OwnedFd, name: &str) -> io::Result<()> {
         if self.links_descriptors.load(Ordering::Relaxed) {
-            // Allowed since Linux 6.10 to whom opened the file, before that to root only.
             match sys::linkat(file, "", dir, name, AtFlags::EMPTY_PATH) {
-                Err(Errno::NOENT | Errno::PERM | Errno::INVAL) => {
+                // Opened by another thread, or before this one was somebody else in between.
+                Err(Errno::NOENT) => {}
+                // A filter of system calls forbids it.
+                Err(Errno::PERM | Errno::INVAL) => {
                     self.links_descriptors.store(false, Ordering::Relaxed);
                 }
                 answer => return Ok(answer?),
@@ -377,7 +379,8 @@ fn try_record_lock(file: &OwnedFd) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use crate::io::Credentials;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     /// A disk on a kernel without openat2 and without links by descriptor.
     fn old_kernel() -> Blocking {
@@ -427,6 +430,37 @@ mod tests {
             let again = disk.name_unnamed(&file, &base, name).unwrap_err();
             assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         }
+    }
+
+    #[test]
+    fn a_file_opened_as_somebody_else_before_is_named_by_proc_and_later_ones_by_descriptor() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let path = dir.path().to_owned();
+        std::thread::spawn(move || {
+            let disk = Blocking::new();
+            let base = disk.open_root(&path).unwrap();
+            let mut credentials = Credentials::of_this_thread();
+            let before = disk.links_descriptors.load(Ordering::Relaxed);
+            for name in ["one", "two"] {
+                credentials.become_user(5000, 5000).unwrap();
+                let file = match disk.create_unnamed(&base, 0o600) {
+                    Err(error) if error.kind() == io::ErrorKind::Unsupported => return,
+                    answer => answer.unwrap(),
+                };
+                // To the kernel the same user is somebody else now.
+                credentials.as_self(|| ());
+                credentials.become_user(5000, 5000).unwrap();
+                disk.name_unnamed(&file, &base, name).unwrap();
+                assert!(path.join(name).is_file());
+            }
+            assert_eq!(disk.links_descriptors.load(Ordering::Relaxed), before);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]
