@@ -9,6 +9,7 @@ use super::backend::{Backend, Flusher};
 use super::error::LogError;
 use super::medium::{Access, LogFile, LogMedium};
 use super::settings::BackendChoice;
+use crate::clock;
 use crate::sync::{Arc, Mutex};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, Mode, OFlags, fadvise, fallocate};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -16,10 +17,15 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 const LOCK_NAME: &str = "lock";
 /// Zeros written at once when a segment is made.
-const ZERO_BYTES: usize = 1 << 20;
+const ZERO_BYTES: usize = 512 << 10;
+
+/// Longest rest between them, so that the log can be closed.
+const REST_MAX: Duration = Duration::from_millis(50);
 
 /// A directory of segments.
 #[derive(Debug)]
@@ -150,16 +156,24 @@ impl LogMedium for DirectoryMedium {
         Ok(names)
     }
 
-    fn create(&self, name: &str, bytes: u64) -> io::Result<()> {
+    fn create(
+        &self,
+        name: &str,
+        bytes: u64,
+        is_awaited: &dyn Fn() -> bool,
+    ) -> io::Result<SegmentFile> {
         let path = self.path.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let (file, _) = open_direct(&path, flags)?;
-        let made = fill_with_zeros(&file, bytes);
-        if made.is_err() {
+        if let Err(error) = fill_with_zeros(&file, bytes, is_awaited) {
             // Best effort: a file of the wrong size is removed when the log is opened next.
             drop(fs::remove_file(&path));
+            return Err(error);
         }
-        made
+        Ok(SegmentFile {
+            file,
+            flusher: Arc::clone(&self.flusher),
+        })
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<SegmentFile> {
@@ -230,7 +244,7 @@ impl LogMedium for DirectoryMedium {
 
 /// Reserves the space, then writes it: blocks that were written once are overwritten later
 /// without a change of metadata, so that a flush needs no journal commit.
-fn fill_with_zeros(file: &File, bytes: u64) -> io::Result<()> {
+fn fill_with_zeros(file: &File, bytes: u64, is_awaited: &dyn Fn() -> bool) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, bytes) {
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
         Err(error) => return Err(error.into()),
@@ -244,10 +258,15 @@ fn fill_with_zeros(file: &File, bytes: u64) -> io::Result<()> {
             .bytes()
             .get(..left.min(ZERO_BYTES))
             .unwrap_or_default();
+        let before = clock::now();
         file.write_all_at(part, offset)?;
         offset += part.len() as u64;
+        // The batches of the log would wait behind all of them.
+        if !is_awaited() {
+            thread::sleep(before.elapsed().min(REST_MAX));
+        }
     }
-    file.sync_all()
+    Ok(())
 }
 
 /// An open segment.

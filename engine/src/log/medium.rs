@@ -26,11 +26,17 @@ pub trait LogMedium: Send + Sync + 'static {
     /// The directory cannot be read.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Makes a file of `bytes` zeros, written, so that writing it again changes no metadata.
+    /// Makes a file of `bytes` zeros, written, so that writing it again once it was flushed
+    /// changes no metadata. While nobody awaits it, half of the disk's time is left to others.
     ///
     /// # Errors
     /// The name exists, or the disk is full; then no file is left behind if that can be helped.
-    fn create(&self, name: &str, bytes: u64) -> io::Result<()>;
+    fn create(
+        &self,
+        name: &str,
+        bytes: u64,
+        is_awaited: &dyn Fn() -> bool,
+    ) -> io::Result<Self::File>;
 
     /// Opens an existing file.
     ///

@@ -47,6 +47,14 @@ impl<F> Table<F> {
         self.spare.len() + self.reserved.len()
     }
 
+    /// The next segment has its name; it counted as busy until now.
+    fn reserve(&mut self, reserved: Option<Reserved<F>>) {
+        if let Some(reserved) = reserved {
+            self.busy -= 1;
+            self.reserved.push_back(reserved);
+        }
+    }
+
     /// All files there are or will be at once.
     fn count(&self) -> u64 {
         (self.live.len() + self.unused()) as u64 + self.busy
@@ -204,6 +212,11 @@ impl<M: LogMedium> Segments<M> {
             .map_err(|error| LogError::io("remove", name, error))
     }
 
+    /// Whether fewer than so many segments are ready.
+    pub(crate) fn has_fewer_than(&self, count: usize) -> bool {
+        self.table.lock().unused() < count
+    }
+
     /// Bytes for frames in all spares.
     pub(crate) fn spare_room(&self) -> u64 {
         self.table.lock().unused() as u64 * self.settings.usable_bytes()
@@ -227,48 +240,70 @@ impl<M: LogMedium> Segments<M> {
     }
 
     /// Makes one more spare if fewer than `wanted` are ready and the limit allows; with `force`,
-    /// past the limit.
+    /// past the limit. The next segment is named along with it if none is, because each change of
+    /// names costs the file system a commit, and all who write to it a wait.
     ///
     /// # Errors
     /// The disk failed. A full disk is no error here.
-    pub(crate) fn prepare(&self, wanted: usize, force: bool) -> Result<Prepared, LogError> {
-        let mut name = {
-            let mut table = self.table.lock();
-            let full = table.count() >= self.limit() && !force;
-            if table.unused() >= wanted || full {
-                return Ok(Prepared::Enough);
-            }
-            table.busy += 1;
-            let mut name = fresh_name(table.fresh_next);
-            while table.spare.contains(&name) {
-                table.fresh_next += 1;
-                name = fresh_name(table.fresh_next);
-            }
-            table.fresh_next += 1;
-            name
+    pub(crate) fn prepare(
+        &self,
+        wanted: usize,
+        force: bool,
+        is_awaited: &dyn Fn() -> bool,
+    ) -> Result<Prepared, LogError> {
+        let Some(mut name) = self.name_of_another(wanted, force) else {
+            return Ok(Prepared::Enough);
         };
-        let mut made = self.medium.create(&name, self.settings.segment_bytes);
+        let bytes = self.settings.segment_bytes;
+        let mut made = self.medium.create(&name, bytes, is_awaited);
         // One of an earlier process may just be on its way to become a segment.
         while made
             .as_ref()
             .is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
         {
-            let mut table = self.table.lock();
-            name = fresh_name(table.fresh_next);
-            table.fresh_next += 1;
-            drop(table);
-            made = self.medium.create(&name, self.settings.segment_bytes);
+            name = self.fresh_name();
+            made = self.medium.create(&name, bytes, is_awaited);
         }
-        let mut table = self.table.lock();
-        table.busy -= 1;
-        match made {
-            Ok(()) => {
+        let failed = |error| LogError::io("prepare", &name, error);
+        let done = match made {
+            Ok(mut file) => {
+                let _in_order = self.reserving.lock();
+                let reserved = self.rename_next()?;
+                self.sync_names(&name)?;
+                file.flush().map_err(failed)?;
+                let mut table = self.table.lock();
+                table.reserve(reserved);
                 table.spare.push(name);
                 Ok(Prepared::Made)
             }
             Err(error) if is_disk_full(&error) => Ok(Prepared::DiskFull),
-            Err(error) => Err(LogError::io("prepare", &name, error)),
+            Err(error) => Err(failed(error)),
+        };
+        self.table.lock().busy -= 1;
+        done
+    }
+
+    /// The name of a spare to make, which counts as a segment from now on.
+    fn name_of_another(&self, wanted: usize, force: bool) -> Option<String> {
+        let mut table = self.table.lock();
+        let full = table.count() >= self.limit() && !force;
+        if table.unused() >= wanted || full {
+            return None;
         }
+        table.busy += 1;
+        drop(table);
+        Some(self.fresh_name())
+    }
+
+    fn fresh_name(&self) -> String {
+        let mut table = self.table.lock();
+        let mut name = fresh_name(table.fresh_next);
+        while table.spare.contains(&name) {
+            table.fresh_next += 1;
+            name = fresh_name(table.fresh_next);
+        }
+        table.fresh_next += 1;
+        name
     }
 
     /// A spare to try the medium on.
@@ -282,13 +317,23 @@ impl<M: LogMedium> Segments<M> {
     /// The disk failed.
     pub(crate) fn reserve(&self) -> Result<(), LogError> {
         let _in_order = self.reserving.lock();
+        if let Some(reserved) = self.rename_next()? {
+            self.sync_names(&live_name(reserved.number))?;
+            self.table.lock().reserve(Some(reserved));
+        }
+        Ok(())
+    }
+
+    /// Gives a spare the name of the next segment, if none is named ahead; the name is not durable
+    /// yet.
+    fn rename_next(&self) -> Result<Option<Reserved<M::File>>, LogError> {
         let (spare, number) = {
             let mut table = self.table.lock();
             if !table.reserved.is_empty() {
-                return Ok(());
+                return Ok(None);
             }
             let Some(spare) = table.spare.pop() else {
-                return Ok(());
+                return Ok(None);
             };
             table.busy += 1;
             let number = table.number_next;
@@ -299,11 +344,23 @@ impl<M: LogMedium> Segments<M> {
             reserved: true,
             ..self.header(number)
         };
-        let file = self.reserve_on_disk(&spare, &header)?;
-        let mut table = self.table.lock();
-        table.busy -= 1;
-        table.reserved.push_back(Reserved { number, file });
-        Ok(())
+        let name = live_name(number);
+        let mut file = self
+            .medium
+            .open(&spare, Access::Write)
+            .map_err(|error| LogError::io("open", &spare, error))?;
+        write_header(&mut file, &header)
+            .map_err(|error| LogError::io("write the header of", &spare, error))?;
+        self.medium
+            .rename(&spare, &name)
+            .map_err(|error| LogError::io("name", &name, error))?;
+        Ok(Some(Reserved { number, file }))
+    }
+
+    fn sync_names(&self, name: &str) -> Result<(), LogError> {
+        self.medium
+            .sync_directory()
+            .map_err(|error| LogError::io("make durable the name of", name, error))
     }
 
     /// Makes the next segment the newest; its first frame is the given one.
@@ -364,23 +421,6 @@ impl<M: LogMedium> Segments<M> {
             reserved: false,
             created_ns: u64::try_from(clock::since_epoch().as_nanos()).unwrap_or(u64::MAX),
         }
-    }
-
-    fn reserve_on_disk(&self, spare: &str, header: &SegmentHeader) -> Result<M::File, LogError> {
-        let name = live_name(header.number);
-        let mut file = self
-            .medium
-            .open(spare, Access::Write)
-            .map_err(|error| LogError::io("open", spare, error))?;
-        write_header(&mut file, header)
-            .map_err(|error| LogError::io("write the header of", spare, error))?;
-        self.medium
-            .rename(spare, &name)
-            .map_err(|error| LogError::io("name", &name, error))?;
-        self.medium
-            .sync_directory()
-            .map_err(|error| LogError::io("make durable the name of", &name, error))?;
-        Ok(file)
     }
 
     /// Whether [`Self::free_before`] would free any.

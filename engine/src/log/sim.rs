@@ -71,6 +71,7 @@ enum Fate {
 
 #[derive(Clone, Debug, Default)]
 struct SimData {
+    /// Shorter than `live` until the first flush.
     durable: Vec<u8>,
     live: Vec<u8>,
     /// Written since the last flush: offset and length.
@@ -240,13 +241,15 @@ impl SimData {
     /// The file after a crash.
     fn survive(&self, random: &mut SimRandom) -> Self {
         let mut bytes = self.durable.clone();
-        bytes.resize(self.live.len(), 0);
         let fate = match random.below(4) {
             0 => Fate::Kept,
             1 => Fate::Lost,
             2 => Fate::Prefix,
             _ => Fate::Scattered,
         };
+        if fate != Fate::Lost {
+            bytes.resize(self.live.len(), 0);
+        }
         for (offset, length) in &self.unsynced {
             let sectors = length.div_ceil(SECTOR_BYTES);
             let prefix = usize::try_from(random.below(sectors as u64 + 1)).unwrap_or(0);
@@ -297,21 +300,30 @@ impl LogMedium for SimMedium {
         self.change(|state| Ok(state.names.keys().cloned().collect()))
     }
 
-    fn create(&self, name: &str, bytes: u64) -> io::Result<()> {
-        self.change(|state| {
+    fn create(
+        &self,
+        name: &str,
+        bytes: u64,
+        _is_awaited: &dyn Fn() -> bool,
+    ) -> io::Result<SimFile> {
+        let id = self.change(|state| {
             let id = state.file_next;
             state.file_next += 1;
             let length = usize::try_from(bytes).map_err(io::Error::other)?;
             let data = SimData {
-                durable: vec![0; length],
+                durable: Vec::new(),
                 live: vec![0; length],
-                unsynced: Vec::new(),
+                unsynced: vec![(0, length)],
             };
             state.files.insert(id, data);
             let change = NameChange::Create(name.to_owned(), id);
             change.apply(&mut state.names);
             state.unsynced_names.push(change);
-            Ok(())
+            Ok(id)
+        })?;
+        Ok(SimFile {
+            medium: self.clone(),
+            id,
         })
     }
 

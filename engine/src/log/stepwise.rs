@@ -110,7 +110,7 @@ impl<M: LogMedium> StepLog<M> {
             _ => 0,
         };
         while needed + reserve > state.room {
-            match self.segments.prepare(usize::MAX, anyway) {
+            match self.segments.prepare(usize::MAX, anyway, &|| true) {
                 Ok(Prepared::Made) => state.room += usable,
                 Ok(_) => {
                     return Err(LogError::Full {

@@ -6,7 +6,7 @@
 use super::error::LogError;
 use super::medium::LogMedium;
 use super::segments::{Prepared, Segments};
-use super::writer::{DISK_FULL_RETRY, SPARES_WANTED};
+use super::writer::{DISK_FULL_RETRY, SPARES_MIN, SPARES_WANTED};
 use crate::sync::{Condvar, Mutex, wait, wait_timeout};
 
 #[derive(Debug, Default)]
@@ -78,18 +78,20 @@ impl Steward {
         while self.next_order(disk_full) {
             disk_full = false;
             while let Some((wanted, force)) = self.order(&held_back) {
-                // First of all: the log thread goes on to it soon.
-                segments.reserve()?;
-                match segments.prepare(wanted, force)? {
+                let is_awaited =
+                    || force || segments.has_fewer_than(SPARES_MIN) || self.is_awaited(&held_back);
+                match segments.prepare(wanted, force, &is_awaited)? {
                     Prepared::Made => {
                         self.carried_out(force);
                         made();
                     }
                     Prepared::Enough => {
+                        segments.reserve()?;
                         self.orders.lock().wanted = 0;
                         break;
                     }
                     Prepared::DiskFull => {
+                        segments.reserve()?;
                         tracing::warn!("the disk of the delivery log is full; the log cannot grow");
                         disk_full = true;
                         let mut orders = self.orders.lock();
@@ -115,6 +117,14 @@ impl Steward {
             true => (usize::MAX, is_forced),
             false => (SPARES_WANTED, false),
         })
+    }
+
+    /// Somebody waits for the spare that is being made, or for the end of the thread.
+    fn is_awaited(&self, held_back: impl Fn() -> bool) -> bool {
+        let orders = self.orders.lock();
+        let is_awaited = orders.stopped || orders.wanted > 0 || orders.forced > 0;
+        drop(orders);
+        is_awaited || held_back()
     }
 
     fn carried_out(&self, force: bool) {

@@ -33,8 +33,10 @@ pub type OnDurable = Box<dyn FnOnce(Result<Sequence, LogError>) + Send>;
 /// How long an append that must not be refused waits before it looks whether the disk is full.
 const FORCED_WAIT: Duration = Duration::from_millis(200);
 
-/// Spare segments kept ready besides the one in use.
-pub(super) const SPARES_WANTED: usize = 2;
+/// Segments kept ready besides the one in use: the fewest that let the log go on while another
+/// is made, and one more, which is made without haste.
+pub(super) const SPARES_MIN: usize = 2;
+pub(super) const SPARES_WANTED: usize = SPARES_MIN + 1;
 
 struct Item {
     record: EncodedRecord,
@@ -386,8 +388,8 @@ pub(super) fn start<M: LogMedium>(
     }
     let segments = Segments::adopt(Arc::clone(medium), settings.clone(), &report)?;
     // One to write into and one in reserve; after a crash with a full log, past its limit.
-    for wanted in 1..=SPARES_WANTED {
-        if segments.prepare(wanted, true)? == Prepared::DiskFull {
+    for wanted in 1..=SPARES_MIN {
+        if segments.prepare(wanted, true, &|| true)? == Prepared::DiskFull {
             let error = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(LogError::io(
                 "prepare",

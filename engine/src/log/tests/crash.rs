@@ -5,6 +5,7 @@
 
 use super::super::appender::Planted;
 use super::super::medium::LogMedium as _;
+use super::super::segments::Prepared;
 use super::super::sim::{SimFault, SimMedium, SimRandom};
 use super::support::{Bench, Oracle, small, some_records};
 use std::io;
@@ -184,6 +185,23 @@ fn going_on_to_a_reserved_segment_changes_no_names() {
     bench.begin().unwrap();
     assert_eq!(medium.list().unwrap(), names);
     assert!(medium.operations() - before <= 3, "header written, flushed");
+}
+
+#[test]
+fn a_new_spare_and_the_name_of_the_next_segment_are_made_durable_by_one_sync() {
+    let medium = SimMedium::new(1);
+    let (bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (names, before) = (medium.list().unwrap(), medium.operations());
+    assert_eq!(bench.prepare().unwrap(), Prepared::Made);
+    // Create; open, write and flush the header; rename; sync the names, flush the zeros.
+    assert_eq!(medium.operations() - before, 7);
+    let now = medium.list().unwrap();
+    let segments = |names: &[String]| names.iter().filter(|n| n.starts_with("segment-")).count();
+    assert_eq!(segments(&now), segments(&names) + 1);
+    assert_eq!(now.len(), names.len() + 1);
+    for seed in 0..20 {
+        assert_eq!(medium.after_crash(seed).list().unwrap(), now);
+    }
 }
 
 /// The oracle must find a planted mistake within these seeds.

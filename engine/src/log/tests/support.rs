@@ -86,7 +86,9 @@ impl Bench {
             .iter()
             .map(|record| charge(record.payload().len() as u64, self.usable))
             .sum();
-        while charges > self.room && self.segments.prepare(usize::MAX, false)? == Prepared::Made {
+        while charges > self.room
+            && self.segments.prepare(usize::MAX, false, &|| true)? == Prepared::Made
+        {
             self.room += self.usable;
         }
         if charges > self.room {
@@ -102,6 +104,11 @@ impl Bench {
         );
         self.room -= consumed;
         Ok(Some(sequences))
+    }
+
+    /// As the steward does when a segment was used.
+    pub(super) fn prepare(&self) -> Result<Prepared, LogError> {
+        self.segments.prepare(usize::MAX, false, &|| true)
     }
 
     /// As the steward does at any time.
