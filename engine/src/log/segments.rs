@@ -264,20 +264,26 @@ impl<M: LogMedium> Segments<M> {
             name = self.fresh_name();
             made = self.medium.create(&name, bytes, is_awaited);
         }
-        let failed = |error| LogError::io("prepare", &name, error);
         let done = match made {
             Ok(mut file) => {
                 let _in_order = self.reserving.lock();
                 let reserved = self.rename_next()?;
                 self.sync_names(&name)?;
-                file.flush().map_err(failed)?;
-                let mut table = self.table.lock();
-                table.reserve(reserved);
-                table.spare.push(name);
+                self.table.lock().reserve(reserved);
+                file.flush().inspect_err(|_| {
+                    // Best effort: nothing stands in it yet.
+                    drop(self.medium.remove(&name));
+                })
+            }
+            Err(error) => Err(error),
+        };
+        let done = match done {
+            Ok(()) => {
+                self.table.lock().spare.push(name);
                 Ok(Prepared::Made)
             }
             Err(error) if is_disk_full(&error) => Ok(Prepared::DiskFull),
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(LogError::io("prepare", &name, error)),
         };
         self.table.lock().busy -= 1;
         done
