@@ -18,7 +18,10 @@
 //! confuse:
 //!
 //! 1. spare to reserved segment: write a header that says *reserved*, flush it, rename, flush the
-//!    directory. That is done ahead of need, for one segment, by a thread that nobody waits for.
+//!    directory. That is done ahead of need, for one segment, by a thread that nobody waits for,
+//!    with the flush of the directory that makes the name of a new spare durable where one is
+//!    made: each is a commit of the file system's journal, which all who write to it wait for. A
+//!    new spare is all zeros when it gets its name, and may be found empty until it is flushed.
 //! 2. reserved segment to segment: write the header again with what comes first in it, flush it,
 //!    and only then write frames. So every `segment-*` has a header with its number, and no number
 //!    is ever used for two sets of frames. A reserved segment found at opening is named
