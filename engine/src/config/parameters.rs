@@ -427,7 +427,7 @@ pub(super) static GENERAL: &[Parameter] = &[
     parameter(
         "delivery_log",
         "segment_bytes",
-        "67108864",
+        "33554432",
         Bytes(1 << 14..=1 << 30, |s, v| {
             s.delivery_log.segment_bytes = v & !4095;
         }),

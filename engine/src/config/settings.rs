@@ -401,7 +401,7 @@ impl Default for DeliveryLogSettings {
     fn default() -> Self {
         Self {
             bytes_max: 1 << 30,
-            segment_bytes: 64 << 20,
+            segment_bytes: 32 << 20,
             in_flight_bytes: 64 << 20,
             message_bytes_max: 1 << 20,
             checkpoint_interval: Duration::from_secs(10),

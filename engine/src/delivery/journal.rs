@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn whatever_is_configured_makes_a_log_that_can_work() {
         for bytes_max in [0, 1 << 16, 1 << 20, 5 << 20, 1 << 30, 1 << 40] {
-            for segment_bytes in [0, 1 << 14, (1 << 20) - 1, 16 << 20, 1 << 30] {
+            for segment_bytes in [0, 1 << 14, (1 << 20) - 1, 32 << 20, 1 << 30] {
                 for message_bytes_max in [0, 1 << 20, 1 << 28] {
                     let settings = DeliveryLogSettings {
                         bytes_max,

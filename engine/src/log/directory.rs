@@ -7,7 +7,7 @@
 
 use super::backend::{Backend, Flusher};
 use super::error::LogError;
-use super::medium::{Access, LogFile, LogMedium};
+use super::medium::{Access, Haste, LogFile, LogMedium};
 use super::settings::BackendChoice;
 use crate::clock;
 use crate::sync::{Arc, Mutex};
@@ -156,16 +156,11 @@ impl LogMedium for DirectoryMedium {
         Ok(names)
     }
 
-    fn create(
-        &self,
-        name: &str,
-        bytes: u64,
-        is_awaited: &dyn Fn() -> bool,
-    ) -> io::Result<SegmentFile> {
+    fn create(&self, name: &str, bytes: u64, haste: &dyn Fn() -> Haste) -> io::Result<SegmentFile> {
         let path = self.path.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let (file, _) = open_direct(&path, flags)?;
-        if let Err(error) = fill_with_zeros(&file, bytes, is_awaited) {
+        if let Err(error) = fill_with_zeros(&file, bytes, haste) {
             // Best effort: a file of the wrong size is removed when the log is opened next.
             drop(fs::remove_file(&path));
             return Err(error);
@@ -244,7 +239,7 @@ impl LogMedium for DirectoryMedium {
 
 /// Reserves the space, then writes it: blocks that were written once are overwritten later
 /// without a change of metadata, so that a flush needs no journal commit.
-fn fill_with_zeros(file: &File, bytes: u64, is_awaited: &dyn Fn() -> bool) -> io::Result<()> {
+fn fill_with_zeros(file: &File, bytes: u64, haste: &dyn Fn() -> Haste) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, bytes) {
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
         Err(error) => return Err(error.into()),
@@ -261,9 +256,11 @@ fn fill_with_zeros(file: &File, bytes: u64, is_awaited: &dyn Fn() -> bool) -> io
         let before = clock::now();
         file.write_all_at(part, offset)?;
         offset += part.len() as u64;
-        // The batches of the log would wait behind all of them.
-        if !is_awaited() {
-            thread::sleep(before.elapsed().min(REST_MAX));
+        match haste() {
+            // The batches of the log would wait behind all of them.
+            Haste::Rest => thread::sleep(before.elapsed().min(REST_MAX)),
+            Haste::Hurry => {}
+            Haste::Stop => return Err(io::ErrorKind::Interrupted.into()),
         }
     }
     Ok(())

@@ -15,6 +15,17 @@ pub enum Access {
     Write,
 }
 
+/// How a new file is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// Nobody awaits it: half of the disk's time is left to others.
+    Rest,
+    /// As fast as can be.
+    Hurry,
+    /// Not at all: it is needed no more.
+    Stop,
+}
+
 /// One directory of segment files.
 pub trait LogMedium: Send + Sync + 'static {
     /// An open file of it.
@@ -27,16 +38,12 @@ pub trait LogMedium: Send + Sync + 'static {
     fn list(&self) -> io::Result<Vec<String>>;
 
     /// Makes a file of `bytes` zeros, written, so that writing it again once it was flushed
-    /// changes no metadata. While nobody awaits it, half of the disk's time is left to others.
+    /// changes no metadata. `haste` is asked now and again.
     ///
     /// # Errors
-    /// The name exists, or the disk is full; then no file is left behind if that can be helped.
-    fn create(
-        &self,
-        name: &str,
-        bytes: u64,
-        is_awaited: &dyn Fn() -> bool,
-    ) -> io::Result<Self::File>;
+    /// `Interrupted` when stopped; the name exists, or the disk is full; then no file is left
+    /// behind if that can be helped.
+    fn create(&self, name: &str, bytes: u64, haste: &dyn Fn() -> Haste) -> io::Result<Self::File>;
 
     /// Opens an existing file.
     ///

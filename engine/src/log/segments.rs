@@ -9,7 +9,7 @@
 //! next is changed, so that a crash leaves no gap.
 
 use super::error::LogError;
-use super::medium::{Access, LogFile, LogMedium};
+use super::medium::{Access, Haste, LogFile, LogMedium};
 use super::record::Sequence;
 use super::scan::ScanReport;
 use super::segment::{BLOCK, FileRole, SegmentHeader, fresh_name, live_name, role, spare_name};
@@ -137,6 +137,8 @@ impl<M: LogMedium> Segments<M> {
         for name in segments.named_as_spares(&report.spares)? {
             segments.adopt_spare(&name)?;
         }
+        // Whoever made or freed them may have been killed before they were durable as spares.
+        segments.sync_names("spares")?;
         for number in &report.unreadable {
             segments.set_aside(*number)?;
         }
@@ -201,12 +203,15 @@ impl<M: LogMedium> Segments<M> {
         let file = self.medium.open(name, Access::Read).map_err(failed)?;
         let size = file.size().map_err(failed)?;
         drop(file);
-        let mut table = self.table.lock();
-        if size == self.settings.segment_bytes && table.count() < self.limit() {
-            table.spare.push(name.to_owned());
+        let is_kept = self.table.lock().count() < self.limit();
+        if size == self.settings.segment_bytes && is_kept {
+            let flushed = self.medium.open(name, Access::Write);
+            flushed
+                .and_then(|mut file| file.flush())
+                .map_err(|error| LogError::io("flush", name, error))?;
+            self.table.lock().spare.push(name.to_owned());
             return Ok(());
         }
-        drop(table);
         self.medium
             .remove(name)
             .map_err(|error| LogError::io("remove", name, error))
@@ -249,27 +254,24 @@ impl<M: LogMedium> Segments<M> {
         &self,
         wanted: usize,
         force: bool,
-        is_awaited: &dyn Fn() -> bool,
+        haste: &dyn Fn() -> Haste,
     ) -> Result<Prepared, LogError> {
         let Some(mut name) = self.name_of_another(wanted, force) else {
             return Ok(Prepared::Enough);
         };
         let bytes = self.settings.segment_bytes;
-        let mut made = self.medium.create(&name, bytes, is_awaited);
+        let mut made = self.medium.create(&name, bytes, haste);
         // One of an earlier process may just be on its way to become a segment.
         while made
             .as_ref()
             .is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
         {
             name = self.fresh_name();
-            made = self.medium.create(&name, bytes, is_awaited);
+            made = self.medium.create(&name, bytes, haste);
         }
         let done = match made {
             Ok(mut file) => {
-                let _in_order = self.reserving.lock();
-                let reserved = self.rename_next()?;
-                self.sync_names(&name)?;
-                self.table.lock().reserve(reserved);
+                self.sync_with_next(&name)?;
                 file.flush().inspect_err(|_| {
                     // Best effort: nothing stands in it yet.
                     drop(self.medium.remove(&name));
@@ -277,16 +279,26 @@ impl<M: LogMedium> Segments<M> {
             }
             Err(error) => Err(error),
         };
-        let done = match done {
+        let mut table = self.table.lock();
+        table.busy -= 1;
+        match done {
             Ok(()) => {
-                self.table.lock().spare.push(name);
+                table.spare.push(name);
                 Ok(Prepared::Made)
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Prepared::Enough),
             Err(error) if is_disk_full(&error) => Ok(Prepared::DiskFull),
             Err(error) => Err(LogError::io("prepare", &name, error)),
-        };
-        self.table.lock().busy -= 1;
-        done
+        }
+    }
+
+    /// Makes the name of a new file durable, and that of the next segment with it.
+    fn sync_with_next(&self, name: &str) -> Result<(), LogError> {
+        let _in_order = self.reserving.lock();
+        let reserved = self.rename_next()?;
+        self.sync_names(name)?;
+        self.table.lock().reserve(reserved);
+        Ok(())
     }
 
     /// The name of a spare to make, which counts as a segment from now on.

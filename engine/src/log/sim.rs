@@ -6,7 +6,7 @@
 //! bytes it was to make durable and later flushes say success (as Linux does). Operations are
 //! counted from 0, so that `seed` and operation replay a failure.
 
-use super::medium::{Access, LogFile, LogMedium};
+use super::medium::{Access, Haste, LogFile, LogMedium};
 use crate::sync::{Arc, Mutex};
 use std::collections::BTreeMap;
 use std::io;
@@ -300,12 +300,7 @@ impl LogMedium for SimMedium {
         self.change(|state| Ok(state.names.keys().cloned().collect()))
     }
 
-    fn create(
-        &self,
-        name: &str,
-        bytes: u64,
-        _is_awaited: &dyn Fn() -> bool,
-    ) -> io::Result<SimFile> {
+    fn create(&self, name: &str, bytes: u64, _haste: &dyn Fn() -> Haste) -> io::Result<SimFile> {
         let id = self.change(|state| {
             let id = state.file_next;
             state.file_next += 1;

@@ -9,7 +9,7 @@ use super::codec::EncodedRecord;
 use super::error::LogError;
 use super::group_commit::Ticket;
 use super::log_scan::LogScan;
-use super::medium::LogMedium;
+use super::medium::{Haste, LogMedium};
 use super::record::{RecordKind, Sequence};
 use super::segments::{Prepared, Segments};
 use super::settings::LogSettings;
@@ -110,7 +110,7 @@ impl<M: LogMedium> StepLog<M> {
             _ => 0,
         };
         while needed + reserve > state.room {
-            match self.segments.prepare(usize::MAX, anyway, &|| true) {
+            match self.segments.prepare(usize::MAX, anyway, &|| Haste::Hurry) {
                 Ok(Prepared::Made) => state.room += usable,
                 Ok(_) => {
                     return Err(LogError::Full {

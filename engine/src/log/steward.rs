@@ -4,7 +4,7 @@
 //! ends the thread and poisons the log.
 
 use super::error::LogError;
-use super::medium::LogMedium;
+use super::medium::{Haste, LogMedium};
 use super::segments::{Prepared, Segments};
 use super::writer::{DISK_FULL_RETRY, SPARES_MIN, SPARES_WANTED};
 use crate::sync::{Condvar, Mutex, wait, wait_timeout};
@@ -66,7 +66,7 @@ impl Steward {
         self.changed.notify_one();
     }
 
-    /// The thread: reserves the next segment, and makes spares while fewer than wanted are
+    /// The thread: names the next segment, and makes spares while fewer than wanted are
     /// ready, or while appends are held back and the limit allows; tells `made` of each.
     pub(super) fn run<M: LogMedium>(
         &self,
@@ -78,9 +78,13 @@ impl Steward {
         while self.next_order(disk_full) {
             disk_full = false;
             while let Some((wanted, force)) = self.order(&held_back) {
-                let is_awaited =
-                    || force || segments.has_fewer_than(SPARES_MIN) || self.is_awaited(&held_back);
-                match segments.prepare(wanted, force, &is_awaited)? {
+                let is_short = || segments.has_fewer_than(SPARES_MIN);
+                if is_short() {
+                    // First of all: the log thread goes on to it soon.
+                    segments.reserve()?;
+                }
+                let haste = || self.haste(|| force || is_short() || held_back());
+                match segments.prepare(wanted, force, &haste)? {
                     Prepared::Made => {
                         self.carried_out(force);
                         made();
@@ -119,12 +123,16 @@ impl Steward {
         })
     }
 
-    /// Somebody waits for the spare that is being made, or for the end of the thread.
-    fn is_awaited(&self, held_back: impl Fn() -> bool) -> bool {
+    /// How the spare is to be made that nobody waited for when it was begun.
+    fn haste(&self, is_awaited: impl FnOnce() -> bool) -> Haste {
         let orders = self.orders.lock();
-        let is_awaited = orders.stopped || orders.wanted > 0 || orders.forced > 0;
+        let (stopped, ordered) = (orders.stopped, orders.wanted > 0 || orders.forced > 0);
         drop(orders);
-        is_awaited || held_back()
+        match stopped {
+            true => Haste::Stop,
+            false if ordered || is_awaited() => Haste::Hurry,
+            false => Haste::Rest,
+        }
     }
 
     fn carried_out(&self, force: bool) {
@@ -148,5 +156,23 @@ impl Steward {
         }
         orders.asked = false;
         !orders.stopped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spare_nobody_awaits_is_made_without_haste_and_given_up_at_the_end() {
+        let steward = Steward::new();
+        assert_eq!(steward.haste(|| false), Haste::Rest);
+        assert_eq!(steward.haste(|| true), Haste::Hurry);
+        steward.ask_for(1, false);
+        assert_eq!(steward.haste(|| false), Haste::Hurry);
+        steward.carried_out(false);
+        assert_eq!(steward.haste(|| false), Haste::Rest);
+        steward.stop();
+        assert_eq!(steward.haste(|| true), Haste::Stop);
     }
 }

@@ -12,7 +12,7 @@ use super::directory::DirectoryMedium;
 use super::error::LogError;
 use super::group_commit::{Bounds, Class, GroupCommit, Refused, Ticket, Weight};
 use super::log_scan::LogScan;
-use super::medium::{Access, LogFile as _, LogMedium};
+use super::medium::{Access, Haste, LogFile as _, LogMedium};
 use super::record::{RecordKind, Sequence};
 use super::scan::scan;
 use super::segment::{FileRole, role};
@@ -389,7 +389,7 @@ pub(super) fn start<M: LogMedium>(
     let segments = Segments::adopt(Arc::clone(medium), settings.clone(), &report)?;
     // One to write into and one in reserve; after a crash with a full log, past its limit.
     for wanted in 1..=SPARES_MIN {
-        if segments.prepare(wanted, true, &|| true)? == Prepared::DiskFull {
+        if segments.prepare(wanted, true, &|| Haste::Hurry)? == Prepared::DiskFull {
             let error = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(LogError::io(
                 "prepare",

@@ -204,6 +204,22 @@ fn a_new_spare_and_the_name_of_the_next_segment_are_made_durable_by_one_sync() {
     }
 }
 
+#[test]
+fn a_spare_that_cannot_be_flushed_for_want_of_space_goes_and_the_log_stays_as_large_as_it_is() {
+    let medium = SimMedium::new(1);
+    let (bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let names = medium.list().unwrap();
+    medium.set_fault(SimFault::Error {
+        at: medium.operations() + 6,
+        kind: io::ErrorKind::StorageFull,
+    });
+    assert_eq!(bench.prepare().unwrap(), Prepared::DiskFull);
+    medium.set_fault(SimFault::None);
+    assert_eq!(medium.list().unwrap().len(), names.len());
+    assert_eq!(bench.prepare().unwrap(), Prepared::Made);
+    assert_eq!(medium.list().unwrap().len(), names.len() + 1);
+}
+
 /// The oracle must find a planted mistake within these seeds.
 fn is_found(bug: Bug) -> bool {
     (0..200).any(|seed| run(seed, 30 + seed % 90, None, bug).is_err())

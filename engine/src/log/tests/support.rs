@@ -1,6 +1,7 @@
 //! Records, settings and the oracle of the log's tests.
 
 use super::super::appender::{Appender, Planted, charge};
+use super::super::medium::Haste;
 use super::super::record::*;
 use super::super::segments::{Prepared, Segments};
 use super::super::sim::{SimMedium, SimRandom};
@@ -87,7 +88,7 @@ impl Bench {
             .map(|record| charge(record.payload().len() as u64, self.usable))
             .sum();
         while charges > self.room
-            && self.segments.prepare(usize::MAX, false, &|| true)? == Prepared::Made
+            && self.segments.prepare(usize::MAX, false, &|| Haste::Hurry)? == Prepared::Made
         {
             self.room += self.usable;
         }
@@ -108,7 +109,7 @@ impl Bench {
 
     /// As the steward does when a segment was used.
     pub(super) fn prepare(&self) -> Result<Prepared, LogError> {
-        self.segments.prepare(usize::MAX, false, &|| true)
+        self.segments.prepare(usize::MAX, false, &|| Haste::Hurry)
     }
 
     /// As the steward does at any time.

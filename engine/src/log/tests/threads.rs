@@ -3,9 +3,12 @@
 
 use super::super::record::{Checkpoint, Record, Sequence};
 use super::super::sim::{SimFault, SimMedium};
-use super::super::{BackendChoice, LogError, LogSettings, LogWriter, scan};
+use super::super::{
+    BackendChoice, DirectoryMedium, Haste, LogError, LogMedium as _, LogSettings, LogWriter, scan,
+};
 use super::support::{Oracle, record, small};
 use crate::sync::{Arc, Mutex};
+use std::cell::Cell;
 use std::io;
 use std::sync::mpsc;
 use std::thread;
@@ -264,4 +267,23 @@ fn a_second_writer_is_told_who_has_the_directory() {
     );
     drop(log);
     LogWriter::open(directory.path(), small()).unwrap();
+}
+
+#[test]
+fn a_segment_file_that_is_needed_no_more_is_not_finished_and_does_not_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let medium = DirectoryMedium::open(dir.path(), BackendChoice::Plain).unwrap();
+    let asked = Cell::new(0);
+    let haste = || {
+        asked.set(asked.get() + 1);
+        match asked.get() {
+            1 => Haste::Rest,
+            2 => Haste::Hurry,
+            _ => Haste::Stop,
+        }
+    };
+    let failed = medium.create("spare-n0.log", 64 << 20, &haste).unwrap_err();
+    assert_eq!(failed.kind(), std::io::ErrorKind::Interrupted);
+    assert_eq!(asked.get(), 3);
+    assert!(!dir.path().join("spare-n0.log").exists());
 }
