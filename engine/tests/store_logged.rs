@@ -223,3 +223,28 @@ fn a_damaged_log_is_recovered_in_part_only_when_its_loss_is_accepted() {
     let store = Store::open(&settings).unwrap();
     assert!(deliver(&store, CONTENT, "md/").starts_with("250"));
 }
+
+#[test]
+fn a_message_in_doubt_in_one_base_is_stored_in_another_and_not_again_in_the_first() {
+    let place = Place::new();
+    let mut settings = settings(&place);
+    let (one, two) = (place.base(), place.outside().join("two"));
+    fs::create_dir(&two).unwrap();
+    place.give(&two);
+    let store = Store::open(&settings).unwrap();
+    let pending = submit(&store, CONTENT, vec![target("md/")]);
+    let tickets = pending.tickets.clone();
+    assert_eq!(pending.statuses(), ["250 2.0.0 delivered to maildir"]);
+    store.doubt(&tickets);
+    drop(store);
+    for (base, expected) in [
+        (&two, "250 2.0.0 delivered to maildir"),
+        (&one, "250 2.0.0 delivered before"),
+    ] {
+        settings.routing.virtual_mailbox_base = base.clone();
+        let store = Store::open(&settings).unwrap();
+        assert_eq!(deliver(&store, CONTENT, "md/"), expected);
+        drop(store);
+        assert_eq!(names(&base.join("md/new")).len(), 1);
+    }
+}

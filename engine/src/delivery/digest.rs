@@ -8,6 +8,8 @@
 use crate::message::Message;
 use sha2::{Digest as _, Sha256};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 /// Bytes at the beginning of a message that go into its shape: the client's own `Received:` line
 /// is there, with its queue id.
@@ -87,9 +89,22 @@ pub(super) fn digest_of(content: &[u8]) -> Digest {
     }
 }
 
+/// The directory that mailboxes are in, as far as keys tell it from another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BaseDigest([u8; 32]);
+
+impl BaseDigest {
+    /// Of a path, however many slashes it is written with.
+    pub(super) fn of(base: &Path) -> Self {
+        let plain: PathBuf = base.components().collect();
+        Self(Sha256::digest(plain.as_os_str().as_bytes()).into())
+    }
+}
+
 /// One delivery, as far as a repetition has it in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way<'a> {
+    pub(super) base: BaseDigest,
     pub(super) reverse_path: &'a str,
     pub(super) original: &'a str,
     pub(super) mailbox: &'a str,
@@ -113,6 +128,7 @@ impl Way<'_> {
     fn hash(&self, content: &[u8]) -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(content);
+        hasher.update(self.base.0);
         for text in [self.reverse_path, self.original, self.mailbox] {
             hasher.update((text.len() as u64).to_le_bytes());
             hasher.update(text);
@@ -128,6 +144,7 @@ mod tests {
     #[test]
     fn a_key_begins_with_its_shape_and_differs_by_content() {
         let way = Way {
+            base: BaseDigest::of(Path::new("/var/mail")),
             reverse_path: "a@b.example",
             original: "info@vm.example",
             mailbox: "vm.example/info/",
@@ -151,5 +168,12 @@ mod tests {
             ..way
         };
         assert_ne!(shape, other.shape(&one.outline), "mailboxes differ");
+        let [elsewhere, same] = ["/srv/mail", "/var//mail/"].map(|base| Way {
+            base: BaseDigest::of(Path::new(base)),
+            ..way
+        });
+        assert_ne!(shape, elsewhere.shape(&one.outline), "bases differ");
+        assert_ne!(keys[0], elsewhere.key(&one));
+        assert_eq!(keys[0], same.key(&one));
     }
 }

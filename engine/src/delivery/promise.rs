@@ -5,7 +5,7 @@
 //! after that is refused in the log, so that recovery does not do it; the log keeps the record
 //! until every delivery has ended.
 
-use super::digest::{Digest, Way, content_digest};
+use super::digest::{BaseDigest, Digest, Way, content_digest};
 use super::floors::Floor;
 use super::journal::{Journal, done_records};
 use super::types::Mail;
@@ -25,6 +25,7 @@ use std::sync::Weak;
 /// One accepted message.
 pub(super) struct Promise {
     envelope: Accepted,
+    base: BaseDigest,
     state: Mutex<State>,
 }
 
@@ -80,7 +81,7 @@ impl Promise {
         id: DeliveryId,
         mail: &Arc<Mail>,
         to: &[(Recipient, MailboxTarget)],
-        names: &NameMaker,
+        (names, base): (&NameMaker, BaseDigest),
     ) -> Self {
         let reverse_path = mail.reverse_path.external();
         let recipients = to
@@ -111,6 +112,7 @@ impl Promise {
                 content_digest: [0; 32],
                 recipients,
             },
+            base,
             state: Mutex::new(State {
                 stage: Stage::Fresh,
                 mail: Some(Arc::clone(mail)),
@@ -283,7 +285,7 @@ impl Promise {
 
     fn doubt(&self, index: usize, digest: &Digest) -> Option<InDoubt> {
         let recipient = self.recipient(index)?;
-        let way = way_of(&self.envelope, recipient);
+        let way = way_of(self.base, &self.envelope, recipient);
         Some(InDoubt {
             id: self.envelope.id,
             recipient: u32::try_from(index).ok()?,
@@ -310,8 +312,13 @@ impl Promise {
 }
 
 /// What a repetition has in common with this delivery.
-pub(super) fn way_of<'a>(envelope: &'a Accepted, recipient: &'a AcceptedRecipient) -> Way<'a> {
+pub(super) fn way_of<'a>(
+    base: BaseDigest,
+    envelope: &'a Accepted,
+    recipient: &'a AcceptedRecipient,
+) -> Way<'a> {
     Way {
+        base,
         reverse_path: &envelope.reverse_path,
         original: &recipient.original,
         mailbox: &recipient.mailbox,

@@ -4,7 +4,7 @@
 
 use super::ahead;
 use super::base::open_base;
-use super::digest::{Outline, Way, content_digest};
+use super::digest::{BaseDigest, Outline, Way, content_digest};
 use super::doubt::Repeated;
 use super::flush::Flusher;
 use super::health::Health;
@@ -99,6 +99,7 @@ fn base_remedy(cause: &io::Error) -> &'static str {
 pub(super) struct Shared<D: Disk> {
     pub(super) disk: D,
     pub(super) settings: MailboxSettings,
+    base: BaseDigest,
     pub(super) known: Known,
     pub(super) names: NameMaker,
     pub(super) flusher: Flusher,
@@ -247,6 +248,7 @@ impl<D: Disk> Store<D> {
         let mut shared = Shared {
             disk,
             settings: MailboxSettings::from(settings),
+            base: BaseDigest::of(&settings.routing.virtual_mailbox_base),
             known: Known::default(),
             names: NameMaker::new(&settings.store.host),
             flusher: Flusher::new(settings.store.flush),
@@ -370,6 +372,7 @@ impl<D: Disk> Store<D> {
         }
         let reverse_path = mail.reverse_path.external();
         let ways = to.iter().map(|(recipient, target)| Way {
+            base: self.shared.base,
             reverse_path: &reverse_path,
             original: &recipient.original,
             mailbox: &target.path,
@@ -393,7 +396,12 @@ impl<D: Disk> Store<D> {
         let shared = &self.shared;
         shared.keeper.as_ref()?;
         let id = shared.ids.next();
-        Some(Arc::new(Promise::new(id, mail, to, &shared.names)))
+        Some(Arc::new(Promise::new(
+            id,
+            mail,
+            to,
+            (&shared.names, shared.base),
+        )))
     }
 
     fn fits_log(&self, mail: &Mail, promise: &Promise) -> bool {

@@ -13,7 +13,7 @@ mod mbox;
 mod read;
 mod survey;
 
-use super::digest::{Digest, digest_of};
+use super::digest::{BaseDigest, Digest, digest_of};
 use super::dirty::Dirty;
 use super::journal::{Found, Journal};
 use super::promise::way_of;
@@ -166,12 +166,13 @@ impl<'a, D: Disk> Run<'a, D> {
         doubts: &mut Vec<InDoubt>,
     ) -> Result<(), LogError> {
         let mut seen = HashSet::new();
+        let base = BaseDigest::of(&self.with.settings.base);
         survey.for_each(found, &mut |envelope, content| {
             if !seen.insert(envelope.id) {
                 return;
             }
             self.report.messages += 1;
-            doubts.extend(survey.doubts_of(&envelope, || digest_of(content)));
+            doubts.extend(survey.doubts_of(base, &envelope, || digest_of(content)));
             let mut failed = Vec::new();
             for (index, recipient) in (0..).zip(&envelope.recipients) {
                 if survey.is_refused(envelope.id, index) || survey.is_settled(envelope.id, index) {
@@ -373,13 +374,18 @@ fn target_of(recipient: &AcceptedRecipient) -> MailboxTarget {
 }
 
 /// The in-doubt entry of a delivery.
-fn doubt_of(envelope: &Accepted, recipient: u32, content: &Digest) -> Option<InDoubt> {
+fn doubt_of(
+    base: BaseDigest,
+    envelope: &Accepted,
+    recipient: u32,
+    content: &Digest,
+) -> Option<InDoubt> {
     let at = usize::try_from(recipient).ok()?;
     let to = envelope.recipients.get(at)?;
     Some(InDoubt {
         id: envelope.id,
         recipient,
-        key: way_of(envelope, to).key(content),
+        key: way_of(base, envelope, to).key(content),
         since: envelope.accepted_at,
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! Imports the rest of `recovery`, `log`.
 
-use super::super::digest::Digest;
+use super::super::digest::{BaseDigest, Digest};
 use super::super::journal::Found;
 use super::doubt_of;
 use crate::log::{
@@ -148,6 +148,7 @@ impl Survey {
     /// The deliveries of a message that are in doubt.
     pub(super) fn doubts_of(
         &self,
+        base: BaseDigest,
         envelope: &Accepted,
         digest: impl FnOnce() -> Digest,
     ) -> Vec<InDoubt> {
@@ -162,7 +163,7 @@ impl Survey {
             return Vec::new();
         }
         let digest = digest();
-        let entry = |index: u32| doubt_of(envelope, index, &digest);
+        let entry = |index: u32| doubt_of(base, envelope, index, &digest);
         open.into_iter().filter_map(entry).collect()
     }
 
