@@ -79,3 +79,21 @@ fn what_is_no_segment_is_named_and_never_waited_for_or_followed() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(std::fs::read_to_string(victim).expect("read"), "precious");
 }
+
+#[test]
+fn a_directory_that_holds_no_log_is_not_called_whole() {
+    let scratch = mailstow_tests::Scratch::new("log-elsewhere");
+    let empty = scratch.mkdir("empty");
+    for directory in [empty.clone(), empty.join("missing")] {
+        for command in ["verify", "inspect"] {
+            let output = mailstow::run(&["log", command, directory.to_str().expect("UTF-8")]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(output.stdout.is_empty());
+            assert!(
+                said.contains("delivery-log in the state directory"),
+                "{said}"
+            );
+        }
+    }
+}

@@ -43,7 +43,11 @@ pub fn run(args: &HealthArgs) -> ExitCode {
         Some(directory) => directory.clone(),
         None => match Configuration::load(&args.site.sources()) {
             Ok(configuration) => configuration.settings.state_directory,
-            Err(error) => return configuration_failed(&error),
+            Err(error) => {
+                let status = configuration_failed(&error);
+                complain("mailstow: or give --state-directory DIR, the server's, and nothing else");
+                return status;
+            }
         },
     };
     let (answer, status) = match ask(&directory) {

@@ -15,6 +15,7 @@ use mailstow_engine::log::{
     ScanReport, scan,
 };
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -73,6 +74,13 @@ struct RecoverArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &LogArgs) -> ExitCode {
+    if let LogCommand::Inspect(InspectArgs { directory, .. })
+    | LogCommand::Verify(VerifyArgs { directory }) = &args.command
+        && let Some(what) = what_is_no_log(directory)
+    {
+        complain(no_log(directory, what));
+        return ExitCode::FAILURE;
+    }
     let mut out = BufWriter::new(io::stdout().lock());
     let result = match &args.command {
         LogCommand::Recover(args) => return recover(args),
@@ -91,17 +99,36 @@ pub fn run(args: &LogArgs) -> ExitCode {
     }
 }
 
+/// Why nothing can be said of a log there; `None` also when it cannot be looked at, which the log's
+/// reader tells.
+fn what_is_no_log(directory: &Path) -> Option<&'static str> {
+    match std::fs::read_dir(directory) {
+        Ok(mut entries) => {
+            let is_logs = |name: &OsStr| {
+                name == "lock" || Path::new(name).extension().is_some_and(|end| end == "log")
+            };
+            let found = entries.any(|entry| entry.is_ok_and(|e| is_logs(&e.file_name())));
+            (!found).then_some("no delivery log in this directory")
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("no such directory"),
+        Err(_) => None,
+    }
+}
+
+fn no_log(directory: &Path, what: &str) -> String {
+    format!(
+        "{}: {what}; name that of the delivery log, delivery-log in the state directory",
+        directory.display()
+    )
+}
+
 fn recover(args: &RecoverArgs) -> ExitCode {
     let settings = match Configuration::load(&args.site.sources()) {
         Ok(configuration) => configuration.settings,
         Err(error) => return configuration_failed(&error),
     };
     if !args.directory.is_dir() {
-        complain(format_args!(
-            "{}: no such directory; name that of the delivery log, delivery-log in the state \
-             directory",
-            args.directory.display()
-        ));
+        complain(no_log(&args.directory, "no such directory"));
         return ExitCode::FAILURE;
     }
     // Progress, and mailboxes that stand in the way.
