@@ -18,7 +18,8 @@ use crate::daemon::Daemon;
 pub enum Setup {
     /// A log as it is by default.
     Default,
-    /// The same, but for a bound on messages that some exceed.
+    /// The same, but for a bound on messages that some exceed, and segments that are soon full, so
+    /// that new ones are made and named all the time.
     Bounded,
     /// A log so small that it is full, cut back and begun again all the time.
     SmallLog,
@@ -33,7 +34,7 @@ impl Setup {
             Self::Default => "[store]\ndurability = \"logged\"\n",
             Self::Bounded => {
                 "[store]\ndurability = \"logged\"\n\
-                 [delivery_log]\nmessage_bytes_max = 65536\n"
+                 [delivery_log]\nmessage_bytes_max = 65536\nsegment_bytes = 1048576\n"
             }
             Self::SmallLog => {
                 "[store]\ndurability = \"logged\"\n\
