@@ -81,7 +81,8 @@ impl Promise {
         id: DeliveryId,
         mail: &Arc<Mail>,
         to: &[(Recipient, MailboxTarget)],
-        (names, base): (&NameMaker, BaseDigest),
+        names: &NameMaker,
+        base: BaseDigest,
     ) -> Self {
         let reverse_path = mail.reverse_path.external();
         let recipients = to
@@ -279,19 +280,15 @@ impl Promise {
         let stored = state.ends.iter().enumerate();
         stored
             .filter(|(_, end)| **end == End::Stored)
-            .filter_map(|(index, _)| self.doubt(index, &digest))
+            .filter_map(|(index, _)| {
+                doubt_of(
+                    self.base,
+                    &self.envelope,
+                    u32::try_from(index).ok()?,
+                    &digest,
+                )
+            })
             .collect()
-    }
-
-    fn doubt(&self, index: usize, digest: &Digest) -> Option<InDoubt> {
-        let recipient = self.recipient(index)?;
-        let way = way_of(self.base, &self.envelope, recipient);
-        Some(InDoubt {
-            id: self.envelope.id,
-            recipient: u32::try_from(index).ok()?,
-            key: way.key(digest),
-            since: self.envelope.accepted_at,
-        })
     }
 
     /// Computes the digest of the content and lets the content go; `None` when it cannot be read.
@@ -311,18 +308,27 @@ impl Promise {
     }
 }
 
-/// What a repetition has in common with this delivery.
-pub(super) fn way_of<'a>(
+/// The in-doubt entry of a delivery.
+pub(super) fn doubt_of(
     base: BaseDigest,
-    envelope: &'a Accepted,
-    recipient: &'a AcceptedRecipient,
-) -> Way<'a> {
-    Way {
+    envelope: &Accepted,
+    recipient: u32,
+    content: &Digest,
+) -> Option<InDoubt> {
+    let at = usize::try_from(recipient).ok()?;
+    let to = envelope.recipients.get(at)?;
+    let way = Way {
         base,
         reverse_path: &envelope.reverse_path,
-        original: &recipient.original,
-        mailbox: &recipient.mailbox,
-    }
+        original: &to.original,
+        mailbox: &to.mailbox,
+    };
+    Some(InDoubt {
+        id: envelope.id,
+        recipient,
+        key: way.key(content),
+        since: envelope.accepted_at,
+    })
 }
 
 /// The trace lines of a recipient's copy.

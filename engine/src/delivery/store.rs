@@ -400,7 +400,8 @@ impl<D: Disk> Store<D> {
             id,
             mail,
             to,
-            (&shared.names, shared.base),
+            &shared.names,
+            shared.base,
         )))
     }
 

@@ -240,7 +240,8 @@ impl LogMedium for DirectoryMedium {
 /// Reserves the space, then writes it: blocks that were written once are overwritten later
 /// without a change of metadata, so that a flush needs no journal commit.
 fn fill_with_zeros(file: &File, bytes: u64, haste: &dyn Fn() -> Haste) -> io::Result<()> {
-    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+    // Interrupted has another meaning for who asked for the file.
+    match rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes)) {
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
         Err(error) => return Err(error.into()),
     }

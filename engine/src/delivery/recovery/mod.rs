@@ -13,10 +13,9 @@ mod mbox;
 mod read;
 mod survey;
 
-use super::digest::{BaseDigest, Digest, digest_of};
+use super::digest::{BaseDigest, digest_of};
 use super::dirty::Dirty;
 use super::journal::{Found, Journal};
-use super::promise::way_of;
 use super::stuck::{Stuck, Waiting};
 use crate::clock;
 use crate::io::{Credentials, Disk};
@@ -371,21 +370,4 @@ fn target_of(recipient: &AcceptedRecipient) -> MailboxTarget {
         uid: recipient.uid,
         gid: recipient.gid,
     }
-}
-
-/// The in-doubt entry of a delivery.
-fn doubt_of(
-    base: BaseDigest,
-    envelope: &Accepted,
-    recipient: u32,
-    content: &Digest,
-) -> Option<InDoubt> {
-    let at = usize::try_from(recipient).ok()?;
-    let to = envelope.recipients.get(at)?;
-    Some(InDoubt {
-        id: envelope.id,
-        recipient,
-        key: way_of(base, envelope, to).key(content),
-        since: envelope.accepted_at,
-    })
 }
