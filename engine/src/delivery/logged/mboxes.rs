@@ -52,7 +52,15 @@ impl<D: Disk> LoggedRound<'_, D> {
         };
         let known = (&shared.known, Flush::Later);
         let uid = job.target.uid;
-        let opened = Mbox::open(&shared.disk, base, &path, uid, &shared.settings, known)?;
+        let opened = Mbox::open(
+            &shared.disk,
+            base,
+            &path,
+            uid,
+            &shared.settings,
+            known,
+            &mut self.lock_files,
+        )?;
         let mut later = true;
         if let Opened::Ready(mbox) = &opened {
             let dirty = &self.keeper.dirty;

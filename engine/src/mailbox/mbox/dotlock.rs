@@ -8,8 +8,11 @@
 //! On file systems that other machines may have as well, where the kernel's locks may be each
 //! machine's own, they also name the host and its kernel, and only that host judges them so.
 //! Those of other programs are judged by their age alone.
+//! Locks that are held at the same time may be names of one and the same file: a name costs half
+//! of what a file costs, and the file is gone with its last name all the same.
 //! Invariants: our file is locked by the kernel before it has its name, and loses the name
-//! before that lock; the thread that takes or releases a lock has the mailbox owner's identity.
+//! before that lock; the thread that takes or releases a lock has the mailbox owner's identity; a
+//! file gets no more names when it is old enough for somebody to find one of them stale.
 //! Source: Postfix `mailbox_delivery_lock`, procmail's lockfile(1), Dovecot's file-dotlock.
 
 use crate::clock;
@@ -17,7 +20,8 @@ use crate::io::{Disk, FileKind, FileStat, LockKind};
 // Not the seam: the model checker's atomics cannot be statics.
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 /// Mode of a lock file. The sticky bit means nothing on a file: it marks ours, and unlike their
 /// content it is never behind their name, not even after a power loss.
@@ -29,6 +33,9 @@ const CONTENT_BYTES_MAX: usize = 400;
 
 /// What an mbox begins with.
 const FROM: &[u8] = b"From ";
+
+/// How long a lock file gets further names.
+const SHARED_FOR: Duration = Duration::from_secs(10);
 
 /// Tells the helper names of this process apart.
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
@@ -48,7 +55,43 @@ pub(super) struct DotLock<H> {
     name: String,
     /// Kept open: as long as it is, it is locked by the kernel, and no other file can get its
     /// inode number, so that number tells whether the lock is still ours.
-    file: H,
+    file: Arc<H>,
+}
+
+/// The lock file that further locks of the same thread may be names of.
+#[derive(Debug)]
+pub struct LockFiles<H> {
+    newest: Option<Shareable<H>>,
+}
+
+/// A lock file of a mailbox owner, as long as one of its locks is held: without any name it can
+/// get no other.
+#[derive(Debug)]
+struct Shareable<H> {
+    file: Weak<H>,
+    uid: u32,
+    made: Instant,
+}
+
+impl<H> Default for LockFiles<H> {
+    fn default() -> Self {
+        Self { newest: None }
+    }
+}
+
+impl<H> LockFiles<H> {
+    /// The file of a lock that is held.
+    fn held(&self, uid: u32, judge: Judge<'_>) -> Option<Arc<H>> {
+        let newest = self.newest.as_ref().filter(|newest| newest.uid == uid)?;
+        let is_young =
+            clock::now().duration_since(newest.made) < SHARED_FOR.min(judge.stale_age / 2);
+        newest.file.upgrade().filter(|_| is_young)
+    }
+
+    fn keep(&mut self, file: &Arc<H>, uid: u32, made: Instant) {
+        let file = Arc::downgrade(file);
+        self.newest = Some(Shareable { file, uid, made });
+    }
 }
 
 /// What is known of the holder of a lock file.
@@ -62,18 +105,33 @@ enum Holder<H> {
 }
 
 impl<H> DotLock<H> {
-    /// Takes the lock for the mailbox `mailbox` in the directory `parent`; `None` when another
-    /// holds it.
+    /// Takes the lock for the mailbox `mailbox` of `uid` in the directory `parent`; `None` when
+    /// another holds it.
     pub(super) fn try_take<D: Disk<Handle = H>>(
         disk: &D,
         parent: &H,
-        mailbox: &str,
+        (mailbox, uid): (&str, u32),
         judge: Judge<'_>,
+        files: &mut LockFiles<H>,
     ) -> io::Result<Option<Self>> {
         let name = format!("{mailbox}.lock");
         // One more attempt after a stale lock was taken away.
         for _ in 0..2 {
-            if let Some(file) = create(disk, parent, &name, judge.host)? {
+            let shared = files.held(uid, judge);
+            let taken = match shared.map(|file| (disk.name_unnamed(&file, parent, &name), file)) {
+                Some((Ok(()), file)) => Some(file),
+                Some((Err(error), _)) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                // On another file system, or its last name was taken away.
+                Some((Err(_), _)) | None => {
+                    let made = clock::now();
+                    let file = create(disk, parent, &name, judge.host)?.map(Arc::new);
+                    if let Some(file) = file.as_ref().filter(|_| disk.is_local(parent)) {
+                        files.keep(file, uid, made);
+                    }
+                    file
+                }
+            };
+            if let Some(file) = taken {
                 return Ok(Some(Self { name, file }));
             }
             if !break_stale(disk, parent, &name, judge)? {
@@ -282,6 +340,17 @@ mod tests {
         stale_age: Duration::from_millis(5),
     };
 
+    /// Takes a lock that shares its file with no other.
+    fn take_one<D: Disk>(
+        disk: &D,
+        parent: &D::Handle,
+        mailbox: &str,
+        judge: Judge<'_>,
+    ) -> io::Result<Option<DotLock<D::Handle>>> {
+        let mut files = LockFiles::default();
+        DotLock::try_take(disk, parent, (mailbox, 0), judge, &mut files)
+    }
+
     #[test]
     fn one_holder_at_a_time_with_and_without_unnamed_files() {
         for unsupported in [false, true] {
@@ -297,17 +366,89 @@ mod tests {
                 });
             }
             let parent = disk.open_root(dir.path()).unwrap();
-            let lock = DotLock::try_take(&disk, &parent, "m", NEVER).unwrap();
+            let lock = take_one(&disk, &parent, "m", NEVER).unwrap();
             let lock = lock.expect("the first one gets it");
             assert!(dir.path().join("m.lock").exists());
-            assert!(
-                DotLock::try_take(&disk, &parent, "m", NEVER)
-                    .unwrap()
-                    .is_none()
-            );
+            assert!(take_one(&disk, &parent, "m", NEVER).unwrap().is_none());
             lock.release(&disk, &parent);
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         }
+    }
+
+    #[test]
+    fn locks_held_together_are_names_of_one_file_and_each_is_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Blocking::new();
+        let parent = disk.open_root(dir.path()).unwrap();
+        if !disk.is_local(&parent) {
+            return;
+        }
+        let inode = |name: &str| disk.stat_at(&parent, name).unwrap().inode;
+        let mut files = LockFiles::default();
+        let mut take = |mailbox, uid| {
+            let taken = DotLock::try_take(&disk, &parent, (mailbox, uid), NEVER, &mut files);
+            taken.unwrap().expect("it is free")
+        };
+        let [a, b] = ["a", "b"].map(|mailbox| take(mailbox, 1));
+        assert_eq!(inode("a.lock"), inode("b.lock"));
+        let others = take("c", 2);
+        assert_ne!(inode("a.lock"), inode("c.lock"), "of another owner");
+        for mailbox in ["a", "b", "c"] {
+            let again = take_one(&disk, &parent, mailbox, AT_ONCE).unwrap();
+            assert!(again.is_none(), "{mailbox} is held");
+        }
+        a.release(&disk, &parent);
+        let a = take_one(&disk, &parent, "a", NEVER).unwrap();
+        assert!(a.is_some(), "given back, whatever others hold");
+        assert!(take_one(&disk, &parent, "b", AT_ONCE).unwrap().is_none());
+        for lock in [a.unwrap(), b, others] {
+            lock.release(&disk, &parent);
+        }
+        let after = take("a", 2);
+        after.release(&disk, &parent);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_gets_no_more_names_when_somebody_may_find_it_stale() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Blocking::new();
+        let parent = disk.open_root(dir.path()).unwrap();
+        let inode = |name: &str| disk.stat_at(&parent, name).unwrap().inode;
+        let mut files = LockFiles::default();
+        let mut take = |mailbox, judge| {
+            let taken = DotLock::try_take(&disk, &parent, (mailbox, 0), judge, &mut files);
+            taken.unwrap().expect("it is free")
+        };
+        let _old = take("old", NEVER);
+        let no_time = Judge {
+            stale_age: Duration::ZERO,
+            ..NEVER
+        };
+        let _new = take("new", no_time);
+        assert_ne!(inode("old.lock"), inode("new.lock"));
+    }
+
+    #[test]
+    fn all_locks_of_a_process_that_died_are_free_though_they_are_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Blocking::new();
+        let parent = disk.open_root(dir.path()).unwrap();
+        if !disk.is_local(&parent) {
+            return;
+        }
+        let mut files = LockFiles::default();
+        let held = ["a", "b"].map(|mailbox| {
+            let taken = DotLock::try_take(&disk, &parent, (mailbox, 0), NEVER, &mut files);
+            taken.unwrap().expect("it is free")
+        });
+        // What the kernel does when a process dies.
+        drop(held);
+        for mailbox in ["a", "b"] {
+            let lock = take_one(&disk, &parent, mailbox, NEVER).unwrap();
+            lock.expect("its holder is gone").release(&disk, &parent);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     /// A lock file as another program, or an earlier process, left it.
@@ -321,7 +462,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = Blocking::new();
         let parent = disk.open_root(dir.path()).unwrap();
-        let take = |judge| DotLock::try_take(&disk, &parent, "m", judge).unwrap();
+        let take = |judge| take_one(&disk, &parent, "m", judge).unwrap();
         let lock = take(NEVER).unwrap();
         let old = disk.stat_at(&parent, "m.lock").unwrap().changed;
         let deadline = clock::now() + Duration::from_secs(60);
@@ -366,7 +507,7 @@ mod tests {
             (0o600, String::new(), false),
         ] {
             leave(&disk, &parent, mode, &content);
-            let taken = DotLock::try_take(&disk, &parent, "m", NEVER).unwrap();
+            let taken = take_one(&disk, &parent, "m", NEVER).unwrap();
             assert_eq!(taken.is_some(), is_taken, "{mode:o} {content:?}");
             disk.remove(&parent, "m.lock").unwrap();
         }
@@ -377,7 +518,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = Blocking::new();
         let parent = disk.open_root(dir.path()).unwrap();
-        let take = || DotLock::try_take(&disk, &parent, "m", NEVER).unwrap();
+        let take = || take_one(&disk, &parent, "m", NEVER).unwrap();
         let late = take().unwrap();
         disk.remove(&parent, "m.lock").unwrap();
         let ours = take().unwrap();
@@ -402,14 +543,10 @@ mod tests {
             std::thread::yield_now();
         }
         for mailbox in ["a", "b"] {
-            let lock = DotLock::try_take(&disk, &parent, mailbox, AT_ONCE).unwrap();
+            let lock = take_one(&disk, &parent, mailbox, AT_ONCE).unwrap();
             assert!(lock.is_none(), "{mailbox}");
         }
-        assert!(
-            DotLock::try_take(&disk, &parent, "c", AT_ONCE)
-                .unwrap()
-                .is_some()
-        );
+        assert!(take_one(&disk, &parent, "c", AT_ONCE).unwrap().is_some());
         assert!(dir.path().join("a.lock").is_dir());
         let text = std::fs::read_to_string(dir.path().join("b.lock")).unwrap();
         assert_eq!(text, "From me\n\n");

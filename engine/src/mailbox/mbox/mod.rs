@@ -11,6 +11,7 @@ mod dotlock;
 mod quote;
 
 pub use append::{Entry, render};
+pub use dotlock::LockFiles;
 
 use super::directory::{self, Unflushed};
 use super::known::TornEnds;
@@ -58,7 +59,7 @@ pub enum Opened<H> {
 
 impl<H> Mbox<H> {
     /// Opens and locks an mbox of `uid` as the calling thread's identity, creating the file but
-    /// never its directory.
+    /// never its directory. `lock_files` is of this thread.
     ///
     /// # Errors
     /// It cannot be opened, locked or trusted; nothing is locked then.
@@ -69,6 +70,7 @@ impl<H> Mbox<H> {
         uid: u32,
         settings: &MailboxSettings,
         known: (&Known, Flush),
+        lock_files: &mut LockFiles<H>,
     ) -> Result<Opened<H>, MailboxError> {
         let parent = open_parent(disk, base, path)?;
         let mut dotlock = None;
@@ -77,7 +79,7 @@ impl<H> Mbox<H> {
                 host: &settings.host,
                 stale_age: settings.stale_lock_age,
             };
-            let taken = DotLock::try_take(disk, &parent, path.name(), judge);
+            let taken = DotLock::try_take(disk, &parent, (path.name(), uid), judge, lock_files);
             match taken.map_err(|e| failed(path, "unable to create lock file", e))? {
                 Some(lock) => dotlock = Some(lock),
                 None => return Ok(Opened::Busy("lock file")),
