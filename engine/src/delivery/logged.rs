@@ -21,7 +21,7 @@ use super::store::Shared;
 use crate::io::{Credentials, Disk};
 use crate::log::{Done, DoneOutcome, LogError, Record, Ticket};
 use crate::mailbox::maildir::{Maildir, Unpublished, sweep};
-use crate::mailbox::mbox::{LockFiles, Mbox};
+use crate::mailbox::mbox::{Mbox, Siblings};
 use crate::mailbox::{Flush, MailboxError, MailboxPath};
 use crate::route::Format;
 use crate::status::Status;
@@ -40,7 +40,7 @@ pub(super) struct LoggedRound<'a, D: Disk> {
     by_key: HashMap<(String, u32, u32), usize>,
     written: Vec<Written<D::Handle>>,
     mboxes: Vec<OpenMbox<D::Handle>>,
-    lock_files: LockFiles<D::Handle>,
+    siblings: Siblings<D::Handle>,
     /// The newest record that must be durable before anything is published.
     newest: Option<Ticket>,
     refused: Vec<(Job, Status)>,
@@ -98,7 +98,7 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
             by_key: HashMap::new(),
             written: Vec::new(),
             mboxes: Vec::new(),
-            lock_files: LockFiles::default(),
+            siblings: Siblings::default(),
             newest: None,
             refused: Vec::new(),
         };

@@ -15,7 +15,7 @@ use super::store::Shared;
 use crate::clock;
 use crate::io::{Credentials, Disk};
 use crate::mailbox::maildir::{Maildir, Unpublished, sweep};
-use crate::mailbox::mbox::{Entry, LockFiles, Mbox, Opened};
+use crate::mailbox::mbox::{Entry, Mbox, Opened, Siblings};
 use crate::mailbox::{Flush, MailboxError, MailboxPath, trace};
 use crate::route::Format;
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ pub(super) struct Round<'a, D: Disk> {
     by_key: HashMap<MaildirKey, usize>,
     written: Vec<Written<D::Handle>>,
     mboxes: Vec<OpenMbox<'a, D::Handle>>,
-    lock_files: LockFiles<D::Handle>,
+    siblings: Siblings<D::Handle>,
 }
 
 /// A message in a Maildir.
@@ -66,7 +66,7 @@ impl<'a, D: Disk> Round<'a, D> {
             by_key: HashMap::new(),
             written: Vec::new(),
             mboxes: Vec::new(),
-            lock_files: LockFiles::default(),
+            siblings: Siblings::default(),
         }
     }
 
@@ -323,7 +323,7 @@ impl<'a, D: Disk> Round<'a, D> {
             job.target.uid,
             settings,
             (&shared.known, Flush::Now),
-            &mut self.lock_files,
+            &mut self.siblings,
         )
     }
 

@@ -59,7 +59,7 @@ impl<D: Disk> LoggedRound<'_, D> {
             uid,
             &shared.settings,
             known,
-            &mut self.lock_files,
+            &mut self.siblings,
         )?;
         let mut later = true;
         if let Opened::Ready(mbox) = &opened {

@@ -17,7 +17,7 @@ use super::{Run, Trust, target_of};
 use crate::clock;
 use crate::io::Disk;
 use crate::log::{Accepted, Done, DoneOutcome, Extent};
-use crate::mailbox::mbox::{LockFiles, Mbox, Opened, render};
+use crate::mailbox::mbox::{Mbox, Opened, Siblings, render};
 use crate::mailbox::{Flush, MailboxError};
 use crate::route::{Format, MailboxTarget};
 use std::collections::{HashMap, VecDeque};
@@ -163,7 +163,7 @@ impl<D: Disk> Run<'_, D> {
         let known = (with.known, Flush::Later);
         let mbox = loop {
             let (settings, uid) = (with.settings, target.uid);
-            let mut alone = LockFiles::default();
+            let mut alone = Siblings::default();
             match Mbox::open(with.disk, &base, &path, uid, settings, known, &mut alone)? {
                 Opened::Ready(mbox) => break *mbox,
                 Opened::Busy(lock) if clock::now() >= self.patient_until => {

@@ -53,14 +53,21 @@ pub(super) struct Judge<'a> {
 #[derive(Debug)]
 pub(super) struct DotLock<H> {
     name: String,
-    /// Kept open: as long as it is, it is locked by the kernel, and no other file can get its
-    /// inode number, so that number tells whether the lock is still ours.
-    file: Arc<H>,
+    file: Arc<LockFile<H>>,
+}
+
+/// Kept open: as long as it is, it is locked by the kernel, and no other file can get its inode
+/// number, so that number tells whether a lock is still ours.
+#[derive(Debug)]
+struct LockFile<H> {
+    handle: H,
+    /// When it was made.
+    stat: FileStat,
 }
 
 /// The lock file that further locks of the same thread may be names of.
 #[derive(Debug)]
-pub struct LockFiles<H> {
+pub(super) struct LockFiles<H> {
     newest: Option<Shareable<H>>,
 }
 
@@ -68,7 +75,7 @@ pub struct LockFiles<H> {
 /// get no other.
 #[derive(Debug)]
 struct Shareable<H> {
-    file: Weak<H>,
+    file: Weak<LockFile<H>>,
     uid: u32,
     made: Instant,
 }
@@ -81,14 +88,14 @@ impl<H> Default for LockFiles<H> {
 
 impl<H> LockFiles<H> {
     /// The file of a lock that is held.
-    fn held(&self, uid: u32, judge: Judge<'_>) -> Option<Arc<H>> {
+    fn held(&self, uid: u32, judge: Judge<'_>) -> Option<Arc<LockFile<H>>> {
         let newest = self.newest.as_ref().filter(|newest| newest.uid == uid)?;
         let is_young =
             clock::now().duration_since(newest.made) < SHARED_FOR.min(judge.stale_age / 2);
         newest.file.upgrade().filter(|_| is_young)
     }
 
-    fn keep(&mut self, file: &Arc<H>, uid: u32, made: Instant) {
+    fn keep(&mut self, file: &Arc<LockFile<H>>, uid: u32, made: Instant) {
         let file = Arc::downgrade(file);
         self.newest = Some(Shareable { file, uid, made });
     }
@@ -118,19 +125,21 @@ impl<H> DotLock<H> {
         // One more attempt after a stale lock was taken away.
         for _ in 0..2 {
             let shared = files.held(uid, judge);
-            let taken = match shared.map(|file| (disk.name_unnamed(&file, parent, &name), file)) {
-                Some((Ok(()), file)) => Some(file),
-                Some((Err(error), _)) if error.kind() == io::ErrorKind::AlreadyExists => None,
-                // On another file system, or its last name was taken away.
-                Some((Err(_), _)) | None => {
-                    let made = clock::now();
-                    let file = create(disk, parent, &name, judge.host)?.map(Arc::new);
-                    if let Some(file) = file.as_ref().filter(|_| disk.is_local(parent)) {
-                        files.keep(file, uid, made);
+            let taken =
+                match shared.map(|file| (disk.name_unnamed(&file.handle, parent, &name), file)) {
+                    Some((Ok(()), file)) => Some(file),
+                    Some((Err(error), _)) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                    // On another file system, or its last name was taken away.
+                    Some((Err(_), _)) | None => {
+                        let made = clock::now();
+                        let file = create(disk, parent, &name, judge.host)?;
+                        let file = file.map(|(handle, stat)| Arc::new(LockFile { handle, stat }));
+                        if let Some(file) = file.as_ref().filter(|_| disk.is_local(parent)) {
+                            files.keep(file, uid, made);
+                        }
+                        file
                     }
-                    file
-                }
-            };
+                };
             if let Some(file) = taken {
                 return Ok(Some(Self { name, file }));
             }
@@ -143,10 +152,8 @@ impl<H> DotLock<H> {
 
     /// Gives the lock back, unless somebody thought it stale and took it meanwhile.
     pub(super) fn release<D: Disk<Handle = H>>(self, disk: &D, parent: &H) {
-        let is_ours = match (disk.stat(&self.file), disk.stat_at(parent, &self.name)) {
-            (Ok(ours), Ok(there)) => ours.is_same_file(&there),
-            _ => false,
-        };
+        let there = disk.stat_at(parent, &self.name);
+        let is_ours = there.is_ok_and(|there| there.is_same_file(&self.file.stat));
         if !is_ours {
             tracing::warn!(
                 lock = self.name,
@@ -181,19 +188,21 @@ fn content<D: Disk>(disk: &D, host: &str) -> String {
     format!("mailstow {:032x} {host}\n", disk.boot())
 }
 
-/// Makes a file with the lock's name; `None` if there is one.
+/// Makes a file with the lock's name; `None` if there is one. The attributes are of before it had
+/// that name.
 fn create<D: Disk>(
     disk: &D,
     parent: &D::Handle,
     lock: &str,
     host: &str,
-) -> io::Result<Option<D::Handle>> {
+) -> io::Result<Option<(D::Handle, FileStat)>> {
     let exists = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
     match disk.create_unnamed(parent, LOCK_MODE) {
         Ok(file) => {
             prepare(disk, parent, &file, host);
+            let stat = disk.stat(&file)?;
             return match disk.name_unnamed(&file, parent, lock) {
-                Ok(()) => Ok(Some(file)),
+                Ok(()) => Ok(Some((file, stat))),
                 Err(error) if exists(&error) => Ok(None),
                 Err(error) => Err(error),
             };
@@ -209,7 +218,7 @@ fn create<D: Disk>(
     let stat = disk.stat(&file);
     let removed = disk.remove(parent, &helper);
     match (stat, linked) {
-        (Ok(stat), _) if stat.links == 2 => removed.map(|()| Some(file)),
+        (Ok(stat), _) if stat.links == 2 => removed.map(|()| Some((file, stat))),
         (_, Err(error)) if exists(&error) => Ok(None),
         (_, Err(error)) => Err(error),
         (Err(error), Ok(())) => Err(error),

@@ -9,9 +9,10 @@
 mod append;
 mod dotlock;
 mod quote;
+mod siblings;
 
 pub use append::{Entry, render};
-pub use dotlock::LockFiles;
+pub use siblings::Siblings;
 
 use super::directory::{self, Unflushed};
 use super::known::TornEnds;
@@ -20,6 +21,7 @@ use crate::config::MboxLock;
 use crate::io::{Disk, FileKind, FileStat, LockKind};
 use dotlock::{DotLock, Judge};
 use std::io;
+use std::sync::Arc;
 
 /// Permission bits of a new mbox.
 const FILE_MODE: u32 = 0o600;
@@ -31,7 +33,7 @@ const OPEN_ATTEMPTS: usize = 8;
 #[derive(Debug)]
 pub struct Mbox<H> {
     path: MailboxPath,
-    parent: H,
+    parent: Arc<H>,
     file: H,
     stat: FileStat,
     dotlock: Option<DotLock<H>>,
@@ -59,7 +61,8 @@ pub enum Opened<H> {
 
 impl<H> Mbox<H> {
     /// Opens and locks an mbox of `uid` as the calling thread's identity, creating the file but
-    /// never its directory. `lock_files` is of this thread.
+    /// never its directory. `siblings` is of this thread
+    /// and base.
     ///
     /// # Errors
     /// It cannot be opened, locked or trusted; nothing is locked then.
@@ -70,16 +73,17 @@ impl<H> Mbox<H> {
         uid: u32,
         settings: &MailboxSettings,
         known: (&Known, Flush),
-        lock_files: &mut LockFiles<H>,
+        siblings: &mut Siblings<H>,
     ) -> Result<Opened<H>, MailboxError> {
-        let parent = open_parent(disk, base, path)?;
+        let parent = siblings.parent(path.parent(), uid, || open_parent(disk, base, path))?;
         let mut dotlock = None;
         if settings.locks.contains(&MboxLock::Dotlock) {
             let judge = Judge {
                 host: &settings.host,
                 stale_age: settings.stale_lock_age,
             };
-            let taken = DotLock::try_take(disk, &parent, (path.name(), uid), judge, lock_files);
+            let files = &mut siblings.lock_files;
+            let taken = DotLock::try_take(disk, &*parent, (path.name(), uid), judge, files);
             match taken.map_err(|e| failed(path, "unable to create lock file", e))? {
                 Some(lock) => dotlock = Some(lock),
                 None => return Ok(Opened::Busy("lock file")),

@@ -1,0 +1,54 @@
+//! What mboxes opened by one thread, one behind the other, have in common.
+//!
+//! Imports `dotlock`. Mboxes often lie side by side in one directory, and the lock files of those
+//! open at the same time may be one: neither needs to be opened or made for each of them.
+
+use super::dotlock::LockFiles;
+use std::sync::Arc;
+
+/// The directory and the lock file of the mboxes opened so far. To be kept for one batch of
+/// deliveries: a directory put in the place of another is not noticed.
+#[derive(Debug)]
+pub struct Siblings<H> {
+    newest: Option<Parent<H>>,
+    pub(super) lock_files: LockFiles<H>,
+}
+
+/// A directory as its user opened it.
+#[derive(Debug)]
+struct Parent<H> {
+    path: String,
+    uid: u32,
+    handle: Arc<H>,
+}
+
+impl<H> Default for Siblings<H> {
+    fn default() -> Self {
+        Self {
+            newest: None,
+            lock_files: LockFiles::default(),
+        }
+    }
+}
+
+impl<H> Siblings<H> {
+    /// The directory at `path`, opened as `uid` unless that was done for the mbox before.
+    pub(super) fn parent<E>(
+        &mut self,
+        path: &str,
+        uid: u32,
+        open: impl FnOnce() -> Result<H, E>,
+    ) -> Result<Arc<H>, E> {
+        let newest = self.newest.as_ref();
+        if let Some(known) = newest.filter(|known| known.uid == uid && known.path == path) {
+            return Ok(Arc::clone(&known.handle));
+        }
+        let handle = Arc::new(open()?);
+        self.newest = Some(Parent {
+            path: path.to_owned(),
+            uid,
+            handle: Arc::clone(&handle),
+        });
+        Ok(handle)
+    }
+}
