@@ -7,10 +7,9 @@
 
 use super::store::Shared;
 use crate::config::Compress;
-use crate::io::{Credentials, Disk};
+use crate::io::{Credentials, Disk, Placed, Purpose};
 use crate::mailbox::maildir::open_ahead;
 use crate::mailbox::{MailboxError, MailboxPath};
-use crate::message::{Placed, Purpose};
 use crate::route::{Format, MailboxTarget};
 
 /// Begins a message behind `header` in a file without a name in that mailbox.

@@ -8,6 +8,7 @@
 mod blocking;
 mod credentials;
 mod faulty;
+mod placed;
 mod scratch;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
@@ -17,6 +18,7 @@ pub use blocking::Blocking;
 pub(crate) use credentials::with_user;
 pub use credentials::{CredentialError, Credentials};
 pub use faulty::{Fault, Faulty};
+pub use placed::{Placed, Purpose};
 pub use scratch::{Scratch, StateDirectory};
 
 use std::ffi::OsString;

@@ -7,9 +7,9 @@
 
 use super::budget::{Budget, Share};
 use super::header_filter::HeaderFilter;
-use super::{Body, Content, Message, Placed, READ_BYTES};
+use super::{Body, Content, Message, READ_BYTES};
 use crate::config::Limits;
-use crate::io::{Scratch, StateDirectory};
+use crate::io::{Placed, Scratch, StateDirectory};
 use crate::sync::Arc;
 use std::io;
 
@@ -406,7 +406,7 @@ mod tests {
                 let file = std::fs::File::from(rustix::fs::memfd_create("m", flags).unwrap());
                 file.set_len(room).unwrap();
                 rustix::fs::fcntl_add_seals(&file, SealFlags::GROW).unwrap();
-                let purpose = crate::message::Purpose {
+                let purpose = crate::io::Purpose {
                     header: String::new(),
                     directory: (0, 0),
                     owner: (0, 0),

@@ -1,19 +1,17 @@
 //! The content of a message: in memory, or in a file without a name past a bound.
 //!
-//! Imports `io` (scratch files), `config` (limits), `sync`. The content is held in its stored
-//! form: lines end with LF, header fields that we set ourselves are gone. That file is one in the
-//! mailbox itself where a long message has only one to go to. Invariant: memory counted against
-//! the common budget is given back when the last user of a message is gone.
+//! Imports `io` (scratch files, files in mailboxes), `config` (limits), `sync`. The content is held
+//! in its stored form: lines end with LF, header fields that we set ourselves are gone. A file is
+//! one in the mailbox itself where a long message has only one to go to. Invariant: memory counted
+//! against the common budget is given back when the last user of a message is gone.
 
 mod budget;
 mod builder;
 mod header_filter;
-mod placed;
 
 pub use builder::{MessageBuilder, Spool};
-pub use placed::{Placed, Purpose};
 
-use crate::io::Scratch;
+use crate::io::{Placed, Scratch};
 use crate::sync::Arc;
 use budget::Share;
 use std::io;

@@ -50,7 +50,7 @@ impl Log {
         });
         let writer = Arc::clone(&shared);
         std::thread::Builder::new()
-            .name("mailstow-log".into())
+            .name("mailstow-lines".into())
             .stack_size(128 * 1024)
             .spawn(move || writer.run(to))?;
         Ok(Self(shared))

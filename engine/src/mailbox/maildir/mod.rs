@@ -17,8 +17,8 @@ pub use sweep::sweep;
 use super::directory::{self, Unflushed};
 use super::{Flush, Known, MailboxError, MailboxPath};
 use crate::config::Compress;
-use crate::io::{Disk, FileStat};
-use crate::message::{Message, Purpose};
+use crate::io::{Disk, FileStat, Purpose};
+use crate::message::Message;
 use form::Filler;
 use std::io;
 

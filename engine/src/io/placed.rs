@@ -1,10 +1,10 @@
 //! A file without a name in the mailbox, into which a long message goes while it arrives.
 //!
-//! Imports `io` (whose file it is). The mailbox's own lines stand in front of the content. It is
-//! written with its owner's claim to the disk. Invariants: only one delivery takes the file; once
-//! it may have a name, what is read of it counts only while nobody has changed it.
+//! Imports `credentials` (whose file it is). The mailbox's own lines stand in front of the content.
+//! It is written with its owner's claim to the disk. Invariants: only one delivery takes the file;
+//! once it may have a name, what is read of it counts only while nobody has changed it.
 
-use crate::io::with_user;
+use super::with_user;
 use rustix::fs::{Advice, fadvise};
 use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
@@ -75,7 +75,7 @@ impl Placed {
     ///
     /// # Errors
     /// As write(2); the file is to be given up then.
-    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         // As root one could fill what a file system keeps for root alone.
         with_user(self.purpose.owner.0, || self.file.write_all(bytes))?;
         self.content_bytes += bytes.len() as u64;
@@ -97,7 +97,7 @@ impl Placed {
     }
 
     /// Bytes of content.
-    pub(super) fn content_bytes(&self) -> u64 {
+    pub(crate) fn content_bytes(&self) -> u64 {
         self.content_bytes
     }
 
@@ -105,7 +105,7 @@ impl Placed {
     ///
     /// # Errors
     /// As fstat(2).
-    pub(super) fn end(&mut self) -> io::Result<()> {
+    pub(crate) fn end(&mut self) -> io::Result<()> {
         self.whole = Some(Stamp::from(&self.file.metadata()?));
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Placed {
     ///
     /// # Errors
     /// As pread(2), or the file is shorter.
-    pub(super) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let offset = self.purpose.header.len() as u64 + offset;
         self.file.read_exact_at(buffer, offset)
     }
@@ -123,7 +123,7 @@ impl Placed {
     ///
     /// # Errors
     /// What was read of it until now may not be the message.
-    pub(super) fn check_unchanged(&self) -> io::Result<()> {
+    pub(crate) fn check_unchanged(&self) -> io::Result<()> {
         let is_taken = self.is_taken.load(Ordering::Acquire);
         if is_taken && self.whole != Some(Stamp::from(&self.file.metadata()?)) {
             return Err(io::Error::other("somebody changed it in the mailbox"));
