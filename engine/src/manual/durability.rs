@@ -201,7 +201,9 @@
 //! file is taken away at once; when it cannot, the file stays, however old it is. On file systems
 //! that other machines may have as well (all but ext2/3/4, XFS, btrfs, F2FS and those in memory)
 //! that is believed only of a file that names this host and this run of its kernel. All other
-//! lock files are taken away when they are older than `stale_lock_time`.
+//! lock files are taken away when they are older than `stale_lock_time`. On file systems of this
+//! machine alone, lock files that one writer holds at the same time are names of one file (their
+//! link count tells); it is gone with the last of them.
 //!
 //! # What a program that embeds the store must do
 //!
