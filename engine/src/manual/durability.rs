@@ -202,8 +202,10 @@
 //! that other machines may have as well (all but ext2/3/4, XFS, btrfs, F2FS and those in memory)
 //! that is believed only of a file that names this host and this run of its kernel. All other
 //! lock files are taken away when they are older than `stale_lock_time`. On file systems of this
-//! machine alone, lock files that one writer holds at the same time are names of one file (their
-//! link count tells); it is gone with the last of them.
+//! machine alone, up to eight lock files that one writer holds at the same time are names of one
+//! file (their link count tells). With one that was left behind go all its names in that
+//! directory, because other programs, which see when the file was changed last, would have to
+//! wait for each of them in turn.
 //!
 //! # What a program that embeds the store must do
 //!

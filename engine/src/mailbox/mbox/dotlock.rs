@@ -15,8 +15,11 @@
 //! file gets no more names when it is old enough for somebody to find one of them stale.
 //! Source: Postfix `mailbox_delivery_lock`, procmail's lockfile(1), Dovecot's file-dotlock.
 
+mod stale;
+
 use crate::clock;
 use crate::io::{Disk, FileKind, FileStat, LockKind};
+use stale::{take_away, take_family_away};
 // Not the seam: the model checker's atomics cannot be statics.
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -290,25 +293,17 @@ fn break_stale<D: Disk>(
         Err(error) if gone(&error) => return Ok(true),
         Err(error) => return Err(error),
     };
-    let helper = helper_name(lock);
-    match disk.rename_new((parent, lock), (parent, &helper)) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            // No careful way on this file system.
-            return disk.remove(parent, lock).map(|()| true);
-        }
+    match take_away(disk, parent, (lock, &stale)) {
+        Ok(true) => {}
+        Ok(false) => return Ok(true),
         Err(error) if gone(&error) => return Ok(true),
         Err(error) => return Err(error),
     }
-    let renamed = disk.stat_at(parent, &helper)?;
-    // A new lock may have got the inode number of the stale one, but not its time.
-    if renamed.is_same_file(&stale) && renamed.modified == stale.modified {
-        tracing::warn!(lock, age_s = age.as_secs(), "removed a stale lock file");
-    } else {
-        // Somebody else was quicker, and this is the new lock: back it goes.
-        let _ = disk.link((parent, &helper), (parent, lock));
+    tracing::warn!(lock, age_s = age.as_secs(), "removed a stale lock file");
+    if stale.mode & OUR_MARK != 0 && stale.links > 1 {
+        let removed = take_family_away(disk, parent, &stale);
+        tracing::info!(lock, removed, "removed other names of a stale lock file");
     }
-    disk.remove(parent, &helper)?;
     Ok(true)
 }
 
@@ -458,6 +453,30 @@ mod tests {
             lock.expect("its holder is gone").release(&disk, &parent);
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn whoever_takes_a_name_of_a_dead_lock_away_takes_its_names_beside_it_away_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Blocking::new();
+        let parent = disk.open_root(dir.path()).unwrap();
+        if !disk.is_local(&parent) {
+            return;
+        }
+        let mut files = LockFiles::default();
+        let mut take = |mailbox| {
+            let taken = DotLock::try_take(&disk, &parent, (mailbox, 0), NEVER, &mut files);
+            taken.unwrap().expect("it is free")
+        };
+        drop(["a", "b", "c"].map(&mut take));
+        let others = take_one(&disk, &parent, "d", NEVER).unwrap().unwrap();
+        let lock = take_one(&disk, &parent, "a", NEVER).unwrap().unwrap();
+        let mut left = disk.list(&parent, usize::MAX).unwrap();
+        left.sort();
+        assert_eq!(left, ["a.lock", "d.lock"]);
+        for lock in [lock, others] {
+            lock.release(&disk, &parent);
+        }
     }
 
     /// A lock file as another program, or an earlier process, left it.
