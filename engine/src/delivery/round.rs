@@ -320,7 +320,7 @@ impl<'a, D: Disk> Round<'a, D> {
             &shared.disk,
             base,
             &path,
-            job.target.uid,
+            (job.target.uid, job.target.gid),
             settings,
             (&shared.known, Flush::Now),
             &mut self.siblings,

@@ -51,12 +51,12 @@ impl<D: Disk> LoggedRound<'_, D> {
             return Err(interrupted(job));
         };
         let known = (&shared.known, Flush::Later);
-        let uid = job.target.uid;
+        let owner = (job.target.uid, job.target.gid);
         let opened = Mbox::open(
             &shared.disk,
             base,
             &path,
-            uid,
+            owner,
             &shared.settings,
             known,
             &mut self.siblings,

@@ -162,9 +162,9 @@ impl<D: Disk> Run<'_, D> {
         let (base, path) = self.enter(target)?;
         let known = (with.known, Flush::Later);
         let mbox = loop {
-            let (settings, uid) = (with.settings, target.uid);
+            let (settings, owner) = (with.settings, (target.uid, target.gid));
             let mut alone = Siblings::default();
-            match Mbox::open(with.disk, &base, &path, uid, settings, known, &mut alone)? {
+            match Mbox::open(with.disk, &base, &path, owner, settings, known, &mut alone)? {
                 Opened::Ready(mbox) => break *mbox,
                 Opened::Busy(lock) if clock::now() >= self.patient_until => {
                     return Err(MailboxError::Busy {

@@ -60,9 +60,8 @@ pub enum Opened<H> {
 }
 
 impl<H> Mbox<H> {
-    /// Opens and locks an mbox of `uid` as the calling thread's identity, creating the file but
-    /// never its directory. `siblings` is of this thread
-    /// and base.
+    /// Opens and locks an mbox of `owner` (uid and gid), which is the calling thread's identity,
+    /// creating the file but never its directory. `siblings` is of this thread and base.
     ///
     /// # Errors
     /// It cannot be opened, locked or trusted; nothing is locked then.
@@ -70,12 +69,13 @@ impl<H> Mbox<H> {
         disk: &D,
         base: &H,
         path: &MailboxPath,
-        uid: u32,
+        owner: (u32, u32),
         settings: &MailboxSettings,
         known: (&Known, Flush),
         siblings: &mut Siblings<H>,
     ) -> Result<Opened<H>, MailboxError> {
-        let parent = siblings.parent(path.parent(), uid, || open_parent(disk, base, path))?;
+        let (uid, _) = owner;
+        let parent = siblings.parent(path.parent(), owner, || open_parent(disk, base, path))?;
         let mut dotlock = None;
         if settings.locks.contains(&MboxLock::Dotlock) {
             let judge = Judge {

@@ -18,7 +18,8 @@ pub struct Siblings<H> {
 #[derive(Debug)]
 struct Parent<H> {
     path: String,
-    uid: u32,
+    /// uid and gid
+    owner: (u32, u32),
     handle: Arc<H>,
 }
 
@@ -32,23 +33,49 @@ impl<H> Default for Siblings<H> {
 }
 
 impl<H> Siblings<H> {
-    /// The directory at `path`, opened as `uid` unless that was done for the mbox before.
+    /// The directory at `path`, opened as `owner` (uid and gid) unless that was done for the mbox
+    /// before.
     pub(super) fn parent<E>(
         &mut self,
         path: &str,
-        uid: u32,
+        owner: (u32, u32),
         open: impl FnOnce() -> Result<H, E>,
     ) -> Result<Arc<H>, E> {
         let newest = self.newest.as_ref();
-        if let Some(known) = newest.filter(|known| known.uid == uid && known.path == path) {
+        if let Some(known) = newest.filter(|known| known.owner == owner && known.path == path) {
             return Ok(Arc::clone(&known.handle));
         }
         let handle = Arc::new(open()?);
         self.newest = Some(Parent {
             path: path.to_owned(),
-            uid,
+            owner,
             handle: Arc::clone(&handle),
         });
         Ok(handle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_opened_once_in_a_row_for_the_same_user_and_group() {
+        let mut siblings = Siblings::default();
+        let mut opened = 0;
+        let mut open = |path, owner| {
+            let parent = siblings.parent(path, owner, || {
+                opened += 1;
+                Ok::<_, ()>(opened)
+            });
+            *parent.unwrap()
+        };
+        let owners = [(1, 1), (1, 1), (1, 2), (2, 2)].map(|owner| open("a", owner));
+        assert_eq!(
+            owners,
+            [1, 1, 2, 3],
+            "what a group may open another may not"
+        );
+        assert_eq!(open("b", (2, 2)), 4);
     }
 }
