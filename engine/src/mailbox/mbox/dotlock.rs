@@ -18,8 +18,8 @@
 mod stale;
 
 use crate::clock;
-use crate::io::{Disk, FileKind, FileStat, LockKind};
-use stale::{take_away, take_family_away};
+use crate::io::{Disk, FileStat, LockKind};
+use stale::break_stale;
 // Not the seam: the model checker's atomics cannot be statics.
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,14 +31,11 @@ use std::time::{Duration, Instant};
 const LOCK_MODE: u32 = 0o1600;
 const OUR_MARK: u32 = 0o1000;
 
-/// Longest content of a lock file of ours, in bytes.
-const CONTENT_BYTES_MAX: usize = 400;
-
-/// What an mbox begins with.
-const FROM: &[u8] = b"From ";
-
 /// How long a lock file gets further names.
 const SHARED_FOR: Duration = Duration::from_secs(10);
+/// How many names it has at most. Should nobody but other programs ever meet those that were left
+/// behind, they wait for one after the other.
+const NAMES_MAX: usize = 8;
 
 /// Tells the helper names of this process apart.
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
@@ -95,23 +92,14 @@ impl<H> LockFiles<H> {
         let newest = self.newest.as_ref().filter(|newest| newest.uid == uid)?;
         let is_young =
             clock::now().duration_since(newest.made) < SHARED_FOR.min(judge.stale_age / 2);
-        newest.file.upgrade().filter(|_| is_young)
+        let has_room = newest.file.strong_count() < NAMES_MAX;
+        newest.file.upgrade().filter(|_| is_young && has_room)
     }
 
     fn keep(&mut self, file: &Arc<LockFile<H>>, uid: u32, made: Instant) {
         let file = Arc::downgrade(file);
         self.newest = Some(Shareable { file, uid, made });
     }
-}
-
-/// What is known of the holder of a lock file.
-enum Holder<H> {
-    /// Nothing: its age decides.
-    Unknown,
-    /// It is there.
-    Alive,
-    /// It is gone. As long as this handle is open, others take it to be alive.
-    Gone(H),
 }
 
 impl<H> DotLock<H> {
@@ -229,106 +217,6 @@ fn create<D: Disk>(
     }
 }
 
-/// Who holds the lock that has these attributes, if it is one of ours.
-fn holder<D: Disk>(
-    disk: &D,
-    parent: &D::Handle,
-    (lock, stat): (&str, &FileStat),
-    host: &str,
-) -> io::Result<Holder<D::Handle>> {
-    if stat.kind != FileKind::Regular || stat.mode & OUR_MARK == 0 {
-        return Ok(Holder::Unknown);
-    }
-    let Ok(file) = disk.open_append(parent, lock) else {
-        return Ok(Holder::Unknown);
-    };
-    let mut bytes = [0; CONTENT_BYTES_MAX];
-    let read = disk.read_at(&file, &mut bytes, 0)?;
-    let text = bytes.get(..read).unwrap_or_default();
-    let text = std::str::from_utf8(text).unwrap_or_default();
-    let mut words = text.split_whitespace().skip(1);
-    let boot = words
-        .next()
-        .and_then(|boot| u128::from_str_radix(boot, 16).ok());
-    let is_of_this_kernel = boot == Some(disk.boot()) && disk.boot() != 0;
-    let may_be_of_this_host = words.next().is_none_or(|named| named == host);
-    // What names nobody, or this host at an earlier start, and stands on a file system of this
-    // machine alone, is this machine's.
-    let is_of_this_machine = may_be_of_this_host && disk.is_local(parent);
-    if !is_of_this_kernel && !is_of_this_machine {
-        return Ok(Holder::Unknown);
-    }
-    if !disk.try_lock(&file, LockKind::Fcntl)? {
-        return Ok(Holder::Alive);
-    }
-    // Given back just now, it may be another's name already.
-    match disk.stat_at(parent, lock) {
-        Ok(there) if there.is_same_file(&disk.stat(&file)?) => Ok(Holder::Gone(file)),
-        Ok(_) => Ok(Holder::Alive),
-        Err(error) => Err(error),
-    }
-}
-
-/// Takes a stale lock away; true when it is worth trying again.
-fn break_stale<D: Disk>(
-    disk: &D,
-    parent: &D::Handle,
-    lock: &str,
-    judge: Judge<'_>,
-) -> io::Result<bool> {
-    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    let stale = match disk.stat_at(parent, lock) {
-        Ok(stat) => stat,
-        Err(error) if gone(&error) => return Ok(true),
-        Err(error) => return Err(error),
-    };
-    let age = clock::since_epoch().saturating_sub(stale.changed.max(stale.modified));
-    // Held until the file has lost its name.
-    let _kept = match holder(disk, parent, (lock, &stale), judge.host) {
-        Ok(Holder::Gone(file)) => Some(file),
-        Ok(Holder::Alive) => return Ok(false),
-        Ok(Holder::Unknown) if age <= judge.stale_age => return Ok(false),
-        Ok(Holder::Unknown) if is_mailbox(disk, parent, lock, &stale)? => return Ok(false),
-        Ok(Holder::Unknown) => None,
-        Err(error) if gone(&error) => return Ok(true),
-        Err(error) => return Err(error),
-    };
-    match take_away(disk, parent, (lock, &stale)) {
-        Ok(true) => {}
-        Ok(false) => return Ok(true),
-        Err(error) if gone(&error) => return Ok(true),
-        Err(error) => return Err(error),
-    }
-    tracing::warn!(lock, age_s = age.as_secs(), "removed a stale lock file");
-    if stale.mode & OUR_MARK != 0 && stale.links > 1 {
-        let removed = take_family_away(disk, parent, &stale);
-        tracing::info!(lock, removed, "removed other names of a stale lock file");
-    }
-    Ok(true)
-}
-
-/// True for a mailbox whose name looks like that of a lock: however old, it is never taken away.
-fn is_mailbox<D: Disk>(
-    disk: &D,
-    parent: &D::Handle,
-    lock: &str,
-    stat: &FileStat,
-) -> io::Result<bool> {
-    if stat.kind == FileKind::Directory || stat.size == 0 {
-        return Ok(stat.kind == FileKind::Directory);
-    }
-    let file = match disk.open_append(parent, lock) {
-        Ok(file) => file,
-        // Somebody else's, and of mode 0 as Postfix makes them: no mailbox of this user.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let mut first = [0; FROM.len()];
-    let count = disk.read_at(&file, &mut first, 0)?;
-    Ok(first.get(..count) == Some(FROM))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,6 +299,29 @@ mod tests {
         let after = take("a", 2);
         after.release(&disk, &parent);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_gets_eight_names_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Blocking::new();
+        let parent = disk.open_root(dir.path()).unwrap();
+        if !disk.is_local(&parent) {
+            return;
+        }
+        let mut files = LockFiles::default();
+        let mut take = |number: usize| {
+            let mailbox = number.to_string();
+            let taken = DotLock::try_take(&disk, &parent, (&mailbox, 0), NEVER, &mut files);
+            taken.unwrap().expect("it is free")
+        };
+        let _held: Vec<_> = (0..NAMES_MAX + 1).map(&mut take).collect();
+        let links = |number: usize| {
+            let stat = disk.stat_at(&parent, &format!("{number}.lock"));
+            stat.unwrap().links
+        };
+        assert_eq!(links(0), NAMES_MAX as u64);
+        assert_eq!(links(NAMES_MAX), 1);
     }
 
     #[test]
