@@ -115,23 +115,7 @@ impl<H> DotLock<H> {
         let name = format!("{mailbox}.lock");
         // One more attempt after a stale lock was taken away.
         for _ in 0..2 {
-            let shared = files.held(uid, judge);
-            let taken =
-                match shared.map(|file| (disk.name_unnamed(&file.handle, parent, &name), file)) {
-                    Some((Ok(()), file)) => Some(file),
-                    Some((Err(error), _)) if error.kind() == io::ErrorKind::AlreadyExists => None,
-                    // On another file system, or its last name was taken away.
-                    Some((Err(_), _)) | None => {
-                        let made = clock::now();
-                        let file = create(disk, parent, &name, judge.host)?;
-                        let file = file.map(|(handle, stat)| Arc::new(LockFile { handle, stat }));
-                        if let Some(file) = file.as_ref().filter(|_| disk.is_local(parent)) {
-                            files.keep(file, uid, made);
-                        }
-                        file
-                    }
-                };
-            if let Some(file) = taken {
+            if let Some(file) = take_file(disk, parent, (&name, uid), judge, files)? {
                 return Ok(Some(Self { name, file }));
             }
             if !break_stale(disk, parent, &name, judge)? {
@@ -154,6 +138,34 @@ impl<H> DotLock<H> {
             tracing::warn!(lock = self.name, %error, "cannot remove our lock file");
         }
     }
+}
+
+/// Gives the lock's name to the file of a lock that is held, or to a new one; `None` when another
+/// has that name.
+fn take_file<D: Disk>(
+    disk: &D,
+    parent: &D::Handle,
+    (lock, uid): (&str, u32),
+    judge: Judge<'_>,
+    files: &mut LockFiles<D::Handle>,
+) -> io::Result<Option<Arc<LockFile<D::Handle>>>> {
+    if let Some(file) = files.held(uid, judge) {
+        match disk.name_unnamed(&file.handle, parent, lock) {
+            Ok(()) => return Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            // On another file system, or its last name was taken away.
+            Err(_) => {}
+        }
+    }
+    let made = clock::now();
+    let Some((handle, stat)) = create(disk, parent, lock, judge.host)? else {
+        return Ok(None);
+    };
+    let file = Arc::new(LockFile { handle, stat });
+    if disk.is_local(parent) {
+        files.keep(&file, uid, made);
+    }
+    Ok(Some(file))
 }
 
 fn helper_name(lock: &str) -> String {
