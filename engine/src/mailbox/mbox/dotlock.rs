@@ -244,6 +244,25 @@ mod tests {
         stale_age: Duration::from_millis(5),
     };
 
+    /// An empty directory.
+    fn place() -> (tempfile::TempDir, Blocking, OwnedFd) {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Blocking::new();
+        let parent = disk.open_root(dir.path()).unwrap();
+        (dir, disk, parent)
+    }
+
+    /// Takes a lock that is free, and may share its file with others taken with `files`.
+    fn take_with(
+        files: &mut LockFiles<OwnedFd>,
+        (disk, parent): (&Blocking, &OwnedFd),
+        lock: (&str, u32),
+        judge: Judge<'_>,
+    ) -> DotLock<OwnedFd> {
+        let taken = DotLock::try_take(disk, parent, lock, judge, files);
+        taken.unwrap().expect("it is free")
+    }
+
     /// Takes a lock that shares its file with no other.
     fn take_one<D: Disk>(
         disk: &D,
@@ -281,18 +300,14 @@ mod tests {
 
     #[test]
     fn locks_held_together_are_names_of_one_file_and_each_is_its_own() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Blocking::new();
-        let parent = disk.open_root(dir.path()).unwrap();
+        let (dir, disk, parent) = place();
         if !disk.is_local(&parent) {
             return;
         }
         let inode = |name: &str| disk.stat_at(&parent, name).unwrap().inode;
         let mut files = LockFiles::default();
-        let mut take = |mailbox, uid| {
-            let taken = DotLock::try_take(&disk, &parent, (mailbox, uid), NEVER, &mut files);
-            taken.unwrap().expect("it is free")
-        };
+        let mut take =
+            |mailbox, uid| take_with(&mut files, (&disk, &parent), (mailbox, uid), NEVER);
         let [a, b] = ["a", "b"].map(|mailbox| take(mailbox, 1));
         assert_eq!(inode("a.lock"), inode("b.lock"));
         let others = take("c", 2);
@@ -315,17 +330,14 @@ mod tests {
 
     #[test]
     fn a_file_gets_eight_names_and_no_more() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Blocking::new();
-        let parent = disk.open_root(dir.path()).unwrap();
+        let (_dir, disk, parent) = place();
         if !disk.is_local(&parent) {
             return;
         }
         let mut files = LockFiles::default();
         let mut take = |number: usize| {
             let mailbox = number.to_string();
-            let taken = DotLock::try_take(&disk, &parent, (&mailbox, 0), NEVER, &mut files);
-            taken.unwrap().expect("it is free")
+            take_with(&mut files, (&disk, &parent), (&mailbox, 0), NEVER)
         };
         let _held: Vec<_> = (0..NAMES_MAX + 1).map(&mut take).collect();
         let links = |number: usize| {
@@ -338,15 +350,11 @@ mod tests {
 
     #[test]
     fn a_file_gets_no_more_names_when_somebody_may_find_it_stale() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Blocking::new();
-        let parent = disk.open_root(dir.path()).unwrap();
+        let (_dir, disk, parent) = place();
         let inode = |name: &str| disk.stat_at(&parent, name).unwrap().inode;
         let mut files = LockFiles::default();
-        let mut take = |mailbox, judge| {
-            let taken = DotLock::try_take(&disk, &parent, (mailbox, 0), judge, &mut files);
-            taken.unwrap().expect("it is free")
-        };
+        let mut take =
+            |mailbox, judge| take_with(&mut files, (&disk, &parent), (mailbox, 0), judge);
         let _old = take("old", NEVER);
         let no_time = Judge {
             stale_age: Duration::ZERO,
@@ -358,17 +366,13 @@ mod tests {
 
     #[test]
     fn all_locks_of_a_process_that_died_are_free_though_they_are_one_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Blocking::new();
-        let parent = disk.open_root(dir.path()).unwrap();
+        let (dir, disk, parent) = place();
         if !disk.is_local(&parent) {
             return;
         }
         let mut files = LockFiles::default();
-        let held = ["a", "b"].map(|mailbox| {
-            let taken = DotLock::try_take(&disk, &parent, (mailbox, 0), NEVER, &mut files);
-            taken.unwrap().expect("it is free")
-        });
+        let held =
+            ["a", "b"].map(|mailbox| take_with(&mut files, (&disk, &parent), (mailbox, 0), NEVER));
         // What the kernel does when a process dies.
         drop(held);
         for mailbox in ["a", "b"] {
@@ -380,17 +384,12 @@ mod tests {
 
     #[test]
     fn whoever_takes_a_name_of_a_dead_lock_away_takes_its_names_beside_it_away_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Blocking::new();
-        let parent = disk.open_root(dir.path()).unwrap();
+        let (_dir, disk, parent) = place();
         if !disk.is_local(&parent) {
             return;
         }
         let mut files = LockFiles::default();
-        let mut take = |mailbox| {
-            let taken = DotLock::try_take(&disk, &parent, (mailbox, 0), NEVER, &mut files);
-            taken.unwrap().expect("it is free")
-        };
+        let mut take = |mailbox| take_with(&mut files, (&disk, &parent), (mailbox, 0), NEVER);
         drop(["a", "b", "c"].map(&mut take));
         let others = take_one(&disk, &parent, "d", NEVER).unwrap().unwrap();
         let lock = take_one(&disk, &parent, "a", NEVER).unwrap().unwrap();
@@ -410,9 +409,7 @@ mod tests {
 
     #[test]
     fn a_lock_whose_holder_died_is_free_at_once_and_one_in_use_never_grows_stale() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Blocking::new();
-        let parent = disk.open_root(dir.path()).unwrap();
+        let (dir, disk, parent) = place();
         let take = |judge| take_one(&disk, &parent, "m", judge).unwrap();
         let lock = take(NEVER).unwrap();
         let old = disk.stat_at(&parent, "m.lock").unwrap().changed;
@@ -431,9 +428,7 @@ mod tests {
 
     #[test]
     fn only_locks_of_ours_that_cannot_be_in_use_elsewhere_are_taken_before_their_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Blocking::new();
-        let parent = disk.open_root(dir.path()).unwrap();
+        let (_dir, disk, parent) = place();
         if !disk.is_local(&parent) {
             return;
         }
@@ -466,9 +461,7 @@ mod tests {
 
     #[test]
     fn a_holder_whose_lock_was_taken_away_does_not_remove_that_of_another() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Blocking::new();
-        let parent = disk.open_root(dir.path()).unwrap();
+        let (dir, disk, parent) = place();
         let take = || take_one(&disk, &parent, "m", NEVER).unwrap();
         let late = take().unwrap();
         disk.remove(&parent, "m.lock").unwrap();
@@ -481,9 +474,7 @@ mod tests {
 
     #[test]
     fn a_mailbox_with_the_name_of_a_lock_is_not_taken_for_a_stale_lock() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Blocking::new();
-        let parent = disk.open_root(dir.path()).unwrap();
+        let (dir, disk, parent) = place();
         std::fs::create_dir(dir.path().join("a.lock")).unwrap();
         std::fs::write(dir.path().join("b.lock"), "From me\n\n").unwrap();
         std::fs::write(dir.path().join("c.lock"), "4711:host").unwrap();
