@@ -37,8 +37,18 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 enum Phase {
     Recovering,
-    Serving(Weak<Engine>, String),
+    Serving(Serving),
     Stopping,
+}
+
+/// A server that takes mail.
+#[derive(Debug)]
+struct Serving {
+    engine: Weak<Engine>,
+    /// Where it listens, for people.
+    announcement: String,
+    /// The addresses as they are configured.
+    addresses: Vec<String>,
 }
 
 /// The health of one server.
@@ -74,9 +84,13 @@ impl Default for Health {
 }
 
 impl Health {
-    /// The engine is open and mail is taken.
-    pub fn serves(&self, engine: &Arc<Engine>, listening: String) {
-        *self.phase.lock() = Phase::Serving(Arc::downgrade(engine), listening);
+    /// The engine is open and mail is taken on `addresses`, which `announcement` tells people.
+    pub fn serves(&self, engine: &Arc<Engine>, addresses: &[ListenAddress], announcement: String) {
+        *self.phase.lock() = Phase::Serving(Serving {
+            engine: Arc::downgrade(engine),
+            announcement,
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+        });
     }
 
     /// Listens in the state directory and answers from now on. Must be called in a tokio runtime
@@ -166,17 +180,20 @@ impl Health {
                 let text = "stopping: transactions that have begun are finished";
                 return self.line("stopping", text, json!({}));
             }
-            Phase::Serving(engine, listening) => engine.upgrade().map(|e| (e, listening.clone())),
+            Phase::Serving(serving) => serving.engine.upgrade().map(|engine| {
+                let announcement = serving.announcement.clone();
+                (engine, announcement, serving.addresses.clone())
+            }),
         };
         drop(phase);
-        let Some((engine, listening)) = serving else {
+        let Some((engine, announcement, addresses)) = serving else {
             return self.line("stopping", "stopping", json!({}));
         };
         let health = engine.store().health();
         drop(engine);
         let waiting = health.waiting;
         let mut text = match &health.log {
-            LogState::InService { .. } | LogState::Direct => format!("delivering; {listening}"),
+            LogState::InService { .. } | LogState::Direct => format!("delivering; {announcement}"),
             LogState::Failed(failure) => format!(
                 "not delivering {}: the delivery log is out of service: {}; mail is answered 451 \
                  4.3.0 until it could be opened again and recovered, which is tried by itself",
@@ -210,7 +227,11 @@ impl Health {
                 ("log_failed", log)
             }
         };
-        self.line(state, &text, json!({"waiting": waiting, "log": log}))
+        self.line(
+            state,
+            &text,
+            json!({"waiting": waiting, "log": log, "listen": addresses}),
+        )
     }
 
     fn line(&self, state: &str, text: &str, more: Value) -> Value {

@@ -1,6 +1,7 @@
 //! `mailstow health` and systemd's status, beside a server that delivers, hangs, has a delivery
 //! log that really fails, and is gone.
 
+use std::ffi::OsString;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,12 +47,8 @@ impl Site {
         command
             .env_remove("RUST_LOG")
             .env("NOTIFY_SOCKET", self.scratch.join("run/notify"))
-            .args(["serve", "--domain", "example.com", "--config"])
-            .arg(self.scratch.join("mailstow.toml"))
-            .arg("--base")
-            .arg(self.scratch.join("vhosts"))
-            .arg("--listen")
-            .arg(self.scratch.join("run/lmtp"))
+            .arg("serve")
+            .args(self.arguments())
             .arg("--state-directory")
             .arg(&self.state);
         let daemon = Daemon::start(&mut command, &self.scratch.join("mailstow.log"));
@@ -59,6 +56,33 @@ impl Site {
             Client::try_lmtp(&self.address()).ok()
         });
         daemon
+    }
+
+    /// What serve is started with, but for the state directory.
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = vec!["--domain".into(), "example.com".into()];
+        for (flag, path) in [
+            ("--config", "mailstow.toml"),
+            ("--base", "vhosts"),
+            ("--listen", "run/lmtp"),
+        ] {
+            arguments.push(flag.into());
+            arguments.push(self.scratch.join(path).into());
+        }
+        arguments
+    }
+
+    /// Exit status and findings of `mailstow check` on a state directory.
+    fn check(&self, state: &Path) -> (i32, String) {
+        let output = tied(mailstow::binary())
+            .arg("check")
+            .args(self.arguments())
+            .arg("--state-directory")
+            .arg(state)
+            .output()
+            .expect("mailstow runs");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        (output.status.code().expect("it exits"), text)
     }
 
     /// Exit status, and the answer for people and for programs.
@@ -133,6 +157,21 @@ fn health_is_told_of_a_server_that_delivers_hangs_or_is_gone() {
     assert_eq!(server.stop().code(), Some(0));
     assert_eq!(site.health().0, 69);
     assert!(!site.state.join("health").exists());
+}
+
+#[test]
+fn a_check_beside_the_running_server_does_not_complain_of_its_sockets() {
+    let site = Site::new("health-check", "state");
+    let server = site.start();
+    wait_until_healthy(&site);
+    let (status, findings) = site.check(&site.state);
+    assert_eq!(status, 0, "{findings}");
+    let known = format!("process {}", server.pid());
+    assert!(findings.contains(&known), "{findings}");
+    // A second server in the same place would not start.
+    let (status, findings) = site.check(&site.scratch.join("other"));
+    assert_eq!(status, 1, "{findings}");
+    assert!(findings.contains("another server"), "{findings}");
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub struct CheckArgs {
 struct Findings {
     errors: Vec<String>,
     warnings: Vec<String>,
+    /// What was not looked at, and why that is no fault.
+    notes: Vec<String>,
     /// A setting that could not be read is missing: what is empty may be so for that reason.
     partial: bool,
 }
@@ -53,6 +55,10 @@ impl Findings {
     fn warning(&mut self, text: impl fmt::Display) {
         add(&mut self.warnings, text.to_string());
     }
+
+    fn note(&mut self, text: impl fmt::Display) {
+        add(&mut self.notes, text.to_string());
+    }
 }
 
 /// One line per finding, each once.
@@ -70,6 +76,9 @@ impl fmt::Display for Findings {
         }
         for warning in &self.warnings {
             writeln!(f, "warning: {warning}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
         }
         let plural = |count: usize, word: &str| match count {
             1 => format!("1 {word}"),

@@ -77,7 +77,11 @@ pub fn run(args: &HealthArgs) -> ExitCode {
     ExitCode::from(status)
 }
 
-fn ask(directory: &Path) -> io::Result<Value> {
+/// What the server on a state directory says of itself.
+///
+/// # Errors
+/// None runs there, it does not answer, or it may not be asked.
+pub(super) fn ask(directory: &Path) -> io::Result<Value> {
     let (path, _held) = socket_path(directory)?;
     let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;

@@ -116,11 +116,12 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let listeners = listener::open_all(&settings.lmtp, inherited).map_err(refused)?;
     let maps = open_socketmap(&settings)?;
     let announcement = announce(&listeners, &settings);
+    let addresses = settings.lmtp.listen.clone();
     let server = Server::new(Arc::clone(&engine), settings, listeners).with_socketmap(maps);
     let ended = runtime.block_on(async {
         let reread = Arc::new(move || read(&sources, activated).map(reported));
         signals.serve(server.handle(), reread, Arc::clone(&health));
-        health.serves(&engine, announcement);
+        health.serves(&engine, &addresses, announcement);
         drop(starting);
         lifecycle::ready();
         server.run().await
