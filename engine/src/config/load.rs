@@ -440,6 +440,7 @@ impl Loader<'_> {
         for Assignment { name, value, .. } in &self.main_cf {
             let origin = self.values.origin("routing", name);
             if find("routing", name).is_some() {
+                self.warnings.extend(comment_inside(name, value, &origin));
                 continue;
             }
             let effect = NOT_ACTED_ON.iter().find(|(known, _)| known == name);
@@ -464,6 +465,22 @@ impl Loader<'_> {
         }
         others
     }
+}
+
+/// A warning when a value ends in what looks like a comment: Postfix knows those only on lines of
+/// their own (postconf(5)).
+fn comment_inside(name: &str, value: &str, origin: &Origin) -> Option<String> {
+    let begins = value.match_indices('#').map(|(at, _)| at).find(|at| {
+        value[..*at]
+            .chars()
+            .next_back()
+            .is_none_or(char::is_whitespace)
+    })?;
+    Some(format!(
+        "{name} ({origin}): no comment begins inside a value, \"{}\" is part of it; put the \
+         comment on a line of its own",
+        shown(&value[begins..])
+    ))
 }
 
 /// A value short enough for a message.

@@ -463,6 +463,17 @@ fn what_main_cf_says_and_mailstow_does_not_do_is_reported() {
 }
 
 #[test]
+fn a_comment_behind_a_value_is_reported_because_postfix_takes_it_for_a_part_of_it() {
+    let main_cf = "virtual_mailbox_domains = a.b  # ours\nvirtual_mailbox_base = /srv/mail#1\n\
+                   # a line of its own\nsmtpd_banner = hi # there\n";
+    let warnings = Files::new(Some(main_cf), None).warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    let named = "virtual_mailbox_domains (postfix/main.cf:1): no comment begins inside a value";
+    assert!(warnings[0].starts_with(named), "{warnings:#?}");
+    assert!(warnings[0].contains("\"# ours\""), "{warnings:#?}");
+}
+
+#[test]
 fn what_is_not_done_and_not_asked_for_either_is_not_reported() {
     let asks = |line: &str| {
         let main_cf = format!("compatibility_level = 3.6\nvirtual_mailbox_domains = a.b\n{line}\n");
