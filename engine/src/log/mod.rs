@@ -15,6 +15,7 @@ mod buffer;
 mod bytes;
 mod codec;
 mod directory;
+mod ends;
 mod error;
 mod frame;
 mod group_commit;

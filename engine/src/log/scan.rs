@@ -1,13 +1,14 @@
 //! Reads the whole log: puts records together, and tells a torn tail from damage.
 //!
-//! Imports `walk`, `segment`, `medium`, `record`, `error`. Invariants: a frame that is not the
+//! Imports `walk`, `ends`, `segment`, `medium`, `record`, `error`. Invariants: a frame that is not the
 //! expected one ends a segment only if nothing proves that it had been durable; whatever else is
 //! missing is reported with its place. What is visited was acknowledged or in the last batch.
 
+use super::ends::Ends;
 use super::error::LogError;
 use super::frame::FrameHeader;
 use super::medium::{Access, LogFile as _, LogMedium};
-use super::record::{Record, Sequence};
+use super::record::{Record, RecordKind, Sequence};
 use super::segment::{FORMAT_VERSION, FileRole, HeaderFault, SegmentHeader, live_name, role};
 use super::walk::{Frame, SegmentWalk};
 use std::io;
@@ -152,12 +153,14 @@ pub fn scan<M: LogMedium>(
         if let Ok(walk) = SegmentWalk::open(file).map_err(|e| LogError::io("read", name, e))? {
             let number = walk.header.number;
             scanner.report.number_max = scanner.report.number_max.max(number);
+            scanner.ends.spare(walk.header);
         }
     }
     scanner.report.spares = spares;
     for number in live {
         scanner.segment(medium, number)?;
     }
+    scanner.ends();
     Ok(scanner.finish())
 }
 
@@ -206,6 +209,10 @@ struct Scanner<'v> {
     partial: Option<Partial>,
     /// File and offset at which the segment before ended.
     ended: (String, u64),
+    /// What tells where the log must begin and end.
+    ends: Ends,
+    /// A running writer freed segments while we looked.
+    moved: bool,
 }
 
 impl<'v> Scanner<'v> {
@@ -217,6 +224,8 @@ impl<'v> Scanner<'v> {
             expected: None,
             partial: None,
             ended: (String::new(), 0),
+            ends: Ends::default(),
+            moved: false,
         }
     }
 
@@ -256,6 +265,7 @@ impl<'v> Scanner<'v> {
         if header.reserved {
             // Whatever its number: it gets another header before it gets another name.
             self.report.spares.push(name);
+            self.ends.reserved(header);
             return Ok(());
         }
         if header.number != number && is_gone(medium, number) {
@@ -300,6 +310,7 @@ impl<'v> Scanner<'v> {
     fn begin_anew(&mut self) {
         self.expected = None;
         self.partial = None;
+        self.moved = true;
     }
 
     /// Goes on behind what was read of the segment before: it may have been the newest then.
@@ -419,8 +430,7 @@ impl<'v> Scanner<'v> {
         });
         if header.fragment == 0 {
             if header.last {
-                self.report.records += 1;
-                (self.visit)(Entry {
+                self.show(Entry {
                     sequence: Sequence(header.sequence),
                     segment,
                     offset: frame.offset,
@@ -459,8 +469,7 @@ impl<'v> Scanner<'v> {
             self.damage(&file, partial.offset, found);
             return;
         }
-        self.report.records += 1;
-        (self.visit)(Entry {
+        self.show(Entry {
             sequence: Sequence(partial.sequence),
             segment: partial.segment,
             offset: partial.offset,
@@ -468,6 +477,35 @@ impl<'v> Scanner<'v> {
             kind: partial.kind,
             payload: &partial.payload,
         });
+    }
+
+    fn show(&mut self, entry: Entry<'_>) {
+        self.report.records += 1;
+        if entry.kind == RecordKind::Checkpoint.to_byte()
+            && let Ok(Record::Checkpoint(checkpoint)) = entry.record()
+        {
+            self.ends.checkpoint(checkpoint.below);
+        }
+        (self.visit)(entry);
+    }
+
+    /// Reports segments missing at the ends. Other damage may have taken what tells of those.
+    fn ends(&mut self) {
+        if self.moved || !self.report.damage.is_empty() {
+            return;
+        }
+        let segments = &self.report.segments;
+        let around = segments.first().zip(segments.last());
+        let missing = self
+            .ends
+            .missing(around.map(|(f, l)| (&f.header, &l.header)));
+        let damage = missing.into_iter().map(|missing| Damage {
+            file: missing.file,
+            offset: 0,
+            expected: missing.expected,
+            found: missing.found,
+        });
+        self.report.damage.extend(damage);
     }
 
     fn damage(&mut self, file: &str, offset: u64, found: String) {

@@ -31,7 +31,7 @@ pub struct SegmentHeader {
     pub number: u64,
     /// Size of the file.
     pub segment_bytes: u64,
-    /// The record whose frame comes first.
+    /// The record whose frame comes first; of a reserved segment, in the newest one then.
     pub first_sequence: u64,
     /// The fragment of that record that comes first.
     pub first_fragment: u32,

@@ -345,7 +345,7 @@ impl<M: LogMedium> Segments<M> {
     /// Gives a spare the name of the next segment, if none is named ahead; the name is not durable
     /// yet.
     fn rename_next(&self) -> Result<Option<Reserved<M::File>>, LogError> {
-        let (spare, number) = {
+        let (spare, number, newest) = {
             let mut table = self.table.lock();
             if !table.reserved.is_empty() {
                 return Ok(None);
@@ -356,10 +356,13 @@ impl<M: LogMedium> Segments<M> {
             table.busy += 1;
             let number = table.number_next;
             table.number_next += 1;
-            (spare, number)
+            let newest = table.live.back().map_or(0, |live| live.first_sequence);
+            (spare, number, newest)
         };
         let header = SegmentHeader {
             reserved: true,
+            // Should the newest get lost, this tells that it was there.
+            first_sequence: newest,
             ..self.header(number)
         };
         let name = live_name(number);

@@ -31,6 +31,11 @@ pub enum SimFault {
         /// With this.
         kind: io::ErrorKind,
     },
+    /// Every flush of frames fails, whatever else is done meanwhile; the disk lives on.
+    FrameFlush {
+        /// With this.
+        kind: io::ErrorKind,
+    },
 }
 
 /// Numbers that repeat: SplitMix64.
@@ -202,7 +207,7 @@ impl SimMedium {
                 Ok(true)
             }
             SimFault::Error { at, kind } if at == number => Err(kind.into()),
-            SimFault::None | SimFault::Crash { .. } | SimFault::Error { .. } => Ok(false),
+            _ => Ok(false),
         }
     }
 
@@ -422,7 +427,16 @@ impl LogFile for SimFile {
 
     fn flush(&mut self) -> io::Result<()> {
         let mut state = self.medium.0.lock();
-        let crash = match SimMedium::operate(&mut state) {
+        let operated = match (state.fault, state.files.get(&self.id)) {
+            // What stands at the start is a header.
+            (SimFault::FrameFlush { kind }, Some(data))
+                if data.unsynced.iter().any(|(from, _)| *from > 0) =>
+            {
+                Err(kind.into())
+            }
+            _ => SimMedium::operate(&mut state),
+        };
+        let crash = match operated {
             Ok(crash) => crash,
             Err(error) => {
                 if !state.crashed

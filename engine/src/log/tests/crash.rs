@@ -50,8 +50,7 @@ fn workload(bench: &mut Bench, oracle: &mut Oracle, random: &mut SimRandom, bug:
             }
             Ok(None) => {
                 let below = bench.next();
-                oracle.truncated(below);
-                if bench.truncate(below).is_err() {
+                if bench.checkpoint(below, oracle).is_err() {
                     return;
                 }
             }
@@ -59,8 +58,7 @@ fn workload(bench: &mut Bench, oracle: &mut Oracle, random: &mut SimRandom, bug:
         }
         if random.below(5) == 0 {
             let below = bench.next().saturating_sub(random.below(6));
-            oracle.truncated(below);
-            if bench.truncate(below).is_err() {
+            if bench.checkpoint(below, oracle).is_err() {
                 return;
             }
         }

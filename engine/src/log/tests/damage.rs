@@ -3,11 +3,11 @@
 
 use super::super::appender::Planted;
 use super::super::medium::LogMedium as _;
-use super::super::scan::{ScanReport, scan};
+use super::super::scan::{ScanReport, ScannedSegment, scan};
 use super::super::segment::live_name;
 use super::super::sim::SimMedium;
 use super::super::{EncodedRecord, LogError, LogSettings, Sequence};
-use super::support::{Bench, record, small};
+use super::support::{Bench, Oracle, record, small};
 
 /// A log of `batches` batches of one record of 1000 bytes: one block each.
 fn filled(batches: u128) -> SimMedium {
@@ -97,10 +97,10 @@ fn a_segment_without_header_is_set_aside_when_the_loss_is_accepted() {
     let (mut bench, _) = Bench::open(&medium, &settings, Planted::Nothing).unwrap();
     let next = bench.next();
     bench.batch(&[record(9, 10).encode()]).unwrap().unwrap();
-    bench.truncate(next).unwrap();
+    bench.checkpoint(next, &mut Oracle::default()).unwrap();
     drop(bench);
     let (_, found) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
-    assert_eq!(found.report().records, 1);
+    assert_eq!(found.report().records, 2, "one, and the checkpoint");
     assert!(
         medium
             .list()
@@ -157,4 +157,73 @@ fn opening_again_and_again_uses_no_more_segments() {
         report.segments.len() + report.spares.len() <= 6,
         "{report:?}"
     );
+}
+
+/// What is reported of a log that lost one of its segments; it opens only when that is accepted.
+fn report_without(lost: impl Fn(&[ScannedSegment]) -> &ScannedSegment) -> ScanReport {
+    let medium = filled(8);
+    let (bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    bench.reserve().unwrap();
+    drop(bench);
+    let whole = report(&medium);
+    assert_eq!(whole.damage, []);
+    medium.remove(&lost(&whole.segments).file).unwrap();
+    let refused = Bench::open(&medium, &small(), Planted::Nothing).err();
+    let is_told = matches!(refused, Some(LogError::Damaged { .. }));
+    assert!(is_told, "{refused:?}");
+    let report = report(&medium);
+    let settings = LogSettings {
+        accept_damage: true,
+        ..small()
+    };
+    let (mut bench, _) = Bench::open(&medium, &settings, Planted::Nothing).unwrap();
+    bench
+        .checkpoint(bench.next(), &mut Oracle::default())
+        .unwrap();
+    drop(bench);
+    Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    report
+}
+
+#[test]
+fn the_oldest_segment_is_missed() {
+    let report = report_without(|segments| &segments[0]);
+    assert_eq!(report.damage.len(), 1, "{report:?}");
+    assert_eq!(report.damage[0].expected, Sequence(1));
+    assert_eq!(report.damage[0].file, live_name(2));
+}
+
+#[test]
+fn the_newest_segment_is_missed() {
+    let report = report_without(|segments| &segments[segments.len() - 1]);
+    assert_eq!(report.damage.len(), 1, "{report:?}");
+    assert!(report.damage[0].found.contains("newest"), "{report:?}");
+}
+
+#[test]
+fn all_segments_are_missed_once_one_was_freed() {
+    let medium = filled(8);
+    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let freed = bench
+        .checkpoint(bench.next(), &mut Oracle::default())
+        .unwrap();
+    assert!(freed > 0);
+    drop(bench);
+    for segment in report(&medium).segments {
+        medium.remove(&segment.file).unwrap();
+    }
+    let report = report(&medium);
+    assert!(report.damage[0].found.contains("no segment"), "{report:?}");
+}
+
+#[test]
+fn segments_freed_below_a_checkpoint_are_not_missed() {
+    let medium = filled(8);
+    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    // In the middle of a segment.
+    let freed = bench.checkpoint(6, &mut Oracle::default()).unwrap();
+    assert!(freed > 0);
+    let report = report(&medium);
+    assert_eq!(report.damage, []);
+    assert!(report.segments[0].header.first_sequence > 1);
 }

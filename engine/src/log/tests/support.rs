@@ -50,6 +50,15 @@ pub(super) fn record(id: u128, bytes: usize) -> Record<'static> {
     }
 }
 
+/// Says that nothing before `below` is needed any more.
+pub(super) fn checkpoint(below: u64) -> EncodedRecord {
+    let checkpoint = Checkpoint {
+        below: Sequence(below),
+        in_doubt: Vec::new(),
+    };
+    Record::Checkpoint(checkpoint).encode()
+}
+
 /// A log without threads: the same appender, driven step by step so that runs repeat.
 pub(super) struct Bench {
     segments: Arc<Segments<SimMedium>>,
@@ -122,7 +131,25 @@ impl Bench {
         self.segments.begin(self.next, 0, true).map(drop)
     }
 
-    pub(super) fn truncate(&mut self, sequence: u64) -> Result<u64, LogError> {
+    /// A checkpoint, for which the log grows past its bound, and what it frees.
+    pub(super) fn checkpoint(
+        &mut self,
+        sequence: u64,
+        oracle: &mut Oracle,
+    ) -> Result<u64, LogError> {
+        let record = checkpoint(sequence);
+        let charge = charge(record.payload().len() as u64, self.usable);
+        while charge > self.room
+            && self.segments.prepare(usize::MAX, true, &|| Haste::Hurry)? == Prepared::Made
+        {
+            self.room += self.usable;
+        }
+        oracle.handed_over(self.next, &record);
+        let written = self.batch(std::slice::from_ref(&record))?;
+        for at in written.into_iter().flatten() {
+            oracle.reported_durable(at, &record);
+        }
+        oracle.truncated(sequence);
         let (count, room) = self.segments.free_before(Sequence(sequence))?;
         self.room += room;
         Ok(count)

@@ -6,7 +6,7 @@ use super::super::sim::{SimFault, SimMedium};
 use super::super::{
     BackendChoice, DirectoryMedium, Haste, LogError, LogMedium as _, LogSettings, LogWriter, scan,
 };
-use super::support::{Oracle, record, small};
+use super::support::{Oracle, checkpoint, record, small};
 use crate::sync::{Arc, Mutex};
 use std::cell::Cell;
 use std::io;
@@ -111,9 +111,7 @@ fn after_a_failed_flush_nothing_more_is_acknowledged_until_reopened() {
     let medium = SimMedium::new(4);
     let log = open(&medium);
     log.append_and_wait(record(1, 100).encode()).unwrap();
-    let at = medium.operations() + 1; // the write succeeds, its flush fails
-    medium.set_fault(SimFault::Error {
-        at,
+    medium.set_fault(SimFault::FrameFlush {
         kind: io::ErrorKind::Other,
     });
     let (sender, receiver) = mpsc::channel();
@@ -134,6 +132,7 @@ fn after_a_failed_flush_nothing_more_is_acknowledged_until_reopened() {
     assert!(log.truncate_before(Sequence(1)).is_err());
     assert_eq!(log.durable_up_to(), Sequence(1));
     assert!(log.close().is_err());
+    medium.set_fault(SimFault::None);
     let log = open(&medium);
     assert_eq!(
         log.append_and_wait(record(4, 100).encode()).unwrap(),
@@ -163,12 +162,19 @@ fn crash_under_load(seed: u64, at: u64) -> Result<(), String> {
                     if log.wait(ticket).is_err() {
                         return;
                     }
-                    let mut oracle = oracle.lock();
-                    oracle.reported_durable(sequence, &record);
+                    oracle.lock().reported_durable(sequence, &record);
                     if sequence.is_multiple_of(9) {
+                        let checkpoint = checkpoint(sequence);
+                        let Ok(ticket) = log.append_anyway(checkpoint.clone()) else {
+                            return;
+                        };
+                        let at = ticket.sequence().0;
+                        oracle.lock().handed_over(at, &checkpoint);
+                        if log.wait(ticket).is_err() {
+                            return;
+                        }
                         // Other threads may report earlier ones late; those are gone then.
-                        oracle.truncated_for_good(sequence);
-                        drop(oracle);
+                        oracle.lock().truncated_for_good(sequence);
                         if log.truncate_before(Sequence(sequence)).is_err() {
                             return;
                         }
