@@ -1,8 +1,8 @@
 //! Reads the whole log: puts records together, and tells a torn tail from damage.
 //!
-//! Imports `walk`, `ends`, `segment`, `medium`, `record`, `error`. Invariants: a frame that is not the
-//! expected one ends a segment only if nothing proves that it had been durable; whatever else is
-//! missing is reported with its place. What is visited was acknowledged or in the last batch.
+//! Imports `walk`, `ends`, `segment`, `medium`, `record`, `error`. Invariants: a frame that is not
+//! the expected one ends a segment only if nothing proves that it had been durable; whatever else
+//! is missing is reported with its place. What is visited was acknowledged or in the last batch.
 
 use super::ends::Ends;
 use super::error::LogError;
