@@ -43,6 +43,7 @@
 //! message.write(b"Subject: hello\n\nIt works.\n")?;
 //! let mail = Mail {
 //!     reverse_path: ReversePath::Address(parse_mailbox("me@example.org")?),
+//!     queue_id: String::new(),
 //!     message: message.finish()?,
 //! };
 //! let recipient = Recipient { address, original: String::new() };

@@ -74,6 +74,7 @@ fn one_message_reaches_a_maildir_and_an_mbox_and_both_outcomes_come_in_order() {
     let to = to(&engine, &["sales@example.com", "info@example.com"]);
     let mail = Mail {
         reverse_path: ReversePath::Null,
+        queue_id: String::new(),
         message: message(&engine, "Subject: hello\n\nbody\n"),
     };
     let outcomes = engine.deliver(Arc::new(mail), to);
@@ -180,6 +181,7 @@ fn the_directories_above_the_base_need_not_be_open_to_the_mailbox_owner() {
         let to = to(&engine, &["sales@example.com"]);
         let mail = Mail {
             reverse_path: ReversePath::Null,
+            queue_id: String::new(),
             message: message(&engine, "\nbody\n"),
         };
         let outcomes = engine.deliver(Arc::new(mail), to);

@@ -48,7 +48,7 @@ impl Site {
             .env_remove("RUST_LOG")
             .env("NOTIFY_SOCKET", self.scratch.join("run/notify"))
             .arg("serve")
-            .args(self.arguments())
+            .args(self.arguments("run/lmtp"))
             .arg("--state-directory")
             .arg(&self.state);
         let daemon = Daemon::start(&mut command, &self.scratch.join("mailstow.log"));
@@ -59,12 +59,12 @@ impl Site {
     }
 
     /// What serve is started with, but for the state directory.
-    fn arguments(&self) -> Vec<OsString> {
+    fn arguments(&self, listen: &str) -> Vec<OsString> {
         let mut arguments = vec!["--domain".into(), "example.com".into()];
         for (flag, path) in [
             ("--config", "mailstow.toml"),
             ("--base", "vhosts"),
-            ("--listen", "run/lmtp"),
+            ("--listen", listen),
         ] {
             arguments.push(flag.into());
             arguments.push(self.scratch.join(path).into());
@@ -73,10 +73,10 @@ impl Site {
     }
 
     /// Exit status and findings of `mailstow check` on a state directory.
-    fn check(&self, state: &Path) -> (i32, String) {
+    fn check(&self, listen: &str, state: &Path) -> (i32, String) {
         let output = tied(mailstow::binary())
             .arg("check")
-            .args(self.arguments())
+            .args(self.arguments(listen))
             .arg("--state-directory")
             .arg(state)
             .output()
@@ -164,14 +164,18 @@ fn a_check_beside_the_running_server_does_not_complain_of_its_sockets() {
     let site = Site::new("health-check", "state");
     let server = site.start();
     wait_until_healthy(&site);
-    let (status, findings) = site.check(&site.state);
+    let (status, findings) = site.check("run/lmtp", &site.state);
     assert_eq!(status, 0, "{findings}");
     let known = format!("process {}", server.pid());
     assert!(findings.contains(&known), "{findings}");
-    // A second server in the same place would not start.
-    let (status, findings) = site.check(&site.scratch.join("other"));
+    // A second server on the same socket or state directory would not start.
+    let (status, findings) = site.check("run/lmtp", &site.scratch.join("other"));
     assert_eq!(status, 1, "{findings}");
     assert!(findings.contains("another server"), "{findings}");
+    let (status, findings) = site.check("run/other", &site.state);
+    assert_eq!(status, 1, "{findings}");
+    assert!(findings.contains("is in use by"), "{findings}");
+    assert!(findings.contains(&known), "{findings}");
 }
 
 #[test]

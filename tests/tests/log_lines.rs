@@ -114,10 +114,12 @@ fn the_queue_id_of_postfix_stands_in_the_log() {
         .expect("queued as ID")
         .to_owned();
     site.postfix.drain();
-    let line = site
-        .store
-        .as_ref()
-        .expect("LMTP")
-        .log_line("to=<sales@example.com>");
+    let store = site.store.as_ref().expect("LMTP");
+    let line = store.log_line("to=<sales@example.com>");
     assert!(line.contains(&queue_id), "{queue_id} is missing in: {line}");
+    let log = store.scratch().join("state/delivery-log");
+    let output = mailstow_tests::mailstow::run(&["log", "inspect", log.to_str().expect("UTF-8")]);
+    let records = String::from_utf8_lossy(&output.stdout);
+    let named = format!("queue_id={queue_id} ");
+    assert!(records.contains(&named), "{named} is missing in: {records}");
 }

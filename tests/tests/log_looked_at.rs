@@ -84,9 +84,13 @@ fn what_is_no_segment_is_named_and_never_waited_for_or_followed() {
 fn a_directory_that_holds_no_log_is_not_called_whole() {
     let scratch = mailstow_tests::Scratch::new("log-elsewhere");
     let empty = scratch.mkdir("empty");
+    let base = scratch.mkdir("base");
+    let site = ["--domain", "example.com", "--base"];
+    let site = [&site[..], &[base.to_str().expect("UTF-8")]].concat();
     for directory in [empty.clone(), empty.join("missing")] {
-        for command in ["verify", "inspect"] {
-            let output = mailstow::run(&["log", command, directory.to_str().expect("UTF-8")]);
+        for (command, site) in [("verify", &[][..]), ("inspect", &[]), ("recover", &site)] {
+            let directory = [directory.to_str().expect("UTF-8")];
+            let output = mailstow::run(&[&["log", command][..], site, &directory].concat());
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(1), "{said}");
             assert!(output.stdout.is_empty());
@@ -96,4 +100,6 @@ fn a_directory_that_holds_no_log_is_not_called_whole() {
             );
         }
     }
+    let left = std::fs::read_dir(&empty).expect("the directory").count();
+    assert_eq!(left, 0, "recovery made something");
 }

@@ -92,6 +92,7 @@ fn deliver(store: &Store, name: &str) -> String {
     builder.write(content.as_bytes()).expect("room in memory");
     let mail = Mail {
         reverse_path: parse_address("m@ex.example").expect("an address"),
+        queue_id: String::new(),
         message: builder.finish().expect("room in memory"),
     };
     let recipient = Recipient {

@@ -312,6 +312,7 @@ mod tests {
         let spool = Spool::new(Arc::new(state), &Limits::default());
         let mail = Mail {
             reverse_path: ReversePath::Null,
+            queue_id: String::new(),
             message: spool.message().finish().unwrap(),
         };
         let recipient = Recipient {

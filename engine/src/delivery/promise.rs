@@ -109,7 +109,7 @@ impl Promise {
                 id,
                 accepted_at: clock::since_epoch(),
                 reverse_path,
-                queue_id: String::new(),
+                queue_id: mail.queue_id.clone(),
                 content_digest: [0; 32],
                 recipients,
             },

@@ -12,6 +12,9 @@ use std::time::Duration;
 pub struct Mail {
     /// Becomes `Return-Path` and the sender of the mbox `From ` line.
     pub reverse_path: ReversePath,
+    /// The client's queue id (XFORWARD IDENT), which the delivery log remembers; empty when
+    /// unknown.
+    pub queue_id: String,
     /// The content.
     pub message: Message,
 }

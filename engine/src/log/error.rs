@@ -8,7 +8,7 @@ use super::record::Sequence;
 use crate::status::Status;
 use crate::sync::Arc;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Trouble with the delivery log.
@@ -125,6 +125,17 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// With the whole path of the segment that it names.
+    #[must_use]
+    pub fn in_directory(mut self, directory: &Path) -> Self {
+        if let Self::Damaged { file, .. } | Self::Version { file, .. } | Self::Record { file, .. } =
+            &mut self
+        {
+            *file = directory.join(&*file).display().to_string();
+        }
+        self
+    }
+
     pub(super) fn io(operation: &'static str, object: &str, source: io::Error) -> Self {
         Self::Io {
             operation,

@@ -94,7 +94,7 @@ pub struct ScanReport {
 
 impl ScanReport {
     /// The first damage, as an error.
-    pub(super) fn damage_error(&self) -> Option<LogError> {
+    pub fn damage_error(&self) -> Option<LogError> {
         self.damage.first().map(|damage| LogError::Damaged {
             file: damage.file.clone(),
             offset: damage.offset,

@@ -90,7 +90,7 @@ impl LogWriter {
     pub fn open(directory: &Path, settings: LogSettings) -> Result<(Self, LogScan), LogError> {
         settings.validate()?;
         let medium = DirectoryMedium::open(directory, settings.backend)?;
-        Self::open_on(Arc::new(medium), settings)
+        Self::open_on(Arc::new(medium), settings).map_err(|error| error.in_directory(directory))
     }
 }
 

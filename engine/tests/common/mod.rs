@@ -124,6 +124,7 @@ pub fn message<D: Disk>(store: &Store<D>, content: &[u8]) -> Message {
 pub fn mail<D: Disk>(store: &Store<D>, content: &[u8]) -> Arc<Mail> {
     Arc::new(Mail {
         reverse_path: parse_address("s@ex.example").unwrap(),
+        queue_id: String::new(),
         message: message(store, content),
     })
 }

@@ -4,9 +4,11 @@
 //! Imports the engine's configuration, router and tables. Nothing is created or changed. Exit
 //! status 0 when `serve` would work with the same arguments.
 
+mod delivery_log;
 mod mailboxes;
 mod owners;
 mod places;
+mod running;
 mod sockets;
 
 use super::common::ServeArgs;
@@ -15,6 +17,7 @@ use mailstow_engine::config::{Configuration, Problem, RoutingSettings};
 use mailstow_engine::route::{Router, table_context};
 use mailstow_engine::table::{OpenError, TableCache, TableList};
 use owners::Owners;
+use running::Running;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -147,8 +150,10 @@ fn check(configuration: &Configuration, findings: &mut Findings) {
     let owners_known = findings.errors.len() == before;
     places::base(settings, &owners, findings);
     places::state(configuration, findings);
+    let running = Running::on(&settings.state_directory);
+    delivery_log::check(settings, running.as_ref(), findings);
     mailboxes::check(&settings.routing, owners_known, findings);
-    sockets::check(configuration, findings);
+    sockets::check(configuration, running.as_ref(), findings);
 }
 
 /// Opens every table, each parameter by itself so that all that fail are named.

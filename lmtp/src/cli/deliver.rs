@@ -100,6 +100,7 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
     )?;
     let mail = Arc::new(Mail {
         reverse_path: reverse_path(&args.sender)?,
+        queue_id: String::new(),
         message,
     });
     let outcomes = engine.deliver(mail, to);

@@ -74,10 +74,10 @@ struct RecoverArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &LogArgs) -> ExitCode {
-    if let LogCommand::Inspect(InspectArgs { directory, .. })
-    | LogCommand::Verify(VerifyArgs { directory }) = &args.command
-        && let Some(what) = what_is_no_log(directory)
-    {
+    let (LogCommand::Inspect(InspectArgs { directory, .. })
+    | LogCommand::Verify(VerifyArgs { directory })
+    | LogCommand::Recover(RecoverArgs { directory, .. })) = &args.command;
+    if let Some(what) = what_is_no_log(directory) {
         complain(no_log(directory, what));
         return ExitCode::FAILURE;
     }
@@ -127,10 +127,6 @@ fn recover(args: &RecoverArgs) -> ExitCode {
         Ok(configuration) => configuration.settings,
         Err(error) => return configuration_failed(&error),
     };
-    if !args.directory.is_dir() {
-        complain(no_log(&args.directory, "no such directory"));
-        return ExitCode::FAILURE;
-    }
     // Progress, and mailboxes that stand in the way.
     let log = match log::start(&settings.log) {
         Ok(log) => log,

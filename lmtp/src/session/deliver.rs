@@ -62,6 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(message) => {
                 let mail = Mail {
                     reverse_path: transaction.mail.reverse_path,
+                    queue_id: self.origin.ident.clone(),
                     message,
                 };
                 let limit = transaction.settings.lmtp.delivery_deadline;

@@ -313,6 +313,7 @@ impl World {
         message.write(&sent.content).unwrap();
         let mail = Arc::new(Mail {
             reverse_path: sender(),
+            queue_id: String::new(),
             message: message.finish().unwrap(),
         });
         let (uid, gid) = self.owner;

@@ -1,13 +1,13 @@
 //! Listen addresses: whether `serve` could open each of them now.
 //!
-//! Imports `listener`, `health` and the engine's configuration. Sockets are tried and closed again;
-//! nothing is left behind and no socket file is touched. Those of the server that runs on the same
-//! state directory are its own and are not tried.
+//! Imports `running`, `listener` and the engine's configuration. Sockets are tried and closed
+//! again; nothing is left behind and no socket file is touched. Those of the server that runs on
+//! the same state directory are its own and are not tried.
 
 use super::super::common::default_socket_directory;
-use super::super::health::ask;
 use super::Findings;
 use super::places::may_write;
+use super::running::Running;
 use crate::listener::{self, Listener};
 use mailstow_engine::config::{Configuration, ListenAddress, LmtpSettings};
 use nix::unistd::{Group, User};
@@ -17,7 +17,11 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-pub(super) fn check(configuration: &Configuration, findings: &mut Findings) {
+pub(super) fn check(
+    configuration: &Configuration,
+    running: Option<&Running>,
+    findings: &mut Findings,
+) {
     let addresses = match configuration.listen() {
         Ok(addresses) => addresses,
         Err(error) => {
@@ -25,12 +29,11 @@ pub(super) fn check(configuration: &Configuration, findings: &mut Findings) {
             return;
         }
     };
-    let running = Running::on(&configuration.settings.state_directory);
     let mut has_unix = false;
     let mut opened = Vec::new();
     for address in addresses {
         has_unix |= matches!(address, ListenAddress::Unix(_));
-        if let Some(server) = running.as_ref().filter(|server| server.has(address)) {
+        if let Some(server) = running.filter(|server| server.has(address)) {
             findings.note(format_args!(
                 "listen {address}: not tried, the server that runs on this state directory \
                  (process {}) listens there",
@@ -51,31 +54,6 @@ pub(super) fn check(configuration: &Configuration, findings: &mut Findings) {
     }
     if has_unix {
         ownership(&configuration.settings.lmtp, findings);
-    }
-}
-
-/// The server that runs on the same state directory.
-struct Running {
-    pid: u64,
-    /// Where it listens, as that was configured.
-    addresses: Vec<String>,
-}
-
-impl Running {
-    /// `None` also when it does not answer or may not be asked: its sockets are tried then.
-    fn on(state_directory: &Path) -> Option<Self> {
-        let answer = ask(state_directory).ok()?;
-        let addresses = answer.get("listen")?.as_array()?.iter();
-        Some(Self {
-            pid: answer.get("pid")?.as_u64()?,
-            addresses: addresses
-                .filter_map(|address| Some(address.as_str()?.to_owned()))
-                .collect(),
-        })
-    }
-
-    fn has(&self, address: &ListenAddress) -> bool {
-        self.addresses.contains(&address.to_string())
     }
 }
 

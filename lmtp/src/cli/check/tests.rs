@@ -2,8 +2,9 @@
 
 use super::*;
 use mailstow_engine::config::{Flags, Sources};
+use mailstow_engine::log::{Checkpoint, LogSettings, LogWriter, Record, Sequence};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 
 /// A place with everything that `serve` needs, to plant mistakes in.
@@ -305,4 +306,27 @@ fn mailboxes_that_could_not_be_written_are_named_with_the_command_that_mends_it(
         assert!(errors.contains(expected), "{expected}: {findings}");
     }
     assert_eq!(findings.errors.len(), 3, "{findings}");
+}
+
+#[test]
+fn a_delivery_log_that_keeps_serve_from_starting_is_found() {
+    let site = Site::new();
+    let directory = site.path("state/delivery-log");
+    let (log, _) = LogWriter::open(&directory, LogSettings::default()).unwrap();
+    for below in 1..3 {
+        let record = Record::Checkpoint(Checkpoint {
+            below: Sequence(below),
+            in_doubt: Vec::new(),
+        });
+        log.append_and_wait(record.encode()).unwrap();
+    }
+    log.close().unwrap();
+    let findings = site.findings();
+    assert_eq!(findings.to_string(), "everything is in order\n");
+    let segment = directory.join("segment-0000000000000001.log");
+    let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    file.write_all_at(&[0xff], 4096 + 40).unwrap();
+    let error = site.only_error();
+    assert!(error.contains(&segment.display().to_string()), "{error}");
+    assert!(error.contains("damaged"), "{error}");
 }

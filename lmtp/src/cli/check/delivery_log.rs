@@ -1,0 +1,52 @@
+//! The delivery log: whole, and nobody else's.
+//!
+//! Imports `running`, the engine's configuration and log. The log is read and not touched; one
+//! that a server is using is left to that server.
+
+use super::Findings;
+use super::running::Running;
+use mailstow_engine::config::{ListenAddress, Settings};
+use mailstow_engine::log::{DirectoryMedium, LogError, scan};
+use std::path::Path;
+
+pub(super) fn check(settings: &Settings, running: Option<&Running>, findings: &mut Findings) {
+    if let Some(server) = running {
+        another(settings, server, findings);
+        return;
+    }
+    let directory = settings.state_directory.join("delivery-log");
+    if directory.is_dir()
+        && let Err(error) = read(&directory)
+    {
+        findings.error(error.in_directory(&directory));
+    }
+}
+
+/// Reads all of it.
+fn read(directory: &Path) -> Result<(), LogError> {
+    let medium = DirectoryMedium::open_read_only(directory)?;
+    let mut unreadable = None;
+    let report = scan(&medium, &mut |entry| {
+        if let Err(error) = entry.record() {
+            unreadable.get_or_insert(error);
+        }
+    })?;
+    match unreadable.or_else(|| report.damage_error()) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// A server that listens nowhere where we would is not the one that is being configured.
+fn another(settings: &Settings, server: &Running, findings: &mut Findings) {
+    let listen: &[ListenAddress] = &settings.lmtp.listen;
+    if !listen.is_empty() && !listen.iter().any(|address| server.has(address)) {
+        findings.error(format_args!(
+            "state directory {} is in use by the server that listens on {} (process {}); stop \
+             that, or name another directory with --state-directory",
+            settings.state_directory.display(),
+            server.listens(),
+            server.pid
+        ));
+    }
+}
