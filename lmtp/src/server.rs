@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) ids: Ids,
     pub(crate) buffers: Pool,
     pub(crate) places: Places,
+    /// What the server was started with; some of it stays in force until it ends.
+    started_with: Arc<Settings>,
     settings: Mutex<Arc<Settings>>,
     connections: AtomicUsize,
     last_gone: Notify,
@@ -80,6 +82,7 @@ pub enum Ended {
 impl Server {
     /// A server that stores through `engine` what comes in on `listeners`.
     pub fn new(engine: Arc<Engine>, settings: Settings, listeners: Vec<Listener>) -> Self {
+        let settings = Arc::new(settings);
         Self {
             shared: Arc::new(Shared {
                 engine,
@@ -87,7 +90,8 @@ impl Server {
                 ids: Ids::new(),
                 buffers: Pool::default(),
                 places: Places::default(),
-                settings: Mutex::new(Arc::new(settings)),
+                started_with: Arc::clone(&settings),
+                settings: Mutex::new(settings),
                 connections: AtomicUsize::new(0),
                 last_gone: Notify::new(),
             }),
@@ -155,8 +159,7 @@ impl Handle {
     /// The new settings or tables cannot be used; the old ones stay in force.
     pub fn reload(&self, settings: Settings) -> Result<Vec<String>, EngineError> {
         let mut warnings = self.0.engine.reload(&settings)?;
-        let old = self.0.settings();
-        for what in needs_restart(&old, &settings) {
+        for what in needs_restart(&self.0.started_with, &settings) {
             warnings.push(format!(
                 "{what} was changed; the change takes effect when the server is restarted"
             ));

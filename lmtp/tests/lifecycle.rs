@@ -2,7 +2,7 @@
 
 mod support;
 
-use mailstow_engine::config::ListenAddress;
+use mailstow_engine::config::{ListenAddress, Settings};
 use mailstow_lmtp::listener;
 use mailstow_lmtp::server::Ended;
 use std::io::{Read, Write};
@@ -78,6 +78,20 @@ fn a_reload_drops_no_session_and_changes_the_next_transaction() {
     client.ask("MAIL FROM:<a@example.org>", "250");
     client.ask("RCPT TO:<new@example.com>", "250 2.1.5");
     client.ask("RCPT TO:<u1@example.com>", "550 5.1.1");
+}
+
+#[test]
+fn what_waits_for_a_restart_is_told_as_long_as_it_differs_from_what_runs() {
+    let server = TestServer::start();
+    let waits = |settings: &Settings| {
+        let warnings = server.handle.reload(settings.clone()).unwrap();
+        warnings.iter().any(|w| w.starts_with("listen was changed"))
+    };
+    let mut settings = server.settings.clone();
+    settings.lmtp.listen = vec![ListenAddress::Unix("/elsewhere".into())];
+    assert!(waits(&settings));
+    assert!(waits(&settings), "it still waits");
+    assert!(!waits(&server.settings), "it was taken back");
 }
 
 #[test]
