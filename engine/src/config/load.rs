@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::expand::references;
 use super::flags::{Flags, absolute};
+use super::handover::review_handover;
 use super::known::NOT_ACTED_ON;
 use super::listen::ListenAddress;
 use super::postfix::{Assignment, Service, parse_main_cf, parse_master_cf};
@@ -57,6 +58,8 @@ pub struct Configuration {
     pub entries: Vec<Entry>,
     /// What an operator should know, one line each.
     pub warnings: Vec<String>,
+    /// Why Postfix may not find the server; of no meaning where others opened its sockets.
+    pub handover: Option<String>,
     /// The files that were read; a reload reads them again.
     pub files: Vec<PathBuf>,
     /// Names that `main.cf` sets for other programs.
@@ -344,14 +347,16 @@ impl Loader<'_> {
         }
         settings.routing.other_parameters = self.other_parameters();
         let other_parameters = self.review_main_cf();
+        let mut handover = None;
         if let Some(path) = self.files.iter().find(|path| path.ends_with("master.cf")) {
-            let review = review_services(path, &self.services, &self.values, &settings);
-            self.warnings.extend(review);
+            self.warnings.extend(review_services(path, &self.services));
+            handover = review_handover(path, &self.services, &self.values, &settings);
         }
         let configuration = Configuration {
             settings,
             entries,
             warnings: self.warnings,
+            handover,
             files: self.files,
             other_parameters,
         };

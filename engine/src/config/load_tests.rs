@@ -502,34 +502,6 @@ fn master_cf_is_read_for_mistakes_and_overrides() {
 }
 
 #[test]
-fn a_socket_that_a_chrooted_lmtp_cannot_see_is_reported() {
-    let main_cf = "virtual_transport = lmtp:unix:/run/mailstow/lmtp\nqueue_directory = /q\n\
-                   compatibility_level = 3.6\nvirtual_mailbox_domains = a.b\n";
-    let warnings = |chroot: &str, listen: &str| {
-        let toml = format!("[lmtp]\nlisten = \"{listen}\"\n");
-        let files = Files::new(Some(main_cf), Some(&toml));
-        let postfix = files.sources.postfix.clone().expect("postfix");
-        let master_cf = format!("lmtp unix - - {chroot} - - lmtp\n");
-        fs::write(postfix.join("master.cf"), master_cf).expect("master.cf");
-        files.warnings()
-    };
-    let hidden = warnings("y", "/run/mailstow/lmtp");
-    assert_eq!(hidden.len(), 1, "{hidden:?}");
-    assert!(
-        hidden[0].contains("looks for the socket in /q/run/mailstow/lmtp"),
-        "{hidden:?}"
-    );
-    assert!(hidden[0].contains("listen on /q/private/mailstow-lmtp and"));
-    for (chroot, listen) in [
-        ("n", "/run/mailstow/lmtp"),
-        ("-", "/run/mailstow/lmtp"),
-        ("y", "/q/run/mailstow/lmtp"),
-    ] {
-        assert_eq!(warnings(chroot, listen), [""; 0], "{chroot} {listen}");
-    }
-}
-
-#[test]
 fn the_effective_settings_written_as_toml_load_to_the_same_settings() {
     let files = Files::new(Some(VIRTUAL_README), None);
     let before = files.load();

@@ -11,6 +11,7 @@
 
 mod expand;
 mod flags;
+mod handover;
 mod kind;
 mod known;
 mod listen;

@@ -143,6 +143,7 @@ fn check(configuration: &Configuration, findings: &mut Findings) {
     configuration
         .warnings
         .iter()
+        .chain(&configuration.handover)
         .for_each(|warning| findings.warning(warning));
     tables(&settings.routing, findings);
     let before = findings.errors.len();

@@ -150,6 +150,7 @@ fn read(sources: &Sources, activated: bool) -> Result<Configuration, String> {
         .is_none_or(|entry| entry.origin == Origin::Default);
     if !activated {
         configuration.listen().map_err(|e| e.to_string())?;
+        configuration.warnings.extend(configuration.handover.take());
     } else if listens_by_default {
         configuration.settings.lmtp.listen.clear();
     }

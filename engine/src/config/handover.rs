@@ -1,0 +1,202 @@
+//! Whether Postfix's lmtp(8) looks for the server where it listens.
+//!
+//! Imports nothing beyond this room. Sources: master(5), lmtp(8), transport(5). Mail for a socket
+//! where nobody listens waits in the queue. What names another machine is not judged.
+
+use std::path::{Path, PathBuf};
+
+use super::listen::ListenAddress;
+use super::postfix::Service;
+use super::settings::Settings;
+use super::values::Values;
+
+/// What is wrong between `virtual_transport`, the services of the `master.cf` at `path` and the
+/// addresses the server listens on, with its remedy.
+pub(super) fn review_handover(
+    path: &Path,
+    services: &[Service],
+    values: &Values,
+    settings: &Settings,
+) -> Option<String> {
+    let (transport, nexthop) = settings.routing.virtual_transport.split_once(':')?;
+    let service = services.iter().find(|service| service.name == transport)?;
+    if service.command != "lmtp" {
+        return None;
+    }
+    let listen = &settings.lmtp.listen;
+    let expand = |text: &str| Some(values.expand("virtual_transport", text).ok()?.value);
+    let origin = values.origin("routing", "virtual_transport");
+    let Some(socket) = nexthop.strip_prefix("unix:") else {
+        let address = local_address(nexthop)?;
+        let ListenAddress::Inet { port, .. } = &address else {
+            return None;
+        };
+        let is_heard = |listens: &ListenAddress| match listens {
+            ListenAddress::Inet { port: heard, .. } => heard == port,
+            ListenAddress::Unix(_) => false,
+        };
+        return (!listen.iter().any(is_heard)).then(|| {
+            format!(
+                "virtual_transport ({origin}): Postfix hands mail to {address}, where mailstow \
+                 does not listen; {}",
+                remedy(&address, settings)
+            )
+        });
+    };
+    let is_chrooted = match service.chroot.as_str() {
+        "-" => expand("${{$compatibility_level} <level {1} ? {y} : {n}}")? == "y",
+        field => field == "y",
+    };
+    let queue = PathBuf::from(expand("$queue_directory")?);
+    let is_hidden = is_chrooted && socket.starts_with('/');
+    let seen = match is_hidden {
+        true => queue.join(socket.trim_start_matches('/')),
+        // lmtp(8) works in the queue directory.
+        false => queue.join(socket),
+    };
+    let address = ListenAddress::Unix(seen.clone());
+    if listen.contains(&address) {
+        return None;
+    }
+    Some(match is_hidden {
+        true => format!(
+            "virtual_transport ({origin}): service {transport} is chrooted ({}:{}) and looks for \
+             the socket in {}, where mailstow does not listen; listen on {} and set \
+             virtual_transport = {transport}:unix:private/mailstow-lmtp",
+            path.display(),
+            service.line,
+            seen.display(),
+            queue.join("private/mailstow-lmtp").display()
+        ),
+        false => format!(
+            "virtual_transport ({origin}): Postfix looks for the socket {}, where mailstow does \
+             not listen; {}",
+            seen.display(),
+            remedy(&address, settings)
+        ),
+    })
+}
+
+/// The address of a next hop on this machine.
+fn local_address(nexthop: &str) -> Option<ListenAddress> {
+    let host = nexthop.strip_prefix("inet:").unwrap_or(nexthop);
+    // Brackets only keep lmtp(8) from asking for MX records; IPv6 addresses need them.
+    let host = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) if !host.contains(':') => format!("{host}{port}"),
+        _ => host.to_owned(),
+    };
+    let address: ListenAddress = format!("inet:{host}").parse().ok()?;
+    match &address {
+        ListenAddress::Inet { host, .. } if is_local(host) => Some(address),
+        _ => None,
+    }
+}
+
+fn is_local(host: &str) -> bool {
+    let is_loopback = |address: std::net::IpAddr| address.is_loopback();
+    host == "localhost" || host.parse().is_ok_and(is_loopback)
+}
+
+fn remedy(wanted: &ListenAddress, settings: &Settings) -> String {
+    let listens: Vec<String> = settings
+        .lmtp
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    match listens.as_slice() {
+        [] => format!("listen on {wanted}"),
+        _ => format!(
+            "listen on {wanted}, or name what it listens on: {}",
+            listens.join(", ")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Configuration, Sources};
+    use std::fs;
+
+    /// What is said of a handover to `transport`, with lmtp(8) chrooted as `chroot` says.
+    fn handover(transport: &str, chroot: &str, listen: &str) -> Option<String> {
+        let main_cf = format!(
+            "virtual_transport = {transport}\nqueue_directory = /q\n\
+             compatibility_level = 3.6\nvirtual_mailbox_domains = a.b\n"
+        );
+        let toml = format!("[lmtp]\nlisten = \"{listen}\"\n");
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        let master_cf = format!("lmtp unix - - {chroot} - - lmtp\nodd unix - n n - - pipe\n");
+        for (name, text) in [
+            ("main.cf", main_cf),
+            ("master.cf", master_cf),
+            ("mailstow.toml", toml),
+        ] {
+            fs::write(path(name), text).expect(name);
+        }
+        let sources = Sources {
+            config: Some(path("mailstow.toml")),
+            postfix: Some(directory.path().to_owned()),
+            ..Sources::default()
+        };
+        Configuration::load(&sources).expect("valid").handover
+    }
+
+    #[test]
+    fn a_socket_that_a_chrooted_lmtp_cannot_see_is_reported() {
+        let transport = "lmtp:unix:/run/mailstow/lmtp";
+        let hidden = handover(transport, "y", "/run/mailstow/lmtp").expect("a warning");
+        assert!(
+            hidden.contains("looks for the socket in /q/run/mailstow/lmtp"),
+            "{hidden}"
+        );
+        assert!(hidden.contains("listen on /q/private/mailstow-lmtp and"));
+        for (chroot, listen) in [
+            ("n", "/run/mailstow/lmtp"),
+            ("-", "/run/mailstow/lmtp"),
+            ("y", "/q/run/mailstow/lmtp"),
+        ] {
+            assert_eq!(
+                handover(transport, chroot, listen),
+                None,
+                "{chroot} {listen}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_transport_that_leads_past_the_server_is_reported() {
+        for (transport, listen, wanted) in [
+            (
+                "lmtp:unix:private/mailstow",
+                "/run/m",
+                "unix:/q/private/mailstow",
+            ),
+            ("lmtp:unix:/run/x", "/run/m", "unix:/run/x"),
+            ("lmtp:inet:127.0.0.1:24", "/run/m", "inet:127.0.0.1:24"),
+            (
+                "lmtp:[localhost]:2400",
+                "inet:localhost:24",
+                "inet:localhost:2400",
+            ),
+            ("lmtp:inet:[::1]:2400", "/run/m", "inet:[::1]:2400"),
+        ] {
+            let missed = handover(transport, "n", listen).expect(transport);
+            let remedy = format!("listen on {wanted}, or name");
+            assert!(missed.contains(&remedy), "{transport}: {missed}");
+        }
+        for (transport, listen) in [
+            ("lmtp:unix:private/mailstow", "/q/private/mailstow"),
+            ("lmtp:unix:/run/m", "/run/m"),
+            ("lmtp:inet:127.0.0.1:24", "inet:0.0.0.0:24"),
+            ("lmtp:inet:localhost", "inet:127.0.0.1:24"),
+            ("lmtp:inet:store.example:24", "/run/m"),
+            ("odd:", "/run/m"),
+            ("virtual", "/run/m"),
+            ("relay:unix:/x", "/run/m"),
+        ] {
+            assert_eq!(handover(transport, "n", listen), None, "{transport}");
+        }
+    }
+}
