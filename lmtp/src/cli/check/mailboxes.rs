@@ -12,6 +12,7 @@ use mailstow_engine::table::{TableCache, TableList};
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// How many findings are printed in full: a mistake in a uid map concerns every line of a table.
@@ -49,7 +50,8 @@ pub(super) fn check(routing: &RoutingSettings, owners_known: bool, findings: &mu
             continue;
         };
         let reason = match router.mailbox(&address) {
-            Ok(target) => unwritable(&routing.virtual_mailbox_base, &target),
+            Ok(target) => unwritable(&routing.virtual_mailbox_base, &target)
+                .or_else(|| unusable(routing, &target)),
             // Not reached by this key: another one is asked first.
             Err(RouteError::UnknownUser { .. } | RouteError::NotHosted { .. }) => None,
             Err(RouteError::NoOwner { .. } | RouteError::BadOwner { .. }) if !owners_known => None,
@@ -114,6 +116,60 @@ fn unwritable(base: &Path, target: &MailboxTarget) -> Option<String> {
              chown {uid}:{gid} {}",
             existing.display(),
             existing.display()
+        )
+    })
+}
+
+/// Why a mailbox that is there could not be used; `None` when it could, is not there, or may not
+/// be looked at.
+fn unusable(routing: &RoutingSettings, target: &MailboxTarget) -> Option<String> {
+    let base = &routing.virtual_mailbox_base;
+    let path = base.join(target.path.trim_end_matches('/'));
+    let shown = path.display();
+    let metadata = fs::metadata(&path).ok()?;
+    if !fs::canonicalize(&path)
+        .ok()?
+        .starts_with(fs::canonicalize(base).ok()?)
+    {
+        return Some(format!(
+            "mailbox {shown} leads out of virtual_mailbox_base; move it below {}",
+            base.display()
+        ));
+    }
+    let (uid, gid) = (target.uid, target.gid);
+    match target.format {
+        Format::Mbox if metadata.is_dir() => Some(format!(
+            "mailbox {shown} is a directory, and its path in virtual_mailbox_maps names an mbox; \
+             add a / to that path for a Maildir, or move the directory away"
+        )),
+        Format::Mbox if !metadata.is_file() => {
+            Some(format!("mailbox {shown} is no regular file; move it away"))
+        }
+        Format::Mbox if routing.strict_mailbox_ownership && metadata.uid() != uid => Some(format!(
+            "mbox {shown} belongs to user id {}, its mail to {uid} (strict_mailbox_ownership); run \
+             chown {uid}:{gid} {shown}",
+            metadata.uid()
+        )),
+        Format::Maildir if !metadata.is_dir() => Some(format!(
+            "mailbox {shown} is no directory, and its path in virtual_mailbox_maps ends in / for a \
+             Maildir; take that away for an mbox, or move the file away"
+        )),
+        Format::Maildir => [path.clone(), path.join("new")]
+            .iter()
+            .find_map(|directory| closed(directory, uid, gid)),
+        Format::Mbox => None,
+    }
+}
+
+/// Why a directory of a Maildir takes no mail.
+fn closed(directory: &Path, uid: u32, gid: u32) -> Option<String> {
+    let metadata = fs::metadata(directory).ok()?;
+    (rights(&metadata, uid, Some(gid)) & 0o3 != 0o3).then(|| {
+        format!(
+            "directory {} of a Maildir cannot be written by user id {uid}, who owns the mail; run \
+             chown {uid}:{gid} {}",
+            directory.display(),
+            directory.display()
         )
     })
 }

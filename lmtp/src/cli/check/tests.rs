@@ -330,3 +330,56 @@ fn a_delivery_log_that_keeps_serve_from_starting_is_found() {
     assert!(error.contains(&segment.display().to_string()), "{error}");
     assert!(error.contains("damaged"), "{error}");
 }
+
+#[test]
+fn mailboxes_that_are_there_and_take_no_mail_are_named_with_what_mends_them() {
+    let mut site = Site::new();
+    site.flags.domains.clear();
+    let me = rustix::process::geteuid().as_raw();
+    let uid = if me == 0 { 5000 } else { me };
+    site.toml = format!(
+        "[routing]\nvirtual_mailbox_domains = \"d.example\"\n\
+         virtual_mailbox_maps = \"hash:@DIR@/vmailbox\"\nvirtual_minimum_uid = 1\n\
+         virtual_uid_maps = \"static:{uid}\"\nvirtual_gid_maps = \"static:{uid}\"\n"
+    );
+    let base = site.path("base");
+    let own = |path: &str| std::os::unix::fs::chown(base.join(path), Some(uid), Some(uid)).unwrap();
+    fs::create_dir(base.join("d")).unwrap();
+    fs::create_dir_all(base.join("d/directory")).unwrap();
+    fs::write(base.join("d/file"), "").unwrap();
+    fs::create_dir_all(base.join("d/closed/new")).unwrap();
+    fs::create_dir(site.path("outside")).unwrap();
+    std::os::unix::fs::symlink(site.path("outside"), base.join("d/link")).unwrap();
+    fs::create_dir_all(base.join("d/good/new")).unwrap();
+    fs::write(base.join("d/mbox"), "").unwrap();
+    // Another's, when root makes it.
+    fs::write(base.join("d/foreign"), "").unwrap();
+    for path in ["d", "d/file", "d/closed", "d/good", "d/good/new", "d/mbox"] {
+        own(path);
+    }
+    fs::set_permissions(base.join("d/closed/new"), fs::Permissions::from_mode(0o555)).unwrap();
+    fs::write(
+        site.path("vmailbox"),
+        "a@d.example d/directory\nb@d.example d/file/\nc@d.example d/closed/\n\
+         e@d.example d/link/\nf@d.example d/good/\ng@d.example d/mbox\n\
+         h@d.example d/foreign\n",
+    )
+    .unwrap();
+    let findings = site.findings();
+    let errors = findings.errors.join("\n");
+    let belongs = errors.contains("d/foreign belongs to user id 0");
+    assert_eq!(belongs, me == 0, "{findings}");
+    for expected in [
+        "d/directory is a directory",
+        "d/file is no directory",
+        "d/closed/new of a Maildir cannot be written",
+        "d/link leads out of virtual_mailbox_base",
+    ] {
+        assert!(errors.contains(expected), "{expected}: {findings}");
+    }
+    assert_eq!(
+        findings.errors.len(),
+        4 + usize::from(belongs),
+        "{findings}"
+    );
+}
