@@ -32,7 +32,7 @@ const REST_MAX: Duration = Duration::from_millis(50);
 pub struct DirectoryMedium {
     path: PathBuf,
     directory: File,
-    /// Held for its lock; absent when only reading.
+    /// Held for its lock, as the directory is; absent when only reading.
     _lock: Option<File>,
     choice: BackendChoice,
     backend: Mutex<Backend>,
@@ -47,8 +47,9 @@ impl DirectoryMedium {
     pub fn open(path: &Path, choice: BackendChoice) -> Result<Self, LogError> {
         let name = path.display().to_string();
         create_durably(path).map_err(|error| LogError::io("create", &name, error))?;
-        let lock = lock(path)?;
-        Self::with(path, Some(lock), choice)
+        let mut medium = Self::with(path, None, choice)?;
+        medium._lock = Some(lock(path, &medium.directory)?);
+        Ok(medium)
     }
 
     /// Opens the directory for looking only; a running writer is not disturbed.
@@ -93,8 +94,9 @@ fn create_durably(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the directory's lock or tells who has it.
-fn lock(path: &Path) -> Result<File, LogError> {
+/// Takes the directory's lock or tells who has it. Both the file and the directory itself are
+/// locked: the file tells who it is, the directory holds although somebody takes the file away.
+fn lock(path: &Path, directory: &File) -> Result<File, LogError> {
     let file_path = path.join(LOCK_NAME);
     let failed = |error| LogError::io("lock", &file_path.display().to_string(), error);
     let mut file = OpenOptions::new()
@@ -107,25 +109,32 @@ fn lock(path: &Path) -> Result<File, LogError> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(&file_path)
         .map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let taken = FlockOperation::NonBlockingLockExclusive;
+    match rustix::fs::flock(&file, taken) {
         Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut holder = String::new();
-            let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
-            return Err(LogError::Locked {
-                directory: path.to_owned(),
-                holder: if known {
-                    format!("process {}", holder.trim())
-                } else {
-                    "another process".to_owned()
-                },
-            });
-        }
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(locked(path, &mut file)),
         Err(error) => return Err(failed(error.into())),
+    }
+    // Some network file systems lock no directories.
+    if rustix::fs::flock(directory, taken) == Err(rustix::io::Errno::WOULDBLOCK) {
+        return Err(locked(path, &mut file));
     }
     file.set_len(0).map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
     Ok(file)
+}
+
+fn locked(path: &Path, file: &mut File) -> LogError {
+    let mut holder = String::new();
+    let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
+    LogError::Locked {
+        directory: path.to_owned(),
+        holder: if known {
+            format!("process {}", holder.trim())
+        } else {
+            "another process".to_owned()
+        },
+    }
 }
 
 /// Opens with direct I/O, or without where the file system refuses it.

@@ -58,11 +58,13 @@ impl Ends {
     }
 
     fn missing_all(&self) -> Option<Missing> {
-        let freed = self.freed.as_ref()?;
+        // Only where no segment was ever begun does the one named ahead know of no record.
+        let knew = self.reserved.filter(|reserved| reserved.first_sequence > 0);
+        let known = knew.or(self.freed)?;
         Some(Missing {
-            file: live_name(freed.number + 1),
-            expected: Sequence(freed.first_sequence + 1),
-            found: "no segment is there, although older ones were freed".to_owned(),
+            file: live_name(known.number),
+            expected: Sequence(known.first_sequence),
+            found: "no segment that was begun is there".to_owned(),
         })
     }
 
@@ -84,11 +86,11 @@ impl Ends {
 
     fn missing_behind(&self, newest: &SegmentHeader) -> Option<Missing> {
         let reserved = self.reserved.as_ref()?;
-        let knew = reserved.first_sequence;
-        let is_gone = reserved.identity == newest.identity && knew > newest.first_sequence;
+        let begins = |header: &SegmentHeader| (header.first_sequence, header.first_fragment);
+        let is_gone = reserved.identity == newest.identity && begins(reserved) > begins(newest);
         is_gone.then(|| Missing {
             file: live_name(reserved.number),
-            expected: Sequence(knew),
+            expected: Sequence(reserved.first_sequence),
             found: format!("the newest segment is {}", live_name(newest.number)),
         })
     }

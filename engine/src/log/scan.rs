@@ -11,6 +11,7 @@ use super::medium::{Access, LogFile as _, LogMedium};
 use super::record::{Record, RecordKind, Sequence};
 use super::segment::{FORMAT_VERSION, FileRole, HeaderFault, SegmentHeader, live_name, role};
 use super::walk::{Frame, SegmentWalk};
+use std::collections::BTreeMap;
 use std::io;
 
 /// A record as it stands in the log.
@@ -157,11 +158,29 @@ pub fn scan<M: LogMedium>(
         }
     }
     scanner.report.spares = spares;
+    scanner.identity = identity(medium, &live);
     for number in live {
         scanner.segment(medium, number)?;
     }
     scanner.ends();
     Ok(scanner.finish())
+}
+
+/// Of the log that most segments belong to, and the newest of them if as many belong to another:
+/// a stray one must not make strangers of the others.
+fn identity<M: LogMedium>(medium: &M, live: &[u64]) -> Option<u64> {
+    let mut counts: BTreeMap<u64, (usize, u64)> = BTreeMap::new();
+    for number in live {
+        // What cannot be read is reported when its turn comes.
+        let file = medium.open(&live_name(*number), Access::Read).ok();
+        if let Some(Ok(Ok(walk))) = file.map(SegmentWalk::open) {
+            let (count, newest) = counts.entry(walk.header.identity).or_default();
+            *count += 1;
+            *newest = *number;
+        }
+    }
+    let most = counts.into_iter().max_by_key(|(_, rank)| *rank);
+    most.map(|(identity, _)| identity)
 }
 
 /// Scans only these segments, which are live and in order.

@@ -33,7 +33,7 @@ pub struct SegmentHeader {
     pub segment_bytes: u64,
     /// The record whose frame comes first; of a reserved segment, in the newest one then.
     pub first_sequence: u64,
-    /// The fragment of that record that comes first.
+    /// The fragment of that record that comes first, likewise.
     pub first_fragment: u32,
     /// True for the first segment after the log was opened: a torn tail may stand before it.
     pub after_open: bool,

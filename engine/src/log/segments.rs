@@ -356,13 +356,15 @@ impl<M: LogMedium> Segments<M> {
             table.busy += 1;
             let number = table.number_next;
             table.number_next += 1;
-            let newest = table.live.back().map_or(0, |live| live.first_sequence);
+            let newest = table.live.back();
+            let newest = newest.map_or((0, 0), |l| (l.first_sequence, l.first_fragment));
             (spare, number, newest)
         };
         let header = SegmentHeader {
             reserved: true,
             // Should the newest get lost, this tells that it was there.
-            first_sequence: newest,
+            first_sequence: newest.0,
+            first_fragment: newest.1,
             ..self.header(number)
         };
         let name = live_name(number);

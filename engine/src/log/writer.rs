@@ -387,15 +387,14 @@ pub(super) fn start<M: LogMedium>(
         return Err(error);
     }
     let segments = Segments::adopt(Arc::clone(medium), settings.clone(), &report)?;
-    // One to write into and one in reserve; after a crash with a full log, past its limit.
+    // One to write into and one in reserve; after a crash with a full log, past its limit. On a
+    // full disk one will do: recovery frees others.
     for wanted in 1..=SPARES_MIN {
-        if segments.prepare(wanted, true, &|| Haste::Hurry)? == Prepared::DiskFull {
+        let prepared = segments.prepare(wanted, true, &|| Haste::Hurry)?;
+        if prepared == Prepared::DiskFull && wanted == 1 {
             let error = std::io::Error::from(std::io::ErrorKind::StorageFull);
-            return Err(LogError::io(
-                "prepare",
-                "segments of the delivery log",
-                error,
-            ));
+            let segment = format!("a segment of {} bytes", settings.segment_bytes);
+            return Err(LogError::io("prepare", &segment, error));
         }
     }
     if let Some(scratch) = segments.scratch() {

@@ -45,7 +45,7 @@
 //! | 24 | 8 | number of the segment, counting up from 1 |
 //! | 32 | 8 | size of the file, a multiple of 4096 |
 //! | 40 | 8 | sequence of the record whose frame comes first; while reserved, that of the newest segment's |
-//! | 48 | 4 | fragment of that record that comes first |
+//! | 48 | 4 | fragment of that record that comes first, likewise |
 //! | 52 | 4 | 1 if the log was opened with this segment; 2 if it is reserved and holds no frames; else 0 |
 //! | 56 | 8 | time it was begun |
 //! | 64 | 4 | zero |
@@ -100,7 +100,8 @@
 //! are freed only below a checkpoint that is durable in a newer one. So what stands before the
 //! oldest segment is missing unless the log begins with record 1 or a checkpoint in it covers that;
 //! what stood behind the newest is missing if the reserved segment knew a newer one; and all is
-//! missing if there are freed segments and no others. (Whoever takes away the newest segment and
+//! missing if a segment was begun or freed and none is there. A segment belongs to the log that
+//! most of them belong to; another log's is damage. (Whoever takes away the newest segment and
 //! the reserved one with it leaves a log that ends earlier and is whole.)
 //!
 //! # Records

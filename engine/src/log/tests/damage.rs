@@ -6,8 +6,9 @@ use super::super::medium::LogMedium as _;
 use super::super::scan::{ScanReport, ScannedSegment, scan};
 use super::super::segment::live_name;
 use super::super::sim::SimMedium;
-use super::super::{EncodedRecord, LogError, LogSettings, Sequence};
+use super::super::{DirectoryMedium, EncodedRecord, LogError, LogSettings, LogWriter, Sequence};
 use super::support::{Bench, Oracle, record, small};
+use std::path::Path;
 
 /// A log of `batches` batches of one record of 1000 bytes: one block each.
 fn filled(batches: u128) -> SimMedium {
@@ -214,6 +215,42 @@ fn all_segments_are_missed_once_one_was_freed() {
     }
     let report = report(&medium);
     assert!(report.damage[0].found.contains("no segment"), "{report:?}");
+}
+
+#[test]
+fn all_segments_are_missed_once_the_next_was_named_ahead() {
+    let medium = filled(8);
+    let (bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    bench.reserve().unwrap();
+    drop(bench);
+    for segment in report(&medium).segments {
+        medium.remove(&segment.file).unwrap();
+    }
+    let report = report(&medium);
+    assert!(report.damage[0].found.contains("no segment"), "{report:?}");
+}
+
+#[test]
+fn a_stray_segment_of_another_log_does_not_make_strangers_of_the_others() {
+    let directory = || tempfile::tempdir().unwrap();
+    let (ours, others) = (directory(), directory());
+    let fill = |directory: &Path, records| {
+        let (log, _) = LogWriter::open(directory, small()).unwrap();
+        for id in 0..records {
+            log.append_and_wait(record(id, 1000).encode()).unwrap();
+        }
+        log.close().unwrap();
+    };
+    fill(others.path(), 2);
+    fill(ours.path(), 8);
+    let oldest = |directory: &Path| directory.join(live_name(1));
+    // As if the first had been freed long ago.
+    std::fs::rename(oldest(ours.path()), ours.path().join(live_name(0x99))).unwrap();
+    std::fs::copy(oldest(others.path()), oldest(ours.path())).unwrap();
+    let medium = DirectoryMedium::open_read_only(ours.path()).unwrap();
+    let report = scan(&medium, &mut |_| {}).unwrap();
+    assert!(report.segments.len() > 1, "{report:?}");
+    assert_eq!(report.unreadable, [1, 0x99], "{report:?}");
 }
 
 #[test]

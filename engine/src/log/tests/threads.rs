@@ -293,3 +293,15 @@ fn a_segment_file_that_is_needed_no_more_is_not_finished_and_does_not_stay() {
     assert_eq!(asked.get(), 3);
     assert!(!dir.path().join("spare-n0.log").exists());
 }
+
+#[test]
+fn a_log_in_use_is_refused_although_its_lock_file_was_taken_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = LogWriter::open(directory.path(), small()).unwrap();
+    std::fs::remove_file(directory.path().join("lock")).unwrap();
+    let refused = LogWriter::open(directory.path(), small()).err();
+    let is_told = matches!(refused, Some(LogError::Locked { .. }));
+    assert!(is_told, "{refused:?}");
+    log.close().unwrap();
+    LogWriter::open(directory.path(), small()).unwrap();
+}
