@@ -30,6 +30,9 @@ const SOCKET_PATH_BYTES: usize = 100;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long somebody who asks may take to read the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often, and how far apart, it is tried again to be asked.
+const ANSWER_ATTEMPTS: u32 = 60;
+const ANSWER_REST: Duration = Duration::from_secs(1);
 /// How long accepting rests after the system refused it.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -129,6 +132,23 @@ impl Health {
             }
         }
         Ok(())
+    }
+
+    /// Tries [`Self::answer_on`] again until whoever has the socket is gone: a server that was
+    /// started at the same time and found the delivery log taken.
+    pub async fn answer_later(self: Arc<Self>, state_directory: PathBuf) {
+        let mut attempts = 0..ANSWER_ATTEMPTS;
+        loop {
+            tokio::time::sleep(ANSWER_REST).await;
+            match self.answer_on(&state_directory) {
+                Err(error) if attempts.next().is_none() => {
+                    tracing::warn!("mailstow health cannot be answered: {error}");
+                    return;
+                }
+                Err(_) => {}
+                Ok(()) => return,
+            }
+        }
     }
 
     async fn answer_all(&self, socket: UnixListener) {

@@ -2,7 +2,8 @@
 //! log that really fails, and is gone.
 
 use std::ffi::OsString;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -157,6 +158,21 @@ fn health_is_told_of_a_server_that_delivers_hangs_or_is_gone() {
     assert_eq!(server.stop().code(), Some(0));
     assert_eq!(site.health().0, 69);
     assert!(!site.state.join("health").exists());
+}
+
+#[test]
+fn a_server_is_asked_when_whoever_had_its_socket_is_gone() {
+    let site = Site::new("health-late", "state");
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&site.state)
+        .expect("mkdir");
+    // Stands for a server started at the same time, which finds the delivery log taken.
+    let other = UnixListener::bind(site.state.join("health")).expect("a socket");
+    let server = site.start();
+    drop(other);
+    wait_until_healthy(&site);
+    assert_eq!(site.health().2["pid"], server.pid());
 }
 
 #[test]

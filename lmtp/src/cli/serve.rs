@@ -101,15 +101,16 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         Signals::catch().map_err(refused)?
     };
     let health = Arc::new(Health::default());
-    let starting = {
+    let (starting, is_asked) = {
         let _inside = runtime.enter();
         tokio::spawn(Arc::clone(&health).watch());
-        if let Err(error) = health.answer_on(&settings.state_directory) {
-            tracing::warn!("mailstow health cannot be answered: {error}");
-        }
-        Starting::begin()
+        let answering = health.answer_on(&settings.state_directory);
+        (Starting::begin(), answering.is_ok())
     };
     let engine = Arc::new(Engine::open(&settings).map_err(wrong)?);
+    if !is_asked {
+        runtime.spawn(Arc::clone(&health).answer_later(settings.state_directory.clone()));
+    }
     for warning in engine.table_warnings() {
         tracing::warn!("{warning}");
     }
