@@ -4,6 +4,7 @@
 //! process. Source: open(2), `O_TMPFILE`.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// The directory in which mailstow keeps its own files.
 #[derive(Debug)]
 pub struct StateDirectory {
-    handle: OwnedFd,
+    handle: Mutex<Arc<OwnedFd>>,
     path: PathBuf,
     sequence: AtomicU64,
 }
@@ -29,14 +30,8 @@ impl StateDirectory {
     /// # Errors
     /// It can be neither opened nor created.
     pub fn open(path: &Path) -> io::Result<Self> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let handle = rustix::fs::open(path, flags, Mode::empty())?;
         Ok(Self {
-            handle,
+            handle: Mutex::new(open(path)?),
             path: path.to_owned(),
             sequence: AtomicU64::new(0),
         })
@@ -47,14 +42,24 @@ impl StateDirectory {
         &self.path
     }
 
-    /// A new empty scratch file.
+    /// A new empty scratch file. If somebody took the directory away it is made anew.
     ///
     /// # Errors
     /// As openat(2).
     pub fn scratch(&self) -> io::Result<Scratch> {
+        let mut handle = Arc::clone(&self.handle.lock());
+        // What a file system says of a new file in a directory without a name differs.
+        if rustix::fs::fstat(&handle)?.st_nlink == 0 {
+            handle = open(&self.path)?;
+            *self.handle.lock() = Arc::clone(&handle);
+        }
+        self.scratch_in(&handle)
+    }
+
+    fn scratch_in(&self, handle: &OwnedFd) -> io::Result<Scratch> {
         let mode = Mode::RUSR | Mode::WUSR;
         let access = OFlags::RDWR | OFlags::CLOEXEC;
-        match openat(&self.handle, ".", access | OFlags::TMPFILE, mode) {
+        match openat(handle, ".", access | OFlags::TMPFILE, mode) {
             Ok(fd) => return Ok(Scratch(fd.into())),
             Err(errno) if super::blocking::lacks_unnamed_files(errno) => {}
             Err(errno) => return Err(errno.into()),
@@ -62,12 +67,22 @@ impl StateDirectory {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let name = format!("message.{}.{sequence}", std::process::id());
         // A leftover of that name is from a dead process which had our number.
-        let _ = unlinkat(&self.handle, &name, AtFlags::empty());
+        let _ = unlinkat(handle, &name, AtFlags::empty());
         let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let fd = openat(&self.handle, &name, access | new, mode)?;
-        unlinkat(&self.handle, &name, AtFlags::empty())?;
+        let fd = openat(handle, &name, access | new, mode)?;
+        unlinkat(handle, &name, AtFlags::empty())?;
         Ok(Scratch(fd.into()))
     }
+}
+
+/// The directory, made when it is missing.
+fn open(path: &Path) -> io::Result<Arc<OwnedFd>> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(Arc::new(rustix::fs::open(path, flags, Mode::empty())?))
 }
 
 impl Scratch {
@@ -111,5 +126,14 @@ mod tests {
         assert_eq!(&read, b"world");
         assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0);
         assert!(scratch.read_exact_at(&mut read, 7).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_was_taken_away_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(&dir.path().join("state")).unwrap();
+        std::fs::remove_dir(state.path()).unwrap();
+        state.scratch().unwrap().append(b"hello").unwrap();
+        assert!(state.path().is_dir());
     }
 }

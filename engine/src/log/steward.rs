@@ -76,7 +76,7 @@ impl Steward {
     ) -> Result<(), LogError> {
         let mut disk_full = false;
         while self.next_order(disk_full) {
-            disk_full = false;
+            let was_full = std::mem::take(&mut disk_full);
             while let Some((wanted, force)) = self.order(&held_back) {
                 let is_short = || segments.has_fewer_than(SPARES_MIN);
                 if is_short() {
@@ -96,7 +96,13 @@ impl Steward {
                     }
                     Prepared::DiskFull => {
                         segments.reserve()?;
-                        tracing::warn!("the disk of the delivery log is full; the log cannot grow");
+                        // Once, not at every attempt.
+                        if !was_full {
+                            tracing::warn!(
+                                "the disk of the delivery log is full: the log cannot grow, and \
+                                 mail is put off when what there is of it is used up; make room"
+                            );
+                        }
                         disk_full = true;
                         let mut orders = self.orders.lock();
                         (orders.wanted, orders.forced) = (0, 0);
