@@ -90,6 +90,12 @@
 //! anywhere. It ends with a checkpoint and reports `recovered N messages, rewrote M, 0 lost`. A
 //! damaged log is never skipped over: the server does not start, and names file and offset.
 //!
+//! Recovery believes what stands at `virtual_mailbox_base`: on an empty mount point it finds every
+//! message lost, writes it below that, and lets go of it in the log. Mailboxes must be mounted
+//! before the server starts (`RequiresMountsFor=` in a systemd unit); let the mount point belong
+//! to root, so that nothing can be stored below it. The same holds for `mailstow log recover` with
+//! another base than the server's.
+//!
 //! A message that a reader deleted in the seconds before a crash may come back. An mbox that a
 //! reader rewrote in these seconds may hold a message twice. Nothing acknowledged is lost, and
 //! nothing is seen half-written, but for an mbox to which another program appended in these
