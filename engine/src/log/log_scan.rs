@@ -37,13 +37,9 @@ impl<M: LogMedium> LogScan<M> {
         from: Sequence,
         mut visit: impl FnMut(Entry<'_>),
     ) -> Result<(), LogError> {
-        let numbers = self
-            .report
-            .segments
-            .iter()
-            .filter(|segment| segment.frames > 0)
-            .map(|segment| segment.header.number);
-        scan_segments(self.medium.as_ref(), numbers, &mut |entry| {
+        let segments = self.report.segments.iter();
+        let filled = segments.filter(|segment| segment.frames > 0);
+        scan_segments(self.medium.as_ref(), filled, &mut |entry| {
             if entry.sequence >= from {
                 visit(entry);
             }

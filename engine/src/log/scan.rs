@@ -184,14 +184,15 @@ fn identity<M: LogMedium>(medium: &M, live: &[u64]) -> Option<u64> {
 }
 
 /// Scans only these segments, which are live and in order.
-pub(super) fn scan_segments<M: LogMedium>(
+pub(super) fn scan_segments<'s, M: LogMedium>(
     medium: &M,
-    numbers: impl IntoIterator<Item = u64>,
+    segments: impl IntoIterator<Item = &'s ScannedSegment>,
     visit: &mut dyn FnMut(Entry<'_>),
 ) -> Result<ScanReport, LogError> {
     let mut scanner = Scanner::new(visit);
-    for number in numbers {
-        scanner.segment(medium, number)?;
+    for segment in segments {
+        scanner.identity = Some(segment.header.identity);
+        scanner.segment(medium, segment.header.number)?;
     }
     Ok(scanner.finish())
 }
@@ -274,9 +275,17 @@ impl<'v> Scanner<'v> {
                 return Ok(());
             }
             Err(fault) => {
-                self.report.unreadable.push(number);
-                self.damage(&name, 0, format!("no segment header ({fault:?})"));
-                return Ok(());
+                let found = format!("no segment header ({fault:?})");
+                let Some(walk) = self.without_header(medium, number, size).map_err(failed)? else {
+                    self.report.unreadable.push(number);
+                    self.damage(&name, 0, found);
+                    return Ok(());
+                };
+                // Its frames are whole, and so may be a record that goes on in it.
+                let partial = self.partial.take();
+                self.damage(&name, 0, found);
+                self.partial = partial;
+                walk
             }
         };
         let header = walk.header;
@@ -322,6 +331,37 @@ impl<'v> Scanner<'v> {
             end: walk.position(),
         });
         Ok(())
+    }
+
+    /// A segment that lost its header: its name and the other segments tell what that said, and
+    /// the checksums of its frames whether that is true. `None` if it has no such frame.
+    fn without_header<M: LogMedium>(
+        &self,
+        medium: &M,
+        number: u64,
+        size: u64,
+    ) -> io::Result<Option<SegmentWalk<M::File>>> {
+        let Some(identity) = self.identity else {
+            return Ok(None);
+        };
+        let header = SegmentHeader {
+            identity,
+            number,
+            segment_bytes: size,
+            first_sequence: 0,
+            first_fragment: 0,
+            after_open: false,
+            reserved: false,
+            created_ns: 0,
+        };
+        let mut walk =
+            SegmentWalk::with_header(medium.open(&live_name(number), Access::Read)?, header);
+        let Some(first) = walk.first_batch()? else {
+            return Ok(None);
+        };
+        walk.header.first_sequence = first.sequence;
+        walk.header.first_fragment = first.fragment;
+        Ok(Some(walk))
     }
 
     /// A running writer freed the segments up to here while we looked: what was read of them may

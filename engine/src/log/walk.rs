@@ -46,14 +46,27 @@ impl<F: LogFile> SegmentWalk<F> {
             Ok(header) => header,
             Err(fault) => return Ok(Err(fault)),
         };
-        Ok(Ok(Self {
+        Ok(Ok(Self::with_header(file, header)))
+    }
+
+    /// As if that header stood there.
+    pub(crate) fn with_header(file: F, header: SegmentHeader) -> Self {
+        Self {
             epoch: header.epoch(),
             header,
             file,
             window: Vec::new(),
             window_from: 0,
             position: BLOCK,
-        }))
+        }
+    }
+
+    /// The first batch there is; the position stays.
+    pub(crate) fn first_batch(&mut self) -> io::Result<Option<FrameHeader>> {
+        let position = self.look_again_at(0);
+        let first = self.find_batch(|_| true)?;
+        self.look_again_at(position);
+        Ok(first)
     }
 
     /// Where the next frame is looked for, in the file.

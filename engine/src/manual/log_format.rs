@@ -101,7 +101,8 @@
 //! oldest segment is missing unless the log begins with record 1 or a checkpoint in it covers that;
 //! what stood behind the newest is missing if the reserved segment knew a newer one; and all is
 //! missing if a segment was begun or freed and none is there. A segment belongs to the log that
-//! most of them belong to; another log's is damage. (Whoever takes away the newest segment and
+//! most of them belong to; another log's is damage. One whose header is damaged is read by the
+//! number in its name and that identity: each frame's checksum covers both. (Whoever takes away the newest segment and
 //! the reserved one with it leaves a log that ends earlier and is whole.)
 //!
 //! # Records

@@ -87,21 +87,61 @@ fn a_segment_that_lost_its_header_is_reported() {
     assert_eq!(report.damage[0].offset, 0);
 }
 
-#[test]
-fn a_segment_without_header_is_set_aside_when_the_loss_is_accepted() {
-    let medium = filled(8);
-    medium.flip(&live_name(2), 20);
+/// Opens a damaged log, and once more after a checkpoint; the records that were read first.
+fn recovered_in_part(medium: &SimMedium) -> Vec<u64> {
     let settings = LogSettings {
         accept_damage: true,
         ..small()
     };
-    let (mut bench, _) = Bench::open(&medium, &settings, Planted::Nothing).unwrap();
+    let (mut bench, found) = Bench::open(medium, &settings, Planted::Nothing).unwrap();
+    let mut read = Vec::new();
+    found
+        .for_each(Sequence(0), |entry| read.push(entry.sequence.0))
+        .unwrap();
     let next = bench.next();
     bench.batch(&[record(9, 10).encode()]).unwrap().unwrap();
     bench.checkpoint(next, &mut Oracle::default()).unwrap();
     drop(bench);
-    let (_, found) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (_, found) = Bench::open(medium, &small(), Planted::Nothing).unwrap();
     assert_eq!(found.report().records, 2, "one, and the checkpoint");
+    read
+}
+
+#[test]
+fn the_records_of_a_segment_without_header_are_read_when_the_loss_is_accepted() {
+    for number in [1, 2, 3] {
+        let medium = filled(8);
+        medium.flip(&live_name(number), 20);
+        let report = report(&medium);
+        assert_eq!(report.damage.len(), 1, "{report:?}");
+        assert_eq!(
+            (report.records, report.unreadable.len()),
+            (8, 0),
+            "{report:?}"
+        );
+        assert_eq!(recovered_in_part(&medium), [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+}
+
+#[test]
+fn a_record_that_goes_on_in_a_segment_without_header_comes_back_whole() {
+    let medium = SimMedium::new(3);
+    let long = record(1, 20_000).encode();
+    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    bench.batch(std::slice::from_ref(&long)).unwrap().unwrap();
+    medium.flip(&live_name(2), 20);
+    let mut read = Vec::new();
+    scan(&medium, &mut |entry| read.push(entry.payload.to_vec())).unwrap();
+    assert_eq!(read, [long.payload()]);
+}
+
+#[test]
+fn a_segment_without_header_and_frames_is_set_aside_when_the_loss_is_accepted() {
+    let medium = filled(8);
+    for at in [20, 4096 + 8, 2 * 4096 + 8, 3 * 4096 + 8] {
+        medium.flip(&live_name(2), at);
+    }
+    assert_eq!(recovered_in_part(&medium), [1, 2, 3, 7, 8]);
     assert!(
         medium
             .list()
