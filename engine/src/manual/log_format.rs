@@ -98,12 +98,12 @@
 //!
 //! The oldest segment may begin inside of a record whose beginning is no longer needed. Segments
 //! are freed only below a checkpoint that is durable in a newer one. So what stands before the
-//! oldest segment is missing unless the log begins with record 1 or a checkpoint in it covers that;
-//! what stood behind the newest is missing if the reserved segment knew a newer one; and all is
-//! missing if a segment was begun or freed and none is there. A segment belongs to the log that
+//! oldest segment is missing unless the log begins with record 1 or a checkpoint in it covers
+//! that; what stood behind the newest is missing if the reserved segment knew a newer one; and all
+//! is missing if a segment was begun or freed and none is there. A segment belongs to the log that
 //! most of them belong to; another log's is damage. One whose header is damaged is read by the
-//! number in its name and that identity: each frame's checksum covers both. (Whoever takes away the newest segment and
-//! the reserved one with it leaves a log that ends earlier and is whole.)
+//! number in its name and that identity: each frame's checksum covers both. (Whoever takes away
+//! the newest segment and the reserved one with it leaves a log that ends earlier and is whole.)
 //!
 //! # Records
 //!
