@@ -14,7 +14,7 @@ use mailstow_engine::log::{
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 const CONTENT: &[u8] = b"Subject: x\n\nbody of the message\n";
 
@@ -246,5 +246,43 @@ fn a_message_in_doubt_in_one_base_is_stored_in_another_and_not_again_in_the_firs
         assert_eq!(deliver(&store, CONTENT, "md/"), expected);
         drop(store);
         assert_eq!(names(&base.join("md/new")).len(), 1);
+    }
+}
+
+#[test]
+fn that_a_reply_was_read_is_known_after_a_kill_in_a_quiet_time() {
+    let place = Place::new();
+    let mut settings = settings(&place);
+    settings.delivery_log.checkpoint_interval = Duration::from_secs(3600);
+    let store = Store::open(&settings).unwrap();
+    let pending = submit(&store, CONTENT, vec![target("md/")]);
+    let tickets = pending.tickets.clone();
+    assert_eq!(pending.statuses(), ["250 2.0.0 delivered to maildir"]);
+    store.confirm(&tickets);
+    // The log as a process leaves it that is killed now, until it says so.
+    let log = settings.state_directory.join("delivery-log");
+    let begun = Instant::now();
+    for number in 0.. {
+        assert!(begun.elapsed() < DEADLINE, "the log is told");
+        let mut copied = settings.clone();
+        copied.state_directory = place.outside().join(format!("state{number}"));
+        let copy = copied.state_directory.join("delivery-log");
+        fs::create_dir_all(&copy).unwrap();
+        for name in names(&log) {
+            // Spares get other names in the background.
+            match fs::copy(log.join(&name), copy.join(&name)) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                result => drop(result.unwrap()),
+            }
+        }
+        let killed = Store::open(&copied).unwrap();
+        let status = deliver(&killed, CONTENT, "md/");
+        drop(killed);
+        fs::remove_dir_all(&copied.state_directory).unwrap();
+        if status == "250 2.0.0 delivered to maildir" {
+            break;
+        }
+        assert_eq!(status, "250 2.0.0 delivered before");
+        std::thread::sleep(Duration::from_millis(100));
     }
 }

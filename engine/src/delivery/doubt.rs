@@ -1,10 +1,10 @@
 //! Deliveries that the client may not know of.
 //!
-//! Imports `log` (record types), the rest of `delivery`, `sync`, `clock`. A delivery is *open*
-//! from the moment its record is in the log until the client's next command shows that it has
-//! read the reply; it is *in doubt* when the connection, or the whole process, was lost before
-//! that. Invariants: only deliveries in doubt are matched; each answers for one repetition; a
-//! repetition whose reply is lost in turn leaves the delivery in doubt.
+//! Imports `log` (record types), the rest of `delivery`, `sync`, `clock`. A delivery is *open* from
+//! the moment its record is in the log until the client's next command, or how it closes the
+//! connection, shows that it has read the reply; it is *in doubt* when the connection, or the whole
+//! process, was lost before that. Invariants: only deliveries in doubt are matched; each answers
+//! for one repetition; a repetition whose reply is lost in turn leaves the delivery in doubt.
 
 use super::digest::Shape;
 use super::promise::Promise;
@@ -13,7 +13,7 @@ use crate::limits::IN_DOUBT_MAX;
 use crate::log::{Confirmed, DeliveryId, InDoubt};
 use crate::sync::{Arc, Mutex};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The memory of one store.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ struct State {
     count: usize,
     /// To be told to the log.
     confirmed: Vec<Confirmed>,
+    /// Since when the oldest of these wait.
+    news_since: Option<Instant>,
     /// Told to the log since the last checkpoint; perhaps not durable yet.
     told: Vec<Confirmed>,
 }
@@ -70,6 +72,7 @@ impl Doubts {
         let mut state = self.state.lock();
         if state.open.remove(&id).is_some() {
             state.confirmed.extend(promise.confirmed());
+            state.news_since.get_or_insert_with(clock::now);
             drop(state);
             promise.forget_content();
         } else if state.by_key.values().flatten().any(|d| d.entry.id == id) {
@@ -152,6 +155,7 @@ impl Doubts {
         if removed > 0 {
             let recipient = Some(recipient);
             state.confirmed.push(Confirmed { id, recipient });
+            state.news_since.get_or_insert_with(clock::now);
         }
     }
 
@@ -174,10 +178,16 @@ impl Doubts {
         !self.state.lock().confirmed.is_empty()
     }
 
+    /// Since when the log has not been told of something.
+    pub(super) fn news_since(&self) -> Option<Instant> {
+        self.state.lock().news_since
+    }
+
     /// What the log has not been told yet.
     pub(super) fn take_confirmed(&self) -> Vec<Confirmed> {
         let mut state = self.state.lock();
         let confirmed = std::mem::take(&mut state.confirmed);
+        state.news_since = None;
         state.told.extend_from_slice(&confirmed);
         confirmed
     }

@@ -29,6 +29,10 @@ const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Between two checkpoints, however full the log is.
 const CHECKPOINT_PAUSE_MIN: Duration = Duration::from_millis(100);
 
+/// The log is told after so long that a reply was read, unless a batch of deliveries has done so:
+/// killed before, the store takes an equal message sent on purpose for a repetition.
+const NEWS_WAIT: Duration = Duration::from_secs(1);
+
 /// Mistakes built in on purpose, to show that the crash tests would find them.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +150,7 @@ fn is_half_full(journal: &dyn Journal) -> bool {
 /// What the checkpointer does next.
 enum Next {
     Checkpoint,
+    Tell,
     Reopen,
     End,
 }
@@ -409,8 +414,13 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
     ) {
         let mut pause = REOPEN_PAUSE;
         let mut again = clock::now();
+        let mut begun = again;
         loop {
-            match self.next(again) {
+            match self.next(begun, again) {
+                Next::Tell => {
+                    self.tell();
+                    continue;
+                }
                 Next::Checkpoint => {
                     self.retry_stuck(disk, settings, known);
                     if let Err(error) = self.checkpoint(disk) {
@@ -442,6 +452,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                     return;
                 }
             }
+            begun = clock::now();
         }
     }
 
@@ -451,12 +462,34 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         self.changed.notify_all();
     }
 
-    fn next(&self, reopen_at: Instant) -> Next {
-        let begun = clock::now();
+    /// Tells the log which replies were read; nobody waits for that.
+    fn tell(&self) {
+        let Ok(pass) = self.enter() else {
+            return;
+        };
+        for record in confirmed_records(&self.doubts.take_confirmed()) {
+            // What a failing log loses is told to the next one.
+            drop(pass.journal.append_anyway(record));
+        }
+    }
+
+    /// How long the log need not be told of replies that were read.
+    fn news_wait(&self, journal: &dyn Journal, now: Instant) -> Duration {
+        let due = self.doubts.news_since().map(|since| since + NEWS_WAIT);
+        match due.map(|due| due.saturating_duration_since(now)) {
+            // A full log is told with the checkpoint that frees some of it.
+            Some(Duration::ZERO) if journal.usage().bytes_free == 0 => NEWS_WAIT,
+            Some(left) => left,
+            None => NEWS_WAIT,
+        }
+    }
+
+    /// What is to be done next, with the last checkpoint done at `begun`.
+    fn next(&self, begun: Instant, reopen_at: Instant) -> Next {
         let mut state = self.state.lock();
         loop {
             let now = clock::now();
-            if state.journal.is_none() {
+            let Some(journal) = &state.journal else {
                 if state.closing {
                     return Next::End;
                 }
@@ -468,7 +501,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                     state = wait_timeout(&self.changed, state, reopen_at - now);
                 }
                 continue;
-            }
+            };
             if state.closing {
                 return Next::End;
             }
@@ -482,7 +515,11 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                 state.checkpoint_asked = false;
                 return Next::Checkpoint;
             }
-            state = wait_timeout(&self.changed, state, left);
+            let news_wait = self.news_wait(journal.as_ref(), now);
+            if news_wait.is_zero() {
+                return Next::Tell;
+            }
+            state = wait_timeout(&self.changed, state, left.min(news_wait));
         }
     }
 

@@ -128,6 +128,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         self.deadline = Some(deadline);
         self.unread.append(&mut deliveries.tickets);
+        // What the client has sent before it can have read the replies is no proof that it did.
+        self.wire.look().await;
         result
     }
 

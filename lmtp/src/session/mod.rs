@@ -96,7 +96,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Talks until the connection is over.
     pub(crate) async fn run(mut self) {
         let Err(gone) = self.talk().await;
-        // Whoever said QUIT has confirmed them.
         if !self.unread.is_empty() {
             self.shared.engine.doubt(&self.unread);
         }
@@ -160,6 +159,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Arrival::Drain => Err(self.wire.end(&CLOSING).await),
         }
+    }
+
+    /// QUIT was answered. When it came after the replies to all messages, it has shown that they
+    /// were read; else only the close of the connection shows that.
+    async fn quit(&mut self) -> Gone {
+        self.reset();
+        if !self.unread.is_empty() && self.wire.was_read().await {
+            self.replies_were_read();
+        }
+        Gone::Ended
     }
 
     /// Bytes came after the replies had been sent: the client goes on because it read them.
@@ -234,8 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Quit => {
                 self.reply(221, "2.0.0", "Bye");
                 self.wire.flush().await?;
-                self.replies_were_read();
-                return Err(Gone::Ended);
+                return Err(self.quit().await);
             }
             Command::Xforward(attributes) => self.xforward(attributes),
         }

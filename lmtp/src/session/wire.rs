@@ -2,7 +2,9 @@
 //!
 //! Imports `input`, `buffers`, `drain`. Invariants: between transactions, while nothing is unused,
 //! a connection holds no buffers; no wait is longer than the idle timeout; a client that
-//! sends a byte now and then to stay alive is cut like a silent one.
+//! sends a byte now and then to stay alive is cut like a silent one. Source for what the close of
+//! a connection says: unix(7) and RFC 9293 section 3.10.4, by which one that is closed over unread
+//! bytes is reset.
 
 use crate::buffers::{Buffers, Pool};
 use crate::drain::DrainListener;
@@ -20,6 +22,12 @@ pub(super) const OUT_BYTES_MAX: usize = 16 * 1024;
 
 /// How long a refused client may go on sending before its connection is closed under it.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How long a client that said QUIT before it was answered may take to read and to close.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// Most that is taken in with one [`look`](Wire::look), in bytes, unless the buffer is larger.
+const LOOK_BYTES: usize = 4096;
 
 /// Why a connection is over.
 #[derive(Debug)]
@@ -57,6 +65,8 @@ pub(super) struct Wire<S> {
     /// The client did something since the timer started: it starts anew with this length before
     /// the next wait. To ask the clock for every command would be too much.
     alive: Option<Duration>,
+    /// A look found that the client has closed its side.
+    is_half_closed: bool,
     pool: Pool,
     drain: DrainListener,
 }
@@ -69,6 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             out: Vec::new(),
             timer: Timer::new(idle_timeout),
             alive: None,
+            is_half_closed: false,
             pool,
             drain,
         }
@@ -92,23 +103,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         target: usize,
         until_drain: bool,
     ) -> Poll<Result<Arrival, Gone>> {
-        if !self.input.has_buffer() {
-            let Buffers { input, out } = self.pool.take();
-            self.input.use_buffer(input);
-            self.out = out;
-        }
-        let mut buffer = ReadBuf::new(self.input.room(target));
-        match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
-            Poll::Ready(Ok(())) => {
-                let count = buffer.filled().len();
-                self.input.received(count);
-                return Poll::Ready(match count {
-                    0 => Err(Gone::Closed),
-                    _ => Ok(Arrival::Bytes(count)),
-                });
-            }
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(Gone::Broken(error))),
-            Poll::Pending => {}
+        if let Poll::Ready(read) = self.poll_read(context, target) {
+            return Poll::Ready(read.map(Arrival::Bytes));
         }
         if until_drain {
             if self.drain.poll(context).is_ready() {
@@ -124,6 +120,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         ready!(self.timer.poll(context));
         Poll::Ready(Err(Gone::Silent))
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>, target: usize) -> Poll<Result<usize, Gone>> {
+        if !self.input.has_buffer() {
+            let Buffers { input, out } = self.pool.take();
+            self.input.use_buffer(input);
+            self.out = out;
+        }
+        let mut buffer = ReadBuf::new(self.input.room(target));
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer));
+        let count = buffer.filled().len();
+        self.input.received(count);
+        Poll::Ready(match (read, count) {
+            (Err(error), _) => Err(Gone::Broken(error)),
+            (Ok(()), 0) => Err(Gone::Closed),
+            (Ok(()), count) => Ok(count),
+        })
+    }
+
+    /// Takes in what the client has sent by now, so that what it sends later can be told from it.
+    /// Waits for nothing, and asks the system only when it has announced something.
+    pub(super) async fn look(&mut self) {
+        let read = |context: &mut Context<'_>| Poll::Ready(self.poll_read(context, LOOK_BYTES));
+        if let Poll::Ready(Err(_)) = poll_fn(read).await {
+            // Whoever reads or writes next learns of it.
+            self.is_half_closed = true;
+        }
     }
 
     /// Sends what is to be sent.
@@ -166,23 +189,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if let Err(gone) = self.flush().await {
             return gone;
         }
-        let shut = poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context));
-        if shut.await.is_err() {
-            return Gone::Ended;
+        if self.shut().await {
+            // Out of time means it was closed on a client that does not stop: nothing more to do.
+            let _ = tokio::time::timeout(LINGER, self.throw_away(false)).await;
         }
-        let throw_away = async {
-            loop {
-                let all = self.input.unused().len();
-                self.input.consume(all);
-                let read = poll_fn(|context| self.poll_fill(context, 4096, false));
-                if read.await.is_err() {
-                    return;
-                }
-            }
-        };
-        // Out of time means it was closed on a client that does not stop: nothing more to do.
-        let _ = tokio::time::timeout(LINGER, throw_away).await;
         Gone::Ended
+    }
+
+    /// Closes our side after everything was sent, and waits for the client to close its own. True
+    /// when it did so in good order, which the system lets it do only if it has read everything.
+    pub(super) async fn was_read(&mut self) -> bool {
+        if !self.shut().await || self.is_half_closed {
+            return false;
+        }
+        let closed = tokio::time::timeout(CLOSE_WAIT, self.throw_away(true)).await;
+        let closed = match closed {
+            Ok(None) => tokio::time::timeout(LINGER, self.throw_away(false)).await,
+            closed => closed,
+        };
+        matches!(closed, Ok(Some(Gone::Closed)))
+    }
+
+    /// Closes our side.
+    async fn shut(&mut self) -> bool {
+        let shut = poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context));
+        shut.await.is_ok()
+    }
+
+    /// Throws away what the client still sends, until the connection is over; `None` when that is
+    /// broken off, with `until_drain`, by the order to drain.
+    async fn throw_away(&mut self, until_drain: bool) -> Option<Gone> {
+        loop {
+            let all = self.input.unused().len();
+            self.input.consume(all);
+            let read = poll_fn(|context| self.poll_fill(context, LOOK_BYTES, until_drain));
+            match read.await {
+                Ok(Arrival::Bytes(_)) => {}
+                Ok(Arrival::Drain) => return None,
+                Err(gone) => return Some(gone),
+            }
+        }
     }
 
     /// Whether the server is to come to an end.
