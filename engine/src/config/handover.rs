@@ -23,6 +23,10 @@ pub(super) fn review_handover(
     if service.command != "lmtp" {
         return None;
     }
+    if nexthop.contains([',', ' ', '\t']) {
+        // Several next hops: any of them may be ours.
+        return None;
+    }
     let listen = &settings.lmtp.listen;
     let expand = |text: &str| Some(values.expand("virtual_transport", text).ok()?.value);
     let origin = values.origin("routing", "virtual_transport");
@@ -55,7 +59,7 @@ pub(super) fn review_handover(
         false => queue.join(socket),
     };
     let address = ListenAddress::Unix(seen.clone());
-    if listen.contains(&address) {
+    if listen.iter().any(|listens| is_same(listens, &seen)) {
         return None;
     }
     Some(match is_hidden {
@@ -75,6 +79,20 @@ pub(super) fn review_handover(
             remedy(&address, settings)
         ),
     })
+}
+
+/// Both name one socket, perhaps through links such as /var/run.
+fn is_same(listens: &ListenAddress, seen: &Path) -> bool {
+    let real = |path: &Path| {
+        let directory = std::fs::canonicalize(path.parent()?).ok()?;
+        Some(directory.join(path.file_name()?))
+    };
+    match listens {
+        ListenAddress::Unix(socket) => {
+            socket == seen || real(socket).is_some_and(|real_one| real(seen) == Some(real_one))
+        }
+        ListenAddress::Inet { .. } => false,
+    }
 }
 
 /// The address of a next hop on this machine.
@@ -193,6 +211,8 @@ mod tests {
             ("lmtp:inet:localhost", "inet:127.0.0.1:24"),
             ("lmtp:inet:store.example:24", "/run/m"),
             ("odd:", "/run/m"),
+            ("lmtp:unix:/run/x, unix:/run/y", "/run/m"),
+            ("lmtp:unix:/proc/self/root/run/m", "/run/m"),
             ("virtual", "/run/m"),
             ("relay:unix:/x", "/run/m"),
         ] {

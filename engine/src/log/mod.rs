@@ -22,6 +22,7 @@ mod group_commit;
 #[cfg(test)]
 #[cfg(loom)]
 mod group_commit_loom;
+mod listing;
 mod log_scan;
 mod medium;
 mod record;

@@ -1,17 +1,18 @@
 //! Reads the whole log: puts records together, and tells a torn tail from damage.
 //!
-//! Imports `walk`, `ends`, `segment`, `medium`, `record`, `error`. Invariants: a frame that is not
-//! the expected one ends a segment only if nothing proves that it had been durable; whatever else
-//! is missing is reported with its place. What is visited was acknowledged or in the last batch.
+//! Imports `walk`, `listing`, `ends`, `segment`, `medium`, `record`, `error`. Invariants: a frame
+//! that is not the expected one ends a segment only if nothing proves that it had been durable;
+//! whatever else is missing is reported with its place; what a running writer does meanwhile is
+//! never called damage. What is visited was acknowledged or in the last batch.
 
 use super::ends::Ends;
 use super::error::LogError;
 use super::frame::FrameHeader;
+use super::listing::{has_begun, identity, is_gone, list};
 use super::medium::{Access, LogFile as _, LogMedium};
 use super::record::{Record, RecordKind, Sequence};
-use super::segment::{FORMAT_VERSION, FileRole, HeaderFault, SegmentHeader, live_name, role};
+use super::segment::{FORMAT_VERSION, HeaderFault, SegmentHeader, live_name};
 use super::walk::{Frame, SegmentWalk};
-use std::collections::BTreeMap;
 use std::io;
 
 /// A record as it stands in the log.
@@ -162,25 +163,8 @@ pub fn scan<M: LogMedium>(
     for number in live {
         scanner.segment(medium, number)?;
     }
-    scanner.ends();
+    scanner.ends(medium)?;
     Ok(scanner.finish())
-}
-
-/// Of the log that most segments belong to, and the newest of them if as many belong to another:
-/// a stray one must not make strangers of the others.
-fn identity<M: LogMedium>(medium: &M, live: &[u64]) -> Option<u64> {
-    let mut counts: BTreeMap<u64, (usize, u64)> = BTreeMap::new();
-    for number in live {
-        // What cannot be read is reported when its turn comes.
-        let file = medium.open(&live_name(*number), Access::Read).ok();
-        if let Some(Ok(Ok(walk))) = file.map(SegmentWalk::open) {
-            let (count, newest) = counts.entry(walk.header.identity).or_default();
-            *count += 1;
-            *newest = *number;
-        }
-    }
-    let most = counts.into_iter().max_by_key(|(_, rank)| *rank);
-    most.map(|(identity, _)| identity)
 }
 
 /// Scans only these segments, which are live and in order.
@@ -195,30 +179,6 @@ pub(super) fn scan_segments<'s, M: LogMedium>(
         scanner.segment(medium, segment.header.number)?;
     }
     Ok(scanner.finish())
-}
-
-/// Live segment numbers and spare names, in order.
-fn list<M: LogMedium>(medium: &M) -> Result<(Vec<u64>, Vec<String>), LogError> {
-    let names = medium
-        .list()
-        .map_err(|error| LogError::io("list", "the log directory", error))?;
-    let (mut live, mut spares) = (Vec::new(), Vec::new());
-    for name in names {
-        match role(&name) {
-            FileRole::Live(number) => live.push(number),
-            FileRole::Spare(_) => spares.push(name),
-            FileRole::Other => {}
-        }
-    }
-    live.sort_unstable();
-    spares.sort_unstable();
-    Ok((live, spares))
-}
-
-/// A running writer has freed it.
-fn is_gone<M: LogMedium>(medium: &M, number: u64) -> bool {
-    let opened = medium.open(&live_name(number), Access::Read);
-    opened.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 struct Scanner<'v> {
@@ -290,14 +250,14 @@ impl<'v> Scanner<'v> {
         };
         let header = walk.header;
         self.report.number_max = self.report.number_max.max(header.number);
+        if header.number != number && is_gone(medium, number) {
+            self.begin_anew();
+            return Ok(());
+        }
         if header.reserved {
             // Whatever its number: it gets another header before it gets another name.
             self.report.spares.push(name);
             self.ends.reserved(header);
-            return Ok(());
-        }
-        if header.number != number && is_gone(medium, number) {
-            self.begin_anew();
             return Ok(());
         }
         if header.number != number
@@ -322,7 +282,7 @@ impl<'v> Scanner<'v> {
             }
         }
         self.join(&header);
-        let frames = self.frames(&mut walk, &name).map_err(failed)?;
+        let frames = self.frames(medium, &mut walk, &name).map_err(failed)?;
         self.ended = (name.clone(), walk.position());
         self.report.segments.push(ScannedSegment {
             file: name,
@@ -381,7 +341,7 @@ impl<'v> Scanner<'v> {
             && walk.header.number == number
         {
             walk.look_again_at(self.ended.1);
-            let frames = self.frames(&mut walk, &name).map_err(failed)?;
+            let frames = self.frames(medium, &mut walk, &name).map_err(failed)?;
             self.ended = (name, walk.position());
             if let Some(segment) = self.report.segments.last_mut() {
                 segment.frames += frames;
@@ -432,9 +392,10 @@ impl<'v> Scanner<'v> {
         }
     }
 
-    fn frames<F: super::medium::LogFile>(
+    fn frames<M: LogMedium>(
         &mut self,
-        walk: &mut SegmentWalk<F>,
+        medium: &M,
+        walk: &mut SegmentWalk<M::File>,
         name: &str,
     ) -> io::Result<u64> {
         let number = walk.header.number;
@@ -466,6 +427,10 @@ impl<'v> Scanner<'v> {
             walk.look_again_at(found_at);
             // A batch with the expected record: only padding was damaged, nothing is missing.
             if self.expected != Some(Place::of(&header)) {
+                if is_gone(medium, number) {
+                    self.begin_anew();
+                    return Ok(frames);
+                }
                 let at = walk.position();
                 let found = format!("record {} follows at byte {at}", header.sequence);
                 self.damage(name, stopped, found);
@@ -549,11 +514,20 @@ impl<'v> Scanner<'v> {
     }
 
     /// Reports segments missing at the ends. Other damage may have taken what tells of those.
-    fn ends(&mut self) {
+    fn ends<M: LogMedium>(&mut self, medium: &M) -> Result<(), LogError> {
         if self.moved || !self.report.damage.is_empty() {
-            return;
+            return Ok(());
         }
         let segments = &self.report.segments;
+        // What was true of a moment that has passed is no damage: the oldest was freed, or the
+        // first one begun, while we looked.
+        let has_moved = match segments.first() {
+            Some(oldest) => is_gone(medium, oldest.header.number),
+            None => has_begun(medium, &list(medium)?.0),
+        };
+        if has_moved {
+            return Ok(());
+        }
         let around = segments.first().zip(segments.last());
         let missing = self
             .ends
@@ -565,6 +539,7 @@ impl<'v> Scanner<'v> {
             found: missing.found,
         });
         self.report.damage.extend(damage);
+        Ok(())
     }
 
     fn damage(&mut self, file: &str, offset: u64, found: String) {

@@ -2,6 +2,7 @@
 //!
 //! Goal: what is reported durable is read back, in order, whatever the disk does.
 
+mod beside;
 mod crash;
 mod damage;
 mod golden;

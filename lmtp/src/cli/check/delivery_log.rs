@@ -40,7 +40,8 @@ fn read(directory: &Path) -> Result<(), LogError> {
 /// A server that listens nowhere where we would is not the one that is being configured.
 fn another(settings: &Settings, server: &Running, findings: &mut Findings) {
     let listen: &[ListenAddress] = &settings.lmtp.listen;
-    if !listen.is_empty() && !listen.iter().any(|address| server.has(address)) {
+    let is_told = !listen.is_empty() && !server.is_activated();
+    if is_told && !listen.iter().any(|address| server.has(address)) {
         findings.error(format_args!(
             "state directory {} is in use by the server that listens on {} (process {}); stop \
              that, or name another directory with --state-directory",

@@ -154,9 +154,11 @@ fn unusable(routing: &RoutingSettings, target: &MailboxTarget) -> Option<String>
             "mailbox {shown} is no directory, and its path in virtual_mailbox_maps ends in / for a \
              Maildir; take that away for an mbox, or move the file away"
         )),
-        Format::Maildir => [path.clone(), path.join("new")]
-            .iter()
-            .find_map(|directory| closed(directory, uid, gid)),
+        Format::Maildir => {
+            let new = path.join("new");
+            // Where that is there, nothing has to be made in the one above.
+            closed(if new.exists() { &new } else { &path }, uid, gid)
+        }
         Format::Mbox => None,
     }
 }

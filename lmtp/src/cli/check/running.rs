@@ -32,6 +32,11 @@ impl Running {
         self.addresses.contains(&address.to_string())
     }
 
+    /// It listens on sockets that others opened: which, is not known.
+    pub(super) fn is_activated(&self) -> bool {
+        self.addresses.is_empty()
+    }
+
     /// Where it listens, for people.
     pub(super) fn listens(&self) -> String {
         self.addresses.join(", ")

@@ -354,7 +354,7 @@ fn mailboxes_that_are_there_and_take_no_mail_are_named_with_what_mends_them() {
     fs::write(base.join("d/mbox"), "").unwrap();
     // Another's, when root makes it.
     fs::write(base.join("d/foreign"), "").unwrap();
-    for path in ["d", "d/file", "d/closed", "d/good", "d/good/new", "d/mbox"] {
+    for path in ["d", "d/file", "d/closed", "d/good/new", "d/mbox"] {
         own(path);
     }
     fs::set_permissions(base.join("d/closed/new"), fs::Permissions::from_mode(0o555)).unwrap();
