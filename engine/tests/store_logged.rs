@@ -207,21 +207,25 @@ fn nothing_is_appended_behind_what_could_not_be_cut_off() {
 #[test]
 fn a_damaged_log_is_recovered_in_part_only_when_its_loss_is_accepted() {
     use std::os::unix::fs::FileExt;
-    let place = Place::new();
-    let settings = settings(&place);
-    leave_a_log(&settings);
-    let directory = settings.state_directory.join("delivery-log");
-    let segment = directory.join("segment-0000000000000001.log");
-    let file = fs::File::options().write(true).open(segment).unwrap();
-    file.write_all_at(b"no header", 0).unwrap();
-    let refused = Store::recover(&settings, &directory).unwrap_err();
-    let refused = refused.to_string();
-    assert!(refused.contains("recover --accept-damage"), "{refused}");
-    let report = Store::recover_in_part(&settings, &directory).unwrap();
-    assert_eq!(report.messages, 0);
-    assert!(names(&directory).contains(&"damaged-0000000000000001.log".to_owned()));
-    let store = Store::open(&settings).unwrap();
-    assert!(deliver(&store, CONTENT, "md/").starts_with("250"));
+    // Of the header alone nothing is lost; without frames the segment is set aside.
+    for (damaged_bytes, messages) in [(64, 1), (1 << 20, 0)] {
+        let place = Place::new();
+        let settings = settings(&place);
+        leave_a_log(&settings);
+        let directory = settings.state_directory.join("delivery-log");
+        let segment = directory.join("segment-0000000000000001.log");
+        let file = fs::File::options().write(true).open(segment).unwrap();
+        file.write_all_at(&vec![0; damaged_bytes], 0).unwrap();
+        let refused = Store::recover(&settings, &directory).unwrap_err();
+        let refused = refused.to_string();
+        assert!(refused.contains("recover --accept-damage"), "{refused}");
+        let report = Store::recover_in_part(&settings, &directory).unwrap();
+        assert_eq!(report.messages, messages);
+        let is_set_aside = names(&directory).contains(&"damaged-0000000000000001.log".to_owned());
+        assert_eq!(is_set_aside, messages == 0);
+        let store = Store::open(&settings).unwrap();
+        assert!(deliver(&store, CONTENT, "md/").starts_with("250"));
+    }
 }
 
 #[test]
