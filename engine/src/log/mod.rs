@@ -53,7 +53,7 @@ pub use record::{
     Accepted, AcceptedRecipient, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Extent,
     InDoubt, Plan, Record, RecordKind, Sequence,
 };
-pub use scan::{Damage, Entry, ScanReport, ScannedSegment, scan};
+pub use scan::{Damage, Entry, ScanReport, ScannedSegment, scan, scan_records};
 pub use segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader};
 pub use settings::{BackendChoice, LogSettings};
 #[cfg(any(test, feature = "sim"))]

@@ -14,7 +14,7 @@ use super::group_commit::{Bounds, Class, GroupCommit, Refused, Ticket, Weight};
 use super::log_scan::LogScan;
 use super::medium::{Access, Haste, LogFile as _, LogMedium};
 use super::record::{RecordKind, Sequence};
-use super::scan::scan;
+use super::scan::scan_records;
 use super::segment::{FileRole, role};
 use super::segments::{Prepared, Segments};
 use super::settings::LogSettings;
@@ -372,15 +372,7 @@ pub(super) fn start<M: LogMedium>(
 ) -> Result<(Arc<Segments<M>>, Appender<M>, LogScan<M>), LogError> {
     settings.validate()?;
     flush_tail(medium.as_ref())?;
-    let mut unreadable = None;
-    let report = scan(medium.as_ref(), &mut |entry| {
-        if let Err(error) = entry.record() {
-            unreadable.get_or_insert(error);
-        }
-    })?;
-    if let Some(error) = unreadable {
-        return Err(error);
-    }
+    let report = scan_records(medium.as_ref())?;
     if let Some(error) = report.damage_error()
         && !settings.accept_damage
     {

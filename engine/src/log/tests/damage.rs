@@ -241,6 +241,14 @@ fn the_newest_segment_is_missed() {
     assert!(report.damage[0].found.contains("newest"), "{report:?}");
 }
 
+fn all_are_missed(medium: &SimMedium) {
+    for segment in report(medium).segments {
+        medium.remove(&segment.file).unwrap();
+    }
+    let report = report(medium);
+    assert!(report.damage[0].found.contains("no segment"), "{report:?}");
+}
+
 #[test]
 fn all_segments_are_missed_once_one_was_freed() {
     let medium = filled(8);
@@ -250,11 +258,7 @@ fn all_segments_are_missed_once_one_was_freed() {
         .unwrap();
     assert!(freed > 0);
     drop(bench);
-    for segment in report(&medium).segments {
-        medium.remove(&segment.file).unwrap();
-    }
-    let report = report(&medium);
-    assert!(report.damage[0].found.contains("no segment"), "{report:?}");
+    all_are_missed(&medium);
 }
 
 #[test]
@@ -263,11 +267,7 @@ fn all_segments_are_missed_once_the_next_was_named_ahead() {
     let (bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
     bench.reserve().unwrap();
     drop(bench);
-    for segment in report(&medium).segments {
-        medium.remove(&segment.file).unwrap();
-    }
-    let report = report(&medium);
-    assert!(report.damage[0].found.contains("no segment"), "{report:?}");
+    all_are_missed(&medium);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use super::Findings;
 use super::running::Running;
 use mailstow_engine::config::{ListenAddress, Settings};
-use mailstow_engine::log::{DirectoryMedium, LogError, scan};
+use mailstow_engine::log::{DirectoryMedium, LogError, scan_records};
 use std::path::Path;
 
 pub(super) fn check(settings: &Settings, running: Option<&Running>, findings: &mut Findings) {
@@ -25,16 +25,8 @@ pub(super) fn check(settings: &Settings, running: Option<&Running>, findings: &m
 /// Reads all of it.
 fn read(directory: &Path) -> Result<(), LogError> {
     let medium = DirectoryMedium::open_read_only(directory)?;
-    let mut unreadable = None;
-    let report = scan(&medium, &mut |entry| {
-        if let Err(error) = entry.record() {
-            unreadable.get_or_insert(error);
-        }
-    })?;
-    match unreadable.or_else(|| report.damage_error()) {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+    let damage = scan_records(&medium)?.damage_error();
+    damage.map_or(Ok(()), Err)
 }
 
 /// A server that listens nowhere where we would is not the one that is being configured.
