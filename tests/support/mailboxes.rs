@@ -64,6 +64,19 @@ pub fn mbox(path: &Path) -> Vec<Vec<u8>> {
     parts
 }
 
+/// Counts the messages of an mbox without holding it in memory; 0 when it does not exist.
+///
+/// # Panics
+/// When the file cannot be read.
+pub fn mbox_count(path: &Path) -> usize {
+    let Ok(file) = fs::File::open(path) else {
+        return 0;
+    };
+    let lines = std::io::BufRead::split(std::io::BufReader::new(file), b'\n');
+    let begins = |line: std::io::Result<Vec<u8>>| line.expect("an mbox").starts_with(b"From ");
+    lines.map(begins).filter(|begins| *begins).count()
+}
+
 /// Splits an mbox at its `From ` lines; the last part may be torn.
 ///
 /// # Panics
