@@ -5,14 +5,19 @@
 //! threads belong to `delivery`.
 
 use crate::config::Settings;
-use crate::delivery::{Mail, OnOutcome, Outcome, Store, StoreError, Ticket};
+use crate::delivery::{
+    Health, Mail, OnOutcome, Outcome, Receipt, RecoveryReport, Store, StoreError,
+};
 use crate::envelope::{Recipient, ReversePath};
+use crate::log::LogError;
 use crate::map::{MapHandle, MapKeeper};
 use crate::message::MessageBuilder;
 use crate::route::{MailboxTarget, Router, table_context};
 use crate::swap::Swap;
 use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
 use crate::table::{OpenError, TableCache};
+use std::path::Path;
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -95,6 +100,26 @@ impl Engine {
         })
     }
 
+    /// Recovers the delivery log in `directory`, which must not be in use, and empties it: what
+    /// [`Engine::open`] does before anything else.
+    ///
+    /// # Errors
+    /// The mailbox base cannot be used; the log is in use or damaged.
+    pub fn recover(settings: &Settings, directory: &Path) -> Result<RecoveryReport, EngineError> {
+        Ok(Store::recover(settings, directory)?)
+    }
+
+    /// As [`Engine::recover`]; gives up what is damaged of the log and recovers only the rest.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recover_in_part(
+        settings: &Settings,
+        directory: &Path,
+    ) -> Result<RecoveryReport, EngineError> {
+        Ok(Store::recover_in_part(settings, directory)?)
+    }
+
     /// The current snapshot of routing. Takes no lock.
     pub fn snapshot(&self) -> Arc<Router> {
         let router = self.shared.router.load();
@@ -140,7 +165,16 @@ impl Engine {
         self.store.new_message()
     }
 
-    /// A message that is arriving has one delivery only; see [`Store::go_ahead`].
+    /// True when so much of a message has come that [`Engine::go_ahead`] is worth a call.
+    pub fn may_go_ahead(&self, size: u64) -> bool {
+        self.store.may_go_ahead(size)
+    }
+
+    /// Lets a long message that is arriving go into its mailbox from here on, where it stays
+    /// invisible until it is submitted, so that storing it takes no copy.
+    ///
+    /// The message must then be submitted for this delivery alone. To be called once for a
+    /// message; nothing comes of it where it cannot be done. Waits for the mailbox.
     pub fn go_ahead(
         &self,
         message: &mut MessageBuilder,
@@ -150,31 +184,18 @@ impl Engine {
         self.store.go_ahead(message, reverse_path, to);
     }
 
-    /// The mailbox store.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
-    /// Hands a message over for delivery to `to`; returns at once. `on_outcome` is called once
-    /// for each recipient, except those whose ticket was abandoned in time.
+    /// Hands a message over for delivery to `to`; returns at once, with the receipt for the
+    /// message. The bound of the queue is not enforced here: see [`Engine::has_room`].
+    ///
+    /// `on_outcome` is called once for each recipient, with its index in `to`, except for those
+    /// that were abandoned in time; from another thread, possibly before this returns.
     pub fn submit(
         &self,
         mail: Arc<Mail>,
         to: Vec<(Recipient, MailboxTarget)>,
         on_outcome: Arc<OnOutcome>,
-    ) -> Vec<Ticket> {
-        self.store.submit(mail, to, on_outcome)
-    }
-
-    /// The client has read the replies for these deliveries, all of one message; see
-    /// [`Store::confirm`].
-    pub fn confirm(&self, tickets: &[Ticket]) {
-        self.store.confirm(tickets);
-    }
-
-    /// The client was lost before it showed that; see [`Store::doubt`].
-    pub fn doubt(&self, tickets: &[Ticket]) {
-        self.store.doubt(tickets);
+    ) -> Receipt {
+        self.store.submit_for_receipt(mail, to, on_outcome)
     }
 
     /// Delivers and waits: one outcome per recipient, in order. A success is durable.
@@ -188,15 +209,45 @@ impl Engine {
             }
             report.1.notify_one();
         };
-        let tickets = self.submit(mail, to, Arc::new(on_outcome));
-        debug_assert_eq!(tickets.len(), expected, "one ticket per recipient");
+        let receipt = self.submit(mail, to, Arc::new(on_outcome));
+        debug_assert_eq!(receipt.recipients(), expected, "one outcome per recipient");
         let mut outcomes = done.0.lock();
         while outcomes.iter().any(Option::is_none) {
             outcomes = wait(&done.1, outcomes);
         }
-        // Whoever calls this gets to know the outcomes.
-        self.confirm(&tickets);
+        // The caller reads the outcomes.
+        receipt.confirm();
         outcomes.iter_mut().filter_map(Option::take).collect()
+    }
+
+    /// True while fewer deliveries than `limits.queued_deliveries` wait or are being made.
+    pub fn has_room(&self) -> bool {
+        self.store.has_room()
+    }
+
+    /// For asynchronous callers: ready when [`Engine::has_room`]; else the task is woken when
+    /// there may be room. Use it as `std::future::poll_fn(|cx| engine.poll_room(cx)).await`.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.store.poll_room(context)
+    }
+
+    /// Whether mail is taken now, and what waits.
+    pub fn health(&self) -> Health {
+        self.store.health()
+    }
+
+    /// What recovery did when the engine was opened; `None` without a delivery log.
+    pub fn recovered(&self) -> Option<RecoveryReport> {
+        self.store.recovered()
+    }
+
+    /// Makes every mailbox durable and frees the delivery log now, which the engine does from
+    /// time to time by itself.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn checkpoint(&self) -> Result<(), LogError> {
+        self.store.checkpoint()
     }
 
     /// Finishes what was submitted and ends the engine's threads.

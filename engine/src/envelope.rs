@@ -11,6 +11,6 @@ pub struct Recipient {
     /// The forward-path, as the client gave it (case kept).
     pub address: Address,
     /// The original recipient (RFC 3461 `ORCPT`, decoded, without its address type): the address
-    /// before aliases, in external form; empty when unknown. Becomes `X-Original-To`.
-    pub original: String,
+    /// before aliases, in external form; `None` when unknown. Becomes `X-Original-To`.
+    pub original: Option<String>,
 }

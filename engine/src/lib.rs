@@ -43,10 +43,10 @@
 //! message.write(b"Subject: hello\n\nIt works.\n")?;
 //! let mail = Mail {
 //!     reverse_path: ReversePath::Address(parse_mailbox("me@example.org")?),
-//!     queue_id: String::new(),
+//!     queue_id: None,
 //!     message: message.finish()?,
 //! };
-//! let recipient = Recipient { address, original: String::new() };
+//! let recipient = Recipient { address, original: None };
 //!
 //! // One outcome per recipient, in order; 2xx means that the message is durable.
 //! let outcomes = engine.deliver(Arc::new(mail), vec![(recipient, mailbox)]);

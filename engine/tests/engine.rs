@@ -5,7 +5,7 @@
 
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::Settings;
-use mailstow_engine::delivery::Mail;
+use mailstow_engine::delivery::{Mail, Outcome, Receipt};
 use mailstow_engine::route::MailboxTarget;
 use mailstow_engine::{Engine, Message, Recipient, ReversePath};
 use std::path::Path;
@@ -50,7 +50,7 @@ fn to(engine: &Engine, addresses: &[&str]) -> Vec<(Recipient, MailboxTarget)> {
         (
             Recipient {
                 address,
-                original: String::new(),
+                original: None,
             },
             target,
         )
@@ -74,7 +74,7 @@ fn one_message_reaches_a_maildir_and_an_mbox_and_both_outcomes_come_in_order() {
     let to = to(&engine, &["sales@example.com", "info@example.com"]);
     let mail = Mail {
         reverse_path: ReversePath::Null,
-        queue_id: String::new(),
+        queue_id: None,
         message: message(&engine, "Subject: hello\n\nbody\n"),
     };
     let outcomes = engine.deliver(Arc::new(mail), to);
@@ -85,12 +85,18 @@ fn one_message_reaches_a_maildir_and_an_mbox_and_both_outcomes_come_in_order() {
         "{statuses:?}"
     );
     assert!(
-        outcomes[0].mailbox.ends_with("vhosts/sales/"),
+        outcomes[0]
+            .mailbox
+            .as_ref()
+            .is_some_and(|m| m.ends_with("vhosts/sales/")),
         "{:?}",
         outcomes[0]
     );
     assert!(
-        outcomes[1].mailbox.ends_with("vhosts/info"),
+        outcomes[1]
+            .mailbox
+            .as_ref()
+            .is_some_and(|m| m.ends_with("vhosts/info")),
         "{:?}",
         outcomes[1]
     );
@@ -181,7 +187,7 @@ fn the_directories_above_the_base_need_not_be_open_to_the_mailbox_owner() {
         let to = to(&engine, &["sales@example.com"]);
         let mail = Mail {
             reverse_path: ReversePath::Null,
-            queue_id: String::new(),
+            queue_id: None,
             message: message(&engine, "\nbody\n"),
         };
         let outcomes = engine.deliver(Arc::new(mail), to);
@@ -189,4 +195,93 @@ fn the_directories_above_the_base_need_not_be_open_to_the_mailbox_owner() {
     }
     let owner = std::fs::metadata(directory.path().join("vhosts/sales/new")).unwrap();
     assert_ne!(std::os::unix::fs::MetadataExt::uid(&owner), 0);
+}
+
+/// Delivers `mail` and gives the receipt back through `settle` once the outcome is known.
+fn submit_and(engine: &Engine, text: &str, settle: impl FnOnce(Receipt)) -> String {
+    let mail = Mail {
+        reverse_path: ReversePath::Null,
+        queue_id: None,
+        message: message(engine, text),
+    };
+    let (sender, outcome) = std::sync::mpsc::channel();
+    let report = move |_, outcome: Outcome| {
+        let _ = sender.send(outcome.status.to_string());
+    };
+    let to = to(engine, &["sales@example.com"]);
+    let receipt = engine.submit(Arc::new(mail), to, Arc::new(report));
+    let status = outcome.recv_timeout(Duration::from_secs(30)).unwrap();
+    settle(receipt);
+    status
+}
+
+#[test]
+fn a_message_whose_receipt_was_dropped_is_stored_once_when_it_is_sent_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Engine::open(&settings(
+        directory.path(),
+        "inline:{{sales@example.com = sales/}}",
+    ))
+    .unwrap();
+    let stored = || {
+        let new = directory.path().join("vhosts/sales/new");
+        std::fs::read_dir(new).unwrap().count()
+    };
+    let first = submit_and(&engine, "Subject: a\n\nbody\n", drop);
+    assert_eq!(first, "250 2.0.0 delivered to maildir");
+    let again = submit_and(&engine, "Subject: a\n\nbody\n", Receipt::confirm);
+    assert_eq!(again, "250 2.0.0 delivered before");
+    assert_eq!(stored(), 1);
+    // Its replies were read: the same is another message.
+    submit_and(&engine, "Subject: a\n\nbody\n", Receipt::confirm);
+    assert_eq!(stored(), 2);
+    submit_and(&engine, "Subject: a\n\nbody\n", Receipt::confirm);
+    assert_eq!(stored(), 3);
+}
+
+#[test]
+fn a_receipt_given_back_before_the_outcome_is_known_counts_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Engine::open(&settings(
+        directory.path(),
+        "inline:{{sales@example.com = sales/}}",
+    ))
+    .unwrap();
+    let early = |text: &str, settle: fn(Receipt)| {
+        let mail = Mail {
+            reverse_path: ReversePath::Null,
+            queue_id: None,
+            message: message(&engine, text),
+        };
+        let (sender, outcome) = std::sync::mpsc::channel();
+        let report = move |_, outcome: Outcome| {
+            let _ = sender.send(outcome.status.to_string());
+        };
+        let to = to(&engine, &["sales@example.com"]);
+        settle(engine.submit(Arc::new(mail), to, Arc::new(report)));
+        outcome.recv_timeout(Duration::from_secs(30)).unwrap()
+    };
+    for round in 0..20 {
+        let text = format!("Subject: {round}\n\nbody\n");
+        assert!(early(&text, drop).contains("delivered to maildir"));
+        assert!(early(&text, Receipt::confirm).contains("delivered before"));
+        assert!(early(&text, Receipt::confirm).contains("delivered to maildir"));
+        assert!(early(&text, Receipt::confirm).contains("delivered to maildir"));
+    }
+}
+
+#[test]
+fn a_receipt_may_outlive_its_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path(), "inline:{{sales@example.com = sales/}}");
+    let engine = Engine::open(&settings).unwrap();
+    let mut kept = None;
+    submit_and(&engine, "Subject: a\n\nbody\n", |receipt| {
+        kept = Some(receipt)
+    });
+    engine.close();
+    kept.take().unwrap().confirm();
+    let engine = Engine::open(&settings).unwrap();
+    let again = submit_and(&engine, "Subject: a\n\nbody\n", Receipt::confirm);
+    assert_eq!(again, "250 2.0.0 delivered before");
 }

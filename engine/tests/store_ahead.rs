@@ -70,7 +70,7 @@ fn store_it<D: Disk>(
     };
     let mail = Mail {
         reverse_path: sender(),
-        queue_id: String::new(),
+        queue_id: None,
         message: message.clone(),
     };
     let recipients = to.iter().map(|target| (recipient(), target.clone()));
@@ -182,7 +182,7 @@ fn a_message_given_up_while_it_arrives_or_waits_leaves_nothing() {
     let message = arrive(&store, &content(2), &md);
     let mail = Mail {
         reverse_path: sender(),
-        queue_id: String::new(),
+        queue_id: None,
         message,
     };
     let to = vec![(recipient(), md)];

@@ -209,7 +209,7 @@ impl Health {
         let Some((engine, announcement, addresses)) = serving else {
             return self.line("stopping", "stopping", json!({}));
         };
-        let health = engine.store().health();
+        let health = engine.health();
         drop(engine);
         let waiting = health.waiting;
         let mut text = match &health.log {

@@ -2,18 +2,17 @@
 //! replaces the file), and a writer that locks as Dovecot does, all at the same time. Method:
 //! every writer numbers its messages; afterwards each must be there once, whole, and parse.
 
-use mailstow_engine::Recipient;
 use mailstow_engine::address::{Address, parse_address};
 use mailstow_engine::config::Settings;
-use mailstow_engine::delivery::{Mail, Store};
+use mailstow_engine::delivery::Mail;
 use mailstow_engine::route::{Format, MailboxTarget};
+use mailstow_engine::{Engine, Recipient};
 use mailstow_tests::scratch::needs_root;
 use mailstow_tests::{Scratch, mailboxes, python};
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::process::Child;
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::Arc;
 
 const OWNER: u32 = 5000;
 const THREADS: usize = 6;
@@ -86,18 +85,18 @@ fn start(program: &str, path: &str) -> Child {
         .expect("python3: install the package python3")
 }
 
-fn deliver(store: &Store, name: &str) -> String {
-    let mut builder = store.new_message();
+fn deliver(engine: &Engine, name: &str) -> String {
+    let mut builder = engine.new_message();
     let content = format!("From: m@ex.example\nSubject: {name}\n\n{}", lines(name));
     builder.write(content.as_bytes()).expect("room in memory");
     let mail = Mail {
         reverse_path: parse_address("m@ex.example").expect("an address"),
-        queue_id: String::new(),
+        queue_id: None,
         message: builder.finish().expect("room in memory"),
     };
     let recipient = Recipient {
         address: Address::new("info", Some("vm.example")),
-        original: String::new(),
+        original: None,
     };
     let target = MailboxTarget {
         path: "info".into(),
@@ -105,13 +104,8 @@ fn deliver(store: &Store, name: &str) -> String {
         uid: OWNER,
         gid: OWNER,
     };
-    let (sender, outcome) = mpsc::channel();
-    let report = move |_, outcome: mailstow_engine::delivery::Outcome| {
-        let _ = sender.send(outcome.status.to_string());
-    };
-    store.submit(Arc::new(mail), vec![(recipient, target)], Arc::new(report));
-    let limit = Duration::from_secs(120);
-    outcome.recv_timeout(limit).expect("an outcome in time")
+    let outcomes = engine.deliver(Arc::new(mail), vec![(recipient, target)]);
+    outcomes[0].status.to_string()
 }
 
 #[test]
@@ -124,18 +118,18 @@ fn programs_that_lock_share_an_mbox_with_mailstow_and_nothing_is_lost() {
     settings.routing.virtual_mailbox_base = base.clone();
     settings.routing.deliver_lock_attempts = 100;
     // As two servers would be: each has a delivery log of its own.
-    let stores = ["one", "two"].map(|name| {
+    let engines = ["one", "two"].map(|name| {
         settings.state_directory = scratch.join(name);
-        Store::open(&settings).expect("a store")
+        Engine::open(&settings).expect("an engine")
     });
     let text = path.to_str().expect("a plain path");
     let programs = [start(PYTHON_MAILBOX, text), start(AS_DOVECOT, text)];
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
-            let store = &stores[thread % stores.len()];
+            let engine = &engines[thread % engines.len()];
             scope.spawn(move || {
                 for number in 0..MESSAGES {
-                    let status = deliver(store, &format!("mailstow-{thread}.{number}"));
+                    let status = deliver(engine, &format!("mailstow-{thread}.{number}"));
                     assert_eq!(status, "250 2.0.0 delivered to mailbox");
                 }
             });

@@ -12,8 +12,11 @@ use crate::clock;
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{Confirmed, DeliveryId, InDoubt};
 use crate::sync::{Arc, Mutex};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
+
+/// How many receipts given back early are looked at with each message.
+const EARLY_LOOKED_AT: usize = 64;
 
 /// The memory of one store.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(super) struct Doubts {
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<DeliveryId, Arc<Promise>>,
+    /// Settled by their receipts while deliveries were still being made; in order.
+    early: VecDeque<(Arc<Promise>, Verdict)>,
     by_key: BTreeMap<[u8; 32], Vec<Doubtful>>,
     count: usize,
     /// To be told to the log.
@@ -35,6 +40,15 @@ struct State {
     news_since: Option<Instant>,
     /// Told to the log since the last checkpoint; perhaps not durable yet.
     told: Vec<Confirmed>,
+}
+
+/// What a receipt says of the replies for its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The client has read them.
+    Read,
+    /// They may be lost.
+    Lost,
 }
 
 #[derive(Clone, Debug)]
@@ -89,6 +103,29 @@ impl Doubts {
         if self.state.lock().open.remove(&promise.id()).is_some() {
             self.add(promise.doubts());
         }
+    }
+
+    /// Remembers what the receipt said of a message whose deliveries have not all ended.
+    pub(super) fn settle_later(&self, promise: &Arc<Promise>, verdict: Verdict) {
+        let early = (Arc::clone(promise), verdict);
+        self.state.lock().early.push_back(early);
+    }
+
+    /// Takes messages whose deliveries have ended since their receipts were given back; looks at
+    /// a few of them each time.
+    pub(super) fn take_early(&self) -> Vec<(Arc<Promise>, Verdict)> {
+        let mut state = self.state.lock();
+        let mut over = Vec::new();
+        for _ in 0..state.early.len().min(EARLY_LOOKED_AT) {
+            let Some(early) = state.early.pop_front() else {
+                break;
+            };
+            match early.0.is_over() {
+                true => over.push(early),
+                false => state.early.push_back(early),
+            }
+        }
+        over
     }
 
     /// Remembers deliveries in doubt.
@@ -240,8 +277,10 @@ impl Doubts {
         let mut state = self.state.lock();
         let mut confirmed = std::mem::take(&mut state.told);
         confirmed.append(&mut state.confirmed);
+        let early = std::mem::take(&mut state.early);
         *state = State {
             confirmed,
+            early,
             ..State::default()
         };
     }

@@ -233,7 +233,7 @@ impl Job {
         let now = clock::now();
         let outcome = Outcome {
             status,
-            mailbox: std::mem::take(&mut self.mailbox),
+            mailbox: Some(std::mem::take(&mut self.mailbox)),
             queued: self.taken.saturating_duration_since(self.submitted),
             stored: now.saturating_duration_since(self.taken),
         };
@@ -312,12 +312,12 @@ mod tests {
         let spool = Spool::new(Arc::new(state), &Limits::default());
         let mail = Mail {
             reverse_path: ReversePath::Null,
-            queue_id: String::new(),
+            queue_id: None,
             message: spool.message().finish().unwrap(),
         };
         let recipient = Recipient {
             address: Address::new("info", Some("vm.example")),
-            original: String::new(),
+            original: None,
         };
         let target = MailboxTarget {
             path: "info".into(),

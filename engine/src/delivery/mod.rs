@@ -23,6 +23,7 @@ mod keeper;
 mod logged;
 mod promise;
 mod queue;
+mod receipt;
 mod recovery;
 mod round;
 #[cfg(test)]
@@ -35,6 +36,7 @@ mod writer;
 
 pub use health::{Health, LogFailure, LogState};
 pub use job::{OnOutcome, Ticket};
+pub use receipt::Receipt;
 pub use recovery::RecoveryReport;
 pub use store::{Store, StoreError};
 pub use types::{Mail, Outcome};

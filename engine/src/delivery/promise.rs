@@ -91,13 +91,13 @@ impl Promise {
                 let address = recipient.address.external();
                 let trace = trace::Trace {
                     reverse_path: &reverse_path,
-                    original: &recipient.original,
+                    original: recipient.original.as_deref().unwrap_or_default(),
                     address: &address,
                 };
                 AcceptedRecipient {
                     plan: plan(&trace, mail, target, names),
                     address,
-                    original: recipient.original.clone(),
+                    original: recipient.original.clone().unwrap_or_default(),
                     mailbox: target.path.clone(),
                     uid: target.uid,
                     gid: target.gid,
@@ -109,7 +109,7 @@ impl Promise {
                 id,
                 accepted_at: clock::since_epoch(),
                 reverse_path,
-                queue_id: mail.queue_id.clone(),
+                queue_id: mail.queue_id.clone().unwrap_or_default(),
                 content_digest: [0; 32],
                 recipients,
             },
@@ -192,6 +192,11 @@ impl Promise {
     /// Its record was appended.
     pub(super) fn is_logged(&self) -> bool {
         matches!(self.state.lock().stage, Stage::Logged { .. })
+    }
+
+    /// True when every delivery has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.state.lock().open == 0
     }
 
     /// Trace header of a recipient's copy in a Maildir.

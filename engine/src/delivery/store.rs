@@ -8,11 +8,12 @@ use super::digest::{BaseDigest, Outline, Way, content_digest};
 use super::doubt::Repeated;
 use super::flush::Flusher;
 use super::health::Health;
-use super::job::{Job, OnOutcome, Origin, Promised, Ticket};
-use super::journal::{DirectorySource, JournalSource, in_doubt_records};
+use super::job::{Job, OnOutcome, Promised, Ticket};
+use super::journal::{DirectorySource, JournalSource};
 use super::keeper::Keeper;
 use super::promise::Promise;
 use super::queue::Queue;
+use super::receipt::Receipt;
 use super::recovery::RecoveryReport;
 use super::types::{Mail, Outcome};
 use super::writer::write_mail;
@@ -186,6 +187,17 @@ impl Store<Blocking> {
         let keeper = Keeper::new(Box::new(source), settings.delivery_log.clone());
         let known = Known::default();
         Ok(keeper.open(&disk, &MailboxSettings::from(settings), &known)?)
+    }
+
+    /// As [`Store::submit`]; returns one receipt for the message.
+    pub(crate) fn submit_for_receipt(
+        &self,
+        mail: Arc<Mail>,
+        to: Vec<(Recipient, MailboxTarget)>,
+        on_outcome: Arc<OnOutcome>,
+    ) -> Receipt {
+        let tickets = self.submit(mail, to, on_outcome);
+        Receipt::new(tickets, &self.shared)
     }
 }
 
@@ -367,6 +379,7 @@ impl<D: Disk> Store<D> {
         let Some(keeper) = &self.shared.keeper else {
             return Vec::new();
         };
+        self.shared.settle_early();
         if keeper.doubts.is_empty() {
             return Vec::new();
         }
@@ -374,7 +387,7 @@ impl<D: Disk> Store<D> {
         let ways = to.iter().map(|(recipient, target)| Way {
             base: self.shared.base,
             reverse_path: &reverse_path,
-            original: &recipient.original,
+            original: recipient.original.as_deref().unwrap_or_default(),
             mailbox: &target.path,
         });
         let ways: Vec<Way<'_>> = ways.collect();
@@ -414,52 +427,16 @@ impl<D: Disk> Store<D> {
         })
     }
 
-    /// The client has read the replies for these deliveries, all of one message: they are
-    /// settled, and the same message sent again is another message.
+    /// The client has read the replies for these deliveries, all of one message; see
+    /// [`Receipt::confirm`].
     pub fn confirm(&self, tickets: &[Ticket]) {
-        self.settle(tickets, |keeper, settled| match settled {
-            Settled::Message(promise) => keeper.doubts.confirm(promise),
-            Settled::Repeated(repeated) => keeper.doubts.confirm_repeated(repeated),
-        });
+        self.shared.confirm(tickets);
     }
 
     /// The client was lost before it showed that it read the replies for these deliveries, all
-    /// of one message. When it sends the same message again, those that succeeded are answered
-    /// with success and stored no second time.
+    /// of one message; see [`Receipt`].
     pub fn doubt(&self, tickets: &[Ticket]) {
-        self.settle(tickets, |keeper, settled| match settled {
-            Settled::Message(promise) if promise.is_logged() => keeper.doubts.doubt(promise),
-            Settled::Message(promise) => {
-                let entries = promise.doubts();
-                if let (false, Ok(pass)) = (entries.is_empty(), keeper.enter()) {
-                    for record in in_doubt_records(&entries) {
-                        // Nobody waits for it: lost with a crash, the message comes twice.
-                        drop(pass.journal.append(record));
-                    }
-                }
-                keeper.doubts.add(entries);
-            }
-            Settled::Repeated(repeated) => keeper.doubts.doubt_repeated(repeated),
-        });
-    }
-
-    fn settle(&self, tickets: &[Ticket], settle: impl Fn(&Keeper<D::Handle>, Settled<'_>)) {
-        let Some(keeper) = &self.shared.keeper else {
-            return;
-        };
-        let mut last: Option<&Arc<Promise>> = None;
-        for ticket in tickets {
-            match &ticket.origin {
-                Origin::Direct => {}
-                Origin::Repeated(repeated) => settle(keeper, Settled::Repeated(repeated)),
-                Origin::Promise(promise) => {
-                    if last.is_none_or(|last| !Arc::ptr_eq(last, promise)) {
-                        settle(keeper, Settled::Message(promise));
-                        last = Some(promise);
-                    }
-                }
-            }
-        }
+        self.shared.doubt(tickets);
     }
 
     /// What recovery did when the store was opened; `None` without a delivery log.
@@ -573,17 +550,11 @@ impl<D: Disk> Store<D> {
 /// More recipients would make the envelope as large as messages are.
 const LOGGED_RECIPIENTS_MAX: usize = 2000;
 
-/// What is settled by a reply that was read, or is in doubt by one that was not.
-enum Settled<'a> {
-    Message(&'a Promise),
-    Repeated(&'a Repeated),
-}
-
 /// The outcome of a delivery that was done before.
 fn known_already(base: &Path, target: &MailboxTarget) -> Outcome {
     Outcome {
         status: Status::ok("delivered before"),
-        mailbox: MailboxPath::display_of(base, target),
+        mailbox: Some(MailboxPath::display_of(base, target)),
         queued: Duration::ZERO,
         stored: Duration::ZERO,
     }

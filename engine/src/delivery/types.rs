@@ -12,9 +12,9 @@ use std::time::Duration;
 pub struct Mail {
     /// Becomes `Return-Path` and the sender of the mbox `From ` line.
     pub reverse_path: ReversePath,
-    /// The client's queue id (XFORWARD IDENT), which the delivery log remembers; empty when
+    /// The client's queue id (XFORWARD IDENT), which the delivery log remembers; `None` when
     /// unknown.
-    pub queue_id: String,
+    pub queue_id: Option<String>,
     /// The content.
     pub message: Message,
 }
@@ -25,8 +25,8 @@ pub struct Outcome {
     /// 2xx only after the message is durable.
     pub status: Status,
     /// The mailbox as an operator names it: `virtual_mailbox_base` joined with its path (a
-    /// trailing `/` for a Maildir); for the log.
-    pub mailbox: String,
+    /// trailing `/` for a Maildir); for the log. `None` when no mailbox was chosen.
+    pub mailbox: Option<String>,
     /// Time spent waiting for a writer.
     pub queued: Duration,
     /// Time spent writing and flushing.

@@ -69,7 +69,7 @@ impl Trace<'_> {
 pub fn header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
     Trace {
         reverse_path: &reverse_path.external(),
-        original: &recipient.original,
+        original: recipient.original.as_deref().unwrap_or_default(),
         address: &recipient.address.external(),
     }
     .header()
@@ -83,7 +83,7 @@ pub fn mbox_header(reverse_path: &ReversePath, recipient: &Recipient) -> String 
 fn mbox_header_at(reverse_path: &ReversePath, recipient: &Recipient, date: &str) -> String {
     Trace {
         reverse_path: &reverse_path.external(),
-        original: &recipient.original,
+        original: recipient.original.as_deref().unwrap_or_default(),
         address: &recipient.address.external(),
     }
     .mbox_header_at(date)
@@ -114,7 +114,7 @@ mod tests {
     fn recipient(original: &str) -> Recipient {
         Recipient {
             address: Address::new("a b", Some("vm.example")),
-            original: original.to_owned(),
+            original: Some(original.to_owned()),
         }
     }
 

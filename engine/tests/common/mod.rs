@@ -111,7 +111,7 @@ pub fn target(path: &str) -> MailboxTarget {
 pub fn recipient() -> Recipient {
     Recipient {
         address: Address::new("info", Some("vm.example")),
-        original: "orig@ex.example".into(),
+        original: Some("orig@ex.example".into()),
     }
 }
 
@@ -124,7 +124,7 @@ pub fn message<D: Disk>(store: &Store<D>, content: &[u8]) -> Message {
 pub fn mail<D: Disk>(store: &Store<D>, content: &[u8]) -> Arc<Mail> {
     Arc::new(Mail {
         reverse_path: parse_address("s@ex.example").unwrap(),
-        queue_id: String::new(),
+        queue_id: None,
         message: message(store, content),
     })
 }

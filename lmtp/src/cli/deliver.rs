@@ -90,7 +90,7 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
         if to.iter().any(|(_, known)| known.path == target.path) {
             continue;
         }
-        let original = args.original.clone().unwrap_or_default();
+        let original = args.original.clone();
         to.push((Recipient { address, original }, target));
     }
     let message = read_message(
@@ -100,7 +100,7 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
     )?;
     let mail = Arc::new(Mail {
         reverse_path: reverse_path(&args.sender)?,
-        queue_id: String::new(),
+        queue_id: None,
         message,
     });
     let outcomes = engine.deliver(mail, to);

@@ -8,8 +8,8 @@
 use super::common::{SiteArgs, complain, configuration_failed};
 use crate::log;
 use clap::{Args, Subcommand};
+use mailstow_engine::Engine;
 use mailstow_engine::config::Configuration;
-use mailstow_engine::delivery::Store;
 use mailstow_engine::log::{
     AcceptedRecipient, DirectoryMedium, DoneOutcome, Entry, InDoubt, LogError, Plan, Record,
     ScanReport, scan,
@@ -136,9 +136,9 @@ fn recover(args: &RecoverArgs) -> ExitCode {
         // Listed first: recovery empties the log.
         true => (
             list_damage(&args.directory),
-            Store::recover_in_part(&settings, &args.directory),
+            Engine::recover_in_part(&settings, &args.directory),
         ),
-        false => (0, Store::recover(&settings, &args.directory)),
+        false => (0, Engine::recover(&settings, &args.directory)),
     };
     log.finish(LOG_TIMEOUT);
     match recovered {

@@ -92,12 +92,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Waits until the engine has room for another delivery; false when it takes too long.
     async fn await_room(&mut self) -> Result<bool, Gone> {
         let shared = Arc::clone(&self.shared);
-        let store = shared.engine.store();
-        if store.has_room() {
+        let engine = &shared.engine;
+        if engine.has_room() {
             return Ok(true);
         }
         self.wire.flush().await?;
-        let room = std::future::poll_fn(|context| store.poll_room(context));
+        let room = std::future::poll_fn(|context| engine.poll_room(context));
         let limit = self.settings.lmtp.delivery_deadline;
         Ok(tokio::time::timeout(limit, room).await.is_ok())
     }
@@ -253,7 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 /// A long message for one mailbox goes straight there.
 fn go_ahead(shared: &Shared, transaction: Option<&Transaction>, body: &mut Body) {
     let engine = &shared.engine;
-    let may = |size| engine.store().may_go_ahead(size);
+    let may = |size| engine.may_go_ahead(size);
     body.go_ahead(may, |message| {
         shared.places.place_for(engine, transaction, message)
     });

@@ -9,11 +9,11 @@
 use super::Session;
 use super::body::Body;
 use super::outcomes::Outcomes;
-use super::transaction::{Answer, Plan, Transaction};
+use super::transaction::{Answer, Plan, Transaction, non_empty};
 use super::wire::{Gone, Timer};
 use crate::log::DeliveryLine;
 use crate::reply::write_status;
-use mailstow_engine::delivery::{Mail, Outcome, Ticket};
+use mailstow_engine::delivery::{Mail, Outcome, Receipt};
 use mailstow_engine::{EnhancedCode, Status};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ struct Record {
 /// The deliveries that are under way.
 struct Deliveries {
     outcomes: Arc<Outcomes>,
-    tickets: Vec<Ticket>,
+    receipt: Receipt,
     /// Outcomes already answered, for further recipients of the same mailbox.
     done: Vec<Option<Outcome>>,
     limit: Duration,
@@ -62,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(message) => {
                 let mail = Mail {
                     reverse_path: transaction.mail.reverse_path,
-                    queue_id: self.origin.ident.clone(),
+                    queue_id: non_empty(&self.origin.ident),
                     message,
                 };
                 let limit = transaction.settings.lmtp.delivery_deadline;
@@ -92,14 +92,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let count = plan.deliveries.len();
         let outcomes = Arc::new(Outcomes::new(count));
         let report = Arc::clone(&outcomes);
-        let tickets = self.shared.engine.submit(
+        let receipt = self.shared.engine.submit(
             Arc::new(mail),
             plan.deliveries,
             Arc::new(move |index, outcome| report.put(index, outcome)),
         );
         let mut deliveries = Deliveries {
             outcomes,
-            tickets,
+            receipt,
             done: vec![None; count],
             limit,
         };
@@ -127,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.answer(answer, answer.deliveries.iter().filter_map(of), record);
         }
         self.deadline = Some(deadline);
-        self.unread.append(&mut deliveries.tickets);
+        self.unread.push(deliveries.receipt);
         // What the client has sent before it can have read the replies is no proof that it did.
         self.wire.look().await;
         result
@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 to,
                 orig_to: &answer.original,
                 from: &record.sender,
-                mailbox: &outcome.mailbox,
+                mailbox: outcome.mailbox.as_deref().unwrap_or_default(),
                 size: record.size,
                 received: record.received,
                 queued: outcome.queued,
@@ -207,7 +207,7 @@ impl Deliveries {
     }
 
     async fn late(&self, index: usize) -> Outcome {
-        let given_up = self.tickets.get(index).is_none_or(Ticket::abandon);
+        let given_up = self.receipt.abandon(index);
         if !given_up {
             if let Ok(outcome) = timeout(GRACE, self.outcomes.wait(index)).await {
                 return outcome;
@@ -231,7 +231,7 @@ impl Deliveries {
 fn refused(status: Status) -> Outcome {
     Outcome {
         status,
-        mailbox: String::new(),
+        mailbox: None,
         queued: Duration::ZERO,
         stored: Duration::ZERO,
     }

@@ -25,7 +25,7 @@ use crate::reply::{self, Reply, write_status};
 use crate::server::Shared;
 use mailstow_engine::Status;
 use mailstow_engine::config::Settings;
-use mailstow_engine::delivery::Ticket;
+use mailstow_engine::delivery::Receipt;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -51,8 +51,8 @@ pub(crate) struct Session<S> {
     origin: Origin,
     greeted: bool,
     transaction: Option<Transaction>,
-    /// Deliveries whose replies the client may not have read.
-    unread: Vec<Ticket>,
+    /// Messages whose replies the client may not have read; in doubt when the session ends.
+    unread: Vec<Receipt>,
     /// Timer of the deliveries; made for the first.
     deadline: Option<Timer>,
     bad_commands: u32,
@@ -96,9 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Talks until the connection is over.
     pub(crate) async fn run(mut self) {
         let Err(gone) = self.talk().await;
-        if !self.unread.is_empty() {
-            self.shared.engine.doubt(&self.unread);
-        }
+        self.unread.clear();
         let gone = match gone {
             Gone::Silent => {
                 let reply = Reply::new(421, "4.4.2", "Idle for too long");
@@ -173,10 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Bytes came after the replies had been sent: the client goes on because it read them.
     fn replies_were_read(&mut self) {
-        if !self.unread.is_empty() {
-            self.shared.engine.confirm(&self.unread);
-            self.unread.clear();
-        }
+        self.unread.drain(..).for_each(Receipt::confirm);
     }
 
     /// Reads past the rest of a line that is too long.

@@ -74,6 +74,11 @@ pub(super) struct Answer {
     pub(super) deliveries: Vec<(String, usize)>,
 }
 
+/// `None` for an empty text.
+pub(super) fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 /// Up to this many deliveries a plain search beats a hash table.
 const SEARCHED_MAX: usize = 16;
 
@@ -94,7 +99,7 @@ impl Transaction {
         let (address, target) = first.members.first()?;
         let mut members = self.accepted.iter().flat_map(|one| &one.members);
         members.all(|(_, other)| other == target).then(|| {
-            let (address, original) = (address.clone(), first.original.clone());
+            let (address, original) = (address.clone(), non_empty(&first.original));
             (Recipient { address, original }, target)
         })
     }
@@ -122,7 +127,7 @@ impl Transaction {
                     if !known.is_empty() {
                         known.insert(target.clone(), delivery);
                     }
-                    let original = one.original.clone();
+                    let original = non_empty(&one.original);
                     deliveries.push((Recipient { address, original }, target));
                 }
             }
@@ -173,7 +178,7 @@ mod tests {
         assert_eq!(shown, ["a@x", "b@x", "a@x", "alias-of-b@x"]);
         let deliveries: Vec<_> = plan.answers.iter().flat_map(indices).collect();
         assert_eq!(deliveries, [0, 1, 0, 1]);
-        assert_eq!(plan.deliveries[1].0.original, "b@original");
+        assert_eq!(plan.deliveries[1].0.original.as_deref(), Some("b@original"));
     }
 
     #[test]

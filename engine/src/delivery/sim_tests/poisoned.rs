@@ -25,7 +25,7 @@ fn answers(
     message.write(content).unwrap();
     let mail = Arc::new(Mail {
         reverse_path: sender(),
-        queue_id: String::new(),
+        queue_id: None,
         message: message.finish().unwrap(),
     });
     let is_root = nix::unistd::geteuid().is_root();

@@ -145,7 +145,7 @@ pub(super) fn sender() -> ReversePath {
 pub(super) fn recipient(mailbox: usize) -> Recipient {
     Recipient {
         address: Address::new(format!("user{mailbox}"), Some("vm.example")),
-        original: format!("alias{mailbox}@vm.example"),
+        original: Some(format!("alias{mailbox}@vm.example")),
     }
 }
 
@@ -313,7 +313,7 @@ impl World {
         message.write(&sent.content).unwrap();
         let mail = Arc::new(Mail {
             reverse_path: sender(),
-            queue_id: String::new(),
+            queue_id: None,
             message: message.finish().unwrap(),
         });
         let (uid, gid) = self.owner;

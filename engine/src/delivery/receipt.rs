@@ -1,0 +1,162 @@
+//! What the sender of a message gets for it: the place to say whether its replies were read.
+//!
+//! Imports `job` (tickets), `journal`, `keeper`, `doubt`, `store` (shared state). Invariant: a
+//! message is confirmed once or in doubt; a receipt that is dropped never confirms.
+
+use super::doubt::Verdict;
+use super::job::{Origin, Ticket};
+use super::journal::in_doubt_records;
+use super::keeper::Keeper;
+use super::promise::Promise;
+use super::store::Shared;
+use crate::io::{Blocking, Disk};
+use crate::sync::Arc;
+use std::fmt;
+use std::sync::Weak;
+
+/// The receipt for one message handed over with [`Engine::submit`](crate::Engine::submit).
+///
+/// Call [`Receipt::confirm`] once the client has read the replies. Dropping the receipt says that
+/// the replies may be lost: the deliveries are then in doubt, and when the client sends the same
+/// message again, those that succeeded are answered with success and not stored a second time.
+/// Either takes effect for deliveries whose outcome is not known yet, too.
+///
+/// A receipt that outlives its engine leaves its deliveries in doubt.
+///
+/// ```
+/// # mod site { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/site.inc")); }
+/// # let site = site::site()?;
+/// # let engine = site.engine()?;
+/// # let (mail, to) = site.mail(&engine, "Subject: hello\n\nIt works.\n")?;
+/// use std::sync::{Arc, mpsc};
+///
+/// let (replies, outcomes) = mpsc::channel();
+/// let receipt = engine.submit(mail, to, Arc::new(move |_, outcome| {
+///     let _ = replies.send(outcome);
+/// }));
+/// let outcome = outcomes.recv()?;
+/// assert_eq!(outcome.status.code, 250);
+/// // ... the reply is sent, and the client's next command arrives:
+/// receipt.confirm();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping a receipt says that the client may not have read the replies; \
+              call `confirm` when it has"]
+pub struct Receipt {
+    tickets: Vec<Ticket>,
+    shared: Weak<Shared<Blocking>>,
+}
+
+impl Receipt {
+    pub(super) fn new(tickets: Vec<Ticket>, shared: &Arc<Shared<Blocking>>) -> Self {
+        let shared = Arc::downgrade(shared);
+        Self { tickets, shared }
+    }
+
+    /// The client has read the replies: the message is settled, and the same message sent again
+    /// is another message.
+    pub fn confirm(mut self) {
+        let tickets = std::mem::take(&mut self.tickets);
+        if let Some(shared) = self.shared.upgrade() {
+            shared.confirm(&tickets);
+        }
+    }
+
+    /// Gives up the delivery to the recipient with this index, if it has not begun to be
+    /// published.
+    ///
+    /// True: it never appears in the mailbox, and its outcome is not reported. False: its outcome
+    /// was reported or will be. True also for an index without a recipient.
+    pub fn abandon(&self, index: usize) -> bool {
+        self.tickets.get(index).is_none_or(Ticket::abandon)
+    }
+
+    /// The number of recipients.
+    pub fn recipients(&self) -> usize {
+        self.tickets.len()
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if self.tickets.is_empty() {
+            return;
+        }
+        if let Some(shared) = self.shared.upgrade() {
+            shared.doubt(&self.tickets);
+        }
+    }
+}
+
+impl<D: Disk> Shared<D> {
+    /// The client has read the replies for these deliveries, all of one message: they are
+    /// settled, and the same message sent again is another message.
+    pub(super) fn confirm(&self, tickets: &[Ticket]) {
+        self.settle(tickets, Verdict::Read);
+    }
+
+    /// The client was lost before it showed that it read the replies for these deliveries, all
+    /// of one message. When it sends the same message again, those that succeeded are answered
+    /// with success and not stored a second time.
+    pub(super) fn doubt(&self, tickets: &[Ticket]) {
+        self.settle(tickets, Verdict::Lost);
+    }
+
+    /// Settles messages whose receipts came back before their deliveries had ended.
+    pub(super) fn settle_early(&self) {
+        let Some(keeper) = &self.keeper else {
+            return;
+        };
+        for (promise, verdict) in keeper.doubts.take_early() {
+            settle_message(keeper, &promise, verdict);
+        }
+    }
+
+    fn settle(&self, tickets: &[Ticket], verdict: Verdict) {
+        let Some(keeper) = &self.keeper else {
+            return;
+        };
+        let mut last: Option<&Arc<Promise>> = None;
+        for ticket in tickets {
+            match &ticket.origin {
+                Origin::Direct => {}
+                Origin::Repeated(repeated) => match verdict {
+                    Verdict::Read => keeper.doubts.confirm_repeated(repeated),
+                    Verdict::Lost => keeper.doubts.doubt_repeated(repeated),
+                },
+                Origin::Promise(promise) => {
+                    if last.is_none_or(|last| !Arc::ptr_eq(last, promise)) {
+                        match promise.is_over() {
+                            true => settle_message(keeper, promise, verdict),
+                            false => keeper.doubts.settle_later(promise, verdict),
+                        }
+                        last = Some(promise);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Settles a message whose deliveries have all ended.
+fn settle_message<H: fmt::Debug + Send + Sync>(
+    keeper: &Keeper<H>,
+    promise: &Arc<Promise>,
+    verdict: Verdict,
+) {
+    match verdict {
+        Verdict::Read => keeper.doubts.confirm(promise),
+        Verdict::Lost if promise.is_logged() => keeper.doubts.doubt(promise),
+        Verdict::Lost => {
+            let entries = promise.doubts();
+            if let (false, Ok(pass)) = (entries.is_empty(), keeper.enter()) {
+                for record in in_doubt_records(&entries) {
+                    // Not waited for: when a crash loses it, the message comes twice.
+                    drop(pass.journal.append(record));
+                }
+            }
+            keeper.doubts.add(entries);
+        }
+    }
+}
