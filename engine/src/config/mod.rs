@@ -37,8 +37,8 @@ pub use problem::{ConfigError, Origin, Problem};
 pub use registry::{Fallback, PARAMETERS, Parameter};
 pub use settings::{
     BareNewline, Compress, DeliveryLogSettings, Durability, FlushMethod, Limits, LmtpSettings,
-    LogFormat, LogSettings, MboxLock, NulPolicy, RoutingSettings, Settings, SocketmapSettings,
-    StoreSettings,
+    LogFormat, LogSettings, MboxLock, NulPolicy, PathSubstitution, RoutingSettings, Settings,
+    SocketmapSettings, StoreSettings,
 };
 
 /// Reads `bytes` as `main.cf`, and expands every value in it; then as `master.cf` and as

@@ -8,7 +8,9 @@ use super::kind::Kind::{
     self, Bytes, Choice, Host, List, Listen, Locks, Mode, Number, Path, Tables, Text, Time, YesNo,
 };
 use super::registry::{Fallback, Parameter};
-use super::settings::{BareNewline, Compress, Durability, FlushMethod, LogFormat, NulPolicy};
+use super::settings::{
+    BareNewline, Compress, Durability, FlushMethod, LogFormat, NulPolicy, PathSubstitution,
+};
 
 const fn parameter(
     section: &'static str,
@@ -402,6 +404,21 @@ pub(super) static GENERAL: &[Parameter] = &[
         Text(|s, v| s.routing.mailbox_path = v),
         "When set (%d/%u/: domain, local part), mailboxes are named by it and \
          virtual_mailbox_maps only says who exists",
+    ),
+    parameter(
+        "store",
+        "mailbox_path_substitution",
+        "refuse",
+        Choice(&[
+            ("refuse", |s| {
+                s.routing.mailbox_path_substitution = PathSubstitution::Refuse;
+            }),
+            ("component", |s| {
+                s.routing.mailbox_path_substitution = PathSubstitution::Component;
+            }),
+        ]),
+        "What becomes of regexp: and pcre: rules with $1 in virtual_mailbox_maps; refuse: they are \
+         skipped, as in Postfix; component: each $1 is made one safe path component",
     ),
     parameter(
         "store",

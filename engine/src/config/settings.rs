@@ -54,6 +54,8 @@ pub struct RoutingSettings {
     /// the VIRTUAL_README's "non-Postfix mailbox store", and the mailbox path is made from this
     /// template (`%d/%u/`: domain, local part).
     pub mailbox_path: String,
+    /// Not of Postfix: what `$1` in a result of `virtual_mailbox_maps` may stand for.
+    pub mailbox_path_substitution: PathSubstitution,
     /// Bytes of one message; 0 means no limit.
     pub message_size_limit: u64,
     pub virtual_transport: String,
@@ -176,6 +178,16 @@ pub enum NulPolicy {
     Accept,
     /// Refuse the message, 554 5.6.0.
     Reject,
+}
+
+/// What `$1` in a result of `virtual_mailbox_maps` stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PathSubstitution {
+    /// Nothing: the rule is skipped, as virtual(8) does.
+    #[default]
+    Refuse,
+    /// The matched text, made one safe path component as by `mailbox_path`.
+    Component,
 }
 
 /// When an acknowledged message is durable.
@@ -310,6 +322,7 @@ impl Default for RoutingSettings {
             strict_mailbox_ownership: true,
             recipient_delimiter: String::new(),
             mailbox_path: String::new(),
+            mailbox_path_substitution: PathSubstitution::Refuse,
             message_size_limit: 10_240_000,
             virtual_transport: "virtual".into(),
             local_transport: "local:localhost".into(),

@@ -52,6 +52,11 @@
 //! The mailbox, its owner and the codes are compared with those of virtual(8), over generated
 //! tables and recipients.
 //!
+//! - Rules of pattern tables whose result has `$1` are skipped where Postfix skips them:
+//!   `virtual_mailbox_maps`, `virtual_uid_maps`, `virtual_gid_maps`, `alias_maps`,
+//!   `transport_maps`. `mailbox_path_substitution = "component"` in `[store]` permits them in
+//!   `virtual_mailbox_maps`; each `$1` is then one safe path component. With `mailbox_path`, the
+//!   values of `virtual_mailbox_maps` are no paths, and nothing is skipped.
 //! - A path with `..`, and one that names `virtual_mailbox_base` itself, is refused with a
 //!   temporary error; Postfix 3.7 follows it.
 //! - An owner or group that is anything but a number from 1 to 4294967294 is refused with a

@@ -5,6 +5,8 @@
 //! half-reloaded state. Sources: Postfix ADDRESS_CLASS_README, virtual(8), trivial-rewrite(8).
 
 mod accounts;
+#[cfg(test)]
+mod address_text_tests;
 mod alias;
 mod class;
 mod compile;

@@ -2,11 +2,11 @@
 //!
 //! Imports `config` (settings), `table`.
 
-use crate::config::RoutingSettings;
+use crate::config::{PathSubstitution, RoutingSettings};
 use crate::sync::Arc;
 use crate::table::{
-    LookupTable, Nature, OpenError, TableCache, TableContext, TableError, TableList, TableName,
-    TableSet, words,
+    LookupTable, MailboxValues, Nature, OpenError, TableCache, TableContext, TableError, TableList,
+    TableName, TableSet, words,
 };
 use std::os::unix::fs::MetadataExt;
 
@@ -21,6 +21,11 @@ pub fn table_context(settings: &RoutingSettings) -> TableContext {
         alias_tables: alias_tables.collect(),
         main_cf: settings.other_parameters.path.display().to_string(),
         parameters: settings.other_parameters.values.clone(),
+        mailbox_values: match settings.mailbox_path_substitution {
+            _ if !settings.mailbox_path.is_empty() => MailboxValues::Unused,
+            PathSubstitution::Refuse => MailboxValues::Paths,
+            PathSubstitution::Component => MailboxValues::PathsOfComponents,
+        },
     }
 }
 

@@ -4,6 +4,7 @@
 //! would skip are skipped with a warning, but a file that changes later and has such lines is
 //! not taken, the old contents go on answering and the trouble is reported once.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
@@ -14,10 +15,11 @@ use super::list::Kind;
 use super::map_table::MapTable;
 use super::maps::Maps;
 use super::open::{
-    Parsed, Surroundings, TableFile, described_in_main_cf, parse, unfiled, unreadable,
+    Parsed, Surroundings, TableFile, described_in_main_cf, parse, substitution, unfiled, unreadable,
 };
 use super::restricted::RestrictedTable;
 use super::source::{self, Source, Stamp};
+use super::substitution::{MailboxValues, Substitution};
 use super::{LookupTable, OpenError, TableList, TableName, TableSet};
 use crate::clock;
 use crate::map::{MapHandle, MapView};
@@ -38,6 +40,9 @@ pub struct TableContext {
     pub main_cf: String,
     /// Name, value and line of these, and perhaps of others.
     pub parameters: Vec<(String, String, usize)>,
+    /// What the results of `virtual_mailbox_maps` are used for, which decides what `$1` may stand
+    /// for in them.
+    pub mailbox_values: MailboxValues,
 }
 
 /// Says nothing of the values of parameters: there are passwords among them.
@@ -46,6 +51,7 @@ impl fmt::Debug for TableContext {
         f.debug_struct("TableContext")
             .field("recipient_delimiter", &self.recipient_delimiter)
             .field("alias_tables", &self.alias_tables)
+            .field("mailbox_values", &self.mailbox_values)
             .finish_non_exhaustive()
     }
 }
@@ -59,7 +65,7 @@ pub struct TableCache {
     slots: Mutex<Slots>,
 }
 
-/// Open tables by their names, and the maps that some of them are parts of.
+/// Open tables by their keys (see [`slot_key`]), and the maps that some of them are parts of.
 #[derive(Debug, Default)]
 struct Slots {
     tables: BTreeMap<String, Slot>,
@@ -175,11 +181,12 @@ impl TableCache {
             }
             return Ok(Arc::new(CompoundTable::new(name.full(), joint, members)));
         }
-        if !slots.tables.contains_key(name.full()) {
+        let key = slot_key(name, &self.surroundings.context);
+        if !slots.tables.contains_key(key.as_ref()) {
             let slot = Slot::open(name, &self.surroundings, &mut slots.maps)?;
-            slots.tables.insert(name.full().to_owned(), slot);
+            slots.tables.insert(key.clone().into_owned(), slot);
         }
-        let Some(slot) = slots.tables.get(name.full()) else {
+        let Some(slot) = slots.tables.get(key.as_ref()) else {
             return Err(OpenError::Content {
                 name: name.full().to_owned(),
                 cause: "it was closed while it was opened; try again".to_owned(),
@@ -218,9 +225,10 @@ impl TableCache {
     pub fn retain(&self, lists: &[&TableList]) {
         let mut slots = self.slots.lock();
         let Slots { tables, maps } = &mut *slots;
-        tables.retain(|full, _| {
+        let context = &self.surroundings.context;
+        tables.retain(|key, _| {
             let mut names = lists.iter().flat_map(|list| list.names());
-            names.any(|name| is_or_has(name, full, 0))
+            names.any(|name| is_or_has(name, key, context, 0))
         });
         maps.retain(|path| tables.values().any(|slot| slot.is_of_map(path)));
     }
@@ -402,14 +410,26 @@ fn open_map(
     Ok(Arc::new(MapTable::with(state, table, name.full())))
 }
 
-/// Whether `name` is the table called `full`, or has it as a member.
-fn is_or_has(name: &TableName, full: &str, depth: usize) -> bool {
+/// What a table is kept under: its name, and with it the parameter that names it where that
+/// changes how the table is read.
+fn slot_key<'a>(name: &'a TableName, context: &TableContext) -> Cow<'a, str> {
+    let is_pattern = matches!(name.kind(), Kind::Regexp | Kind::Pcre);
+    match name.parameter() {
+        Some(parameter) if is_pattern && substitution(name, context) != Substitution::Text => {
+            Cow::Owned(format!("{name} in {parameter}"))
+        }
+        _ => Cow::Borrowed(name.full()),
+    }
+}
+
+/// Whether `name` is the table kept under `key`, or has it as a member.
+fn is_or_has(name: &TableName, key: &str, context: &TableContext, depth: usize) -> bool {
     let members = || name.members().unwrap_or_default();
-    name.full() == full
+    slot_key(name, context) == key
         || (depth < DEPTH_MAX
             && members()
                 .iter()
-                .any(|member| is_or_has(member, full, depth + 1)))
+                .any(|member| is_or_has(member, key, context, depth + 1)))
 }
 
 #[cfg(test)]

@@ -24,14 +24,18 @@ pub(super) struct CompoundTable {
     name: String,
     joint: Joint,
     members: Vec<Arc<dyn LookupTable>>,
+    /// Those of all members.
+    warnings: Vec<String>,
 }
 
 impl CompoundTable {
     /// The table called `name` over `members`.
     pub(super) fn new(name: &str, joint: Joint, members: Vec<Arc<dyn LookupTable>>) -> Self {
+        let warnings = members.iter().flat_map(|member| member.warnings());
         Self {
             name: name.to_owned(),
             joint,
+            warnings: warnings.cloned().collect(),
             members,
         }
     }
@@ -81,6 +85,10 @@ impl LookupTable for CompoundTable {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn may_block(&self) -> bool {

@@ -77,7 +77,7 @@ pub struct TableName {
     kind: Kind,
     full: String,
     name_at: usize,
-    /// The parameter whose value named it, for tables that have a part for each.
+    /// The parameter whose value named it, for tables that depend on it.
     parameter: Option<String>,
 }
 
@@ -136,13 +136,19 @@ impl TableName {
     }
 
     /// The same table as part of the value of `parameter`: a recipient map has a table for each
-    /// parameter, and its name then says which.
+    /// parameter, and its name then says which; results of patterns are used as the parameter
+    /// allows.
     pub fn for_parameter(mut self, parameter: &str) -> Self {
         if self.kind == Kind::Map && self.map_parts().1.is_none() {
             self.full = format!("{}:{parameter}", self.full);
         }
         self.parameter = Some(parameter.to_owned());
         self
+    }
+
+    /// The parameter whose value named the table, if one did.
+    pub(super) fn parameter(&self) -> Option<&str> {
+        self.parameter.as_deref()
     }
 
     /// Path and table of a recipient map.

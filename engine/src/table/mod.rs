@@ -51,6 +51,7 @@ mod aliases;
 mod braces;
 mod cache;
 mod compiled;
+mod component;
 mod compound;
 mod constant;
 mod database;
@@ -76,6 +77,7 @@ mod set;
 mod socketmap;
 mod source;
 mod stream;
+mod substitution;
 mod tcp;
 mod template;
 mod text;
@@ -89,6 +91,7 @@ pub use list::{TableList, TableName};
 pub use map_table::MapTable;
 pub use set::TableSet;
 pub(crate) use source::read_file;
+pub use substitution::MailboxValues;
 
 use std::fmt;
 
@@ -182,7 +185,12 @@ pub fn read_text_table(bytes: &[u8]) {
         });
     }
     for flavor in [rule_parser::Flavor::Posix, rule_parser::Flavor::Perl] {
-        let (table, _) = rules::RuleTable::parse("pcre:/t", "/t", flavor, bytes);
+        let reading = rule_parser::Reading {
+            flavor,
+            substitution: substitution::Substitution::Text,
+            parameter: None,
+        };
+        let (table, _) = rules::RuleTable::parse("pcre:/t", "/t", reading, bytes);
         for key in ["", "a", "user+x@vm.example", "日本@example", "@"] {
             let _ = table.lookup(key);
         }

@@ -11,9 +11,10 @@ use super::constant::{FailTable, StaticTable};
 use super::database::{Databases, Described, Description};
 use super::inline::InlineTable;
 use super::list::{Index, Kind};
-use super::rule_parser::Flavor;
+use super::rule_parser::{Flavor, Reading};
 use super::rules::RuleTable;
 use super::socketmap::SocketmapTable;
+use super::substitution::Substitution;
 use super::tcp::TcpTable;
 use super::template::TemplateTable;
 use super::text::{LineForm, TextTable};
@@ -66,6 +67,22 @@ pub(super) struct Parsed {
     pub(super) domain: String,
 }
 
+/// What `$1` may stand for in the table called `name`.
+pub(super) fn substitution(name: &TableName, context: &TableContext) -> Substitution {
+    Substitution::of(name.parameter(), context.mailbox_values)
+}
+
+fn reading<'a>(name: &'a TableName, context: &TableContext) -> Reading<'a> {
+    Reading {
+        flavor: match name.kind() {
+            Kind::Regexp => Flavor::Posix,
+            _ => Flavor::Perl,
+        },
+        substitution: substitution(name, context),
+        parameter: name.parameter(),
+    }
+}
+
 /// Opens a table that has no file.
 pub(super) fn unfiled(
     name: &TableName,
@@ -80,8 +97,10 @@ pub(super) fn unfiled(
             let delimiter = &surroundings.context.recipient_delimiter;
             Arc::new(TemplateTable::open(full, text, delimiter)?)
         }
-        Kind::Pcre => Arc::new(RuleTable::open_inline(full, Flavor::Perl, text)?),
-        Kind::Regexp => Arc::new(RuleTable::open_inline(full, Flavor::Posix, text)?),
+        Kind::Pcre | Kind::Regexp => {
+            let reading = reading(name, &surroundings.context);
+            Arc::new(RuleTable::open_inline(full, reading, text)?)
+        }
         Kind::Unix => Arc::new(UnixTable::open(full, text)?),
         Kind::Random => Arc::new(RandomTable::open(full, text)?),
         Kind::Tcp => Arc::new(TcpTable::open(full, text)?),
@@ -146,10 +165,6 @@ pub(super) fn parse(
         malformed,
         domain: String::new(),
     };
-    let rules = |flavor| {
-        let (table, malformed) = RuleTable::parse(name.full(), &source, flavor, bytes);
-        parsed(Arc::new(table), malformed)
-    };
     if let Some(index) = file.index {
         let read = compiled::read(index, &source, bytes);
         let (entries, complaints) = read.map_err(|cause| OpenError::Content {
@@ -160,8 +175,11 @@ pub(super) fn parse(
         return Ok(parsed(Arc::new(table), complaints.malformed));
     }
     Ok(match name.kind() {
-        Kind::Pcre => rules(Flavor::Perl),
-        Kind::Regexp => rules(Flavor::Posix),
+        Kind::Pcre | Kind::Regexp => {
+            let reading = reading(name, &surroundings.context);
+            let (table, malformed) = RuleTable::parse(name.full(), &source, reading, bytes);
+            parsed(Arc::new(table), malformed)
+        }
         Kind::Database(kind) => {
             let description = Description::File {
                 path: &source,

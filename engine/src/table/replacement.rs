@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use super::component::component;
+
 /// A result text, parsed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Replacement {
@@ -72,6 +74,38 @@ impl Replacement {
         }
         value
     }
+
+    /// As [`Replacement::expand`], each group made one safe path component.
+    ///
+    /// # Errors
+    /// A group is empty, and so no component, or not UTF-8.
+    pub(super) fn expand_components(
+        &self,
+        subject: &[u8],
+        groups: &[Option<Range<usize>>],
+    ) -> Result<Vec<u8>, String> {
+        let mut value = Vec::new();
+        for piece in &self.pieces {
+            let number = match piece {
+                Piece::Text(text) => {
+                    value.extend_from_slice(text);
+                    continue;
+                }
+                Piece::Group(number) => number,
+            };
+            let span = groups.get(*number).cloned().flatten();
+            let text = span.and_then(|span| subject.get(span)).unwrap_or_default();
+            let text =
+                str::from_utf8(text).map_err(|_| format!("has a ${number} that is not UTF-8"))?;
+            if text.is_empty() {
+                return Err(format!(
+                    "has an empty ${number}, which is no name in a path"
+                ));
+            }
+            value.extend_from_slice(component(text).as_bytes());
+        }
+        Ok(value)
+    }
 }
 
 /// Takes the name of a macro off `text`, which follows a `$`.
@@ -132,6 +166,23 @@ mod tests {
         assert_eq!(expand("[$2][$9]"), "[][]");
         assert_eq!(expand("${03}"), "cd");
         assert_eq!(expand(""), "");
+    }
+
+    #[test]
+    fn groups_are_made_safe_components() {
+        let subject = "../x/.Sent";
+        let groups = [Some(0..10), Some(0..4), Some(5..10), None, Some(0..0)];
+        let expand = |text: &str| {
+            let parsed = Replacement::parse(text.as_bytes()).unwrap();
+            parsed.expand_components(subject.as_bytes(), &groups)
+        };
+        assert_eq!(expand("d/$1/$2/").unwrap(), b"d/=2E.=2Fx/=2ESent/");
+        for empty in ["d/$3/", "d/$4/", "d/$9/"] {
+            assert!(expand(empty).unwrap_err().contains("an empty $"), "{empty}");
+        }
+        let half = Replacement::parse(b"$1").unwrap();
+        let half = half.expand_components("ü".as_bytes(), &[None, Some(0..1)]);
+        assert!(half.unwrap_err().contains("not UTF-8"));
     }
 
     #[test]

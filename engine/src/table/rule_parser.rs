@@ -18,6 +18,7 @@ use super::posix_size::too_large;
 use super::problems::{Problems, excerpt};
 use super::replacement::Replacement;
 use super::rules::{Condition, Pattern, Rule, RuleTable};
+use super::substitution::{Substitution, refusal};
 
 /// Whose regular expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,17 +29,26 @@ pub(super) enum Flavor {
     Perl,
 }
 
+/// How a table of rules is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading<'a> {
+    pub(super) flavor: Flavor,
+    pub(super) substitution: Substitution,
+    /// The parameter that names the table, where `substitution` depends on it.
+    pub(super) parameter: Option<&'a str>,
+}
+
 impl RuleTable {
     /// Reads `bytes`, the content of `source`. The second part of the answer is set when lines
     /// were skipped or cut.
     pub(super) fn parse(
         name: &str,
         source: &str,
-        flavor: Flavor,
+        reading: Reading<'_>,
         bytes: &[u8],
     ) -> (Self, Option<String>) {
         let mut parser = Parser {
-            flavor,
+            reading,
             problems: Problems::new(source),
             rules: Vec::new(),
             open_ifs: Vec::new(),
@@ -62,7 +72,11 @@ impl RuleTable {
     ///
     /// # Errors
     /// Braces do not match, or a rule stands without them.
-    pub(super) fn open_inline(name: &str, flavor: Flavor, text: &str) -> Result<Self, OpenError> {
+    pub(super) fn open_inline(
+        name: &str,
+        reading: Reading<'_>,
+        text: &str,
+    ) -> Result<Self, OpenError> {
         let bad = |cause: String| OpenError::Content {
             name: name.to_owned(),
             cause: format!("{cause}; write {{ {{/pattern/ result}}, ... }}"),
@@ -72,7 +86,7 @@ impl RuleTable {
             lines.push_str(inside(word).map_err(bad)?);
             lines.push('\n');
         }
-        Ok(Self::parse(name, name, flavor, lines.as_bytes()).0)
+        Ok(Self::parse(name, name, reading, lines.as_bytes()).0)
     }
 }
 
@@ -83,15 +97,15 @@ struct Source<'a> {
     negated: bool,
 }
 
-struct Parser {
-    flavor: Flavor,
+struct Parser<'a> {
+    reading: Reading<'a>,
     problems: Problems,
     rules: Vec<Rule>,
     /// Indexes of the `if` rules whose `endif` did not come yet.
     open_ifs: Vec<usize>,
 }
 
-impl Parser {
+impl Parser<'_> {
     fn line(&mut self, number: usize, text: &[u8]) {
         let done = match text.first() {
             None => Ok(()),
@@ -112,7 +126,7 @@ impl Parser {
     fn match_rule(&mut self, line: usize, text: &[u8]) -> Result<(), String> {
         let (first, mut rest) = self.source(line, text)?;
         let mut second = None;
-        if self.flavor == Flavor::Posix && rest.first() == Some(&b'!') {
+        if self.reading.flavor == Flavor::Posix && rest.first() == Some(&b'!') {
             let (source, after) = self.source(line, rest)?;
             second = Some(source);
             rest = after;
@@ -128,6 +142,9 @@ impl Parser {
             );
         }
         let result = Replacement::parse(result)?;
+        if result.groups_max() > 0 && self.reading.substitution == Substitution::Refused {
+            return Err(refusal(self.reading.parameter.unwrap_or_default()));
+        }
         if first.negated && result.groups_max() > 0 {
             return Err("a negated pattern has no groups to use in its result".to_owned());
         }
@@ -213,7 +230,7 @@ impl Parser {
         })?;
         let (pattern, rest) = rest.split_at_checked(end).unwrap_or_default();
         let rest = rest.get(1..).unwrap_or_default();
-        let stop = |b: &u8| is_space(*b) || (self.flavor == Flavor::Posix && *b == b'!');
+        let stop = |b: &u8| is_space(*b) || (self.reading.flavor == Flavor::Posix && *b == b'!');
         let end = rest.iter().position(stop).unwrap_or(rest.len());
         let (letters, rest) = rest.split_at_checked(end).unwrap_or_default();
         let flags = self.flags(line, letters)?;
@@ -228,12 +245,12 @@ impl Parser {
     /// The flags that `letters` toggle, from the defaults of the flavor.
     fn flags(&mut self, line: usize, letters: &[u8]) -> Result<u32, String> {
         let posix = |flags: i32| u32::try_from(flags).unwrap_or(0);
-        let mut flags = match self.flavor {
+        let mut flags = match self.reading.flavor {
             Flavor::Posix => posix(REG_EXTENDED | REG_ICASE),
             Flavor::Perl => PCRE2_CASELESS | PCRE2_DOTALL,
         };
         for &letter in letters {
-            flags ^= match (self.flavor, letter) {
+            flags ^= match (self.reading.flavor, letter) {
                 (Flavor::Posix, b'i') => posix(REG_ICASE),
                 (Flavor::Posix, b'm') => posix(REG_NEWLINE),
                 (Flavor::Posix, b'x') => posix(REG_EXTENDED),
@@ -259,7 +276,7 @@ impl Parser {
     }
 
     fn compile(&self, source: &Source<'_>, groups_wanted: bool) -> Result<Condition, String> {
-        let pattern = match self.flavor {
+        let pattern = match self.reading.flavor {
             Flavor::Posix => {
                 let mut flags = i32::try_from(source.flags).unwrap_or(0);
                 if !groups_wanted {
@@ -287,7 +304,8 @@ impl Parser {
             }
         }
         let complaints = self.problems.finish();
-        let table = RuleTable::new(name, self.rules, complaints.warnings);
+        let substitution = self.reading.substitution;
+        let table = RuleTable::new(name, self.rules, substitution, complaints.warnings);
         (table, complaints.malformed)
     }
 }

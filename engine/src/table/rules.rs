@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::perl::{PerlPattern, Scratch};
 use super::posix::PosixPattern;
 use super::replacement::Replacement;
+use super::substitution::Substitution;
 use super::{LookupTable, Nature, TableError};
 
 /// A compiled pattern of either kind.
@@ -57,12 +58,19 @@ pub(super) struct RuleTable {
     rules: Vec<Rule>,
     /// Most groups of any pattern: the room a search needs.
     groups_max: usize,
+    /// Groups in results are to be safe path components.
+    components: bool,
     warnings: Vec<String>,
 }
 
 impl RuleTable {
-    /// A table of `rules`.
-    pub(super) fn new(name: &str, rules: Vec<Rule>, warnings: Vec<String>) -> Self {
+    /// Makes a table of `rules`, from which those that `substitution` refuses were left out.
+    pub(super) fn new(
+        name: &str,
+        rules: Vec<Rule>,
+        substitution: Substitution,
+        warnings: Vec<String>,
+    ) -> Self {
         let groups = rules.iter().map(|rule| match rule {
             Rule::Match { condition, .. } | Rule::If { condition, .. } => {
                 condition.pattern.groups()
@@ -72,6 +80,7 @@ impl RuleTable {
             name: name.to_owned(),
             groups_max: groups.max().unwrap_or(0),
             rules,
+            components: substitution == Substitution::Component,
             warnings,
         }
     }
@@ -118,13 +127,30 @@ impl RuleTable {
                         .holds(condition, result.groups_max())
                         .map_err(failed)?;
                     if matches {
-                        let subject = search.subject.to_bytes();
-                        return Ok(Some(result.expand(subject, &search.groups)));
+                        return self.result(result, search, *line).map(Some);
                     }
                 }
             }
         }
         Ok(None)
+    }
+
+    fn result(
+        &self,
+        result: &Replacement,
+        search: &Search<'_>,
+        line: usize,
+    ) -> Result<Vec<u8>, TableError> {
+        let subject = search.subject.to_bytes();
+        if !self.components {
+            return Ok(result.expand(subject, &search.groups));
+        }
+        let expanded = result.expand_components(subject, &search.groups);
+        expanded.map_err(|cause| TableError::BadValue {
+            name: self.name.clone(),
+            key: search.subject.to_string_lossy().into_owned(),
+            cause: format!("(line {line}) {cause}"),
+        })
     }
 }
 

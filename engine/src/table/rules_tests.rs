@@ -3,12 +3,20 @@
 use super::super::{LookupTable, TableError};
 use super::*;
 
+fn reading(flavor: Flavor) -> Reading<'static> {
+    Reading {
+        flavor,
+        substitution: Substitution::Text,
+        parameter: None,
+    }
+}
+
 fn posix(text: &str) -> (RuleTable, Option<String>) {
-    RuleTable::parse("regexp:/t", "/t", Flavor::Posix, text.as_bytes())
+    RuleTable::parse("regexp:/t", "/t", reading(Flavor::Posix), text.as_bytes())
 }
 
 fn perl(text: &str) -> (RuleTable, Option<String>) {
-    RuleTable::parse("pcre:/t", "/t", Flavor::Perl, text.as_bytes())
+    RuleTable::parse("pcre:/t", "/t", reading(Flavor::Perl), text.as_bytes())
 }
 
 fn both(text: &str) -> [RuleTable; 2] {
@@ -157,7 +165,7 @@ fn a_search_that_cannot_be_done_is_an_error_not_a_miss() {
 
 #[test]
 fn rules_may_stand_in_the_table_name() {
-    let open = |text: &str| RuleTable::open_inline("pcre:{}", Flavor::Perl, text);
+    let open = |text: &str| RuleTable::open_inline("pcre:{}", reading(Flavor::Perl), text);
     let t = open("{ {/^a{2}$/ two }, { if /b/ } {/./ has b} {endif} }").unwrap();
     assert_eq!(ask(&t, "aa").as_deref(), Some("two"));
     assert_eq!(ask(&t, "xb").as_deref(), Some("has b"));
@@ -172,7 +180,7 @@ proptest::proptest! {
     #[test]
     fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>, key in "\\PC{0,8}") {
         for flavor in [Flavor::Posix, Flavor::Perl] {
-            let (t, _) = RuleTable::parse("t", "t", flavor, &bytes);
+            let (t, _) = RuleTable::parse("t", "t", reading(flavor), &bytes);
             let _ = t.lookup(&key);
         }
     }
@@ -183,7 +191,7 @@ proptest::proptest! {
         key in "[ab1]{0,6}",
     ) {
         for flavor in [Flavor::Posix, Flavor::Perl] {
-            let (t, _) = RuleTable::parse("t", "t", flavor, text.as_bytes());
+            let (t, _) = RuleTable::parse("t", "t", reading(flavor), text.as_bytes());
             let _ = t.lookup(&key);
         }
     }

@@ -1,18 +1,13 @@
 //! `template:%d/%u/`: mailbox paths made from the address alone, for use without any table.
 //!
-//! Imports `address`. A kind of our own. Each `%` expansion is one path component that nobody
-//! can lead astray: never empty, `.`, `..` or hidden, without `/`, NUL and control characters,
-//! never `*.lock`, at most [`COMPONENT_BYTES_MAX`] bytes; and two different local parts never
-//! share one.
+//! Imports `address`. A kind of our own. Each `%` expansion is one safe path component (see
+//! `component`), so that no sender chooses more than a name in a directory.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
+use super::component::component;
 use super::{LookupTable, Nature, OpenError, TableError};
 use crate::address::{fold_case, split_extension, unquote};
-
-/// Longest expansion in bytes; file systems take names of 255, suffixes need some.
-const COMPONENT_BYTES_MAX: usize = 200;
 
 /// A table that computes its answer from the key. The macros are those of ldap_table(5):
 /// `%u` local part, `%d` domain, `%s` the whole key, `%%` a percent sign.
@@ -132,51 +127,9 @@ impl LookupTable for TemplateTable {
     }
 }
 
-/// `text` as one path component. What may not stand in one is written `=XX`, and so is `=`
-/// itself, so that different texts stay different.
-fn component(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for (at, c) in text.char_indices() {
-        let hides = c == '.' && at == 0;
-        // The file that locks an mbox is called so: a stranger must not make it a mailbox.
-        let locks = c == '.' && text.get(at..) == Some(".lock");
-        let keep = !(c == '/' || c == '=' || c.is_control() || hides || locks);
-        if keep {
-            safe.push(c);
-            continue;
-        }
-        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-            // Writing to a String cannot fail.
-            let _ = write!(safe, "={byte:02X}");
-        }
-    }
-    if safe.len() <= COMPONENT_BYTES_MAX {
-        return safe;
-    }
-    // "==" occurs in no escaped text, so no short name can look like a shortened one.
-    let digest = format!("=={:032x}", fnv1a_128(text.as_bytes()));
-    let mut end = COMPONENT_BYTES_MAX - digest.len();
-    while !safe.is_char_boundary(end) {
-        end -= 1;
-    }
-    safe.truncate(end);
-    safe + &digest
-}
-
-/// FNV-1a with 128 bits: the same on every machine and in every version, which is all that is
-/// asked of it; whoever finds two long local parts that collide could mail both anyway.
-fn fnv1a_128(bytes: &[u8]) -> u128 {
-    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    bytes.iter().fold(OFFSET, |hash, &byte| {
-        (hash ^ u128::from(byte)).wrapping_mul(PRIME)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
 
     fn ask(template: &str, delimiter: &str, key: &str) -> Option<String> {
         let table = TemplateTable::open("template:t", template, delimiter).unwrap();
@@ -224,43 +177,9 @@ mod tests {
     }
 
     #[test]
-    fn long_local_parts_stay_short_and_apart() {
-        let mut seen = HashMap::new();
-        for n in 0..500 {
-            for c in ["x", "ü", "/"] {
-                let key = format!("{}{n}@d", c.repeat(300));
-                let value = ask("%u", "", &key).unwrap();
-                assert!(value.len() <= COMPONENT_BYTES_MAX);
-                assert_eq!(seen.insert(value, key), None);
-            }
-        }
-        assert_eq!(
-            component(&"a".repeat(201)),
-            format!(
-                "{}=={:032x}",
-                "a".repeat(166),
-                fnv1a_128("a".repeat(201).as_bytes())
-            )
-        );
-        assert_eq!(fnv1a_128(b"a"), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
-    }
-
-    #[test]
     fn bad_templates_do_not_open() {
         for template in ["", "%x", "a%", "../%u/", "%d/.."] {
             assert!(TemplateTable::open("template:t", template, "").is_err());
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn different_local_parts_never_share_a_component(a in "\\PC{1,12}", b in "[./=2EF0]{1,6}") {
-            for text in [&a, &b] {
-                let safe = component(text);
-                proptest::prop_assert!(!safe.is_empty() && !safe.starts_with('.'));
-                proptest::prop_assert!(!safe.contains(['/', '\0']));
-            }
-            proptest::prop_assert_eq!(a == b, component(&a) == component(&b));
         }
     }
 }

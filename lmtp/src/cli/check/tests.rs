@@ -383,3 +383,26 @@ fn mailboxes_that_are_there_and_take_no_mail_are_named_with_what_mends_them() {
         "{findings}"
     );
 }
+
+#[test]
+fn a_rule_with_substitution_in_a_table_of_paths_or_owners_is_a_warning_with_table_and_line() {
+    let mut site = Site::new();
+    fs::write(site.path("paths"), "/^a@/ a/\n/^(.*)@d/ $1/\n").unwrap();
+    site.flags.domains.clear();
+    site.toml = "[routing]\nvirtual_mailbox_domains = \"d.example\"\n\
+                 virtual_mailbox_maps = \"unionmap:{proxy:pcre:@DIR@/paths}\"\n\
+                 virtual_uid_maps = \"pcre:{{/^u(.*)@/ $$1}, {/./ 5000}}\"\n\
+                 virtual_gid_maps = \"static:5000\"\n"
+        .to_owned();
+    let findings = site.findings().to_string();
+    for expected in [
+        "/paths:2: substitution ($1) is not allowed in virtual_mailbox_maps",
+        ":1: substitution ($1) is not allowed in virtual_uid_maps",
+        "mailbox_path_substitution = \"component\"",
+    ] {
+        assert!(findings.contains(expected), "{expected}: {findings}");
+    }
+    site.toml += "[store]\nmailbox_path_substitution = \"component\"\n";
+    let findings = site.findings().to_string();
+    assert!(!findings.contains("virtual_mailbox_maps"), "{findings}");
+}
