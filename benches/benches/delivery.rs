@@ -2,8 +2,8 @@
 #![expect(missing_docs, reason = "criterion's macros write no docs")]
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use mailstow_engine::mailbox::maildir::NameMaker;
-use mailstow_engine::mailbox::mbox::render;
+use mailstow_engine::sim::maildir::NameMaker;
+use mailstow_engine::sim::mbox::render;
 use mailstow_lmtp::command::{Paths, parse};
 use mailstow_lmtp::decode::DataDecoder;
 use std::convert::Infallible;

@@ -11,7 +11,7 @@
 )]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use mailstow_engine::log::{
+use mailstow_engine::sim::{
     Accepted, AcceptedEncoder, AcceptedRecipient, BackendChoice, DeliveryId, DirectoryMedium,
     EncodedRecord, LogSettings, LogWriter, Plan, Record, Sequence, scan,
 };

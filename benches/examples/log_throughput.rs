@@ -7,7 +7,7 @@
 //! dated records under `records/`.
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot run stops")]
 
-use mailstow_engine::log::{
+use mailstow_engine::sim::{
     Accepted, AcceptedEncoder, AcceptedRecipient, BackendChoice, DeliveryId, EncodedRecord,
     LogSettings, LogWriter, Plan, Sequence,
 };

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Time since the UNIX epoch; zero if the machine's clock stands before it.
-pub fn since_epoch() -> Duration {
+pub(crate) fn since_epoch() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO)
@@ -20,6 +20,6 @@ pub(crate) fn tick() -> u64 {
 }
 
 /// Monotonic time, for deadlines and delays.
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

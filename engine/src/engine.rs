@@ -9,6 +9,7 @@ use crate::delivery::{
     Health, Mail, OnOutcome, Outcome, Receipt, RecoveryReport, Store, StoreError,
 };
 use crate::envelope::{Recipient, ReversePath};
+use crate::io::StateDirectory;
 use crate::log::LogError;
 use crate::map::{MapHandle, MapKeeper};
 use crate::message::MessageBuilder;
@@ -16,6 +17,7 @@ use crate::route::{MailboxTarget, Router, table_context};
 use crate::swap::Swap;
 use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
 use crate::table::{OpenError, TableCache};
+use std::io;
 use std::path::Path;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -98,6 +100,15 @@ impl Engine {
             store,
             watcher: Some(watcher),
         })
+    }
+
+    /// Makes the state directory, and those above it, for this user alone when it is missing, as
+    /// [`Engine::open`] does.
+    ///
+    /// # Errors
+    /// It can be neither opened nor made.
+    pub fn make_state_directory(directory: &Path) -> io::Result<()> {
+        StateDirectory::open(directory).map(|_| ())
     }
 
     /// Recovers the delivery log in `directory`, which must not be in use, and empties it: what

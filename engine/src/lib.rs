@@ -8,8 +8,7 @@
 //! ```
 //! use mailstow_engine::address::parse_mailbox;
 //! use mailstow_engine::config::Settings;
-//! use mailstow_engine::delivery::Mail;
-//! use mailstow_engine::{Engine, Recipient, ReversePath};
+//! use mailstow_engine::{Engine, Mail, Recipient, ReversePath};
 //! use std::sync::Arc;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -62,29 +61,40 @@
 //! The engine has no async runtime and knows no wire protocol. Nothing is process-global:
 //! several engines may live in one process.
 
+#![cfg_attr(
+    not(any(test, feature = "sim")),
+    allow(unreachable_pub, unused_imports, reason = "what only `sim` opens")
+)]
+
 pub mod address;
-pub mod clock;
+mod clock;
 pub mod config;
-pub mod delivery;
-pub mod engine;
-pub mod envelope;
-pub mod io;
+mod delivery;
+pub mod delivery_log;
+mod engine;
+mod envelope;
+mod io;
 pub mod limits;
-pub mod log;
-pub mod mailbox;
+mod log;
+mod mailbox;
 pub mod manual;
 pub mod map;
-pub mod message;
+mod message;
 mod nearest;
 pub mod route;
-pub mod status;
+#[cfg(feature = "sim")]
+pub mod sim;
+mod status;
 mod swap;
-pub mod sync;
+mod sync;
 pub mod table;
 #[cfg(any(test, fuzzing))]
 pub mod unwary;
 
-pub use engine::Engine;
+pub use delivery::{
+    Health, LogFailure, LogState, Mail, OnOutcome, Outcome, Receipt, RecoveryReport, StoreError,
+};
+pub use engine::{Engine, EngineError};
 pub use envelope::{Recipient, ReversePath};
 pub use message::{Message, MessageBuilder};
 pub use status::{EnhancedCode, Status};

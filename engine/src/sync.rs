@@ -12,39 +12,39 @@ use std::{hint, sync as locks};
 
 use std::sync::{PoisonError, TryLockError};
 
-pub use hint::spin_loop;
-pub use locks::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard, atomic};
+pub(crate) use hint::spin_loop;
+pub(crate) use locks::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard, atomic};
 // Not modelled: loom's Arc cannot hold trait objects, and it has no OnceLock or LazyLock.
-pub use std::sync::{Arc, LazyLock, OnceLock};
+pub(crate) use std::sync::{Arc, LazyLock, OnceLock};
 
 /// A mutual exclusion lock that does not poison.
 #[derive(Debug, Default)]
-pub struct Mutex<T>(locks::Mutex<T>);
+pub(crate) struct Mutex<T>(locks::Mutex<T>);
 
 impl<T> Mutex<T> {
     /// A new unlocked lock.
-    pub fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self(locks::Mutex::new(value))
     }
 
     /// Waits for the lock.
-    pub fn lock(&self) -> MutexGuard<'_, T> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A lock for many readers or one writer that does not poison.
 #[derive(Debug, Default)]
-pub struct RwLock<T>(locks::RwLock<T>);
+pub(crate) struct RwLock<T>(locks::RwLock<T>);
 
 impl<T> RwLock<T> {
     /// A new unlocked lock.
-    pub fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self(locks::RwLock::new(value))
     }
 
     /// Reads if no writer holds or awaits the lock; never waits.
-    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
+    pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
         match self.0.try_read() {
             Ok(guard) => Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -53,20 +53,20 @@ impl<T> RwLock<T> {
     }
 
     /// Waits for the lock.
-    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Waits on `condition`, giving up the lock meanwhile.
-pub fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+pub(crate) fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     condition
         .wait(guard)
         .unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits on `condition` for at most `limit`, giving up the lock meanwhile.
-pub fn wait_timeout<'a, T>(
+pub(crate) fn wait_timeout<'a, T>(
     condition: &Condvar,
     guard: MutexGuard<'a, T>,
     limit: std::time::Duration,

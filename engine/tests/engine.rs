@@ -5,9 +5,9 @@
 
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::Settings;
-use mailstow_engine::delivery::{Mail, Outcome, Receipt};
 use mailstow_engine::route::MailboxTarget;
 use mailstow_engine::{Engine, Message, Recipient, ReversePath};
+use mailstow_engine::{Mail, Outcome, Receipt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

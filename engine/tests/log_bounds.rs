@@ -7,8 +7,8 @@ mod common;
 
 use common::*;
 use mailstow_engine::config::{Durability, Settings};
-use mailstow_engine::delivery::Store;
-use mailstow_engine::log::{
+use mailstow_engine::sim::Store;
+use mailstow_engine::sim::{
     Accepted, AcceptedRecipient, DeliveryId, LogSettings, LogWriter, Plan, Record,
 };
 use std::fs;

@@ -7,8 +7,8 @@ mod common;
 
 use common::*;
 use mailstow_engine::config::{FlushMethod, Settings};
-use mailstow_engine::delivery::Store;
-use mailstow_engine::io::{Blocking, Fault, Faulty};
+use mailstow_engine::sim::Store;
+use mailstow_engine::sim::{Blocking, Fault, Faulty};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -7,11 +7,11 @@ mod common;
 
 use common::*;
 use mailstow_engine::config::{Durability, Settings};
-use mailstow_engine::delivery::Store;
-use mailstow_engine::io::{Blocking, Fault, Faulty};
-use mailstow_engine::log::{
+use mailstow_engine::sim::Store;
+use mailstow_engine::sim::{
     Accepted, AcceptedRecipient, DeliveryId, LogSettings, LogWriter, Plan, Record,
 };
+use mailstow_engine::sim::{Blocking, Fault, Faulty};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant, SystemTime};

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use mailstow_engine::config::FlushMethod;
-use mailstow_engine::delivery::Store;
+use mailstow_engine::sim::Store;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::{Duration, Instant, SystemTime};

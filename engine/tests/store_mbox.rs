@@ -4,8 +4,8 @@ mod common;
 
 use common::*;
 use mailstow_engine::config::MboxLock;
-use mailstow_engine::delivery::Store;
-use mailstow_engine::io::{Blocking, Disk, LockKind};
+use mailstow_engine::sim::Store;
+use mailstow_engine::sim::{Blocking, Disk, LockKind};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::time::{Duration, Instant};

@@ -1,11 +1,11 @@
 //! Buffers that wait for the next session that has something to do.
 //!
-//! Imports the engine's locks. A session that waits for its client's next message holds no
+//! A session that waits for its client's next message holds no
 //! buffers, so that thousands of idle ones cost no memory. Most wait for a moment only: to make
 //! and clear new buffers for each message took a tenth of the session's time. Invariant: no more
 //! than [`WAITING_MAX`] times two buffers of at most [`BYTES_MAX`] bytes wait here.
 
-use mailstow_engine::sync::Mutex;
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// Sessions whose buffers may wait: as many as are at work at one moment, and more.

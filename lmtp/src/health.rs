@@ -5,14 +5,13 @@
 //! a dead server to be taken for that of a living one, and a server that hangs is known by its
 //! silence. Invariant: nothing here keeps the server from starting, serving or ending.
 
+use crate::clock;
 use crate::lifecycle;
 use crate::listener::{self, ListenError, Listener};
 use mailstow_engine::Engine;
-use mailstow_engine::clock;
+use mailstow_engine::LogState;
 use mailstow_engine::config::{ListenAddress, LmtpSettings};
-use mailstow_engine::delivery::LogState;
-use mailstow_engine::io::StateDirectory;
-use mailstow_engine::sync::Mutex;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
@@ -108,7 +107,7 @@ impl Health {
             source,
             remedy: "see that the state directory can be written to",
         };
-        StateDirectory::open(state_directory).map_err(failed)?;
+        Engine::make_state_directory(state_directory).map_err(failed)?;
         let (path, directory) = socket_path(state_directory).map_err(failed)?;
         let settings = LmtpSettings {
             listen: vec![ListenAddress::Unix(path)],

@@ -1,9 +1,9 @@
 //! Short ids of connections and transactions, to find them in the log.
 //!
-//! Imports the engine's clock. Unique within a process, and across restarts as long as a process
+//! Imports `clock`. Unique within a process, and across restarts as long as a process
 //! hands out less than a million a second.
 
-use mailstow_engine::clock::since_epoch;
+use crate::clock::since_epoch;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Hands out ids.

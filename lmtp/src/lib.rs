@@ -7,6 +7,7 @@
 
 mod buffers;
 pub mod cli;
+mod clock;
 pub mod command;
 pub mod decode;
 mod drain;

@@ -2,9 +2,9 @@
 //! replaces the file), and a writer that locks as Dovecot does, all at the same time. Method:
 //! every writer numbers its messages; afterwards each must be there once, whole, and parse.
 
+use mailstow_engine::Mail;
 use mailstow_engine::address::{Address, parse_address};
 use mailstow_engine::config::Settings;
-use mailstow_engine::delivery::Mail;
 use mailstow_engine::route::{Format, MailboxTarget};
 use mailstow_engine::{Engine, Recipient};
 use mailstow_tests::scratch::needs_root;

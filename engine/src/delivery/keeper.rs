@@ -230,6 +230,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
     }
 
     /// What keeps the log from being used; `None` when all is well.
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn failure(&self) -> Option<LogError> {
         let state = self.state.lock();
         state.failure.as_ref().map(|failure| failure.cause.clone())

@@ -135,7 +135,7 @@ impl Ids {
 
 /// Writes messages into mailboxes, durably. May be shared between threads.
 ///
-/// Dropping it does what [`Store::close`] does.
+/// Dropping it finishes what was submitted and ends the writers.
 #[derive(Debug)]
 pub struct Store<D: Disk = Blocking> {
     shared: Arc<Shared<D>>,
@@ -319,16 +319,6 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Where messages are held.
-    pub fn spool(&self) -> &Spool {
-        &self.spool
-    }
-
-    /// The disk the mailboxes are on.
-    pub fn disk(&self) -> &D {
-        &self.shared.disk
-    }
-
     /// Begins to store a message in each of the mailboxes; returns at once, with one ticket for
     /// each. The bound of the queue is not enforced here: see [`Store::poll_room`].
     ///
@@ -427,27 +417,9 @@ impl<D: Disk> Store<D> {
         })
     }
 
-    /// The client has read the replies for these deliveries, all of one message; see
-    /// [`Receipt::confirm`].
-    pub fn confirm(&self, tickets: &[Ticket]) {
-        self.shared.confirm(tickets);
-    }
-
-    /// The client was lost before it showed that it read the replies for these deliveries, all
-    /// of one message; see [`Receipt`].
-    pub fn doubt(&self, tickets: &[Ticket]) {
-        self.shared.doubt(tickets);
-    }
-
     /// What recovery did when the store was opened; `None` without a delivery log.
     pub fn recovered(&self) -> Option<RecoveryReport> {
         self.recovered
-    }
-
-    /// Why the delivery log takes nothing now: its last write failed, and it is opened again
-    /// from time to time. `None` when all is well.
-    pub fn log_failure(&self) -> Option<LogError> {
-        self.shared.keeper.as_ref()?.failure()
     }
 
     /// Whether mail is taken now, and what waits.
@@ -477,12 +449,6 @@ impl<D: Disk> Store<D> {
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         self.shared.queue.poll_room(context)
     }
-
-    /// Finishes what was submitted, and ends the writers. Deliveries that wait for a busy lock
-    /// may take as long as their patience.
-    pub fn close(self) {
-        drop(self);
-    }
 }
 
 impl<D: Disk> Drop for Store<D> {
@@ -501,6 +467,44 @@ impl<D: Disk> Drop for Store<D> {
         {
             tracing::error!("the checkpoint thread ended by a panic");
         }
+    }
+}
+
+/// What only tests do with a store by itself.
+#[cfg(any(test, feature = "sim"))]
+impl<D: Disk> Store<D> {
+    /// Where messages are held.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// The disk the mailboxes are on.
+    pub fn disk(&self) -> &D {
+        &self.shared.disk
+    }
+
+    /// The client has read the replies for these deliveries, all of one message; see
+    /// [`Receipt::confirm`].
+    pub fn confirm(&self, tickets: &[Ticket]) {
+        self.shared.confirm(tickets);
+    }
+
+    /// The client was lost before it showed that it read the replies for these deliveries, all
+    /// of one message; see [`Receipt`].
+    pub fn doubt(&self, tickets: &[Ticket]) {
+        self.shared.doubt(tickets);
+    }
+
+    /// Why the delivery log takes nothing now: its last write failed, and it is opened again
+    /// from time to time. `None` when all is well.
+    pub fn log_failure(&self) -> Option<LogError> {
+        self.shared.keeper.as_ref()?.failure()
+    }
+
+    /// Finishes what was submitted, and ends the writers. Deliveries that wait for a busy lock
+    /// may take as long as their patience.
+    pub fn close(self) {
+        drop(self);
     }
 }
 

@@ -52,7 +52,7 @@ pub enum CredentialError {
 
 /// The identity of the thread that made it. Not `Send`: it is a statement about one thread.
 #[derive(Debug)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     privileged: bool,
     own: (u32, u32),
     now: Option<(u32, u32)>,
@@ -61,7 +61,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// The identity of the calling thread, which must not have been changed by other means.
-    pub fn of_this_thread() -> Self {
+    pub(crate) fn of_this_thread() -> Self {
         let own = (geteuid().as_raw(), getegid().as_raw());
         Self {
             privileged: own.0 == 0,
@@ -77,7 +77,7 @@ impl Credentials {
     /// # Errors
     /// The identity is root's, or this process cannot take it. The thread's identity is then
     /// unchanged, or unknown but not root's.
-    pub fn become_user(&mut self, uid: u32, gid: u32) -> Result<(), CredentialError> {
+    pub(crate) fn become_user(&mut self, uid: u32, gid: u32) -> Result<(), CredentialError> {
         if self.now == Some((uid, gid)) {
             return Ok(());
         }
@@ -103,7 +103,7 @@ impl Credentials {
     /// Runs `look` with the identity the process was started with. For finding
     /// `virtual_mailbox_base`, whose path is the operator's: a recipient need not be able to
     /// search the directories above it. Nothing may be created in there.
-    pub fn as_self<T>(&mut self, look: impl FnOnce() -> T) -> T {
+    pub(crate) fn as_self<T>(&mut self, look: impl FnOnce() -> T) -> T {
         if self.privileged && self.now.take().is_some() {
             setfsgid(Gid::from_raw(self.own.1));
             setfsuid(Uid::from_raw(self.own.0));

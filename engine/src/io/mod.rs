@@ -7,6 +7,7 @@
 
 mod blocking;
 mod credentials;
+#[cfg(any(test, feature = "sim"))]
 mod faulty;
 mod placed;
 mod scratch;
@@ -16,7 +17,8 @@ pub(crate) mod uring;
 
 pub use blocking::Blocking;
 pub(crate) use credentials::with_user;
-pub use credentials::{CredentialError, Credentials};
+pub(crate) use credentials::{CredentialError, Credentials};
+#[cfg(any(test, feature = "sim"))]
 pub use faulty::{Fault, Faulty};
 pub use placed::{Placed, Purpose};
 pub use scratch::{Scratch, StateDirectory};

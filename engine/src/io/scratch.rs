@@ -37,11 +37,6 @@ impl StateDirectory {
         })
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// A new empty scratch file. If somebody took the directory away it is made anew.
     ///
     /// # Errors
@@ -124,7 +119,7 @@ mod tests {
         let mut read = [0; 5];
         scratch.read_exact_at(&mut read, 6).unwrap();
         assert_eq!(&read, b"world");
-        assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(&state.path).unwrap().count(), 0);
         assert!(scratch.read_exact_at(&mut read, 7).is_err());
     }
 
@@ -132,8 +127,8 @@ mod tests {
     fn a_directory_that_was_taken_away_is_made_anew() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDirectory::open(&dir.path().join("state")).unwrap();
-        std::fs::remove_dir(state.path()).unwrap();
+        std::fs::remove_dir(&state.path).unwrap();
         state.scratch().unwrap().append(b"hello").unwrap();
-        assert!(state.path().is_dir());
+        assert!(state.path.is_dir());
     }
 }

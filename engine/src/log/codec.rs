@@ -65,6 +65,7 @@ impl EncodedRecord {
 #[derive(Debug)]
 pub struct AcceptedEncoder {
     payload: Vec<u8>,
+    #[cfg(any(test, feature = "sim"))]
     content_from: usize,
 }
 
@@ -75,6 +76,7 @@ impl AcceptedEncoder {
         put_accepted(&mut payload, envelope);
         payload.put_u8(CONTENT_PLAIN);
         Self {
+            #[cfg(any(test, feature = "sim"))]
             content_from: payload.len(),
             payload,
         }
@@ -86,6 +88,7 @@ impl AcceptedEncoder {
     }
 
     /// Bytes of content taken so far.
+    #[cfg(any(test, feature = "sim"))]
     pub fn content_bytes(&self) -> usize {
         self.payload.len() - self.content_from
     }

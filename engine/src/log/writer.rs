@@ -267,6 +267,7 @@ impl<M: LogMedium> LogWriter<M> {
     ///
     /// # Errors
     /// As for the two.
+    #[cfg(any(test, feature = "sim"))]
     pub fn append_and_wait(&self, record: EncodedRecord) -> Result<Sequence, LogError> {
         let ticket = self.append(record, None)?;
         self.wait(ticket)
@@ -329,6 +330,7 @@ impl<M: LogMedium> LogWriter<M> {
     ///
     /// # Errors
     /// The log is poisoned.
+    #[cfg(any(test, feature = "sim"))]
     pub fn close(self) -> Result<(), LogError> {
         self.stop();
         self.poisoned().map_or(Ok(()), Err)

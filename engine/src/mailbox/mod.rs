@@ -11,12 +11,13 @@ mod known;
 pub mod maildir;
 pub mod mbox;
 mod path;
-pub mod trace;
+pub(crate) mod trace;
 
-pub use directory::Unflushed;
-pub use error::{MailboxError, Unfit};
-pub use known::{Flush, Known};
-pub use path::MailboxPath;
+pub(crate) use directory::Unflushed;
+pub use error::MailboxError;
+pub(crate) use error::Unfit;
+pub(crate) use known::{Flush, Known};
+pub(crate) use path::MailboxPath;
 
 use crate::config::{Compress, MboxLock, Settings};
 use std::path::PathBuf;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// What the lines say, in external form.
 #[derive(Clone, Copy, Debug)]
-pub struct Trace<'a> {
+pub(crate) struct Trace<'a> {
     /// Empty for the null reverse-path.
     pub reverse_path: &'a str,
     /// The original recipient; empty when unknown.
@@ -26,7 +26,7 @@ pub struct Trace<'a> {
 impl Trace<'_> {
     /// `Return-Path`, `X-Original-To` (left out when unknown) and `Delivered-To`, each ending in
     /// LF.
-    pub fn header(&self) -> String {
+    pub(crate) fn header(&self) -> String {
         let mut lines = String::with_capacity(160);
         self.push_header(&mut lines);
         lines
@@ -34,7 +34,7 @@ impl Trace<'_> {
 
     /// The same behind the line that begins a message in an mbox, `From sender  date` with the
     /// date as asctime(3) writes it, in local time; `time` is since the UNIX epoch.
-    pub fn mbox_header(&self, time: Duration) -> String {
+    pub(crate) fn mbox_header(&self, time: Duration) -> String {
         self.mbox_header_at(&local_time(time))
     }
 
@@ -66,7 +66,7 @@ impl Trace<'_> {
 }
 
 /// `Return-Path`, `X-Original-To` (left out when unknown) and `Delivered-To`, each ending in LF.
-pub fn header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
+pub(crate) fn header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
     Trace {
         reverse_path: &reverse_path.external(),
         original: recipient.original.as_deref().unwrap_or_default(),
@@ -76,7 +76,7 @@ pub fn header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
 }
 
 /// The same behind the line that begins a message in an mbox, dated now.
-pub fn mbox_header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
+pub(crate) fn mbox_header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
     mbox_header_at(reverse_path, recipient, &local_time(clock::since_epoch()))
 }
 

@@ -28,6 +28,7 @@ impl Budget {
         })
     }
 
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }

@@ -45,6 +45,7 @@ impl Spool {
     }
 
     /// Bytes of message contents now held in memory.
+    #[cfg(any(test, feature = "sim"))]
     pub fn memory_used_bytes(&self) -> usize {
         self.budget.used()
     }

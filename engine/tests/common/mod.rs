@@ -10,9 +10,10 @@
 
 use mailstow_engine::address::{Address, parse_address};
 use mailstow_engine::config::{Durability, Settings};
-use mailstow_engine::delivery::{Mail, Outcome, Store, Ticket};
-use mailstow_engine::io::Disk;
 use mailstow_engine::route::{Format, MailboxTarget};
+use mailstow_engine::sim::Disk;
+use mailstow_engine::sim::{Store, Ticket};
+use mailstow_engine::{Mail, Outcome};
 use mailstow_engine::{Message, Recipient};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};

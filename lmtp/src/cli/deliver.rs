@@ -7,13 +7,13 @@
 
 use super::common::{SiteArgs, complain};
 use clap::Args;
+use mailstow_engine::Mail;
+use mailstow_engine::Recipient;
 use mailstow_engine::address::{Address, ReversePath, parse_mailbox};
 use mailstow_engine::config::{Configuration, Durability};
-use mailstow_engine::delivery::Mail;
-use mailstow_engine::envelope::Recipient;
 use mailstow_engine::route::MailboxTarget;
-use mailstow_engine::status::{EnhancedCode, Status};
 use mailstow_engine::{Engine, Message};
+use mailstow_engine::{EnhancedCode, Status};
 use nix::sys::signal::{SigSet, Signal};
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use crate::log;
 use clap::{Args, Subcommand};
 use mailstow_engine::Engine;
 use mailstow_engine::config::Configuration;
-use mailstow_engine::log::{
+use mailstow_engine::delivery_log::{
     AcceptedRecipient, DirectoryMedium, DoneOutcome, Entry, InDoubt, LogError, Plan, Record,
     ScanReport, scan,
 };
@@ -441,7 +441,7 @@ fn write_report_json(out: &mut dyn Write, report: &ScanReport) -> io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mailstow_engine::log::{Checkpoint, LogSettings, LogWriter, Sequence};
+    use mailstow_engine::sim::{Checkpoint, LogSettings, LogWriter, Sequence};
     use std::os::unix::fs::FileExt as _;
 
     /// A log of three checkpoints, each in a block of its own.

@@ -10,8 +10,8 @@ use mailstow_engine::config::Configuration;
 use mailstow_engine::route::{
     Destination, Format, MailboxTarget, Resolution, Route, Router, Step, table_context,
 };
-use mailstow_engine::status::{EnhancedCode, Status};
 use mailstow_engine::table::TableCache;
+use mailstow_engine::{EnhancedCode, Status};
 use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;

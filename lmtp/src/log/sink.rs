@@ -1,10 +1,11 @@
 //! A thread that writes log lines, so that nothing else ever waits for the log.
 //!
-//! Imports the engine's locks. Invariants: at most [`PENDING_BYTES_MAX`] bytes wait; past that
+//! Invariants: at most [`PENDING_BYTES_MAX`] bytes wait; past that
 //! lines are dropped and counted, and the count is logged as soon as the log moves again.
 
-use mailstow_engine::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
+use parking_lot::{Condvar, Mutex};
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -67,7 +68,7 @@ impl Log {
             if left.is_zero() {
                 break;
             }
-            state = wait_timeout(&self.0.written, state, left);
+            self.0.written.wait_for(&mut state, left);
         }
         state.closing = false;
     }
@@ -92,7 +93,7 @@ impl Shared {
             let mut state = self.state.lock();
             while state.pending.is_empty() {
                 state.waiting = true;
-                state = wait(&self.changed, state);
+                self.changed.wait(&mut state);
             }
             if !state.closing {
                 drop(state);

@@ -23,9 +23,9 @@ use crate::input::Line;
 use crate::log::DeliveryLine;
 use crate::reply::{self, Reply, write_status};
 use crate::server::Shared;
+use mailstow_engine::Receipt;
 use mailstow_engine::Status;
 use mailstow_engine::config::Settings;
-use mailstow_engine::delivery::Receipt;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -288,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 router: self.shared.engine.snapshot(),
                 settings: Arc::clone(&self.settings),
                 id: self.shared.ids.next(),
-                started: mailstow_engine::clock::now(),
+                started: std::time::Instant::now(),
                 accepted: Vec::new(),
                 chunks: None,
             });

@@ -1,9 +1,9 @@
 //! Where the engine's threads leave the outcomes that a session waits for.
 //!
-//! Imports the engine's locks. The session is woken only for the recipient whose reply is next.
+//! The session is woken only for the recipient whose reply is next.
 
-use mailstow_engine::delivery::Outcome;
-use mailstow_engine::sync::Mutex;
+use mailstow_engine::Outcome;
+use parking_lot::Mutex;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 

@@ -6,7 +6,7 @@
 use super::Findings;
 use super::running::Running;
 use mailstow_engine::config::{ListenAddress, Settings};
-use mailstow_engine::log::{DirectoryMedium, LogError, scan_records};
+use mailstow_engine::delivery_log::{DirectoryMedium, LogError, scan_records};
 use std::path::Path;
 
 pub(super) fn check(settings: &Settings, running: Option<&Running>, findings: &mut Findings) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use mailstow_engine::config::{Flags, Sources};
-use mailstow_engine::log::{Checkpoint, LogSettings, LogWriter, Record, Sequence};
+use mailstow_engine::sim::{Checkpoint, LogSettings, LogWriter, Record, Sequence};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;

@@ -1,0 +1,25 @@
+//! Private rooms, opened for crash tests of embedders and for benches: with the feature `sim`.
+//!
+//! Adds API and changes no behaviour. What is here may change with every release. See
+//! [`crate::manual::crash_tests`].
+
+/// The store below the engine, which runs on any disk.
+pub use crate::delivery::{Store, Ticket};
+/// The disk, and disks that fail.
+pub use crate::io::{
+    Blocking, Disk, Fault, Faulty, FileKind, FileStat, LockKind, Placed, Purpose, Scratch,
+    StateDirectory, sim as disk,
+};
+/// The delivery log by itself.
+pub use crate::log::{
+    Accepted, AcceptedEncoder, AcceptedRecipient, Access, BLOCK_BYTES, BackendChoice, Checkpoint,
+    Confirmed, Damage, DecodeError, DeliveryId, DirectoryMedium, Done, DoneOutcome, EncodedRecord,
+    Entry, Extent, FORMAT_VERSION, FRAGMENT_BYTES_MAX, FRAME_HEADER_BYTES, Haste, InDoubt,
+    LogError, LogFile, LogMedium, LogScan, LogSettings, LogUsage, LogWriter, OnDurable, Plan,
+    RECORD_BYTES_LIMIT, Record, RecordKind, ScanReport, ScannedSegment, SegmentHeader, Sequence,
+    StepLog, Ticket as LogTicket, scan, scan_records, sim as log_disk,
+};
+/// The mailbox formats.
+pub use crate::mailbox::{MailboxError, maildir, mbox};
+/// Where messages are held.
+pub use crate::message::Spool;
