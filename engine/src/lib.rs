@@ -96,5 +96,5 @@ pub use delivery::{
 };
 pub use engine::{Engine, EngineError};
 pub use envelope::{Recipient, ReversePath};
-pub use message::{Message, MessageBuilder};
+pub use message::{Converted, LineEnds, Lines, Message, MessageBuilder};
 pub use status::{EnhancedCode, Status};

@@ -25,13 +25,13 @@ fn a_message_lands_in_a_maildir_made_for_it_and_owned_by_its_owner() {
     assert_eq!(new.len(), 1);
     let file = maildir.join("new").join(&new[0]);
     let expected = b"Return-Path: <s@ex.example>\nX-Original-To: orig@ex.example\n\
-        Delivered-To: info@vm.example\nSubject: hello\n\nFrom here\nlast line";
+        Delivered-To: info@vm.example\nSubject: hello\n\nFrom here\nlast line\n";
     let stored = fs::read(&file).unwrap();
     assert_eq!(
         String::from_utf8_lossy(&stored),
         String::from_utf8_lossy(expected)
     );
-    let sizes = format!(".host.example,S={},W={}", stored.len(), stored.len() + 6);
+    let sizes = format!(".host.example,S={},W={}", stored.len(), stored.len() + 7);
     assert!(
         new[0].ends_with(&sizes),
         "{} does not end in {sizes}",
@@ -203,7 +203,7 @@ fn a_message_over_the_limit_is_refused_before_anything_is_written() {
 fn a_large_message_from_a_file_is_stored_byte_for_byte() {
     let place = Place::new();
     let store = Store::open(&place.settings()).unwrap();
-    let content: Vec<u8> = (0..3_000_000u32)
+    let content: Vec<u8> = (0..=3_000_074u32)
         .map(|n| {
             if n % 77 == 0 {
                 b'\n'

@@ -246,6 +246,56 @@ impl Client {
         }
     }
 
+    /// One LMTP transaction whose content goes through `DATA` as these bytes: only dots behind
+    /// CRLF are doubled, and a last CRLF is added where there is none. The replies after it.
+    pub fn deliver_by_data(&mut self, recipients: &[&str], content: &[u8]) -> Vec<Reply> {
+        self.envelope("", recipients);
+        assert_eq!(self.command("DATA").code, 354);
+        let mut wire = Vec::with_capacity(content.len() + 5);
+        for (at, &byte) in content.iter().enumerate() {
+            if byte == b'.' && (at == 0 || content[..at].ends_with(b"\r\n")) {
+                wire.push(b'.');
+            }
+            wire.push(byte);
+        }
+        if !content.is_empty() && !content.ends_with(b"\r\n") {
+            wire.extend_from_slice(b"\r\n");
+        }
+        wire.extend_from_slice(b".\r\n");
+        self.send(&wire).expect("the server takes data");
+        recipients.iter().map(|_| self.reply()).collect()
+    }
+
+    /// One LMTP transaction whose content goes through `BDAT` in chunks of that many bytes, with
+    /// further parameters of `MAIL`. The replies after the last one.
+    pub fn deliver_by_chunks(
+        &mut self,
+        parameters: &str,
+        recipients: &[&str],
+        content: &[u8],
+        chunk_bytes: usize,
+    ) -> Vec<Reply> {
+        self.envelope(parameters, recipients);
+        for chunk in content.chunks(chunk_bytes) {
+            let command = format!("BDAT {}\r\n", chunk.len());
+            let command = [command.as_bytes(), chunk].concat();
+            self.send(&command).expect("the server takes a chunk");
+            let reply = self.reply();
+            assert_eq!(reply.code, 250, "{reply}");
+        }
+        self.send(b"BDAT 0 LAST\r\n").expect("the server listens");
+        recipients.iter().map(|_| self.reply()).collect()
+    }
+
+    fn envelope(&mut self, parameters: &str, recipients: &[&str]) {
+        let mail = self.command(format!("MAIL FROM:<s@client.example>{parameters}"));
+        assert_eq!(mail.code, 250, "{mail}");
+        for recipient in recipients {
+            let reply = self.command(format!("RCPT TO:<{recipient}>"));
+            assert_eq!(reply.code, 250, "{reply}");
+        }
+    }
+
     /// One SMTP transaction with more parameters than paths; the last reply, or the first that
     /// is not a success.
     pub fn submit(&mut self, mail: &str, recipients: &[String], content: &[u8]) -> Reply {

@@ -2,11 +2,13 @@
 //!
 //! A copy, because IMAP moves messages and leaves index files behind.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::mailboxes::list;
 use crate::scratch::{Scratch, needs_root};
 
 /// The user the copy is given to.
@@ -15,12 +17,49 @@ const READER: u32 = 65534;
 /// Fetches every message of a Maildir (a directory) or an mbox (a file), in mailbox order, with
 /// LF line ends.
 pub fn messages(mailbox: &Path) -> Vec<Vec<u8>> {
+    let output = fetch(mailbox, &str::to_owned);
+    literals(&output)
+        .iter()
+        .map(|literal| lf(literal))
+        .collect()
+}
+
+/// Bytes of every message of a Maildir as FETCH transfers them, by file name. Dovecot is shown
+/// names without sizes, so that it counts for itself.
+pub fn counted_bytes(maildir: &Path) -> BTreeMap<String, u64> {
+    let paths = ["new", "cur"]
+        .map(|part| list(&maildir.join(part)))
+        .concat();
+    let names: Vec<String> = paths.iter().map(|path| file_name(path)).collect();
+    // Numbers in front keep the order.
+    let numbered = |name: &str| {
+        let at = names.iter().position(|known| known == name);
+        format!("{}.without-sizes", 1_000_000 + at.expect("a copy of it"))
+    };
+    let found = literals(&fetch(maildir, &numbered));
+    assert_eq!(found.len(), names.len(), "Dovecot shows every message");
+    let counted = found.iter().map(|literal| literal.len() as u64);
+    names.iter().cloned().zip(counted).collect()
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().expect("a path of a file");
+    name.to_string_lossy().into_owned()
+}
+
+/// What Dovecot's `imap` shows of a copy of a mailbox; `rename` names the copies of a Maildir's
+/// files.
+fn fetch(mailbox: &Path, rename: &dyn Fn(&str) -> String) -> Vec<u8> {
     needs_root("Dovecot reads as another user");
     let scratch = Scratch::new("dovecot");
     let copy = scratch.join("box");
     let home = scratch.mkdir("home");
     std::fs::write(scratch.join("dovecot.conf"), configuration(&scratch)).expect("dovecot.conf");
     run(Command::new("cp").arg("-a").arg(mailbox).arg(&copy));
+    for path in ["new", "cur"].map(|part| list(&copy.join(part))).concat() {
+        let renamed = path.with_file_name(rename(&file_name(&path)));
+        std::fs::rename(&path, renamed).expect("rename");
+    }
     for path in [&copy, &home] {
         let owner = format!("{READER}:{READER}");
         run(Command::new("chown").arg("-R").arg(owner).arg(path));
@@ -30,7 +69,7 @@ pub fn messages(mailbox: &Path) -> Vec<Vec<u8>> {
     } else {
         format!("mbox:{}:INBOX={}", home.display(), copy.display())
     };
-    literals(&imap(&scratch, &home, &location))
+    imap(&scratch, &home, &location)
 }
 
 fn configuration(scratch: &Scratch) -> String {
@@ -81,7 +120,7 @@ fn imap(scratch: &Scratch, home: &Path, location: &str) -> Vec<u8> {
     output.stdout
 }
 
-/// The contents of the FETCH literals (RFC 3501 section 4.3), CRLF made LF.
+/// The contents of the FETCH literals (RFC 3501 section 4.3).
 fn literals(mut output: &[u8]) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     while let Some(end) = output.iter().position(|&b| b == b'\n') {
@@ -92,7 +131,7 @@ fn literals(mut output: &[u8]) -> Vec<Vec<u8>> {
         };
         let size: usize = size.trim_end_matches('}').parse().expect("literal size");
         let (literal, rest) = output.split_at(size);
-        found.push(lf(literal));
+        found.push(literal.to_vec());
         output = rest;
     }
     found

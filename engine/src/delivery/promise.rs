@@ -353,7 +353,7 @@ fn plan(trace: &trace::Trace<'_>, mail: &Mail, target: &MailboxTarget, names: &N
         Format::Mbox => Plan::Mbox { size_before: 0 },
         Format::Maildir => {
             let message = &mail.message;
-            let (size, wire_size) = sizes(&trace.header(), message.size(), message.newlines());
+            let (size, wire_size) = sizes(&trace.header(), message.size(), message.bare_newlines());
             Plan::Maildir {
                 file_name: names.next(size, wire_size),
             }

@@ -7,6 +7,7 @@
 
 use super::budget::{Budget, Share};
 use super::header_filter::HeaderFilter;
+use super::line_ends::bare_newlines;
 use super::{Body, Content, Message, READ_BYTES};
 use crate::config::Limits;
 use crate::io::{Placed, Scratch, StateDirectory};
@@ -61,9 +62,10 @@ impl Spool {
                     share: self.budget.share(),
                 },
                 size: 0,
-                newlines: 0,
+                bare_newlines: 0,
                 last: None,
             },
+            is_binary: false,
             failed: false,
         }
     }
@@ -83,6 +85,7 @@ impl std::fmt::Debug for Spool {
 pub struct MessageBuilder {
     filter: HeaderFilter,
     sink: Sink,
+    is_binary: bool,
     failed: bool,
 }
 
@@ -95,7 +98,15 @@ impl MessageBuilder {
         self
     }
 
-    /// Takes the next piece of the content. Lines must end with LF.
+    /// Declares the content binary (RFC 3030 `BODY=BINARYMIME`): a last line without an end stays
+    /// so.
+    #[must_use]
+    pub fn binary(mut self) -> Self {
+        self.is_binary = true;
+        self
+    }
+
+    /// Takes the next piece of the content. Lines must end with LF: see [`crate::LineEnds`].
     ///
     /// # Errors
     /// The scratch file cannot be made or written (`StorageFull` when the disk is full: answer
@@ -125,7 +136,8 @@ impl MessageBuilder {
         self.sink.size
     }
 
-    /// Ends the message. No content at all makes an empty message, which is legal.
+    /// Ends the message, and its last line if that has no end. No content at all makes an empty
+    /// message, which is legal.
     ///
     /// # Errors
     /// As [`MessageBuilder::write`], or an earlier write failed.
@@ -135,6 +147,9 @@ impl MessageBuilder {
         }
         let sink = &mut self.sink;
         self.filter.finish(&mut |kept| sink.append(kept))?;
+        if !self.is_binary && sink.last.is_some_and(|last| last != b'\n') {
+            sink.append(b"\n")?;
+        }
         self.sink.finish()
     }
 }
@@ -144,7 +159,7 @@ struct Sink {
     spool: Spool,
     state: State,
     size: u64,
-    newlines: u64,
+    bare_newlines: u64,
     last: Option<u8>,
 }
 
@@ -176,9 +191,9 @@ impl Sink {
         let Some(last) = piece.last() else {
             return Ok(());
         };
+        self.bare_newlines += bare_newlines(self.last, piece);
         self.last = Some(*last);
         self.size += piece.len() as u64;
-        self.newlines += memchr::memchr_iter(b'\n', piece).count() as u64;
         if let State::Memory { bytes, share } = &mut self.state {
             if reserve(bytes, share, piece.len(), self.spool.message_memory_bytes) {
                 bytes.extend_from_slice(piece);
@@ -276,7 +291,7 @@ impl Sink {
         Ok(Message(Arc::new(Content {
             body,
             size: self.size,
-            newlines: self.newlines,
+            bare_newlines: self.bare_newlines,
             ends_with_newline: self.last == Some(b'\n'),
         })))
     }
@@ -360,7 +375,7 @@ mod tests {
             assert!(message.in_memory().is_none());
             assert_eq!(spool.memory_used_bytes(), 0);
             assert_eq!(message.size(), 600_012);
-            assert_eq!(message.newlines(), 300_002);
+            assert_eq!(message.bare_newlines(), 300_002);
             assert_eq!(message.wire_size(), 900_014);
             assert!(message.ends_with_newline());
             let expected = [b"Subject: x\n\n", &content[..]].concat();
@@ -375,7 +390,7 @@ mod tests {
         let body = [&b"\n"[..], &[b'x'; 9000]].concat();
         let messages: Vec<Message> = (0..4)
             .map(|_| {
-                let mut builder = spool.message();
+                let mut builder = spool.message().binary();
                 builder.write(&body).unwrap();
                 builder.finish().unwrap()
             })
@@ -399,7 +414,7 @@ mod tests {
         for room in [0, 7, 60_000, 70_000, 1_000_000, 1_999_990] {
             for piece in [1000, 5000, 9000] {
                 let spool = spool(&dir, &limits(20_000, 1_000_000));
-                let mut builder = spool.message();
+                let mut builder = spool.message().binary();
                 builder.write(b"\n").unwrap();
                 let (first, rest) = content.split_at(50_000);
                 builder.write(first).unwrap();
@@ -426,10 +441,35 @@ mod tests {
     }
 
     #[test]
+    fn a_last_line_without_an_end_gets_one_unless_the_content_is_binary() {
+        let dir = tempfile::tempdir().unwrap();
+        for bytes in [10, 1000] {
+            let spool = spool(&dir, &limits(bytes, 1000));
+            for (content, completed) in [
+                (&b"Subject: x\n\nlast"[..], &b"Subject: x\n\nlast\n"[..]),
+                (b"Subject: x\n\nlast\r", b"Subject: x\n\nlast\r\n"),
+                (b"Subject: x\n\nlast\n", b"Subject: x\n\nlast\n"),
+            ] {
+                for (is_binary, expected) in [(false, completed), (true, content)] {
+                    let mut builder = spool.message();
+                    if is_binary {
+                        builder = builder.binary();
+                    }
+                    builder.write(content).unwrap();
+                    let message = builder.finish().unwrap();
+                    assert_eq!(read(&message), expected);
+                    let bare = bare_newlines(None, expected);
+                    assert_eq!(message.wire_size(), expected.len() as u64 + bare);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn an_empty_message_is_a_message() {
         let dir = tempfile::tempdir().unwrap();
         let message = spool(&dir, &Limits::default()).message().finish().unwrap();
-        assert_eq!((message.size(), message.newlines()), (0, 0));
+        assert_eq!((message.size(), message.bare_newlines()), (0, 0));
         assert!(!message.ends_with_newline());
         assert!(read(&message).is_empty());
     }

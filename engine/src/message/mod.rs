@@ -8,8 +8,11 @@
 mod budget;
 mod builder;
 mod header_filter;
+mod line_ends;
 
 pub use builder::{MessageBuilder, Spool};
+pub(crate) use line_ends::bare_newlines;
+pub use line_ends::{Converted, LineEnds, Lines};
 
 use crate::io::{Placed, Scratch};
 use crate::sync::Arc;
@@ -27,7 +30,7 @@ pub struct Message(Arc<Content>);
 struct Content {
     body: Body,
     size: u64,
-    newlines: u64,
+    bare_newlines: u64,
     ends_with_newline: bool,
 }
 
@@ -44,14 +47,15 @@ impl Message {
         self.0.size
     }
 
-    /// Line ends in the content.
-    pub fn newlines(&self) -> u64 {
-        self.0.newlines
+    /// Returns how many LF of the content have no CR before them: an IMAP server shows each as
+    /// CRLF.
+    pub fn bare_newlines(&self) -> u64 {
+        self.0.bare_newlines
     }
 
-    /// Bytes of the content with CRLF line ends, as a client reads it.
+    /// Returns the bytes of the content as an IMAP server shows it.
     pub fn wire_size(&self) -> u64 {
-        self.0.size + self.0.newlines
+        self.0.size + self.0.bare_newlines
     }
 
     /// True when the last line is complete; false for an empty message.

@@ -7,13 +7,10 @@
 
 use super::common::{SiteArgs, complain};
 use clap::Args;
-use mailstow_engine::Mail;
-use mailstow_engine::Recipient;
 use mailstow_engine::address::{Address, ReversePath, parse_mailbox};
 use mailstow_engine::config::{Configuration, Durability};
 use mailstow_engine::route::MailboxTarget;
-use mailstow_engine::{Engine, Message};
-use mailstow_engine::{EnhancedCode, Status};
+use mailstow_engine::{Engine, EnhancedCode, LineEnds, Mail, Message, Recipient, Status};
 use nix::sys::signal::{SigSet, Signal};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -167,12 +164,10 @@ fn read_message(engine: &Engine, limit: u64, scratch_directory: &Path) -> Result
         ))
     };
     let mut message = engine.new_message().without_envelope_line();
-    let mut lines = LineEnds::default();
+    let mut line_ends = LineEnds::default();
     let mut input = std::io::stdin().lock();
     let mut buffer = vec![0; 64 * 1024];
-    let mut converted = Vec::with_capacity(buffer.len() + 1);
     let mut size: u64 = 0;
-    let mut last = None;
     loop {
         let count = match input.read(&mut buffer) {
             Ok(0) => break,
@@ -188,83 +183,23 @@ fn read_message(engine: &Engine, limit: u64, scratch_directory: &Path) -> Result
                 format!("message is larger than message_size_limit = {limit} bytes"),
             ));
         }
-        converted.clear();
-        lines.convert(buffer.get(..count).unwrap_or_default(), &mut converted);
-        last = converted.last().copied().or(last);
-        message.write(&converted).map_err(spill)?;
+        let piece = buffer.get_mut(..count).unwrap_or_default();
+        let converted = line_ends.convert(piece);
+        if converted.cr_first {
+            message.write(b"\r").map_err(spill)?;
+        }
+        let piece = piece.get(..converted.produced).unwrap_or_default();
+        message.write(piece).map_err(spill)?;
     }
-    converted.clear();
-    lines.finish(&mut converted);
-    last = converted.last().copied().or(last);
-    if last.is_some_and(|byte| byte != b'\n') {
-        // As virtual(8) does: whoever reads the mailbox by lines sees the last one too.
-        converted.push(b'\n');
+    if line_ends.finish() {
+        message.write(b"\r").map_err(spill)?;
     }
-    message.write(&converted).map_err(spill)?;
     message.finish().map_err(spill)
-}
-
-/// Line ends of the input: pipe(8) sends LF; a script may send CRLF. The first line decides,
-/// so that a lone CR or LF inside either kind of message is kept as it is.
-#[derive(Debug, Default)]
-struct LineEnds {
-    crlf: Option<bool>,
-    carriage_return: bool,
-}
-
-impl LineEnds {
-    fn convert(&mut self, input: &[u8], output: &mut Vec<u8>) {
-        for &byte in input {
-            if self.carriage_return {
-                self.carriage_return = false;
-                let converts = byte == b'\n' && *self.crlf.get_or_insert(true);
-                if !converts {
-                    output.push(b'\r');
-                }
-            }
-            if byte == b'\r' && self.crlf != Some(false) {
-                self.carriage_return = true;
-                continue;
-            }
-            if byte == b'\n' {
-                self.crlf.get_or_insert(false);
-            }
-            output.push(byte);
-        }
-    }
-
-    fn finish(&mut self, output: &mut Vec<u8>) {
-        if std::mem::take(&mut self.carriage_return) {
-            output.push(b'\r');
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn converted(pieces: &[&[u8]]) -> Vec<u8> {
-        let mut lines = LineEnds::default();
-        let mut output = Vec::new();
-        for piece in pieces {
-            lines.convert(piece, &mut output);
-        }
-        lines.finish(&mut output);
-        output
-    }
-
-    #[test]
-    fn a_message_whose_first_line_ends_with_crlf_is_stored_with_lf() {
-        assert_eq!(converted(&[b"a\r\nb\rc\r\n"]), b"a\nb\rc\n");
-        assert_eq!(converted(&[b"a\r", b"\nb\r", b"\n\r"]), b"a\nb\n\r");
-    }
-
-    #[test]
-    fn a_message_whose_first_line_ends_with_lf_keeps_every_byte() {
-        assert_eq!(converted(&[b"a\nb\r\nc\r"]), b"a\nb\r\nc\r");
-        assert_eq!(converted(&[b"no line end"]), b"no line end");
-    }
 
     #[test]
     fn a_raw_address_from_pipe_is_taken_by_its_last_at_sign() {

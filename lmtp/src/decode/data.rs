@@ -1,16 +1,23 @@
 //! The content after `DATA` (RFC 5321 sections 4.1.1.4 and 4.5.2).
 //!
-//! Imports nothing. Only CRLF "." CRLF ends the content, and only CRLF begins a line: a lone LF
-//! or CR is content, so that no message can hide commands behind a line end that another server
-//! reads differently.
+//! Imports the engine's line ends. Only CRLF "." CRLF ends the content, and only CRLF begins a
+//! line: a lone LF or CR is content, so that no message can hide commands behind a line end that
+//! another server reads differently.
 
-use super::{Lines, move_line};
+use mailstow_engine::{LineEnds, Lines};
+use memchr::memmem::Finder;
+
+/// A line end and the dot behind it, which is stuffed or ends the content.
+const LINE_END_AND_DOT: &[u8] = b"\r\n.";
 
 /// Undoes dot-stuffing and line ends of one message.
 #[derive(Debug)]
 pub struct DataDecoder {
     at_line_start: bool,
-    lines: Lines,
+    /// The last byte was a CR.
+    after_cr: bool,
+    line_ends: LineEnds,
+    dots: Finder<'static>,
 }
 
 /// What one call achieved.
@@ -19,6 +26,8 @@ pub struct Decoded {
     /// Bytes at the front of the buffer that need not be shown again. What follows them must
     /// stand at the front of the next buffer.
     pub consumed: usize,
+    /// A CR from before this buffer comes first: no LF followed it.
+    pub cr_first: bool,
     /// Bytes of content, at the front of the buffer now.
     pub produced: usize,
     /// The final dot is among the consumed bytes.
@@ -29,27 +38,45 @@ impl Default for DataDecoder {
     fn default() -> Self {
         Self {
             at_line_start: true,
-            lines: Lines::default(),
+            after_cr: false,
+            line_ends: LineEnds::default(),
+            dots: Finder::new(LINE_END_AND_DOT),
         }
     }
 }
 
 impl DataDecoder {
-    /// Decodes what has arrived, in place. At most two bytes (of a `.` CR that may be the end, or
-    /// a CR whose LF has not come) stay unconsumed.
+    /// Decodes what has arrived, in place. At most two bytes (of a `.` CR that may be the end)
+    /// stay unconsumed.
     pub fn decode(&mut self, buffer: &mut [u8]) -> Decoded {
-        let mut read = 0;
-        let mut written = 0;
+        let (consumed, unstuffed, finished) = self.unstuff(buffer);
+        let unstuffed = buffer.get_mut(..unstuffed).unwrap_or_default();
+        let converted = self.line_ends.convert(unstuffed);
+        Decoded {
+            consumed,
+            cr_first: converted.cr_first,
+            produced: converted.produced,
+            finished,
+        }
+    }
+
+    /// Undoes dot-stuffing. Returns how many bytes were consumed, how many of them are content,
+    /// at the front of the buffer, and whether the final dot was among them.
+    fn unstuff(&mut self, buffer: &mut [u8]) -> (usize, usize, bool) {
+        let (mut read, mut written) = (0, 0);
+        match buffer.first() {
+            None => return (0, 0, false),
+            Some(b'\n') if self.after_cr => {
+                self.at_line_start = true;
+                (read, written) = (1, 1);
+            }
+            Some(_) => {}
+        }
+        self.after_cr = false;
         while let Some(rest) = buffer.get(read..) {
             if self.at_line_start {
                 match rest {
-                    [b'.', b'\r', b'\n', ..] => {
-                        return Decoded {
-                            consumed: read + 3,
-                            produced: written,
-                            finished: true,
-                        };
-                    }
+                    [b'.', b'\r', b'\n', ..] => return (read + 3, written, true),
                     [] | [b'.'] | [b'.', b'\r'] => break,
                     [b'.', ..] => read += 1,
                     _ => {}
@@ -57,37 +84,29 @@ impl DataDecoder {
                 self.at_line_start = false;
             }
             let rest = buffer.get(read..).unwrap_or_default();
-            let Some(length) = memchr::memchr(b'\n', rest) else {
-                let kept = rest.len() - usize::from(rest.last() == Some(&b'\r'));
-                self.lines.grow(kept);
-                buffer.copy_within(read..read + kept, written);
-                read += kept;
-                written += kept;
-                break;
-            };
-            let ended = rest
-                .get(..length)
-                .is_some_and(|line| line.last() == Some(&b'\r'));
-            self.lines.grow(length + 1);
-            if ended {
-                self.lines.end();
-            } else {
-                self.lines.bare_newline = true;
+            // The dot is looked at once more, at the start of its line.
+            let found = self
+                .dots
+                .find(rest)
+                .map(|at| at + LINE_END_AND_DOT.len() - 1);
+            let length = found.unwrap_or(rest.len());
+            self.at_line_start = rest.get(..length).is_some_and(|r| r.ends_with(b"\r\n"));
+            self.after_cr = rest.get(..length).and_then(<[u8]>::last) == Some(&b'\r');
+            if read != written {
+                buffer.copy_within(read..read + length, written);
             }
-            written = move_line(buffer, read, read + length, ended, written);
-            read += length + 1;
-            self.at_line_start = ended;
+            read += length;
+            written += length;
+            if found.is_none() {
+                break;
+            }
         }
-        Decoded {
-            consumed: read,
-            produced: written,
-            finished: false,
-        }
+        (read, written, false)
     }
 
     /// What was seen so far.
     pub fn lines(&self) -> Lines {
-        self.lines
+        self.line_ends.lines()
     }
 }
 
@@ -109,6 +128,9 @@ mod tests {
             start = end;
             let decoded = decoder.decode(&mut pending);
             assert!(decoded.produced <= decoded.consumed);
+            if decoded.cr_first {
+                content.push(b'\r');
+            }
             content.extend_from_slice(&pending[..decoded.produced]);
             pending.drain(..decoded.consumed);
             if decoded.finished {

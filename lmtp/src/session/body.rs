@@ -1,12 +1,11 @@
 //! A message being received: its size, the policies about content, and where it goes.
 //!
-//! Imports `decode`, `ahead` and the engine's message builder. Once the message is refused nothing
+//! Imports `ahead` and the engine's message builder. Once the message is refused nothing
 //! is stored; the rest is only read past, so that the session stays in step.
 
 use super::ahead::Place;
-use crate::decode::Lines;
 use mailstow_engine::config::{BareNewline, NulPolicy, Settings};
-use mailstow_engine::{EnhancedCode, Message, MessageBuilder, Status};
+use mailstow_engine::{EnhancedCode, Lines, Message, MessageBuilder, Status};
 use std::io;
 
 /// A message that is not complete yet.
@@ -36,6 +35,15 @@ impl Body {
             refuse_bare_newline: settings.lmtp.bare_newline == BareNewline::Reject,
             line_bytes_max: settings.limits.message_line_bytes,
         }
+    }
+
+    /// Takes what became of a piece when its line ends were converted: perhaps a CR from before
+    /// it, then the piece.
+    pub(super) fn write_content(&mut self, cr_first: bool, piece: &[u8], lines: Lines) {
+        if cr_first {
+            self.write(b"\r", lines);
+        }
+        self.write(piece, lines);
     }
 
     /// Takes the next piece, lines ending with LF, and what is known of its lines so far.

@@ -9,9 +9,10 @@ use super::transaction::{Chunks, Transaction};
 use super::wire::{Arrival, Gone};
 use super::{COMMAND_BYTES, Session};
 use crate::command::Body as BodyKind;
-use crate::decode::{ChunkDecoder, DataDecoder};
+use crate::decode::DataDecoder;
 use crate::reply::{Reply, write_status};
 use crate::server::Shared;
+use mailstow_engine::LineEnds;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -109,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let bytes = self.wire.input.unused_mut();
             let decoded = decoder.decode(bytes);
             let piece = bytes.get(..decoded.produced).unwrap_or_default();
-            body.write(piece, decoder.lines());
+            body.write_content(decoded.cr_first, piece, decoder.lines());
             self.wire.input.consume(decoded.consumed);
             go_ahead(&self.shared, self.transaction.as_ref(), &mut body);
             if decoded.finished {
@@ -158,10 +159,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         self.receive_chunk(octets, Some(&mut chunks)).await?;
         if last {
-            if chunks.decoder.finish()
+            if chunks.line_ends.finish()
                 && let Some(body) = &mut chunks.body
             {
-                body.write(b"\r", chunks.decoder.lines());
+                body.write(b"\r", chunks.line_ends.lines());
             }
             return match chunks.body {
                 Some(body) => self.conclude(body).await,
@@ -190,13 +191,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn first_chunk(&self) -> Chunks {
         let wanted = |t: &&Transaction| !t.accepted.is_empty();
-        let body =
-            self.transaction.as_ref().filter(wanted).map(|transaction| {
-                Body::new(self.shared.engine.new_message(), &transaction.settings)
-            });
+        let body = self.transaction.as_ref().filter(wanted).map(|transaction| {
+            let mut builder = self.shared.engine.new_message();
+            if transaction.mail.body == BodyKind::BinaryMime {
+                builder = builder.binary();
+            }
+            Body::new(builder, &transaction.settings)
+        });
         Chunks {
             body,
-            decoder: ChunkDecoder::default(),
+            line_ends: LineEnds::default(),
         }
     }
 
@@ -232,15 +236,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let piece = unused.get_mut(..count).unwrap_or_default();
             if let Some(Chunks {
                 body: Some(body),
-                decoder,
+                line_ends,
             }) = chunks.as_deref_mut()
             {
-                let converted = decoder.decode(piece);
-                if converted.cr_first {
-                    body.write(b"\r", decoder.lines());
-                }
+                let converted = line_ends.convert(piece);
                 let piece = piece.get(..converted.produced).unwrap_or_default();
-                body.write(piece, decoder.lines());
+                body.write_content(converted.cr_first, piece, line_ends.lines());
                 go_ahead(&self.shared, self.transaction.as_ref(), body);
             }
             self.wire.input.consume(count);

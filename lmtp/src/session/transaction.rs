@@ -5,7 +5,7 @@
 
 use super::body::Body;
 use crate::command::MailCommand;
-use crate::decode::ChunkDecoder;
+use mailstow_engine::LineEnds;
 use mailstow_engine::Recipient;
 use mailstow_engine::address::Address;
 use mailstow_engine::config::Settings;
@@ -51,7 +51,7 @@ pub(super) struct Chunks {
     /// Where it goes; `None` when nobody is to get it.
     pub(super) body: Option<Body>,
     /// Converts its line ends.
-    pub(super) decoder: ChunkDecoder,
+    pub(super) line_ends: LineEnds,
 }
 
 /// What is to be delivered, and whom each delivery answers for.

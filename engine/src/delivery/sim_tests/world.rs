@@ -309,7 +309,7 @@ impl World {
         to: Vec<usize>,
     ) -> (usize, Outcomes) {
         let sent = &mut self.sent[index];
-        let mut message = store.new_message();
+        let mut message = store.new_message().binary();
         message.write(&sent.content).unwrap();
         let mail = Arc::new(Mail {
             reverse_path: sender(),

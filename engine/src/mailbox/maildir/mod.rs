@@ -18,7 +18,7 @@ use super::directory::{self, Unflushed};
 use super::{Flush, Known, MailboxError, MailboxPath};
 use crate::config::Compress;
 use crate::io::{Disk, FileStat, Purpose};
-use crate::message::Message;
+use crate::message::{Message, bare_newlines};
 use form::Filler;
 use std::io;
 
@@ -157,7 +157,7 @@ impl<H> Maildir<H> {
         header: &str,
         message: &Message,
     ) -> Result<Unpublished<H>, MailboxError> {
-        let sizes = sizes(header, message.size(), message.newlines());
+        let sizes = sizes(header, message.size(), message.bare_newlines());
         self.write_with(disk, (base, names), sizes, |file| {
             let mut filler = Filler::new(disk, file, compress, sizes.0)?;
             let mut header = header.as_bytes();
@@ -183,7 +183,7 @@ impl<H> Maildir<H> {
             directory: (self.new_stat.device, self.new_stat.inode),
             owner,
         })?;
-        let (size, wire_size) = sizes(header, message.size(), message.newlines());
+        let (size, wire_size) = sizes(header, message.size(), message.bare_newlines());
         Some(Unpublished {
             file: disk.handle_of(file)?,
             name: None,
@@ -204,7 +204,7 @@ impl<H> Maildir<H> {
         (names, compress): (&NameMaker, Compress),
         message: &[u8],
     ) -> Result<Unpublished<H>, MailboxError> {
-        let sizes = sizes("", message.len() as u64, 0);
+        let sizes = sizes("", message.len() as u64, bare_newlines(None, message));
         self.write_with(disk, (base, names), sizes, |file| {
             let mut filler = Filler::new(disk, file, compress, sizes.0)?;
             filler.put([message, &[]])?;
@@ -372,11 +372,12 @@ pub fn open_ahead<D: Disk>(
     Ok((file, stat))
 }
 
-/// Bytes of a message with its trace header, in the file and with CRLF line ends.
-pub fn sizes(header: &str, content: u64, newlines: u64) -> (u64, u64) {
+/// Returns the bytes of a message with its trace header: in the file (`S=`), and as an IMAP server
+/// shows it (`W=`). `bare_newlines_of_content` are those of the content.
+pub fn sizes(header: &str, content: u64, bare_newlines_of_content: u64) -> (u64, u64) {
     let size = header.len() as u64 + content;
-    let header_lines = memchr::memchr_iter(b'\n', header.as_bytes()).count() as u64;
-    (size, size + header_lines + newlines)
+    let of_header = bare_newlines(None, header.as_bytes());
+    (size, size + of_header + bare_newlines_of_content)
 }
 
 /// Makes the Maildir and what is missing above it.
