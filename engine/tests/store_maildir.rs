@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use mailstow_engine::config::FlushMethod;
+use mailstow_engine::config::{Durability, FlushMethod};
 use mailstow_engine::sim::Store;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -284,4 +284,60 @@ fn a_file_in_the_way_is_told_apart_from_a_broken_disk() {
         assert!(status.starts_with("451 4.2.0"), "{status}");
         assert!(status.contains("a file stands where its path wants a directory"));
     }
+}
+
+#[test]
+fn a_mailbox_in_a_part_of_another_is_deferred_and_nothing_is_made() {
+    for durability in [Durability::Direct, Durability::Logged] {
+        let place = Place::new();
+        let mut settings = place.settings();
+        settings.store.durability = durability;
+        let store = Store::open(&settings).unwrap();
+        for legal in [
+            "d/x/",
+            "d/x/.Sent/",
+            "d/x/folder/",
+            "d/new/",
+            "d/tmp/",
+            "d/cur/",
+            "d/y.lock/",
+        ] {
+            for _ in 0..2 {
+                let status = deliver(&store, CONTENT, legal);
+                assert!(status.starts_with("250"), "{legal}: {status}");
+            }
+        }
+        place.make_file("d/mbox", b"");
+        for (path, cause) in [
+            ("d/x/new/", "a part of the Maildir d/x"),
+            ("d/x/cur/y/", "a part of the Maildir d/x"),
+            ("d/x/tmp/y", "a part of the Maildir d/x"),
+            ("d/x/new", "a part of the Maildir d/x"),
+            ("d/x/.Sent/new/", "a part of the Maildir d/x/.Sent"),
+            ("d/x/subscriptions", "subscriptions"),
+            ("d/x/dovecot-uidlist", "of a file that Dovecot"),
+            ("d/mbox.lock/", "the lock file of the mbox d/mbox"),
+            ("d/new.lock", "lock file"),
+        ] {
+            let before = names(&place.base().join("d/x/new"));
+            let status = deliver(&store, CONTENT, path);
+            assert!(status.starts_with("451 4.3.5"), "{path}: {status}");
+            assert!(status.contains(cause), "{path}: {status}");
+            assert_eq!(names(&place.base().join("d/x/new")), before, "{path}");
+        }
+        assert!(!place.base().join("d/x/cur/y").exists());
+        assert!(!place.base().join("d/mbox.lock").exists());
+        assert!(deliver(&store, CONTENT, "d/mbox").starts_with("250"));
+    }
+}
+
+#[test]
+fn a_link_to_a_maildir_hides_none_of_its_parts() {
+    let place = Place::new();
+    let store = Store::open(&place.settings()).unwrap();
+    assert!(deliver(&store, CONTENT, "d/x/").starts_with("250"));
+    symlink("x", place.base().join("d/link")).unwrap();
+    assert!(deliver(&store, CONTENT, "d/link/").starts_with("250"));
+    let status = deliver(&store, CONTENT, "d/link/new/");
+    assert!(status.contains("a part of the Maildir d/link"), "{status}");
 }

@@ -20,6 +20,14 @@ pub enum MailboxError {
         /// What is wrong with the path.
         cause: &'static str,
     },
+    /// The path leads into another mailbox, or to a name that readers of one use.
+    #[error("mailbox {mailbox}: {cause}; until then its mail is kept in the queue")]
+    Misplaced {
+        /// The mailbox.
+        mailbox: String,
+        /// What is wrong with the path, and the remedy.
+        cause: String,
+    },
     /// A symbolic link on the way leads out of the base.
     #[error(
         "mailbox {mailbox}: a symbolic link on its path leads out of virtual_mailbox_base or is \
@@ -269,6 +277,7 @@ impl MailboxError {
         let text = self.to_string();
         match self {
             Self::Path { .. }
+            | Self::Misplaced { .. }
             | Self::Escapes { .. }
             | Self::Base { .. }
             | Self::Identity { .. } => Status::configuration(text),

@@ -11,6 +11,7 @@ mod known;
 pub mod maildir;
 pub mod mbox;
 mod path;
+mod place;
 pub(crate) mod trace;
 
 pub(crate) use directory::Unflushed;

@@ -1,10 +1,11 @@
 //! The path of a mailbox below the base.
 //!
-//! Imports `limits`, `route` (targets). Invariant: no component is empty, `.`, `..` or has a NUL.
+//! Imports `limits`, `route` (targets). Invariant: no component is empty, `.`, `..` or has a NUL,
+//! and none has a name that no mailbox may have.
 
 use super::error::MailboxError;
 use crate::limits::MAILBOX_PATH_BYTES_MAX;
-use crate::route::{Format, MailboxTarget};
+use crate::route::{Format, MailboxTarget, reserved_name};
 use std::path::Path;
 
 /// A checked path, and the name operators know the mailbox by.
@@ -60,6 +61,9 @@ impl MailboxPath {
         }
         if relative.is_empty() && target.format == Format::Mbox {
             return wrong("the path is empty");
+        }
+        if let Some(cause) = reserved_name(&relative, target.format) {
+            return wrong(cause);
         }
         Ok(Self { relative, display })
     }
@@ -125,7 +129,15 @@ mod tests {
         assert_eq!(path.display(), "/var/mail/vhosts/a//./b/");
         assert_eq!((path.parent(), path.name()), ("a", "b"));
         assert_eq!(path.below("new"), "a/b/new");
-        for bad in ["../x", "a/../b", "a/..", "a\0b", ""] {
+        for bad in [
+            "../x",
+            "a/../b",
+            "a/..",
+            "a\0b",
+            "",
+            "a.lock",
+            "a/dovecot-uidlist",
+        ] {
             let error = MailboxPath::new(base, &target(bad, Format::Mbox)).unwrap_err();
             let status = error.status().to_string();
             assert!(status.starts_with("451 4.3.5"), "{bad:?}: {status}");

@@ -1,5 +1,6 @@
 //! Guides, as documentation that compiles.
 
+pub mod address_text;
 pub mod content;
 pub mod crash_tests;
 pub mod durability;

@@ -59,6 +59,9 @@
 //!   values of `virtual_mailbox_maps` are no paths, and nothing is skipped.
 //! - A path with `..`, and one that names `virtual_mailbox_base` itself, is refused with a
 //!   temporary error; Postfix 3.7 follows it.
+//! - A mailbox inside `cur/`, `new/` or `tmp/` of a Maildir, or with the name of a lock or of a
+//!   file that Dovecot keeps beside mail, is refused with a temporary error; virtual(8) delivers
+//!   there. [`super::address_text`] says which names, and where they are mailboxes like any other.
 //! - An owner or group that is anything but a number from 1 to 4294967294 is refused with a
 //!   temporary error. Postfix 3.7 reads the digits it begins with (`5000x`), and cuts what does
 //!   not fit: 4294967296 is root.

@@ -230,9 +230,12 @@ impl RouteError {
                 "too many aliases of aliases",
             ),
             Self::Table(error) => error.status(),
+            // No secret, and it is in the queue's log that an operator looks first.
+            Self::BadPath { cause, .. } => Status::configuration(format!(
+                "mail system configuration error: mailbox path: {cause}"
+            )),
             Self::NoOwner { .. }
             | Self::BadOwner { .. }
-            | Self::BadPath { .. }
             | Self::NoTransport { .. }
             | Self::Member { .. }
             | Self::BadMember {

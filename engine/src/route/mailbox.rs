@@ -6,6 +6,7 @@
 
 use super::error::RouteError;
 use super::opener::Opener;
+use super::place::reserved_name;
 use super::search::{self, KeyForms, Keys, Maps, Search, Strategy};
 use super::trace::Trace;
 use super::types::{Format, MailboxTarget};
@@ -159,7 +160,7 @@ fn check_path(address: &Address, mut value: String) -> Result<(String, Format), 
         if format == Format::Maildir {
             value.pop();
         }
-        return Ok((value, format));
+        return refuse_reserved(address, value, format);
     }
     let bad = |cause| RouteError::BadPath {
         address: address.external(),
@@ -194,7 +195,22 @@ fn check_path(address: &Address, mut value: String) -> Result<(String, Format), 
             "it names virtual_mailbox_base itself; name a mailbox below it",
         ));
     }
-    Ok((path, format))
+    refuse_reserved(address, path, format)
+}
+
+fn refuse_reserved(
+    address: &Address,
+    path: String,
+    format: Format,
+) -> Result<(String, Format), RouteError> {
+    match reserved_name(&path, format) {
+        None => Ok((path, format)),
+        Some(cause) => Err(RouteError::BadPath {
+            address: address.external(),
+            path,
+            cause,
+        }),
+    }
 }
 
 /// Nothing but a `/` at its end has to be taken off this path; false for some that are tidy, too.

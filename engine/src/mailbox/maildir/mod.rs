@@ -15,10 +15,11 @@ pub use name::NameMaker;
 pub use sweep::sweep;
 
 use super::directory::{self, Unflushed};
-use super::{Flush, Known, MailboxError, MailboxPath};
+use super::{Flush, Known, MailboxError, MailboxPath, place};
 use crate::config::Compress;
 use crate::io::{Disk, FileStat, Purpose};
 use crate::message::{Message, bare_newlines};
+use crate::route::Format;
 use form::Filler;
 use std::io;
 
@@ -77,6 +78,7 @@ impl<H> Maildir<H> {
         (known, flush): (&Known, Flush),
     ) -> Result<Self, MailboxError> {
         let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
+        place::check(disk, base, path, Format::Maildir)?;
         let new_path = path.below("new");
         let (new, is_made) = match disk.open_directory(base, &new_path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -364,6 +366,7 @@ pub fn open_ahead<D: Disk>(
     path: &MailboxPath,
 ) -> Result<(D::Handle, FileStat), MailboxError> {
     let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
+    place::check(disk, base, path, Format::Maildir)?;
     let new_path = path.below("new");
     let new = disk.open_directory(base, &new_path).map_err(failed)?;
     let stat = disk.stat(&new).map_err(failed)?;

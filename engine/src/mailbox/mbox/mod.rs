@@ -16,9 +16,10 @@ pub use siblings::Siblings;
 
 use super::directory::{self, Unflushed};
 use super::known::TornEnds;
-use super::{Flush, Known, MailboxError, MailboxPath, MailboxSettings, Unfit};
+use super::{Flush, Known, MailboxError, MailboxPath, MailboxSettings, Unfit, place};
 use crate::config::MboxLock;
 use crate::io::{Disk, FileKind, FileStat, LockKind};
+use crate::route::Format;
 use dotlock::{DotLock, Judge};
 use std::io;
 use std::sync::Arc;
@@ -75,6 +76,7 @@ impl<H> Mbox<H> {
         siblings: &mut Siblings<H>,
     ) -> Result<Opened<H>, MailboxError> {
         let (uid, _) = owner;
+        place::check(disk, base, path, Format::Mbox)?;
         let parent = siblings.parent(path.parent(), owner, || open_parent(disk, base, path))?;
         let mut dotlock = None;
         if settings.locks.contains(&MboxLock::Dotlock) {

@@ -7,9 +7,11 @@ use super::Findings;
 use super::places::{is_open_to_everyone, rights};
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::RoutingSettings;
-use mailstow_engine::route::{Format, MailboxTarget, RouteError, Router, table_context};
+use mailstow_engine::route::{
+    Format, MailboxTarget, RouteError, Router, Standing, misplaced, table_context,
+};
 use mailstow_engine::table::{TableCache, TableList};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -39,6 +41,7 @@ pub(super) fn check(routing: &RoutingSettings, owners_known: bool, findings: &mu
         return;
     };
     let mut reasons = Reasons::new();
+    let mut listed = Listed::default();
     let mut keys = Vec::new();
     for table in set.tables() {
         table.for_each(&mut |key, _, _| keys.push(key.to_owned()));
@@ -50,8 +53,14 @@ pub(super) fn check(routing: &RoutingSettings, owners_known: bool, findings: &mu
             continue;
         };
         let reason = match router.mailbox(&address) {
-            Ok(target) => unwritable(&routing.virtual_mailbox_base, &target)
-                .or_else(|| unusable(routing, &target)),
+            Ok(target) => {
+                let base = &routing.virtual_mailbox_base;
+                let reason = harmful(base, &target)
+                    .or_else(|| unwritable(base, &target))
+                    .or_else(|| unusable(routing, &target));
+                listed.add(target);
+                reason
+            }
             // Not reached by this key: another one is asked first.
             Err(RouteError::UnknownUser { .. } | RouteError::NotHosted { .. }) => None,
             Err(RouteError::NoOwner { .. } | RouteError::BadOwner { .. }) if !owners_known => None,
@@ -62,6 +71,73 @@ pub(super) fn check(routing: &RoutingSettings, owners_known: bool, findings: &mu
         }
     }
     report(&reasons, findings);
+    for overlap in listed.overlaps() {
+        findings.warning(overlap);
+    }
+}
+
+/// The mailboxes of a table, to be compared with each other: what is not there yet does harm only
+/// when it is.
+#[derive(Default)]
+struct Listed {
+    targets: Vec<MailboxTarget>,
+    formats: HashMap<String, Format>,
+}
+
+impl Listed {
+    fn add(&mut self, target: MailboxTarget) {
+        self.formats.insert(target.path.clone(), target.format);
+        self.targets.push(target);
+    }
+
+    /// Mailboxes that will lie in a part of another, or take the name of its lock.
+    fn overlaps(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for target in &self.targets {
+            let cause = misplaced(target, |at| self.would_stand_at(at));
+            if let Some(cause) = cause {
+                let shown = &target.path;
+                found.push(format!(
+                    "virtual_mailbox_maps: mail for {shown} will be deferred once both mailboxes \
+                     are there: {cause}"
+                ));
+                if found.len() == SHOWN_MAX {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// What stands at `path` when every listed mailbox is there.
+    fn would_stand_at(&self, path: &str) -> Option<Standing> {
+        match self.formats.get(path) {
+            Some(Format::Mbox) => return Some(Standing::File),
+            Some(Format::Maildir) => return Some(Standing::Directory),
+            None => {}
+        }
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let is_part = ["cur", "new", "tmp"].contains(&name);
+        (is_part && self.formats.get(parent) == Some(&Format::Maildir))
+            .then_some(Standing::Directory)
+    }
+}
+
+/// Why a mailbox would do harm where it lies.
+fn harmful(base: &Path, target: &MailboxTarget) -> Option<String> {
+    let look = |at: &str| {
+        let metadata = fs::metadata(base.join(at)).ok()?;
+        match metadata.file_type() {
+            kind if kind.is_dir() => Some(Standing::Directory),
+            kind if kind.is_file() => Some(Standing::File),
+            _ => None,
+        }
+    };
+    let cause = misplaced(target, look)?;
+    Some(format!(
+        "mailbox {}: {cause}",
+        base.join(&target.path).display()
+    ))
 }
 
 fn report(reasons: &Reasons, findings: &mut Findings) {

@@ -406,3 +406,50 @@ fn a_rule_with_substitution_in_a_table_of_paths_or_owners_is_a_warning_with_tabl
     let findings = site.findings().to_string();
     assert!(!findings.contains("virtual_mailbox_maps"), "{findings}");
 }
+
+#[test]
+fn mailboxes_in_a_part_of_another_or_with_a_reserved_name_are_named() {
+    let mut site = Site::new();
+    let base = site.path("base");
+    for part in ["cur", "new", "tmp"] {
+        fs::create_dir_all(base.join("d/there").join(part)).unwrap();
+    }
+    fs::create_dir_all(base.join("e")).unwrap();
+    for directory in ["d", "d/there", "e"] {
+        let everyone = fs::Permissions::from_mode(0o1777);
+        fs::set_permissions(base.join(directory), everyone).unwrap();
+    }
+    fs::write(base.join("e/mbox"), "").unwrap();
+    site.toml = "[routing]\nvirtual_mailbox_maps = \"hash:@DIR@/vmailbox\"\n\
+                 virtual_uid_maps = \"static:5000\"\nvirtual_gid_maps = \"static:5000\"\n"
+        .to_owned();
+    let mut table = String::new();
+    for (user, path) in [
+        ("new", "d/new/"),
+        ("sent", "d/there/.Sent/"),
+        ("lock", "e/john.lock/"),
+        ("in-new", "d/there/new/"),
+        ("locks", "e/mbox.lock/"),
+        ("locking", "e/info.lock"),
+        ("index", "d/there/dovecot.index.log"),
+        ("later", "d/later/"),
+        ("in-later", "d/later/cur/x/"),
+    ] {
+        table += &format!("{user}@d.example {path}\n");
+    }
+    fs::write(site.path("vmailbox"), table).unwrap();
+    let findings = site.findings();
+    let found = |list: &[String], text: &str| list.iter().any(|found| found.contains(text));
+    for path in [
+        "d/there/new",
+        "e/mbox.lock",
+        "\"e/info.lock\"",
+        "\"d/there/dovecot.index.log\"",
+    ] {
+        assert!(found(&findings.errors, path), "{path}: {findings}");
+    }
+    assert!(found(&findings.warnings, "d/later/cur/x"), "{findings}");
+    for path in ["d/new", ".Sent", "john.lock", "d/later:"] {
+        assert!(!findings.to_string().contains(path), "{path}: {findings}");
+    }
+}

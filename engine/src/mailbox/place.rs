@@ -1,0 +1,38 @@
+//! Refuses a mailbox that would damage another where it lies.
+//!
+//! Imports `io`, `route` (the rule). What stands beside it is looked at as the mailbox owner.
+
+use super::error::MailboxError;
+use super::path::MailboxPath;
+use crate::io::{Disk, FileKind};
+use crate::route::{Format, Standing, harm};
+
+/// Refuses a mailbox that would do harm where it lies.
+pub(super) fn check<D: Disk>(
+    disk: &D,
+    base: &D::Handle,
+    path: &MailboxPath,
+    format: Format,
+) -> Result<(), MailboxError> {
+    match harm(path.as_str(), format, &|at| standing(disk, base, at)) {
+        None => Ok(()),
+        Some(cause) => Err(MailboxError::Misplaced {
+            mailbox: path.display().to_owned(),
+            cause,
+        }),
+    }
+}
+
+fn standing<D: Disk>(disk: &D, base: &D::Handle, path: &str) -> Option<Standing> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let parent = disk.open_directory(base, parent).ok()?;
+    match disk.stat_at(&parent, name).ok()?.kind {
+        FileKind::Directory => Some(Standing::Directory),
+        FileKind::Regular => Some(Standing::File),
+        FileKind::Symlink => {
+            let directory = disk.open_directory(base, path);
+            directory.ok().map(|_| Standing::Directory)
+        }
+        FileKind::Other => None,
+    }
+}
