@@ -54,6 +54,8 @@ fn resolve(address: &Address) {
     }
     ROUTER.with(|router| {
         let (resolution, trace) = router.explain(address);
+        let is_answered = !resolution.results.is_empty() || resolution.error.is_some();
+        assert!(is_answered, "{address}: neither a recipient nor an error");
         for route in &resolution.results {
             assert!(!route.transport.is_empty(), "{address}: {route:?}");
         }

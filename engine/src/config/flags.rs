@@ -77,10 +77,6 @@ impl Flags {
             if !values.is_set("store", "mailbox_path") {
                 values.set_literal("store", "mailbox_path", "%d/%u/", origin.clone());
             }
-            if !values.is_set("routing", "virtual_mailbox_base") {
-                let text = "mail needs a directory; add --base DIR";
-                problems.push(Problem::at(&origin, text));
-            }
         }
         if !main_cf && !values.is_set("routing", "mydestination") {
             // Without Postfix no domain is local, not even this machine's own name.

@@ -19,7 +19,7 @@ use super::services::review_services;
 use super::settings::{OtherParameters, Settings};
 use super::surroundings::Surroundings;
 use super::toml_file::{Given, parse_toml};
-use super::validate::validate;
+use super::validate::{missing_base, validate};
 use super::values::{Values, Written};
 use crate::nearest::nearest;
 
@@ -64,12 +64,16 @@ pub struct Configuration {
     pub files: Vec<PathBuf>,
     /// Names that `main.cf` sets for other programs.
     pub other_parameters: Vec<String>,
+    /// What is missing to deliver mail.
+    missing_base: Option<Problem>,
 }
 
 impl Configuration {
     /// Reads the sources, merges and validates them.
     ///
-    /// With no source at all `/etc/mailstow/mailstow.toml` is read.
+    /// With no source at all `/etc/mailstow/mailstow.toml` is read. The configuration is good
+    /// enough to look recipients up; what delivers loads with
+    /// [`Configuration::load_to_deliver`].
     ///
     /// # Errors
     /// Everything that is wrong with the files and flags, at once.
@@ -77,14 +81,24 @@ impl Configuration {
         load_in(sources, &Surroundings::of_this_process())
     }
 
-    /// As [`Configuration::load`], but goes on past mistakes, for a look at everything else that
-    /// is wrong: a setting with a mistake in it keeps its default. Nothing should be delivered by
-    /// a configuration that comes with problems.
+    /// As [`Configuration::load`], for what delivers: that needs `virtual_mailbox_base`, too.
+    ///
+    /// # Errors
+    /// As there, and when no directory is named for the mailboxes.
+    pub fn load_to_deliver(sources: &Sources) -> Result<Self, ConfigError> {
+        load_to_deliver_in(sources, &Surroundings::of_this_process())
+    }
+
+    /// As [`Configuration::load_to_deliver`], but goes on past mistakes, for a look at everything
+    /// else that is wrong: a setting with a mistake in it keeps its default. Nothing should be
+    /// delivered by a configuration that comes with problems.
     ///
     /// # Errors
     /// Nothing is configured at all.
     pub fn inspect(sources: &Sources) -> Result<(Self, Vec<Problem>), ConfigError> {
-        gather(sources, &Surroundings::of_this_process())
+        let (configuration, mut problems) = gather(sources, &Surroundings::of_this_process())?;
+        problems.extend(configuration.missing_base.clone());
+        Ok((configuration, problems))
     }
 
     /// The value of a parameter and its origin.
@@ -140,6 +154,18 @@ pub(super) fn load_in(
     match gather(sources, around)? {
         (configuration, problems) if problems.is_empty() => Ok(configuration),
         (_, problems) => Err(ConfigError { problems }),
+    }
+}
+
+pub(super) fn load_to_deliver_in(
+    sources: &Sources,
+    around: &Surroundings,
+) -> Result<Configuration, ConfigError> {
+    let (configuration, mut problems) = gather(sources, around)?;
+    problems.extend(configuration.missing_base.clone());
+    match problems.is_empty() {
+        true => Ok(configuration),
+        false => Err(ConfigError { problems }),
     }
 }
 
@@ -352,6 +378,7 @@ impl Loader<'_> {
             self.warnings.extend(review_services(path, &self.services));
             handover = review_handover(path, &self.services, &self.values, &settings);
         }
+        let missing_base = missing_base(&settings, &self.values);
         let configuration = Configuration {
             settings,
             entries,
@@ -359,6 +386,7 @@ impl Loader<'_> {
             handover,
             files: self.files,
             other_parameters,
+            missing_base,
         };
         (configuration, self.problems)
     }

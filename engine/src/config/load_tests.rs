@@ -250,7 +250,7 @@ fn domains_on_the_command_line_need_a_base_and_must_be_domains() {
     sources.flags.base = None;
     sources.flags.domains = vec!["a@b".into(), "".into(), "x..y".into(), "ok.example".into()];
     sources.flags.listen = vec!["a, b".into()];
-    let error = load_in(&sources, &user()).expect_err("invalid");
+    let error = load_to_deliver_in(&sources, &user()).expect_err("invalid");
     let text = error.to_string();
     assert!(
         text.contains("flag --domain: \"a@b\" is no domain name"),
@@ -402,10 +402,6 @@ fn settings_that_contradict_each_other_are_errors() {
             "main.cf:1: virtual_mailbox_limit = 51200000 is smaller",
         ),
         (
-            "virtual_mailbox_maps = static:x\n",
-            "main.cf:1: virtual_mailbox_maps is set but",
-        ),
-        (
             "recipient_delimiter = +@\n",
             "main.cf:1: recipient_delimiter = +@: '@' cannot",
         ),
@@ -546,4 +542,30 @@ fn settings_loaded_from_nothing_but_a_domain_are_postfixs_defaults() {
         loaded.routing.deliver_lock_attempts,
         defaults.routing.deliver_lock_attempts
     );
+}
+
+#[test]
+fn a_configuration_without_a_base_is_good_enough_to_look_recipients_up() {
+    let main_cf = "virtual_mailbox_domains = example.com\n\
+                   virtual_mailbox_maps = hash:/etc/postfix/vmailbox\n";
+    let files = Files::new(Some(main_cf), None);
+    let routing = files.load().settings.routing;
+    assert_eq!(routing.virtual_mailbox_base, Path::new(""));
+    let error = load_to_deliver_in(&files.sources, &user()).expect_err("nowhere to deliver");
+    let text = error.to_string();
+    assert!(
+        text.contains("main.cf:2: virtual_mailbox_maps is set but"),
+        "{text}"
+    );
+    assert!(
+        text.contains("set it to the directory that holds"),
+        "{text}"
+    );
+
+    let mut sources = domain_flags();
+    sources.flags.base = None;
+    assert!(load_in(&sources, &user()).is_ok());
+    let error = load_to_deliver_in(&sources, &user()).expect_err("nowhere to deliver");
+    let expected = "flag --domain: mail needs a directory; add --base DIR";
+    assert_eq!(error.to_string(), expected);
 }

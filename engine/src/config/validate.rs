@@ -23,21 +23,12 @@ pub(super) fn validate(settings: &Settings, values: &Values) -> (Vec<Problem>, V
             text,
         });
     };
-    if !routing.virtual_mailbox_maps.is_empty() {
-        if routing.virtual_mailbox_base.as_os_str().is_empty() {
-            wrong(
-                "virtual_mailbox_maps",
-                "virtual_mailbox_maps is set but virtual_mailbox_base is not; set it to the \
-                 directory that holds the mailboxes"
-                    .to_owned(),
-            );
-        } else if routing.virtual_mailbox_base == Path::new("/") {
-            warnings.push(
-                "virtual_mailbox_base is /: a table can name any file of the system; \
-                 name a directory of its own"
-                    .to_owned(),
-            );
-        }
+    if !routing.virtual_mailbox_maps.is_empty() && routing.virtual_mailbox_base == Path::new("/") {
+        warnings.push(
+            "virtual_mailbox_base is /: a table can name any file of the system; name a directory \
+             of its own"
+                .to_owned(),
+        );
     }
     if let Some(text) = limits(routing) {
         let set = place("virtual_mailbox_limit").is_some();
@@ -77,6 +68,23 @@ pub(super) fn validate(settings: &Settings, values: &Values) -> (Vec<Problem>, V
     }
     (problems, warnings)
 }
+
+/// Returns what keeps mail from being delivered by settings that are valid for everything else.
+pub(super) fn missing_base(settings: &Settings, values: &Values) -> Option<Problem> {
+    let routing = &settings.routing;
+    let is_needed = !routing.virtual_mailbox_maps.is_empty();
+    if !is_needed || !routing.virtual_mailbox_base.as_os_str().is_empty() {
+        return None;
+    }
+    Some(match values.origin("routing", "virtual_mailbox_maps") {
+        origin @ Origin::Flag(_) => Problem::at(&origin, "mail needs a directory; add --base DIR"),
+        Origin::Default => Problem::anywhere(NO_BASE),
+        origin => Problem::at(&origin, NO_BASE),
+    })
+}
+
+const NO_BASE: &str = "virtual_mailbox_maps is set but virtual_mailbox_base is not; set it to the \
+                       directory that holds the mailboxes";
 
 /// Postfix's virtual(8) does not start when a mailbox could not take the largest message.
 fn limits(routing: &RoutingSettings) -> Option<String> {

@@ -13,6 +13,9 @@ use std::path::Path;
 /// to search it, and to make directories in it when all of them are one user.
 pub(super) fn open_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), StoreError> {
     let base = settings.routing.virtual_mailbox_base.clone();
+    if base.as_os_str().is_empty() {
+        return Err(StoreError::NoBase);
+    }
     if !base.is_absolute() {
         return Err(StoreError::RelativeBase { base });
     }

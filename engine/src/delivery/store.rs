@@ -40,6 +40,12 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
+    /// There is no base.
+    #[error(
+        "virtual_mailbox_base is not set; set it to the directory that holds the mailboxes: mail \
+         cannot be delivered without"
+    )]
+    NoBase,
     /// The base is not an absolute path.
     #[error(
         "virtual_mailbox_base = {}: not an absolute path; set it to the directory that holds the \

@@ -144,6 +144,16 @@ pub enum RouteError {
     /// A table did not answer.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// The recipient exists, but nothing says where and as whom its mail is stored: somebody else
+    /// does that.
+    #[error(
+        "<{address}>: virtual_mailbox_base, virtual_uid_maps and virtual_gid_maps are not set; \
+         set them where its mail is stored"
+    )]
+    StoredElsewhere {
+        /// The recipient.
+        address: String,
+    },
     /// `virtual_uid_maps` or `virtual_gid_maps` does not know the recipient.
     #[error("<{address}>: {parameter} has no entry for it; add one, or use static:NUMBER")]
     NoOwner {
@@ -234,7 +244,8 @@ impl RouteError {
             Self::BadPath { cause, .. } => Status::configuration(format!(
                 "mail system configuration error: mailbox path: {cause}"
             )),
-            Self::NoOwner { .. }
+            Self::StoredElsewhere { .. }
+            | Self::NoOwner { .. }
             | Self::BadOwner { .. }
             | Self::NoTransport { .. }
             | Self::Member { .. }

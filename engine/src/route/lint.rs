@@ -286,6 +286,7 @@ impl Lint<'_> {
             };
             match self.router.mailbox(&address) {
                 Ok(target) => self.format(entry, &target, present(&target)),
+                Err(RouteError::StoredElsewhere { .. }) => {}
                 Err(error) => {
                     let text = mistake(&error, &address);
                     mistakes.entry(text).or_default().push(entry);

@@ -366,3 +366,32 @@ fn mail_sent_on_by_a_list_of_the_mailer_daemon_has_no_sender() {
         ]
     );
 }
+
+#[test]
+fn a_member_whose_address_is_no_address_is_an_answer_too() {
+    // The local part of the member holds an address with a blank in its domain.
+    let mut settings = settings(r#"inline:{{ab = "a@b c"@origin.example}}"#);
+    settings.virtual_alias_maps = r#"inline:{{cd@origin.example = "a@b c"@origin.example}}"#.into();
+    for address in ["ab@origin.example", "cd@origin.example"] {
+        let resolution = resolve(&settings, address);
+        let shown = format!("{resolution:?}");
+        assert_eq!(resolution.results.len(), 1, "{shown}");
+        let route = &resolution.results[0];
+        assert!(
+            matches!(&route.destination, Destination::Refused(s) if s.code == 501),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn a_list_without_members_discards_its_mail() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("list");
+    std::fs::write(&path, "# nobody yet\n").unwrap();
+    let aliases = format!("inline:{{list=:include:{}}}", path.display());
+    let resolution = resolve(&settings(&aliases), "list@origin.example");
+    let ends: Vec<_> = resolution.results.iter().map(|r| &r.destination).collect();
+    assert_eq!(ends, [&Destination::Discarded], "{resolution:?}");
+    assert_eq!(resolution.error, None);
+}

@@ -27,6 +27,8 @@ pub(crate) struct MailboxTables {
     paths: Option<Maps>,
     rule: ExtensionRule,
     virtual_minimum_uid: u32,
+    /// Nothing says where mail is stored, nor as whom.
+    is_elsewhere: bool,
 }
 
 impl MailboxTables {
@@ -46,6 +48,9 @@ impl MailboxTables {
             },
             rule: super::alias::extension_rule(settings),
             virtual_minimum_uid: settings.virtual_minimum_uid,
+            is_elsewhere: settings.virtual_mailbox_base.as_os_str().is_empty()
+                && settings.virtual_uid_maps.is_empty()
+                && settings.virtual_gid_maps.is_empty(),
         })
     }
 
@@ -99,6 +104,11 @@ impl MailboxTables {
             if found.is_none() {
                 return Ok(None);
             }
+        }
+        if self.is_elsewhere {
+            return Err(RouteError::StoredElsewhere {
+                address: address.external(),
+            });
         }
         let (path, format) = check_path(address, value)?;
         let mut text = String::new();

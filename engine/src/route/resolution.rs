@@ -81,7 +81,8 @@ impl<'a> Resolving<'a> {
     fn member(&mut self, member: &str, is_member: bool, sender: &Option<String>) {
         let resolved = match self.router.resolver.resolve(member, self.trace) {
             Ok(resolved) => resolved,
-            Err(error) => return self.note(&error, is_member),
+            Err(error) if is_member => return self.refused_member(member, &error, sender),
+            Err(error) => return self.note(&error, false),
         };
         if resolved.class == AddressClass::Local && resolved.transport == "local" {
             return self.local(&resolved, is_member, sender);
@@ -89,7 +90,7 @@ impl<'a> Resolving<'a> {
         let address = Address::from_internal(&resolved.recipient);
         let (mailbox, destination) = match self.mailbox(&resolved, &address, is_member) {
             Ok(Some(mailbox)) => (Some(mailbox), Destination::Mailbox),
-            Ok(None) => (None, Destination::Transport),
+            Ok(None) | Err(RouteError::StoredElsewhere { .. }) => (None, Destination::Transport),
             Err(error) => {
                 self.note(&error, is_member);
                 (None, Destination::Refused(error.status()))
@@ -98,6 +99,31 @@ impl<'a> Resolving<'a> {
         // As Postfix shows it: what looks like a source route is no part of the local part.
         let recipient = quote_address(&resolved.recipient).into_owned();
         self.push(&resolved, recipient, mailbox, destination, sender);
+    }
+
+    /// A member that cannot be resolved: Postfix's queue manager gives its mail to `error`.
+    fn refused_member(&mut self, member: &str, error: &RouteError, sender: &Option<String>) {
+        self.note(error, true);
+        let status = error.status();
+        let resolved = Resolved {
+            recipient: member.to_owned(),
+            class: AddressClass::Default,
+            transport: if status.is_temporary() {
+                "retry"
+            } else {
+                "error"
+            }
+            .to_owned(),
+            nexthop: format!("{} {}", status.enhanced, status.text),
+        };
+        let recipient = quote_address(member).into_owned();
+        self.push(
+            &resolved,
+            recipient,
+            None,
+            Destination::Refused(status),
+            sender,
+        );
     }
 
     fn push(
@@ -192,6 +218,16 @@ impl<'a> Resolving<'a> {
         let members = router
             .local
             .members(recipient, transport, had, &router.resolver, self.trace);
+        if members.is_empty() {
+            let recipient = quote_address(recipient).into_owned();
+            return self.push(
+                &resolved.clone(),
+                recipient,
+                None,
+                Destination::Discarded,
+                sender,
+            );
+        }
         let is_member = is_member || members.len() > 1;
         let mut batches = HashMap::new();
         for member in members {

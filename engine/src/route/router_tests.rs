@@ -1,6 +1,7 @@
 //! Behaviour of [`Router`] on in-memory tables.
 
-use super::{AddressClass, Format, MailboxTarget, RouteError, Router, table_context};
+use super::table_context;
+use super::{AddressClass, Destination, Format, MailboxTarget, Present, RouteError, Router};
 use crate::address::{Address, parse_mailbox};
 use crate::config::RoutingSettings;
 use crate::table::TableCache;
@@ -223,4 +224,31 @@ fn what_looks_like_a_source_route_is_shown_as_postfix_shows_it() {
     let resolution = router.resolve(&address);
     let shown = resolution.results.first().map(|r| r.recipient.clone());
     assert_eq!(shown.as_deref(), Some("@, )(g:a@far.example"));
+}
+
+#[test]
+fn tables_that_only_say_who_exists_are_enough_to_resolve() {
+    let settings = RoutingSettings {
+        virtual_mailbox_domains: "example.com".into(),
+        virtual_mailbox_maps: "inline:{info@example.com=whatever}".into(),
+        virtual_transport: "lmtp:unix:/run/store".into(),
+        ..RoutingSettings::default()
+    };
+    let cache = TableCache::new(table_context(&settings));
+    let router = Router::open(&settings, &cache).unwrap();
+    let address = parse_mailbox("info@example.com").unwrap();
+    let resolution = router.resolve(&address);
+    assert_eq!(resolution.error, None);
+    assert_eq!(resolution.results[0].destination, Destination::Transport);
+    assert_eq!(resolution.results[0].transport, "lmtp");
+    let unknown = router.resolve(&parse_mailbox("x@example.com").unwrap());
+    assert_eq!(unknown.error.unwrap().code, 550);
+    assert!(router.lint(|_| Present::Unknown).is_empty());
+    // To deliver it is another matter.
+    let error = router.mailbox(&address).unwrap_err();
+    assert_eq!(error.status().code, 451);
+    assert!(
+        error.to_string().contains("virtual_mailbox_base"),
+        "{error}"
+    );
 }

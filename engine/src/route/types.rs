@@ -116,7 +116,8 @@ pub enum Destination {
         /// Who runs it.
         rights: Rights,
     },
-    /// It is taken and thrown away: mail for a postmaster without an alias.
+    /// It is taken and thrown away: mail for a postmaster without an alias, or for a list without
+    /// members.
     Discarded,
     /// It is returned to its sender, or kept for later.
     Refused(Status),

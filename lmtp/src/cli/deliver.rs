@@ -65,8 +65,8 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
     // and pipe(8) runs it as a user who may have no home.
     let scratch_directory = scratch_directory();
     sources.flags.state_directory = Some(scratch_directory.clone());
-    let configuration =
-        Configuration::load(&sources).map_err(|error| Status::configuration(error.to_string()))?;
+    let configuration = Configuration::load_to_deliver(&sources)
+        .map_err(|error| Status::configuration(error.to_string()))?;
     let mut settings = configuration.settings;
     settings.store.writers = 1;
     // One message is flushed faster than a log is opened, and several processes share mailboxes.

@@ -57,6 +57,9 @@ pub(super) fn run(args: &LintArgs) -> ExitCode {
 
 /// What is at the place of a mailbox.
 fn present(base: &Path, target: &MailboxTarget) -> Present {
+    if base.as_os_str().is_empty() {
+        return Present::Unknown;
+    }
     let path = base.join(&target.path);
     let Ok(metadata) = fs::metadata(&path) else {
         return Present::Unknown;

@@ -123,7 +123,7 @@ fn no_log(directory: &Path, what: &str) -> String {
 }
 
 fn recover(args: &RecoverArgs) -> ExitCode {
-    let settings = match Configuration::load(&args.site.sources()) {
+    let settings = match Configuration::load_to_deliver(&args.site.sources()) {
         Ok(configuration) => configuration.settings,
         Err(error) => return configuration_failed(&error),
     };

@@ -224,7 +224,7 @@ fn print_text(resolution: &Resolution, base: &Path, out: &mut impl Write) -> io:
                 writeln!(out, "  command    {command}")?;
                 writeln!(out, "  run as     {}", rights.user)?;
             }
-            Destination::Discarded => writeln!(out, "  discarded  there is no alias for it")?,
+            Destination::Discarded => writeln!(out, "  discarded  there is nobody to get it")?,
             Destination::Refused(status) if resolution.error.as_ref() != Some(status) => {
                 writeln!(out, "  returned   {status}")?;
             }

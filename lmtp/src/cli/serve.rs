@@ -144,7 +144,7 @@ fn open_socketmap(settings: &Settings) -> Result<Vec<Listener>, Failure> {
 /// The configuration from the sources. When systemd opened our sockets, the built-in default of
 /// where to listen is not meant.
 fn read(sources: &Sources, activated: bool) -> Result<Configuration, String> {
-    let mut configuration = Configuration::load(sources).map_err(|e| e.to_string())?;
+    let mut configuration = Configuration::load_to_deliver(sources).map_err(|e| e.to_string())?;
     configuration.state_directory().map_err(|e| e.to_string())?;
     let listens_by_default = configuration
         .entry("lmtp", "listen")

@@ -62,7 +62,11 @@ pub(super) fn check(routing: &RoutingSettings, owners_known: bool, findings: &mu
                 reason
             }
             // Not reached by this key: another one is asked first.
-            Err(RouteError::UnknownUser { .. } | RouteError::NotHosted { .. }) => None,
+            Err(
+                RouteError::UnknownUser { .. }
+                | RouteError::NotHosted { .. }
+                | RouteError::StoredElsewhere { .. },
+            ) => None,
             Err(RouteError::NoOwner { .. } | RouteError::BadOwner { .. }) if !owners_known => None,
             Err(error) => Some(error.to_string()),
         };
