@@ -486,7 +486,16 @@ pub(super) static GENERAL: &[Parameter] = &[
         "1d",
         Time(0..=TIME_MAX, |s, v| s.delivery_log.in_doubt_time = v),
         "How long a delivery whose reply may not have been read is remembered, so that its \
-         repetition makes no second copy",
+         repetition makes no second copy, when XFORWARD or the first Received: line names a queue id",
+    ),
+    parameter(
+        "delivery_log",
+        "in_doubt_time_without_id",
+        "5m",
+        Time(0..=TIME_MAX, |s, v| {
+            s.delivery_log.in_doubt_time_without_id = v
+        }),
+        "The same when nothing names a queue id, for equal messages may be sent on purpose",
     ),
     parameter(
         "limits",

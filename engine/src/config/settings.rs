@@ -262,8 +262,11 @@ pub struct DeliveryLogSettings {
     pub checkpoint_interval: Duration,
     /// How long a full log is waited for before a delivery is answered 452 4.3.1.
     pub full_wait: Duration,
-    /// How long a delivery whose reply may not have been read is remembered.
+    /// How long a delivery whose reply may not have been read is remembered when the client named
+    /// the message by a queue id.
     pub in_doubt_time: Duration,
+    /// How long when it did not; never longer than `in_doubt_time`.
+    pub in_doubt_time_without_id: Duration,
 }
 
 /// `[limits]`
@@ -420,6 +423,7 @@ impl Default for DeliveryLogSettings {
             checkpoint_interval: Duration::from_secs(10),
             full_wait: Duration::from_secs(10),
             in_doubt_time: Duration::from_secs(24 * 3600),
+            in_doubt_time_without_id: Duration::from_secs(300),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What a repeated message is recognised by.
 //!
-//! Imports `message`, `envelope`. SHA-256, because whoever can make two messages with one digest
-//! could make one of them vanish. A key begins with a shape, for which little of the content is
-//! read: while deliveries are in doubt, only messages for the same recipient with the same size
-//! and the same beginning are read as a whole.
+//! Imports `message`, `queue_id`. SHA-256, because two messages with one digest would make one of
+//! them vanish. A key begins with a shape, for which little of the content is read: while
+//! deliveries are in doubt, only messages for the same recipient with the same size and the same
+//! beginning are read as a whole. A key ends with a bit that is set when the client named the
+//! message by a queue id.
 
+use super::queue_id::received_names_id;
 use crate::message::Message;
 use sha2::{Digest as _, Sha256};
 use std::io;
@@ -19,6 +21,8 @@ const HEAD_BYTES: usize = 1024;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Digest {
     outline: Outline,
+    /// Its first `Received:` field names a queue id.
+    has_id: bool,
     sha256: [u8; 32],
 }
 
@@ -45,12 +49,16 @@ impl Outline {
     }
 
     fn new(size: u64, content: &[u8]) -> Self {
-        let head = content.get(..HEAD_BYTES).unwrap_or(content);
         let mut hasher = Sha256::new();
         hasher.update(size.to_le_bytes());
-        hasher.update(head);
+        hasher.update(head_of(content));
         Self(hasher.finalize().into())
     }
+}
+
+/// The beginning of a message of which `content` holds at least as much.
+fn head_of(content: &[u8]) -> &[u8] {
+    content.get(..HEAD_BYTES).unwrap_or(content)
 }
 
 /// The beginning of a key.
@@ -71,12 +79,15 @@ impl From<io::Error> for Stop {
 /// The message cannot be read.
 pub(super) fn content_digest(message: &Message) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
+    let mut has_id = None;
     message.for_each_chunk(|chunk| {
+        has_id.get_or_insert_with(|| received_names_id(head_of(chunk)));
         hasher.update(chunk);
         io::Result::Ok(())
     })?;
     Ok(Digest {
         outline: Outline::of(message)?,
+        has_id: has_id.unwrap_or(false),
         sha256: hasher.finalize().into(),
     })
 }
@@ -85,6 +96,7 @@ pub(super) fn content_digest(message: &Message) -> io::Result<Digest> {
 pub(super) fn digest_of(content: &[u8]) -> Digest {
     Digest {
         outline: Outline::new(content.len() as u64, content),
+        has_id: received_names_id(head_of(content)),
         sha256: Sha256::digest(content).into(),
     }
 }
@@ -106,6 +118,8 @@ impl BaseDigest {
 pub(super) struct Way<'a> {
     pub(super) base: BaseDigest,
     pub(super) reverse_path: &'a str,
+    /// The client's queue id as XFORWARD gave it, or empty.
+    pub(super) queue_id: &'a str,
     pub(super) original: &'a str,
     pub(super) mailbox: &'a str,
 }
@@ -122,6 +136,10 @@ impl Way<'_> {
         let mut key = self.hash(&content.sha256);
         let shape = self.shape(&content.outline);
         key.iter_mut().zip(shape).for_each(|(to, from)| *to = from);
+        if let Some(last) = key.last_mut() {
+            let has_id = content.has_id || !self.queue_id.is_empty();
+            *last = *last & !HAS_ID | if has_id { HAS_ID } else { 0 };
+        }
         key
     }
 
@@ -129,12 +147,23 @@ impl Way<'_> {
         let mut hasher = Sha256::new();
         hasher.update(content);
         hasher.update(self.base.0);
-        for text in [self.reverse_path, self.original, self.mailbox] {
+        let texts = [self.reverse_path, self.original, self.mailbox];
+        let id = Some(self.queue_id).filter(|id| !id.is_empty());
+        for text in texts.into_iter().chain(id) {
             hasher.update((text.len() as u64).to_le_bytes());
             hasher.update(text);
         }
         hasher.finalize().into()
     }
+}
+
+/// Set in the last byte of the key of a message that a queue id names.
+const HAS_ID: u8 = 1;
+
+/// Whether a queue id names the message with this key: its client sends it again until it has read
+/// the reply, and no equal one on purpose.
+pub(super) fn has_queue_id(key: &[u8; 32]) -> bool {
+    key.last().is_some_and(|last| last & HAS_ID != 0)
 }
 
 #[cfg(test)]
@@ -146,6 +175,7 @@ mod tests {
         let way = Way {
             base: BaseDigest::of(Path::new("/var/mail")),
             reverse_path: "a@b.example",
+            queue_id: "",
             original: "info@vm.example",
             mailbox: "vm.example/info/",
         };
@@ -175,5 +205,27 @@ mod tests {
         assert_ne!(shape, elsewhere.shape(&one.outline), "bases differ");
         assert_ne!(keys[0], elsewhere.key(&one));
         assert_eq!(keys[0], same.key(&one));
+    }
+    #[test]
+    fn a_key_tells_whether_a_queue_id_names_the_message() {
+        let way = |queue_id| Way {
+            base: BaseDigest::of(Path::new("/var/mail")),
+            reverse_path: "a@b.example",
+            queue_id,
+            original: "",
+            mailbox: "vm.example/info/",
+        };
+        let [plain, named] = ["Subject: x\n\n", "Received: by mx id 4F\n\n"]
+            .map(|content| digest_of(content.as_bytes()));
+        let key = |id, content| way(id).key(content);
+        for (id, content, expected) in [
+            ("", &plain, false),
+            ("4F", &plain, true),
+            ("", &named, true),
+            ("4F", &named, true),
+        ] {
+            assert_eq!(has_queue_id(&key(id, content)), expected, "{id}");
+        }
+        assert_ne!(key("4F", &plain), key("50", &plain), "queue ids differ");
     }
 }

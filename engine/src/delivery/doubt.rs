@@ -6,9 +6,10 @@
 //! process, was lost before that. Invariants: only deliveries in doubt are matched; each answers
 //! for one repetition; a repetition whose reply is lost in turn leaves the delivery in doubt.
 
-use super::digest::Shape;
+use super::digest::{Shape, has_queue_id};
 use super::promise::Promise;
 use crate::clock;
+use crate::config::DeliveryLogSettings;
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{Confirmed, DeliveryId, InDoubt};
 use crate::sync::{Arc, Mutex};
@@ -21,10 +22,29 @@ const EARLY_LOOKED_AT: usize = 64;
 /// The memory of one store.
 #[derive(Debug)]
 pub(super) struct Doubts {
-    keep: Duration,
+    keep: Keep,
     /// Most that are remembered.
     most: usize,
     state: Mutex<State>,
+}
+
+/// How long deliveries in doubt are remembered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keep {
+    /// Of messages that a queue id names.
+    pub(super) with_id: Duration,
+    /// Of others: an equal one may well be sent on purpose.
+    pub(super) without_id: Duration,
+}
+
+impl From<&DeliveryLogSettings> for Keep {
+    fn from(settings: &DeliveryLogSettings) -> Self {
+        let with_id = settings.in_doubt_time;
+        Self {
+            with_id,
+            without_id: settings.in_doubt_time_without_id.min(with_id),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +83,7 @@ struct Doubtful {
 pub(super) struct Repeated(InDoubt);
 
 impl Doubts {
-    pub(super) fn new(keep: Duration, most: usize) -> Self {
+    pub(super) fn new(keep: Keep, most: usize) -> Self {
         Self {
             keep,
             most,
@@ -255,7 +275,7 @@ impl Doubts {
         let now = clock::since_epoch();
         state
             .open
-            .retain(|_, promise| now.saturating_sub(promise.envelope().accepted_at) < self.keep);
+            .retain(|_, promise| now.saturating_sub(promise.envelope().accepted_at) < self.keep.with_id);
         let open: Vec<Arc<Promise>> = state.open.values().map(Arc::clone).collect();
         drop(guard);
         // Digests are computed without the lock. What is confirmed meanwhile is told to the log,
@@ -300,13 +320,22 @@ impl Doubts {
     }
 
     fn is_fresh(&self, entry: &InDoubt) -> bool {
-        clock::since_epoch().saturating_sub(entry.since) < self.keep
+        let keep = match has_queue_id(&entry.key) {
+            true => self.keep.with_id,
+            false => self.keep.without_id,
+        };
+        clock::since_epoch().saturating_sub(entry.since) < keep
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const KEEP: Keep = Keep {
+        with_id: Duration::from_secs(600),
+        without_id: Duration::from_secs(60),
+    };
 
     fn entry(id: u128, recipient: u32) -> InDoubt {
         InDoubt {
@@ -319,7 +348,7 @@ mod tests {
 
     #[test]
     fn what_was_confirmed_is_not_in_doubt_again_because_the_log_failed() {
-        let doubts = Doubts::new(Duration::from_secs(60), 10);
+        let doubts = Doubts::new(KEEP, 10);
         doubts.add(vec![entry(1, 0), entry(2, 1)]);
         doubts.confirm_repeated(&Repeated(entry(1, 0)));
         // The log is told, fails before that is durable, and is recovered.
@@ -339,5 +368,27 @@ mod tests {
         doubts.told_durably(told);
         doubts.clear();
         assert!(!doubts.has_news());
+    }
+    #[test]
+    fn a_delivery_without_a_queue_id_is_in_doubt_for_a_shorter_time() {
+        let doubts = Doubts::new(KEEP, 10);
+        let aged = |id: u128, last: u8, seconds: u64| InDoubt {
+            key: [last; 32],
+            since: clock::since_epoch() - Duration::from_secs(seconds),
+            ..entry(id, 0)
+        };
+        let (named, unnamed) = (7, 8);
+        doubts.add(vec![
+            aged(1, unnamed, 50),
+            aged(2, unnamed, 70),
+            aged(3, named, 70),
+            aged(4, named, 610),
+        ]);
+        assert_eq!(doubts.snapshot().len(), 2);
+        for (last, id) in [(unnamed, 1), (named, 3)] {
+            let taken = doubts.take(&[last; 32]);
+            assert!(taken.is_some_and(|taken| taken.0.id == DeliveryId(id)));
+            assert!(doubts.take(&[last; 32]).is_none());
+        }
     }
 }

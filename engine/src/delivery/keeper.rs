@@ -7,7 +7,7 @@
 //! systems began.
 
 use super::dirty::Dirty;
-use super::doubt::Doubts;
+use super::doubt::{Doubts, Keep};
 use super::floors::Floors;
 use super::health::{Health, LogFailure, LogState};
 use super::journal::{Journal, JournalSource, confirmed_records, in_doubt_max, log_settings};
@@ -160,7 +160,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         let log = log_settings(&settings);
         Self {
             source,
-            doubts: Doubts::new(settings.in_doubt_time, in_doubt_max(&log)),
+            doubts: Doubts::new(Keep::from(&settings), in_doubt_max(&log)),
             record_bytes_max: log.record_bytes_max,
             settings,
             state: Mutex::new(State {

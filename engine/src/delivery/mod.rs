@@ -23,6 +23,7 @@ mod keeper;
 mod logged;
 mod promise;
 mod queue;
+mod queue_id;
 mod receipt;
 mod recovery;
 mod round;

@@ -325,6 +325,7 @@ pub(super) fn doubt_of(
     let way = Way {
         base,
         reverse_path: &envelope.reverse_path,
+        queue_id: &envelope.queue_id,
         original: &to.original,
         mailbox: &to.mailbox,
     };

@@ -383,6 +383,7 @@ impl<D: Disk> Store<D> {
         let ways = to.iter().map(|(recipient, target)| Way {
             base: self.shared.base,
             reverse_path: &reverse_path,
+            queue_id: mail.queue_id.as_deref().unwrap_or_default(),
             original: recipient.original.as_deref().unwrap_or_default(),
             mailbox: &target.path,
         });
