@@ -6,6 +6,7 @@
 //! do no I/O.
 
 mod buffers;
+mod client_socket;
 pub mod cli;
 mod clock;
 pub mod command;

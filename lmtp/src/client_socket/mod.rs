@@ -1,0 +1,219 @@
+//! The socket of a client, and whether the client has read what was sent to it.
+//!
+//! Imports tokio's sockets, `unsent` and `diag`. What the system can tell:
+//!
+//! - A UNIX-domain socket counts the bytes that its peer has not read. One that is closed over
+//!   unread bytes breaks the connection (unix(7)).
+//! - A TCP socket counts the bytes that its peer's system has not acknowledged. Whether the client
+//!   has read the others is known of a client on this machine, whose own socket sock_diag(7) shows.
+//!   A socket that is closed over unread bytes breaks the connection (RFC 9293 section 3.10.4).
+//!
+//! Asking changes nothing: an error that waits in the socket stays there for the next read.
+
+mod diag;
+mod unsent;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::fd::AsFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Whether a client has read everything that was sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Receipt {
+    /// It has.
+    Read,
+    /// It has not, or the connection is broken.
+    Unread,
+    /// Its system has everything; more is not known.
+    Unknown,
+}
+
+/// A connected socket of a client.
+pub(crate) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + Sync {
+    /// Whether the client's system has everything that was sent; if the client is connected to a
+    /// UNIX-domain socket, whether it has read everything. Costs one system call.
+    fn is_delivered(&self) -> bool;
+
+    /// Whether the client has read everything that was sent.
+    fn receipt(&self) -> Receipt;
+
+    /// Waits until the connection breaks. A client that closes in good order does not break it.
+    fn broken(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl ClientSocket for UnixStream {
+    fn is_delivered(&self) -> bool {
+        unsent::bytes(self) == Some(0)
+    }
+
+    fn receipt(&self) -> Receipt {
+        // In this order: closing over unread bytes first breaks the connection, then frees them.
+        match self.is_delivered() && !is_broken(self) {
+            true => Receipt::Read,
+            false => Receipt::Unread,
+        }
+    }
+
+    async fn broken(&self) {
+        // An error of the wait itself is no better.
+        let _ = self.ready(Interest::ERROR).await;
+    }
+}
+
+impl ClientSocket for TcpStream {
+    fn is_delivered(&self) -> bool {
+        unsent::bytes(self) == Some(0)
+    }
+
+    fn receipt(&self) -> Receipt {
+        if !self.is_delivered() {
+            return Receipt::Unread;
+        }
+        let unread = match (self.peer_addr(), self.local_addr()) {
+            (Ok(peer), Ok(local)) => diag::unread_bytes(peer, local),
+            _ => None,
+        };
+        // In this order, as above.
+        match unread {
+            _ if is_broken(self) => Receipt::Unread,
+            // The end of the stream counts as one byte.
+            Some(0..=1) => Receipt::Read,
+            Some(_) => Receipt::Unread,
+            None => Receipt::Unknown,
+        }
+    }
+
+    async fn broken(&self) {
+        let _ = self.ready(Interest::ERROR).await;
+    }
+}
+
+/// Whether an error waits in the socket.
+fn is_broken(socket: &impl AsFd) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    let at_once = Timespec::default();
+    match poll(&mut polled, Some(&at_once)) {
+        Ok(_) => polled
+            .iter()
+            .any(|socket| socket.revents().contains(PollFlags::ERR)),
+        Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener};
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// The client's side of a connection.
+    trait Client: Read + Write + 'static {
+        fn close_writing(&self);
+    }
+
+    impl Client for std::os::unix::net::UnixStream {
+        fn close_writing(&self) {
+            self.shutdown(Shutdown::Write).unwrap();
+        }
+    }
+
+    impl Client for std::net::TcpStream {
+        fn close_writing(&self) {
+            self.shutdown(Shutdown::Write).unwrap();
+        }
+    }
+
+    /// What is known of each client that was sent a reply and did `what`.
+    fn receipts(what: impl Fn(Box<dyn Client>) -> Option<Box<dyn Client>>) -> [Receipt; 3] {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (server, client) = std::os::unix::net::UnixStream::pair().unwrap();
+            server.set_nonblocking(true).unwrap();
+            let server = UnixStream::from_std(server).unwrap();
+            let unix = receipt(server, Box::new(client), &what).await;
+            let mut inet = Vec::new();
+            for host in ["127.0.0.1:0", "[::1]:0"] {
+                let listener = TcpListener::bind(host).unwrap();
+                let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                let (server, _) = listener.accept().unwrap();
+                server.set_nonblocking(true).unwrap();
+                let server = TcpStream::from_std(server).unwrap();
+                inet.push(receipt(server, Box::new(client), &what).await);
+            }
+            [unix, inet[0], inet[1]]
+        })
+    }
+
+    async fn receipt(
+        mut server: impl ClientSocket,
+        client: Box<dyn Client>,
+        what: impl Fn(Box<dyn Client>) -> Option<Box<dyn Client>>,
+    ) -> Receipt {
+        server.write_all(b"250 2.0.0 Ok\r\n").await.unwrap();
+        let client = what(client);
+        let receipt = server.receipt();
+        if client.is_none() {
+            // It is closed: nothing changes, whether this is an end or an error.
+            let _ = server.read(&mut [0; 9]).await;
+        }
+        if receipt == Receipt::Unread && client.is_none() {
+            let broken = tokio::time::timeout(Duration::from_secs(9), server.broken());
+            broken.await.unwrap();
+        }
+        receipt
+    }
+
+    fn read_all(client: &mut Box<dyn Client>) {
+        client.read_exact(&mut [0; 14]).unwrap();
+    }
+
+    #[test]
+    fn a_client_that_reads_everything_is_known_to_have_read_it() {
+        let open = receipts(|mut client| {
+            read_all(&mut client);
+            Some(client)
+        });
+        assert_eq!(open, [Receipt::Read; 3]);
+        let closed = receipts(|mut client| {
+            read_all(&mut client);
+            None
+        });
+        assert_eq!(closed, [Receipt::Read; 3]);
+        let half_closed = receipts(|mut client| {
+            client.close_writing();
+            read_all(&mut client);
+            Some(client)
+        });
+        assert_eq!(half_closed, [Receipt::Read; 3]);
+    }
+
+    #[test]
+    fn a_client_that_reads_a_part_or_nothing_is_known_not_to_have_read() {
+        for bytes in [0, 5] {
+            let read = |mut client: Box<dyn Client>| {
+                client.read_exact(&mut vec![0; bytes]).unwrap();
+                client
+            };
+            assert_eq!(receipts(|client| Some(read(client))), [Receipt::Unread; 3]);
+            assert_eq!(
+                receipts(|client| {
+                    let client = read(client);
+                    client.close_writing();
+                    Some(client)
+                }),
+                [Receipt::Unread; 3]
+            );
+            let closed = receipts(|client| {
+                drop(read(client));
+                None
+            });
+            assert_eq!(closed, [Receipt::Unread; 3]);
+        }
+    }
+}
