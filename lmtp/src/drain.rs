@@ -1,11 +1,11 @@
-//! The order to come to an end: no new transactions, running ones finish.
+//! The order to come to an end: deliveries finish, nothing else is waited for.
 //!
 //! Imports tokio's notification only.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
@@ -44,6 +44,7 @@ impl Drain {
             // `notify_waiters` reaches every future made before it is called; the flag, set
             // earlier, is what those made later see.
             notified: Box::pin(Arc::clone(&self.0.notify).notified_owned()),
+            waker: None,
         }
     }
 }
@@ -53,6 +54,8 @@ impl Drain {
 pub(crate) struct DrainListener {
     drain: Drain,
     notified: Pin<Box<OwnedNotified>>,
+    /// Woken by the order.
+    waker: Option<Waker>,
 }
 
 impl DrainListener {
@@ -61,7 +64,16 @@ impl DrainListener {
         if self.drain.is_ordered() {
             return Poll::Ready(());
         }
-        self.notified.as_mut().poll(context)
+        let waker = context.waker();
+        if self.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            // All listeners share a lock, which is not taken for every wait of every session.
+            return Poll::Pending;
+        }
+        let polled = self.notified.as_mut().poll(context);
+        if polled.is_pending() {
+            self.waker = Some(waker.clone());
+        }
+        polled
     }
 
     /// Whether the order was given.

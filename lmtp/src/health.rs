@@ -196,7 +196,8 @@ impl Health {
                 return self.line("recovering", "recovering the delivery log", json!({}));
             }
             Phase::Stopping => {
-                let text = "stopping: transactions that have begun are finished";
+                let text =
+                    "stopping: deliveries under way are finished, waiting clients are told 421";
                 return self.line("stopping", text, json!({}));
             }
             Phase::Serving(serving) => serving.engine.upgrade().map(|engine| {

@@ -6,8 +6,8 @@
 //! do no I/O.
 
 mod buffers;
-mod client_socket;
 pub mod cli;
+mod client_socket;
 mod clock;
 pub mod command;
 pub mod decode;

@@ -61,7 +61,9 @@ impl Signals {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            tracing::info!("stopping: transactions that have begun are finished");
+            tracing::info!(
+                "stopping: deliveries under way are finished, waiting clients are told 421"
+            );
             health.stops();
             notify(&[NotifyState::Stopping]);
             stopped.stop();

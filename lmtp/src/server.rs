@@ -1,9 +1,11 @@
 //! The server: accepts connections, runs their sessions, comes to an end without losing one.
 //!
 //! Imports `listener`, `session` and the engine. Invariant: the order to drain stops accepting
-//! at once, lets transactions that have begun finish, and is over after `drain_timeout`.
+//! at once and is over after `drain_timeout`; deliveries that are under way finish, and clients
+//! that have to be waited for are told 421.
 
 use crate::buffers::Pool;
+use crate::client_socket::ClientSocket;
 use crate::drain::Drain;
 use crate::ids::Ids;
 use crate::listener::Listener;
@@ -19,7 +21,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Notify;
 
@@ -340,7 +342,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 fn serve<S>(shared: &Arc<Shared>, mut stream: S, peer: String, protocol: Protocol)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: ClientSocket + 'static,
 {
     let most = shared.settings().limits.connections;
     let Some(counted) = Counted::new(shared, most) else {

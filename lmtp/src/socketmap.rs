@@ -18,6 +18,8 @@ const REQUEST_BYTES_MAX: usize = 10_000;
 const REPLY_BYTES_MAX: usize = 100_000;
 /// How long an answer may take; Postfix gives up after 100 seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a request is still worked on once the server is to end.
+const DRAIN_WAIT: Duration = Duration::from_secs(2);
 
 /// Answers the requests of one connection until it ends, is silent for too long, or the server
 /// comes to its end.
@@ -40,13 +42,24 @@ where
                 return;
             }
         };
-        let reply = answer(&shared, &request).await;
-        let reply = format!("{}:{reply},", reply.len());
-        let sent = async {
-            stream.write_all(reply.as_bytes()).await?;
-            stream.flush().await
+        let answered = async {
+            let reply = answer(&shared, &request).await;
+            let reply = format!("{}:{reply},", reply.len());
+            let sent = async {
+                stream.write_all(reply.as_bytes()).await?;
+                stream.flush().await
+            };
+            tokio::time::timeout(idle_timeout, sent).await
         };
-        if !matches!(tokio::time::timeout(idle_timeout, sent).await, Ok(Ok(()))) {
+        let out_of_time = async {
+            shared.drain.ordered().await;
+            tokio::time::sleep(DRAIN_WAIT).await;
+        };
+        let answered = tokio::select! {
+            answered = answered => answered,
+            () = out_of_time => return,
+        };
+        if !matches!(answered, Ok(Ok(()))) {
             return;
         }
     }

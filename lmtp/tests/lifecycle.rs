@@ -8,7 +8,7 @@ use mailstow_lmtp::server::Ended;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::{Client, TestServer, eventually};
 
 #[test]
@@ -44,12 +44,148 @@ fn a_draining_server_begins_no_transaction() {
     assert_eq!(server.stop(), Ended::Drained);
 }
 
+/// Stops a server that waits for clients only, and expects it to end soon.
+fn stop_soon(server: &mut TestServer) {
+    let start = Instant::now();
+    assert_eq!(server.stop(), Ended::Drained);
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+}
+
+/// Much less than `drain_timeout`.
+const SOON: Duration = Duration::from_secs(15);
+
 #[test]
-fn draining_does_not_wait_for_ever() {
-    let mut server = TestServer::with(|s| s.lmtp.drain_timeout = Duration::from_millis(200));
+fn a_client_that_is_silent_within_a_transaction_is_told_and_not_waited_for() {
+    for commands in [
+        &["MAIL FROM:<a@example.org>"][..],
+        &["MAIL FROM:<a@example.org>", "RCPT TO:<u1@example.com>"],
+        &[
+            "MAIL FROM:<a@example.org>",
+            "RCPT TO:<u1@example.com>",
+            "BDAT 3\r\nx",
+        ],
+    ] {
+        let mut server = TestServer::start();
+        let mut client = server.greeted();
+        for command in commands {
+            client.ask(command, "250");
+        }
+        // Half a command is no more than silence.
+        client.send("RCP");
+        server.handle.stop();
+        client.expect("421 4.3.2");
+        client.expect_closed();
+        stop_soon(&mut server);
+        assert_eq!(server.message_count(), 0);
+    }
+}
+
+#[test]
+fn a_client_that_is_silent_within_a_message_is_told_and_not_waited_for() {
+    for command in ["DATA", "BDAT 100 LAST"] {
+        let mut server = TestServer::start();
+        let mut client = server.greeted();
+        client.envelope(&["u1"]);
+        client.send(format!("{command}\r\nSubject: x\r\n\r\nhalf"));
+        if command == "DATA" {
+            client.expect("354");
+        }
+        server.handle.stop();
+        client.expect("421 4.3.2");
+        client.expect_closed();
+        stop_soon(&mut server);
+        assert_eq!(server.message_count(), 0);
+    }
+}
+
+#[test]
+fn a_client_that_sends_a_message_too_slowly_is_not_waited_for() {
+    let mut server = TestServer::start();
     let mut client = server.greeted();
     client.envelope(&["u1"]);
     client.ask("DATA", "354");
+    server.handle.stop();
+    let start = Instant::now();
+    while client.stream.write_all(b"x").is_ok() {
+        assert!(start.elapsed() < SOON, "the server bears with it");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    stop_soon(&mut server);
+}
+
+#[test]
+fn a_message_that_keeps_coming_may_take_half_of_the_time() {
+    let mut server = TestServer::with(|s| s.lmtp.drain_timeout = Duration::from_secs(4));
+    let mut client = server.greeted();
+    client.envelope(&["u1"]);
+    client.ask("DATA", "354");
+    server.handle.stop();
+    let lines = "line\r\n".repeat(500);
+    while client.stream.write_all(lines.as_bytes()).is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(server.stop(), Ended::Drained);
+    assert_eq!(server.message_count(), 0);
+}
+
+#[test]
+fn a_client_that_does_not_read_its_replies_is_not_waited_for() {
+    let mut server = TestServer::start();
+    let mut client = server.greeted();
+    client.stream.set_nonblocking(true).unwrap();
+    let commands = "VRFY x\r\n".repeat(1000);
+    // Until the server does not read any more, because its replies are not read.
+    eventually("the server does not read", || {
+        client.stream.write(commands.as_bytes()).is_err()
+    });
+    stop_soon(&mut server);
+}
+
+#[test]
+fn a_recipient_whose_table_does_not_answer_is_not_waited_for() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let mut server = TestServer::with(|s| {
+        s.routing.virtual_mailbox_maps = format!("tcp:127.0.0.1:{port}");
+    });
+    let mut client = server.greeted();
+    client.ask("MAIL FROM:<a@example.org>", "250");
+    client.send("RCPT TO:<u1@example.com>\r\n");
+    let _asked = silent.accept().unwrap();
+    server.handle.stop();
+    client.expect("451 4.3.0");
+    client.expect("421 4.3.2");
+    client.expect_closed();
+    stop_soon(&mut server);
+}
+
+#[test]
+fn a_delivery_under_way_is_waited_for() {
+    let mut server = TestServer::start();
+    let lock = server.directory.path().join("mail/example.com/mbox.lock");
+    std::fs::write(&lock, b"").unwrap();
+    let mut client = server.greeted();
+    client.envelope(&["mbox"]);
+    client.ask("DATA", "354");
+    client.send("Subject: x\r\n\r\nbody\r\n.\r\n");
+    let mut idle = server.greeted();
+    server.handle.stop();
+    idle.expect("421 4.3.2");
+    std::fs::remove_file(&lock).unwrap();
+    client.expect("250 2.0.0 <mbox@example.com> ");
+    client.expect("421 4.3.2");
+    stop_soon(&mut server);
+}
+
+#[test]
+fn a_delivery_that_does_not_end_is_not_waited_for_for_ever() {
+    let mut server = TestServer::with(|s| s.lmtp.drain_timeout = Duration::from_millis(200));
+    let lock = server.directory.path().join("mail/example.com/mbox.lock");
+    std::fs::write(&lock, b"").unwrap();
+    let mut client = server.greeted();
+    client.envelope(&["mbox"]);
+    client.ask("DATA", "354");
+    client.send("Subject: x\r\n\r\nbody\r\n.\r\n");
     assert_eq!(server.stop(), Ended::TimedOut(1));
     client.expect_closed();
     assert_eq!(server.message_count(), 0);

@@ -321,6 +321,20 @@ impl Client {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Gives up sending and reading when the server takes or says nothing for so long.
+    pub fn set_patience(&mut self, patience: Duration) {
+        let patience = Some(patience);
+        let set = match self.socket.get_ref() {
+            Socket::Unix(s) => s
+                .set_read_timeout(patience)
+                .and_then(|()| s.set_write_timeout(patience)),
+            Socket::Inet(s) => s
+                .set_read_timeout(patience)
+                .and_then(|()| s.set_write_timeout(patience)),
+        };
+        set.expect("a socket takes a timeout");
+    }
+
     /// Tells the server that nothing more comes.
     pub fn close_writing(&mut self) {
         let _ = match self.socket.get_ref() {

@@ -140,6 +140,65 @@ fn sigterm_finishes_what_runs_and_takes_nothing_new() {
 }
 
 #[test]
+fn sigterm_waits_for_no_client_and_ends_with_success() {
+    let mut server = Mailstow::example("clients-that-wait").start();
+    let mut clients = Vec::new();
+    for address in [server.unix(), server.inet()] {
+        let steps = [
+            "MAIL FROM:<s@client.example>",
+            "RCPT TO:<sales@example.com>",
+            "DATA",
+        ];
+        for reached in 0..=steps.len() {
+            let mut client = Client::lmtp(&address);
+            for step in &steps[..reached] {
+                assert!(client.command(step).code < 400, "{step}");
+            }
+            clients.push(client);
+        }
+    }
+    let mut deaf = server.client();
+    let commands = "VRFY x\r\n".repeat(1000);
+    deaf.set_patience(Duration::from_millis(200));
+    while deaf.send(commands.as_bytes()).is_ok() {}
+
+    let start = Instant::now();
+    server.daemon.signal(Signal::SIGTERM);
+    for client in &mut clients {
+        let said = client.rest();
+        assert!(said.starts_with("421 4.3.2"), "{said:?}");
+    }
+    let status = server.daemon.wait();
+    assert!(status.success(), "{status}");
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?} is no short while");
+    let log = server.log();
+    assert!(!log.contains("ERROR"), "{log}");
+}
+
+#[test]
+fn a_client_that_read_its_reply_before_the_server_ended_may_send_the_same_again() {
+    let mut server = Mailstow::example("read-before-the-end").start();
+    let mut sent = 0;
+    for address in [server.unix(), server.inet()] {
+        let mut client = Client::lmtp(&address);
+        let replies = client.deliver("s@client.example", &["sales@example.com"], &plain("x"));
+        assert_eq!(replies[0].code, 250);
+        sent += 1;
+        server.daemon.signal(Signal::SIGTERM);
+        assert!(server.daemon.wait().success());
+        server.restart();
+        drop(client);
+        let mut client = Client::lmtp(&address);
+        let replies = client.deliver("s@client.example", &["sales@example.com"], &plain("x"));
+        assert_eq!(replies[0].code, 250);
+        sent += 1;
+        let stored = maildir(&server.mailbox("example.com/sales"));
+        assert_eq!(stored.len(), sent, "over {address:?}");
+    }
+}
+
+#[test]
 fn a_stale_socket_is_replaced_and_a_live_one_is_refused() {
     let mut server = Mailstow::example("socket").start();
     let socket = server.unix().spelled();

@@ -1,10 +1,10 @@
 //! Deliveries that the client may not know of.
 //!
 //! Imports `log` (record types), the rest of `delivery`, `sync`, `clock`. A delivery is *open* from
-//! the moment its record is in the log until the client's next command, or how it closes the
-//! connection, shows that it has read the reply; it is *in doubt* when the connection, or the whole
-//! process, was lost before that. Invariants: only deliveries in doubt are matched; each answers
-//! for one repetition; a repetition whose reply is lost in turn leaves the delivery in doubt.
+//! the moment its record is in the log until the client is known to have read the reply; it is *in
+//! doubt* when the connection, or the whole process, was lost before that. Invariants: only
+//! deliveries in doubt are matched; each answers for one repetition; a repetition whose reply is
+//! lost in turn leaves the delivery in doubt.
 
 use super::digest::{Shape, has_queue_id};
 use super::promise::Promise;
@@ -273,9 +273,9 @@ impl Doubts {
         let in_doubt = state.by_key.values().flatten().map(|d| d.entry);
         let mut all: Vec<InDoubt> = in_doubt.collect();
         let now = clock::since_epoch();
-        state
-            .open
-            .retain(|_, promise| now.saturating_sub(promise.envelope().accepted_at) < self.keep.with_id);
+        state.open.retain(|_, promise| {
+            now.saturating_sub(promise.envelope().accepted_at) < self.keep.with_id
+        });
         let open: Vec<Arc<Promise>> = state.open.values().map(Arc::clone).collect();
         drop(guard);
         // Digests are computed without the lock. What is confirmed meanwhile is told to the log,

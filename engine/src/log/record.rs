@@ -174,7 +174,7 @@ pub enum DoneOutcome {
     Refused,
 }
 
-/// The client's next command showed that it has read the reply.
+/// The client has read the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confirmed {
     /// The message.
@@ -190,7 +190,8 @@ pub struct InDoubt {
     pub id: DeliveryId,
     /// Which of its recipients, from 0.
     pub recipient: u32,
-    /// What a repetition is recognised by: digest of content, original recipient and mailbox.
+    /// What a repetition is recognised by: digest of content, original recipient and mailbox. The
+    /// last bit says that the client named the message by a queue id.
     pub key: [u8; 32],
     /// Since when, from the UNIX epoch; the memory is kept for a bounded time.
     pub since: Duration,

@@ -103,25 +103,39 @@
 //!
 //! # Exactly once, as the queue sees it
 //!
-//! A delivery is *confirmed* when bytes come from the client after the replies were sent to it.
-//! What it had sent before proves nothing: after a QUIT that came along with the message, the
-//! delivery is confirmed when the client closes the connection in good order, within 5 seconds (1
-//! when the server is to end). A connection that is closed over replies nobody read is not: the
-//! system resets it. When the connection or the server is lost before that, its successful
-//! deliveries are *in doubt*: remembered, over restarts too, for `delivery_log.in_doubt_time` (a
-//! day), at most 100,000 of them, and no more than fill half of a segment (one takes 60 bytes).
-//! When a message with the same content (SHA-256 of the stored form), reverse-path, original
-//! recipient, mailbox and `virtual_mailbox_base` comes then, it is answered 250 `delivered before`
-//! and stored no second time; each answers for one repetition. Equal messages sent on purpose are
-//! all stored, because only deliveries in doubt are compared. That a delivery was confirmed is
-//! written to the log with the next batch of deliveries, at the latest after a second: of one
-//! confirmed in the last second before the server was killed, the next one may not know it. A
-//! client that closes the connection without QUIT, or its own side of it before the replies were
-//! sent (as `nc -N` does), leaves its last message in doubt, although it read the reply: one that
-//! sends the same bytes again on purpose after that, which a mail system never does, has them
-//! answered for by the first. There may be a second copy: of a message that went the direct way,
-//! after a crash; and when the client sends a message again while its first delivery is still under
-//! way.
+//! A delivery is *confirmed* when the client has read its reply. What shows that:
+//!
+//! | the client | confirmed |
+//! |---|---|
+//! | sends more after it has received the replies; what it had sent before proves nothing | yes |
+//! | has closed, or ended its side (as `nc -N` does), with or without QUIT, and has read everything | yes |
+//! | has closed over replies it has not read: the system breaks the connection | no |
+//! | ended its side and reads nothing for 5 seconds (1 when the server is to end) | no |
+//! | is silent until the idle timeout or the end of the server, and has read everything | yes |
+//! | is lost together with the server | no |
+//!
+//! What a client has read, the system knows of one that is connected to a UNIX-domain socket
+//! (`SIOCOUTQ`), or by TCP from this machine (sock_diag(7)). Of a TCP client elsewhere, it knows
+//! what that machine has received. Such a client counts as having read that when it closes or ends
+//! its side in good order afterwards; when it had ended its side before, its delivery is not
+//! confirmed.
+//!
+//! Successful deliveries that are not confirmed are *in doubt*: remembered, over restarts too, for
+//! `delivery_log.in_doubt_time` (a day) when the client named the message by a queue id, by
+//! XFORWARD IDENT or in the first `Received:` field, else for `in_doubt_time_without_id` (5
+//! minutes). A client without a queue may well send an equal message on purpose; one with a queue
+//! gives that another id. At most 100,000 are remembered, and no more than fill half of a segment
+//! (one takes 60 bytes). When a message with the same content (SHA-256 of the stored form),
+//! XFORWARD IDENT, reverse-path, original recipient, mailbox and `virtual_mailbox_base` comes then,
+//! it is answered 250 `delivered before` and stored no second time; each answers for one
+//! repetition. Equal messages sent on purpose are all stored, because only deliveries in doubt are
+//! compared.
+//!
+//! That a delivery was confirmed is written to the log with the next batch of deliveries, at the
+//! latest after a second: of one confirmed in the last second before the server was killed, the
+//! next one may not know it. There may be a second copy: of a message that went the direct way,
+//! after a crash; when the client sends a message again while its first delivery is still under
+//! way; and when the client reads the reply and is lost before it can make a note of it.
 //!
 //! # The order without the log (`store.durability = "direct"`)
 //!

@@ -134,13 +134,13 @@
 //! there; the last one counts, and recovery knows by all of them what it may cut off. Outcome 3
 //! keeps it from delivering what the client is told has failed, and is durable before it is told.
 //!
-//! Kind 3, **confirmed**: the client's next command showed that it has read the reply. 4 bytes:
+//! Kind 3, **confirmed**: the client has read the reply. 4 bytes:
 //! how many; for each: 16: id, 4: recipient, or `ffffffff` for all.
 //!
 //! Kind 4, **in doubt**: deliveries that did not go through an *accepted* record (they were
 //! written to the mailbox directly) and whose reply may not have been read. 4 bytes: how many;
-//! for each: 16: id, 4: recipient, 32: key (digest of content, original recipient and mailbox),
-//! 8: time.
+//! for each: 16: id, 4: recipient, 32: key (digest of content, original recipient, mailbox and
+//! more; its last bit says that the client named the message by a queue id), 8: time.
 //!
 //! Kind 5, **checkpoint**: 8 bytes: sequence; then in-doubt entries as in kind 4. Every message
 //! accepted before that sequence is durable in its mailboxes or refused. The entries are the

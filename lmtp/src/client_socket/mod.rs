@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// Whether a client has read everything that was sent to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Receipt {
+pub(crate) enum Reading {
     /// It has.
     Read,
     /// It has not, or the connection is broken.
@@ -36,7 +36,7 @@ pub(crate) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     fn is_delivered(&self) -> bool;
 
     /// Whether the client has read everything that was sent.
-    fn receipt(&self) -> Receipt;
+    fn reading(&self) -> Reading;
 
     /// Waits until the connection breaks. A client that closes in good order does not break it.
     fn broken(&self) -> impl Future<Output = ()> + Send;
@@ -47,11 +47,11 @@ impl ClientSocket for UnixStream {
         unsent::bytes(self) == Some(0)
     }
 
-    fn receipt(&self) -> Receipt {
+    fn reading(&self) -> Reading {
         // In this order: closing over unread bytes first breaks the connection, then frees them.
         match self.is_delivered() && !is_broken(self) {
-            true => Receipt::Read,
-            false => Receipt::Unread,
+            true => Reading::Read,
+            false => Reading::Unread,
         }
     }
 
@@ -66,9 +66,9 @@ impl ClientSocket for TcpStream {
         unsent::bytes(self) == Some(0)
     }
 
-    fn receipt(&self) -> Receipt {
+    fn reading(&self) -> Reading {
         if !self.is_delivered() {
-            return Receipt::Unread;
+            return Reading::Unread;
         }
         let unread = match (self.peer_addr(), self.local_addr()) {
             (Ok(peer), Ok(local)) => diag::unread_bytes(peer, local),
@@ -76,11 +76,11 @@ impl ClientSocket for TcpStream {
         };
         // In this order, as above.
         match unread {
-            _ if is_broken(self) => Receipt::Unread,
+            _ if is_broken(self) => Reading::Unread,
             // The end of the stream counts as one byte.
-            Some(0..=1) => Receipt::Read,
-            Some(_) => Receipt::Unread,
-            None => Receipt::Unknown,
+            Some(0..=1) => Reading::Read,
+            Some(_) => Reading::Unread,
+            None => Reading::Unknown,
         }
     }
 
@@ -127,7 +127,7 @@ mod tests {
     }
 
     /// What is known of each client that was sent a reply and did `what`.
-    fn receipts(what: impl Fn(Box<dyn Client>) -> Option<Box<dyn Client>>) -> [Receipt; 3] {
+    fn readings(what: impl Fn(Box<dyn Client>) -> Option<Box<dyn Client>>) -> [Reading; 3] {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -136,7 +136,7 @@ mod tests {
             let (server, client) = std::os::unix::net::UnixStream::pair().unwrap();
             server.set_nonblocking(true).unwrap();
             let server = UnixStream::from_std(server).unwrap();
-            let unix = receipt(server, Box::new(client), &what).await;
+            let unix = reading(server, Box::new(client), &what).await;
             let mut inet = Vec::new();
             for host in ["127.0.0.1:0", "[::1]:0"] {
                 let listener = TcpListener::bind(host).unwrap();
@@ -144,29 +144,29 @@ mod tests {
                 let (server, _) = listener.accept().unwrap();
                 server.set_nonblocking(true).unwrap();
                 let server = TcpStream::from_std(server).unwrap();
-                inet.push(receipt(server, Box::new(client), &what).await);
+                inet.push(reading(server, Box::new(client), &what).await);
             }
             [unix, inet[0], inet[1]]
         })
     }
 
-    async fn receipt(
+    async fn reading(
         mut server: impl ClientSocket,
         client: Box<dyn Client>,
         what: impl Fn(Box<dyn Client>) -> Option<Box<dyn Client>>,
-    ) -> Receipt {
+    ) -> Reading {
         server.write_all(b"250 2.0.0 Ok\r\n").await.unwrap();
         let client = what(client);
-        let receipt = server.receipt();
+        let reading = server.reading();
         if client.is_none() {
             // It is closed: nothing changes, whether this is an end or an error.
             let _ = server.read(&mut [0; 9]).await;
         }
-        if receipt == Receipt::Unread && client.is_none() {
+        if reading == Reading::Unread && client.is_none() {
             let broken = tokio::time::timeout(Duration::from_secs(9), server.broken());
             broken.await.unwrap();
         }
-        receipt
+        reading
     }
 
     fn read_all(client: &mut Box<dyn Client>) {
@@ -175,22 +175,22 @@ mod tests {
 
     #[test]
     fn a_client_that_reads_everything_is_known_to_have_read_it() {
-        let open = receipts(|mut client| {
+        let open = readings(|mut client| {
             read_all(&mut client);
             Some(client)
         });
-        assert_eq!(open, [Receipt::Read; 3]);
-        let closed = receipts(|mut client| {
+        assert_eq!(open, [Reading::Read; 3]);
+        let closed = readings(|mut client| {
             read_all(&mut client);
             None
         });
-        assert_eq!(closed, [Receipt::Read; 3]);
-        let half_closed = receipts(|mut client| {
+        assert_eq!(closed, [Reading::Read; 3]);
+        let half_closed = readings(|mut client| {
             client.close_writing();
             read_all(&mut client);
             Some(client)
         });
-        assert_eq!(half_closed, [Receipt::Read; 3]);
+        assert_eq!(half_closed, [Reading::Read; 3]);
     }
 
     #[test]
@@ -200,20 +200,20 @@ mod tests {
                 client.read_exact(&mut vec![0; bytes]).unwrap();
                 client
             };
-            assert_eq!(receipts(|client| Some(read(client))), [Receipt::Unread; 3]);
+            assert_eq!(readings(|client| Some(read(client))), [Reading::Unread; 3]);
             assert_eq!(
-                receipts(|client| {
+                readings(|client| {
                     let client = read(client);
                     client.close_writing();
                     Some(client)
                 }),
-                [Receipt::Unread; 3]
+                [Reading::Unread; 3]
             );
-            let closed = receipts(|client| {
+            let closed = readings(|client| {
                 drop(read(client));
                 None
             });
-            assert_eq!(closed, [Receipt::Unread; 3]);
+            assert_eq!(closed, [Reading::Unread; 3]);
         }
     }
 }

@@ -6,15 +6,15 @@
 
 use super::body::Body;
 use super::transaction::{Chunks, Transaction};
-use super::wire::{Arrival, Gone};
-use super::{COMMAND_BYTES, Session};
+use super::wire::{Arrival, Gone, Wait};
+use super::{CLOSING, COMMAND_BYTES, Session};
+use crate::client_socket::ClientSocket;
 use crate::command::Body as BodyKind;
 use crate::decode::DataDecoder;
 use crate::reply::{Reply, write_status};
 use crate::server::Shared;
 use mailstow_engine::LineEnds;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Buffer for a message of unknown size, in bytes.
 const CONTENT_BYTES: usize = 16 * 1024;
@@ -56,7 +56,7 @@ impl Pace {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: ClientSocket> Session<S> {
     /// `DATA`
     pub(super) async fn data(&mut self) -> Result<(), Gone> {
         let Some(transaction) = &self.transaction else {
@@ -90,7 +90,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.conclude(body).await
     }
 
-    /// Waits until the engine has room for another delivery; false when it takes too long.
+    /// Waits until the engine has room for another delivery; false when it takes too long, or the
+    /// server is to end.
     async fn await_room(&mut self) -> Result<bool, Gone> {
         let shared = Arc::clone(&self.shared);
         let engine = &shared.engine;
@@ -100,7 +101,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.wire.flush().await?;
         let room = std::future::poll_fn(|context| engine.poll_room(context));
         let limit = self.settings.lmtp.delivery_deadline;
-        Ok(tokio::time::timeout(limit, room).await.is_ok())
+        Ok(tokio::select! {
+            in_time = tokio::time::timeout(limit, room) => in_time.is_ok(),
+            () = shared.drain.ordered() => false,
+        })
     }
 
     async fn receive_data(&mut self, mut body: Body, size: Option<u64>) -> Result<Body, Gone> {
@@ -122,10 +126,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Waits for more of a message.
     async fn more_content(&mut self, pace: &mut Pace) -> Result<(), Gone> {
-        let Arrival::Bytes(count) = self.wire.fill(pace.target, false).await? else {
-            return Ok(());
+        let count = match self.wire.fill(pace.target, Wait::Content).await? {
+            Arrival::Bytes(count) => count,
+            Arrival::Drain => return Err(self.wire.end(&CLOSING).await),
         };
-        self.replies_were_read();
+        self.client_goes_on();
         if count + 2 >= pace.target {
             pace.target = match pace.received > LONG_BYTES {
                 true => LONG_CONTENT_BYTES_MAX,

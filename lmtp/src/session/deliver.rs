@@ -11,6 +11,7 @@ use super::body::Body;
 use super::outcomes::Outcomes;
 use super::transaction::{Answer, Plan, Transaction, non_empty};
 use super::wire::{Gone, Timer};
+use crate::client_socket::ClientSocket;
 use crate::log::DeliveryLine;
 use crate::reply::write_status;
 use mailstow_engine::{EnhancedCode, Status};
@@ -19,7 +20,6 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 /// How long a delivery that can no longer be given up may take past its deadline.
@@ -44,7 +44,7 @@ struct Deliveries {
     limit: Duration,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: ClientSocket> Session<S> {
     /// The message is complete: delivers it and answers for every accepted recipient.
     pub(super) async fn conclude(&mut self, body: Body) -> Result<(), Gone> {
         let Some(mut transaction) = self.transaction.take() else {
@@ -127,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.answer(answer, answer.deliveries.iter().filter_map(of), record);
         }
         self.deadline = Some(deadline);
-        self.unread.push(deliveries.receipt);
+        self.await_reading_of(deliveries.receipt);
         // What the client has sent before it can have read the replies is no proof that it did.
         self.wire.look().await;
         result

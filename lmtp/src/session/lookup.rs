@@ -1,9 +1,10 @@
 //! Looking recipients up without holding up other sessions.
 //!
-//! Imports the engine's routing. Tables in memory are asked where we stand; tables that others
+//! Imports `drain` and the engine's routing. Tables in memory are asked at once; tables that others
 //! answer for are asked on a thread that may wait, so that a slow database holds up the
-//! transactions that ask it and no others.
+//! transactions that ask it and no others, and not the end of the server.
 
+use crate::drain::Drain;
 use mailstow_engine::address::Address;
 use mailstow_engine::route::{MailboxTarget, Mailboxes, RouteError, Router};
 use mailstow_engine::table::TableError;
@@ -19,6 +20,7 @@ pub(super) async fn mailboxes(
     router: &Arc<Router>,
     address: Address,
     expand_aliases: bool,
+    drain: &Drain,
 ) -> Result<Vec<(Address, MailboxTarget)>, RouteError> {
     let find = {
         let router = Arc::clone(router);
@@ -39,7 +41,13 @@ pub(super) async fn mailboxes(
         return find();
     }
     let found = tokio::task::spawn_blocking(find);
-    match tokio::time::timeout(LOOKUP_TIMEOUT, found).await {
+    let found = tokio::select! {
+        found = tokio::time::timeout(LOOKUP_TIMEOUT, found) => found,
+        () = drain.ordered() => {
+            return Err(unavailable("the server is shutting down".to_owned()));
+        }
+    };
+    match found {
         Ok(Ok(found)) => found,
         Ok(Err(lost)) => Err(unavailable(format!("the lookup failed: {lost}"))),
         Err(_) => {

@@ -11,10 +11,12 @@ mod content;
 mod deliver;
 mod lookup;
 mod outcomes;
+mod settle;
 mod transaction;
 mod wire;
 
 use crate::buffers::BYTES_MAX;
+use crate::client_socket::ClientSocket;
 pub(crate) use ahead::Places;
 
 use crate::command::{Command, Forwarded, ForwardedName, MailCommand, Paths, RcptCommand};
@@ -30,9 +32,8 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use transaction::{Accepted, Transaction};
-use wire::{Arrival, Gone, OUT_BYTES_MAX, Timer, Wire};
+use wire::{Arrival, Gone, OUT_BYTES_MAX, Timer, Wait, Wire};
 
 /// Buffer for commands, in bytes, unless a line may be longer.
 const COMMAND_BYTES: usize = 4096;
@@ -51,7 +52,7 @@ pub(crate) struct Session<S> {
     origin: Origin,
     greeted: bool,
     transaction: Option<Transaction>,
-    /// Messages whose replies the client may not have read; in doubt when the session ends.
+    /// Messages whose replies the client may not have read.
     unread: Vec<Receipt>,
     /// Timer of the deliveries; made for the first.
     deadline: Option<Timer>,
@@ -67,18 +68,13 @@ struct Origin {
     addr: String,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: ClientSocket> Session<S> {
     /// A session over `stream`; `peer` is who connected, for the log.
     pub(crate) fn new(stream: S, peer: String, shared: Arc<Shared>) -> Self {
         let settings = shared.settings();
         let drain = shared.drain.listener();
         Self {
-            wire: Wire::new(
-                stream,
-                settings.lmtp.idle_timeout,
-                shared.buffers.clone(),
-                drain,
-            ),
+            wire: Wire::new(stream, &settings.lmtp, shared.buffers.clone(), drain),
             id: shared.ids.next(),
             shared,
             settings,
@@ -96,20 +92,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Talks until the connection is over.
     pub(crate) async fn run(mut self) {
         let Err(gone) = self.talk().await;
-        self.unread.clear();
+        if matches!(gone, Gone::Silent) {
+            self.confirm_if_read().await;
+            let reply = Reply::new(421, "4.4.2", "Idle for too long");
+            self.wire.end(&reply).await;
+        }
+        self.settle().await;
         let gone = match gone {
-            Gone::Silent => {
-                let reply = Reply::new(421, "4.4.2", "Idle for too long");
-                self.wire.end(&reply).await;
-                "timeout"
-            }
+            Gone::Silent => "timeout",
             Gone::Deaf => "the client does not read its replies",
             Gone::Closed => "lost connection",
             Gone::Broken(ref error) => {
                 tracing::debug!(session = self.id, %error, "broken connection");
                 "lost connection"
             }
-            Gone::Ended => return,
+            Gone::Ended => "end of the session",
         };
         if let Some(transaction) = &self.transaction {
             tracing::info!(
@@ -149,29 +146,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn more(&mut self) -> Result<(), Gone> {
         let target = COMMAND_BYTES.max(self.settings.limits.command_line_bytes);
         self.wire.input.shrink(target.max(BYTES_MAX));
-        let between = self.transaction.is_none();
-        match self.wire.fill(target, between).await? {
+        let wait = match self.transaction {
+            None => Wait::Transaction,
+            Some(_) => Wait::Command,
+        };
+        match self.wire.fill(target, wait).await? {
             Arrival::Bytes(_) => {
-                self.replies_were_read();
+                self.client_goes_on();
                 Ok(())
             }
-            Arrival::Drain => Err(self.wire.end(&CLOSING).await),
+            Arrival::Drain => {
+                self.confirm_if_read().await;
+                Err(self.wire.end(&CLOSING).await)
+            }
         }
-    }
-
-    /// QUIT was answered. When it came after the replies to all messages, it has shown that they
-    /// were read; else only the close of the connection shows that.
-    async fn quit(&mut self) -> Gone {
-        self.reset();
-        if !self.unread.is_empty() && self.wire.was_read().await {
-            self.replies_were_read();
-        }
-        Gone::Ended
-    }
-
-    /// Bytes came after the replies had been sent: the client goes on because it read them.
-    fn replies_were_read(&mut self) {
-        self.unread.drain(..).for_each(Receipt::confirm);
     }
 
     /// Reads past the rest of a line that is too long.
@@ -238,7 +226,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Quit => {
                 self.reply(221, "2.0.0", "Bye");
                 self.wire.flush().await?;
-                return Err(self.quit().await);
+                self.reset();
+                return Err(Gone::Ended);
             }
             Command::Xforward(attributes) => self.xforward(attributes),
         }
@@ -317,7 +306,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if expand_aliases && original.is_empty() {
             original.clone_from(&shown);
         }
-        let members = lookup::mailboxes(&transaction.router, address, expand_aliases).await;
+        let members = lookup::mailboxes(
+            &transaction.router,
+            address,
+            expand_aliases,
+            &self.shared.drain,
+        )
+        .await;
         match members {
             Ok(members) => {
                 transaction.accepted.push(Accepted {

@@ -18,6 +18,7 @@ use mailstow_lmtp::listener;
 use mailstow_lmtp::server::{Ended, Handle, Server};
 use nix::unistd::{getegid, geteuid};
 use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -96,7 +97,10 @@ impl TestServer {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(server.run()).unwrap()
+            let ended = runtime.block_on(server.run()).unwrap();
+            // As the command does: lookups that hang are left alone.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            ended
         });
         Self {
             directory,
@@ -170,15 +174,33 @@ impl Drop for TestServer {
 }
 
 /// A client that sends what it is told and insists on the answers.
-pub struct Client {
-    pub stream: UnixStream,
+pub struct Client<S = UnixStream> {
+    pub stream: S,
     received: Vec<u8>,
 }
 
-impl Client {
-    pub fn new(stream: UnixStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+/// A socket of a client.
+pub trait Socket: Read + Write {
+    fn be_patient(&self);
+}
+
+impl Socket for UnixStream {
+    fn be_patient(&self) {
+        self.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.set_write_timeout(Some(PATIENCE)).unwrap();
+    }
+}
+
+impl Socket for TcpStream {
+    fn be_patient(&self) {
+        self.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.set_write_timeout(Some(PATIENCE)).unwrap();
+    }
+}
+
+impl<S: Socket> Client<S> {
+    pub fn new(stream: S) -> Self {
+        stream.be_patient();
         Self {
             stream,
             received: Vec::new(),
