@@ -81,6 +81,7 @@ pub mod manual;
 pub mod map;
 mod message;
 mod nearest;
+pub mod octets;
 pub mod route;
 #[cfg(feature = "sim")]
 pub mod sim;

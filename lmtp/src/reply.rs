@@ -4,7 +4,7 @@
 //! [`REPLY_LINE_BYTES_MAX`] bytes without control characters, whatever the text holds, so that
 //! no address or error text can forge a second reply.
 
-use mailstow_engine::Status;
+use mailstow_engine::{Status, octets};
 use std::borrow::Cow;
 
 /// Longest reply line in bytes, CRLF included (RFC 5321 section 4.5.3.1.5).
@@ -94,7 +94,7 @@ fn push_text(out: &mut Vec<u8>, text: &str, utf8: bool) {
     }
     let mut encoded = [0; 4];
     for c in text.chars() {
-        let shown = if c.is_control() || (!utf8 && !c.is_ascii()) {
+        let shown = if c.is_control() || (!utf8 && !c.is_ascii()) || octets::is_octet(c) {
             '?'
         } else {
             c

@@ -6,6 +6,7 @@
 //! that moment. Source: socketmap_table(5).
 
 use crate::server::Shared;
+use mailstow_engine::octets;
 use mailstow_engine::route::Router;
 use std::io;
 use std::sync::Arc;
@@ -44,9 +45,10 @@ where
         };
         let answered = async {
             let reply = answer(&shared, &request).await;
-            let reply = format!("{}:{reply},", reply.len());
+            let reply = octets::octets(&reply);
+            let reply = [format!("{}:", reply.len()).as_bytes(), &reply, b","].concat();
             let sent = async {
-                stream.write_all(reply.as_bytes()).await?;
+                stream.write_all(&reply).await?;
                 stream.flush().await
             };
             tokio::time::timeout(idle_timeout, sent).await
@@ -94,9 +96,9 @@ where
 }
 
 async fn answer(shared: &Arc<Shared>, request: &[u8]) -> String {
-    let parts = str::from_utf8(request).ok().and_then(|r| r.split_once(' '));
-    let Some((map, key)) = parts else {
-        return "PERM the request is not a map, a blank and a key in UTF-8".to_owned();
+    let request = octets::text(request);
+    let Some((map, key)) = request.split_once(' ') else {
+        return "PERM the request is not a map, a blank and a key".to_owned();
     };
     let router = shared.engine.snapshot();
     if !router.may_block() {

@@ -102,11 +102,8 @@ fn bad_syntax_and_parameters_are_told_apart() {
         ("MAIL FROM: <a@example.org>", "501 5.5.4"),
         ("MAIL TO:<a@example.org>", "501 5.5.4"),
         ("MAIL FROM:<a@example.org> FOO=1", "555 5.5.4"),
-        ("MAIL FROM:<a@example.org> AUTH=<>", "555 5.5.4"),
+        ("MAIL FROM:<a@example.org", "501 5.5.4"),
         ("NOOP", "250"),
-        ("MAIL FROM:<a@example.org> SIZE=many", "501 5.5.4"),
-        ("MAIL FROM:<a b@example.org>", "501 5.1.7"),
-        ("MAIL FROM:<\u{fc}@example.org>", "550 5.6.7"),
         ("MAIL FROM:<a@example.org> SIZE=10240001", "552 5.3.4"),
         (
             "MAIL FROM:<a@example.org> SIZE=10240000 RET=HDRS ENVID=Q+2B BODY=8BITMIME",
@@ -116,8 +113,6 @@ fn bad_syntax_and_parameters_are_told_apart() {
         ("RCPT TO: <u1@example.com>", "501 5.5.4"),
         ("RCPT TO:<>", "501 5.1.3"),
         ("RCPT TO:<u1@example.com> FOO=1", "555 5.5.4"),
-        ("RCPT TO:<u1@example.com> NOTIFY=NOW", "501 5.5.4"),
-        ("RCPT TO:<\u{fc}@example.com>", "553 5.6.7"),
         ("RCPT TO:<nobody@example.com>", "550 5.1.1"),
         (
             "RCPT TO:<u1@example.com> NOTIFY=SUCCESS ORCPT=rfc822;x+2By@example.net",
@@ -126,9 +121,93 @@ fn bad_syntax_and_parameters_are_told_apart() {
     ] {
         client.ask(command, reply);
     }
-    client.send(b"RCPT TO:<\xff@example.com>\r\n");
-    client.expect("501");
+    client.send(b"RCPT TO:<u1\r@example.com>\r\n");
+    client.expect("501 5.5.2");
     client.expect_in_step();
+}
+
+#[test]
+fn what_is_odd_about_an_envelope_refuses_nobody() {
+    let server = TestServer::start();
+    let mut client = server.greeted();
+    for parameters in [
+        "AUTH=<>",
+        "SIZE=many",
+        "RET=SOME",
+        "ENVID=+zz",
+        "BODY=9BIT",
+        "SIZE=",
+    ] {
+        client.ask(
+            &format!("MAIL FROM:<a@example.org> {parameters}"),
+            "250 2.1.0",
+        );
+        client.ask("RSET", "250");
+    }
+    for path in [
+        &b"root@"[..],
+        b"root@host#1",
+        b"a@b/c",
+        b"a b@c",
+        b"\xc3\xbc@x",
+        b"\xfc@\xff",
+    ] {
+        client.send([b"MAIL FROM:<", path, b">\r\n"].concat());
+        client.expect("250 2.1.0");
+        client.ask("RSET", "250");
+    }
+    client.ask("MAIL FROM:<a@example.org>", "250 2.1.0");
+    for parameters in [
+        "NOTIFY=NOW",
+        "ORCPT=a@b",
+        "ORCPT=rfc822;+0A",
+        "ORCPT=rfc822;+FF",
+        "NOTIFY=",
+    ] {
+        client.ask(
+            &format!("RCPT TO:<u1@example.com> {parameters}"),
+            "250 2.1.5",
+        );
+    }
+    for recipient in [
+        "u2@example.com.",
+        "u2%example.com",
+        "example.com!u2",
+        "\u{fc}@example.com",
+    ] {
+        client.ask(&format!("RCPT TO:<{recipient}>"), "250 2.1.5");
+    }
+    client.send(b"RCPT TO:<\xff@example.com>\r\n");
+    client.expect("550 5.1.1 <?@example.com> unknown user");
+}
+
+#[test]
+fn a_postmaster_without_a_domain_is_one_of_ours() {
+    let take = |maps: &str| {
+        let maps = maps.to_owned();
+        TestServer::with(move |s| {
+            s.routing.virtual_mailbox_maps = maps;
+            s.routing.virtual_mailbox_domains = "empty.example, example.com".into();
+            s.routing.myorigin = "elsewhere.example".into();
+        })
+    };
+    let server = take("inline:{postmaster@example.com=example.com/postmaster/}");
+    let mut client = server.greeted();
+    client.ask("MAIL FROM:<>", "250 2.1.0");
+    client.ask("RCPT TO:<Postmaster>", "250 2.1.5");
+    client.ask("RCPT TO:<other>", "550");
+    client.ask("DATA", "354");
+    client.send("Subject: x\r\n\r\nbody\r\n.\r\n");
+    client.expect("250 2.0.0 ");
+    let stored = server.messages("postmaster");
+    assert!(
+        stored[0].contains("Delivered-To: Postmaster@example.com\n"),
+        "{stored:?}"
+    );
+    let server = take("inline:{u1@example.com=example.com/u1/}");
+    let mut client = server.greeted();
+    client.ask("MAIL FROM:<>", "250 2.1.0");
+    client.ask("RCPT TO:<postmaster>", "550");
 }
 
 #[test]
@@ -186,7 +265,7 @@ fn a_line_too_long_is_refused_and_the_session_goes_on() {
 }
 
 #[test]
-fn xforward_is_taken_and_its_mistakes_refused() {
+fn xforward_is_taken_and_what_is_odd_of_it_passed_over() {
     let server = TestServer::start();
     let mut client = server.greeted();
     client.ask(
@@ -197,8 +276,7 @@ fn xforward_is_taken_and_its_mistakes_refused() {
         "XFORWARD IDENT=4F1 SOURCE=REMOTE HELO=[UNAVAILABLE] PORT=1",
         "250 2.0.0",
     );
-    client.ask("XFORWARD FOO=1", "501 5.5.4");
-    client.ask("XFORWARD NAME=a+0Ab", "501 5.5.4");
+    client.ask("XFORWARD FOO=1 HELO=a=b NAME=a+0Ab ADDR", "250 2.0.0");
     client.ask("XFORWARD", "501 5.5.4");
 }
 

@@ -67,7 +67,7 @@ fn malformed_paths_and_parameters_are_refused_one_by_one() {
         "MAIL FROM:",
         "MAIL FROM:<a@b",
         "MAIL FROM:a@b",
-        "MAIL FROM:<a@b> SIZE=x",
+        "MAIL TO:<a@b>",
     ] {
         assert_eq!(client.command(line).code, 501, "{line}");
     }

@@ -34,12 +34,17 @@ impl CanonicalForm {
         }
     }
 
-    /// The canonical form of an address.
+    /// Returns the canonical form of an address.
     pub fn of(&self, address: &Address) -> Address {
+        self.canonical(address.clone())
+    }
+
+    /// As [`CanonicalForm::of`], for an address that is not needed any more.
+    pub fn canonical(&self, address: Address) -> Address {
         if let Some(domain) = &address.domain
             && self.is_canonical(&address.local_part, domain)
         {
-            return address.clone();
+            return address;
         }
         Address::from_internal(&self.of_internal(&address.internal()))
     }

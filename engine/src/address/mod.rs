@@ -16,7 +16,7 @@ pub use canonical::CanonicalForm;
 pub use extension::{ExtensionRule, split_extension};
 pub use fold::fold_case;
 pub use list::{ListedAddress, parse_address_list};
-pub use parse::{AddressError, parse_address, parse_mailbox};
+pub use parse::{AddressError, parse_address, parse_mailbox, parse_original_recipient};
 pub use quote::{quote_address, quote_local_part, unquote};
 
 use std::fmt;

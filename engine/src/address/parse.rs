@@ -1,137 +1,108 @@
-//! Parsing of envelope addresses.
+//! Reading of addresses, for every entrance: LMTP commands, command lines, sockets.
 //!
-//! Imports `limits`. The input is what stands between `<` and `>`. Source: RFC 5321 section
-//! 4.1.2, RFC 6531 section 3.3.
+//! Imports `limits`, `octets`. The input is what is between `<` and `>`, or a whole argument, as
+//! text that may hold any octets. An address comes from a mail server that has accepted it: each
+//! text that can be read is read, for what is refused here is mail that bounces. Whether a
+//! recipient exists is for the tables to say. Source: RFC 5321 section 4.1.2, RFC 6531 section
+//! 3.3; Postfix writes local parts that are no dot-string as quoted strings, and domains as they
+//! are.
 
-use super::quote::is_atom_char;
-use super::{Address, ReversePath};
+use super::{Address, ReversePath, quote_address};
 use crate::limits::ADDRESS_BYTES_MAX;
+use crate::octets;
 
-/// Why an envelope address is refused; the caller answers 501 5.1.3 or 5.1.7.
+/// Why an address is refused; the caller answers 501 5.1.3 or 5.1.7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// Nothing between the brackets, or nothing before the `@`.
-    #[error("the local part is empty")]
-    EmptyLocalPart,
-    /// Nothing after the `@`.
-    #[error("the domain after \"@\" is empty")]
-    EmptyDomain,
+    /// There is no address.
+    #[error("the address is empty")]
+    Empty,
     /// Longer than we look up.
     #[error("the address is longer than {ADDRESS_BYTES_MAX} bytes")]
     TooLong,
-    /// A `"` without its partner.
-    #[error("the quoted local part does not end")]
-    UnterminatedQuote,
-    /// A character that must be quoted, or may not occur at all.
-    #[error("the local part has a character that must be quoted")]
-    BadLocalPart,
-    /// Not a domain name nor an address literal.
-    #[error("the domain has a character that no domain name has")]
-    BadDomain,
-    /// A control character or NUL anywhere.
-    #[error("the address has a control character")]
-    ControlCharacter,
 }
 
 /// Parses a reverse-path: empty for the null reverse-path, else an address.
 ///
 /// # Errors
-/// The text is not an address.
+/// The text is too long.
 pub fn parse_address(text: &str) -> Result<ReversePath, AddressError> {
-    if text.is_empty() {
-        return Ok(ReversePath::Null);
+    match parse_mailbox(text) {
+        Ok(address) => Ok(ReversePath::Address(address)),
+        Err(AddressError::Empty) => Ok(ReversePath::Null),
+        Err(error) => Err(error),
     }
-    parse_mailbox(text).map(ReversePath::Address)
 }
 
-/// Parses a forward-path: `local-part@domain`, a bare local part, either with an obsolete source
-/// route in front (`@a,@b:`), which is dropped as RFC 5321 appendix C asks.
+/// Parses a forward-path: `local-part@domain`, or a bare local part. Angle brackets around it are
+/// taken off, and so is an obsolete source route (`@a,@b:`), as RFC 5321 appendix C asks. A local
+/// part that is one quoted string is unquoted; any other local part and the domain are taken as
+/// they are.
 ///
 /// # Errors
-/// The text is not an address.
+/// The text is empty or too long.
 pub fn parse_mailbox(text: &str) -> Result<Address, AddressError> {
-    if text.len() > ADDRESS_BYTES_MAX {
+    let text = without_brackets(text);
+    if text.is_empty() {
+        return Err(AddressError::Empty);
+    }
+    if text.len() > ADDRESS_BYTES_MAX && octets::octets(text).len() > ADDRESS_BYTES_MAX {
         return Err(AddressError::TooLong);
     }
-    if text.chars().any(char::is_control) {
-        return Err(AddressError::ControlCharacter);
+    let text = without_source_route(text);
+    if let Some((local_part, rest)) = quoted_string(text) {
+        if rest.is_empty() {
+            return Ok(Address::new(local_part, None));
+        }
+        // A domain has no `@`: with two of them, the quotes are a part of the local part.
+        if let Some(domain) = rest.strip_prefix('@')
+            && !domain.contains('@')
+        {
+            return Ok(Address::new(local_part, Some(domain)));
+        }
     }
-    let text = strip_source_route(text);
-    let (local_part, rest) = if text.starts_with('"') {
-        quoted_string(text)?
-    } else {
-        bare_local_part(text)?
-    };
-    let domain = match rest.strip_prefix('@') {
-        None if rest.is_empty() => None,
-        None => return Err(AddressError::BadLocalPart),
-        Some(domain) => Some(check_domain(domain)?),
-    };
-    Ok(Address::new(local_part, domain))
+    Ok(Address::from_internal(text))
 }
 
-fn strip_source_route(text: &str) -> &str {
+/// Reads the original recipient of a message, in whatever form it was written, and returns it in
+/// external form. Postfix writes it unquoted, as xtext or as an argument of pipe(8); others quote
+/// it. A source route stays; an empty text stays empty.
+pub fn parse_original_recipient(text: &str) -> String {
+    let text = without_brackets(text);
+    match parse_mailbox(text) {
+        Err(AddressError::Empty) => String::new(),
+        Ok(address) if text.starts_with('"') => address.external(),
+        _ => quote_address(text).into_owned(),
+    }
+}
+
+fn without_brackets(text: &str) -> &str {
+    let inner = text.strip_prefix('<').and_then(|t| t.strip_suffix('>'));
+    inner.unwrap_or(text)
+}
+
+fn without_source_route(text: &str) -> &str {
     match text.strip_prefix('@').and_then(|rest| rest.split_once(':')) {
-        Some((route, address)) if !route.contains('"') => address,
+        Some((route, address)) if !route.contains('"') && address.contains('@') => address,
         _ => text,
     }
 }
 
-/// Takes a quoted string off the front: its internal form and what follows.
-fn quoted_string(text: &str) -> Result<(String, &str), AddressError> {
-    let mut plain = String::with_capacity(text.len());
-    let mut chars = text.char_indices().skip(1);
+/// Takes a quoted string off the front: its internal form and what follows. `None` when the text
+/// begins with none.
+fn quoted_string(text: &str) -> Option<(String, &str)> {
+    let inside = text.strip_prefix('"')?;
+    let mut plain = String::with_capacity(inside.len());
+    let mut chars = inside.char_indices();
     while let Some((at, c)) = chars.next() {
         match c {
-            '"' => {
-                let rest = text.get(at + 1..).unwrap_or_default();
-                return Ok((plain, rest));
-            }
-            '\\' => match chars.next() {
-                Some((_, escaped)) => plain.push(escaped),
-                None => return Err(AddressError::UnterminatedQuote),
-            },
+            '"' => return Some((plain, inside.get(at + 1..)?)),
+            '\\' => plain.push(chars.next()?.1),
             c => plain.push(c),
         }
     }
-    Err(AddressError::UnterminatedQuote)
-}
-
-/// Takes an unquoted local part off the front. Dots may stand anywhere: addresses such as
-/// `x..y@` or `x.@` exist in the world, and refusing them would bounce their mail.
-fn bare_local_part(text: &str) -> Result<(String, &str), AddressError> {
-    let end = text.rfind('@').unwrap_or(text.len());
-    let (local_part, rest) = text.split_at(end);
-    if local_part.is_empty() {
-        return Err(AddressError::EmptyLocalPart);
-    }
-    if !local_part.chars().all(|c| c == '.' || is_atom_char(c)) {
-        return Err(AddressError::BadLocalPart);
-    }
-    Ok((local_part.to_owned(), rest))
-}
-
-fn check_domain(domain: &str) -> Result<&str, AddressError> {
-    if domain.is_empty() {
-        return Err(AddressError::EmptyDomain);
-    }
-    let is_literal = domain.starts_with('[') && domain.ends_with(']');
-    let inner = if is_literal {
-        domain.trim_matches(['[', ']'])
-    } else {
-        domain
-    };
-    let allowed = |c: char| {
-        !c.is_ascii()
-            || c.is_ascii_alphanumeric()
-            || matches!(c, '.' | '-' | '_')
-            || (is_literal && c == ':')
-    };
-    if inner.is_empty() || !inner.chars().all(allowed) {
-        return Err(AddressError::BadDomain);
-    }
-    Ok(domain)
+    None
 }
 
 #[cfg(test)]
@@ -146,6 +117,7 @@ mod tests {
     fn addresses_parse_into_their_internal_form() {
         let some = |l: &str, d: &str| Ok((l.to_owned(), Some(d.to_owned())));
         assert_eq!(parts("Info@Example.COM"), some("Info", "Example.COM"));
+        assert_eq!(parts("<info@example.com>"), some("info", "example.com"));
         assert_eq!(parts("\"a b\"@vm.example"), some("a b", "vm.example"));
         assert_eq!(parts("\"x.y.\"@vm.example"), some("x.y.", "vm.example"));
         assert_eq!(parts("\"a\\\"b\"@vm.example"), some("a\"b", "vm.example"));
@@ -164,23 +136,54 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_its_reason() {
-        for (text, error) in [
-            ("", AddressError::EmptyLocalPart),
-            ("@example.com", AddressError::EmptyLocalPart),
-            ("a@", AddressError::EmptyDomain),
-            ("\"abc@example.com", AddressError::UnterminatedQuote),
-            ("\"abc\\", AddressError::UnterminatedQuote),
-            ("a b@example.com", AddressError::BadLocalPart),
-            ("a@b@example.com", AddressError::BadLocalPart),
-            ("\"a\"b@example.com", AddressError::BadLocalPart),
-            ("a@exa mple.com", AddressError::BadDomain),
-            ("a@b/c", AddressError::BadDomain),
-            ("a\0b@example.com", AddressError::ControlCharacter),
+    fn an_odd_address_is_taken_as_it_is() {
+        let some = |l: &str, d: &str| Ok((l.to_owned(), Some(d.to_owned())));
+        for (text, local_part, domain) in [
+            ("root@", "root", ""),
+            ("root@host#1", "root", "host#1"),
+            ("www-data@{hostname}", "www-data", "{hostname}"),
+            ("a@b/c", "a", "b/c"),
+            ("a@b:25", "a", "b:25"),
+            ("@b:25", "", "b:25"),
+            ("a@*.b", "a", "*.b"),
+            ("@example.com", "", "example.com"),
+            ("\"\"@example.com", "", "example.com"),
+            ("@", "", ""),
+            ("a b@example.com", "a b", "example.com"),
+            ("a@b@example.com", "a@b", "example.com"),
+            ("\"a\"b@example.com", "\"a\"b", "example.com"),
+            ("\"a\"@b@example.com", "\"a\"@b", "example.com"),
+            ("\"abc@example.com", "\"abc", "example.com"),
+            ("a\"b@example.com", "a\"b", "example.com"),
+            ("a@exa mple>.com", "a", "exa mple>.com"),
+            ("a\u{1b}\u{85}@b", "a\u{1b}\u{85}", "b"),
         ] {
-            assert_eq!(parts(text), Err(error), "{text:?}");
+            assert_eq!(parts(text), some(local_part, domain), "{text:?}");
         }
-        assert_eq!(parts(&"x".repeat(1025)), Err(AddressError::TooLong));
-        assert_eq!(parse_address(""), Ok(ReversePath::Null));
+        assert_eq!(parts("\"abc\\"), Ok(("\"abc\\".to_owned(), None)));
+    }
+
+    #[test]
+    fn an_address_that_is_empty_or_too_long_is_refused() {
+        for text in ["", "<>"] {
+            assert_eq!(parts(text), Err(AddressError::Empty), "{text:?}");
+            assert_eq!(parse_address(text), Ok(ReversePath::Null), "{text:?}");
+        }
+        let long = "x".repeat(ADDRESS_BYTES_MAX + 1);
+        assert_eq!(parts(&long), Err(AddressError::TooLong));
+        // The bound is one of octets, not of the characters that stand for them.
+        let latin = octets::text(&[0xfc; ADDRESS_BYTES_MAX]).into_owned();
+        assert!(parts(&latin).is_ok());
+    }
+
+    proptest::proptest! {
+        /// Postfix writes an address so; what it meant comes back.
+        #[test]
+        fn what_is_written_in_external_form_is_read_as_it_was(
+            local_part in "([ab.@\"\\\\ <>+-]|\\PC){0,6}", domain in "[ab.# :/{}>*]{0,6}",
+        ) {
+            let address = Address::new(local_part, Some(&domain));
+            proptest::prop_assert_eq!(parse_mailbox(&address.external()), Ok(address));
+        }
     }
 }

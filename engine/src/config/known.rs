@@ -55,10 +55,6 @@ pub(super) const NOT_ACTED_ON: &[(&str, &str)] = &[
     ("unknown_virtual_alias_reject_code", UNKNOWN),
     ("unknown_virtual_mailbox_reject_code", UNKNOWN),
     (
-        "smtputf8_enable",
-        "addresses beyond ASCII are always taken, and folded to lower case",
-    ),
-    (
         "enable_original_recipient",
         "X-Original-To is written whenever the original recipient is known",
     ),

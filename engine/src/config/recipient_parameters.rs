@@ -38,6 +38,12 @@ pub(super) static RECIPIENTS: &[Parameter] = &[
         "Whether a domain without a dot gets .$mydomain",
     ),
     routing(
+        "smtputf8_enable",
+        "${{$compatibility_level} <level {1} ? {no} : {yes}}",
+        YesNo(|s, v| s.routing.smtputf8_enable = v),
+        "Whether lines of tables that are not UTF-8 are skipped; addresses may hold any octets",
+    ),
+    routing(
         "swap_bangpath",
         "yes",
         YesNo(|s, v| s.routing.swap_bangpath = v),

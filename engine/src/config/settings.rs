@@ -84,6 +84,8 @@ pub struct RoutingSettings {
     pub propagate_unmatched_extensions: String,
     pub append_at_myorigin: bool,
     pub append_dot_mydomain: bool,
+    /// Lines of tables that are not UTF-8 are skipped.
+    pub smtputf8_enable: bool,
     pub swap_bangpath: bool,
     pub allow_percent_hack: bool,
     pub resolve_dequoted_address: bool,
@@ -352,6 +354,7 @@ impl Default for RoutingSettings {
             propagate_unmatched_extensions: "canonical, virtual".into(),
             append_at_myorigin: true,
             append_dot_mydomain: false,
+            smtputf8_enable: true,
             swap_bangpath: true,
             allow_percent_hack: true,
             resolve_dequoted_address: true,

@@ -15,7 +15,7 @@ use crate::route::{Format, MailboxTarget};
 /// Begins a message behind `header` in a file without a name in that mailbox.
 pub(super) fn begin<D: Disk>(
     shared: &Shared<D>,
-    header: String,
+    header: Vec<u8>,
     target: &MailboxTarget,
 ) -> Option<Placed> {
     if target.format != Format::Maildir || shared.settings.compress != Compress::None {
@@ -34,7 +34,7 @@ pub(super) fn begin<D: Disk>(
 
 fn open_as_owner<D: Disk>(
     shared: &Shared<D>,
-    header: String,
+    header: Vec<u8>,
     target: &MailboxTarget,
 ) -> Result<Option<Placed>, MailboxError> {
     let settings = &shared.settings;

@@ -87,7 +87,7 @@ impl<'a, D: Disk> Round<'a, D> {
         &mut self,
         keeper: &'a Keeper<D::Handle>,
         mbox: Mbox<D::Handle>,
-        jobs: Vec<(Job, String)>,
+        jobs: Vec<(Job, Vec<u8>)>,
     ) {
         let disk = &self.shared().disk;
         let pass = match keeper.enter() {
@@ -152,7 +152,7 @@ pub(super) fn flush_cut<D: Disk>(disk: &D, mbox: &Mbox<D::Handle>) {
     }
 }
 
-fn refuse_all(jobs: impl IntoIterator<Item = (Job, String)>, status: &Status) {
+fn refuse_all(jobs: impl IntoIterator<Item = (Job, Vec<u8>)>, status: &Status) {
     for (job, _) in jobs {
         job.refuse(status.clone());
     }

@@ -166,7 +166,7 @@ impl Job {
     }
 
     /// Trace header for a Maildir.
-    pub(super) fn maildir_header(&self) -> String {
+    pub(super) fn maildir_header(&self) -> Vec<u8> {
         match &self.promise {
             Some(promised) => promised.promise.maildir_header(promised.recipient),
             None => trace::header(&self.mail.reverse_path, &self.recipient),
@@ -174,7 +174,7 @@ impl Job {
     }
 
     /// `From ` line and trace header for an mbox; the same bytes each time.
-    pub(super) fn mbox_header(&self) -> String {
+    pub(super) fn mbox_header(&self) -> Vec<u8> {
         match &self.promise {
             Some(promised) => promised.promise.mbox_header(promised.recipient),
             None => trace::mbox_header(&self.mail.reverse_path, &self.recipient),

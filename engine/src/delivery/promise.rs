@@ -200,12 +200,12 @@ impl Promise {
     }
 
     /// Trace header of a recipient's copy in a Maildir.
-    pub(super) fn maildir_header(&self, index: usize) -> String {
+    pub(super) fn maildir_header(&self, index: usize) -> Vec<u8> {
         trace_of(&self.envelope, self.recipient(index)).header()
     }
 
     /// `From ` line and trace header of a recipient's copy in an mbox.
-    pub(super) fn mbox_header(&self, index: usize) -> String {
+    pub(super) fn mbox_header(&self, index: usize) -> Vec<u8> {
         let recipient = self.recipient(index);
         trace_of(&self.envelope, recipient).mbox_header(self.envelope.accepted_at)
     }

@@ -5,6 +5,7 @@
 //! `RENAME_NOREPLACE` and reporting syncfs (5.8) are used where they work.
 
 use super::{Disk, FileKind, FileStat, LockKind};
+use crate::octets::path;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{
@@ -105,24 +106,26 @@ fn is_one_of(handle: &OwnedFd, magics: &[u64]) -> bool {
 }
 
 /// Component by component, following no symbolic link at all.
-fn walk_beneath(base: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+fn walk_beneath(base: &OwnedFd, below: &str) -> io::Result<OwnedFd> {
     let mut at = sys::openat(base, ".", directory_flags(), Mode::empty())?;
-    for component in path.split('/').filter(|c| !c.is_empty() && *c != ".") {
+    for component in below.split('/').filter(|c| !c.is_empty() && *c != ".") {
         if component == ".." {
             return Err(Errno::XDEV.into());
         }
         let flags = directory_flags() | OFlags::NOFOLLOW;
-        at = sys::openat(&at, component, flags, Mode::empty()).map_err(|errno| match errno {
-            // O_DIRECTORY with O_NOFOLLOW: a link may show as either.
-            Errno::NOTDIR if is_symlink(&at, component) => Errno::LOOP,
-            other => other,
-        })?;
+        at = sys::openat(&at, &*path(component), flags, Mode::empty()).map_err(
+            |errno| match errno {
+                // O_DIRECTORY with O_NOFOLLOW: a link may show as either.
+                Errno::NOTDIR if is_symlink(&at, component) => Errno::LOOP,
+                other => other,
+            },
+        )?;
     }
     Ok(at)
 }
 
 fn is_symlink(dir: &OwnedFd, name: &str) -> bool {
-    sys::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+    sys::statat(dir, &*path(name), AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
@@ -164,15 +167,15 @@ impl Disk for Blocking {
         Ok(sys::open(path, directory_flags(), Mode::empty())?)
     }
 
-    fn open_directory(&self, base: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+    fn open_directory(&self, base: &OwnedFd, below: &str) -> io::Result<OwnedFd> {
         if !self.resolves_beneath {
-            return walk_beneath(base, path);
+            return walk_beneath(base, below);
         }
-        let path = if path.is_empty() { "." } else { path };
+        let below = path(if below.is_empty() { "." } else { below });
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let mut attempts = 0;
         loop {
-            match sys::openat2(base, path, directory_flags(), Mode::empty(), resolve) {
+            match sys::openat2(base, &*below, directory_flags(), Mode::empty(), resolve) {
                 // Somebody renamed a directory on the way: the kernel cannot tell whether the
                 // path stayed beneath, and asks to try again.
                 Err(Errno::AGAIN) if attempts < 16 => attempts += 1,
@@ -182,7 +185,7 @@ impl Disk for Blocking {
     }
 
     fn make_directory(&self, dir: &OwnedFd, name: &str, mode: u32) -> io::Result<()> {
-        Ok(sys::mkdirat(dir, name, Mode::from_raw_mode(mode))?)
+        Ok(sys::mkdirat(dir, &*path(name), Mode::from_raw_mode(mode))?)
     }
 
     fn file_of(&self, handle: OwnedFd) -> Option<File> {
@@ -209,7 +212,7 @@ impl Disk for Blocking {
 
     fn name_unnamed(&self, file: &OwnedFd, dir: &OwnedFd, name: &str) -> io::Result<()> {
         if self.links_descriptors.load(Ordering::Relaxed) {
-            match sys::linkat(file, "", dir, name, AtFlags::EMPTY_PATH) {
+            match sys::linkat(file, "", dir, &*path(name), AtFlags::EMPTY_PATH) {
                 // Opened by another thread, or before this one was somebody else in between.
                 Err(Errno::NOENT) => {}
                 // A filter of system calls forbids it.
@@ -224,7 +227,7 @@ impl Disk for Blocking {
             CWD,
             &by_number,
             dir,
-            name,
+            &*path(name),
             AtFlags::SYMLINK_FOLLOW,
         )?)
     }
@@ -232,29 +235,42 @@ impl Disk for Blocking {
     fn create_new(&self, dir: &OwnedFd, name: &str, mode: u32) -> io::Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(sys::openat(dir, name, flags, Mode::from_raw_mode(mode))?)
+        Ok(sys::openat(
+            dir,
+            &*path(name),
+            flags,
+            Mode::from_raw_mode(mode),
+        )?)
     }
 
     fn open_append(&self, dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW;
         let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        Ok(sys::openat(dir, name, flags, Mode::empty())?)
+        Ok(sys::openat(dir, &*path(name), flags, Mode::empty())?)
     }
 
     fn link(&self, from: (&OwnedFd, &str), to: (&OwnedFd, &str)) -> io::Result<()> {
-        Ok(sys::linkat(from.0, from.1, to.0, to.1, AtFlags::empty())?)
+        Ok(sys::linkat(
+            from.0,
+            &*path(from.1),
+            to.0,
+            &*path(to.1),
+            AtFlags::empty(),
+        )?)
     }
 
     fn rename_new(&self, from: (&OwnedFd, &str), to: (&OwnedFd, &str)) -> io::Result<()> {
         let flags = RenameFlags::NOREPLACE;
-        sys::renameat_with(from.0, from.1, to.0, to.1, flags).map_err(|errno| match errno {
-            Errno::NOSYS | Errno::INVAL => io::ErrorKind::InvalidInput.into(),
-            other => other.into(),
+        sys::renameat_with(from.0, &*path(from.1), to.0, &*path(to.1), flags).map_err(|errno| {
+            match errno {
+                Errno::NOSYS | Errno::INVAL => io::ErrorKind::InvalidInput.into(),
+                other => other.into(),
+            }
         })
     }
 
     fn remove(&self, dir: &OwnedFd, name: &str) -> io::Result<()> {
-        Ok(sys::unlinkat(dir, name, AtFlags::empty())?)
+        Ok(sys::unlinkat(dir, &*path(name), AtFlags::empty())?)
     }
 
     fn stat(&self, handle: &OwnedFd) -> io::Result<FileStat> {
@@ -262,7 +278,11 @@ impl Disk for Blocking {
     }
 
     fn stat_at(&self, dir: &OwnedFd, name: &str) -> io::Result<FileStat> {
-        Ok(convert(&sys::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
+        Ok(convert(&sys::statat(
+            dir,
+            &*path(name),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?))
     }
 
     fn list(&self, dir: &OwnedFd, most: usize) -> io::Result<Vec<OsString>> {

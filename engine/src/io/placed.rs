@@ -19,7 +19,7 @@ const BEGIN_BYTES: u64 = 4 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purpose {
     /// The lines in front of the content.
-    pub header: String,
+    pub header: Vec<u8>,
     /// Device and inode of the directory.
     pub directory: (u64, u64),
     /// User and group it was made as.
@@ -60,7 +60,7 @@ impl Placed {
     /// # Errors
     /// As write(2).
     pub fn begin(mut file: File, purpose: Purpose) -> io::Result<Self> {
-        file.write_all(purpose.header.as_bytes())?;
+        file.write_all(&purpose.header)?;
         Ok(Self {
             file,
             purpose,

@@ -1,15 +1,16 @@
 //! The trace lines each delivery puts on top of a message.
 //!
-//! Imports `address`, `envelope`, `clock`. Order and form are those
-//! of Postfix virtual(8): `From ` (mbox only), `Return-Path`, `X-Original-To`, `Delivered-To`.
+//! Imports `address`, `envelope`, `clock`, `octets`. Order and form are those of Postfix
+//! virtual(8): `From ` (mbox only), `Return-Path`, `X-Original-To`, `Delivered-To`. Addresses
+//! stand here with the octets they came with. Invariant: no address ends its line.
 
 use crate::address::ReversePath;
 use crate::clock;
 use crate::envelope::Recipient;
+use crate::octets;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 /// What the lines say, in external form.
@@ -26,47 +27,51 @@ pub(crate) struct Trace<'a> {
 impl Trace<'_> {
     /// `Return-Path`, `X-Original-To` (left out when unknown) and `Delivered-To`, each ending in
     /// LF.
-    pub(crate) fn header(&self) -> String {
-        let mut lines = String::with_capacity(160);
+    pub(crate) fn header(&self) -> Vec<u8> {
+        let mut lines = Vec::with_capacity(160);
         self.push_header(&mut lines);
         lines
     }
 
     /// The same behind the line that begins a message in an mbox, `From sender  date` with the
     /// date as asctime(3) writes it, in local time; `time` is since the UNIX epoch.
-    pub(crate) fn mbox_header(&self, time: Duration) -> String {
+    pub(crate) fn mbox_header(&self, time: Duration) -> Vec<u8> {
         self.mbox_header_at(&local_time(time))
     }
 
-    fn mbox_header_at(&self, date: &str) -> String {
-        let mut lines = String::with_capacity(224);
+    fn mbox_header_at(&self, date: &str) -> Vec<u8> {
+        let mut lines = Vec::with_capacity(224);
         let sender = match self.reverse_path {
-            "" => Cow::Borrowed("MAILER-DAEMON"),
-            address => one_line(address),
+            "" => "MAILER-DAEMON",
+            address => address,
         };
-        // Writing into a String cannot fail.
-        let _ = writeln!(lines, "From {sender}  {date}");
+        lines.extend_from_slice(b"From ");
+        lines.extend_from_slice(&one_line(sender));
+        lines.extend_from_slice(b"  ");
+        lines.extend_from_slice(date.as_bytes());
+        lines.push(b'\n');
         self.push_header(&mut lines);
         lines
     }
 
-    fn push_header(&self, lines: &mut String) {
+    fn push_header(&self, lines: &mut Vec<u8>) {
         for (name, value, is_said) in [
             ("Return-Path: <", self.reverse_path, true),
             ("X-Original-To: ", self.original, !self.original.is_empty()),
             ("Delivered-To: ", self.address, true),
         ] {
             if is_said {
-                lines.push_str(name);
-                lines.push_str(&one_line(value));
-                lines.push_str(if name.ends_with('<') { ">\n" } else { "\n" });
+                lines.extend_from_slice(name.as_bytes());
+                lines.extend_from_slice(&one_line(value));
+                let end = if name.ends_with('<') { ">\n" } else { "\n" };
+                lines.extend_from_slice(end.as_bytes());
             }
         }
     }
 }
 
 /// `Return-Path`, `X-Original-To` (left out when unknown) and `Delivered-To`, each ending in LF.
-pub(crate) fn header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
+pub(crate) fn header(reverse_path: &ReversePath, recipient: &Recipient) -> Vec<u8> {
     Trace {
         reverse_path: &reverse_path.external(),
         original: recipient.original.as_deref().unwrap_or_default(),
@@ -76,11 +81,11 @@ pub(crate) fn header(reverse_path: &ReversePath, recipient: &Recipient) -> Strin
 }
 
 /// The same behind the line that begins a message in an mbox, dated now.
-pub(crate) fn mbox_header(reverse_path: &ReversePath, recipient: &Recipient) -> String {
+pub(crate) fn mbox_header(reverse_path: &ReversePath, recipient: &Recipient) -> Vec<u8> {
     mbox_header_at(reverse_path, recipient, &local_time(clock::since_epoch()))
 }
 
-fn mbox_header_at(reverse_path: &ReversePath, recipient: &Recipient, date: &str) -> String {
+fn mbox_header_at(reverse_path: &ReversePath, recipient: &Recipient, date: &str) -> Vec<u8> {
     Trace {
         reverse_path: &reverse_path.external(),
         original: recipient.original.as_deref().unwrap_or_default(),
@@ -89,14 +94,22 @@ fn mbox_header_at(reverse_path: &ReversePath, recipient: &Recipient, date: &str)
     .mbox_header_at(date)
 }
 
-/// An address with control characters could forge header lines.
-fn one_line(text: &str) -> Cow<'_, str> {
-    let is_plain = |byte: u8| (b' '..0x7f).contains(&byte);
-    if !text.bytes().all(is_plain) && text.contains(char::is_control) {
-        Cow::Owned(text.replace(char::is_control, "?"))
-    } else {
-        Cow::Borrowed(text)
+/// Returns the octets of an address, with `?` for those that could end a header line. Other
+/// control characters stay, as virtual(8) keeps them.
+fn one_line(text: &str) -> Cow<'_, [u8]> {
+    let is_plain = |known, byte| known & (b' '..0x7f).contains(&byte);
+    if text.bytes().fold(true, is_plain) {
+        return Cow::Borrowed(text.as_bytes());
     }
+    let mut line = octets::octets(text);
+    let ends_line = |byte: &u8| matches!(byte, b'\n' | b'\r' | b'\0');
+    if line.iter().any(ends_line) {
+        line.to_mut()
+            .iter_mut()
+            .filter(|byte| ends_line(byte))
+            .for_each(|byte| *byte = b'?');
+    }
+    line
 }
 
 fn local_time(time: Duration) -> String {
@@ -122,15 +135,18 @@ mod tests {
     fn the_lines_stand_in_postfix_order_with_addresses_quoted() {
         let sender = parse_address("sender@ex.example").unwrap();
         let date = "Sun Nov 22 06:51:19 2026";
+        let lines = |sender: &ReversePath, original| {
+            String::from_utf8(mbox_header_at(sender, &recipient(original), date)).unwrap()
+        };
         assert_eq!(
-            mbox_header_at(&sender, &recipient("Orig+X@ex.example"), date),
+            lines(&sender, "Orig+X@ex.example"),
             "From sender@ex.example  Sun Nov 22 06:51:19 2026\n\
              Return-Path: <sender@ex.example>\n\
              X-Original-To: Orig+X@ex.example\n\
              Delivered-To: \"a b\"@vm.example\n"
         );
         assert_eq!(
-            mbox_header_at(&ReversePath::Null, &recipient(""), date),
+            lines(&ReversePath::Null, ""),
             "From MAILER-DAEMON  Sun Nov 22 06:51:19 2026\n\
              Return-Path: <>\nDelivered-To: \"a b\"@vm.example\n"
         );
@@ -139,11 +155,18 @@ mod tests {
     #[test]
     fn an_original_recipient_cannot_forge_lines() {
         let lines = header(&ReversePath::Null, &recipient("a@b\nX-Forged: yes\r"));
-        assert_eq!(
-            lines,
-            "Return-Path: <>\nX-Original-To: a@b?X-Forged: yes?\n\
-             Delivered-To: \"a b\"@vm.example\n"
-        );
+        let expected = "Return-Path: <>\nX-Original-To: a@b?X-Forged: yes?\n\
+                        Delivered-To: \"a b\"@vm.example\n";
+        assert_eq!(lines, expected.as_bytes());
+    }
+
+    #[test]
+    fn addresses_keep_their_octets_and_control_characters_but_no_line_end() {
+        let sender = parse_address(&octets::text(b"\"a\x1b\x7f\r\n\0b\"@\xfc>\xc2\x85.example"));
+        let lines = header(&sender.unwrap(), &recipient(&octets::text(b"\xff@x")));
+        let expected = b"Return-Path: <\"a\x1b\x7f\\?\\??b\"@\xfc>\xc2\x85.example>\n\
+                         X-Original-To: \xff@x\nDelivered-To: \"a b\"@vm.example\n";
+        assert_eq!(lines, expected, "{}", lines.escape_ascii());
     }
 
     #[test]

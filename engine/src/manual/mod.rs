@@ -4,6 +4,7 @@ pub mod address_text;
 pub mod content;
 pub mod crash_tests;
 pub mod durability;
+pub mod envelope;
 pub mod log_format;
 pub mod map_format;
 pub mod postfix_differences;

@@ -21,6 +21,11 @@
 //!   IDNA form.
 //! - `domain` and `.domain` patterns are folded to lower case with Unicode's rules, as keys are.
 //!
+//! - With `smtputf8_enable = no`, letters beyond ASCII that are UTF-8 are still folded to lower
+//!   case, for lookups; Postfix folds ASCII alone then. Other octets are never folded.
+//! - A recipient whose domain is no domain name is looked up as it is, and stored when a table
+//!   lists it; trivial-rewrite(8) refuses it before.
+//!
 //! # Transports
 //!
 //! - `sender_dependent_*` parameters are not looked at: the answer depends on the recipient

@@ -423,7 +423,7 @@ mod tests {
                 file.set_len(room).unwrap();
                 rustix::fs::fcntl_add_seals(&file, SealFlags::GROW).unwrap();
                 let purpose = crate::io::Purpose {
-                    header: String::new(),
+                    header: Vec::new(),
                     directory: (0, 0),
                     owner: (0, 0),
                 };

@@ -115,6 +115,12 @@ impl Classes {
         self.local.contains_key(domain, &mut Trace::off())
     }
 
+    /// The lists of the domains that mail is stored for: `virtual_mailbox_domains`,
+    /// `virtual_alias_domains`.
+    pub(crate) fn hosted(&self) -> [&DomainList; 2] {
+        [&self.virtual_mailbox, &self.virtual_alias]
+    }
+
     fn record(
         domain: &str,
         class: AddressClass,

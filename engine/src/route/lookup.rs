@@ -29,8 +29,21 @@ pub struct Lookup<'a> {
 pub enum Mailboxes {
     /// The recipient is nobody's alias, and this is its mailbox.
     Own(MailboxTarget),
+    /// The recipient is listed in this other spelling, with this mailbox.
+    Respelled(Address, MailboxTarget),
     /// Everyone it stands for, with their mailboxes, in order.
     Members(Vec<(Address, MailboxTarget)>),
+}
+
+impl Mailboxes {
+    /// Returns all recipients that mail for `address`, whose mailboxes these are, is stored for.
+    pub fn members(self, address: Address) -> Vec<(Address, MailboxTarget)> {
+        match self {
+            Self::Own(target) => vec![(address, target)],
+            Self::Respelled(address, target) => vec![(address, target)],
+            Self::Members(members) => members,
+        }
+    }
 }
 
 /// The text of an address that is in canonical form, folded and without quotes, as nearly all

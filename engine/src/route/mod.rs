@@ -12,6 +12,7 @@ mod class;
 mod compile;
 mod domains;
 mod error;
+mod finding;
 mod hostname;
 mod interfaces;
 mod lint;
@@ -37,6 +38,7 @@ mod types;
 
 pub use compile::{Part, Source, compilable};
 pub use error::RouteError;
+pub use finding::Found;
 pub use lint::{Finding, Present};
 pub use lookup::{Lookup, Mailboxes};
 pub use opener::table_context;

@@ -18,6 +18,7 @@ pub fn table_context(settings: &RoutingSettings) -> TableContext {
     });
     TableContext {
         recipient_delimiter: settings.recipient_delimiter.clone(),
+        any_octets: !settings.smtputf8_enable,
         alias_tables: alias_tables.collect(),
         main_cf: settings.other_parameters.path.display().to_string(),
         parameters: settings.other_parameters.values.clone(),

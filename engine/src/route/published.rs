@@ -6,7 +6,7 @@
 use super::error::RouteError;
 use super::router::Router;
 use super::trace::Trace;
-use crate::address::{Address, fold_case, unquote};
+use crate::address::{Address, fold_case, parse_mailbox};
 
 /// The maps and lists that can be asked for, by the names of their Postfix parameters.
 const PUBLISHED: [&str; 10] = [
@@ -28,9 +28,9 @@ impl Router {
         &PUBLISHED
     }
 
-    /// What `parameter` (one of [`Router::published_names`]) has for `key`: an address in
-    /// external form, or a domain for the lists of domains, whose answer is that domain. The
-    /// outer `None` means there is no such parameter.
+    /// What `parameter` (one of [`Router::published_names`]) has for `key`: an address, read as
+    /// that of any recipient, or a domain for the lists of domains, whose answer is that domain.
+    /// The outer `None` means there is no such parameter.
     ///
     /// For `virtual_alias_maps` the answer is everyone that the address stands for in the end,
     /// separated by commas, and nothing for who stands for himself alone.
@@ -42,14 +42,12 @@ impl Router {
         parameter: &str,
         key: &str,
     ) -> Option<Result<Option<String>, RouteError>> {
-        let address = from_external(key);
-        let own = |domain: &str| self.resolver.is_own_domain(domain);
+        let address = self.asked(key);
         let classes = &self.resolver.classes;
         Some(match parameter {
-            "virtual_mailbox_maps" | "virtual_uid_maps" | "virtual_gid_maps" => self
-                .mailboxes
-                .value(parameter, &address, own)
-                .map_err(RouteError::from),
+            "virtual_mailbox_maps" | "virtual_uid_maps" | "virtual_gid_maps" => {
+                self.published_mailbox(parameter, &address)
+            }
             "relay_recipient_maps" | "local_recipient_maps" => self
                 .listed
                 .value(parameter, &address.internal(), &self.resolver)
@@ -67,6 +65,33 @@ impl Router {
         })
     }
 
+    /// The address that is asked for, in canonical form. One without a domain stays without:
+    /// Postfix asks for users of its own domains so.
+    fn asked(&self, key: &str) -> Address {
+        match parse_mailbox(key) {
+            Ok(address) if address.domain.is_some() => self.complete(address),
+            Ok(address) => address,
+            // In no table.
+            Err(_) => Address::new("", None),
+        }
+    }
+
+    fn published_mailbox(
+        &self,
+        parameter: &str,
+        address: &Address,
+    ) -> Result<Option<String>, RouteError> {
+        let own = |domain: &str| self.resolver.is_own_domain(domain);
+        let value = |address: &Address| self.mailboxes.value(parameter, address, own);
+        if let Some(found) = value(address)? {
+            return Ok(Some(found));
+        }
+        match self.other_spelling(address)? {
+            Some(other) => Ok(value(&other)?),
+            None => Ok(None),
+        }
+    }
+
     fn published_alias(&self, address: &Address) -> Result<Option<String>, RouteError> {
         let members = self.expand(address)?;
         let itself = self.complete(address.clone());
@@ -75,16 +100,6 @@ impl Router {
         }
         let members: Vec<_> = members.iter().map(Address::external).collect();
         Ok(Some(members.join(", ")))
-    }
-}
-
-/// An address as Postfix writes keys: local parts quoted where RFC 5322 wants it.
-fn from_external(key: &str) -> Address {
-    match key.rsplit_once('@') {
-        Some((local_part, domain)) if local_part.starts_with('"') => {
-            Address::new(unquote(local_part), Some(domain))
-        }
-        _ => Address::from_internal(key),
     }
 }
 
@@ -122,6 +137,8 @@ mod tests {
             ("A+ext@VM.example", Some("vm/a/")),
             ("who@catch.example", Some("catch/")),
             ("b@vm.example", None),
+            ("<a@vm.example.>", Some("vm/a/")),
+            ("a%vm.example@localhost", Some("vm/a/")),
         ] {
             assert_eq!(ask("virtual_mailbox_maps", key).as_deref(), value, "{key}");
         }

@@ -101,25 +101,8 @@ impl Resolver {
     /// # Errors
     /// A table could not answer, or the address has no valid domain.
     pub(crate) fn resolve(&self, address: &str, trace: &mut Trace) -> Result<Resolved, RouteError> {
-        let (mut recipient, mut is_local) = self.peel(address)?;
-        let mut domain = domain_of(&recipient).to_owned();
-        let bad = |cause| RouteError::BadAddress {
-            address: quote_address(address).into_owned(),
-            cause,
-        };
-        if domain.starts_with('[') {
-            if !is_valid_literal(&domain) {
-                return Err(bad("what is in the brackets is no network address"));
-            }
-        } else if !is_valid_hostname(&domain) {
-            if !self.resolve_numeric_domain || !is_address(&domain) {
-                return Err(bad("the domain is no domain name"));
-            }
-            recipient.truncate(recipient.len() - domain.len());
-            domain = format!("[{domain}]");
-            recipient.push_str(&domain);
-            is_local = self.classes.is_local(&domain, trace)?;
-        }
+        let (recipient, is_local) = self.recipient(address, trace)?;
+        let domain = domain_of(&recipient).to_owned();
         if recipient != address {
             trace.record(|| Step::Rerouted {
                 to: quote_address(&recipient).into_owned(),
@@ -133,10 +116,40 @@ impl Resolver {
         let resolved = self.transport(recipient, class, &domain, trace)?;
         if !self.allow_min_user && resolved.recipient.starts_with('-') {
             return Err(bad(
+                address,
                 "it begins with \"-\", which programs take for an option",
             ));
         }
         Ok(resolved)
+    }
+
+    /// Returns the recipient that an address in internal form means, whatever routes it is written
+    /// with, and whether its domain is ours.
+    ///
+    /// # Errors
+    /// A table could not answer, or the address has no valid domain.
+    pub(crate) fn recipient(
+        &self,
+        address: &str,
+        trace: &mut Trace,
+    ) -> Result<(String, bool), RouteError> {
+        let (mut recipient, mut is_local) = self.peel(address)?;
+        let mut domain = domain_of(&recipient).to_owned();
+        if domain.starts_with('[') {
+            if !is_valid_literal(&domain) {
+                let cause = "what is in the brackets is no network address";
+                return Err(bad(address, cause));
+            }
+        } else if !is_valid_hostname(&domain) {
+            if !self.resolve_numeric_domain || !is_address(&domain) {
+                return Err(bad(address, "the domain is no domain name"));
+            }
+            recipient.truncate(recipient.len() - domain.len());
+            domain = format!("[{domain}]");
+            recipient.push_str(&domain);
+            is_local = self.classes.is_local(&domain, trace)?;
+        }
+        Ok((recipient, is_local))
     }
 
     fn transport(
@@ -281,6 +294,13 @@ impl Resolver {
             return Some(scan(&quote_address(&format!("{user}@{domain}"))));
         }
         None
+    }
+}
+
+fn bad(address: &str, cause: &'static str) -> RouteError {
+    RouteError::BadAddress {
+        address: quote_address(address).into_owned(),
+        cause,
     }
 }
 

@@ -6,7 +6,7 @@
 use super::alias::VirtualAliases;
 use super::error::RouteError;
 use super::local::LocalDelivery;
-use super::lookup::{Lookup, Mailboxes};
+use super::lookup::Lookup;
 use super::mailbox::MailboxTables;
 use super::opener::Opener;
 use super::recipients::ListedRecipients;
@@ -35,6 +35,8 @@ pub struct Router {
     pub(super) maps: Vec<Arc<MapView>>,
     /// Found when somebody asks: that reads all domains.
     warnings: OnceLock<Vec<String>>,
+    /// The domains that mail is stored for, found when they are needed.
+    pub(super) hosted: OnceLock<Vec<String>>,
 }
 
 impl Router {
@@ -61,6 +63,7 @@ impl Router {
             may_block: cache.may_block(),
             maps: cache.map_views(),
             warnings: OnceLock::new(),
+            hosted: OnceLock::new(),
             resolver,
         })
     }
@@ -89,13 +92,10 @@ impl Router {
         })
     }
 
-    /// The address with `$myorigin` as its domain where it has none (postconf(5)
-    /// `append_at_myorigin`).
+    /// Returns the address in canonical form: `$myorigin` is its domain where it has none
+    /// (postconf(5) `append_at_myorigin`), routes and a dot at the end of its domain are resolved.
     pub fn complete(&self, address: Address) -> Address {
-        match address.domain {
-            Some(_) => address,
-            None => self.resolver.form.of(&address),
-        }
+        self.resolver.form.canonical(address)
     }
 
     /// Begins looking `address` up: to be asked for its class and its mailboxes. Whoever wants
@@ -154,10 +154,8 @@ impl Router {
         &self,
         address: &Address,
     ) -> Result<Vec<(Address, MailboxTarget)>, RouteError> {
-        Ok(match self.look_up(address).mailboxes()? {
-            Mailboxes::Own(target) => vec![(address.clone(), target)],
-            Mailboxes::Members(members) => members,
-        })
+        let mailboxes = self.look_up(address).mailboxes()?;
+        Ok(mailboxes.members(address.clone()))
     }
 
     /// Canonical form, then aliases; all in internal form.

@@ -1,11 +1,12 @@
 //! What routing answers.
 //!
-//! Imports `status`.
+//! Imports `status`, `octets`.
 
 use super::error::RouteError;
+use crate::octets;
 use crate::status::Status;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Postfix's address classes (ADDRESS_CLASS_README).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,8 @@ impl fmt::Display for Format {
 /// Where one recipient's mail is stored, and as whom.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MailboxTarget {
-    /// Below `virtual_mailbox_base`, without leading or trailing `/`.
+    /// Below `virtual_mailbox_base`, without leading or trailing `/`; may hold any octets (see
+    /// [`octets`](crate::octets)).
     pub path: String,
     /// Maildir or mbox.
     pub format: Format,
@@ -70,6 +72,13 @@ pub struct MailboxTarget {
     pub uid: u32,
     /// Group; never 0.
     pub gid: u32,
+}
+
+impl MailboxTarget {
+    /// The path of the mailbox, for programs.
+    pub fn below(&self, base: &Path) -> PathBuf {
+        base.join(octets::path(&self.path))
+    }
 }
 
 /// Whose rights a command is run or a file is written with.

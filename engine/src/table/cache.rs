@@ -33,6 +33,9 @@ const DEPTH_MAX: usize = 8;
 pub struct TableContext {
     /// `recipient_delimiter`, for `template:` tables.
     pub recipient_delimiter: String,
+    /// Tables may hold any octets (`smtputf8_enable = no`); else lines that are not UTF-8 are
+    /// skipped.
+    pub any_octets: bool,
     /// Names (`type:name`) of the tables in `alias_maps`: the text of those that Postfix has
     /// indexed is that of an alias file, whoever looks into them.
     pub alias_tables: Vec<String>,

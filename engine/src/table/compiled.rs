@@ -1,7 +1,7 @@
 //! `lmdb:` and `cdb:` out of the index that postmap(1) made, for machines where the text it was
 //! made of is not.
 //!
-//! Imports nothing of the engine. The whole file is read, as the text would be, and its entries
+//! Imports `octets`. The whole file is read, as the text would be, and its entries
 //! are kept in memory: both formats are walked here in bytes that do not change meanwhile, which
 //! no library that maps the file could promise. Invariants: every offset is checked; a file says
 //! no more than it has bytes, however its pages point at each other. Sources: cr.yp.to/cdb/cdb.txt;
@@ -10,6 +10,7 @@
 use super::list::Index;
 use super::problems::{Complaints, Problems, excerpt};
 use super::text::Entries;
+use crate::octets;
 
 /// Pages of an LMDB tree from the root to a leaf; a tree of a terabyte has six.
 const DEPTH_MAX: usize = 32;
@@ -17,7 +18,8 @@ const DEPTH_MAX: usize = 32;
 /// Reads the entries of the index in `bytes`, the content of `source`.
 ///
 /// Postfix ends keys and values in a NUL byte or not, as its build has it, and asks for the key
-/// with NUL first; so do we. The first of two equal keys counts.
+/// with NUL first; so do we. The first of two equal keys counts. Keys and values may hold
+/// `any_octets`, or UTF-8 alone.
 ///
 /// # Errors
 /// The bytes are no such index.
@@ -25,6 +27,7 @@ pub(super) fn read(
     index: Index,
     source: &str,
     bytes: &[u8],
+    any_octets: bool,
 ) -> Result<(Entries, Complaints), String> {
     let mut entries = Entries::default();
     let mut problems = Problems::new(source);
@@ -36,13 +39,14 @@ pub(super) fn read(
             }
             number += 1;
             let [key, value] = [key, value].map(before_nul);
-            let (Ok(key), Ok(value)) = (str::from_utf8(key), str::from_utf8(value)) else {
+            let is_utf8 = str::from_utf8(key).is_ok() && str::from_utf8(value).is_ok();
+            if !any_octets && !is_utf8 {
                 let key = excerpt(key);
                 problems.malformed(number, &format!("entry \"{key}\" is not UTF-8, skipped"));
                 return;
-            };
+            }
             // An equal key that came before, or with a NUL, is what Postfix finds.
-            let _ = entries.insert(key, value, 0);
+            let _ = entries.insert(&octets::text(key), &octets::text(value), 0);
         })
         .map_err(|cause| format!("{source}: {cause}; run postmap again, or bring its text here"))?;
     }

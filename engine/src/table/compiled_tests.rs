@@ -21,7 +21,7 @@ fn cdb(pairs: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn entries(index: Index, bytes: &[u8]) -> Option<Entries> {
-    Some(read(index, "t", bytes).ok()?.0)
+    Some(read(index, "t", bytes, false).ok()?.0)
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn entries_that_are_not_utf_8_are_skipped_with_a_complaint() {
     let mut bytes = cdb(&[("aX", "1"), ("b", "2")]);
     let at = bytes.iter().position(|byte| *byte == b'X').unwrap();
     bytes[at] = 0xff;
-    let (entries, complaints) = read(Index::Cdb, "t", &bytes).unwrap();
+    let (entries, complaints) = read(Index::Cdb, "t", &bytes, false).unwrap();
     assert_eq!(entries.get("b"), Some("2"));
     assert_eq!(complaints.warnings.len(), 1);
     assert!(complaints.malformed.is_some());
@@ -54,9 +54,12 @@ fn entries_that_are_not_utf_8_are_skipped_with_a_complaint() {
 fn what_is_cut_short_is_an_error_at_any_place() {
     let bytes = cdb(&[("key", "value"), ("other", "more")]);
     for end in 0..bytes.len() {
-        assert!(read(Index::Cdb, "t", &bytes[..end]).is_err(), "{end}");
+        assert!(
+            read(Index::Cdb, "t", &bytes[..end], false).is_err(),
+            "{end}"
+        );
     }
-    assert!(read(Index::Lmdb, "t", &bytes).is_err());
+    assert!(read(Index::Lmdb, "t", &bytes, false).is_err());
 }
 
 /// An LMDB file of `pages` pages, whose root is page 2; as far as its first look goes.
@@ -86,7 +89,7 @@ fn pages_that_point_at_each_other_end() {
         }
         page[4000..4004].copy_from_slice(&2_u32.to_le_bytes());
     });
-    assert!(read(Index::Lmdb, "t", &bytes).is_err());
+    assert!(read(Index::Lmdb, "t", &bytes, false).is_err());
 }
 
 #[test]
@@ -104,7 +107,7 @@ fn values_that_share_their_bytes_end() {
         page[4008] = b'k';
         page[4009..4017].copy_from_slice(&3_u64.to_le_bytes());
     });
-    assert!(read(Index::Lmdb, "t", &bytes).is_err());
+    assert!(read(Index::Lmdb, "t", &bytes, false).is_err());
 }
 
 proptest::proptest! {
@@ -112,10 +115,10 @@ proptest::proptest! {
     fn any_bytes_are_read_without_a_panic(
         bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..4096),
     ) {
-        let _ = read(Index::Cdb, "t", &bytes);
-        let _ = read(Index::Lmdb, "t", &bytes);
+        let _ = read(Index::Cdb, "t", &bytes, false);
+        let _ = read(Index::Lmdb, "t", &bytes, false);
         let whole = lmdb(3, |page| page[..bytes.len()].copy_from_slice(&bytes));
-        let _ = read(Index::Lmdb, "t", &whole);
+        let _ = read(Index::Lmdb, "t", &whole, false);
     }
 
     #[test]
@@ -127,6 +130,6 @@ proptest::proptest! {
             let at = at % bytes.len();
             bytes[at] ^= byte;
         }
-        let _ = read(Index::Cdb, "t", &bytes);
+        let _ = read(Index::Cdb, "t", &bytes, false);
     }
 }

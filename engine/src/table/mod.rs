@@ -189,6 +189,7 @@ pub fn read_text_table(bytes: &[u8]) {
             flavor,
             substitution: substitution::Substitution::Text,
             parameter: None,
+            any_octets: false,
         };
         let (table, _) = rules::RuleTable::parse("pcre:/t", "/t", reading, bytes);
         for key in ["", "a", "user+x@vm.example", "日本@example", "@"] {

@@ -1,6 +1,6 @@
 //! From a table's name, and the bytes of its file, to the table.
 //!
-//! Imports nothing of the engine.
+//! Imports `octets`.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -20,6 +20,7 @@ use super::template::TemplateTable;
 use super::text::{LineForm, TextTable};
 use super::unix::UnixTable;
 use super::{LookupTable, OpenError, TableContext, TableName};
+use crate::octets;
 use crate::sync::Arc;
 
 /// What tables are opened with.
@@ -80,6 +81,7 @@ fn reading<'a>(name: &'a TableName, context: &TableContext) -> Reading<'a> {
         },
         substitution: substitution(name, context),
         parameter: name.parameter(),
+        any_octets: context.any_octets,
     }
 }
 
@@ -165,8 +167,9 @@ pub(super) fn parse(
         malformed,
         domain: String::new(),
     };
+    let any_octets = surroundings.context.any_octets;
     if let Some(index) = file.index {
-        let read = compiled::read(index, &source, bytes);
+        let read = compiled::read(index, &source, bytes, any_octets);
         let (entries, complaints) = read.map_err(|cause| OpenError::Content {
             name: name.full().to_owned(),
             cause,
@@ -210,7 +213,12 @@ pub(super) fn parse(
                 true => LineForm::Alias,
                 false => LineForm::KeyValue,
             };
-            let (table, malformed) = TextTable::parse(name.full(), &source, form, bytes);
+            let text = if any_octets {
+                Cow::Owned(octets::text(bytes).into_owned().into_bytes())
+            } else {
+                Cow::Borrowed(bytes)
+            };
+            let (table, malformed) = TextTable::parse(name.full(), &source, form, &text);
             parsed(Arc::new(table), malformed)
         }
     })

@@ -36,6 +36,8 @@ pub(super) struct Reading<'a> {
     pub(super) substitution: Substitution,
     /// The parameter that names the table, where `substitution` depends on it.
     pub(super) parameter: Option<&'a str>,
+    /// Values may hold any octets, or UTF-8 alone.
+    pub(super) any_octets: bool,
 }
 
 impl RuleTable {
@@ -65,7 +67,9 @@ impl RuleTable {
             let text = trim_end(before_nul(&line.text));
             parser.line(line.number, text);
         }
-        parser.finish(name)
+        let (mut table, malformed) = parser.finish(name);
+        table.any_octets = reading.any_octets;
+        (table, malformed)
     }
 
     /// Opens a table whose rules stand in its name: `{ {rule}, {rule} }`.
@@ -135,7 +139,7 @@ impl Parser<'_> {
         if result.is_empty() {
             self.problems
                 .malformed(line, "no result text, a match will be a table error");
-        } else if str::from_utf8(result).is_err() {
+        } else if !self.reading.any_octets && str::from_utf8(result).is_err() {
             self.problems.malformed(
                 line,
                 "the result is not UTF-8, a match will be a table error",

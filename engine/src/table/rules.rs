@@ -12,6 +12,7 @@ use super::posix::PosixPattern;
 use super::replacement::Replacement;
 use super::substitution::Substitution;
 use super::{LookupTable, Nature, TableError};
+use crate::octets;
 
 /// A compiled pattern of either kind.
 pub(super) enum Pattern {
@@ -61,6 +62,8 @@ pub(super) struct RuleTable {
     /// Groups in results are to be safe path components.
     components: bool,
     warnings: Vec<String>,
+    /// Values may hold any octets (`smtputf8_enable = no`).
+    pub(super) any_octets: bool,
 }
 
 impl RuleTable {
@@ -82,6 +85,7 @@ impl RuleTable {
             rules,
             components: substitution == Substitution::Component,
             warnings,
+            any_octets: false,
         }
     }
 
@@ -181,7 +185,7 @@ impl Search<'_> {
 impl LookupTable for RuleTable {
     fn lookup(&self, key: &str) -> Result<Option<String>, TableError> {
         // An address has no NUL, and nothing a pattern could match follows one.
-        let Ok(subject) = CString::new(key) else {
+        let Ok(subject) = CString::new(octets::octets(key)) else {
             return Ok(None);
         };
         let mut search = Search {
@@ -192,6 +196,9 @@ impl LookupTable for RuleTable {
         };
         match self.search(&mut search)? {
             None => Ok(None),
+            Some(value) if self.any_octets || key.chars().any(octets::is_octet) => {
+                Ok(Some(octets::text(&value).into_owned()))
+            }
             Some(value) => match String::from_utf8(value) {
                 Ok(value) => Ok(Some(value)),
                 Err(_) => Err(TableError::BadValue {

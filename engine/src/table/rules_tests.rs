@@ -8,6 +8,7 @@ fn reading(flavor: Flavor) -> Reading<'static> {
         flavor,
         substitution: Substitution::Text,
         parameter: None,
+        any_octets: false,
     }
 }
 

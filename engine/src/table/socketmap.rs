@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use super::stream::{Endpoint, Open, Server};
 use super::tcp::endpoint;
 use super::{LookupTable, Nature, OpenError, TableError};
+use crate::octets;
 
 /// Longest reply, in bytes, as socketmap_table(5) has it.
 const REPLY_BYTES_MAX: usize = 100_000;
@@ -58,10 +59,10 @@ impl LookupTable for SocketmapTable {
             name: self.name.clone(),
             cause,
         };
-        let request = format!("{} {key}", self.map);
-        let request = format!("{}:{request},", request.len());
+        let request = [self.map.as_bytes(), b" ", &octets::octets(key)].concat();
+        let request = [format!("{}:", request.len()).as_bytes(), &request, b","].concat();
         let reply = self.server.ask(|open| {
-            open.write_all(request.as_bytes())?;
+            open.write_all(&request)?;
             read_netstring(open)
         });
         let reply = String::from_utf8(reply.map_err(unavailable)?)

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 
 use super::stream::{Endpoint, Open, Server};
 use super::{LookupTable, Nature, OpenError, TableError};
+use crate::octets;
 
 /// Longest reply, in bytes, as tcp_table(5) has it.
 const REPLY_BYTES_MAX: usize = 4096;
@@ -118,7 +119,7 @@ fn read_line(open: &mut Open) -> io::Result<Vec<u8>> {
 /// `%`, white space and what is not printable ASCII as `%XX`.
 fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
+    for &byte in octets::octets(text).iter() {
         if byte.is_ascii_graphic() && byte != b'%' {
             encoded.push(char::from(byte));
         } else {

@@ -4,6 +4,7 @@
 
 use clap::Args;
 use mailstow_engine::config::{Configuration, Flags, ListenAddress, Origin, Sources};
+use mailstow_engine::octets;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -76,7 +77,8 @@ impl ServeArgs {
 /// Writes a line to standard error. That nobody can be told is no reason to stop, nor to end with
 /// another exit status, as eprintln! would.
 pub fn complain(text: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let text = text.to_string();
+    let _ = writeln!(io::stderr().lock(), "{}", octets::shown(&text));
 }
 
 /// Reports on standard error why the configuration cannot be used, one line for each cause.

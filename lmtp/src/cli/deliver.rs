@@ -7,12 +7,16 @@
 
 use super::common::{SiteArgs, complain};
 use clap::Args;
-use mailstow_engine::address::{Address, ReversePath, parse_mailbox};
+use mailstow_engine::address::{
+    Address, AddressError, ReversePath, parse_address, parse_mailbox, parse_original_recipient,
+};
 use mailstow_engine::config::{Configuration, Durability};
 use mailstow_engine::route::MailboxTarget;
-use mailstow_engine::{Engine, EnhancedCode, LineEnds, Mail, Message, Recipient, Status};
+use mailstow_engine::{Engine, EnhancedCode, LineEnds, Mail, Message, Recipient, Status, octets};
 use nix::sys::signal::{SigSet, Signal};
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,18 +28,18 @@ pub struct DeliverArgs {
     sources: SiteArgs,
     /// Envelope sender; empty, <> or MAILER-DAEMON for the null reverse-path.
     #[arg(short = 'f', value_name = "SENDER", allow_hyphen_values = true)]
-    sender: String,
+    sender: OsString,
     /// The recipient before aliases, for X-Original-To; without it there is no such header.
     #[arg(
         short = 'o',
         value_name = "ORIGINAL_RECIPIENT",
         allow_hyphen_values = true
     )]
-    original: Option<String>,
+    original: Option<OsString>,
     /// Who gets the message. All recipients are looked up before the message is stored for any.
     /// They share one exit status: when one is to be tried again, all of them are.
     #[arg(required = true, value_name = "RECIPIENT")]
-    recipient: Vec<String>,
+    recipient: Vec<OsString>,
 }
 
 /// Runs the subcommand.
@@ -77,18 +81,25 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
         tracing::warn!("{warning}");
     }
     let router = engine.snapshot();
+    let reverse_path = reverse_path(&args.sender)?;
     let mut to: Vec<(Recipient, MailboxTarget)> = Vec::new();
-    for text in &args.recipient {
-        let address = router.complete(address_from_argument(text)?);
-        let target = router.mailbox(&address).map_err(|error| {
+    let original = args
+        .original
+        .as_deref()
+        .map(|argument| parse_original_recipient(&octets::text(argument.as_bytes())));
+    for argument in &args.recipient {
+        let found = router.find(recipient(argument)?, false);
+        let mailboxes = found.mailboxes.map_err(|error| {
             let status = error.status();
             Status::new(status.code, status.enhanced, error.to_string())
         })?;
-        if to.iter().any(|(_, known)| known.path == target.path) {
-            continue;
+        for (address, target) in mailboxes.members(found.address) {
+            if to.iter().any(|(_, known)| known.path == target.path) {
+                continue;
+            }
+            let original = original.clone();
+            to.push((Recipient { address, original }, target));
         }
-        let original = args.original.clone();
-        to.push((Recipient { address, original }, target));
     }
     let message = read_message(
         &engine,
@@ -96,7 +107,7 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
         &scratch_directory,
     )?;
     let mail = Arc::new(Mail {
-        reverse_path: reverse_path(&args.sender)?,
+        reverse_path,
         queue_id: None,
         message,
     });
@@ -113,35 +124,25 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
     }
 }
 
-/// An address as pipe(8) passes it: external form with its `q` flag, else raw internal form.
-fn address_from_argument(text: &str) -> Result<Address, Status> {
-    let text = text
-        .strip_prefix('<')
-        .and_then(|t| t.strip_suffix('>'))
-        .unwrap_or(text);
-    if let Ok(address) = parse_mailbox(text) {
-        return Ok(address);
-    }
-    let bad = |cause: &str| {
-        Status::new(
-            501,
-            EnhancedCode::new(5, 1, 3),
-            format!("<{text}>: bad address: {cause}"),
-        )
-    };
-    let (local_part, domain) = text.rsplit_once('@').ok_or_else(|| bad("no domain"))?;
-    if local_part.is_empty() || text.chars().any(char::is_control) {
-        return Err(bad("empty local part or control character"));
-    }
-    parse_mailbox(&format!("x@{domain}")).map_err(|error| bad(&error.to_string()))?;
-    Ok(Address::new(local_part, Some(domain)))
+/// Reads a recipient as pipe(8) passes it: in external form with its `q` flag, else unquoted.
+fn recipient(argument: &OsStr) -> Result<Address, Status> {
+    let text = octets::text(argument.as_bytes());
+    parse_mailbox(&text).map_err(|error| bad_address(3, &text, error))
 }
 
-fn reverse_path(sender: &str) -> Result<ReversePath, Status> {
-    if matches!(sender, "" | "<>") || sender.eq_ignore_ascii_case("MAILER-DAEMON") {
+/// Reads the sender; the null sender of pipe(8) is `MAILER-DAEMON` (`null_sender`).
+fn reverse_path(argument: &OsStr) -> Result<ReversePath, Status> {
+    if argument.eq_ignore_ascii_case("MAILER-DAEMON") {
         return Ok(ReversePath::Null);
     }
-    address_from_argument(sender).map(ReversePath::Address)
+    let text = octets::text(argument.as_bytes());
+    parse_address(&text).map_err(|error| bad_address(7, &text, error))
+}
+
+fn bad_address(detail: u16, text: &str, error: AddressError) -> Status {
+    let code = EnhancedCode::new(5, 1, detail);
+    let text = octets::shown(text);
+    Status::new(501, code, format!("<{text}>: bad address: {error}"))
 }
 
 /// Where large messages wait: `$TMPDIR`, or `/tmp` when that is no directory. Without either only
@@ -203,21 +204,21 @@ mod tests {
 
     #[test]
     fn a_raw_address_from_pipe_is_taken_by_its_last_at_sign() {
-        let address = address_from_argument("user@domain.tld@auto.example").unwrap();
+        let address = recipient(OsStr::new("user@domain.tld@auto.example")).unwrap();
         assert_eq!(address.external(), "\"user@domain.tld\"@auto.example");
-        let address = address_from_argument("two words@vm.example").unwrap();
+        let address = recipient(OsStr::new("two words@vm.example")).unwrap();
         assert_eq!(address.local_part, "two words");
-        assert!(address_from_argument("a@b c").is_err());
-        assert!(address_from_argument("").is_err());
+        assert!(recipient(OsStr::new("")).is_err());
     }
 
     #[test]
     fn the_null_sender_has_three_spellings() {
         for sender in ["", "<>", "MAILER-DAEMON"] {
-            assert_eq!(reverse_path(sender), Ok(ReversePath::Null), "{sender:?}");
+            let parsed = reverse_path(OsStr::new(sender));
+            assert_eq!(parsed, Ok(ReversePath::Null), "{sender:?}");
         }
         assert!(matches!(
-            reverse_path("a@b.example"),
+            reverse_path(OsStr::from_bytes(b"\xfc@b c#1")),
             Ok(ReversePath::Address(_))
         ));
     }

@@ -5,6 +5,7 @@
 //! answer changes, 1 when one does, 75 when a table cannot be opened, listed or asked.
 
 use super::common::complain;
+use super::output::Output;
 use clap::Args;
 use mailstow_engine::address::ExtensionRule;
 use mailstow_engine::table::{
@@ -36,7 +37,7 @@ pub(super) struct DiffArgs {
 
 /// Runs the subcommand.
 pub(super) fn run(args: &DiffArgs) -> ExitCode {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = Output::shown();
     match compare(args).and_then(|changes| {
         print(&changes, &mut out)?;
         Ok(changes.is_empty())

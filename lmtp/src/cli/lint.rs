@@ -4,12 +4,13 @@
 //! status: 0 nothing found, 1 something found, 78 the configuration cannot be used.
 
 use super::common::{SiteArgs, configuration_failed};
+use super::output::Output;
 use clap::Args;
 use mailstow_engine::config::Configuration;
 use mailstow_engine::route::{MailboxTarget, Present, Router, table_context};
 use mailstow_engine::table::TableCache;
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -38,7 +39,7 @@ pub(super) fn run(args: &LintArgs) -> ExitCode {
     };
     let base = &routing.virtual_mailbox_base;
     let findings = router.lint(|target| present(base, target));
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = Output::shown();
     let mut print = || {
         for finding in &findings {
             writeln!(out, "{finding}")?;
@@ -60,7 +61,7 @@ fn present(base: &Path, target: &MailboxTarget) -> Present {
     if base.as_os_str().is_empty() {
         return Present::Unknown;
     }
-    let path = base.join(&target.path);
+    let path = target.below(base);
     let Ok(metadata) = fs::metadata(&path) else {
         return Present::Unknown;
     };

@@ -6,6 +6,7 @@
 //! damaged or cannot be read, or mail waits in it for its mailbox.
 
 use super::common::{SiteArgs, complain, configuration_failed};
+use super::output::Output;
 use crate::log;
 use clap::{Args, Subcommand};
 use mailstow_engine::Engine;
@@ -16,7 +17,7 @@ use mailstow_engine::delivery_log::{
 };
 use serde_json::{Value, json};
 use std::ffi::OsStr;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -81,7 +82,7 @@ pub fn run(args: &LogArgs) -> ExitCode {
         complain(no_log(directory, what));
         return ExitCode::FAILURE;
     }
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = Output::shown();
     let result = match &args.command {
         LogCommand::Recover(args) => return recover(args),
         LogCommand::Inspect(args) => inspect(args, &mut out),

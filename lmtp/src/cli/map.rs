@@ -9,7 +9,7 @@ mod build;
 pub(super) use build::TableBuildArgs;
 
 use std::borrow::Cow;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,6 +19,7 @@ use mailstow_engine::map::{Change, MapError, MapView, change, merge};
 use mailstow_engine::table::OpenError;
 
 use super::common::complain;
+use super::output::Output;
 
 /// EX_TEMPFAIL: not "not found".
 const TEMPORARY_FAILURE: u8 = 75;
@@ -91,7 +92,7 @@ struct QueryArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &MapArgs) -> ExitCode {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = Output::octets();
     let result = args.command.run(&mut out);
     let failed = match &args.command {
         MapCommand::Query(_) => ExitCode::from(TEMPORARY_FAILURE),
@@ -118,7 +119,7 @@ impl MapCommand {
 
 /// Runs `table build`.
 pub(super) fn build_table(args: &TableBuildArgs) -> ExitCode {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = Output::octets();
     let result = build::run_table(args, &mut out);
     finish(result, out, ExitCode::FAILURE)
 }

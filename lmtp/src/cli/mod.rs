@@ -12,6 +12,7 @@ pub mod health;
 pub mod lint;
 pub mod log;
 pub mod map;
+mod output;
 pub mod resolve;
 pub mod serve;
 pub mod table;

@@ -4,16 +4,20 @@
 //! is accepted, 1 when one is refused for good, 75 when one is deferred.
 
 use super::common::{SiteArgs, complain};
+use super::output::Output;
 use clap::Args;
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::Configuration;
+use mailstow_engine::octets;
 use mailstow_engine::route::{
     Destination, Format, MailboxTarget, Resolution, Route, Router, Step, table_context,
 };
 use mailstow_engine::table::TableCache;
 use mailstow_engine::{EnhancedCode, Status};
 use serde::Serialize;
-use std::io::{self, BufWriter, Write};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -35,7 +39,7 @@ pub struct ResolveArgs {
     explain: bool,
     /// The addresses.
     #[arg(required = true)]
-    address: Vec<String>,
+    address: Vec<OsString>,
 }
 
 /// One line of `--json`.
@@ -81,7 +85,10 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
     for warning in cache.warnings() {
         complain(format_args!("warning: {warning}"));
     }
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = match args.json {
+        true => Output::shown(),
+        false => Output::octets(),
+    };
     let printed = print(args, &router, &routing.virtual_mailbox_base, &mut out);
     match printed.and_then(|worst| out.flush().map(|()| worst)) {
         Ok(worst) => ExitCode::from(worst),
@@ -99,7 +106,8 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
 /// Prints what becomes of each address; the exit status.
 fn print(args: &ResolveArgs, router: &Router, base: &Path, out: &mut impl Write) -> io::Result<u8> {
     let mut worst = 0;
-    for address in &args.address {
+    for argument in &args.address {
+        let address = &*octets::text(argument.as_bytes());
         let (resolution, steps) = resolve(router, address, args.explain);
         worst = worst.max(match &resolution.error {
             None => 0,
@@ -144,7 +152,9 @@ fn mailbox_path(base: &Path, target: &MailboxTarget) -> String {
     } else {
         ""
     };
-    format!("{}{slash}", base.join(&target.path).display())
+    // As text, which may hold any octets.
+    let base = base.to_string_lossy();
+    format!("{}/{}{slash}", base.trim_end_matches('/'), target.path)
 }
 
 /// Where the mail of a final recipient is written, in which format and as whom.
@@ -205,8 +215,7 @@ fn print_json(
             text: status.text.to_string(),
         }),
     };
-    serde_json::to_writer(&mut *out, &line)?;
-    writeln!(out)
+    writeln!(out, "{}", serde_json::to_string(&line)?)
 }
 
 fn print_text(resolution: &Resolution, base: &Path, out: &mut impl Write) -> io::Result<()> {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::common::complain;
+use super::output::Output;
 use clap::{Args, Subcommand};
 use mailstow_engine::table::{
     OpenError, TableCache, TableContext, TableError, TableList, TableName, TableSet,
@@ -70,7 +71,7 @@ pub fn run(args: &TableArgs) -> ExitCode {
     let done = match &args.command {
         TableCommand::Query(args) => query(args),
         TableCommand::Dump(args) => {
-            let mut out = io::BufWriter::new(io::stdout().lock());
+            let mut out = Output::octets();
             dump(&args.table, &mut out).and_then(|()| Ok(out.flush().map(|()| true)?))
         }
         TableCommand::Build(args) => return super::map::build_table(args),
@@ -90,11 +91,10 @@ pub fn run(args: &TableArgs) -> ExitCode {
 
 fn query(query: &QueryArgs) -> Result<bool, Trouble> {
     let tables = open(&query.table)?;
-    let (out, errors) = (io::stdout().lock(), io::stderr());
     let mut asker = Asker {
         tables,
-        out: io::BufWriter::new(out),
-        errors,
+        out: Output::octets(),
+        errors: io::stderr(),
     };
     let done = if query.key == "-" {
         asker.ask_lines(io::stdin().lock())

@@ -9,10 +9,12 @@ mod params;
 mod xforward;
 mod xtext;
 
-pub use envelope::{Body, MailCommand, RcptCommand};
+pub use envelope::{Body, MailCommand, NoticeRequest, RcptCommand};
 pub use xforward::{Forwarded, ForwardedName};
 
 use crate::reply::Reply;
+use mailstow_engine::octets;
+use std::borrow::Cow;
 
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,18 +85,41 @@ pub enum Paths {
     Lenient,
 }
 
-/// Parses one command line, given without its line end.
+/// The commands there are.
+const VERBS: [&[u8]; 10] = [
+    b"LHLO",
+    b"MAIL",
+    b"RCPT",
+    b"DATA",
+    b"BDAT",
+    b"RSET",
+    b"NOOP",
+    b"VRFY",
+    b"QUIT",
+    b"XFORWARD",
+];
+
+/// Parses one command line, given without its line end. Only its content may be odd: a line that
+/// has a CR or NUL in it is refused whatever it says.
 ///
 /// # Errors
 /// The reply that refuses it.
 pub fn parse(line: &[u8], paths: Paths) -> Result<Command, Refusal> {
+    let is_whole = memchr::memchr2(b'\r', b'\0', line).is_none();
     let line = line.trim_ascii_end();
     let end = memchr::memchr2(b' ', b'\t', line).unwrap_or(line.len());
     let (verb, rest) = line.split_at(end);
     let is = |name: &[u8]| verb.eq_ignore_ascii_case(name);
+    if !is_whole && VERBS.into_iter().any(is) {
+        let reply = Reply::new(501, "5.5.2", "The command has a CR or NUL in it");
+        let mut refusal = Refusal::protocol(reply);
+        if is(b"BDAT") {
+            refusal.severity = Severity::Desynchronised;
+        }
+        return Err(refusal);
+    }
     if is(b"RCPT") {
-        let args = text(rest)?;
-        return envelope::rcpt(args, paths)
+        return envelope::rcpt(&text(rest), paths)
             .map(Command::Rcpt)
             .map_err(|reply| Refusal {
                 reply,
@@ -115,7 +140,7 @@ pub fn parse(line: &[u8], paths: Paths) -> Result<Command, Refusal> {
         }
     };
     if is(b"MAIL") {
-        envelope::mail(text(rest)?, paths)
+        envelope::mail(&text(rest), paths)
             .map(Command::Mail)
             .map_err(Refusal::protocol)
     } else if is(b"DATA") {
@@ -135,7 +160,7 @@ pub fn parse(line: &[u8], paths: Paths) -> Result<Command, Refusal> {
         }
         Ok(Command::Lhlo)
     } else if is(b"XFORWARD") {
-        xforward::parse(text(rest)?)
+        xforward::parse(&text(rest))
             .map(Command::Xforward)
             .map_err(Refusal::protocol)
     } else {
@@ -144,15 +169,8 @@ pub fn parse(line: &[u8], paths: Paths) -> Result<Command, Refusal> {
     }
 }
 
-fn text(bytes: &[u8]) -> Result<&str, Refusal> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text.trim_ascii_start()),
-        Err(_) => Err(Refusal::protocol(Reply::new(
-            501,
-            "5.5.4",
-            "The command is not valid UTF-8",
-        ))),
-    }
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    octets::text(bytes.trim_ascii_start())
 }
 
 /// `octets [LAST]`. A count we cannot read is not survivable: the octets that follow would be
@@ -246,10 +264,20 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_utf8_is_refused() {
-        let refusal = parse(b"MAIL FROM:<\xff@x>", Paths::Strict).unwrap_err();
-        assert_eq!(refusal.reply.code, 501);
-        assert!(parse(b"RCPT TO:<\xc3@x>", Paths::Lenient).is_err());
+    fn a_line_may_hold_any_octets_but_cr_and_nul() {
+        assert!(parse(b"MAIL FROM:<\xff@x>", Paths::Strict).is_ok());
+        assert!(parse(b"RCPT TO:<\xc3@x>", Paths::Strict).is_ok());
+        assert!(parse(b"XFORWARD IDENT=1 HELO=\xc3", Paths::Strict).is_ok());
+        for line in [
+            "MAIL FROM:<a\rb@x>",
+            "RCPT TO:<a\0b@x>",
+            "NOOP\r",
+            "BDAT 1 LAST\r",
+        ] {
+            assert_eq!(code(line), (501, "5.5.2"), "{line:?}");
+        }
+        let chunk = strict("BDAT 1 LAST\r").unwrap_err();
+        assert_eq!(chunk.severity, Severity::Desynchronised);
     }
 
     proptest! {

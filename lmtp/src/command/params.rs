@@ -4,45 +4,39 @@
 
 use crate::reply::Reply;
 
-/// `501 5.5.4` for a parameter we offer but whose value is wrong.
-pub(super) fn bad_value(keyword: &str) -> Reply {
-    Reply::with_text(
-        501,
-        "5.5.4",
-        format!("Invalid value of parameter {keyword}"),
-    )
-}
-
 /// `555 5.5.4` for a parameter we never offered.
 pub(super) fn unsupported() -> Reply {
     Reply::new(555, "5.5.4", "Unsupported parameters")
 }
 
-/// Calls `take(KEYWORD in upper case, value)` for each parameter; every keyword at most once.
-pub(super) fn each(
-    text: &str,
-    mut take: impl FnMut(&str, Option<&str>) -> Result<(), Reply>,
+/// Calls `take(KEYWORD in upper case, value)` for each parameter; an empty value is none. A
+/// parameter that is given twice is taken twice.
+pub(super) fn each<'a>(
+    text: &'a str,
+    mut take: impl FnMut(&str, Option<&'a str>) -> Result<(), Reply>,
 ) -> Result<(), Reply> {
-    let mut seen: Vec<String> = Vec::new();
     for word in text.split_ascii_whitespace() {
-        let (keyword, value) = match word.split_once('=') {
-            Some((keyword, value)) => (keyword, Some(value)),
-            None => (word, None),
-        };
-        let is_keyword = keyword
-            .bytes()
-            .enumerate()
-            .all(|(n, b)| b.is_ascii_alphanumeric() || (n > 0 && b == b'-'));
-        if keyword.is_empty() || !is_keyword || value == Some("") {
+        let Some((keyword, value)) = split(word) else {
             return Err(Reply::new(501, "5.5.4", "Invalid parameters"));
-        }
-        let keyword = keyword.to_ascii_uppercase();
-        if seen.contains(&keyword) {
-            let text = format!("Parameter {keyword} given twice");
-            return Err(Reply::with_text(501, "5.5.4", text));
-        }
-        take(&keyword, value)?;
-        seen.push(keyword);
+        };
+        take(&keyword.to_ascii_uppercase(), value)?;
     }
     Ok(())
+}
+
+/// Whether all words of a text have the form of a parameter.
+pub(super) fn are_parameters(text: &str) -> bool {
+    text.split_ascii_whitespace()
+        .all(|word| split(word).is_some())
+}
+
+fn split(word: &str) -> Option<(&str, Option<&str>)> {
+    let (keyword, value) = match word.split_once('=') {
+        Some((keyword, value)) => (keyword, Some(value).filter(|value| !value.is_empty())),
+        None => (word, None),
+    };
+    let mut bytes = keyword.bytes();
+    let is_keyword = bytes.next()?.is_ascii_alphanumeric()
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    is_keyword.then_some((keyword, value))
 }

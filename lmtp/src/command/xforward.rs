@@ -1,9 +1,11 @@
 //! XFORWARD: what the client knows about its own client (Postfix XFORWARD_README).
 //!
-//! Imports `reply`. The values only ever reach the log.
+//! Imports `reply`. An attribute that is unknown or without a value is passed over: it says
+//! nothing of the others. The values are for people, and for telling messages apart.
 
 use super::xtext::decode_xtext;
 use crate::reply::Reply;
+use mailstow_engine::octets;
 
 /// An attribute name of XFORWARD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub enum ForwardedName {
     Source,
 }
 
-/// One attribute; an empty value when the client says it has none.
+/// One attribute; an empty value when the client has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarded {
     /// Which attribute.
@@ -31,37 +33,36 @@ pub struct Forwarded {
 const VALUE_BYTES_MAX: usize = 255;
 
 pub(super) fn parse(args: &str) -> Result<Vec<Forwarded>, Reply> {
-    let refuse = |text| Err(Reply::new(501, "5.5.4", text));
     if args.is_empty() {
-        return refuse("Syntax: XFORWARD attribute=value ...");
+        let text = "Syntax: XFORWARD attribute=value ...";
+        return Err(Reply::new(501, "5.5.4", text));
     }
-    let mut attributes = Vec::new();
-    for word in args.split_ascii_whitespace() {
-        let Some((name, value)) = word.split_once('=') else {
-            return refuse("Syntax: XFORWARD attribute=value ...");
-        };
-        let Some(name) = name_of(name) else {
-            return refuse("Unknown XFORWARD attribute");
-        };
+    let attribute = |word: &str| {
+        let (name, value) = word.split_once('=')?;
+        let name = name_of(name)?;
         let unknown = ["[UNAVAILABLE]", "[TEMPUNAVAIL]"];
         let value = if unknown.iter().any(|u| value.eq_ignore_ascii_case(u)) {
             String::new()
         } else {
-            match decode_xtext(value) {
-                Some(value) if value.len() <= VALUE_BYTES_MAX => neutral(&value),
-                _ => return refuse("Invalid XFORWARD value"),
-            }
+            neutral(&decode_xtext(value))
         };
-        attributes.push(Forwarded { name, value });
-    }
-    Ok(attributes)
+        Some(Forwarded { name, value })
+    };
+    Ok(args
+        .split_ascii_whitespace()
+        .filter_map(attribute)
+        .collect())
 }
 
-/// The value without what separates fields of a log line: these are names and numbers, and a
-/// hostile client of our client must not write into our log.
+/// The value without what separates fields of a log line, and no longer than a value may be:
+/// these are names and numbers, and a hostile client of our client must not write into our log.
 fn neutral(value: &str) -> String {
-    let separates = |c: char| c.is_whitespace() || ",;<>()=\"".contains(c);
-    value.replace(separates, "?")
+    let separates = |c: char| {
+        c.is_whitespace() || c.is_control() || octets::is_octet(c) || ",;<>()=\"".contains(c)
+    };
+    let mut value = value.replace(separates, "?");
+    value.truncate(value.floor_char_boundary(VALUE_BYTES_MAX));
+    value
 }
 
 fn name_of(name: &str) -> Option<ForwardedName> {
@@ -101,16 +102,34 @@ mod tests {
 
     #[test]
     fn a_value_cannot_look_like_fields_of_a_log_line() {
-        let attributes = parse("IDENT=1:+20to=<x>+2C+20status").unwrap_err();
-        assert_eq!(attributes.code, 501, "an equals sign is no xtext");
-        let attributes = parse("IDENT=1:+20to+3D<x>+2C+20status").unwrap();
-        assert_eq!(attributes[0].value, "1:?to??x???status");
+        for value in ["1:+20to=<x>+2C+20status", "1:+20to+3D<x>+2C+20status"] {
+            let attributes = parse(&format!("IDENT={value}")).unwrap();
+            assert_eq!(attributes[0].value, "1:?to??x???status");
+        }
     }
 
     #[test]
-    fn what_is_no_attribute_is_refused() {
-        for args in ["", "NAME", "FOO=1", "NAME=a+0Ab", "NAME=+zz"] {
-            assert_eq!(parse(args).unwrap_err().code, 501, "{args:?}");
+    fn an_odd_attribute_drops_no_other() {
+        for odd in [
+            "NAME",
+            "FOO=1",
+            "=",
+            "HELO=a+0Ab",
+            "HELO=+zz",
+            "HELO=a=b",
+            "HELO=+FF",
+            "HELO=",
+            "PORT=x",
+            "NAME=\u{fc}",
+        ] {
+            let attributes = parse(&format!("{odd} IDENT=4F1 {odd}")).unwrap();
+            let idents = attributes.iter().filter(|a| a.name == ForwardedName::Ident);
+            let idents: Vec<_> = idents.map(|a| a.value.as_str()).collect();
+            assert_eq!(idents, ["4F1"], "{odd}");
         }
+        assert_eq!(parse("HELO=a+0Ab+FF+C2+85").unwrap()[0].value, "a?b??");
+        let long = parse(&format!("NAME={}", "\u{fc}".repeat(200))).unwrap();
+        assert_eq!(long[0].value.len(), 254);
+        assert_eq!(parse("").unwrap_err().code, 501);
     }
 }

@@ -1,9 +1,11 @@
 //! A thread that writes log lines, so that nothing else ever waits for the log.
 //!
-//! Invariants: at most [`PENDING_BYTES_MAX`] bytes wait; past that
+//! Imports the engine's octets. Invariants: at most [`PENDING_BYTES_MAX`] bytes wait; past that
 //! lines are dropped and counted, and the count is logged as soon as the log moves again.
 
+use mailstow_engine::octets;
 use parking_lot::{Condvar, Mutex};
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,12 +76,13 @@ impl Log {
     }
 
     fn push(&self, line: &[u8]) {
+        let line = shown(line);
         let mut state = self.0.state.lock();
         if state.pending.len() + line.len() > PENDING_BYTES_MAX {
             state.lost += 1;
             return;
         }
-        state.pending.extend_from_slice(line);
+        state.pending.extend_from_slice(&line);
         if std::mem::take(&mut state.waiting) {
             self.0.changed.notify_one();
         }
@@ -113,6 +116,14 @@ impl Shared {
             self.state.lock().writing = false;
             self.written.notify_all();
         }
+    }
+}
+
+/// A line as people see it: nothing in it is an octet that is not UTF-8.
+fn shown(line: &[u8]) -> Cow<'_, [u8]> {
+    match str::from_utf8(line).map(octets::shown) {
+        Ok(Cow::Owned(shown)) => Cow::Owned(shown.into_bytes()),
+        Ok(Cow::Borrowed(_)) | Err(_) => Cow::Borrowed(line),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::drain::Drain;
 use mailstow_engine::address::Address;
-use mailstow_engine::route::{MailboxTarget, Mailboxes, RouteError, Router};
+use mailstow_engine::route::{Found, RouteError, Router};
 use mailstow_engine::table::TableError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,45 +15,34 @@ use std::time::Duration;
 /// waits for the reply to RCPT (`lmtp_rcpt_timeout`). The recipient is put off then.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The mailboxes of a recipient, aliases expanded if that is asked for.
-pub(super) async fn mailboxes(
+/// Finds the mailboxes of the recipient `given`, aliases expanded if that is asked for.
+pub(super) async fn find(
     router: &Arc<Router>,
-    address: Address,
+    given: Address,
     expand_aliases: bool,
     drain: &Drain,
-) -> Result<Vec<(Address, MailboxTarget)>, RouteError> {
-    let find = {
-        let router = Arc::clone(router);
-        move || {
-            let lookup = router.look_up(&address);
-            let found = if expand_aliases {
-                lookup.mailboxes()?
-            } else {
-                Mailboxes::Own(lookup.mailbox()?)
-            };
-            Ok(match found {
-                Mailboxes::Own(target) => vec![(address, target)],
-                Mailboxes::Members(members) => members,
-            })
-        }
-    };
+) -> Found {
     if !router.may_block() {
-        return find();
+        return router.find(given, expand_aliases);
     }
-    let found = tokio::task::spawn_blocking(find);
+    let address = router.complete(given.clone());
+    let found = tokio::task::spawn_blocking({
+        let router = Arc::clone(router);
+        move || router.find(given, expand_aliases)
+    });
     let found = tokio::select! {
-        found = tokio::time::timeout(LOOKUP_TIMEOUT, found) => found,
-        () = drain.ordered() => {
-            return Err(unavailable("the server is shutting down".to_owned()));
-        }
+        found = tokio::time::timeout(LOOKUP_TIMEOUT, found) => Some(found),
+        () = drain.ordered() => None,
     };
-    match found {
-        Ok(Ok(found)) => found,
-        Ok(Err(lost)) => Err(unavailable(format!("the lookup failed: {lost}"))),
-        Err(_) => {
-            let seconds = LOOKUP_TIMEOUT.as_secs();
-            Err(unavailable(format!("no answer within {seconds} s")))
-        }
+    let cause = match found {
+        Some(Ok(Ok(found))) => return found,
+        Some(Ok(Err(lost))) => format!("the lookup failed: {lost}"),
+        Some(Err(_)) => format!("no answer within {} s", LOOKUP_TIMEOUT.as_secs()),
+        None => "the server is shutting down".to_owned(),
+    };
+    Found {
+        address,
+        mailboxes: Err(unavailable(cause)),
     }
 }
 

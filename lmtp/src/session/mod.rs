@@ -28,6 +28,7 @@ use crate::server::Shared;
 use mailstow_engine::Receipt;
 use mailstow_engine::Status;
 use mailstow_engine::config::Settings;
+use mailstow_engine::route::Found;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -266,9 +267,7 @@ impl<S: ClientSocket> Session<S> {
         }
         self.settings = self.shared.settings();
         let size_max = self.settings.routing.message_size_limit;
-        if mail.lacks_smtputf8() {
-            self.reply(550, "5.6.7", "This sender address needs SMTPUTF8");
-        } else if size_max > 0 && mail.size.is_some_and(|size| size > size_max) {
+        if size_max > 0 && mail.size.is_some_and(|size| size > size_max) {
             let status = body::too_large(size_max);
             write_status(&mut self.wire.out, &status, &[], mail.smtputf8);
         } else {
@@ -296,25 +295,22 @@ impl<S: ClientSocket> Session<S> {
         if transaction.accepted.len() >= transaction.settings.limits.recipients {
             return self.reply(452, "4.5.3", "Too many recipients");
         }
-        if rcpt.needs_smtputf8() && !transaction.utf8() {
-            return self.reply(553, "5.6.7", "This recipient address needs SMTPUTF8");
-        }
-        let address = transaction.router.complete(rcpt.address);
-        let shown = address.external();
         let expand_aliases = transaction.settings.lmtp.expand_aliases;
-        let mut original = rcpt.original;
-        if expand_aliases && original.is_empty() {
-            original.clone_from(&shown);
-        }
-        let members = lookup::mailboxes(
+        let Found { address, mailboxes } = lookup::find(
             &transaction.router,
-            address,
+            rcpt.address,
             expand_aliases,
             &self.shared.drain,
         )
         .await;
-        match members {
-            Ok(members) => {
+        let shown = address.external();
+        let mut original = rcpt.original;
+        if expand_aliases && original.is_empty() {
+            original.clone_from(&shown);
+        }
+        match mailboxes {
+            Ok(mailboxes) => {
+                let members = mailboxes.members(address);
                 transaction.accepted.push(Accepted {
                     shown,
                     original,

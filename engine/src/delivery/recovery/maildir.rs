@@ -79,7 +79,7 @@ impl<D: Disk> Run<'_, D> {
             .map_err(failed)?;
         maildir.is_seen(with.known);
         let header = trace_of(envelope, Some(recipient)).header();
-        let ours = [header.as_bytes(), content].concat();
+        let ours = [&header[..], content].concat();
         let found = match look(disk, maildir.new_directory(), name, &ours).map_err(failed)? {
             None => self
                 .look_in_cur(&base, &path, name, &ours)

@@ -549,7 +549,7 @@ impl World {
             }
             let index = Self::number(&bytes)?;
             let header = trace::header(&sender(), &recipient(mailbox));
-            let whole = [header.as_bytes(), &self.sent[index].content].concat();
+            let whole = [&header[..], &self.sent[index].content].concat();
             if bytes != whole {
                 return Err(format!("message {index} is not whole in {name}"));
             }

@@ -156,13 +156,13 @@ impl<H> Maildir<H> {
         disk: &D,
         base: &H,
         (names, compress): (&NameMaker, Compress),
-        header: &str,
+        header: &[u8],
         message: &Message,
     ) -> Result<Unpublished<H>, MailboxError> {
         let sizes = sizes(header, message.size(), message.bare_newlines());
         self.write_with(disk, (base, names), sizes, |file| {
             let mut filler = Filler::new(disk, file, compress, sizes.0)?;
-            let mut header = header.as_bytes();
+            let mut header = header;
             message.for_each_chunk(|chunk| {
                 let first = std::mem::take(&mut header);
                 filler.put([first, chunk])
@@ -177,7 +177,7 @@ impl<H> Maildir<H> {
         &self,
         disk: &D,
         owner: (u32, u32),
-        header: &str,
+        header: &[u8],
         message: &Message,
     ) -> Option<Unpublished<H>> {
         let file = message.placed()?.take(&Purpose {
@@ -206,7 +206,7 @@ impl<H> Maildir<H> {
         (names, compress): (&NameMaker, Compress),
         message: &[u8],
     ) -> Result<Unpublished<H>, MailboxError> {
-        let sizes = sizes("", message.len() as u64, bare_newlines(None, message));
+        let sizes = sizes(b"", message.len() as u64, bare_newlines(None, message));
         self.write_with(disk, (base, names), sizes, |file| {
             let mut filler = Filler::new(disk, file, compress, sizes.0)?;
             filler.put([message, &[]])?;
@@ -377,9 +377,9 @@ pub fn open_ahead<D: Disk>(
 
 /// Returns the bytes of a message with its trace header: in the file (`S=`), and as an IMAP server
 /// shows it (`W=`). `bare_newlines_of_content` are those of the content.
-pub fn sizes(header: &str, content: u64, bare_newlines_of_content: u64) -> (u64, u64) {
+pub fn sizes(header: &[u8], content: u64, bare_newlines_of_content: u64) -> (u64, u64) {
     let size = header.len() as u64 + content;
-    let of_header = bare_newlines(None, header.as_bytes());
+    let of_header = bare_newlines(None, header);
     (size, size + of_header + bare_newlines_of_content)
 }
 

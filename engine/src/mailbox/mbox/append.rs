@@ -20,7 +20,7 @@ const PAGE_BYTES: u64 = 4096;
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
     /// `From ` line and trace header.
-    pub header: &'a str,
+    pub header: &'a [u8],
     /// The content.
     pub message: &'a Message,
 }
@@ -31,12 +31,12 @@ pub struct Entry<'a> {
 /// # Errors
 /// What `each` answers; `out` is as before.
 pub fn render<E>(
-    header: &str,
+    header: &[u8],
     out: &mut Vec<u8>,
     each: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
 ) -> Result<(), E> {
     let mark = out.len();
-    out.extend_from_slice(header.as_bytes());
+    out.extend_from_slice(header);
     let content = out.len();
     let mut quoter = FromQuoter::new();
     if let Err(error) = each(&mut |chunk| quoter.feed(chunk, out)) {
@@ -57,7 +57,7 @@ impl Entry<'_> {
     /// # Errors
     /// The content cannot be read.
     pub fn show(&self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
-        take(self.header.as_bytes());
+        take(self.header);
         let mut quoter = FromQuoter::new();
         let mut piece = Vec::new();
         self.message.for_each_chunk(|chunk| {
@@ -237,7 +237,7 @@ impl<D: Disk> Appender<'_, D> {
 
     fn write_entry(&mut self, tail: &str, entry: &Entry<'_>) -> Result<(), Refusal> {
         self.buffer.extend_from_slice(tail.as_bytes());
-        self.buffer.extend_from_slice(entry.header.as_bytes());
+        self.buffer.extend_from_slice(entry.header);
         let mut quoter = FromQuoter::new();
         entry.message.for_each_chunk(|chunk| {
             quoter.feed(chunk, &mut self.buffer);

@@ -258,7 +258,7 @@ fn closed(directory: &Path, uid: u32, gid: u32) -> Option<String> {
 
 /// The mailbox itself exists: a Maildir needs no more, an mbox may lack its lock file only.
 fn is_there(base: &Path, target: &MailboxTarget) -> bool {
-    fs::metadata(base.join(&target.path)).is_ok()
+    fs::metadata(target.below(base)).is_ok()
 }
 
 /// The directory, or the nearest above it that exists; `None` when even the root is missing.
