@@ -107,6 +107,29 @@ fn an_unknown_user_is_exit_status_67() {
 }
 
 #[test]
+fn an_address_that_looks_like_an_option_is_an_address() {
+    let store = Mailstow::example("deliver-option").main_cf(
+        "virtual_mailbox_maps = inline:{{--help@example.com=example.com/sales/}, \
+         {-f@example.com=example.com/sales/}}",
+    );
+    for (number, option) in ["--help@example.com", "-f@example.com"].iter().enumerate() {
+        let mut arguments = vec!["deliver"];
+        let configuration = store.configuration();
+        arguments.extend(configuration.iter().map(String::as_str));
+        arguments.extend(["-f", option, "-o", option, "--", option]);
+        let output = run_with_input(command(&arguments), &plain("x"));
+        assert!(output.status.success(), "{output:?}");
+        let stored = maildir(&mailbox(&store, "sales"));
+        assert_eq!(stored.len(), number + 1);
+        let is_there = |message: &[u8]| header(message, "Delivered-To") == [*option];
+        assert!(
+            stored.iter().any(|message| is_there(&message.bytes)),
+            "{option}"
+        );
+    }
+}
+
+#[test]
 fn a_full_mailbox_is_a_permanent_failure_and_stays_as_it_was() {
     let store = Mailstow::example("deliver-limit")
         .main_cf("message_size_limit = 2000\nvirtual_mailbox_limit = 3000");

@@ -13,7 +13,7 @@ use super::types::{Format, MailboxTarget};
 use crate::address::{Address, ExtensionRule, fold_case};
 use crate::config::RoutingSettings;
 use crate::limits::MAILBOX_PATH_BYTES_MAX;
-use crate::table::{OpenError, TableError};
+use crate::table::{KeyInValues, LookupTable, OpenError, TableError, steers};
 
 /// virtual(8) tries keys in these forms.
 const FORMS: KeyForms = KeyForms::ExternalThenInternal;
@@ -93,9 +93,11 @@ impl MailboxTables {
     ) -> Result<Option<MailboxTarget>, RouteError> {
         let search = self.search(is_own_domain);
         let mut value = String::new();
-        let found = search.find_keys(&self.mailboxes, keys, &mut value, trace)?;
-        if found.is_none() {
+        let Some(found) = search.find_keys(&self.mailboxes, keys, &mut value, trace)? else {
             return Ok(None);
+        };
+        if self.paths.is_none() {
+            self.refuse_steering(address, &value, found.table())?;
         }
         if let Some(paths) = &self.paths {
             value.clear();
@@ -114,12 +116,23 @@ impl MailboxTables {
         let mut text = String::new();
         let mut owner = |maps: &'t Maps, minimum| {
             text.clear();
-            let found = search.find_keys(maps, keys, &mut text, trace)?;
-            if found.is_none() {
+            let Some(found) = search.find_keys(maps, keys, &mut text, trace)? else {
                 return Err(RouteError::NoOwner {
                     address: address.external(),
                     parameter: maps.parameter(),
                 });
+            };
+            if found.table().key_in_values() == KeyInValues::Always {
+                return Err(bad_owner(
+                    address,
+                    maps.parameter(),
+                    &text,
+                    format!(
+                        "table {} makes it of the address (result_format), so that a sender would \
+                     choose the owner; let it come from the table alone",
+                        found.table().name()
+                    ),
+                ));
             }
             number(address, maps.parameter(), &text, minimum)
         };
@@ -151,6 +164,49 @@ impl MailboxTables {
         let search = self.search(is_own_domain);
         let found = search.find(maps, &fold_case(&internal), &mut Trace::off())?;
         Ok(found.map(|found| found.value))
+    }
+
+    /// Refuses a path that may have text of the address in it which is more than a name.
+    fn refuse_steering(
+        &self,
+        address: &Address,
+        value: &str,
+        table: &dyn LookupTable,
+    ) -> Result<(), RouteError> {
+        let domain = address.domain.as_deref().unwrap_or_default();
+        if !steers(&address.local_part) && !steers(domain) {
+            return Ok(());
+        }
+        let value_folded = fold_case(value);
+        let is_in_value = |text: &str| {
+            let text = fold_case(text);
+            // What is nothing but separators shows as an empty component, or one to be dropped.
+            match text.trim_matches(['/', '.']) {
+                "" => value_folded.contains("//") || value_folded.contains("/./"),
+                _ => value_folded.contains(text.as_ref()),
+            }
+        };
+        let local_part = address.local_part.as_str();
+        let user = self
+            .rule
+            .split(local_part)
+            .map_or(local_part, |(user, _)| user);
+        let is_steered = match table.key_in_values() {
+            KeyInValues::Never => false,
+            KeyInValues::Perhaps => [local_part, user, domain]
+                .into_iter()
+                .any(|text| steers(text) && is_in_value(text)),
+            KeyInValues::Always => true,
+        };
+        if !is_steered {
+            return Ok(());
+        }
+        Err(RouteError::BadPath {
+            address: address.external(),
+            path: value.to_owned(),
+            cause: "a \"/\", or a \".\" at the beginning, comes from the address, so that a sender \
+                would choose the directory; let the table name the path itself",
+        })
     }
 
     fn search<F>(&self, is_own_domain: F) -> Search<'_, F> {

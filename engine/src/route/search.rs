@@ -190,14 +190,20 @@ pub(crate) struct Found {
     pub(crate) extension: Option<String>,
 }
 
-/// What had to be cut off an address for a match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Match<'a> {
-    /// The extension, with its delimiter.
+/// Where a search found something.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Match<'a, 't> {
+    /// The extension, with its delimiter, that had to be cut off for the match.
     extension: Option<&'a str>,
+    table: &'t dyn LookupTable,
 }
 
-impl Match<'_> {
+impl Match<'_, '_> {
+    /// The table that answered.
+    pub(crate) fn table(&self) -> &dyn LookupTable {
+        self.table
+    }
+
     /// The match, with the value that was found.
     pub(crate) fn with(self, value: String) -> Found {
         Found {
@@ -389,18 +395,12 @@ impl<'a, 't> FormKeys<'a, 't> {
         partial: bool,
         value: &mut String,
         trace: &mut Trace,
-    ) -> Result<bool, TableError> {
-        if maps
-            .lookup_into(&self.external, partial, value, trace)?
-            .is_some()
-        {
-            return Ok(true);
+    ) -> Result<Option<&'t dyn LookupTable>, TableError> {
+        let found = maps.lookup_into(&self.external, partial, value, trace)?;
+        match &self.internal {
+            Some(internal) if found.is_none() => maps.lookup_into(internal, partial, value, trace),
+            _ => Ok(found),
         }
-        let Some(internal) = &self.internal else {
-            return Ok(false);
-        };
-        let found = maps.lookup_into(internal, partial, value, trace)?;
-        Ok(found.is_some())
     }
 }
 
@@ -435,22 +435,28 @@ impl<F: Fn(&str) -> Result<bool, TableError>> Search<'_, F> {
         keys: &Keys<'a, 't>,
         value: &mut String,
         trace: &mut Trace,
-    ) -> Result<Option<Match<'a>>, TableError> {
+    ) -> Result<Option<Match<'a, 't>>, TableError> {
         if maps.is_empty() {
             return Ok(None);
         }
         keys.fetch(maps);
-        let whole = Ok(Some(Match { extension: None }));
-        let user = Ok(Some(Match {
-            extension: keys.address.split.map(|(_, extension)| extension),
-        }));
-        if keys.whole.lookup(maps, false, value, trace)? {
-            return whole;
+        let whole = |table| {
+            Ok(Some(Match {
+                extension: None,
+                table,
+            }))
+        };
+        let user = |table| {
+            let extension = keys.address.split.map(|(_, extension)| extension);
+            Ok(Some(Match { extension, table }))
+        };
+        if let Some(table) = keys.whole.lookup(maps, false, value, trace)? {
+            return whole(table);
         }
         if let Some(key) = &keys.user
-            && key.lookup(maps, true, value, trace)?
+            && let Some(table) = key.lookup(maps, true, value, trace)?
         {
-            return user;
+            return user(table);
         }
         let Some(domain) = keys.address.domain else {
             return Ok(None);
@@ -462,25 +468,28 @@ impl<F: Fn(&str) -> Result<bool, TableError>> Search<'_, F> {
                     let mut find = |forms: &Forms<'_>| {
                         FormKeys::new(forms, Key::new).lookup(maps, true, value, trace)
                     };
-                    if find(&bare(keys.address.local_part))? {
-                        return whole;
+                    if let Some(table) = find(&bare(keys.address.local_part))? {
+                        return whole(table);
                     }
                     if let Some((name, _)) = keys.address.split
-                        && find(&bare(name))?
+                        && let Some(table) = find(&bare(name))?
                     {
-                        return user;
+                        return user(table);
                     }
                 }
                 match &keys.catch_all {
-                    Some(key) if maps.lookup_into(key, true, value, trace)?.is_some() => whole,
-                    _ => Ok(None),
+                    Some(key) => match maps.lookup_into(key, true, value, trace)? {
+                        Some(table) => whole(table),
+                        None => Ok(None),
+                    },
+                    None => Ok(None),
                 }
             }
             Strategy::DottedParents | Strategy::Parents => {
                 for key in domain_keys(domain, self.strategy == Strategy::Parents) {
                     let key = Key::new(key);
-                    if maps.lookup_into(&key, true, value, trace)?.is_some() {
-                        return whole;
+                    if let Some(table) = maps.lookup_into(&key, true, value, trace)? {
+                        return whole(table);
                     }
                 }
                 Ok(None)

@@ -40,6 +40,11 @@ pub(super) fn component(text: &str) -> String {
     safe + &digest
 }
 
+/// True when `text`, put into a path as it is, may be more than one name, or one that is hidden.
+pub(crate) fn steers(text: &str) -> bool {
+    text.starts_with('.') || text.contains(|c: char| c == '/' || c.is_control())
+}
+
 /// FNV-1a with 128 bits: the same on every machine and in every version. No more is needed: who
 /// finds two long texts that collide could send mail to both anyway.
 fn fnv1a_128(bytes: &[u8]) -> u128 {
@@ -54,6 +59,17 @@ fn fnv1a_128(bytes: &[u8]) -> u128 {
 mod tests {
     use super::*;
     use std::collections::HashMap;
+
+    #[test]
+    fn only_what_can_be_more_than_a_name_steers() {
+        for text in ["a/b", "/", "..", ".Sent", "a\0", "a\n"] {
+            assert!(steers(text), "{text:?}");
+            assert!(!steers(&component(text)), "{text:?}");
+        }
+        for text in ["", "a.b", "a=b", "a.lock", "\u{65e5}", "a b", "\"..\""] {
+            assert!(!steers(text), "{text:?}");
+        }
+    }
 
     #[test]
     fn long_texts_stay_short_and_apart() {

@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use super::braces::{inside, words};
-use super::{LookupTable, Nature, OpenError, TableError};
+use super::{KeyInValues, LookupTable, Nature, OpenError, TableError};
 use crate::sync::Arc;
 
 /// What a table of tables does with their answers.
@@ -87,6 +87,22 @@ impl LookupTable for CompoundTable {
         &self.name
     }
 
+    /// What the last table of a pipe answers is the value, and its key another table's answer.
+    fn key_in_values(&self) -> KeyInValues {
+        let mut members = self.members.iter().map(|member| member.key_in_values());
+        let most = |members: &mut dyn Iterator<Item = KeyInValues>| {
+            members.max().unwrap_or(KeyInValues::Never)
+        };
+        match self.joint {
+            Joint::Union => most(&mut members),
+            Joint::Pipe => {
+                let last = members.next_back().unwrap_or(KeyInValues::Never);
+                let is_steered = self.members.len() == 1 || most(&mut members) > KeyInValues::Never;
+                if is_steered { last } else { KeyInValues::Never }
+            }
+        }
+    }
+
     fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -149,6 +165,10 @@ impl LookupTable for RandomTable {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn key_in_values(&self) -> KeyInValues {
+        KeyInValues::Never
     }
 }
 

@@ -3,7 +3,7 @@
 //! Imports nothing of the engine. Source: Postfix DATABASE_README, "static" and "fail".
 
 use super::braces::inside;
-use super::{Key, LookupTable, Nature, OpenError, TableError};
+use super::{Key, KeyInValues, LookupTable, Nature, OpenError, TableError};
 
 /// `static:VALUE`
 #[derive(Debug)]
@@ -58,6 +58,10 @@ impl LookupTable for StaticTable {
     fn name(&self) -> &str {
         &self.name
     }
+
+    fn key_in_values(&self) -> KeyInValues {
+        KeyInValues::Never
+    }
 }
 
 /// `fail:TEXT`
@@ -89,6 +93,10 @@ impl LookupTable for FailTable {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn key_in_values(&self) -> KeyInValues {
+        KeyInValues::Never
     }
 }
 

@@ -5,7 +5,7 @@
 use super::braces::{inside, name_value, words};
 use super::problems::Problems;
 use super::text::{Entries, Rejected};
-use super::{LookupTable, Nature, OpenError, TableError};
+use super::{KeyInValues, LookupTable, Nature, OpenError, TableError};
 use crate::address::fold_case;
 
 /// A table of whole keys given in its name.
@@ -69,6 +69,10 @@ impl LookupTable for InlineTable {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn key_in_values(&self) -> KeyInValues {
+        KeyInValues::Never
     }
 
     fn warnings(&self) -> &[String] {

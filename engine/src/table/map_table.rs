@@ -3,7 +3,7 @@
 //! Imports `map`, `address`. Invariant: whatever is wrong with a map, or with what it was told to
 //! be, the lookup defers; "not found" is said only by a map that is whole and has the table.
 
-use super::{Key, LookupTable, Nature, TableError};
+use super::{Key, KeyInValues, LookupTable, Nature, TableError};
 use crate::map::{MapError, MapView, TableId};
 use crate::sync::Arc;
 
@@ -151,6 +151,10 @@ impl LookupTable for MapTable {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn key_in_values(&self) -> KeyInValues {
+        KeyInValues::Never
     }
 
     fn warnings(&self) -> &[String] {

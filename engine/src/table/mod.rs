@@ -85,6 +85,7 @@ mod unix;
 
 pub(crate) use braces::words;
 pub use cache::{Refresh, TableCache, TableContext};
+pub(crate) use component::steers;
 pub use error::{OpenError, TableError};
 pub use key::Key;
 pub use list::{TableList, TableName};
@@ -103,6 +104,18 @@ pub enum Nature {
     /// Patterns or a program: asked the full address only, unfolded (Postfix
     /// `DICT_FLAG_FIXED` not set).
     Pattern,
+}
+
+/// Whether values of a table may have text of the key in them, which a sender chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyInValues {
+    /// Every value is as the operator wrote it down, or has no more of the key than safe path
+    /// components.
+    Never,
+    /// A program or a query makes the values.
+    Perhaps,
+    /// The table's description puts text of the key there.
+    Always,
 }
 
 /// A lookup table. Implementations are immutable once opened and may be asked from any thread.
@@ -159,6 +172,11 @@ pub trait LookupTable: Send + Sync + fmt::Debug {
     fn for_each(&self, visit: &mut dyn FnMut(&str, &str, u32)) -> bool {
         let _ = visit;
         false
+    }
+
+    /// Whether values may have text of the key in them.
+    fn key_in_values(&self) -> KeyInValues {
+        KeyInValues::Perhaps
     }
 
     /// A lookup may wait for somebody else, up to the timeouts of that kind of table: it is not

@@ -6,7 +6,7 @@
 
 use super::braces::words;
 use super::source::read_file;
-use super::{LookupTable, Nature, OpenError, TableError};
+use super::{KeyInValues, LookupTable, Nature, OpenError, TableError};
 use crate::address::fold_case;
 use crate::sync::Arc;
 
@@ -70,6 +70,10 @@ impl LookupTable for RestrictedTable {
 
     fn name(&self) -> &str {
         self.table.name()
+    }
+
+    fn key_in_values(&self) -> KeyInValues {
+        self.table.key_in_values()
     }
 
     fn warnings(&self) -> &[String] {

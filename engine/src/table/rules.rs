@@ -11,7 +11,7 @@ use super::perl::{PerlPattern, Scratch};
 use super::posix::PosixPattern;
 use super::replacement::Replacement;
 use super::substitution::Substitution;
-use super::{LookupTable, Nature, TableError};
+use super::{KeyInValues, LookupTable, Nature, TableError};
 use crate::octets;
 
 /// A compiled pattern of either kind.
@@ -216,6 +216,18 @@ impl LookupTable for RuleTable {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn key_in_values(&self) -> KeyInValues {
+        let has_groups = |rule: &Rule| match rule {
+            Rule::Match { result, .. } => result.groups_max() > 0,
+            Rule::If { .. } => false,
+        };
+        if !self.components && self.rules.iter().any(has_groups) {
+            KeyInValues::Always
+        } else {
+            KeyInValues::Never
+        }
     }
 
     fn warnings(&self) -> &[String] {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::component::component;
-use super::{LookupTable, Nature, OpenError, TableError};
+use super::{KeyInValues, LookupTable, Nature, OpenError, TableError};
 use crate::address::{fold_case, split_extension, unquote};
 
 /// A table that computes its answer from the key. The macros are those of ldap_table(5):
@@ -124,6 +124,10 @@ impl LookupTable for TemplateTable {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn key_in_values(&self) -> KeyInValues {
+        KeyInValues::Never
     }
 }
 

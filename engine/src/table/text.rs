@@ -13,7 +13,7 @@ use std::hash::BuildHasher;
 use super::aliases;
 use super::lines::{LogicalLine, before_nul, is_space, logical_lines, trim};
 use super::problems::{Complaints, Problems, excerpt};
-use super::{LookupTable, Nature, TableError};
+use super::{KeyInValues, LookupTable, Nature, TableError};
 use crate::address::fold_case;
 
 /// What the lines of a text look like.
@@ -73,6 +73,10 @@ impl LookupTable for TextTable {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn key_in_values(&self) -> KeyInValues {
+        KeyInValues::Never
     }
 
     fn warnings(&self) -> &[String] {

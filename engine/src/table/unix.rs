@@ -4,7 +4,7 @@
 //! lookup goes through the name service switch and may wait for a network. Source: Postfix
 //! DATABASE_README, "unix".
 
-use super::{LookupTable, Nature, OpenError, TableError};
+use super::{KeyInValues, LookupTable, Nature, OpenError, TableError};
 use nix::unistd::{Group, User};
 
 /// Which of the two.
@@ -71,6 +71,10 @@ impl LookupTable for UnixTable {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn key_in_values(&self) -> KeyInValues {
+        KeyInValues::Never
     }
 }
 

@@ -15,7 +15,7 @@ use super::common::ServeArgs;
 use clap::Args;
 use mailstow_engine::config::{Configuration, Problem, RoutingSettings};
 use mailstow_engine::route::{Router, table_context};
-use mailstow_engine::table::{OpenError, TableCache, TableList};
+use mailstow_engine::table::{KeyInValues, OpenError, TableCache, TableList, TableSet};
 use owners::Owners;
 use running::Running;
 use std::fmt;
@@ -167,10 +167,16 @@ fn tables(routing: &RoutingSettings, findings: &mut Findings) {
         ("virtual_uid_maps", &routing.virtual_uid_maps),
         ("virtual_gid_maps", &routing.virtual_gid_maps),
     ] {
-        if let Err(error) = open(&cache, name, list, &routing.default_database_type) {
-            let error = format!("{name}: {error}");
-            findings.error(&error);
-            failed.push(error);
+        match open(&cache, name, list, &routing.default_database_type) {
+            Ok(tables) if name != "virtual_mailbox_maps" => {
+                owners_of_senders(name, &tables, findings)
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = format!("{name}: {error}");
+                findings.error(&error);
+                failed.push(error);
+            }
         }
     }
     let mut warned = Vec::new();
@@ -191,9 +197,23 @@ fn tables(routing: &RoutingSettings, findings: &mut Findings) {
     }
 }
 
-fn open(cache: &TableCache, name: &str, list: &str, default: &str) -> Result<(), OpenError> {
+fn open(cache: &TableCache, name: &str, list: &str, default: &str) -> Result<TableSet, OpenError> {
     let list = TableList::parse(list, default)?.for_parameter(name);
-    cache.open_all(&list).map(drop)
+    cache.open_all(&list)
+}
+
+/// Tables that make an owner out of the address, which is refused when mail comes.
+fn owners_of_senders(parameter: &str, tables: &TableSet, findings: &mut Findings) {
+    for table in tables.tables() {
+        if table.key_in_values() == KeyInValues::Always {
+            findings.error(format_args!(
+                "{parameter}: table {} makes the id of the address (result_format), so that a \
+                 sender would choose the owner: its mail is deferred; let the id come from the \
+                 table alone",
+                table.name()
+            ));
+        }
+    }
 }
 
 /// Reads every recipient map from its first byte to its last.

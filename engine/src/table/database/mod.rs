@@ -29,6 +29,8 @@ mod mysql;
 #[cfg(feature = "pgsql")]
 mod pgsql;
 #[cfg(feature = "databases")]
+mod place;
+#[cfg(feature = "databases")]
 mod runtime;
 #[cfg(any(feature = "pgsql", feature = "mysql", feature = "sqlite"))]
 mod sql;

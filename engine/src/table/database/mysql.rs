@@ -11,6 +11,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use super::super::{LookupTable, OpenError};
 use super::cf::Cf;
 use super::hosts::Order;
+use super::place::{Backslash, Comments, Syntax};
 use super::runtime::Driver;
 use super::sql::{self, Dialect, SqlServer};
 use crate::sync::Arc;
@@ -46,7 +47,13 @@ const IGNORED: [(&str, &str); 5] = [
 ];
 
 const DIALECT: Dialect = Dialect {
-    quote,
+    syntax: Syntax {
+        strings: &['\'', '"'],
+        names: &[('`', '`')],
+        // See [`GREETING`].
+        backslash: Backslash::Everywhere,
+        comments: Comments::Mysql,
+    },
     parameters: &[
         "hosts",
         "user",
@@ -147,17 +154,4 @@ fn host(
         return Ok((options.socket(socket), true));
     }
     Ok((options.host(name).port(port), false))
-}
-
-/// A backslash before what could end a string or hide its end.
-fn quote(text: &str, out: &mut String) {
-    for c in text.chars() {
-        match c {
-            '\'' | '"' | '\\' => out.extend(['\\', c]),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\u{1a}' => out.push_str("\\Z"),
-            c => out.push(c),
-        }
-    }
 }

@@ -12,6 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use super::super::{LookupTable, OpenError};
 use super::cf::Cf;
 use super::hosts::Order;
+use super::place::{Backslash, Comments, Syntax};
 use super::runtime::Driver;
 use super::sql::{self, Dialect, SqlServer};
 use crate::sync::Arc;
@@ -19,7 +20,13 @@ use crate::sync::Arc;
 const PORT: u16 = 5432;
 
 const DIALECT: Dialect = Dialect {
-    quote,
+    syntax: Syntax {
+        strings: &['\''],
+        names: &[('"', '"')],
+        // Nowhere else; see [`GREETING`].
+        backslash: Backslash::InEscapeStrings,
+        comments: Comments::Nested,
+    },
     parameters: &[
         "hosts",
         "user",
@@ -117,10 +124,4 @@ fn host(cf: &Cf, word: &str) -> Result<(PgConnectOptions, bool), OpenError> {
         None => (name, PORT),
     };
     Ok((options.socket(directory).port(port), true))
-}
-
-/// A quote is doubled; a backslash is a character like others in a string, see
-/// [`GREETING`].
-fn quote(text: &str, out: &mut String) {
-    out.push_str(&text.replace('\'', "''"));
 }

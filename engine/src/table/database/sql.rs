@@ -14,11 +14,13 @@ use sqlx::{
     IntoArguments, Row,
 };
 
-use super::super::{LookupTable, Nature, OpenError, TableError};
+use super::super::problems::excerpt;
+use super::super::{KeyInValues, LookupTable, Nature, OpenError, TableError};
 use super::cf::Cf;
 use super::hosts::{Failure, Hosts, Order, Server};
+use super::place::{Place, Syntax};
 use super::runtime::Driver;
-use super::template::{Needs, Quote, Role, Template};
+use super::template::{Needs, Role, Template};
 use crate::address::fold_case;
 use crate::limits::{DATABASE_BYTES_MAX, DATABASE_VALUES_MAX};
 use crate::sync::Arc;
@@ -41,8 +43,8 @@ pub(super) const FUNCTION: &str = "select_function";
 
 /// What is special about one kind of database.
 pub(super) struct Dialect {
-    /// Quotes an expansion within a string of the query.
-    pub(super) quote: Quote,
+    /// What is no plain text in a query.
+    pub(super) syntax: Syntax,
     /// Parameters that other kinds do not have.
     pub(super) parameters: &'static [&'static str],
     /// Parameters of Postfix without effect here, and why.
@@ -110,19 +112,23 @@ pub(super) fn open<S: Server<Question = String, Answer = Vec<String>>>(
         true => cf.text(FUNCTION),
         false => "",
     };
+    let form = Form::read(cf, function, dialect.syntax)?;
+    let mut warnings = cf.complaints(&known, dialect.ignored);
+    warnings.extend(form.complaint(name));
     Ok(Arc::new(SqlTable {
         name: name.to_owned(),
-        form: Form::read(cf, function)?,
-        quote: dialect.quote,
+        form,
         hosts: Arc::new(Hosts::new(servers, dialect.order, cf.timeout()?)),
         driver,
-        warnings: cf.complaints(&known, dialect.ignored),
+        warnings,
     }))
 }
 
 /// How a table asks and what it makes of the answer.
 struct Form {
     query: Template,
+    /// Of the expansions in `query`.
+    places: Vec<Place>,
     result: Template,
     needs: Needs,
     expansion_limit: u64,
@@ -134,7 +140,7 @@ impl Form {
     ///
     /// # Errors
     /// One of them is missing or not well formed.
-    fn read(cf: &Cf, function: &str) -> Result<Self, OpenError> {
+    fn read(cf: &Cf, function: &str, syntax: Syntax) -> Result<Self, OpenError> {
         let query = match (cf.text("query"), function) {
             ("", "") => format!(
                 "SELECT {} FROM {} WHERE {}='%s' {}",
@@ -151,8 +157,10 @@ impl Form {
             Template::parse(text, role, &mut needs)
                 .map_err(|cause| cf.wrong(&format!("{name}: {cause}")))
         };
+        let query = template("query", &query, Role::Query)?;
         Ok(Self {
-            query: template("query", &query, Role::Query)?,
+            places: query.places(syntax),
+            query,
             result: template(
                 "result_format",
                 cf.text_or("result_format", "%s"),
@@ -160,6 +168,16 @@ impl Form {
             )?,
             needs,
             expansion_limit: cf.number("expansion_limit", 0, 0..=u64::MAX)?,
+        })
+    }
+
+    /// What is wrong with a query that has expansions outside of strings.
+    fn complaint(&self, name: &str) -> Option<String> {
+        self.places.contains(&Place::Bare).then(|| {
+            format!(
+                "table {name}: the query has an expansion outside of a string, where a sender \
+                 could write a query: only digits are put there; write quotes around it"
+            )
         })
     }
 
@@ -190,7 +208,6 @@ fn no_query(cf: &Cf) -> OpenError {
 struct SqlTable<S: Server> {
     name: String,
     form: Form,
-    quote: Quote,
     hosts: Arc<Hosts<S>>,
     driver: Arc<Driver>,
     warnings: Vec<String>,
@@ -203,8 +220,17 @@ impl<S: Server<Question = String, Answer = Vec<String>>> LookupTable for SqlTabl
             return Ok(None);
         }
         let key = fold_case(key);
-        let Some(query) = self.form.needs.query(&self.form.query, &key, self.quote) else {
-            return Ok(None);
+        let Form { query, places, .. } = &self.form;
+        let query = match self.form.needs.query_at(query, &key, places) {
+            Ok(Some(query)) => query,
+            Ok(None) => return Ok(None),
+            Err((cause, text)) => {
+                let text = excerpt(text.as_bytes());
+                return Err(TableError::Unavailable {
+                    name: self.name.clone(),
+                    cause: format!("\"{text}\" of the key {cause}"),
+                });
+            }
         };
         let answer = self.driver.ask(&self.hosts, query);
         answer
@@ -221,6 +247,14 @@ impl<S: Server<Question = String, Answer = Vec<String>>> LookupTable for SqlTabl
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn key_in_values(&self) -> KeyInValues {
+        if self.form.result.has_key() {
+            KeyInValues::Always
+        } else {
+            KeyInValues::Perhaps
+        }
     }
 
     fn warnings(&self) -> &[String] {

@@ -13,12 +13,18 @@ use sqlx::{ConnectOptions, Sqlite};
 use super::super::{LookupTable, OpenError};
 use super::cf::Cf;
 use super::hosts::{Failure, Order, Server};
+use super::place::{Backslash, Comments, Syntax};
 use super::runtime::Driver;
 use super::sql::{self, Dialect};
 use crate::sync::Arc;
 
 const DIALECT: Dialect = Dialect {
-    quote,
+    syntax: Syntax {
+        strings: &['\''],
+        names: &[('"', '"'), ('`', '`'), ('[', ']')],
+        backslash: Backslash::Nowhere,
+        comments: Comments::Standard,
+    },
     parameters: &["dbpath"],
     ignored: &[],
     order: Order::Listed,
@@ -77,9 +83,4 @@ pub(super) fn open(
     let shown = path.display().to_string();
     let servers = vec![(shown, true, SqliteFile { path, options })];
     sql::open(name, cf, driver, &DIALECT, servers)
-}
-
-/// A quote is doubled; nothing else is special in a string of SQLite.
-fn quote(text: &str, out: &mut String) {
-    out.push_str(&text.replace('\'', "''"));
 }

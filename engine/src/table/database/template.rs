@@ -5,6 +5,8 @@
 //! being formatted (the key in a query, the value in a result), capital ones and digits for the
 //! key. A key that lacks a part which any of the table's templates wants is not looked up.
 
+use super::place::{Place, Reader, Syntax};
+
 /// What a template is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
@@ -43,6 +45,9 @@ pub(super) struct Needs {
 
 /// Adds text to a query so that it stays data there.
 pub(super) type Quote = fn(&str, &mut String);
+
+/// Why a text cannot be put into a query; the text.
+pub(super) type Unsafe = (&'static str, String);
 
 impl Template {
     /// Parses `text`; adds to `needs` what it wants.
@@ -92,6 +97,32 @@ impl Template {
         Ok(Self(pieces))
     }
 
+    /// The places of the expansions in a query, in order.
+    pub(super) fn places(&self, syntax: Syntax) -> Vec<Place> {
+        let mut reader = Reader::new(syntax);
+        let mut places = Vec::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => reader.read(text),
+                _ => {
+                    places.push(reader.place());
+                    reader.pass_expansion();
+                }
+            }
+        }
+        places
+    }
+
+    /// Puts text of the key into the result.
+    pub(super) fn has_key(&self) -> bool {
+        self.0.iter().any(|piece| {
+            matches!(
+                piece,
+                Piece::KeyWhole | Piece::KeyUser | Piece::KeyDomain | Piece::KeyLabel(_)
+            )
+        })
+    }
+
     /// Has expansions.
     pub(super) fn is_dynamic(&self) -> bool {
         let fixed = |piece: &Piece| matches!(piece, Piece::Text(_));
@@ -115,12 +146,43 @@ impl Needs {
     }
 
     /// The query for `key`; `None` when the key lacks a part that some template wants.
+    #[cfg(any(test, feature = "ldap"))]
     pub(super) fn query(&self, template: &Template, key: &str, quote: Quote) -> Option<String> {
+        self.filled(template, key, quote)
+    }
+
+    fn filled(
+        &self,
+        template: &Template,
+        key: &str,
+        quote: impl FnMut(&str, &mut String),
+    ) -> Option<String> {
         let parts = Parts::of(key, self.key_user, self.key_domain)?;
         let labels = self.labels_of(&parts)?;
         let mut query = String::new();
         template.fill(&parts, &parts, &labels, quote, &mut query);
         Some(query)
+    }
+
+    /// As [`Needs::query`], for a query in which `places` are those of the expansions.
+    ///
+    /// # Errors
+    /// A part of the key would be more than data in its place.
+    pub(super) fn query_at(
+        &self,
+        template: &Template,
+        key: &str,
+        places: &[Place],
+    ) -> Result<Option<String>, Unsafe> {
+        let mut places = places.iter();
+        let mut bad = None;
+        let query = self.filled(template, key, |text, out| {
+            let place = places.next().copied().unwrap_or(Place::Bare);
+            if let Err(cause) = place.add(text, out) {
+                bad.get_or_insert((cause, text.to_owned()));
+            }
+        });
+        bad.map_or(Ok(query), Err)
     }
 
     /// Adds `value`, which was found under `key`, to `result`; `false` when the value (an empty
@@ -193,7 +255,7 @@ impl Template {
         subject: &Parts<'_>,
         key: &Parts<'_>,
         labels: &[&str],
-        quote: Quote,
+        mut quote: impl FnMut(&str, &mut String),
         out: &mut String,
     ) {
         for piece in &self.0 {

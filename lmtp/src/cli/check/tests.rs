@@ -453,3 +453,17 @@ fn mailboxes_in_a_part_of_another_or_with_a_reserved_name_are_named() {
         assert!(!findings.to_string().contains(path), "{path}: {findings}");
     }
 }
+
+#[test]
+fn an_owner_that_a_database_makes_of_the_address_is_an_error() {
+    let mut site = Site::new();
+    let cf = "dbpath = @DIR@/mail.db\nquery = SELECT 'x'\nresult_format = %U\n";
+    let directory = site.directory.path().display().to_string();
+    fs::write(site.path("ids.cf"), cf.replace("@DIR@", &directory)).unwrap();
+    site.toml = "[routing]\nvirtual_uid_maps = \"sqlite:@DIR@/ids.cf\"\n\
+                 virtual_gid_maps = \"static:5000\"\n"
+        .to_owned();
+    let findings = site.findings();
+    let named = |error: &String| error.contains("virtual_uid_maps: table sqlite:");
+    assert!(findings.errors.iter().any(named), "{findings}");
+}

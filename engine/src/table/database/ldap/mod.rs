@@ -17,7 +17,7 @@ use std::time::Duration;
 use ldap3::{DerefAliases, Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope};
 use tokio::time::timeout;
 
-use super::super::{LookupTable, Nature, OpenError, TableError};
+use super::super::{KeyInValues, LookupTable, Nature, OpenError, TableError};
 use super::cf::Cf;
 use super::hosts::{Failure, Hosts, Order, Server};
 use super::runtime::Driver;
@@ -145,6 +145,7 @@ struct LdapTable {
     base: Template,
     filter: Template,
     needs: Needs,
+    result_has_key: bool,
     hosts: Arc<Hosts<LdapServer>>,
     driver: Arc<Driver>,
     warnings: Vec<String>,
@@ -173,6 +174,7 @@ pub(super) fn open(
     )?;
     let format = cf.text_or("result_format", cf.text_or("result_filter", "%s"));
     let result = template("result_format", format, Role::Result)?;
+    let result_has_key = result.has_key();
     let timeout = cf.timeout()?;
     let plan = Arc::new(Plan {
         needs,
@@ -201,6 +203,7 @@ pub(super) fn open(
         base,
         filter,
         needs,
+        result_has_key,
         hosts: Arc::new(Hosts::new(servers, Order::Listed, timeout * SEARCHES_TIME)),
         driver,
         warnings,
@@ -309,6 +312,14 @@ impl LookupTable for LdapTable {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn key_in_values(&self) -> KeyInValues {
+        if self.result_has_key {
+            KeyInValues::Always
+        } else {
+            KeyInValues::Perhaps
+        }
     }
 
     fn warnings(&self) -> &[String] {
