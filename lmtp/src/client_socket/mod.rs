@@ -38,7 +38,11 @@ pub(crate) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     /// Whether the client has read everything that was sent.
     fn reading(&self) -> Reading;
 
-    /// Waits until the connection breaks. A client that closes in good order does not break it.
+    /// Whether the connection is known to be broken. A client that closes in good order does not
+    /// break it; one that closes over what it has not read does.
+    fn is_broken(&self) -> bool;
+
+    /// Waits until the connection breaks.
     fn broken(&self) -> impl Future<Output = ()> + Send;
 }
 
@@ -49,10 +53,14 @@ impl ClientSocket for UnixStream {
 
     fn reading(&self) -> Reading {
         // In this order: closing over unread bytes first breaks the connection, then frees them.
-        match self.is_delivered() && !is_broken(self) {
+        match self.is_delivered() && !self.is_broken() {
             true => Reading::Read,
             false => Reading::Unread,
         }
+    }
+
+    fn is_broken(&self) -> bool {
+        has_failed(self)
     }
 
     async fn broken(&self) {
@@ -76,12 +84,16 @@ impl ClientSocket for TcpStream {
         };
         // In this order, as above.
         match unread {
-            _ if is_broken(self) => Reading::Unread,
+            _ if self.is_broken() => Reading::Unread,
             // The end of the stream counts as one byte.
             Some(0..=1) => Reading::Read,
             Some(_) => Reading::Unread,
             None => Reading::Unknown,
         }
+    }
+
+    fn is_broken(&self) -> bool {
+        has_failed(self)
     }
 
     async fn broken(&self) {
@@ -90,7 +102,7 @@ impl ClientSocket for TcpStream {
 }
 
 /// Whether an error waits in the socket.
-fn is_broken(socket: &impl AsFd) -> bool {
+fn has_failed(socket: &impl AsFd) -> bool {
     let mut polled = [PollFd::new(socket, PollFlags::empty())];
     let at_once = Timespec::default();
     match poll(&mut polled, Some(&at_once)) {

@@ -309,6 +309,8 @@ impl<S: ClientSocket> Wire<S> {
         let mut interval = LOOK_INTERVAL;
         let mut hurried = false;
         loop {
+            // A read does not tell it of a connection whose end has come before it broke.
+            self.is_broken |= self.stream.is_broken();
             if self.is_broken {
                 return Reading::Unread;
             }

@@ -51,6 +51,10 @@ impl ClientSocket for Remote {
         }
     }
 
+    fn is_broken(&self) -> bool {
+        self.0.is_broken()
+    }
+
     fn broken(&self) -> impl Future<Output = ()> + Send {
         self.0.broken()
     }
@@ -123,6 +127,23 @@ fn a_remote_client_that_closes_over_its_reply_has_not_read_it() {
         drop(client);
         end(&mut wire).await;
         assert!(!wire.was_read().await);
+    });
+}
+
+#[test]
+fn a_remote_client_that_closes_before_its_reply_arrives_has_not_read_it() {
+    run(async {
+        let (mut wire, client) = connected();
+        wire.look().await;
+        drop(client);
+        // The end is there before the connection breaks, and the read shows no more than that.
+        wire.stream.0.readable().await.unwrap();
+        wire.out = REPLY.to_vec();
+        wire.flush().await.unwrap();
+        end(&mut wire).await;
+        let start = Instant::now();
+        assert!(!wire.was_read().await);
+        assert!(start.elapsed() < CLOSE_WAIT / 2, "it is known at once");
     });
 }
 
