@@ -83,19 +83,22 @@ mod message;
 mod nearest;
 pub mod octets;
 pub mod route;
+mod routing;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod status;
 mod swap;
 mod sync;
 pub mod table;
+mod thread;
 #[cfg(any(test, fuzzing))]
 pub mod unwary;
 
 pub use delivery::{
     Health, LogFailure, LogState, Mail, OnOutcome, Outcome, Receipt, RecoveryReport, StoreError,
 };
-pub use engine::{Engine, EngineError};
+pub use engine::Engine;
 pub use envelope::{Recipient, ReversePath};
 pub use message::{Converted, LineEnds, Lines, Message, MessageBuilder};
+pub use routing::{EngineError, Routing};
 pub use status::{EnhancedCode, Status};

@@ -13,6 +13,7 @@ use super::known::NOT_ACTED_ON;
 use super::listen::ListenAddress;
 use super::postfix::{Assignment, Service, parse_main_cf, parse_master_cf};
 use super::problem::{ConfigError, Origin, Problem};
+use super::program;
 use super::read::read_file;
 use super::registry::{Fallback, PARAMETERS, Parameter, find};
 use super::services::review_services;
@@ -32,6 +33,9 @@ pub struct Sources {
     pub postfix: Option<PathBuf>,
     /// Everything else of the command line.
     pub flags: Flags,
+    /// Names and values that the program around the engine sets itself, which win over files:
+    /// `section.name` as in mailstow.toml, or a routing parameter's name alone. Later ones win.
+    pub settings: Vec<(String, String)>,
 }
 
 /// The effective value of one parameter.
@@ -206,6 +210,8 @@ fn gather(
     if let Some((directory, origin)) = directory {
         loader.name_directory(&directory, origin);
     }
+    let problems = program::apply(&sources.settings, &mut loader.values);
+    loader.problems.extend(problems);
     let main_cf = loader.values.is_set("routing", "config_directory");
     let problems = sources.flags.apply(&mut loader.values, around, main_cf);
     loader.problems.extend(problems);
@@ -216,7 +222,9 @@ fn gather(
 impl Loader<'_> {
     /// Reads `mailstow.toml`: the one named, else the default one when no source is named.
     fn toml(&mut self, sources: &Sources) -> Result<Vec<Given>, ConfigError> {
-        let nothing_else = sources.postfix.is_none() && sources.flags.domains.is_empty();
+        let nothing_else = sources.postfix.is_none()
+            && sources.flags.domains.is_empty()
+            && sources.settings.is_empty();
         let path = match &sources.config {
             Some(path) => path,
             None if nothing_else => &self.around.default_config,

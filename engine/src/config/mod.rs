@@ -19,6 +19,7 @@ mod load;
 mod parameters;
 mod postfix;
 mod problem;
+mod program;
 mod read;
 mod recipient_parameters;
 mod registry;

@@ -20,6 +20,8 @@ pub enum Origin {
     },
     /// On the command line; the text names the flag, with a reason where one is needed.
     Flag(String),
+    /// By the program around the engine ([`Sources::settings`](super::Sources)), under this name.
+    Program(String),
 }
 
 impl Origin {
@@ -32,12 +34,13 @@ impl Origin {
 }
 
 impl fmt::Display for Origin {
-    /// `default`, `/etc/postfix/main.cf:12`, `flag --base`
+    /// `default`, `/etc/postfix/main.cf:12`, `flag --base`, `setting store.writers`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Flag(flag) => write!(f, "flag {flag}"),
+            Self::Program(name) => write!(f, "setting {name}"),
         }
     }
 }
@@ -117,6 +120,7 @@ mod tests {
             "/etc/postfix/main.cf:12"
         );
         assert_eq!(Origin::Flag("--base".into()).to_string(), "flag --base");
+        assert_eq!(Origin::Program("base".into()).to_string(), "setting base");
         assert_eq!(Origin::Default.to_string(), "default");
     }
 }

@@ -11,6 +11,7 @@ use crate::io::{Credentials, Disk, Placed, Purpose};
 use crate::mailbox::maildir::open_ahead;
 use crate::mailbox::{MailboxError, MailboxPath};
 use crate::route::{Format, MailboxTarget};
+use crate::thread;
 
 /// Begins a message behind `header` in a file without a name in that mailbox.
 pub(super) fn begin<D: Disk>(
@@ -23,8 +24,8 @@ pub(super) fn begin<D: Disk>(
     }
     let opened = std::thread::scope(|scope| {
         let open = || open_as_owner(shared, header, target);
-        let thread = std::thread::Builder::new().name("mailstow-ahead".into());
-        thread.spawn_scoped(scope, open).ok()?.join().ok()
+        let thread = thread::spawn_scoped(scope, "mailstow-ahead", open);
+        thread.ok()?.join().ok()
     });
     opened?.unwrap_or_else(|error| {
         tracing::debug!(%error, "a long message cannot go into its mailbox as it arrives");

@@ -29,6 +29,7 @@ use crate::route::MailboxTarget;
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::thread;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -230,22 +231,19 @@ impl<D: Disk> Store<D> {
         let mut store = Self::without_threads(disk, settings, source)?;
         if store.shared.keeper.is_some() {
             let shared = Arc::clone(&store.shared);
-            let thread = std::thread::Builder::new()
-                .name("mailstow-check".into())
-                .spawn(move || {
-                    if let Some(keeper) = &shared.keeper {
-                        keeper.run(&shared.disk, &shared.settings, &shared.known);
-                    }
-                })
-                .map_err(|source| StoreError::Thread { source })?;
-            store.checkpointer = Some(thread);
+            let checkpoint = move || {
+                if let Some(keeper) = &shared.keeper {
+                    keeper.run(&shared.disk, &shared.settings, &shared.known);
+                }
+            };
+            let thread = thread::spawn("mailstow-check", checkpoint);
+            store.checkpointer = Some(thread.map_err(|source| StoreError::Thread { source })?);
         }
         for number in 0..settings.store.writers.max(1) {
             let shared = Arc::clone(&store.shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("mailstow-wr{number}"))
-                .spawn(move || write_mail(&shared))
-                .map_err(|source| StoreError::Thread { source })?;
+            let name = format!("mailstow-wr{number}");
+            let thread = thread::spawn(&name, move || write_mail(&shared));
+            let thread = thread.map_err(|source| StoreError::Thread { source })?;
             store.threads.push(thread);
         }
         Ok(store)

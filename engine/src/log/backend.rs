@@ -6,6 +6,7 @@
 use super::settings::BackendChoice;
 use crate::clock;
 use crate::io::uring::Ring;
+use crate::thread;
 use rustix::io::ReadWriteFlags;
 use std::fmt;
 use std::fs::File;
@@ -65,8 +66,8 @@ impl Flusher {
     /// thread that used it, in whatever system call it is by then.
     pub(super) fn choose(choice: BackendChoice, scratch: &File) -> io::Result<(Self, Backend)> {
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("mailstow-try".into());
-            let choosing = thread.spawn_scoped(scope, || Self::choose_here(choice, scratch))?;
+            let choose = || Self::choose_here(choice, scratch);
+            let choosing = thread::spawn_scoped(scope, "mailstow-try", choose)?;
             let panicked = |_| Err(io::Error::other("the thread that tries flushes panicked"));
             choosing.join().unwrap_or_else(panicked)
         })

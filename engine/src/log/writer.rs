@@ -21,9 +21,10 @@ use super::settings::LogSettings;
 use super::steward::Steward;
 use crate::clock;
 use crate::sync::{Arc, Mutex};
+use crate::thread;
 use std::fmt;
 use std::path::Path;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Called on the log thread once a record's fate is known; must be short and must not append
@@ -142,9 +143,7 @@ impl<M: LogMedium> LogWriter<M> {
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), LogError> {
-        let handle = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(body)
+        let handle = thread::spawn(name, body)
             .map_err(|error| LogError::io("start", "the log's threads", error))?;
         self.threads.lock().push(handle);
         Ok(())
@@ -427,7 +426,7 @@ fn run<M: LogMedium>(shared: &Shared<M>, mut appender: Appender<M>) {
     struct OnExit<'a, M: LogMedium>(&'a Shared<M>);
     impl<M: LogMedium> Drop for OnExit<'_, M> {
         fn drop(&mut self) {
-            if thread::panicking() {
+            if std::thread::panicking() {
                 fail(self.0, LogError::Closed, &mut Vec::new());
             }
         }

@@ -4,6 +4,7 @@
 //! Imports `sync` of the standard library. Invariant: what a flush in the background failed with
 //! is told, for the kernel tells it only once.
 
+use crate::thread;
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{self, SyncSender};
@@ -62,9 +63,8 @@ impl Flusher {
 
 fn start(file: File) -> io::Result<(SyncSender<()>, JoinHandle<io::Result<()>>)> {
     let (sender, asked) = mpsc::sync_channel(1);
-    let thread = std::thread::Builder::new()
-        .name("map-flusher".into())
-        .spawn(move || asked.iter().try_for_each(|()| file.sync_data()))?;
+    let flush = move || asked.iter().try_for_each(|()| file.sync_data());
+    let thread = thread::spawn("map-flusher", flush)?;
     Ok((sender, thread))
 }
 

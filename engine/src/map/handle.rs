@@ -11,6 +11,7 @@ use super::error::MapError;
 use super::view::MapView;
 use crate::swap::Swap;
 use crate::sync::{Arc, Condvar, Mutex, wait_timeout};
+use crate::thread;
 
 /// The current view of the map at one path. Shared between threads.
 #[derive(Debug)]
@@ -90,9 +91,7 @@ impl MapKeeper {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let path = handle.path.clone();
         let seen = Arc::clone(&stop);
-        let thread = std::thread::Builder::new()
-            .name("map-keeper".into())
-            .spawn(move || keep(&handle, interval, &seen))
+        let thread = thread::spawn("map-keeper", move || keep(&handle, interval, &seen))
             .map_err(|source| MapError::io(&path, "start the thread that maintains", source))?;
         Ok(Self {
             stop,

@@ -44,6 +44,7 @@ impl SiteArgs {
                 base: self.base.clone(),
                 ..Flags::default()
             },
+            settings: Vec::new(),
         }
     }
 }

@@ -150,7 +150,7 @@ mod tests {
         Sources {
             config: Some(path),
             postfix: None,
-            flags: Flags::default(),
+            ..Sources::default()
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::hosts::{Hosts, Server};
 use crate::sync::Arc;
+use crate::thread::without_signals;
 
 /// Threads for looking up host names, which the system does one at a time for each.
 const NAME_THREADS_MAX: usize = 4;
@@ -25,13 +26,15 @@ impl Driver {
     /// # Errors
     /// The system gives no thread or event queue.
     pub(super) fn start() -> io::Result<Self> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(NAME_THREADS_MAX)
-            .thread_name("mailstow-ask")
-            .enable_all()
-            .build()?;
-        Ok(Self(Some(runtime)))
+        let runtime = without_signals(|| {
+            Builder::new_multi_thread()
+                .worker_threads(1)
+                .max_blocking_threads(NAME_THREADS_MAX)
+                .thread_name("mailstow-ask")
+                .enable_all()
+                .build()
+        });
+        Ok(Self(Some(runtime?)))
     }
 
     /// Asks one of `hosts` and waits for the answer.

@@ -53,6 +53,7 @@ impl Site {
             config: Some(config),
             postfix: None,
             flags: self.flags.clone(),
+            ..Sources::default()
         };
         let (configuration, problems) = Configuration::inspect(&sources).unwrap();
         inspect(&configuration, &problems)

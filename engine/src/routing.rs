@@ -1,0 +1,202 @@
+//! The tables of a configuration, kept up to date: answers for recipients, and delivers nothing.
+//!
+//! Imports `route`, `table`, `map`, `config`, `delivery` (errors), `swap`, `sync`, `thread`. All
+//! methods may be called from any thread. One background thread watches the table files, one for
+//! each recipient map merges its changes.
+
+use crate::config::Settings;
+use crate::delivery::StoreError;
+use crate::map::{MapHandle, MapKeeper};
+use crate::route::{Router, table_context};
+use crate::swap::Swap;
+use crate::sync::{Arc, Condvar, Mutex, wait_timeout};
+use crate::table::{OpenError, TableCache};
+use crate::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often table files are looked at; a change must be in force within two seconds.
+const TABLE_WATCH_INTERVAL: Duration = Duration::from_millis(400);
+
+/// How often a recipient map is looked at whose changes may have become many.
+const MAP_KEEP_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Stack of the thread that watches the tables, in bytes.
+const WATCHER_STACK_BYTES: usize = 256 * 1024;
+
+/// Why an engine cannot be opened or reloaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A lookup table or domain list.
+    #[error(transparent)]
+    Table(#[from] OpenError),
+    /// The mailboxes or the state directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The watcher thread.
+    #[error("cannot start a thread: {0}; raise the limit on processes of this user")]
+    Thread(std::io::Error),
+}
+
+/// Tables that are open and watched. [`Engine`](crate::Engine) has its own; open one by itself to
+/// answer for recipients whose mail somebody else stores.
+#[derive(Debug)]
+pub struct Routing {
+    shared: Arc<Shared>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+/// What the watcher thread and the callers share.
+#[derive(Debug)]
+struct Shared {
+    open: Mutex<Open>,
+    router: Swap<Router>,
+    closing: Mutex<bool>,
+    wake: Condvar,
+}
+
+/// The tables that are open, and the settings that named them. Held while a snapshot is
+/// rebuilt, never while a recipient is looked up.
+#[derive(Debug)]
+struct Open {
+    settings: Settings,
+    cache: TableCache,
+}
+
+impl Routing {
+    /// Opens the tables that `settings` name, and starts to watch them. Neither
+    /// `virtual_mailbox_base` nor a state directory is needed.
+    ///
+    /// # Errors
+    /// A table cannot be used, or no thread can be started.
+    pub fn open(settings: &Settings) -> Result<Self, EngineError> {
+        let cache = TableCache::new(table_context(&settings.routing));
+        let router = Arc::new(Router::open(&settings.routing, &cache)?);
+        let shared = Arc::new(Shared {
+            open: Mutex::new(Open {
+                settings: settings.clone(),
+                cache,
+            }),
+            router: Swap::new(router),
+            closing: Mutex::new(false),
+            wake: Condvar::new(),
+        });
+        let watched = Arc::clone(&shared);
+        let watch = move || watched.watch();
+        let watcher = thread::spawn_small("mailstow-tables", WATCHER_STACK_BYTES, watch)
+            .map_err(EngineError::Thread)?;
+        Ok(Self {
+            shared,
+            watcher: Some(watcher),
+        })
+    }
+
+    /// The current snapshot of the tables. Takes no lock.
+    pub fn snapshot(&self) -> Arc<Router> {
+        let router = self.shared.router.load();
+        router.look_at_maps();
+        router
+    }
+
+    /// Complaints about the tables that are open: file, line, what is wrong.
+    pub fn table_warnings(&self) -> Vec<String> {
+        self.shared.open.lock().cache.warnings()
+    }
+
+    /// Takes new settings into use and reads changed table files at once. Returns complaints
+    /// that do not stand in the way.
+    ///
+    /// # Errors
+    /// The new settings name a table that cannot be opened; the old ones stay in force.
+    pub fn reload(&self, settings: &Settings) -> Result<Vec<String>, EngineError> {
+        let mut open = self.shared.open.lock();
+        let context = table_context(&settings.routing);
+        let mut complaints = Vec::new();
+        let new_cache = if context == table_context(&open.settings.routing) {
+            complaints = open.cache.refresh_now().problems;
+            None
+        } else {
+            Some(TableCache::new(context))
+        };
+        let cache = new_cache.as_ref().unwrap_or(&open.cache);
+        let router = Router::open(&settings.routing, cache)?;
+        complaints.extend_from_slice(router.warnings());
+        complaints.extend(cache.warnings());
+        if let Some(cache) = new_cache {
+            open.cache = cache;
+        }
+        open.settings = settings.clone();
+        self.shared.router.replace(Arc::new(router));
+        Ok(complaints)
+    }
+}
+
+impl Drop for Routing {
+    fn drop(&mut self) {
+        *self.shared.closing.lock() = true;
+        self.shared.wake.notify_all();
+        if let Some(watcher) = self.watcher.take()
+            && watcher.join().is_err()
+        {
+            tracing::error!("the table watcher ended with a panic");
+        }
+    }
+}
+
+impl Shared {
+    /// Looks after the table files until the engine closes.
+    fn watch(&self) {
+        let mut keepers = Vec::new();
+        loop {
+            self.keep_maps(&mut keepers);
+            let closing = wait_timeout(&self.wake, self.closing.lock(), TABLE_WATCH_INTERVAL);
+            if *closing {
+                return;
+            }
+            drop(closing);
+            self.refresh();
+        }
+    }
+
+    /// Starts a keeper for each recipient map that has none, and ends those of maps that are in
+    /// use no more.
+    fn keep_maps(&self, keepers: &mut Vec<(Arc<MapHandle>, MapKeeper)>) {
+        let maps = self.open.lock().cache.maps();
+        keepers.retain(|(kept, _)| maps.iter().any(|map| Arc::ptr_eq(map, kept)));
+        for map in maps {
+            if keepers.iter().any(|(kept, _)| Arc::ptr_eq(&map, kept)) {
+                continue;
+            }
+            match MapKeeper::start(Arc::clone(&map), MAP_KEEP_INTERVAL) {
+                Ok(keeper) => keepers.push((map, keeper)),
+                Err(error) => tracing::warn!(%error, "changes of a map are not merged"),
+            }
+        }
+    }
+
+    /// Reads changed table files and swaps the snapshot. What cannot be read keeps its old
+    /// contents and is reported.
+    fn refresh(&self) {
+        let open = self.open.lock();
+        let refresh = open.cache.refresh();
+        for problem in &refresh.problems {
+            tracing::error!("{problem}");
+        }
+        for warning in &refresh.warnings {
+            tracing::warn!("{warning}");
+        }
+        if !refresh.changed {
+            return;
+        }
+        match Router::open(&open.settings.routing, &open.cache) {
+            Ok(router) => {
+                self.router.replace(Arc::new(router));
+                for name in &refresh.reloaded {
+                    tracing::info!("table {name}: changed, now in force");
+                }
+            }
+            Err(error) => tracing::error!("the old tables stay in force: {error}"),
+        }
+    }
+}
