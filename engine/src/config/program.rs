@@ -67,7 +67,6 @@ fn full_name(parameter: &Parameter) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::{Configuration, Sources};
-    use super::*;
     use std::path::Path;
 
     fn set(name: &str, value: &str) -> (String, String) {

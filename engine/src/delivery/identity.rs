@@ -5,7 +5,7 @@
 
 use super::job::Job;
 use super::store::Shared;
-use crate::io::{Credentials, Disk};
+use crate::io::{CredentialError, Credentials, Disk};
 use crate::mailbox::MailboxError;
 
 /// Opens the base as the server, if that is still to be done.
@@ -25,6 +25,19 @@ pub(super) fn open_base<D: Disk>(
         })?);
     }
     Ok(())
+}
+
+/// Returns why files made since `begun` may have a wrong owner; `None` when they have not.
+pub(super) fn changed(
+    credentials: &mut Credentials,
+    begun: u64,
+) -> Option<impl Fn(&str) -> MailboxError + use<>> {
+    let error = credentials.verify(begun).err()?;
+    tracing::error!("{error}; nothing written meanwhile is delivered");
+    Some(|mailbox: &str| MailboxError::Identity {
+        mailbox: mailbox.to_owned(),
+        source: CredentialError::Changed,
+    })
 }
 
 /// Takes the identity of the mailbox's owner.

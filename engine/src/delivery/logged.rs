@@ -35,6 +35,8 @@ pub(super) struct LoggedRound<'a, D: Disk> {
     pass: Pass<'a, D::Handle>,
     floor: Arc<Floor>,
     credentials: &'a RefCell<Credentials>,
+    /// What [`Credentials::begin`] returned.
+    begun: u64,
     base: Option<D::Handle>,
     maildirs: Vec<OpenMaildir<D::Handle>>,
     by_key: HashMap<(String, u32, u32), usize>,
@@ -92,6 +94,7 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
             keeper,
             pass,
             floor: Arc::new(floor),
+            begun: credentials.borrow_mut().begin(),
             credentials,
             base: None,
             maildirs: Vec::new(),
@@ -353,6 +356,15 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
     }
 
     fn publish(&mut self) {
+        if !self.written.is_empty()
+            && let Some(error) = identity::changed(&mut self.credentials.borrow_mut(), self.begun)
+        {
+            for written in std::mem::take(&mut self.written) {
+                self.discard(&written);
+                let status = error(written.job.mailbox()).status();
+                self.refuse_later(written.job, status);
+            }
+        }
         for mut written in std::mem::take(&mut self.written) {
             if !written.job.claim() {
                 self.discard(&written);
@@ -402,6 +414,15 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
         } = open;
         let disk = &self.shared.disk;
         self.become_owner_of(owner);
+        let changed = identity::changed(&mut self.credentials.borrow_mut(), self.begun);
+        if let Some(error) = changed {
+            mbox.close(disk);
+            for (job, _) in jobs {
+                let status = error(job.mailbox()).status();
+                self.refuse_later(job, status);
+            }
+            return;
+        }
         let all_claimed = jobs.iter_mut().all(|(job, _)| job.claim());
         let is_done = all_claimed && mbox.append_rendered(disk, &rendered).is_ok();
         if !is_done {

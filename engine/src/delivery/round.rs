@@ -31,6 +31,8 @@ type MaildirKey = (String, u32, u32);
 pub(super) struct Round<'a, D: Disk> {
     shared: &'a Shared<D>,
     credentials: &'a mut Credentials,
+    /// What [`Credentials::begin`] returned.
+    begun: u64,
     base: Option<D::Handle>,
     maildirs: Vec<Maildir<D::Handle>>,
     by_key: HashMap<MaildirKey, usize>,
@@ -61,6 +63,7 @@ impl<'a, D: Disk> Round<'a, D> {
         Self {
             shared,
             credentials,
+            begun: 0,
             base: None,
             maildirs: Vec::new(),
             by_key: HashMap::new(),
@@ -72,6 +75,7 @@ impl<'a, D: Disk> Round<'a, D> {
 
     /// Takes every delivery to its end, or back into the queue when its mailbox is locked.
     pub(super) fn run(mut self, mut jobs: Vec<Job>) {
+        self.begun = self.credentials.begin();
         jobs.sort_by_key(|job| (job.target.uid, job.target.gid));
         let (to_maildir, to_mbox): (Vec<Job>, Vec<Job>) = jobs
             .into_iter()
@@ -233,6 +237,13 @@ impl<'a, D: Disk> Round<'a, D> {
     }
 
     fn publish(&mut self) {
+        if !self.written.is_empty()
+            && let Some(error) = identity::changed(self.credentials, self.begun)
+        {
+            for written in std::mem::take(&mut self.written) {
+                self.discard(written, &error);
+            }
+        }
         for mut written in std::mem::take(&mut self.written) {
             if !written.job.claim() {
                 if let Some(maildir) = self.maildirs.get(written.maildir) {
@@ -328,6 +339,13 @@ impl<'a, D: Disk> Round<'a, D> {
     }
 
     fn append_group(&mut self, mut mbox: Mbox<D::Handle>, group: Vec<Job>) {
+        if let Some(error) = identity::changed(self.credentials, self.begun) {
+            mbox.close(&self.shared.disk);
+            return group.into_iter().for_each(|job| {
+                let error = error(job.mailbox());
+                job.fail(&error);
+            });
+        }
         let mut jobs = Vec::with_capacity(group.len());
         for mut job in group {
             if job.claim() {

@@ -1,8 +1,10 @@
 //! The file-system identity of a thread: whose files it may write, and who owns what it makes.
 //!
 //! Imports nothing of the engine. Invariants: an identity is never root; only the calling thread
-//! changes; nothing is asked of the kernel while the identity stays the same. Sources: setfsuid(2),
-//! setfsgid(2), setgroups(2), credentials(7).
+//! changes; nothing is asked of the kernel while the identity stays the same, but at the begin and
+//! the end of what is done under it. The program around the engine may change the user of the
+//! process, and setuid(3) does so in every thread: what was written meanwhile is never seen.
+//! Sources: setfsuid(2), setfsgid(2), setgroups(2), credentials(7), nptl(7).
 
 use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
 use std::io;
@@ -48,6 +50,12 @@ pub enum CredentialError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The process changed its user meanwhile, which changes that of every thread.
+    #[error(
+        "the process changed its user or group while mail was being written: drop privileges \
+         before the engine is opened, and not after"
+    )]
+    Changed,
 }
 
 /// The identity of the thread that made it. Not `Send`: it is a statement about one thread.
@@ -56,6 +64,8 @@ pub(crate) struct Credentials {
     privileged: bool,
     own: (u32, u32),
     now: Option<(u32, u32)>,
+    /// How often others changed the identity.
+    changes: u64,
     thread: PhantomData<*const ()>,
 }
 
@@ -67,7 +77,35 @@ impl Credentials {
             privileged: own.0 == 0,
             own,
             now: None,
+            changes: 0,
             thread: PhantomData,
+        }
+    }
+
+    /// Begins a piece of work, whose files [`Credentials::verify`] checks with what this returns.
+    pub(crate) fn begin(&mut self) -> u64 {
+        self.leave();
+        self.changes
+    }
+
+    /// Looks whether everything since [`Credentials::begin`] was done with the identities that
+    /// were taken: a file made meanwhile belongs to its owner. To be called before it is seen.
+    ///
+    /// # Errors
+    /// The identity was changed by others.
+    pub(crate) fn verify(&mut self, begun: u64) -> Result<(), CredentialError> {
+        self.leave();
+        match self.changes == begun {
+            true => Ok(()),
+            false => Err(CredentialError::Changed),
+        }
+    }
+
+    /// Notes whether the identity taken last is still there.
+    fn leave(&mut self) {
+        if self.now.is_some_and(|now| now != current()) {
+            self.changes += 1;
+            self.now = None;
         }
     }
 
@@ -85,6 +123,7 @@ impl Credentials {
             return Err(CredentialError::Root { uid, gid });
         }
         if self.privileged {
+            self.leave();
             self.now = None;
             switch(uid, gid).map_err(|source| CredentialError::Refused { uid, gid, source })?;
         } else if self.own != (uid, gid) {
@@ -104,6 +143,7 @@ impl Credentials {
     /// `virtual_mailbox_base`, whose path is the operator's: a recipient need not be able to
     /// search the directories above it. Nothing may be created in there.
     pub(crate) fn as_self<T>(&mut self, look: impl FnOnce() -> T) -> T {
+        self.leave();
         if self.privileged && self.now.take().is_some() {
             setfsgid(Gid::from_raw(self.own.1));
             setfsuid(Uid::from_raw(self.own.0));
@@ -134,13 +174,17 @@ fn switch(uid: u32, gid: u32) -> io::Result<()> {
     rustix::thread::set_thread_groups(&[rustix::fs::Gid::from_raw(gid)])?;
     setfsgid(Gid::from_raw(gid));
     setfsuid(Uid::from_raw(uid));
-    let group_is = setfsgid(Gid::from_raw(u32::MAX)).as_raw();
-    let user_is = setfsuid(Uid::from_raw(u32::MAX)).as_raw();
-    if (user_is, group_is) == (uid, gid) {
+    if current() == (uid, gid) {
         Ok(())
     } else {
         Err(io::Error::from_raw_os_error(libc::EPERM))
     }
+}
+
+/// The file-system user and group of the calling thread.
+fn current() -> (u32, u32) {
+    let user = setfsuid(Uid::from_raw(u32::MAX)).as_raw();
+    (user, setfsgid(Gid::from_raw(u32::MAX)).as_raw())
 }
 
 #[cfg(test)]
@@ -152,6 +196,7 @@ mod tests {
             privileged: false,
             own: (1000, 1000),
             now: None,
+            changes: 0,
             thread: PhantomData,
         }
     }
@@ -174,6 +219,43 @@ mod tests {
             "started without root, cannot become uid 5000, gid 5000: start as root, or map the \
              recipient to uid 1000, gid 1000"
         );
+    }
+
+    #[test]
+    fn an_identity_that_others_changed_is_noticed_before_anything_is_seen() {
+        if !geteuid().is_root() {
+            return;
+        }
+        // setuid(3) changes every thread of a process; this one alone is changed here.
+        let change = |uid: u32| {
+            setfsuid(Uid::from_raw(uid));
+        };
+        let run = move || {
+            let mut credentials = Credentials::of_this_thread();
+            let first = credentials.begin();
+            credentials.become_user(5000, 5001).unwrap();
+            assert!(credentials.verify(first).is_ok());
+            change(0);
+            assert!(matches!(
+                credentials.verify(first),
+                Err(CredentialError::Changed)
+            ));
+            // The next work takes its identity anew; what began before stays suspect.
+            let second = credentials.begin();
+            credentials.become_user(5000, 5001).unwrap();
+            assert_eq!(current(), (5000, 5001));
+            assert!(credentials.verify(second).is_ok());
+            assert!(credentials.verify(first).is_err());
+            // A change that another switch undoes is remembered.
+            change(1234);
+            credentials.become_user(5002, 5003).unwrap();
+            assert!(credentials.verify(second).is_err());
+            change(1234);
+            credentials.begin();
+            credentials.become_user(5002, 5003).unwrap();
+            assert_eq!(current(), (5002, 5003));
+        };
+        std::thread::spawn(run).join().unwrap();
     }
 
     #[test]

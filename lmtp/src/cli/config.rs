@@ -142,7 +142,7 @@ fn print_section<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mailstow_engine::config::{Flags, Sources};
+    use mailstow_engine::config::Sources;
 
     fn sources(toml: &str, directory: &tempfile::TempDir) -> Sources {
         let path = directory.path().join("mailstow.toml");

@@ -356,8 +356,12 @@ fn open_file<D: Disk>(
         if stat.links != 1 {
             return Err(unfit(path, Unfit::HardLinks(stat.links)));
         }
-        if settings.strict_ownership && stat.uid != uid {
+        if (settings.strict_ownership || is_new) && stat.uid != uid {
             let owner = stat.uid;
+            if is_new {
+                // The process changed its user just now.
+                let _ = disk.remove(parent, path.name());
+            }
             return Err(unfit(path, Unfit::NotOwned { owner, uid }));
         }
         return Ok(Ok((file, stat, is_new)));
