@@ -7,10 +7,12 @@
 //! # The map
 //!
 //! One file, at most 1 TiB of records. It never changes under its name: a new map is written
-//! beside it, flushed, renamed over it, and the directory is flushed. Readers may therefore map
-//! it into memory, and keep the old one as long as they like. **Do not copy a map over an open
-//! one** (`cp new.map recipients.map`): whoever has it mapped sees the bytes change, or gets
-//! SIGBUS if the file shrinks. Copy beside it and `mv`.
+//! beside it, flushed, renamed over it, and the directory is flushed. Readers may therefore keep
+//! the old one as long as they like. **Do not copy a map over one in use** (`cp new.map
+//! recipients.map`): lookups are deferred until it is whole. Copy beside it and `mv`.
+//!
+//! A program that maps the file into memory and not, as mailstow does, reads it with pread(2),
+//! gets SIGBUS when it is cut or its disk fails.
 //!
 //! | offset | bytes | meaning |
 //! |---|---|---|
@@ -43,12 +45,15 @@
 //!
 //! Memory that is far away is what a lookup waits for. Therefore the three places where it reads,
 //! the bucket, the record and the domain, can all be told from the key, and be fetched at once.
-//! Readers ask for huge pages (madvise(2)), and a build leaves the file in the page cache in that
-//! form where the kernel can.
+//! A reader copies blocks into memory of its own, in huge pages (madvise(2)), as they are asked for:
+//! 64 KiB at once at first, 2 MiB when it is asked more. Such memory is at most as large as the map,
+//! and is given back when the map is replaced, or when that of one map grows beyond a quarter of
+//! the machine's. `mailstow map verify`, `dump` and `merge` and the merging of changes in the server
+//! read a map of any size in 32 MiB.
 //!
 //! Opening checks the header, the checksums' own checksum, the segments and the table names. Every
-//! other block is checked when it is first read, in each process; `mailstow map verify` reads all
-//! of them.
+//! other block is checked when it is copied, in each process; `mailstow map verify` reads all of
+//! them.
 //!
 //! ## Where a key is
 //!

@@ -1,6 +1,6 @@
 //! One cache line of the index: which records a bucket holds and where they lie.
 //!
-//! Imports `mmap`. Invariants: a line is 64 bytes and holds at most [`SLOTS`] records, which lie
+//! Imports `processor`. Invariants: a line is 64 bytes and holds at most [`SLOTS`] records, which lie
 //! one behind the other in the records section. A key that is not in the map costs this one line
 //! in all but 1 of 200 cases.
 //!
@@ -9,7 +9,7 @@
 //! each (two to a byte, low half first), 41..64 length of each record.
 
 #[cfg(target_arch = "x86_64")]
-use super::mmap;
+use super::processor;
 
 /// Records in one bucket at most.
 pub(super) const SLOTS: usize = 23;
@@ -142,7 +142,7 @@ fn low_bits(bits: usize) -> u64 {
 fn equal(words: [u64; 5], fingerprint: u16) -> u32 {
     let [low, high] = fingerprint.to_le_bytes();
     let [a, b, c, d, e] = words;
-    let [first, second] = mmap::equal_pairs([a, b, c, 0], [d, e], (low, high & 0x0f));
+    let [first, second] = processor::equal_pairs([a, b, c, 0], [d, e], (low, high & 0x0f));
     first | second << 16
 }
 

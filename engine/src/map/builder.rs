@@ -276,6 +276,11 @@ impl<'a> MapBuilder<'a> {
         Ok(())
     }
 
+    /// Entries that were added so far.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
     /// Counts the bytes of texts that were read, for the progress; shared with the reader.
     pub(crate) fn bytes_read(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.bytes)

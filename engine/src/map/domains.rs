@@ -1,6 +1,6 @@
 //! The domains that many keys end in, stored once, in a table of their own.
 //!
-//! Imports `blocks`, `format`, `mmap`, `shared`, `error`. Invariants: a domain's number is its
+//! Imports `copy`, `format`, `processor`, `shared`, `error`. Invariants: a domain's number is its
 //! cell; a key whose domain has a number is stored with the number, every other key whole. Who
 //! looks a key up finds its domain's number by itself, beside fetching the record, and need not
 //! follow the record's.
@@ -12,10 +12,10 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 
-use super::blocks::Blocks;
+use super::copy::PrivateCopy;
 use super::error::MapError;
 use super::format::{self, Section};
-use super::mmap::prefetch;
+use super::processor::prefetch;
 use super::shared::Ready;
 
 /// Bytes of a cell.
@@ -67,8 +67,7 @@ impl Domains {
     #[inline]
     pub(super) fn number(
         &self,
-        file: &[u8],
-        blocks: &Blocks,
+        copy: &PrivateCopy,
         domain: &[u8],
     ) -> Result<Option<u32>, MapError> {
         if self.cells == 0 || domain.is_empty() || domain.len() > DOMAIN_BYTES_MAX {
@@ -77,7 +76,7 @@ impl Domains {
         let mut cell = format::fraction(format::hash(self.seed, domain), self.cells);
         for _ in 0..self.cells {
             let at = self.section.offset + cell * CELL_BYTES as u64;
-            let bytes = blocks.bytes(file, at, CELL_BYTES, "domain")?;
+            let bytes = copy.bytes(at, CELL_BYTES, "domain")?;
             match bytes.split_first() {
                 Some((len, text)) if usize::from(*len) == domain.len() => {
                     if text.starts_with(domain) {
@@ -95,8 +94,7 @@ impl Domains {
     /// The domain with this number.
     pub(super) fn text<'a>(
         &self,
-        file: &'a [u8],
-        blocks: &Blocks,
+        copy: &'a PrivateCopy,
         number: u32,
     ) -> Result<&'a [u8], MapError> {
         let at = self.section.offset + u64::from(number) * CELL_BYTES as u64;
@@ -107,7 +105,7 @@ impl Domains {
         if u64::from(number) >= self.cells {
             return Err(corrupt());
         }
-        let bytes = blocks.bytes(file, at, CELL_BYTES, "domain")?;
+        let bytes = copy.bytes(at, CELL_BYTES, "domain")?;
         let (len, text) = bytes.split_first().ok_or_else(corrupt)?;
         match text.get(..usize::from(*len)) {
             Some(text) if !text.is_empty() => Ok(text),
@@ -116,16 +114,12 @@ impl Domains {
     }
 
     /// All domains, in no useful order.
-    pub(super) fn all<'a>(
-        &self,
-        file: &'a [u8],
-        blocks: &Blocks,
-    ) -> Result<Vec<&'a [u8]>, MapError> {
+    pub(super) fn all<'a>(&self, copy: &'a PrivateCopy) -> Result<Vec<&'a [u8]>, MapError> {
         let mut all = Vec::new();
         for cell in 0..u32::try_from(self.cells).unwrap_or(0) {
             let at = self.section.offset + u64::from(cell) * CELL_BYTES as u64;
-            if blocks.bytes(file, at, 1, "domain")? != [0] {
-                all.push(self.text(file, blocks, cell)?);
+            if copy.bytes(at, 1, "domain")? != [0] {
+                all.push(self.text(copy, cell)?);
             }
         }
         Ok(all)
@@ -269,7 +263,8 @@ impl<'k> DomainCount<'k> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::format::BLOCK_BYTES;
+    use super::super::copy::Source;
+    use super::super::format::{BLOCK_BYTES, Header};
     use super::*;
 
     #[test]
@@ -283,32 +278,49 @@ mod tests {
         };
         file.extend(cells.section());
         file.resize(file.len().next_multiple_of(BLOCK_BYTES), 0);
+        let empty_at = |offset| Section { offset, len: 0 };
+        let start = empty_at(BLOCK_BYTES as u64);
+        let end = empty_at(section.end().next_multiple_of(64));
         let checksums: Vec<u8> = file[BLOCK_BYTES..]
             .chunks(BLOCK_BYTES)
             .flat_map(|block| crc32fast::hash(block).to_le_bytes())
             .collect();
-        let blocks = Blocks::new(Section {
-            offset: file.len() as u64,
-            len: checksums.len() as u64,
-        });
+        let header = Header {
+            file_bytes: (file.len() + checksums.len()) as u64,
+            records: start,
+            long: start,
+            payloads: start,
+            domains: section,
+            index: end,
+            segments: end,
+            tables: end,
+            checksums: Section {
+                offset: file.len() as u64,
+                len: checksums.len() as u64,
+            },
+            checksums_crc: crc32fast::hash(&checksums),
+            ..Header::default()
+        };
         file.extend(checksums);
+        file.splice(..BLOCK_BYTES, header.encode());
+        let (copy, _) = PrivateCopy::open(Source::Bytes(file.into())).unwrap();
         let domains = Domains::new(section, 7);
         for name in &names {
             let number = cells.number(name.as_bytes());
             assert!(number.is_some());
-            let read = domains.number(&file, &blocks, name.as_bytes()).unwrap();
+            let read = domains.number(&copy, name.as_bytes()).unwrap();
             assert_eq!(read, number);
-            let text = domains.text(&file, &blocks, number.unwrap()).unwrap();
+            let text = domains.text(&copy, number.unwrap()).unwrap();
             assert_eq!(text, name.as_bytes());
         }
         let long = "d".repeat(DOMAIN_BYTES_MAX + 1);
         for other in ["", "domain", "domain500.example", &long] {
             assert_eq!(cells.number(other.as_bytes()), None);
-            let read = domains.number(&file, &blocks, other.as_bytes()).unwrap();
+            let read = domains.number(&copy, other.as_bytes()).unwrap();
             assert_eq!(read, None);
         }
-        assert_eq!(domains.all(&file, &blocks).unwrap().len(), 500);
-        assert!(domains.text(&file, &blocks, 100_000).is_err());
+        assert_eq!(domains.all(&copy).unwrap().len(), 500);
+        assert!(domains.text(&copy, 100_000).is_err());
         let keys: Vec<String> = (0..600)
             .map(|i| format!("a{i}@domain{i}.example"))
             .collect();

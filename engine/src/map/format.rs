@@ -102,9 +102,8 @@ impl Header {
         ]
     }
 
-    /// Reads and checks the header of a file of `file_bytes` bytes.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, MapError> {
-        let file_bytes = bytes.len() as u64;
+    /// Reads and checks the header, the first bytes of a file of `file_bytes` bytes.
+    pub(super) fn decode(bytes: &[u8], file_bytes: u64) -> Result<Self, MapError> {
         let mut cursor = Cursor::new(bytes);
         let short = || MapError::header("the file is too short");
         if cursor.array::<8>().ok_or_else(short)? != MAGIC {

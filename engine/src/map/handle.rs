@@ -10,8 +10,11 @@ use super::edit::{self, CHANGES_MERGE_AT};
 use super::error::MapError;
 use super::view::MapView;
 use crate::swap::Swap;
-use crate::sync::{Arc, Condvar, Mutex, wait_timeout};
+use crate::sync::{Arc, Condvar, Mutex, OnceLock, wait_timeout};
 use crate::thread;
+
+/// Memory that one map may take on any machine.
+const MEMORY_MIN_BYTES: usize = 64 * 1024 * 1024;
 
 /// The current view of the map at one path. Shared between threads.
 #[derive(Debug)]
@@ -45,14 +48,16 @@ impl MapHandle {
         self.view.load()
     }
 
-    /// Looks whether the map or its change log were replaced or grew, and then opens them anew.
-    /// True if there is a new view. Costs two stat(2) when nothing changed.
+    /// Looks whether the map or its change log were replaced or grew, and then opens them anew; also
+    /// when the view has taken more memory than a map may, of which a new view has none. True if
+    /// there is a new view. Costs two stat(2) when nothing changed.
     ///
     /// # Errors
     /// As [`MapView::open`]; the old view stays in use.
     pub fn refresh(&self) -> Result<bool, MapError> {
         let _one_at_a_time = self.refreshing.lock();
-        if self.view().is_current()? {
+        let view = self.view();
+        if view.is_current()? && view.copied_bytes() <= memory_max() {
             return Ok(false);
         }
         let view = MapView::open(&self.path)?;
@@ -73,6 +78,16 @@ impl MapHandle {
         edit::merge(&self.path, |_, _| go_on())?;
         Ok(self.refresh()? || fresh)
     }
+}
+
+/// Memory that one map may take, in bytes: a quarter of the machine's.
+fn memory_max() -> usize {
+    static MAX: OnceLock<usize> = OnceLock::new();
+    *MAX.get_or_init(|| {
+        let system = rustix::system::sysinfo();
+        let bytes = u64::from(system.mem_unit).saturating_mul(system.totalram);
+        usize::try_from(bytes / 4).map_or(usize::MAX, |bytes| bytes.max(MEMORY_MIN_BYTES))
+    })
 }
 
 /// A thread that maintains a map until it is dropped.

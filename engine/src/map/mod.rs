@@ -27,10 +27,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod blocks;
 mod bucket;
 mod builder;
 mod changes;
+mod copy;
 mod cursor;
 mod domains;
 mod edit;
@@ -40,8 +40,8 @@ mod files;
 mod flusher;
 mod format;
 mod handle;
-mod mmap;
 mod overlay;
+mod processor;
 mod reader;
 mod record;
 mod segment;

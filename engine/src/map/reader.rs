@@ -1,41 +1,42 @@
 //! Looking up keys in the bytes of a recipient map.
 //!
-//! Imports `format`, `bucket`, `record`, `value`, `blocks`, `domains`, `segment`, `mmap`, `error`.
+//! Imports `copy`, `format`, `bucket`, `record`, `value`, `domains`, `segment`, `error`.
 //! Invariants: safe for any bytes: a damaged map gives an error, never a panic and never a wrong
 //! answer; a lookup takes no lock and allocates nothing.
 
-use super::blocks::Blocks;
-use super::bucket::{LINE_BYTES, Line};
+use super::bucket::Line;
+use super::copy::{PrivateCopy, Source};
 use super::cursor::Cursor;
 use super::domains::{self, Domains};
 use super::error::MapError;
 use super::format::{self, Header, Section, TABLES_MAX};
-use super::mmap::prefetch;
 use super::record::{self, Entry, Payload, RawRecord, StoredKey, Values, Wanted};
 use super::segment::{Place, Segments};
 use super::value::Value;
+use std::fs::File;
+use std::path::Path;
 
 /// Shared texts are mostly shorter, and then read at once with their length.
 const SHARED_BYTES_USUAL: u64 = 64;
 /// Cache lines that are fetched about the place where a record most likely lies, and how many
 /// bytes before it the first of them begins.
-const FETCHED_LINES: usize = 4;
-const FETCHED_BEFORE_BYTES: usize = 64;
+const FETCHED_LINES: u64 = 4;
+const FETCHED_BEFORE_BYTES: u64 = 64;
 
 /// A table of one opened map. Numbers differ from map to map: ask [`MapReader::table`] again
 /// after a swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId(pub(super) u32);
 
-/// A recipient map over bytes from anywhere: a mapped file, a buffer in a test.
+/// An opened recipient map. May be asked from any thread.
 ///
-/// May be shared between threads as far as `B` may.
+/// Its bytes are copied into memory of the process as they are asked for: what happens to the file
+/// later is an error at worst, see [`MapReader::open`].
 #[derive(Debug)]
-pub struct MapReader<B> {
-    bytes: B,
+pub struct MapReader {
+    copy: PrivateCopy,
     header: Header,
     tables: Vec<String>,
-    blocks: Blocks,
     segments: Segments,
     domains: Domains,
 }
@@ -70,30 +71,48 @@ impl MapStats {
     }
 }
 
-impl<B: AsRef<[u8]>> MapReader<B> {
-    /// Checks the header and the table names; reads nothing else, so that opening costs the same
-    /// for ten recipients and ten million.
+impl MapReader {
+    /// Opens the map that `bytes` are. Checks the header and the table names; reads nothing else,
+    /// so that opening costs the same for ten recipients and ten million.
     ///
     /// # Errors
     /// [`MapError::Header`], [`MapError::TooNew`] or [`MapError::Corrupt`].
-    pub fn new(bytes: B) -> Result<Self, MapError> {
-        let file = bytes.as_ref();
-        let header = Header::decode(file)?;
-        let damaged = || MapError::header("the checksums' own checksum does not match");
-        let checksums = slice(file, header.checksums).ok_or_else(damaged)?;
-        if crc32fast::hash(checksums) != header.checksums_crc {
-            return Err(damaged());
-        }
-        let blocks = Blocks::new(header.checksums);
-        let tables = read_tables(file, &header, &blocks)?;
-        let segments = read_segments(file, &header, &blocks)?;
+    pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, MapError> {
+        Self::from_source(Source::Bytes(bytes.as_ref().into()))
+    }
+
+    /// As [`MapReader::new`], for a file, which `path` names in errors. A file that is truncated or
+    /// written into, or that cannot be read, gives errors for what was not asked for before, and
+    /// right answers for the rest.
+    ///
+    /// # Errors
+    /// As [`MapReader::new`], or [`MapError::Io`].
+    pub fn open(file: File, path: &Path) -> Result<Self, MapError> {
+        let path = path.to_owned();
+        Self::from_source(Source::File { file, path })
+    }
+
+    fn from_source(source: Source) -> Result<Self, MapError> {
+        let (copy, header) = PrivateCopy::open(source)?;
+        let tables = read_tables(&copy, &header)?;
+        let segments = read_segments(&copy, &header)?;
         Ok(Self {
             segments,
             domains: Domains::new(header.domains, header.seed),
-            bytes,
+            copy,
             header,
             tables,
-            blocks,
+        })
+    }
+
+    /// The same map, of which nothing was asked for yet: for who reads all of it and keeps nothing.
+    pub(super) fn again(&self) -> Result<Self, MapError> {
+        Ok(Self {
+            copy: self.copy.again()?,
+            header: self.header.clone(),
+            tables: self.tables.clone(),
+            segments: self.segments.clone(),
+            domains: self.domains,
         })
     }
 
@@ -181,7 +200,7 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         let hash = format::hash(self.header.seed, key.as_bytes());
         let bucket = self.segments.place(hash).bucket;
         let at = self.header.index.offset.saturating_add(bucket * 64);
-        prefetch(self.file(), usize::try_from(at).unwrap_or(usize::MAX));
+        self.copy.prefetch(at);
     }
 
     /// As [`MapReader::fetch`], with the record and the domain of a key that the map most likely
@@ -191,12 +210,12 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         let hash = format::hash(self.header.seed, key.as_bytes());
         let Place { bucket, record } = self.segments.place(hash);
         let at = self.header.index.offset.saturating_add(bucket * 64);
-        prefetch(self.file(), usize::try_from(at).unwrap_or(usize::MAX));
+        self.copy.prefetch(at);
         self.fetch_about(record);
         if let Some(at) =
             domains::split(key.as_bytes()).and_then(|(_, domain)| self.domains.home(domain))
         {
-            prefetch(self.file(), usize::try_from(at).unwrap_or(usize::MAX));
+            self.copy.prefetch(at);
         }
     }
 
@@ -204,10 +223,9 @@ impl<B: AsRef<[u8]>> MapReader<B> {
     #[inline]
     fn fetch_about(&self, record: u64) {
         let at = self.header.records.offset.saturating_add(record);
-        let first = usize::try_from(at).unwrap_or(usize::MAX) & !(LINE_BYTES - 1);
-        let first = first.saturating_sub(FETCHED_BEFORE_BYTES);
+        let first = (at & !63).saturating_sub(FETCHED_BEFORE_BYTES);
         for line in 0..FETCHED_LINES {
-            prefetch(self.file(), first.saturating_add(line * LINE_BYTES));
+            self.copy.prefetch(first.saturating_add(line * 64));
         }
     }
 
@@ -216,7 +234,7 @@ impl<B: AsRef<[u8]>> MapReader<B> {
     pub(super) fn wanted<'k>(&self, key: &'k str) -> Result<Wanted<'k>, MapError> {
         let key = key.as_bytes();
         if let Some((local, domain)) = domains::split(key)
-            && let Some(number) = self.domains.number(self.file(), &self.blocks, domain)?
+            && let Some(number) = self.domains.number(&self.copy, domain)?
         {
             return Ok(Wanted::new(StoredKey {
                 domain: Some(number),
@@ -241,18 +259,14 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         out.push_str(text(key.text)?);
         if let Some(number) = key.domain {
             out.push('@');
-            out.push_str(text(self.domains.text(
-                self.file(),
-                &self.blocks,
-                number,
-            )?)?);
+            out.push_str(text(self.domains.text(&self.copy, number)?)?);
         }
         Ok(())
     }
 
     /// All domains that have numbers.
     pub(super) fn all_domains(&self) -> Result<Vec<&[u8]>, MapError> {
-        self.domains.all(self.file(), &self.blocks)
+        self.domains.all(&self.copy)
     }
 
     pub(super) fn segments(&self) -> &Segments {
@@ -263,12 +277,13 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         &self.header
     }
 
-    pub(super) fn blocks(&self) -> &Blocks {
-        &self.blocks
+    pub(super) fn copy(&self) -> &PrivateCopy {
+        &self.copy
     }
 
-    pub(super) fn file(&self) -> &[u8] {
-        self.bytes.as_ref()
+    /// Gives the memory of everything that was asked for back.
+    pub(super) fn forget(&mut self) {
+        self.copy.forget();
     }
 
     #[inline]
@@ -282,7 +297,7 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         if bucket >= self.header.buckets {
             return Err(corrupt("index", at));
         }
-        self.blocks.line(self.file(), at, "index").map(Line)
+        self.copy.line(at, "index").map(Line)
     }
 
     /// The bytes of the record in `slot` of a bucket, and where in the file they lie.
@@ -353,7 +368,7 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         let at = section.offset.saturating_add(reference);
         let left = section.len.saturating_sub(reference);
         let window = left.min(SHARED_BYTES_USUAL) as usize;
-        let head = self.blocks.bytes(self.file(), at, window, what)?;
+        let head = self.copy.bytes(at, window, what)?;
         let mut cursor = Cursor::new(head);
         let len = cursor.length().ok_or_else(|| corrupt(what, at))?;
         if let Some(text) = cursor.take(len) {
@@ -376,7 +391,7 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         if within > section.len || section.len - within < len as u64 {
             return Err(corrupt(what, at));
         }
-        Ok((self.blocks.bytes(self.file(), at, len, what)?, at))
+        Ok((self.copy.bytes(at, len, what)?, at))
     }
 }
 
@@ -458,22 +473,17 @@ fn corrupt(what: &'static str, offset: u64) -> MapError {
     MapError::Corrupt { what, offset }
 }
 
-fn slice(file: &[u8], section: Section) -> Option<&[u8]> {
-    let from = usize::try_from(section.offset).ok()?;
-    file.get(from..from.checked_add(usize::try_from(section.len).ok()?)?)
-}
-
-fn read_tables(file: &[u8], header: &Header, blocks: &Blocks) -> Result<Vec<String>, MapError> {
+fn read_tables(copy: &PrivateCopy, header: &Header) -> Result<Vec<String>, MapError> {
     let at = header.tables.offset;
     let len = usize::try_from(header.tables.len).unwrap_or(usize::MAX);
-    let bytes = blocks.bytes(file, at, len, "table names")?;
+    let bytes = copy.bytes(at, len, "table names")?;
     decode_tables(bytes).ok_or_else(|| corrupt("table names", at))
 }
 
-fn read_segments(file: &[u8], header: &Header, blocks: &Blocks) -> Result<Segments, MapError> {
+fn read_segments(copy: &PrivateCopy, header: &Header) -> Result<Segments, MapError> {
     let at = header.segments.offset;
     let len = usize::try_from(header.segments.len).unwrap_or(usize::MAX);
-    let bytes = blocks.bytes(file, at, len, "segments")?;
+    let bytes = copy.bytes(at, len, "segments")?;
     Segments::decode(bytes, header).ok_or_else(|| corrupt("segments", at))
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Place {
 }
 
 /// All segments of a map, in hash order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Segments {
     /// Their number is two to the power of this.
     log2: u32,

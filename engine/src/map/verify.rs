@@ -1,11 +1,16 @@
 //! Reading a whole map: to verify it, or to visit each record.
 //!
-//! Imports `reader`, `record`, `format`, `bucket`, `error`. Invariant: a map that verifies answers
+//! Imports `reader`, `record`, `format`, `bucket`, `error`. Invariants: memory stays under a bound
+//! that the map's size does not matter to; a map that verifies answers
 //! every key it was built with; the order of records is that of their keys' hashes.
 
 use super::error::MapError;
 use super::format::{fingerprint, hash};
 use super::reader::{MapReader, Record, TableId};
+
+/// Memory for reading a whole map: much less than the map, and enough that what is read again is
+/// mostly still there.
+const SCAN_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// What [`MapReader::verify`] found sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +31,7 @@ pub(super) struct Visited<'a> {
     pub(super) offset: u64,
 }
 
-impl<B: AsRef<[u8]>> MapReader<B> {
+impl MapReader {
     /// Reads everything: every checksum, every key and every value.
     ///
     /// `progress` is told the buckets done and the buckets there are.
@@ -34,8 +39,10 @@ impl<B: AsRef<[u8]>> MapReader<B> {
     /// # Errors
     /// [`MapError::Corrupt`] with the first damage found.
     pub fn verify(&self, mut progress: impl FnMut(u64, u64)) -> Result<Verified, MapError> {
-        for block in 0..self.blocks().count() {
-            self.blocks().check(self.file(), block)?;
+        let mut scan = self.again()?;
+        for block in 1..=scan.copy().blocks() {
+            scan.copy().load(block)?;
+            scan.forget_beyond();
         }
         let tables = self.tables().len();
         let (mut keys, mut values) = (0u64, 0u64);
@@ -61,7 +68,7 @@ impl<B: AsRef<[u8]>> MapReader<B> {
             return Err(MapError::header("its numbers of keys and values are wrong"));
         }
         Ok(Verified {
-            blocks: self.blocks().count(),
+            blocks: self.copy().blocks(),
             keys,
             values,
         })
@@ -81,42 +88,51 @@ impl<B: AsRef<[u8]>> MapReader<B> {
         })
     }
 
+    /// Gives the memory back when much of the map was copied.
+    fn forget_beyond(&mut self) {
+        if self.copy().copied_bytes() > SCAN_BYTES_MAX {
+            self.forget();
+        }
+    }
+
     /// Every record in hash order, with the checks that a lookup would find it.
     pub(super) fn visit(
         &self,
         progress: &mut dyn FnMut(u64, u64),
         mut each: impl FnMut(Visited<'_>) -> Result<(), MapError>,
     ) -> Result<(), MapError> {
+        let mut scan = self.again()?;
         let header = self.header();
         let mut place = header.index.offset;
         let (mut next_offset, mut before) = (0u64, 0u64);
         let mut key = String::new();
         for bucket in 0..header.buckets {
-            let line = self.line(bucket)?;
+            scan.forget_beyond();
+            let line = scan.line(bucket)?;
             if line.offset() < next_offset {
                 return Err(corrupt("index", place));
             }
             next_offset = line.offset();
             for slot in 0..line.count() {
-                let (raw, offset) = self.raw(line, slot)?;
-                self.whole_key(raw.key, offset, &mut key)?;
-                if self.wanted(&key)?.key() != raw.key {
+                let (raw, offset) = scan.raw(line, slot)?;
+                scan.whole_key(raw.key, offset, &mut key)?;
+                if scan.wanted(&key)?.key() != raw.key {
                     return Err(corrupt("key", offset));
                 }
                 let hash = hash(header.seed, key.as_bytes());
                 let print = fingerprint(hash);
-                let home = self.segments().place(hash).bucket;
+                let home = scan.segments().place(hash).bucket;
                 let listed = line.matches(print) & (1 << slot) != 0;
                 if !listed || home > bucket || hash < before {
                     return Err(corrupt("record", offset));
                 }
                 before = hash;
                 for passed in home..bucket {
-                    if !self.line(passed)?.overflowed(print) {
+                    if !scan.line(passed)?.overflowed(print) {
                         return Err(corrupt("index", place));
                     }
                 }
-                let payload = self.payload(raw.payload)?;
+                let payload = scan.payload(raw.payload)?;
                 each(Visited {
                     hash,
                     key: &key,

@@ -1,6 +1,6 @@
-//! A map as it is asked: the mapped file and the changes made since it was built.
+//! A map as it is asked: the copied file and the changes made since it was built.
 //!
-//! Imports `mmap`, `reader`, `changes`, `overlay`, `files`, `error`, `clock`. Invariants: a view
+//! Imports `reader`, `changes`, `overlay`, `files`, `error`, `clock`. Invariants: a view
 //! never changes; it shows the map and the change log of one moment, never a map without its
 //! changes.
 
@@ -9,15 +9,12 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-
 use crate::clock;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 use super::changes::ChangeLog;
 use super::error::MapError;
 use super::files::{self, ContentStamp, FileIdentity};
-use super::mmap;
 use super::overlay::{Changed, Overlay};
 use super::reader::{MapReader, Record, TableId};
 
@@ -28,9 +25,8 @@ const OPEN_TRIES_MAX: usize = 100;
 #[derive(Debug)]
 pub struct MapView {
     path: PathBuf,
-    reader: MapReader<Mmap>,
+    reader: MapReader,
     overlay: Overlay,
-    file: File,
     stamp: ContentStamp,
     /// The clock's tick of the last look at the file.
     looked: AtomicU64,
@@ -48,7 +44,7 @@ impl MapView {
             let file = File::open(path).map_err(|source| MapError::io(path, "open", source))?;
             let identity = FileIdentity::of_file(&file, path)?;
             let stamp = ContentStamp::of(&file, path)?;
-            let reader = MapReader::new(mmap::map(&file, path)?)?;
+            let reader = MapReader::open(file, path)?;
             let log_path = files::changes_path(path);
             let log_identity = FileIdentity::of(&log_path)?;
             let log = read_log(&log_path);
@@ -73,7 +69,6 @@ impl MapView {
                 path: path.to_owned(),
                 reader,
                 overlay,
-                file,
                 stamp,
                 looked: AtomicU64::new(0),
                 identity: (identity, log_identity),
@@ -87,10 +82,9 @@ impl MapView {
         ))
     }
 
-    /// Fails if somebody wrote into the map's file or cut it, which a map in use does not
-    /// survive: its bytes are no longer those that were checked, and reading past its new end
-    /// would stop the process. Looks at the file once in a tick of the kernel's clock at most, so
-    /// that it may be called before every lookup.
+    /// Fails if the map's file was written into or cut. What was copied of the old map is whole,
+    /// but the rest of it is gone, and another map is about to take its place. Looks at the file
+    /// once in a tick of the kernel's clock at most, so that it may be called before every lookup.
     ///
     /// # Errors
     /// [`MapError::Overwritten`]: nothing this view says counts; defer.
@@ -114,8 +108,10 @@ impl MapView {
 
     #[cold]
     fn look(&self, tick: u64) -> Result<(), MapError> {
-        if ContentStamp::of(&self.file, &self.path)? != self.stamp {
-            // No tick is 0: whoever asks next looks, too.
+        let file = self.reader.copy().source().file();
+        let now = file.map(|file| ContentStamp::of(file, &self.path));
+        if now.transpose()? != Some(self.stamp) {
+            // No tick is 0: the next lookup looks again.
             self.looked.store(0, Ordering::Relaxed);
             return Err(MapError::Overwritten {
                 path: self.path.clone(),
@@ -125,13 +121,25 @@ impl MapView {
         Ok(())
     }
 
+    /// What keeps a lookup from an answer: `error`, or that the file was overwritten, which
+    /// explains it.
+    #[cold]
+    fn cause(&self, error: MapError) -> MapError {
+        self.check_intact_now().err().unwrap_or(error)
+    }
+
+    /// Bytes of memory that the map takes, apart from its changes.
+    pub(crate) fn copied_bytes(&self) -> usize {
+        self.reader.copy().copied_bytes()
+    }
+
     /// The map's file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The map without its changes.
-    pub fn reader(&self) -> &MapReader<Mmap> {
+    pub fn reader(&self) -> &MapReader {
         &self.reader
     }
 
@@ -205,9 +213,10 @@ impl MapView {
     /// [`MapError::Corrupt`]: the answer is not known; defer.
     #[inline]
     pub(crate) fn locate(&self, key: &str) -> Result<Located<'_>, MapError> {
+        let record = self.reader.locate(key);
         Ok(Located {
             view: self,
-            record: self.reader.locate(key)?,
+            record: record.map_err(|error| self.cause(error))?,
             changed: if self.overlay.is_empty() {
                 None
             } else {
@@ -252,6 +261,11 @@ impl MapView {
 
     pub(super) fn overlay(&self) -> &Overlay {
         &self.overlay
+    }
+
+    /// Whether this view and `other` are of the same files, unchanged.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.identity == other.identity
     }
 
     /// Whether the files under the map's name are still those of this view.
@@ -392,5 +406,5 @@ pub(super) fn read_overlay(path: &Path) -> Result<Overlay, MapError> {
 
 pub(super) fn map_id(path: &Path) -> Result<[u8; 16], MapError> {
     let file = File::open(path).map_err(|source| MapError::io(path, "open", source))?;
-    Ok(MapReader::new(mmap::map(&file, path)?)?.stats().id)
+    Ok(MapReader::open(file, path)?.stats().id)
 }

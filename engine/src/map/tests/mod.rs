@@ -7,6 +7,7 @@ mod fixtures;
 mod large;
 mod model;
 mod publish;
+mod vanishing;
 
 use std::path::Path;
 
