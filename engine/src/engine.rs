@@ -74,6 +74,12 @@ impl Engine {
         self.routing.table_warnings()
     }
 
+    /// Waits until tables that were just changed are known to be whole; see
+    /// [`Routing::settle_tables`].
+    pub fn settle_tables(&self) -> bool {
+        self.routing.settle_tables()
+    }
+
     /// Takes new settings into use and reads changed table files at once. Returns complaints
     /// that do not stand in the way. Settings of the store (base, writers, limits) keep the
     /// values the engine was opened with.

@@ -1,9 +1,10 @@
 //! The tables of a configuration, kept up to date: answers for recipients, and delivers nothing.
 //!
-//! Imports `route`, `table`, `map`, `config`, `delivery` (errors), `swap`, `sync`, `thread`. All
-//! methods may be called from any thread. One background thread watches the table files, one for
-//! each recipient map merges its changes.
+//! Imports `clock`, `route`, `table`, `map`, `config`, `delivery` (errors), `swap`, `sync`,
+//! `thread`. All methods may be called from any thread. One background thread watches the table
+//! files, one for each recipient map merges its changes.
 
+use crate::clock;
 use crate::config::Settings;
 use crate::delivery::StoreError;
 use crate::map::{MapHandle, MapKeeper};
@@ -17,6 +18,12 @@ use std::time::Duration;
 
 /// How often table files are looked at; a change must be in force within two seconds.
 const TABLE_WATCH_INTERVAL: Duration = Duration::from_millis(400);
+
+/// How often they are looked at while one of them is being changed.
+const TABLE_RESTLESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long [`Routing::settle_tables`] waits.
+const TABLE_SETTLE_MAX: Duration = Duration::from_secs(3);
 
 /// How often a recipient map is looked at whose changes may have become many.
 const MAP_KEEP_INTERVAL: Duration = Duration::from_secs(2);
@@ -104,6 +111,27 @@ impl Routing {
         self.shared.open.lock().cache.warnings()
     }
 
+    /// Waits until the tables that were changed shortly before they were opened are known to be
+    /// whole, a second or two mostly, and reads them anew if they were changed again. False when
+    /// there was nothing to wait for. To be called before a recipient who is not in the tables is
+    /// refused for good, by a program that has just opened them.
+    pub fn settle_tables(&self) -> bool {
+        let settle_in = || self.shared.open.lock().cache.settle_in();
+        let mut left = settle_in();
+        if left.is_zero() {
+            return false;
+        }
+        let deadline = clock::now() + TABLE_SETTLE_MAX;
+        while !left.is_zero() && clock::now() < deadline {
+            std::thread::sleep(left);
+            // One look sees a change, the next one takes it.
+            self.shared.refresh();
+            self.shared.refresh();
+            left = settle_in();
+        }
+        true
+    }
+
     /// Takes new settings into use and reads changed table files at once. Returns complaints
     /// that do not stand in the way.
     ///
@@ -112,14 +140,13 @@ impl Routing {
     pub fn reload(&self, settings: &Settings) -> Result<Vec<String>, EngineError> {
         let mut open = self.shared.open.lock();
         let context = table_context(&settings.routing);
-        let mut complaints = Vec::new();
         let new_cache = if context == table_context(&open.settings.routing) {
-            complaints = open.cache.refresh_now().problems;
             None
         } else {
-            Some(TableCache::new(context))
+            Some(open.cache.for_context(context))
         };
         let cache = new_cache.as_ref().unwrap_or(&open.cache);
+        let mut complaints = cache.refresh_now().problems;
         let router = Router::open(&settings.routing, cache)?;
         complaints.extend_from_slice(router.warnings());
         complaints.extend(cache.warnings());
@@ -150,7 +177,11 @@ impl Shared {
         let mut keepers = Vec::new();
         loop {
             self.keep_maps(&mut keepers);
-            let closing = wait_timeout(&self.wake, self.closing.lock(), TABLE_WATCH_INTERVAL);
+            let interval = match self.open.lock().cache.is_restless() {
+                true => TABLE_RESTLESS_INTERVAL,
+                false => TABLE_WATCH_INTERVAL,
+            };
+            let closing = wait_timeout(&self.wake, self.closing.lock(), interval);
             if *closing {
                 return;
             }

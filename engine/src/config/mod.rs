@@ -16,6 +16,7 @@ mod kind;
 mod known;
 mod listen;
 mod load;
+mod log_parameters;
 mod parameters;
 mod postfix;
 mod problem;

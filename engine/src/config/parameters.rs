@@ -1,4 +1,4 @@
-//! The table of all parameters, but for those in `recipient_parameters`.
+//! The table of all parameters, but for those in `recipient_parameters` and `log_parameters`.
 //!
 //! Imports nothing beyond this room. A new parameter is one entry here and one field of
 //! [`Settings`](super::Settings). Invariant: entries of section `routing` have the names and
@@ -12,7 +12,7 @@ use super::settings::{
     BareNewline, Compress, Durability, FlushMethod, LogFormat, NulPolicy, PathSubstitution,
 };
 
-const fn parameter(
+pub(super) const fn parameter(
     section: &'static str,
     name: &'static str,
     default: &'static str,
@@ -64,9 +64,9 @@ fn to_u32(value: u64) -> u32 {
 /// Highest user id; the one above it means "none" to chown(2).
 const UID_MAX: u64 = 0xffff_fffe;
 /// Sizes are signed 64-bit numbers to the file system.
-const SIZE_MAX: u64 = i64::MAX.unsigned_abs();
+pub(super) const SIZE_MAX: u64 = i64::MAX.unsigned_abs();
 /// A century in seconds: far enough, and safe to add to any time.
-const TIME_MAX: u64 = 3_155_760_000;
+pub(super) const TIME_MAX: u64 = 3_155_760_000;
 
 /// In the order in which they are printed.
 pub(super) static GENERAL: &[Parameter] = &[
@@ -351,6 +351,15 @@ pub(super) static GENERAL: &[Parameter] = &[
         "Where Postfix may ask for our tables by the names of their parameters; empty: nowhere",
     ),
     parameter(
+        "tables",
+        "hold_time",
+        "60s",
+        Time(0..=TIME_MAX, |s, v| s.routing.table_hold_time = v),
+        "How long after its last change a table is held back that seems to be in the middle of being \
+         written (empty, open for writing, cut, much smaller): until then its old contents answer, \
+         and unknown recipients are deferred",
+    ),
+    parameter(
         "store",
         "durability",
         "logged",
@@ -433,69 +442,6 @@ pub(super) static GENERAL: &[Parameter] = &[
         "$myhostname",
         Host(|s, v| s.store.host = v),
         "Host name in Maildir file names",
-    ),
-    parameter(
-        "delivery_log",
-        "bytes_max",
-        "1073741824",
-        Bytes(1 << 20..=SIZE_MAX, |s, v| s.delivery_log.bytes_max = v),
-        "Bytes of the whole delivery log; full, it holds deliveries back",
-    ),
-    parameter(
-        "delivery_log",
-        "segment_bytes",
-        "33554432",
-        Bytes(1 << 14..=1 << 30, |s, v| {
-            s.delivery_log.segment_bytes = v & !4095;
-        }),
-        "Bytes of one file of the delivery log; at most a sixteenth of bytes_max",
-    ),
-    parameter(
-        "delivery_log",
-        "in_flight_bytes",
-        "67108864",
-        Bytes(4096..=SIZE_MAX, |s, v| {
-            s.delivery_log.in_flight_bytes = to_usize(v)
-        }),
-        "Bytes that wait for the delivery log before deliveries are held back",
-    ),
-    parameter(
-        "delivery_log",
-        "message_bytes_max",
-        "1048576",
-        Bytes(0..=1 << 28, |s, v| s.delivery_log.message_bytes_max = v),
-        "Longer messages are flushed in their mailboxes instead",
-    ),
-    parameter(
-        "delivery_log",
-        "checkpoint_interval",
-        "10s",
-        Time(1..=TIME_MAX, |s, v| s.delivery_log.checkpoint_interval = v),
-        "Longest time until mailboxes are flushed and the delivery log is freed",
-    ),
-    parameter(
-        "delivery_log",
-        "full_wait",
-        "10s",
-        Time(0..=TIME_MAX, |s, v| s.delivery_log.full_wait = v),
-        "How long a delivery waits for a full delivery log before it is answered 452 4.3.1",
-    ),
-    parameter(
-        "delivery_log",
-        "in_doubt_time",
-        "1d",
-        Time(0..=TIME_MAX, |s, v| s.delivery_log.in_doubt_time = v),
-        "How long a delivery whose reply may not have been read is remembered, so that its \
-         repetition makes no second copy, when XFORWARD or the first Received: line names a queue id",
-    ),
-    parameter(
-        "delivery_log",
-        "in_doubt_time_without_id",
-        "5m",
-        Time(0..=TIME_MAX, |s, v| {
-            s.delivery_log.in_doubt_time_without_id = v
-        }),
-        "The same when nothing names a queue id, for equal messages may be sent on purpose",
     ),
     parameter(
         "limits",

@@ -4,6 +4,7 @@
 //! hints for unknown keys all work from [`PARAMETERS`].
 
 use super::kind::Kind;
+use super::log_parameters::DELIVERY_LOG;
 use super::parameters::GENERAL;
 use super::recipient_parameters::RECIPIENTS;
 use crate::sync::LazyLock;
@@ -14,6 +15,9 @@ pub static PARAMETERS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
     let routing = all.iter().rposition(|p| p.section == "routing");
     let end = routing.map_or(0, |last| last + 1);
     all.splice(end..end, RECIPIENTS.iter().cloned());
+    let store = all.iter().rposition(|p| p.section == "store");
+    let end = store.map_or(0, |last| last + 1);
+    all.splice(end..end, DELIVERY_LOG.iter().cloned());
     all
 });
 

@@ -76,6 +76,9 @@ pub struct RoutingSettings {
     pub deliver_lock_attempts: u32,
     pub deliver_lock_delay: Duration,
     pub stale_lock_time: Duration,
+    /// `hold_time` of `[tables]`: how long a table or list that seems to be in the middle of being
+    /// written is held back.
+    pub table_hold_time: Duration,
     pub virtual_alias_maps: String,
     pub virtual_alias_recursion_limit: usize,
     pub virtual_alias_expansion_limit: usize,
@@ -347,6 +350,7 @@ impl Default for RoutingSettings {
             deliver_lock_attempts: 20,
             deliver_lock_delay: Duration::from_secs(1),
             stale_lock_time: Duration::from_secs(500),
+            table_hold_time: Duration::from_secs(60),
             virtual_alias_maps: String::new(),
             virtual_alias_recursion_limit: 1000,
             virtual_alias_expansion_limit: 1000,

@@ -1,18 +1,18 @@
 //! The bytes of a recipient map and of its change log.
 //!
 //! All integers are little endian. A *varint* is LEB128: seven bits a byte, least significant
-//! first, the high bit set in all bytes but the last; at most 64 bits. CRC-32 is the one of
-//! IEEE 802.3 (zlib, gzip). Texts are UTF-8.
+//! first, the high bit set in all bytes but the last; at most 64 bits. CRC-32 is the one of IEEE
+//! 802.3 (zlib, gzip). Texts are UTF-8.
 //!
 //! # The map
 //!
-//! One file, at most 1 TiB of records. It never changes under its name: a new map is written
-//! beside it, flushed, renamed over it, and the directory is flushed. Readers may therefore keep
-//! the old one as long as they like. **Do not copy a map over one in use** (`cp new.map
-//! recipients.map`): lookups are deferred until it is whole. Copy beside it and `mv`.
+//! One file, at most 1 TiB of records. It never changes under its name: a new map is written beside
+//! it, flushed, renamed over it, and the directory is flushed. Readers may therefore keep the old
+//! one as long as they like. **Do not copy a map over one in use** (`cp new.map recipients.map`):
+//! lookups are deferred until it is whole. Copy beside it and `mv`.
 //!
-//! A program that maps the file into memory and not, as mailstow does, reads it with pread(2),
-//! gets SIGBUS when it is cut or its disk fails.
+//! A program that maps the file into memory and not, as mailstow does, reads it with pread(2), gets
+//! SIGBUS when it is cut or its disk fails.
 //!
 //! | offset | bytes | meaning |
 //! |---|---|---|
@@ -39,17 +39,17 @@
 //! | 212 | 3880 | zero |
 //! | 4092 | 4 | CRC-32 of bytes 0 to 4091 |
 //!
-//! The sections follow in this order, from byte 4096 on; between the last of them and the
-//! checksums there are zeros up to a multiple of 4096. The checksums are the CRC-32 of each block
-//! of 4096 bytes, 4 bytes each, from the block at 4096 on, and end the file.
+//! The sections follow in this order, from byte 4096 on; between the last of them and the checksums
+//! there are zeros up to a multiple of 4096. The checksums are the CRC-32 of each block of 4096
+//! bytes, 4 bytes each, from the block at 4096 on, and end the file.
 //!
 //! Memory that is far away is what a lookup waits for. Therefore the three places where it reads,
-//! the bucket, the record and the domain, can all be told from the key, and be fetched at once.
-//! A reader copies blocks into memory of its own, in huge pages (madvise(2)), as they are asked for:
-//! 64 KiB at once at first, 2 MiB when it is asked more. Such memory is at most as large as the map,
-//! and is given back when the map is replaced, or when that of one map grows beyond a quarter of
-//! the machine's. `mailstow map verify`, `dump` and `merge` and the merging of changes in the server
-//! read a map of any size in 32 MiB.
+//! the bucket, the record and the domain, can all be told from the key, and be fetched at once. A
+//! reader copies blocks into memory of its own, in huge pages (madvise(2)), as they are asked for:
+//! 64 KiB at once at first, 2 MiB when it is asked more. Such memory is at most as large as the
+//! map, and is given back when the map is replaced, or when that of one map grows beyond a quarter
+//! of the machine's. `mailstow map verify`, `dump` and `merge` and the merging of changes in the
+//! server read a map of any size in 32 MiB.
 //!
 //! Opening checks the header, the checksums' own checksum, the segments and the table names. Every
 //! other block is checked when it is copied, in each process; `mailstow map verify` reads all of
@@ -69,10 +69,10 @@
 //! | 24 | number of its buckets that keys hash to, at least 1 |
 //!
 //! The key belongs to bucket `first + g * number / 2^64`, and its fingerprint is the low twelve
-//! bits of `h`. Each bucket's records stand one behind the other; before the first there are
-//! zeros, if need be, so that bucket `i` of a segment does not begin before `i * span / number`.
-//! Hence a record lies about `g * span / 2^64` behind its segment's first: mostly less than three
-//! cache lines away, which a reader fetches together with the bucket. A bucket is one cache line:
+//! bits of `h`. Each bucket's records stand one behind the other; before the first there are zeros,
+//! if need be, so that bucket `i` of a segment does not begin before `i * span / number`. Hence a
+//! record lies about `g * span / 2^64` behind its segment's first: mostly less than three cache
+//! lines away, which a reader fetches together with the bucket. A bucket is one cache line:
 //!
 //! | offset | bytes | meaning |
 //! |---|---|---|
@@ -88,9 +88,9 @@
 //! those that keys hash to only take what overflowed at its end.
 //!
 //! To look a key up: read its bucket; for each equal fingerprint, read the record and compare the
-//! key in full; if none matches and the overflow bit of the key's class is set, go on with the
-//! next bucket. An absent key costs one cache line, a second one in one case of 45, and a record
-//! in one case of 200.
+//! key in full; if none matches and the overflow bit of the key's class is set, go on with the next
+//! bucket. An absent key costs one cache line, a second one in one case of 45, and a record in one
+//! case of 200.
 //!
 //! ## A record
 //!
@@ -124,8 +124,8 @@
 //! | 2 | the decimal number `n`, without leading zeros |
 //! | 3 | a usual template by its number `n`, with the bytes of kind 1: 0 `f9 / f8 /`, 1 `f9 / f8`, 2 `f8 /`, 3 `f8`, 4 `fa` |
 //!
-//! The table names are a varint with their number, then for each a varint with its length and
-//! its bytes; numbers count from 0.
+//! The table names are a varint with their number, then for each a varint with its length and its
+//! bytes; numbers count from 0.
 //!
 //! # The change log
 //!
@@ -146,8 +146,8 @@
 //!
 //! Frames follow from byte 80 on: the length of the body (4 bytes), the CRC-32 of the map's name,
 //! the frame's offset in the file (8 bytes), the length and the body (4 bytes), then the body. It
-//! is a row of changes that come into force together: 1 (set) or 2 (unset), then table, key and
-//! for "set" the value, each a varint with its length and its bytes.
+//! is a row of changes that come into force together: 1 (set) or 2 (unset), then table, key and for
+//! "set" the value, each a varint with its length and its bytes.
 //!
 //! | what a reader finds | what it means | what happens |
 //! |---|---|---|

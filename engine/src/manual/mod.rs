@@ -1,6 +1,7 @@
 //! Guides, as documentation that compiles.
 
 pub mod address_text;
+pub mod changing_tables;
 pub mod content;
 pub mod crash_tests;
 pub mod durability;

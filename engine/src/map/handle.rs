@@ -48,9 +48,9 @@ impl MapHandle {
         self.view.load()
     }
 
-    /// Looks whether the map or its change log were replaced or grew, and then opens them anew; also
-    /// when the view has taken more memory than a map may, of which a new view has none. True if
-    /// there is a new view. Costs two stat(2) when nothing changed.
+    /// Looks whether the map or its change log were replaced or grew, and then opens them anew;
+    /// also when the view has taken more memory than a map may, of which a new view has none. True
+    /// if there is a new view. Costs two stat(2) when nothing changed.
     ///
     /// # Errors
     /// As [`MapView::open`]; the old view stays in use.

@@ -7,7 +7,8 @@ use super::opener::Opener;
 use super::search::{Maps, domain_keys};
 use super::trace::Trace;
 use crate::address::fold_case;
-use crate::table::{Key, OpenError, TableError, TableSet, read_file, words};
+use crate::sync::Arc;
+use crate::table::{Hold, Key, OpenError, TableError, TableSet, words};
 use std::path::Path;
 
 /// What of a domain may match a pattern.
@@ -27,6 +28,8 @@ pub(crate) struct DomainList {
     parameter: &'static str,
     patterns: Vec<(bool, Pattern)>,
     matching: Matching,
+    /// What holds back the files among its patterns.
+    holds: Vec<Arc<Hold>>,
 }
 
 #[derive(Debug)]
@@ -50,6 +53,7 @@ impl DomainList {
             parameter,
             opener,
             patterns: Vec::new(),
+            holds: Vec::new(),
         };
         let read = reader.read(list, true, 0);
         read.map_err(|error| error.in_parameter(parameter))?;
@@ -57,7 +61,17 @@ impl DomainList {
             parameter,
             patterns: reader.patterns,
             matching,
+            holds: reader.holds,
         })
+    }
+
+    /// What is not in the list may be in it soon: the error to be given in place of that.
+    pub(crate) fn unsettled(&self) -> Option<TableError> {
+        let tables = self.patterns.iter().find_map(|(_, pattern)| match pattern {
+            Pattern::Name(_) => None,
+            Pattern::Table(maps) => maps.tables().unsettled(),
+        });
+        tables.or_else(|| TableError::unsettled(&self.holds))
     }
 
     /// The parameter that has the list.
@@ -160,6 +174,7 @@ struct Reader<'a> {
     parameter: &'static str,
     opener: &'a Opener<'a>,
     patterns: Vec<(bool, Pattern)>,
+    holds: Vec<Arc<Hold>>,
 }
 
 impl Reader<'_> {
@@ -181,7 +196,7 @@ impl Reader<'_> {
                         cause: format!("{item} is named by a file that it names itself"),
                     });
                 }
-                let text = read_list_file(item)?;
+                let text = self.list_file(item)?;
                 self.read(&text, positive, depth + 1)?;
             } else if item.contains(':') && !item.starts_with('[') {
                 let maps = Maps::open(self.parameter, item, self.opener)?;
@@ -193,20 +208,21 @@ impl Reader<'_> {
         }
         Ok(())
     }
-}
 
-/// The contents of a `/file/name` pattern, comments dropped.
-fn read_list_file(path: &str) -> Result<String, OpenError> {
-    let unreadable = |source| OpenError::Read {
-        name: path.to_owned(),
-        path: path.to_owned(),
-        source,
-        remedy: "create the file, or take it out of the list",
-    };
-    let bytes = read_file(Path::new(path)).map_err(unreadable)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    Ok(lines.collect::<Vec<_>>().join("\n"))
+    /// The contents of a `/file/name` pattern, comments dropped.
+    fn list_file(&mut self, path: &str) -> Result<String, OpenError> {
+        let unreadable = |source| OpenError::Read {
+            name: path.to_owned(),
+            path: path.to_owned(),
+            source,
+            remedy: "create the file, or take it out of the list",
+        };
+        let text = self.opener.cache.texts().text(Path::new(path));
+        let (text, hold) = text.map_err(unreadable)?;
+        self.holds.push(hold);
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        Ok(lines.collect::<Vec<_>>().join("\n"))
+    }
 }
 
 #[cfg(test)]

@@ -44,7 +44,10 @@ impl Router {
             }
             found => found,
         };
-        Found { address, mailboxes }
+        Found {
+            address,
+            mailboxes: mailboxes.map_err(|error| self.settled(error)),
+        }
     }
 
     fn as_spelled(&self, address: &Address, expand_aliases: bool) -> Result<Mailboxes, RouteError> {

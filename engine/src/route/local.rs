@@ -14,7 +14,8 @@ use super::trace::Trace;
 use super::types::Destination;
 use crate::address::ExtensionRule;
 use crate::config::RoutingSettings;
-use crate::table::{TableError, words};
+use crate::sync::Arc;
+use crate::table::{TableError, TextFiles, words};
 
 /// The tables and parameters of local(8).
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct LocalDelivery {
     pub(super) frozen_delivered_to: bool,
     pub(super) duplicate_filter_limit: usize,
     pub(super) accounts: Accounts,
+    /// The texts of `:include:`.
+    pub(super) texts: Arc<TextFiles>,
 }
 
 /// What a local recipient stands for.
@@ -81,6 +84,7 @@ impl LocalDelivery {
             frozen_delivered_to: settings.frozen_delivered_to,
             duplicate_filter_limit: settings.duplicate_filter_limit,
             accounts: Accounts::new(settings),
+            texts: Arc::clone(opener.cache.texts()),
         }
     }
 

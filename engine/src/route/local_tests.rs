@@ -298,9 +298,9 @@ fn a_circle_of_aliases_is_shown_once_and_named_as_the_cause() {
 
 #[test]
 fn members_of_an_include_file_and_the_circle_they_make_are_shown() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "# the list\nlist, root\n").unwrap();
-    let include = format!(":include:{}", file.path().display());
+    let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    std::fs::write(&file, "# the list\nlist, root\n").unwrap();
+    let include = format!(":include:{}", file.display());
     let settings = settings(&format!("inline:{{{{list = {include}}}}}"));
     let steps = steps(&settings, "list@origin.example");
     let wanted = format!("alias      {include} -> list, root");

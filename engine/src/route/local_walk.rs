@@ -14,7 +14,8 @@ use super::resolver::Resolver;
 use super::trace::{Step, Trace};
 use super::types::{Destination, Format, Rights};
 use crate::address::{ListedAddress, fold_case, parse_address_list, quote_address};
-use crate::table::{Key, TableError, read_file};
+use crate::sync::Arc;
+use crate::table::{Key, TableError, TextFiles};
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -481,7 +482,7 @@ impl<'a> Walk<'a> {
         }
         state.alias = Some(who.local_part.to_owned());
         let name = format!(":include:{path}");
-        let text = match read_include(Path::new(path)) {
+        let text = match read_include(&self.local.texts, Path::new(path)) {
             Ok((text, owner)) => match self.local.accounts.of_include(owner, &state.rights) {
                 Ok(rights) => {
                     state.rights = rights;
@@ -519,7 +520,7 @@ fn is_allowed(allowed: &[String], origin: Origin) -> bool {
 }
 
 /// The text of an `:include:` file and who owns it.
-fn read_include(path: &Path) -> Result<(String, u32), String> {
+fn read_include(texts: &TextFiles, path: &Path) -> Result<(Arc<str>, u32), String> {
     if !path.is_absolute() {
         return Err("the path is relative; write the whole path".into());
     }
@@ -530,6 +531,7 @@ fn read_include(path: &Path) -> Result<(String, u32), String> {
     if metadata.mode() & 0o002 != 0 {
         return Err("everyone may write the file; run chmod o-w on it".into());
     }
-    let bytes = read_file(path).map_err(|error| format!("{error}; let mailstow read the file"))?;
-    Ok((String::from_utf8_lossy(&bytes).into_owned(), metadata.uid()))
+    let text = texts.whole_text(path);
+    let text = text.map_err(|error| format!("{error}; let mailstow read the file"))?;
+    Ok((text, metadata.uid()))
 }

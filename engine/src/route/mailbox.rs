@@ -59,6 +59,12 @@ impl MailboxTables {
         &self.mailboxes
     }
 
+    /// What the tables do not have may be in them soon: the error to be given in place of that.
+    pub(crate) fn unsettled(&self) -> Option<TableError> {
+        let mut all = self.all_maps().into_iter();
+        all.find_map(|maps| maps.tables().unsettled())
+    }
+
     /// All tables, for reports.
     pub(crate) fn all_maps(&self) -> [&Maps; 3] {
         [&self.mailboxes, &self.uids, &self.gids]

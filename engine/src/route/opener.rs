@@ -27,6 +27,7 @@ pub fn table_context(settings: &RoutingSettings) -> TableContext {
             PathSubstitution::Refuse => MailboxValues::Paths,
             PathSubstitution::Component => MailboxValues::PathsOfComponents,
         },
+        hold_time: settings.table_hold_time,
     }
 }
 

@@ -7,6 +7,7 @@ use super::error::RouteError;
 use super::router::Router;
 use super::trace::Trace;
 use crate::address::{Address, fold_case, parse_mailbox};
+use crate::table::TableError;
 
 /// The maps and lists that can be asked for, by the names of their Postfix parameters.
 const PUBLISHED: [&str; 10] = [
@@ -38,6 +39,41 @@ impl Router {
     /// # Errors
     /// The tables cannot say now, or an alias cannot be expanded.
     pub fn published(
+        &self,
+        parameter: &str,
+        key: &str,
+    ) -> Option<Result<Option<String>, RouteError>> {
+        let unsettled = || self.unsettled(parameter, key).map(RouteError::from);
+        Some(match self.published_settled(parameter, key)? {
+            Ok(None) => unsettled().map_or(Ok(None), Err),
+            found => found,
+        })
+    }
+
+    /// Why `key` may be found in the tables of `parameter` soon. Who is a mailbox of ours is no
+    /// alias until a table says so.
+    fn unsettled(&self, parameter: &str, key: &str) -> Option<TableError> {
+        let error = match parameter {
+            "virtual_mailbox_maps" | "virtual_uid_maps" | "virtual_gid_maps" => {
+                self.mailboxes.unsettled()
+            }
+            "virtual_alias_maps" => self.aliases.maps().tables().unsettled(),
+            "relay_recipient_maps" | "local_recipient_maps" => {
+                let mut maps = self.listed.maps().into_iter();
+                let maps = maps.find(|maps| maps.parameter() == parameter)?;
+                maps.tables().unsettled()
+            }
+            _ => {
+                let mut lists = self.resolver.classes.lists().into_iter();
+                let list = lists.find(|list| list.parameter() == parameter)?;
+                list.unsettled()
+            }
+        }?;
+        let is_known = parameter == "virtual_alias_maps" && self.mailbox(&self.asked(key)).is_ok();
+        (!is_known).then_some(error)
+    }
+
+    fn published_settled(
         &self,
         parameter: &str,
         key: &str,

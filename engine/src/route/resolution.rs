@@ -92,6 +92,7 @@ impl<'a> Resolving<'a> {
             Ok(Some(mailbox)) => (Some(mailbox), Destination::Mailbox),
             Ok(None) | Err(RouteError::StoredElsewhere { .. }) => (None, Destination::Transport),
             Err(error) => {
+                let error = self.router.settled(error);
                 self.note(&error, is_member);
                 (None, Destination::Refused(error.status()))
             }
@@ -164,6 +165,11 @@ impl<'a> Resolving<'a> {
     ) -> Result<Option<MailboxTarget>, RouteError> {
         let router = self.router;
         if matches!(resolved.transport.as_str(), "error" | "retry") {
+            if resolved.class == AddressClass::VirtualAlias
+                && let Some(unsettled) = router.aliases.maps().tables().unsettled()
+            {
+                return Err(unsettled.into());
+            }
             return Err(RouteError::Refused {
                 address: address.external(),
                 text: resolved.nexthop.clone(),
@@ -207,6 +213,7 @@ impl<'a> Resolving<'a> {
                 .listed
                 .check(class, recipient, &router.resolver, self.trace);
             if let Err(error) = listed {
+                let error = router.settled(error);
                 self.note(&error, false);
                 let destination = Destination::Refused(error.status());
                 let recipient = quote_address(recipient).into_owned();
@@ -250,6 +257,7 @@ impl<'a> Resolving<'a> {
             }
             Fate::Ends(destination) => destination,
             Fate::Fails(error) => {
+                let error = self.router.settled(error);
                 self.note(&error, is_member);
                 Destination::Refused(error.status())
             }

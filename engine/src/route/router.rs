@@ -20,7 +20,7 @@ use crate::config::RoutingSettings;
 use crate::map::MapView;
 use crate::status::{EnhancedCode, Status};
 use crate::sync::{Arc, OnceLock};
-use crate::table::{OpenError, TableCache, TableError};
+use crate::table::{Hold, OpenError, TableCache, TableError};
 
 /// A snapshot of routing. A transaction keeps the one it began with.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Router {
     pub(super) listed: ListedRecipients,
     pub(super) local: LocalDelivery,
     may_block: bool,
+    /// What holds back files of tables and lists.
+    holds: Vec<Arc<Hold>>,
     /// The recipient maps that tables are parts of.
     pub(super) maps: Vec<Arc<MapView>>,
     /// Found when somebody asks: that reads all domains.
@@ -61,6 +63,7 @@ impl Router {
             local,
             // With all tables open.
             may_block: cache.may_block(),
+            holds: cache.holds(),
             maps: cache.map_views(),
             warnings: OnceLock::new(),
             hosted: OnceLock::new(),
@@ -81,6 +84,26 @@ impl Router {
         for map in &self.maps {
             // Whoever asks the map gets the error.
             let _ = map.check_intact_now();
+        }
+    }
+
+    /// `error`, unless it says that a recipient is unknown while a table or list is about to have
+    /// other contents: then the recipient may be in it, and is deferred.
+    #[cold]
+    pub(super) fn settled(&self, error: RouteError) -> RouteError {
+        let cause = match &error {
+            RouteError::Member { cause, .. } => cause,
+            error => error,
+        };
+        let is_unknown = matches!(
+            cause,
+            RouteError::UnknownUser { .. }
+                | RouteError::NotHosted { .. }
+                | RouteError::Unlisted { .. }
+        );
+        match TableError::unsettled(&self.holds) {
+            Some(unsettled) if is_unknown => unsettled.into(),
+            _ => error,
         }
     }
 

@@ -1,8 +1,9 @@
 //! Opened tables, shared by name, and how changed files get in.
 //!
-//! Imports `clock`, `map`, `sync`. A file is taken whole or not at all: at start lines that Postfix
-//! would skip are skipped with a warning, but a file that changes later and has such lines is
-//! not taken, the old contents go on answering and the trouble is reported once.
+//! Imports `map`, `sync`. A file is taken whole or not at all: at start lines that Postfix would
+//! skip are skipped with a warning, but a file that changes later and has such lines is not
+//! taken, the old contents go on answering and the trouble is reported once. So it is with a file
+//! that seems to be in the middle of being written, for a while; see [`super::guard`].
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +11,9 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::compare::{entry_facts, line_facts};
 use super::compound::CompoundTable;
+use super::guard::Facts;
 use super::list::Kind;
 use super::map_table::MapTable;
 use super::maps::Maps;
@@ -18,10 +21,11 @@ use super::open::{
     Parsed, Surroundings, TableFile, described_in_main_cf, parse, substitution, unfiled, unreadable,
 };
 use super::restricted::RestrictedTable;
-use super::source::{self, Source, Stamp};
+use super::source::{self, Source};
 use super::substitution::{MailboxValues, Substitution};
+use super::text_files::TextFiles;
+use super::watched::{Hold, Look, Looked, Reading, Watched};
 use super::{LookupTable, OpenError, TableList, TableName, TableSet};
-use crate::clock;
 use crate::map::{MapHandle, MapView};
 use crate::sync::{Arc, Mutex};
 
@@ -29,7 +33,7 @@ use crate::sync::{Arc, Mutex};
 const DEPTH_MAX: usize = 8;
 
 /// What tables must know of the configuration.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TableContext {
     /// `recipient_delimiter`, for `template:` tables.
     pub recipient_delimiter: String,
@@ -46,6 +50,22 @@ pub struct TableContext {
     /// What the results of `virtual_mailbox_maps` are used for, which decides what `$1` may stand
     /// for in them.
     pub mailbox_values: MailboxValues,
+    /// How long a file that seems to be in the middle of being written is held back.
+    pub hold_time: Duration,
+}
+
+impl Default for TableContext {
+    fn default() -> Self {
+        Self {
+            recipient_delimiter: String::new(),
+            alias_tables: Vec::new(),
+            main_cf: String::new(),
+            parameters: Vec::new(),
+            mailbox_values: MailboxValues::default(),
+            any_octets: false,
+            hold_time: Duration::from_secs(60),
+        }
+    }
 }
 
 /// Says nothing of the values of parameters: there are passwords among them.
@@ -62,10 +82,11 @@ impl fmt::Debug for TableContext {
 /// Opens tables, one per name however often it is configured, and reads their files anew when
 /// they change. May be used from any thread; lookups go through [`TableSet`] and never wait for
 /// it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TableCache {
     surroundings: Surroundings,
     slots: Mutex<Slots>,
+    texts: Arc<TextFiles>,
 }
 
 /// Open tables by their keys (see [`slot_key`]), and the maps that some of them are parts of.
@@ -88,64 +109,56 @@ pub struct Refresh {
     pub warnings: Vec<String>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Slot {
     name: TableName,
     table: Arc<dyn LookupTable>,
     /// When not empty, only addresses in these domains are to be looked up.
     domain: String,
+    /// Hashes of the file's lines, for a table whose entries cannot be listed.
+    lines: Vec<u64>,
     file: Option<Watched>,
-}
-
-/// What we know of the file behind a table.
-#[derive(Debug)]
-struct Watched {
-    stamp: Stamp,
-    digest: u64,
-    look_again_at: Option<Duration>,
-    /// What the last look saw, when that was not `stamp`.
-    candidate: Option<Sight>,
-    /// What could not be taken, and was reported.
-    reported: Option<Sight>,
-}
-
-impl Watched {
-    fn new(source: &Source) -> Self {
-        Self {
-            stamp: source.stamp,
-            digest: source.digest,
-            look_again_at: source.look_again_at,
-            candidate: None,
-            reported: None,
-        }
-    }
-}
-
-/// What a look at a path finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sight {
-    File(Stamp),
-    Nothing(std::io::ErrorKind),
-}
-
-impl Sight {
-    fn of(path: &Path) -> Self {
-        match Stamp::of(path) {
-            Ok(stamp) => Self::File(stamp),
-            Err(error) => Self::Nothing(error.kind()),
-        }
-    }
 }
 
 impl TableCache {
     /// An empty cache.
     pub fn new(context: TableContext) -> Self {
         Self {
+            texts: Arc::new(TextFiles::new(context.hold_time)),
             surroundings: Surroundings {
                 context,
                 ..Surroundings::default()
             },
             slots: Mutex::default(),
+        }
+    }
+
+    /// A cache for another context. What is open here and means the same there is open there, too,
+    /// so that a file in the middle of being written does not count there either.
+    pub fn for_context(&self, context: TableContext) -> Self {
+        let old = &self.surroundings.context;
+        let is_alias = |context: &TableContext, name| context.alias_tables.contains(name);
+        let slots = self.slots.lock();
+        let kept = slots.tables.iter().filter(|(name, slot)| {
+            slot.file.is_some()
+                && old.any_octets == context.any_octets
+                && !matches!(slot.name.kind(), Kind::Database(_))
+                && is_alias(old, name) == is_alias(&context, name)
+                && slot_key(&slot.name, &context) == **name
+                && substitution(&slot.name, old) == substitution(&slot.name, &context)
+        });
+        let kept = kept.map(|(name, slot)| (name.clone(), slot.clone()));
+        self.texts.set_hold_time(context.hold_time);
+        Self {
+            slots: Mutex::new(Slots {
+                tables: kept.collect(),
+                maps: slots.maps.clone(),
+            }),
+            texts: Arc::clone(&self.texts),
+            surroundings: Surroundings {
+                context,
+                ..Surroundings::default()
+            },
         }
     }
 
@@ -157,10 +170,12 @@ impl TableCache {
     pub fn open_all(&self, list: &TableList) -> Result<TableSet, OpenError> {
         let mut slots = self.slots.lock();
         let mut tables = Vec::with_capacity(list.names().len());
+        let mut holds = Vec::new();
         for name in list.names() {
             tables.push(self.open(name, &mut slots, 0)?);
+            slots.holds_of(name, &self.surroundings.context, 0, &mut holds);
         }
-        Ok(TableSet::new(tables))
+        Ok(TableSet::new(tables).with_holds(holds))
     }
 
     /// The table called `name`. Tables of tables, and lists of domains in front of a table, are
@@ -199,11 +214,47 @@ impl TableCache {
         if domain.is_empty() {
             return Ok(table);
         }
-        let restricted = RestrictedTable::new(table, &domain, |member| {
+        let restricted = RestrictedTable::new(table, &domain, &self.texts, |member| {
             let member = TableName::parse(member, "hash")?;
             self.open(&member, slots, depth + 1)
         })?;
         Ok(Arc::new(restricted))
+    }
+
+    /// The texts of lists, beside the tables.
+    pub(crate) fn texts(&self) -> &Arc<TextFiles> {
+        &self.texts
+    }
+
+    /// What is not found in any of the open tables may be found soon, for the reasons these have.
+    pub(crate) fn holds(&self) -> Vec<Arc<Hold>> {
+        let slots = self.slots.lock();
+        let files = slots.tables.values().filter_map(|slot| slot.file.as_ref());
+        let mut holds: Vec<_> = files.map(|file| Arc::clone(file.hold())).collect();
+        holds.extend(self.texts.holds());
+        holds
+    }
+
+    /// Files that are held back, and why, one line each.
+    pub fn held_back(&self) -> Vec<String> {
+        let holds = self.holds();
+        holds.iter().filter_map(|hold| hold.cause()).collect()
+    }
+
+    /// Whether [`TableCache::refresh`] is to be called soon: a file is being changed.
+    pub fn is_restless(&self) -> bool {
+        let slots = self.slots.lock();
+        let mut files = slots.tables.values().filter_map(|slot| slot.file.as_ref());
+        files.any(Watched::is_restless) || self.texts.is_restless()
+    }
+
+    /// How long until files that were changed shortly before they were opened are known to be
+    /// whole, if nobody changes them again.
+    pub fn settle_in(&self) -> Duration {
+        let slots = self.slots.lock();
+        let files = slots.tables.values().filter_map(|slot| slot.file.as_ref());
+        let tables = files.map(Watched::settles_in).max();
+        tables.unwrap_or_default().max(self.texts.settle_in())
     }
 
     /// Some open table may keep whoever asks it waiting, see [`LookupTable::may_block`].
@@ -217,11 +268,11 @@ impl TableCache {
         let slots = self.slots.lock();
         let complaints = slots.tables.values().flat_map(|slot| slot.table.warnings());
         // The tables of a map share its complaints.
-        complaints
-            .cloned()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect()
+        let mut all: BTreeSet<String> = complaints.cloned().collect();
+        drop(slots);
+        let held_back = self.held_back().into_iter();
+        all.extend(held_back.map(|cause| format!("{cause}; what it does not have is deferred")));
+        all.into_iter().collect()
     }
 
     /// Forgets tables that none of `lists` names, after the configuration changed.
@@ -255,14 +306,14 @@ impl TableCache {
     }
 
     /// Looks at every file and reads those that changed. To be called every few hundred
-    /// milliseconds: a change is taken when two looks agree on it, so that a file in the middle
-    /// of being written is left alone.
+    /// milliseconds, and oftener while [`TableCache::is_restless`]: a change is taken when two
+    /// looks agree on it and the file does not seem to be in the middle of being written.
     pub fn refresh(&self) -> Refresh {
         self.look(false)
     }
 
-    /// As [`TableCache::refresh`], but takes changes at once, and reports what is still wrong
-    /// again: for an operator who asked for it.
+    /// As [`TableCache::refresh`], but takes changes that one look finds, and reports what is still
+    /// wrong again: for an operator who asked for it.
     pub fn refresh_now(&self) -> Refresh {
         self.look(true)
     }
@@ -274,20 +325,49 @@ impl TableCache {
         for slot in tables.values_mut() {
             slot.look(at_once, &self.surroundings, &mut report);
         }
+        self.texts.look(
+            at_once,
+            &mut |path| report.reloaded.push(path.display().to_string()),
+            &mut |problem| report.problems.push(problem),
+        );
         let look = maps.look(at_once);
         report.problems.extend(look.problems);
         report.warnings.extend(look.warnings);
-        for path in look.changed {
-            for slot in tables.values_mut().filter(|slot| slot.is_of_map(&path)) {
+        for path in look.changed.iter().chain(&look.renewed) {
+            for slot in tables.values_mut().filter(|slot| slot.is_of_map(path)) {
                 // A map that is open cannot fail to be.
-                if let Ok(table) = open_map(&slot.name, &path, maps) {
+                if let Ok(table) = open_map(&slot.name, path, maps) {
                     slot.table = table;
                 }
             }
-            report.reloaded.push(format!("mailstow:{}", path.display()));
         }
-        report.changed = !report.reloaded.is_empty();
+        let changed = look.changed.iter();
+        let names = changed.map(|path| format!("mailstow:{}", path.display()));
+        report.reloaded.extend(names);
+        report.changed = !report.reloaded.is_empty() || !look.renewed.is_empty();
         report
+    }
+}
+
+impl Slots {
+    /// Adds what holds back the files of the table called `name`, which is open, and of its
+    /// members.
+    fn holds_of(
+        &self,
+        name: &TableName,
+        context: &TableContext,
+        depth: usize,
+        holds: &mut Vec<Arc<Hold>>,
+    ) {
+        let slot = self.tables.get(&*slot_key(name, context));
+        if let Some(file) = slot.and_then(|slot| slot.file.as_ref()) {
+            holds.push(Arc::clone(file.hold()));
+        }
+        if depth < DEPTH_MAX {
+            for member in name.members().unwrap_or_default() {
+                self.holds_of(&member, context, depth + 1, holds);
+            }
+        }
     }
 }
 
@@ -301,6 +381,7 @@ impl Slot {
             name: name.clone(),
             table,
             domain: String::new(),
+            lines: Vec::new(),
             file: None,
         };
         if let Some(described) = described_in_main_cf(name, surroundings)? {
@@ -317,14 +398,17 @@ impl Slot {
             return Ok(slot(open_map(name, path, maps)?));
         }
         let file = TableFile::of(name, path);
-        let source =
+        let mut source =
             source::read(&file.path).map_err(|error| unreadable(name, &file.path, error))?;
+        let hold_time = surroundings.context.hold_time;
+        let watched = Watched::new(&name, &mut source, file.index.is_none(), hold_time);
         let parsed = parse(name, &file, &source.bytes, surroundings)?;
         Ok(Self {
+            lines: Parsed::lines(name, &source.bytes),
             name: name.clone(),
             table: parsed.table,
             domain: parsed.domain,
-            file: Some(Watched::new(&source)),
+            file: Some(watched),
         })
     }
 
@@ -338,59 +422,99 @@ impl Slot {
             return;
         };
         let file = TableFile::of(&self.name, path);
-        let sight = Sight::of(&file.path);
-        if sight == Sight::File(watched.stamp) {
-            watched.candidate = None;
-            watched.reported = None;
-            let due = |at: Duration| clock::since_epoch() >= at;
-            if !watched.look_again_at.is_some_and(due) {
-                return;
-            }
-        } else if watched.reported == Some(sight) && !at_once {
-            return;
-        } else if watched.candidate != Some(sight) && !at_once {
-            watched.candidate = Some(sight);
-            return;
-        }
-        match source::read(&file.path) {
-            Ok(source) if watched.digest == source.digest => *watched = Watched::new(&source),
-            Ok(source) => {
-                let parsed = parse(&self.name, &file, &source.bytes, surroundings);
-                self.take(&source, parsed, report);
-            }
-            Err(error) => {
+        let mut reread = Reread {
+            name: &self.name,
+            file: &file,
+            surroundings,
+            table: &*self.table,
+            lines: &self.lines,
+            read: None,
+        };
+        let look = Look {
+            name: &self.name,
+            path: &file.path,
+            is_text: file.index.is_none(),
+            at_once,
+            hold_time: surroundings.context.hold_time,
+        };
+        match watched.look(look, &mut reread) {
+            Looked::Nothing => {}
+            Looked::Report(problem) => report.problems.push(problem),
+            Looked::Unreadable(error) => {
                 let error = unreadable(&self.name, &file.path, error);
                 report
                     .problems
                     .push(format!("{error}; its old contents stay in use"));
-                watched.reported = Some(sight);
             }
-        }
-    }
-
-    /// Puts what was read in place of the old contents, unless that would lose lines.
-    fn take(&mut self, source: &Source, parsed: Result<Parsed, OpenError>, report: &mut Refresh) {
-        let Some(watched) = &mut self.file else {
-            return;
-        };
-        let cause = match parsed {
-            Ok(parsed) if parsed.malformed.is_none() => {
+            Looked::Take(boldly) => {
+                let Some((parsed, lines)) = reread.read else {
+                    return;
+                };
+                report.problems.extend(boldly);
                 report.warnings.extend_from_slice(parsed.table.warnings());
                 report.reloaded.push(self.name.full().to_owned());
                 self.table = parsed.table;
                 self.domain = parsed.domain;
-                *watched = Watched::new(source);
-                return;
+                self.lines = lines;
             }
-            Ok(parsed) => parsed.malformed.unwrap_or_default(),
-            Err(error) => error.to_string(),
+        }
+    }
+}
+
+/// A table as its file is read anew.
+struct Reread<'a> {
+    name: &'a TableName,
+    file: &'a TableFile<'a>,
+    surroundings: &'a Surroundings,
+    /// The contents in use.
+    table: &'a dyn LookupTable,
+    lines: &'a [u64],
+    read: Option<(Parsed, Vec<u64>)>,
+}
+
+impl Reading for Reread<'_> {
+    fn read(&mut self, source: &Source) -> (Facts, Option<String>) {
+        let is_text = self.file.index.is_none();
+        let of_file = Facts {
+            is_cut: is_text && source.is_cut(),
+            is_published: source.is_published,
+            ..Facts::default()
         };
-        report.problems.push(format!(
-            "table {}: the changed file is not taken, its old contents stay in use: {cause}; \
-             correct the file",
-            self.name
-        ));
-        watched.reported = Some(Sight::File(source.stamp));
+        let refused = |cause: &str| {
+            Some(format!(
+                "table {}: the changed file is not taken, its old contents stay in use: {cause}; \
+                 correct the file",
+                self.name
+            ))
+        };
+        let parsed = match parse(self.name, self.file, &source.bytes, self.surroundings) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                let is_empty = source.bytes.is_empty();
+                let facts = Facts {
+                    had: usize::from(is_empty),
+                    lost: usize::from(is_empty),
+                    ..of_file
+                };
+                return (facts, refused(&error.to_string()));
+            }
+        };
+        let trouble = parsed.malformed.as_deref().and_then(refused);
+        let lines = Parsed::lines(self.name, &source.bytes);
+        let facts = match entry_facts(self.table, &*parsed.table) {
+            Some(facts) => Facts {
+                is_cut: of_file.is_cut,
+                is_published: of_file.is_published,
+                ..facts
+            },
+            None => Facts {
+                is_cut: of_file.is_cut,
+                is_published: of_file.is_published,
+                ..line_facts(self.lines, &lines)
+            },
+        };
+        self.read = Some((parsed, lines));
+        (facts, trouble)
     }
 }
 
@@ -438,3 +562,7 @@ fn is_or_has(name: &TableName, key: &str, context: &TableContext, depth: usize) 
 #[cfg(test)]
 #[path = "cache_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "hold_tests.rs"]
+mod hold_tests;

@@ -2,6 +2,7 @@
 
 use super::super::{OpenError, TableList};
 use super::*;
+use crate::clock;
 use std::path::PathBuf;
 
 struct Room {

@@ -2,7 +2,9 @@
 //!
 //! Imports `status`.
 
+use super::watched::Hold;
 use crate::status::Status;
+use crate::sync::Arc;
 
 /// A table that cannot be opened. The text says the object, the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -99,16 +101,30 @@ pub enum TableError {
         /// Why.
         cause: String,
     },
+    /// The table does not have the key, but its file is about to have others than it had.
+    #[error("{cause}; what it does not have is deferred")]
+    Unsettled {
+        /// The table, and what is the matter with its file.
+        cause: String,
+    },
 }
 
 impl TableError {
+    /// The error to be given in place of "not found", if one of `holds` holds a file back.
+    pub(crate) fn unsettled(holds: &[Arc<Hold>]) -> Option<Self> {
+        let cause = holds.iter().find_map(|hold| hold.cause())?;
+        Some(Self::Unsettled { cause })
+    }
+
     /// A table error always defers (virtual(8): `mail system configuration error`).
     pub fn status(&self) -> Status {
         match self {
             Self::EmptyValue { .. } | Self::BadValue { .. } => {
                 Status::configuration("mail system configuration error")
             }
-            Self::Unavailable { .. } => Status::system("temporary lookup failure"),
+            Self::Unavailable { .. } | Self::Unsettled { .. } => {
+                Status::system("temporary lookup failure")
+            }
         }
     }
 }

@@ -169,6 +169,13 @@ impl TableName {
         (is_text && super::open::TableFile::of(self, path).index.is_none()).then_some(path)
     }
 
+    /// The text that says what the table is, if it has one of its own.
+    pub fn published_path(&self) -> Option<&Path> {
+        let path = self.path()?;
+        let is_text = super::open::TableFile::of(self, path).index.is_none();
+        (is_text && self.kind != Kind::Map).then_some(path)
+    }
+
     /// All entries can be listed, without asking anybody.
     pub fn is_listed(&self) -> bool {
         matches!(self.kind, Kind::Text | Kind::Indexed(_) | Kind::Inline)

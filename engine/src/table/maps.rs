@@ -13,12 +13,12 @@ use crate::map::{MapError, MapHandle, MapView};
 use crate::sync::Arc;
 
 /// All maps that are open, by their paths.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Maps {
     open: BTreeMap<PathBuf, OpenMap>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct OpenMap {
     /// None until the file could be opened for the first time.
     handle: Option<Arc<MapHandle>>,
@@ -32,6 +32,8 @@ struct OpenMap {
 pub(super) struct Look {
     /// Maps with new contents.
     pub(super) changed: Vec<PathBuf>,
+    /// Maps that were opened again, with the contents they had.
+    pub(super) renewed: Vec<PathBuf>,
     /// Maps that changed and cannot be used, one line each.
     pub(super) problems: Vec<String>,
     /// Complaints about those that can.
@@ -111,11 +113,17 @@ impl OpenMap {
                 let view = handle.view();
                 self.trouble.clear();
                 self.handle = Some(handle);
-                if !matches!(&self.state, MapState::Sound(old) if Arc::ptr_eq(old, &view)) {
-                    look.warnings.extend_from_slice(view.warnings());
-                    look.changed.push(path.to_owned());
-                    self.state = MapState::Sound(view);
+                match &self.state {
+                    MapState::Sound(old) if Arc::ptr_eq(old, &view) => return,
+                    MapState::Sound(old) if old.is_same(&view) => {
+                        look.renewed.push(path.to_owned());
+                    }
+                    _ => {
+                        look.warnings.extend_from_slice(view.warnings());
+                        look.changed.push(path.to_owned());
+                    }
                 }
+                self.state = MapState::Sound(view);
             }
             Err(error) => self.suffer(path, &error, look),
         }

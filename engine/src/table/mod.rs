@@ -31,7 +31,8 @@
 //!   `cdb:` are read from `NAME.lmdb` and `NAME.cdb`; for the others, write the text.
 //! - A file is watched: Postfix's daemons look for changes of indexed files only, and between
 //!   requests. A changed file with lines that would be skipped is not taken at all; Postfix
-//!   would serve what is left of it.
+//!   would serve what is left of it. One that seems to be in the middle of being written is held
+//!   back for a while, see [`crate::manual::changing_tables`].
 //! - A duplicate key in `texthash:` is a warning and the first one counts, as `postmap -q` has
 //!   it; Postfix's daemons fail every lookup in such a table.
 //! - A pattern that cannot be searched (it backtracks too much, or memory is short) makes the
@@ -50,12 +51,14 @@
 mod aliases;
 mod braces;
 mod cache;
+mod compare;
 mod compiled;
 mod component;
 mod compound;
 mod constant;
 mod database;
 mod error;
+mod guard;
 mod import;
 mod inline;
 mod key;
@@ -69,6 +72,7 @@ mod pieces;
 mod posix;
 mod posix_size;
 mod problems;
+mod published;
 mod replacement;
 mod restricted;
 mod rule_parser;
@@ -81,18 +85,26 @@ mod substitution;
 mod tcp;
 mod template;
 mod text;
+mod text_files;
+mod text_watch;
 mod unix;
+mod watched;
+mod writers;
 
 pub(crate) use braces::words;
 pub use cache::{Refresh, TableCache, TableContext};
+pub use compare::{Examination, examine, read_whole};
 pub(crate) use component::steers;
 pub use error::{OpenError, TableError};
 pub use key::Key;
 pub use list::{TableList, TableName};
 pub use map_table::MapTable;
+pub use published::publish;
 pub use set::TableSet;
-pub(crate) use source::read_file;
 pub use substitution::MailboxValues;
+pub(crate) use text_files::TextFiles;
+pub use text_watch::TextWatch;
+pub(crate) use watched::Hold;
 
 use std::fmt;
 

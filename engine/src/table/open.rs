@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use super::compare::line_hashes;
 use super::compiled;
 use super::compound::RandomTable;
 use super::constant::{FailTable, StaticTable};
@@ -82,6 +83,16 @@ fn reading<'a>(name: &'a TableName, context: &TableContext) -> Reading<'a> {
         substitution: substitution(name, context),
         parameter: name.parameter(),
         any_octets: context.any_octets,
+    }
+}
+
+impl Parsed {
+    /// Hashes of the file's lines, if they are needed: the entries of the table cannot be listed.
+    pub(super) fn lines(name: &TableName, bytes: &[u8]) -> Vec<u64> {
+        match name.is_listed() {
+            true => Vec::new(),
+            false => line_hashes(bytes),
+        }
     }
 }
 

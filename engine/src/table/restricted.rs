@@ -5,7 +5,7 @@
 //! `@domain` keys are not looked up either.
 
 use super::braces::words;
-use super::source::read_file;
+use super::text_files::TextFiles;
 use super::{KeyInValues, LookupTable, Nature, OpenError, TableError};
 use crate::address::fold_case;
 use crate::sync::Arc;
@@ -27,17 +27,19 @@ enum Pattern {
 }
 
 impl RestrictedTable {
-    /// Puts `table` behind the domains of `list`; `open` opens the tables that the list names.
+    /// Puts `table` behind the domains of `list`; `open` opens the tables that the list names, its
+    /// files are in `texts`.
     ///
     /// # Errors
     /// A table or file of the list cannot be opened.
     pub(super) fn new(
         table: Arc<dyn LookupTable>,
         list: &str,
+        texts: &TextFiles,
         mut open: impl FnMut(&str) -> Result<Arc<dyn LookupTable>, OpenError>,
     ) -> Result<Self, OpenError> {
         let mut domains = Vec::new();
-        collect(list, true, &mut open, &mut domains, 0)?;
+        collect(list, true, texts, &mut open, &mut domains, 0)?;
         Ok(Self { table, domains })
     }
 
@@ -88,6 +90,7 @@ impl LookupTable for RestrictedTable {
 fn collect(
     list: &str,
     positive: bool,
+    texts: &TextFiles,
     open: &mut impl FnMut(&str) -> Result<Arc<dyn LookupTable>, OpenError>,
     domains: &mut Vec<(bool, Pattern)>,
     depth: usize,
@@ -106,11 +109,10 @@ fn collect(
                 let error = std::io::Error::other("it is named by a file that it names itself");
                 return Err(unreadable(error));
             }
-            let bytes = read_file(name.as_ref()).map_err(unreadable)?;
-            let text = String::from_utf8_lossy(&bytes);
+            let (text, _) = texts.text(name.as_ref()).map_err(unreadable)?;
             let lines = text.lines().filter(|l| !l.trim_start().starts_with('#'));
             let lines: Vec<_> = lines.collect();
-            collect(&lines.join("\n"), positive, open, domains, depth + 1)?;
+            collect(&lines.join("\n"), positive, texts, open, domains, depth + 1)?;
         } else if name.contains(':') {
             domains.push((positive, Pattern::Table(open(name)?)));
         } else if !name.is_empty() {
@@ -126,9 +128,13 @@ mod tests {
     use super::super::inline::InlineTable;
     use super::*;
 
+    fn texts() -> TextFiles {
+        TextFiles::new(std::time::Duration::from_secs(60))
+    }
+
     fn found(list: &str, key: &str) -> bool {
         let inner = Arc::new(StaticTable::open("static:v", "v").unwrap());
-        let table = RestrictedTable::new(inner, list, |name| {
+        let table = RestrictedTable::new(inner, list, &texts(), |name| {
             let text = name.strip_prefix("inline:").unwrap();
             Ok(Arc::new(InlineTable::open(name, text)?))
         });
@@ -155,6 +161,6 @@ mod tests {
         assert!(!found(&format!("!{list}"), "u@c.example"));
         let inner = Arc::new(StaticTable::open("static:v", "v").unwrap());
         let none = |_: &str| -> Result<Arc<dyn LookupTable>, OpenError> { unreachable!() };
-        assert!(RestrictedTable::new(inner, "/no/such/list", none).is_err());
+        assert!(RestrictedTable::new(inner, "/no/such/list", &texts(), none).is_err());
     }
 }

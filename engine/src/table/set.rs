@@ -2,6 +2,7 @@
 //!
 //! Imports `sync`. Source: Postfix's multi-table search (one key in all tables, in order).
 
+use super::watched::Hold;
 use super::{Key, LookupTable, Nature, TableError};
 use crate::sync::Arc;
 
@@ -12,6 +13,8 @@ pub struct TableSet {
     tables: Arc<[Arc<dyn LookupTable>]>,
     /// Some of them are not asked for partial keys.
     has_patterns: bool,
+    /// What holds back the tables' files.
+    holds: Arc<[Arc<Hold>]>,
 }
 
 impl TableSet {
@@ -20,7 +23,21 @@ impl TableSet {
         Self {
             has_patterns: tables.iter().any(|table| table.nature() != Nature::Fixed),
             tables: tables.into(),
+            holds: Arc::default(),
         }
+    }
+
+    /// The same set, of tables whose files these hold back.
+    pub(super) fn with_holds(self, holds: Vec<Arc<Hold>>) -> Self {
+        Self {
+            holds: holds.into(),
+            ..self
+        }
+    }
+
+    /// What is not found may be found soon: the error to be given in place of "not found".
+    pub(crate) fn unsettled(&self) -> Option<TableError> {
+        TableError::unsettled(&self.holds)
     }
 
     /// The tables, in search order.

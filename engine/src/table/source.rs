@@ -1,16 +1,18 @@
 //! Files behind tables: read whole, or not at all.
 //!
-//! Imports `clock`, `limits`. The only file of this room that touches the file system. A file is
-//! known by its [`Stamp`]; a file whose stamp moves while it is read, or shortly after, is read
-//! again.
+//! Imports `clock`, `limits`. Nothing else of this room reads tables. A file is known by its
+//! [`Stamp`]; a file whose stamp moves while it is read, or shortly after, is read again.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use super::guard::Reason;
+use super::published;
+use super::writers::{self, Writer};
 use crate::clock;
 use crate::limits::TABLE_BYTES_MAX;
 
@@ -34,6 +36,9 @@ pub(super) struct Stamp {
     modified: (i64, i64),
     is_device: bool,
 }
+
+/// An empty file that is this much younger than its last change was emptied.
+const EMPTIED: Duration = Duration::from_secs(2);
 
 impl Stamp {
     /// The stamp of the file at `path` now, links followed.
@@ -59,6 +64,12 @@ impl Stamp {
         };
         std::thread::sleep(left);
         Self::of(path).is_ok_and(|now| now == self)
+    }
+
+    /// Time since the content was changed; none when that lies in the future.
+    pub(super) fn quiet(self) -> Duration {
+        let modified = self.modified().unwrap_or_default();
+        clock::since_epoch().saturating_sub(modified)
     }
 
     /// When the content was changed, as time since the epoch.
@@ -92,56 +103,157 @@ impl From<&Metadata> for Stamp {
     }
 }
 
+/// What can be said of a file without reading it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probe {
+    pub(super) stamp: Stamp,
+    pub(super) writer: Writer,
+    /// It is empty, and was not when it was made.
+    was_emptied: bool,
+    /// It does not end with the end of a line.
+    ends_in_line: bool,
+}
+
+impl Probe {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = check(file)?;
+        let stamp = Stamp::from(&metadata);
+        let mut last = [b'\n'];
+        let is_regular = !stamp.is_device;
+        if is_regular && stamp.bytes > 0 {
+            // A file that was cut since is seen to have changed.
+            file.read_at(&mut last, stamp.bytes - 1)?;
+        }
+        let born = metadata.created().ok();
+        let born = born.and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let emptied_after = |born| stamp.modified() > Some(born + EMPTIED);
+        Ok(Self {
+            stamp,
+            writer: match is_regular {
+                true => writers::writer_of(file),
+                false => Writer::None,
+            },
+            was_emptied: is_regular && stamp.bytes == 0 && born.is_some_and(emptied_after),
+            ends_in_line: last != *b"\n",
+        })
+    }
+
+    /// Why the file may be a part of what it is about to be, though nothing is known of what it
+    /// was. `is_text`: it consists of lines.
+    pub(super) fn suspicion(&self, is_text: bool, hold_time: Duration) -> Option<Reason> {
+        if self.stamp.quiet() >= hold_time {
+            None
+        } else if self.writer == Writer::There {
+            Some(Reason::Open)
+        } else if self.was_emptied {
+            Some(Reason::Empty)
+        } else if is_text && self.ends_in_line && self.writer == Writer::Unknown {
+            Some(Reason::Cut)
+        } else {
+            None
+        }
+    }
+}
+
+/// Looks at the file at `path`, links followed.
+///
+/// # Errors
+/// It cannot be opened, or is nothing that [`read`] reads.
+pub(super) fn probe(path: &Path) -> io::Result<Probe> {
+    Probe::of(&open(path)?)
+}
+
 /// A file's content.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) bytes: Vec<u8>,
-    pub(super) stamp: Stamp,
+    pub(super) probe: Probe,
     /// Equal digests mean equal contents.
     pub(super) digest: u64,
     /// When the file is to be read once more, as time since the epoch, because it could have
     /// changed since without a new stamp.
     pub(super) look_again_at: Option<Duration>,
+    /// It kept changing while it was read.
+    pub(super) is_moving: bool,
+    /// It says of itself that it is whole.
+    pub(super) is_published: bool,
 }
 
-/// Reads the file at `path`, links followed.
+impl Source {
+    fn new(bytes: Vec<u8>, probe: Probe) -> Self {
+        Self {
+            digest: digest(&bytes),
+            look_again_at: probe.stamp.cool_at(),
+            bytes,
+            probe,
+            is_moving: false,
+            is_published: false,
+        }
+    }
+
+    /// Its last line has no end.
+    pub(super) fn is_cut(&self) -> bool {
+        self.bytes.last().is_some_and(|last| *last != b'\n')
+    }
+
+    /// As [`Probe::suspicion`].
+    pub(super) fn suspicion(&self, is_text: bool, hold_time: Duration) -> Option<Reason> {
+        if self.is_moving && !hold_time.is_zero() {
+            return Some(Reason::Changing);
+        }
+        self.probe.suspicion(is_text, hold_time)
+    }
+
+    /// Leaves a line without an end out: half a path is another path.
+    pub(super) fn drop_cut_line(&mut self) {
+        let end = memchr::memrchr(b'\n', &self.bytes).map_or(0, |at| at + 1);
+        self.bytes.truncate(end);
+        self.digest = digest(&self.bytes);
+    }
+}
+
+fn digest(bytes: &[u8]) -> u64 {
+    let mut digest = DefaultHasher::new();
+    digest.write(bytes);
+    digest.finish()
+}
+
+/// Reads the file at `path`, links followed. Waits for a file that keeps changing, though not for
+/// long.
 ///
 /// # Errors
-/// It cannot be read, is no regular file (`/dev/null` is allowed), is larger than
-/// [`TABLE_BYTES_MAX`], or keeps changing.
+/// It cannot be read, is no regular file (`/dev/null` is allowed), or is larger than
+/// [`TABLE_BYTES_MAX`].
 pub(super) fn read(path: &Path) -> io::Result<Source> {
-    for attempt in 0..READS_MAX {
-        if attempt > 0 {
-            std::thread::sleep(READ_PAUSE);
-        }
-        // Without O_NONBLOCK a FIFO would stop us until somebody opens its other end.
-        let mut file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)?;
-        let before = check(&file)?;
+    for attempt in 1.. {
+        let file = open(path)?;
+        let before = Stamp::from(&check(&file)?);
         let mut bytes = Vec::with_capacity(usize::try_from(before.bytes).unwrap_or(0));
-        (&mut file)
-            .take(TABLE_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)?;
-        let after = check(&file)?;
+        (&file).take(TABLE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        let probe = Probe::of(&file)?;
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if before == after && len == after.bytes && after.stays(path) {
-            let mut digest = DefaultHasher::new();
-            digest.write(&bytes);
-            return Ok(Source {
-                bytes,
-                stamp: after,
-                digest: digest.finish(),
-                look_again_at: after.cool_at(),
-            });
+        let is_still = before == probe.stamp && len == before.bytes && before.stays(path);
+        if is_still || attempt == READS_MAX {
+            let mut source = Source::new(bytes, probe);
+            source.is_moving = !is_still;
+            source.is_published = is_still && published::is_marked(&file, &source.bytes);
+            return Ok(source);
         }
+        std::thread::sleep(READ_PAUSE);
     }
     Err(io::Error::other("the file changes while it is read"))
 }
 
-/// The stamp of an open file that we are willing to read.
-fn check(file: &File) -> io::Result<Stamp> {
+fn open(path: &Path) -> io::Result<File> {
+    // Without O_NONBLOCK a FIFO would stop us until its other end is opened.
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+}
+
+/// The metadata of an open file that we are willing to read.
+fn check(file: &File) -> io::Result<Metadata> {
     let metadata = file.metadata()?;
     let kind = metadata.file_type();
     let is_null = kind.is_char_device() && metadata.rdev() == libc::makedev(1, 3);
@@ -153,15 +265,7 @@ fn check(file: &File) -> io::Result<Stamp> {
             "larger than {TABLE_BYTES_MAX} bytes"
         )));
     }
-    Ok(Stamp::from(&metadata))
-}
-
-/// The bytes of a file that a domain list names.
-///
-/// # Errors
-/// As for a table's file.
-pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    read(path).map(|source| source.bytes)
+    Ok(metadata)
 }
 
 #[cfg(test)]
@@ -175,11 +279,11 @@ mod tests {
         std::fs::write(&path, "k v\n").unwrap();
         let source = read(&path).unwrap();
         assert_eq!(source.bytes, b"k v\n");
-        assert_eq!(source.stamp, Stamp::of(&path).unwrap());
+        assert_eq!(source.probe.stamp, Stamp::of(&path).unwrap());
         assert!(source.look_again_at.is_some());
         std::fs::write(&path, "k v2\n").unwrap();
         let changed = read(&path).unwrap();
-        assert_ne!(source.stamp, changed.stamp);
+        assert_ne!(source.probe.stamp, changed.probe.stamp);
         assert_ne!(source.digest, changed.digest);
     }
 
@@ -194,7 +298,7 @@ mod tests {
         });
         std::io::Write::write_all(&mut writer, b"k v\n").unwrap();
         let (source, now) = reading.join().unwrap().unwrap();
-        let age = now.saturating_sub(source.stamp.modified().unwrap());
+        let age = now.saturating_sub(source.probe.stamp.modified().unwrap());
         assert!(age >= QUIET, "{age:?}");
     }
 

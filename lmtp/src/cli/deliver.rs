@@ -11,7 +11,7 @@ use mailstow_engine::address::{
     Address, AddressError, ReversePath, parse_address, parse_mailbox, parse_original_recipient,
 };
 use mailstow_engine::config::{Configuration, Durability};
-use mailstow_engine::route::MailboxTarget;
+use mailstow_engine::route::{Found, MailboxTarget};
 use mailstow_engine::{Engine, EnhancedCode, LineEnds, Mail, Message, Recipient, Status, octets};
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::{OsStr, OsString};
@@ -80,7 +80,7 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
     for warning in engine.table_warnings() {
         tracing::warn!("{warning}");
     }
-    let router = engine.snapshot();
+    let mut router = engine.snapshot();
     let reverse_path = reverse_path(&args.sender)?;
     let mut to: Vec<(Recipient, MailboxTarget)> = Vec::new();
     let original = args
@@ -88,7 +88,13 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
         .as_deref()
         .map(|argument| parse_original_recipient(&octets::text(argument.as_bytes())));
     for argument in &args.recipient {
-        let found = router.find(recipient(argument)?, false);
+        let recipient = recipient(argument)?;
+        let mut found = router.find(recipient.clone(), false);
+        // The tables were opened just now, perhaps while somebody was writing them.
+        if is_refused(&found) && engine.settle_tables() {
+            router = engine.snapshot();
+            found = router.find(recipient, false);
+        }
         let mailboxes = found.mailboxes.map_err(|error| {
             let status = error.status();
             Status::new(status.code, status.enhanced, error.to_string())
@@ -122,6 +128,12 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
         None => Ok(()),
         Some(status) => Err(status),
     }
+}
+
+/// Whether the recipient is refused for good.
+fn is_refused(found: &Found) -> bool {
+    let error = found.mailboxes.as_ref().err();
+    error.is_some_and(|error| error.status().is_permanent())
 }
 
 /// Reads a recipient as pipe(8) passes it: in external form with its `q` flag, else unquoted.

@@ -156,6 +156,18 @@ enum Trouble {
     Missing(String),
     #[error("cannot read {path}: {error}; name a text that is there and may be read")]
     Text { path: String, error: io::Error },
+    #[error(
+        "{path} has just been changed, and the map would have {has} values in the place of {had}: it \
+         may be in the middle of being written; build again in {hold_time} s, or say --force"
+    )]
+    Doubtful {
+        path: String,
+        had: u64,
+        has: u64,
+        hold_time: u64,
+    },
+    #[error("{0}; build again when it is whole")]
+    HeldBack(String),
     #[error("\"{0}\": write TABLE=TEXT, as in virtual_mailbox_maps=/etc/postfix/vmailbox")]
     Source(String),
     #[error("{0}: only tables whose entries can be listed, those of postmap(1), can be compiled")]

@@ -13,6 +13,7 @@ pub mod lint;
 pub mod log;
 pub mod map;
 mod output;
+mod publish;
 pub mod resolve;
 pub mod serve;
 pub mod table;

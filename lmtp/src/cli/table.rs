@@ -1,5 +1,6 @@
 //! `mailstow table`: `query` asks lookup tables what `postmap -q` would be asked, `dump` prints
-//! them as `postmap -s` does; `diff` is in a file of its own, `build` with that of maps.
+//! them as `postmap -s` does; `diff` and `publish` are in files of their own, `build` with that of
+//! maps.
 //!
 //! Imports the engine's tables only. Exit status: 0 when a key was found, 1 when none was, 75
 //! when a table cannot be opened or cannot answer. Source: postmap(1).
@@ -42,6 +43,14 @@ enum TableCommand {
     /// Say which recipients change how when table NEW takes the place of OLD
     #[command(after_help = "Exit status: 0 no change, 1 changes, 75 a table cannot answer.")]
     Diff(super::diff::DiffArgs),
+    /// Put a text in the place of a table's, whole and durably, so that no part is ever read
+    #[command(
+        override_usage = "mailstow table publish [--force] [NEW] TABLE",
+        after_help = "Exit status: 0 published, 1 it looks like a part of a table (see --force) or \
+                      has malformed lines, 75 it cannot be read or written. A running server has it \
+                      in force within two seconds; Postfix wants postmap for its indexes, as ever."
+    )]
+    Publish(super::publish::PublishArgs),
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +85,7 @@ pub fn run(args: &TableArgs) -> ExitCode {
         }
         TableCommand::Build(args) => return super::map::build_table(args),
         TableCommand::Diff(args) => return super::diff::run(args),
+        TableCommand::Publish(args) => return super::publish::run(args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

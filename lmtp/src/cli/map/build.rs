@@ -6,16 +6,18 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use mailstow_engine::address::fold_case;
 use mailstow_engine::config::{Configuration, Sources};
 use mailstow_engine::map::{
-    BuildOptions, BuildProgress, BuildReport, Duplicates, MapBuilder, MapError, PendingChanges,
+    BuildOptions, BuildProgress, BuildReport, Duplicates, MapBuilder, MapError, MapView,
+    PendingChanges,
 };
 use mailstow_engine::route::{Part, Source, compilable};
-use mailstow_engine::table::{TableCache, TableContext, TableList, TableName};
+use mailstow_engine::table::{TableCache, TableContext, TableList, TableName, TextWatch};
 
 use super::super::common::complain;
 use super::Trouble;
@@ -80,6 +82,10 @@ struct How {
     /// Fail when a key comes twice
     #[arg(long)]
     strict: bool,
+    /// Compile a text that was changed just now, too, although the map would be much smaller than
+    /// the one in its place
+    #[arg(long)]
+    force: bool,
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
@@ -101,7 +107,7 @@ pub(super) fn run(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, Trouble
         tasks.push((table.to_owned(), source));
     }
     let given: Vec<String> = tasks.iter().map(|(table, _)| table.clone()).collect();
-    let mut parts = configured(args)?;
+    let (mut parts, hold_time) = configured(args)?;
     parts.retain(|part| !given.iter().any(|table| table == part.parameter));
     for part in &parts {
         let table = part.parameter.to_owned();
@@ -110,7 +116,7 @@ pub(super) fn run(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, Trouble
     if tasks.is_empty() {
         return Err(Trouble::NoSource);
     }
-    let report = build(&args.how, &map, &tasks)?;
+    let report = build(&args.how, hold_time, &map, &tasks)?;
     report_build(&args.how, &map, &report, out)?;
     for part in &parts {
         note(part);
@@ -142,7 +148,8 @@ pub(super) fn run_table(args: &TableBuildArgs, out: &mut dyn Write) -> Result<bo
         }
         (None, Source::Table(_) | Source::Domain(_)) => return Err(Trouble::NoMap),
     };
-    let report = build(&args.how, &map, &[(table.clone(), source)])?;
+    let hold_time = TableContext::default().hold_time;
+    let report = build(&args.how, hold_time, &map, &[(table.clone(), source)])?;
     report_build(&args.how, &map, &report, out)?;
     let map = std::path::absolute(map)?;
     writeln!(out, "to use it, write mailstow:{}:{table}", map.display())?;
@@ -168,10 +175,11 @@ fn table_name(source: &Source) -> String {
     }
 }
 
-/// What the configuration has to compile, if there is one.
-fn configured(args: &BuildArgs) -> Result<Vec<Part>, Trouble> {
+/// What the configuration has to compile, if there is one, and how long a text must have been left
+/// alone that looks as if it were being written.
+fn configured(args: &BuildArgs) -> Result<(Vec<Part>, Duration), Trouble> {
     if args.postfix.is_none() && args.config.is_none() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), TableContext::default().hold_time));
     }
     let sources = Sources {
         config: args.config.clone(),
@@ -180,7 +188,8 @@ fn configured(args: &BuildArgs) -> Result<Vec<Part>, Trouble> {
     };
     let configuration =
         Configuration::load(&sources).map_err(|error| Trouble::Configuration(error.to_string()))?;
-    Ok(compilable(&configuration.settings.routing))
+    let routing = &configuration.settings.routing;
+    Ok((compilable(routing), routing.table_hold_time))
 }
 
 /// A table and what it is compiled from.
@@ -205,7 +214,12 @@ fn source(text: &str) -> Result<Source, Trouble> {
     }
 }
 
-fn build(args: &How, map: &Path, tasks: &[Task]) -> Result<BuildReport, Trouble> {
+fn build(
+    args: &How,
+    hold_time: Duration,
+    map: &Path,
+    tasks: &[Task],
+) -> Result<BuildReport, Trouble> {
     let options = BuildOptions {
         duplicates: match (args.replace, args.strict) {
             (true, _) => Duplicates::LastWins,
@@ -219,15 +233,19 @@ fn build(args: &How, map: &Path, tasks: &[Task]) -> Result<BuildReport, Trouble>
         },
         ..BuildOptions::default()
     };
+    let mut texts = Vec::new();
     for (_, source) in tasks {
         if let Source::Text(text) = source {
-            let opened = File::open(text);
-            opened.map_err(|error| Trouble::Text {
+            let unreadable = |error| Trouble::Text {
                 path: text.display().to_string(),
                 error,
-            })?;
+            };
+            File::open(text).map_err(unreadable)?;
+            let watch = TextWatch::begin(text, hold_time).map_err(unreadable)?;
+            texts.extend(watch.map(|watch| (text, watch)));
         }
     }
+    let had = MapView::open(map).map_or(0, |old| old.reader().stats().values);
     let mut builder = MapBuilder::new(map, options)?;
     let bar = (!args.quiet && io::stderr().is_terminal()).then(|| Bar::new(tasks));
     if let Some(bar) = bar.clone() {
@@ -245,6 +263,22 @@ fn build(args: &How, map: &Path, tasks: &[Task]) -> Result<BuildReport, Trouble>
                 builder.add(table, domain, domain)?;
             }
             Source::Table(name) => add_listed(&mut builder, table, name, &mut warnings)?,
+        }
+    }
+    for (text, watch) in &texts {
+        let path = text.display().to_string();
+        watch.finish().map_err(|error| Trouble::Text {
+            path: path.clone(),
+            error,
+        })?;
+        let has = builder.entries();
+        if !args.force && watch.is_doubtful(had, has) {
+            return Err(Trouble::Doubtful {
+                path,
+                had,
+                has,
+                hold_time: hold_time.as_secs(),
+            });
         }
     }
     let report = builder.finish();
@@ -265,7 +299,11 @@ fn add_listed(
     warnings: &mut Vec<String>,
 ) -> Result<(), Trouble> {
     let list: TableList = std::iter::once(name.clone()).collect();
-    let set = TableCache::new(TableContext::default()).open_all(&list)?;
+    let cache = TableCache::new(TableContext::default());
+    let set = cache.open_all(&list)?;
+    if let Some(cause) = cache.held_back().into_iter().next() {
+        return Err(Trouble::HeldBack(cause));
+    }
     warnings.extend(set.warnings().map(str::to_owned));
     let number = builder.table(table)?;
     let mut added: Result<(), MapError> = Ok(());

@@ -1,0 +1,135 @@
+//! `mailstow table publish`: puts a text in the place of a table's, whole and in one step.
+//!
+//! Imports the engine's tables. The new file is written beside the old one, flushed and renamed, so
+//! that Postfix and mailstow see the old table or the new one and never a part; it carries a mark
+//! by which a running server knows that what is not in it is not to be waited for.
+
+use super::common::complain;
+use clap::Args;
+use mailstow_engine::table::{Examination, OpenError, TableName, examine, publish, read_whole};
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What is to be published looks wrong.
+const REFUSED: u8 = 1;
+/// EX_TEMPFAIL.
+const TEMPORARY_FAILURE: u8 = 75;
+
+/// Arguments of `table publish`.
+#[derive(Debug, Args)]
+pub(super) struct PublishArgs {
+    /// Publish what looks like a part of a table, too: much smaller than it was, empty, or without
+    /// an end of its last line
+    #[arg(long)]
+    force: bool,
+    /// NEW: the text that becomes the table, and stays where it is; "-" for standard input. Without
+    /// it, the table itself, which was edited in place. TABLE: its path or TYPE:PATH; a path
+    /// without TYPE: is read as hash:
+    #[arg(required = true, num_args = 1..=2, value_name = "[NEW] TABLE")]
+    files: Vec<String>,
+}
+
+/// Runs the subcommand.
+pub(super) fn run(args: &PublishArgs) -> ExitCode {
+    match publish_table(args) {
+        Ok(report) => {
+            println!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(trouble) => {
+            complain(format_args!("mailstow: {trouble}"));
+            match trouble {
+                Trouble::Doubtful { .. } | Trouble::Malformed { .. } => ExitCode::from(REFUSED),
+                _ => ExitCode::from(TEMPORARY_FAILURE),
+            }
+        }
+    }
+}
+
+/// Why nothing was published.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("{0} is no table with a text of its own; name one, such as hash:/etc/postfix/vmailbox")]
+    NoText(String),
+    #[error("cannot read {path}: {source}")]
+    Read { path: String, source: io::Error },
+    #[error("{new} is not published: {malformed}; correct it")]
+    Malformed { new: String, malformed: String },
+    #[error(
+        "{new} is not published: {doubts}; if it is what {table} is to be, say --force",
+        doubts = .doubts.join(", and ")
+    )]
+    Doubtful {
+        new: String,
+        table: String,
+        doubts: Vec<String>,
+    },
+    #[error("{0}")]
+    Write(io::Error),
+}
+
+fn publish_table(args: &PublishArgs) -> Result<String, Trouble> {
+    let (new, table) = match args.files.as_slice() {
+        [new, table] => (Some(new.as_str()), table.clone()),
+        files => (None, files.concat()),
+    };
+    let word = match table.contains(':') || table.contains('/') {
+        true => table.clone(),
+        false => format!("./{table}"),
+    };
+    let name = TableName::parse(&word, "hash")?;
+    let path = name.published_path().ok_or(Trouble::NoText(table))?;
+    let (new, bytes) = match new {
+        Some("-") => ("standard input".to_owned(), read_input()),
+        Some(new) => (new.to_owned(), read_new(Path::new(new))),
+        None => (path.display().to_string(), read_whole(path)),
+    };
+    let bytes = bytes.map_err(|source| Trouble::Read {
+        path: new.clone(),
+        source,
+    })?;
+    let found = examine(&name, &bytes)?;
+    for warning in &found.warnings {
+        complain(format_args!("mailstow: warning: {warning}"));
+    }
+    if let Some(malformed) = found.malformed {
+        return Err(Trouble::Malformed { new, malformed });
+    }
+    let doubts = found.doubts();
+    if !doubts.is_empty() && !args.force {
+        let table = name.full().to_owned();
+        return Err(Trouble::Doubtful { new, table, doubts });
+    }
+    publish(path, &bytes).map_err(Trouble::Write)?;
+    for index in ["db", "lmdb", "cdb", "dir"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(format!(".{index}"));
+        if Path::new(&file).exists() {
+            complain(format_args!(
+                "mailstow: Postfix reads {}; run postmap {name}",
+                Path::new(&file).display()
+            ));
+        }
+    }
+    let Examination { had, lost, has, .. } = found;
+    Ok(format!(
+        "{name}: {has} entries in force, where {had} were; {lost} of these are gone"
+    ))
+}
+
+fn read_input() -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A file, or what another program writes into a pipe.
+fn read_new(path: &Path) -> io::Result<Vec<u8>> {
+    match std::fs::metadata(path)?.is_file() {
+        true => read_whole(path),
+        false => std::fs::read(path),
+    }
+}
