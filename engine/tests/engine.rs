@@ -285,3 +285,57 @@ fn a_receipt_may_outlive_its_engine() {
     let again = submit_and(&engine, "Subject: a\n\nbody\n", Receipt::confirm);
     assert_eq!(again, "250 2.0.0 delivered before");
 }
+
+#[test]
+fn a_recipient_that_is_told_to_try_again_stays_in_doubt_and_the_others_do_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let maps = "inline:{{sales@example.com = sales/}, {info@example.com = info/}}";
+    let settings = settings(directory.path(), maps);
+    let mut engine = Engine::open(&settings).unwrap();
+    // A short one goes through the log, a long one is flushed in its mailboxes.
+    for text in [
+        "Subject: a\n\nbody\n".to_owned(),
+        "x".repeat(3_000_000) + "\n",
+    ] {
+        let submit = |engine: &Engine| {
+            let mail = Mail {
+                reverse_path: ReversePath::Null,
+                queue_id: None,
+                message: message(engine, &text),
+            };
+            let (sender, outcomes) = std::sync::mpsc::channel();
+            let report = move |index, outcome: Outcome| {
+                let _ = sender.send((index, outcome.status.to_string()));
+            };
+            let to = to(engine, &["sales@example.com", "info@example.com"]);
+            let receipt = engine.submit(Arc::new(mail), to, Arc::new(report));
+            let mut texts = [String::new(), String::new()];
+            for _ in 0..2 {
+                let limit = Duration::from_secs(30);
+                let (index, text): (usize, String) = outcomes.recv_timeout(limit).unwrap();
+                texts[index] = text;
+            }
+            (receipt, texts)
+        };
+        let (mut receipt, _) = submit(&engine);
+        receipt.doubt(0);
+        receipt.confirm();
+        for reopens in [false, true] {
+            if reopens {
+                engine.close();
+                engine = Engine::open(&settings).unwrap();
+            }
+            let (mut receipt, texts) = submit(&engine);
+            assert_eq!(texts[0], "250 2.0.0 delivered before", "{reopens}");
+            assert_eq!(texts[1], "250 2.0.0 delivered to maildir", "{reopens}");
+            receipt.doubt(0);
+            receipt.confirm();
+        }
+        let (receipt, texts) = submit(&engine);
+        assert_eq!(texts[0], "250 2.0.0 delivered before");
+        receipt.confirm();
+        let (receipt, texts) = submit(&engine);
+        assert_eq!(texts[0], "250 2.0.0 delivered to maildir");
+        receipt.confirm();
+    }
+}

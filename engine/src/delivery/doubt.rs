@@ -118,6 +118,33 @@ impl Doubts {
         }
     }
 
+    /// The client has read the replies for this message, and the recipients with the indices
+    /// `doubtful` were told to try again.
+    pub(super) fn confirm_but(&self, promise: &Promise, doubtful: &[usize]) {
+        // Digests are computed without the lock.
+        let all = promise.doubts();
+        let (doubtful, read): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|entry| is_one_of(entry, doubtful));
+        let mut state = self.state.lock();
+        if state.open.remove(&promise.id()).is_some() {
+            let confirmed = read.iter().map(|entry| Confirmed {
+                id: entry.id,
+                recipient: Some(entry.recipient),
+            });
+            state.confirmed.extend(confirmed);
+            state.news_since.get_or_insert_with(clock::now);
+            drop(state);
+            self.add(doubtful);
+        } else {
+            drop(state);
+            // The log was recovered meanwhile, which took all of them to be in doubt.
+            for entry in read {
+                self.confirm_repeated(&Repeated(entry));
+            }
+        }
+    }
+
     /// The connection was lost before that. The log says so already: nothing confirms it.
     pub(super) fn doubt(&self, promise: &Promise) {
         if self.state.lock().open.remove(&promise.id()).is_some() {
@@ -326,6 +353,12 @@ impl Doubts {
         };
         clock::since_epoch().saturating_sub(entry.since) < keep
     }
+}
+
+/// Whether an entry is that of one of these recipients.
+pub(super) fn is_one_of(entry: &InDoubt, recipients: &[usize]) -> bool {
+    let recipient = usize::try_from(entry.recipient);
+    recipient.is_ok_and(|recipient| recipients.contains(&recipient))
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 //! Imports `job` (tickets), `journal`, `keeper`, `doubt`, `store` (shared state). Invariant: a
 //! message is confirmed once or in doubt; a receipt that is dropped never confirms.
 
-use super::doubt::Verdict;
+use super::doubt::{Verdict, is_one_of};
 use super::job::{Origin, Ticket};
 use super::journal::in_doubt_records;
 use super::keeper::Keeper;
 use super::promise::Promise;
 use super::store::Shared;
 use crate::io::{Blocking, Disk};
+use crate::log::InDoubt;
 use crate::sync::Arc;
 use std::fmt;
 use std::sync::Weak;
@@ -45,13 +46,19 @@ use std::sync::Weak;
               call `confirm` when it has"]
 pub struct Receipt {
     tickets: Vec<Ticket>,
+    /// Recipients whose deliveries stay in doubt.
+    doubtful: Vec<usize>,
     shared: Weak<Shared<Blocking>>,
 }
 
 impl Receipt {
     pub(super) fn new(tickets: Vec<Ticket>, shared: &Arc<Shared<Blocking>>) -> Self {
         let shared = Arc::downgrade(shared);
-        Self { tickets, shared }
+        Self {
+            tickets,
+            doubtful: Vec::new(),
+            shared,
+        }
     }
 
     /// The client has read the replies: the message is settled, and the same message sent again
@@ -59,7 +66,19 @@ impl Receipt {
     pub fn confirm(mut self) {
         let tickets = std::mem::take(&mut self.tickets);
         if let Some(shared) = self.shared.upgrade() {
-            shared.confirm(&tickets);
+            match self.doubtful.as_slice() {
+                [] => shared.confirm(&tickets),
+                doubtful => shared.confirm_but(&tickets, doubtful),
+            }
+        }
+    }
+
+    /// The recipient with this index is told to try again, although its delivery succeeded: what
+    /// was to follow the delivery has failed. The delivery stays in doubt, whether the replies are
+    /// read or not.
+    pub fn doubt(&mut self, index: usize) {
+        if !self.doubtful.contains(&index) {
+            self.doubtful.push(index);
         }
     }
 
@@ -101,6 +120,39 @@ impl<D: Disk> Shared<D> {
     /// with success and not stored a second time.
     pub(super) fn doubt(&self, tickets: &[Ticket]) {
         self.settle(tickets, Verdict::Lost);
+    }
+
+    /// As [`Shared::confirm`], but for the recipients with the indices `doubtful`.
+    pub(super) fn confirm_but(&self, tickets: &[Ticket], doubtful: &[usize]) {
+        let Some(keeper) = &self.keeper else {
+            return;
+        };
+        let mut messages: Vec<&Arc<Promise>> = Vec::new();
+        for (index, ticket) in tickets.iter().enumerate() {
+            match &ticket.origin {
+                Origin::Direct => {}
+                Origin::Repeated(repeated) if doubtful.contains(&index) => {
+                    keeper.doubts.doubt_repeated(repeated);
+                }
+                Origin::Repeated(repeated) => keeper.doubts.confirm_repeated(repeated),
+                Origin::Promise(promise) => {
+                    if !messages.iter().any(|known| Arc::ptr_eq(known, promise)) {
+                        messages.push(promise);
+                    }
+                }
+            }
+        }
+        for promise in messages {
+            if !promise.is_over() {
+                keeper.doubts.settle_later(promise, Verdict::Lost);
+            } else if promise.is_logged() {
+                keeper.doubts.confirm_but(promise, doubtful);
+            } else {
+                let mut entries = promise.doubts();
+                entries.retain(|entry| is_one_of(entry, doubtful));
+                note_in_doubt(keeper, entries);
+            }
+        }
     }
 
     /// Settles messages whose receipts came back before their deliveries had ended.
@@ -148,15 +200,17 @@ fn settle_message<H: fmt::Debug + Send + Sync>(
     match verdict {
         Verdict::Read => keeper.doubts.confirm(promise),
         Verdict::Lost if promise.is_logged() => keeper.doubts.doubt(promise),
-        Verdict::Lost => {
-            let entries = promise.doubts();
-            if let (false, Ok(pass)) = (entries.is_empty(), keeper.enter()) {
-                for record in in_doubt_records(&entries) {
-                    // Not waited for: when a crash loses it, the message comes twice.
-                    drop(pass.journal.append(record));
-                }
-            }
-            keeper.doubts.add(entries);
+        Verdict::Lost => note_in_doubt(keeper, promise.doubts()),
+    }
+}
+
+/// Remembers deliveries in doubt that are not in the log, and tells the log.
+fn note_in_doubt<H: fmt::Debug + Send + Sync>(keeper: &Keeper<H>, entries: Vec<InDoubt>) {
+    if let (false, Ok(pass)) = (entries.is_empty(), keeper.enter()) {
+        for record in in_doubt_records(&entries) {
+            // Not waited for: when a crash loses it, the message comes twice.
+            drop(pass.journal.append(record));
         }
     }
+    keeper.doubts.add(entries);
 }
