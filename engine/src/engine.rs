@@ -17,6 +17,19 @@ use std::path::Path;
 use std::task::{Context, Poll};
 
 /// An open engine.
+///
+/// ```
+/// # mod site { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/site.inc")); }
+/// # let site = site::site()?;
+/// use mailstow_engine::{Engine, parse_mailbox};
+///
+/// let engine = Engine::open(&site.settings)?;
+/// let address = parse_mailbox("info@example.com")?;
+/// let mailbox = engine.snapshot().mailbox(&address)?;
+/// assert_eq!(mailbox.path, "example.com/info");
+/// engine.close();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Engine {
     routing: Routing,

@@ -6,6 +6,18 @@ use crate::address::Address;
 pub use crate::address::ReversePath;
 
 /// One recipient of an envelope.
+///
+/// ```
+/// use mailstow_engine::{Recipient, parse_mailbox};
+///
+/// let recipient = Recipient {
+///     address: parse_mailbox("info@example.com")?,
+///     // Before aliases, as ORCPT said it.
+///     original: Some("office@example.com".into()),
+/// };
+/// assert_eq!(recipient.address.external(), "info@example.com");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipient {
     /// The forward-path, as the client gave it (case kept).

@@ -6,9 +6,7 @@
 //! meaning; see [`config`].
 //!
 //! ```
-//! use mailstow_engine::address::parse_mailbox;
-//! use mailstow_engine::config::Settings;
-//! use mailstow_engine::{Engine, Mail, Recipient, ReversePath};
+//! use mailstow_engine::{Engine, Mail, Recipient, ReversePath, Settings, parse_mailbox};
 //! use std::sync::Arc;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,7 +17,7 @@
 //! # if me == 0 {
 //! #     std::os::unix::fs::chown(&base, Some(uid), Some(uid))?;
 //! # }
-//! // Or read Postfix's main.cf and mailstow.toml: `config::Configuration::load`.
+//! // Or read Postfix's main.cf and mailstow.toml: `Configuration::load`.
 //! let mut settings = Settings::default();
 //! settings.state_directory = base.join("state");
 //! settings.routing.virtual_mailbox_base = base.clone();
@@ -58,6 +56,11 @@
 //!
 //! Where no thread may wait, [`Engine::submit`] calls back instead.
 //!
+//! What an embedder needs is named here, at the root. The rooms below hold what these items refer
+//! to, and tools for operators: all settings ([`config`]), tables ([`table`]), the steps of a
+//! resolution ([`route`]), recipient maps ([`map`]), the files of a delivery log
+//! ([`delivery_log`]).
+//!
 //! The engine has no async runtime and knows no wire protocol. Nothing is process-global:
 //! several engines may live in one process.
 
@@ -94,11 +97,20 @@ mod thread;
 #[cfg(any(test, fuzzing))]
 pub mod unwary;
 
+pub use address::{Address, AddressError, parse_address, parse_mailbox};
+pub use config::{
+    ConfigError, Configuration, Durability, Origin, Problem, RoutingSettings, Settings, Sources,
+};
 pub use delivery::{
     Health, LogFailure, LogState, Mail, OnOutcome, Outcome, Receipt, RecoveryReport, StoreError,
 };
 pub use engine::Engine;
 pub use envelope::{Recipient, ReversePath};
+pub use map::{MapBuilder, MapError, MapView};
 pub use message::{Converted, LineEnds, Lines, Message, MessageBuilder};
+pub use route::{
+    AddressClass, Destination, Format, Lookup, MailboxTarget, Mailboxes, Resolution, Route,
+    RouteError, Router,
+};
 pub use routing::{EngineError, Routing};
 pub use status::{EnhancedCode, Status};

@@ -32,6 +32,15 @@ const MAP_KEEP_INTERVAL: Duration = Duration::from_secs(2);
 const WATCHER_STACK_BYTES: usize = 256 * 1024;
 
 /// Why an engine cannot be opened or reloaded.
+///
+/// ```
+/// use mailstow_engine::{Engine, EngineError, Settings};
+///
+/// // No directory for mailboxes is named.
+/// let error = Engine::open(&Settings::default()).expect_err("nowhere to deliver");
+/// assert!(matches!(error, EngineError::Store(_)));
+/// assert!(error.to_string().starts_with("virtual_mailbox_base is not set; set it to"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -48,6 +57,20 @@ pub enum EngineError {
 
 /// Tables that are open and watched. [`Engine`](crate::Engine) has its own; open one by itself to
 /// answer for recipients whose mail somebody else stores.
+///
+/// ```
+/// use mailstow_engine::{Routing, Settings, parse_mailbox};
+///
+/// let mut settings = Settings::default();
+/// settings.routing.virtual_mailbox_domains = "example.com".into();
+/// settings.routing.virtual_mailbox_maps = "inline:{info@example.com=somewhere}".into();
+/// settings.routing.virtual_transport = "lmtp:unix:/run/store".into();
+/// let routing = Routing::open(&settings)?;
+/// let resolution = routing.snapshot().resolve(&parse_mailbox("info@example.com")?);
+/// assert_eq!(resolution.error, None);
+/// assert_eq!(resolution.results[0].nexthop, "unix:/run/store");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Routing {
     shared: Arc<Shared>,

@@ -8,6 +8,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// An enhanced mail system status code (RFC 3463), for example `4.3.5`.
+///
+/// ```
+/// use mailstow_engine::EnhancedCode;
+///
+/// assert_eq!(EnhancedCode::new(5, 1, 1).to_string(), "5.1.1");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EnhancedCode {
     /// 2 success, 4 persistent transient failure, 5 permanent failure.
@@ -42,6 +48,15 @@ impl fmt::Display for EnhancedCode {
 /// The outcome of one command or of one recipient's delivery, as SMTP states it.
 ///
 /// Rule of the house: trouble of our own is 4xx; 5xx only for the mail's or the recipient's fault.
+///
+/// ```
+/// use mailstow_engine::{EnhancedCode, Status};
+///
+/// let status = Status::new(452, EnhancedCode::new(4, 3, 1), "The disk is full");
+/// assert_eq!(status.to_string(), "452 4.3.1 The disk is full");
+/// assert!(status.is_temporary());
+/// assert_eq!(status.sysexits(), 75);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Reply code (RFC 5321 section 4.2.1), for example 451.

@@ -188,3 +188,46 @@ fn names_an_issue(line: &str) -> bool {
         rest.starts_with(|c: char| c.is_ascii_digit())
     })
 }
+
+#[test]
+fn every_item_at_the_root_of_the_engine_has_an_example() {
+    let files = rust_files();
+    let (_, lib) = files
+        .iter()
+        .find(|(path, _)| path == "engine/src/lib.rs")
+        .expect("the engine");
+    let exports = lib.split("\npub use ").skip(1);
+    let lists = exports.map(|export| export.split(';').next().unwrap_or_default());
+    let names: Vec<&str> = lists
+        .filter_map(|list| list.split_once("::"))
+        .flat_map(|(_, names)| names.trim_matches(['{', '}', '\n']).split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert!((30..=60).contains(&names.len()), "{names:?}");
+    let has_example = |name: &str| {
+        let kinds = ["struct", "enum", "fn", "type"];
+        let starts = kinds.map(|kind| format!("\npub {kind} {name}"));
+        files.iter().any(|(path, text)| {
+            let found = starts.iter().find_map(|start| {
+                let at = text.find(start.as_str())?;
+                let after = text[at + start.len()..].chars().next()?;
+                (!after.is_alphanumeric()).then_some(at)
+            });
+            path.starts_with("engine/src") && found.is_some_and(|at| documents(&text[..at], "```"))
+        })
+    };
+    let offences: Vec<String> = names
+        .iter()
+        .filter(|name| !has_example(name))
+        .map(|name| format!("{name} has no example"))
+        .collect();
+    assert_none("write one that runs", &offences);
+}
+
+/// True when the comment at the end of `text`, before attributes, holds `word`.
+fn documents(text: &str, word: &str) -> bool {
+    let lines = text.lines().rev();
+    let mut doc = lines.take_while(|line| !line.is_empty());
+    doc.any(|line| line.starts_with("///") && line.contains(word))
+}

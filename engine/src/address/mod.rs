@@ -22,6 +22,14 @@ pub use quote::{quote_address, quote_local_part, unquote};
 use std::fmt;
 
 /// An address with its local part in internal (unquoted) form.
+///
+/// ```
+/// use mailstow_engine::Address;
+///
+/// let address = Address::new("two words", Some("example.com"));
+/// assert_eq!(address.internal(), "two words@example.com");
+/// assert_eq!(address.external(), "\"two words\"@example.com");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     /// Internal form, case kept.
@@ -86,6 +94,15 @@ impl fmt::Display for Address {
 }
 
 /// Where failure notices go: nowhere (`<>`) or to an address.
+///
+/// ```
+/// use mailstow_engine::{ReversePath, parse_mailbox};
+///
+/// let sender = ReversePath::Address(parse_mailbox("me@example.org")?);
+/// assert_eq!(sender.external(), "me@example.org");
+/// assert_eq!(ReversePath::Null.external(), "");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReversePath {
     /// `<>`: the message is a notification itself.

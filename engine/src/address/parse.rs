@@ -12,6 +12,13 @@ use crate::limits::ADDRESS_BYTES_MAX;
 use crate::octets;
 
 /// Why an address is refused; the caller answers 501 5.1.3 or 5.1.7.
+///
+/// ```
+/// use mailstow_engine::{AddressError, parse_mailbox};
+///
+/// let error: AddressError = parse_mailbox("").expect_err("nobody");
+/// assert!(!error.to_string().is_empty());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
@@ -24,6 +31,14 @@ pub enum AddressError {
 }
 
 /// Parses a reverse-path: empty for the null reverse-path, else an address.
+///
+/// ```
+/// use mailstow_engine::{ReversePath, parse_address};
+///
+/// assert_eq!(parse_address("")?, ReversePath::Null);
+/// assert_eq!(parse_address("me@example.org")?.external(), "me@example.org");
+/// # Ok::<(), mailstow_engine::AddressError>(())
+/// ```
 ///
 /// # Errors
 /// The text is too long.
@@ -39,6 +54,15 @@ pub fn parse_address(text: &str) -> Result<ReversePath, AddressError> {
 /// taken off, and so is an obsolete source route (`@a,@b:`), as RFC 5321 appendix C asks. A local
 /// part that is one quoted string is unquoted; any other local part and the domain are taken as
 /// they are.
+///
+/// ```
+/// use mailstow_engine::parse_mailbox;
+///
+/// let address = parse_mailbox("\"two words\"@example.com")?;
+/// assert_eq!(address.local_part, "two words");
+/// assert_eq!(address.domain.as_deref(), Some("example.com"));
+/// # Ok::<(), mailstow_engine::AddressError>(())
+/// ```
 ///
 /// # Errors
 /// The text is empty or too long.

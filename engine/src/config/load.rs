@@ -25,6 +25,17 @@ use super::values::{Values, Written};
 use crate::nearest::nearest;
 
 /// What to read.
+///
+/// ```
+/// use mailstow_engine::Sources;
+///
+/// let sources = Sources {
+///     postfix: Some("/etc/postfix".into()),
+///     settings: vec![("store.writers".into(), "8".into())],
+///     ..Sources::default()
+/// };
+/// # drop(sources);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// `--config`: a `mailstow.toml`.
@@ -54,6 +65,19 @@ pub struct Entry {
 }
 
 /// A configuration that was read and found valid. Immutable; may be shared between threads.
+///
+/// ```
+/// use mailstow_engine::{Configuration, Sources};
+///
+/// let sources = Sources {
+///     // Or `postfix: Some("/etc/postfix".into())` to read main.cf.
+///     settings: vec![("virtual_mailbox_domains".into(), "example.com".into())],
+///     ..Sources::default()
+/// };
+/// let configuration = Configuration::load(&sources)?;
+/// assert_eq!(configuration.settings.routing.virtual_mailbox_domains, "example.com");
+/// # Ok::<(), mailstow_engine::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Configuration {
     /// The typed settings.

@@ -7,6 +7,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Where the effective value of a parameter was set.
+///
+/// ```
+/// use mailstow_engine::Origin;
+///
+/// let origin = Origin::File { path: "/etc/postfix/main.cf".into(), line: 12 };
+/// assert_eq!(origin.to_string(), "/etc/postfix/main.cf:12");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Nowhere: the built-in default.
@@ -46,6 +53,18 @@ impl fmt::Display for Origin {
 }
 
 /// One mistake in the configuration: where it is, what it is, how to mend it.
+///
+/// ```
+/// use mailstow_engine::{Origin, Problem};
+///
+/// fn place(problem: &Problem) -> Option<(String, usize)> {
+///     match problem.origin.as_ref()? {
+///         Origin::File { path, line } => Some((path.display().to_string(), *line)),
+///         _ => None,
+///     }
+/// }
+/// # let _: fn(&Problem) -> Option<(String, usize)> = place;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Where the mistake stands; `None` when something is missing everywhere.
@@ -80,6 +99,18 @@ impl fmt::Display for Problem {
 }
 
 /// The configuration cannot be used. Displayed as one line per problem.
+///
+/// ```
+/// use mailstow_engine::{Configuration, Sources};
+///
+/// let sources = Sources {
+///     settings: vec![("store.writer".into(), "8".into())],
+///     ..Sources::default()
+/// };
+/// let error = Configuration::load(&sources).expect_err("no such setting");
+/// assert_eq!(error.problems.len(), 1);
+/// assert!(error.to_string().contains("the nearest known one is store.writers"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// Everything that is wrong, never empty; in the order files were read.

@@ -11,6 +11,14 @@ use std::time::Duration;
 use super::listen::ListenAddress;
 
 /// Everything mailstow can be told, after defaults, files and flags were merged.
+///
+/// ```
+/// use mailstow_engine::{Durability, Settings};
+///
+/// let mut settings = Settings::default();
+/// settings.routing.virtual_mailbox_base = "/var/mail/vhosts".into();
+/// settings.store.durability = Durability::Direct;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Settings {
     /// `[routing]`: Postfix's parameters.
@@ -33,6 +41,17 @@ pub struct Settings {
 }
 
 /// Postfix's routing parameters, by name and meaning.
+///
+/// ```
+/// use mailstow_engine::RoutingSettings;
+///
+/// let routing = RoutingSettings {
+///     virtual_mailbox_domains: "example.com".into(),
+///     recipient_delimiter: "+".into(),
+///     ..RoutingSettings::default()
+/// };
+/// assert_eq!(routing.message_size_limit, 10_240_000);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
     missing_docs,
@@ -196,6 +215,12 @@ pub enum PathSubstitution {
 }
 
 /// When an acknowledged message is durable.
+///
+/// ```
+/// use mailstow_engine::{Durability, Settings};
+///
+/// assert_eq!(Settings::default().store.durability, Durability::Logged);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Durability {
     /// File and directory are flushed before the answer.

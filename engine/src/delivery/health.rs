@@ -6,6 +6,18 @@ use crate::log::LogError;
 use std::time::Duration;
 
 /// What a store is able to do now.
+///
+/// ```
+/// # mod site { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/site.inc")); }
+/// # let site = site::site()?;
+/// use mailstow_engine::LogState;
+///
+/// # let engine = site.engine()?;
+/// let health = engine.health();
+/// assert!(matches!(health.log, LogState::InService { .. }));
+/// assert_eq!(health.waiting, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     /// The delivery log.
@@ -16,6 +28,21 @@ pub struct Health {
 }
 
 /// The state of the delivery log.
+///
+/// ```
+/// use mailstow_engine::LogState;
+///
+/// fn answer(state: &LogState) -> String {
+///     match state {
+///         LogState::Direct => "every message is flushed in its mailbox".into(),
+///         LogState::InService { bytes_used, bytes_max } => {
+///             format!("{bytes_used} of {bytes_max} bytes")
+///         }
+///         LogState::Failed(failure) => format!("out of service: {}", failure.cause),
+///     }
+/// }
+/// assert!(answer(&LogState::Direct).starts_with("every message"));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub enum LogState {
     /// There is none: everything is flushed in its mailbox.
@@ -33,6 +60,15 @@ pub enum LogState {
 }
 
 /// Why the log is out of service.
+///
+/// ```
+/// use mailstow_engine::LogFailure;
+///
+/// fn alarm(failure: &LogFailure) -> String {
+///     format!("{}; opened again in {:?}", failure.cause, failure.next_attempt_in)
+/// }
+/// # let _: fn(&LogFailure) -> String = alarm;
+/// ```
 #[derive(Clone, Debug)]
 pub struct LogFailure {
     /// What failed: the log, or the last attempt to open it again.

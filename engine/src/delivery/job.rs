@@ -23,6 +23,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Takes the outcome of the recipient with that index. Runs on a writer thread: must be quick.
+///
+/// ```
+/// use mailstow_engine::{OnOutcome, Outcome};
+/// use std::sync::{Arc, mpsc};
+///
+/// let (sender, outcomes) = mpsc::channel();
+/// let on_outcome: Arc<OnOutcome> = Arc::new(move |recipient, outcome: Outcome| {
+///     let _ = sender.send((recipient, outcome.status.code));
+/// });
+/// # drop((on_outcome, outcomes));
+/// ```
 pub type OnOutcome = dyn Fn(usize, Outcome) + Send + Sync;
 
 const WAITING: u8 = 0;

@@ -38,6 +38,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Why a store cannot be opened.
+///
+/// ```
+/// use mailstow_engine::{Engine, EngineError, Settings, StoreError};
+///
+/// let mut settings = Settings::default();
+/// settings.routing.virtual_mailbox_base = "vhosts".into();
+/// let error = Engine::open(&settings).expect_err("the path is relative");
+/// assert!(matches!(error, EngineError::Store(StoreError::RelativeBase { .. })));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {

@@ -8,6 +8,23 @@ use crate::status::Status;
 use std::time::Duration;
 
 /// A message on its way: what all its recipients share.
+///
+/// ```
+/// # mod site { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/site.inc")); }
+/// # let site = site::site()?;
+/// use mailstow_engine::{Mail, ReversePath, parse_mailbox};
+///
+/// # let engine = site.engine()?;
+/// let mut message = engine.new_message();
+/// message.write(b"Subject: hello\n\nIt works.\n")?;
+/// let mail = Mail {
+///     reverse_path: ReversePath::Address(parse_mailbox("me@example.org")?),
+///     queue_id: Some("4XyZ1b2c3d".into()),
+///     message: message.finish()?,
+/// };
+/// assert_eq!(mail.message.size(), 26);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Mail {
     /// Becomes `Return-Path` and the sender of the mbox `From ` line.
@@ -20,6 +37,17 @@ pub struct Mail {
 }
 
 /// What became of one recipient's delivery.
+///
+/// ```
+/// # mod site { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/site.inc")); }
+/// # let site = site::site()?;
+/// # let engine = site.engine()?;
+/// # let (mail, to) = site.mail(&engine, "Subject: hello\n\nIt works.\n")?;
+/// let outcomes = engine.deliver(mail, to);
+/// assert!(outcomes[0].status.is_success());
+/// assert!(outcomes[0].mailbox.as_deref().is_some_and(|m| m.ends_with("example.com/info/")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// 2xx only after the message is durable.

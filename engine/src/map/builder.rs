@@ -124,6 +124,20 @@ type ProgressFn<'a> = Box<dyn FnMut(BuildProgress) -> bool + 'a>;
 
 /// A map being built. Nothing is visible under its name before [`MapBuilder::finish`]; dropping
 /// the builder leaves the old map as it was. While it lives, others wait to change the map.
+///
+/// ```
+/// use mailstow_engine::MapBuilder;
+/// use mailstow_engine::map::BuildOptions;
+///
+/// # let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("recipients.map");
+/// let mut builder = MapBuilder::new(&path, BuildOptions::default())?;
+/// let mailboxes = builder.table("virtual_mailbox_maps")?;
+/// builder.add(mailboxes, "anna@example.com", "example.com/anna/")?;
+/// let report = builder.finish()?;
+/// assert_eq!(report.stats.keys, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct MapBuilder<'a> {
     path: PathBuf,
     options: BuildOptions,

@@ -23,6 +23,23 @@ const SET: u8 = 1;
 const UNSET: u8 = 2;
 
 /// One change of one key in one table.
+///
+/// ```
+/// use mailstow_engine::{MapView, map::Change, map::change};
+/// # use mailstow_engine::{MapBuilder, map::BuildOptions};
+///
+/// # let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("recipients.map");
+/// # MapBuilder::new(&path, BuildOptions::default())?.finish()?;
+/// change(&path, &[Change::Set {
+///     table: "virtual_mailbox_maps".into(),
+///     key: "anna@example.com".into(),
+///     value: "example.com/anna/".into(),
+/// }])?;
+/// let view = MapView::open(&path)?;
+/// assert!(view.get("virtual_mailbox_maps", "anna@example.com")?.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The key has this value from now on.

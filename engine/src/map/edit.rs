@@ -36,6 +36,23 @@ const FRAME_BYTES_MAX: usize = 1 << 30;
 /// Makes `changes` durable, all or none. Open views do not see them until they are opened again
 /// (see [`super::MapHandle::refresh`]).
 ///
+/// ```
+/// use mailstow_engine::{MapView, map::Change, map::change};
+/// # use mailstow_engine::{MapBuilder, map::BuildOptions};
+///
+/// # let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("recipients.map");
+/// # MapBuilder::new(&path, BuildOptions::default())?.finish()?;
+/// change(&path, &[Change::Set {
+///     table: "virtual_mailbox_maps".into(),
+///     key: "anna@example.com".into(),
+///     value: "example.com/anna/".into(),
+/// }])?;
+/// let view = MapView::open(&path)?;
+/// assert!(view.get("virtual_mailbox_maps", "anna@example.com")?.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`MapError`]; the changes may then be in force or not, and can be made again.
 pub fn change(path: &Path, changes: &[Change]) -> Result<(), MapError> {

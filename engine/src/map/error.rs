@@ -9,6 +9,13 @@ use crate::status::Status;
 
 /// A map that cannot be opened, read, built or changed. The text says the object, the cause and
 /// the remedy.
+///
+/// ```
+/// use mailstow_engine::MapView;
+///
+/// let error = MapView::open("/nonexistent/recipients.map".as_ref()).expect_err("no such map");
+/// assert!(error.to_string().contains("/nonexistent/recipients.map"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {

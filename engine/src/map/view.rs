@@ -22,6 +22,22 @@ use super::reader::{MapReader, Record, TableId};
 const OPEN_TRIES_MAX: usize = 100;
 
 /// A recipient map and its changes at one moment. Cheap to share; may be asked from any thread.
+///
+/// ```
+/// use mailstow_engine::{MapBuilder, MapView};
+/// # use mailstow_engine::map::BuildOptions;
+///
+/// # let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("recipients.map");
+/// # let mut builder = MapBuilder::new(&path, BuildOptions::default())?;
+/// # let mailboxes = builder.table("virtual_mailbox_maps")?;
+/// # builder.add(mailboxes, "anna@example.com", "example.com/anna/")?;
+/// # builder.finish()?;
+/// let view = MapView::open(&path)?;
+/// let found = view.get("virtual_mailbox_maps", "anna@example.com")?;
+/// assert_eq!(found.as_deref(), Some("example.com/anna/"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct MapView {
     path: PathBuf,

@@ -81,6 +81,17 @@ impl std::fmt::Debug for Spool {
 }
 
 /// Takes a message in pieces; [`MessageBuilder::finish`] makes it a [`Message`].
+///
+/// ```
+/// # mod site { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/site.inc")); }
+/// # let site = site::site()?;
+/// # let engine = site.engine()?;
+/// let mut builder = engine.new_message().without_envelope_line();
+/// builder.write(b"From me@example.org Sat Nov 28 19:30:00 2026\nSubject: hello\n\n")?;
+/// builder.write(b"It works.\n")?;
+/// assert_eq!(builder.finish()?.size(), 26);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct MessageBuilder {
     filter: HeaderFilter,

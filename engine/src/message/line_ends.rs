@@ -5,6 +5,15 @@
 //! reasons are in [`crate::manual::content`].
 
 /// What was seen of the lines, for policies about content.
+///
+/// ```
+/// use mailstow_engine::{LineEnds, Lines};
+///
+/// let mut line_ends = LineEnds::default();
+/// line_ends.convert(&mut *b"one\r\ntwo\n".clone().as_mut_slice());
+/// let lines: Lines = line_ends.lines();
+/// assert_eq!((lines.bare_newline, lines.longest), (true, 5));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
     /// An LF without CR before it.
@@ -30,6 +39,20 @@ impl Lines {
 }
 
 /// Converts the line ends of one message that arrives in pieces.
+///
+/// ```
+/// use mailstow_engine::LineEnds;
+///
+/// let mut line_ends = LineEnds::default();
+/// let mut piece = *b"one\r\ntwo\r";
+/// let converted = line_ends.convert(&mut piece);
+/// assert_eq!(&piece[..converted.produced], b"one\ntwo");
+/// // The CR at the end waits for what follows it.
+/// let mut next = *b"\n";
+/// let converted = line_ends.convert(&mut next);
+/// assert_eq!((converted.cr_first, &next[..converted.produced]), (false, &b"\n"[..]));
+/// assert!(!line_ends.finish());
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct LineEnds {
     /// The bytes so far ended with a CR that was not handed out yet.
@@ -38,6 +61,14 @@ pub struct LineEnds {
 }
 
 /// What one call gave.
+///
+/// ```
+/// use mailstow_engine::{Converted, LineEnds};
+///
+/// let mut piece = *b"a\r\nb";
+/// let converted = LineEnds::default().convert(&mut piece);
+/// assert_eq!(converted, Converted { cr_first: false, produced: 3 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Converted {
     /// A CR from before this piece comes first: no LF followed it.

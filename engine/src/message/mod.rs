@@ -23,6 +23,18 @@ use std::io;
 const READ_BYTES: usize = 128 * 1024;
 
 /// A finished message, cheap to clone and to share between its recipients and threads.
+///
+/// ```
+/// # mod site { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/site.inc")); }
+/// # let site = site::site()?;
+/// # let engine = site.engine()?;
+/// let mut builder = engine.new_message();
+/// builder.write(b"Subject: hello\n\nIt works.")?;
+/// let message = builder.finish()?;
+/// // The last line got its end.
+/// assert_eq!(message.in_memory(), Some(&b"Subject: hello\n\nIt works.\n"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Message(Arc<Content>);
 

@@ -7,6 +7,28 @@ use crate::status::{EnhancedCode, Status};
 use crate::table::TableError;
 
 /// Why an address cannot be delivered here.
+///
+/// ```
+/// # use mailstow_engine::{Router, RoutingSettings, parse_mailbox};
+/// # use mailstow_engine::table::{TableCache, TableContext};
+/// #
+/// # let settings = RoutingSettings {
+/// #     virtual_mailbox_domains: "example.com".into(),
+/// #     virtual_mailbox_maps: "inline:{info@example.com=example.com/info/}".into(),
+/// #     virtual_uid_maps: "static:5000".into(),
+/// #     virtual_gid_maps: "static:5000".into(),
+/// #     virtual_transport: "virtual".into(),
+/// #     ..RoutingSettings::default()
+/// # };
+/// # let router = Router::open(&settings, &TableCache::new(TableContext::default()))?;
+/// use mailstow_engine::RouteError;
+///
+/// let unknown = router.mailbox(&parse_mailbox("nobody@example.com")?);
+/// let error = unknown.expect_err("nobody of that name");
+/// assert!(matches!(error, RouteError::UnknownUser { .. }));
+/// assert_eq!(error.status().to_string(), "550 5.1.1 <nobody@example.com> unknown user");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {

@@ -16,6 +16,28 @@ use crate::address::{Address, push_internal};
 use crate::table::{Key, TableError};
 
 /// A recipient and what was found out about it.
+///
+/// ```
+/// # use mailstow_engine::{Router, RoutingSettings, parse_mailbox};
+/// # use mailstow_engine::table::{TableCache, TableContext};
+/// #
+/// # let settings = RoutingSettings {
+/// #     virtual_mailbox_domains: "example.com".into(),
+/// #     virtual_mailbox_maps: "inline:{info@example.com=example.com/info/}".into(),
+/// #     virtual_uid_maps: "static:5000".into(),
+/// #     virtual_gid_maps: "static:5000".into(),
+/// #     virtual_transport: "virtual".into(),
+/// #     ..RoutingSettings::default()
+/// # };
+/// # let router = Router::open(&settings, &TableCache::new(TableContext::default()))?;
+/// use mailstow_engine::AddressClass;
+///
+/// let address = parse_mailbox("info@example.com")?;
+/// let lookup = router.look_up(&address);
+/// assert_eq!(lookup.class()?, AddressClass::VirtualMailbox);
+/// assert_eq!(lookup.mailbox()?.path, "example.com/info");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Lookup<'a> {
     router: &'a Router,
@@ -25,6 +47,30 @@ pub struct Lookup<'a> {
 }
 
 /// Where mail for a recipient goes, `virtual_alias_maps` applied.
+///
+/// ```
+/// # use mailstow_engine::{Router, RoutingSettings, parse_mailbox};
+/// # use mailstow_engine::table::{TableCache, TableContext};
+/// #
+/// # let settings = RoutingSettings {
+/// #     virtual_mailbox_domains: "example.com".into(),
+/// #     virtual_mailbox_maps: "inline:{info@example.com=example.com/info/}".into(),
+/// #     virtual_uid_maps: "static:5000".into(),
+/// #     virtual_gid_maps: "static:5000".into(),
+/// #     virtual_transport: "virtual".into(),
+/// #     ..RoutingSettings::default()
+/// # };
+/// # let router = Router::open(&settings, &TableCache::new(TableContext::default()))?;
+/// use mailstow_engine::Mailboxes;
+///
+/// let address = parse_mailbox("info@example.com")?;
+/// match router.look_up(&address).mailboxes()? {
+///     Mailboxes::Own(mailbox) => assert_eq!(mailbox.path, "example.com/info"),
+///     Mailboxes::Respelled(_, mailbox) => assert!(!mailbox.path.is_empty()),
+///     Mailboxes::Members(members) => assert!(!members.is_empty()),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mailboxes {
     /// The recipient is nobody's alias, and this is its mailbox.

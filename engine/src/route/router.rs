@@ -23,6 +23,24 @@ use crate::sync::{Arc, OnceLock};
 use crate::table::{Hold, OpenError, TableCache, TableError};
 
 /// A snapshot of routing. A transaction keeps the one it began with.
+///
+/// ```
+/// use mailstow_engine::{Router, RoutingSettings, parse_mailbox};
+/// use mailstow_engine::table::{TableCache, TableContext};
+///
+/// let settings = RoutingSettings {
+///     virtual_mailbox_domains: "example.com".into(),
+///     virtual_mailbox_maps: "inline:{info@example.com=example.com/info/}".into(),
+///     virtual_uid_maps: "static:5000".into(),
+///     virtual_gid_maps: "static:5000".into(),
+///     virtual_transport: "virtual".into(),
+///     ..RoutingSettings::default()
+/// };
+/// let router = Router::open(&settings, &TableCache::new(TableContext::default()))?;
+/// let mailbox = router.mailbox(&parse_mailbox("info@example.com")?)?;
+/// assert_eq!((mailbox.path.as_str(), mailbox.uid), ("example.com/info", 5000));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Router {
     pub(super) resolver: Resolver,

@@ -9,6 +9,26 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Postfix's address classes (ADDRESS_CLASS_README).
+///
+/// ```
+/// # use mailstow_engine::{Router, RoutingSettings, parse_mailbox};
+/// # use mailstow_engine::table::{TableCache, TableContext};
+/// #
+/// # let settings = RoutingSettings {
+/// #     virtual_mailbox_domains: "example.com".into(),
+/// #     virtual_mailbox_maps: "inline:{info@example.com=example.com/info/}".into(),
+/// #     virtual_uid_maps: "static:5000".into(),
+/// #     virtual_gid_maps: "static:5000".into(),
+/// #     virtual_transport: "virtual".into(),
+/// #     ..RoutingSettings::default()
+/// # };
+/// # let router = Router::open(&settings, &TableCache::new(TableContext::default()))?;
+/// use mailstow_engine::AddressClass;
+///
+/// assert_eq!(router.class("example.com")?, AddressClass::VirtualMailbox);
+/// assert_eq!(AddressClass::VirtualMailbox.to_string(), "virtual_mailbox");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the class names are the documentation")]
 pub enum AddressClass {
@@ -32,6 +52,13 @@ impl fmt::Display for AddressClass {
 }
 
 /// Mailbox formats.
+///
+/// ```
+/// use mailstow_engine::Format;
+///
+/// assert_eq!(Format::Maildir.to_string(), "maildir");
+/// assert_eq!(Format::Mbox.to_string(), "mbox");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// One file per message; the table's value ends in `/`.
@@ -61,6 +88,18 @@ impl fmt::Display for Format {
 }
 
 /// Where one recipient's mail is stored, and as whom.
+///
+/// ```
+/// use mailstow_engine::{Format, MailboxTarget};
+///
+/// let target = MailboxTarget {
+///     path: "example.com/info".into(),
+///     format: Format::Maildir,
+///     uid: 5000,
+///     gid: 5000,
+/// };
+/// assert_eq!(target.format.to_string(), "maildir");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MailboxTarget {
     /// Below `virtual_mailbox_base`, without leading or trailing `/`; may hold any octets (see
@@ -93,6 +132,26 @@ pub struct Rights {
 }
 
 /// What becomes of mail for a final recipient.
+///
+/// ```
+/// # use mailstow_engine::{Router, RoutingSettings, parse_mailbox};
+/// # use mailstow_engine::table::{TableCache, TableContext};
+/// #
+/// # let settings = RoutingSettings {
+/// #     virtual_mailbox_domains: "example.com".into(),
+/// #     virtual_mailbox_maps: "inline:{info@example.com=example.com/info/}".into(),
+/// #     virtual_uid_maps: "static:5000".into(),
+/// #     virtual_gid_maps: "static:5000".into(),
+/// #     virtual_transport: "virtual".into(),
+/// #     ..RoutingSettings::default()
+/// # };
+/// # let router = Router::open(&settings, &TableCache::new(TableContext::default()))?;
+/// use mailstow_engine::Destination;
+///
+/// let resolution = router.resolve(&parse_mailbox("info@example.com")?);
+/// assert_eq!(resolution.results[0].destination, Destination::Mailbox);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Destination {
@@ -133,6 +192,25 @@ pub enum Destination {
 }
 
 /// One final recipient of a resolution.
+///
+/// ```
+/// # use mailstow_engine::{Router, RoutingSettings, parse_mailbox};
+/// # use mailstow_engine::table::{TableCache, TableContext};
+/// #
+/// # let settings = RoutingSettings {
+/// #     virtual_mailbox_domains: "example.com".into(),
+/// #     virtual_mailbox_maps: "inline:{info@example.com=example.com/info/}".into(),
+/// #     virtual_uid_maps: "static:5000".into(),
+/// #     virtual_gid_maps: "static:5000".into(),
+/// #     virtual_transport: "virtual".into(),
+/// #     ..RoutingSettings::default()
+/// # };
+/// # let router = Router::open(&settings, &TableCache::new(TableContext::default()))?;
+/// let resolution = router.resolve(&parse_mailbox("info@example.com")?);
+/// let route = &resolution.results[0];
+/// assert_eq!((route.transport.as_str(), route.nexthop.as_str()), ("virtual", "example.com"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The final recipient, in external form.
@@ -153,6 +231,26 @@ pub struct Route {
 }
 
 /// All that is known of one address.
+///
+/// ```
+/// # use mailstow_engine::{Router, RoutingSettings, parse_mailbox};
+/// # use mailstow_engine::table::{TableCache, TableContext};
+/// #
+/// # let settings = RoutingSettings {
+/// #     virtual_mailbox_domains: "example.com".into(),
+/// #     virtual_mailbox_maps: "inline:{info@example.com=example.com/info/}".into(),
+/// #     virtual_uid_maps: "static:5000".into(),
+/// #     virtual_gid_maps: "static:5000".into(),
+/// #     virtual_transport: "virtual".into(),
+/// #     ..RoutingSettings::default()
+/// # };
+/// # let router = Router::open(&settings, &TableCache::new(TableContext::default()))?;
+/// let known = router.resolve(&parse_mailbox("info@example.com")?);
+/// assert_eq!((known.results.len(), known.error), (1, None));
+/// let unknown = router.resolve(&parse_mailbox("nobody@example.com")?);
+/// assert_eq!(unknown.error.map(|status| status.code), Some(550));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Resolution {
     /// The final recipients.

@@ -42,6 +42,15 @@ pub(super) enum Trust {
 }
 
 /// What recovery did.
+///
+/// ```
+/// # mod site { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/site.inc")); }
+/// # let site = site::site()?;
+/// # let engine = site.engine()?;
+/// let report = engine.recovered().ok_or("there is a delivery log")?;
+/// assert_eq!((report.messages, report.waiting), (0, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
     /// Messages the log held that the last checkpoint did not cover.
