@@ -8,6 +8,7 @@
 use crate::clock;
 use crate::lifecycle;
 use crate::listener::{self, ListenError, Listener};
+use crate::started_with::StartedWith;
 use mailstow_engine::Engine;
 use mailstow_engine::LogState;
 use mailstow_engine::config::{ListenAddress, LmtpSettings};
@@ -56,6 +57,7 @@ struct Serving {
 /// The health of one server.
 #[derive(Debug)]
 pub struct Health {
+    started_with: StartedWith,
     phase: Mutex<Phase>,
     started: Duration,
 }
@@ -76,16 +78,16 @@ pub fn socket_path(state_directory: &Path) -> io::Result<(PathBuf, Option<File>)
     Ok((path.into(), Some(directory)))
 }
 
-impl Default for Health {
-    fn default() -> Self {
+impl Health {
+    /// The health of a server that recovers its delivery log.
+    pub fn new(started_with: StartedWith) -> Self {
         Self {
+            started_with,
             phase: Mutex::new(Phase::Recovering),
             started: clock::since_epoch(),
         }
     }
-}
 
-impl Health {
     /// The engine is open and mail is taken on `addresses`, which `announcement` tells people.
     pub fn serves(&self, engine: &Arc<Engine>, addresses: &[ListenAddress], announcement: String) {
         *self.phase.lock() = Phase::Serving(Serving {
@@ -262,6 +264,7 @@ impl Health {
             "pid": std::process::id(),
             "version": env!("CARGO_PKG_VERSION"),
             "started": self.started.as_secs_f64(),
+            "started_with": self.started_with,
         });
         if let (Some(line), Value::Object(more)) = (line.as_object_mut(), more) {
             line.extend(more);

@@ -22,3 +22,4 @@ pub mod reply;
 pub mod server;
 mod session;
 mod socketmap;
+pub mod started_with;

@@ -147,3 +147,54 @@ fn the_original_recipient_before_an_alias_is_written_down() {
     assert_eq!(header(&stored, "X-Original-To"), ["shop@example.com"]);
     assert_eq!(header(&stored, "Delivered-To"), ["sales@example.com"]);
 }
+
+/// The line that a signature covers, as the mailbox has it.
+fn long_line_of(main_cf: &str) -> bool {
+    let postfix = postfix("long-lines", "sales@example.com example.com/sales/\n").main_cf(main_cf);
+    let site = Site::start(postfix, Handover::LmtpUnix, None);
+    let line = "x".repeat(1900);
+    let content = format!("Subject: signed\n\n{line}\nend\n");
+    let recipients = ["sales@example.com"];
+    site.postfix
+        .sendmail("s@client.example", &recipients, content.as_bytes());
+    site.postfix.drain();
+    let stored = mailboxes::only(&site.mailbox("example.com/sales"));
+    mailboxes::body(&stored) == format!("{line}\nend\n").as_bytes()
+}
+
+#[test]
+fn long_lines_stay_whole_only_without_the_limit_of_lmtp() {
+    assert!(!long_line_of(""), "lmtp(8) breaks them");
+    assert!(long_line_of("lmtp_line_length_limit = 0"));
+}
+
+#[test]
+fn a_strangers_orcpt_is_kept_out_by_not_offering_dsn() {
+    for (main_cf, expected) in [
+        ("", "stranger@elsewhere.example"),
+        (
+            "smtpd_discard_ehlo_keywords = dsn, silent-discard",
+            "sales@example.com",
+        ),
+    ] {
+        let postfix = postfix("orcpt", "sales@example.com example.com/sales/\n").main_cf(main_cf);
+        let site = Site::start(postfix, Handover::LmtpUnix, None);
+        let recipient = "<sales@example.com>".to_owned();
+        let forged = format!("{recipient} ORCPT=rfc822;stranger@elsewhere.example");
+        let submit = |recipient: &str| {
+            let mut client = mailstow_tests::Client::smtp(&site.postfix.smtp());
+            let recipients = [recipient.to_owned()];
+            client.submit("<s@client.example>", &recipients, &plain("x"))
+        };
+        let reply = submit(&forged);
+        if main_cf.is_empty() {
+            assert_eq!(reply.code, 250, "{reply}");
+        } else {
+            assert_eq!(reply.code, 501, "{reply}");
+            assert_eq!(submit(&recipient).code, 250);
+        }
+        site.postfix.drain();
+        let stored = mailboxes::only(&site.mailbox("example.com/sales"));
+        assert_eq!(header(&stored, "X-Original-To"), [expected]);
+    }
+}

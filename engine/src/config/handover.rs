@@ -82,6 +82,36 @@ pub(super) fn review_handover(
     })
 }
 
+/// What an operator should know about lines that lmtp(8) breaks on the way here.
+pub(super) fn review_line_length(
+    services: &[Service],
+    values: &Values,
+    settings: &Settings,
+) -> Option<String> {
+    const NAME: &str = "lmtp_line_length_limit";
+    let (transport, _) = settings.routing.virtual_transport.split_once(':')?;
+    let service = services.iter().find(|service| service.name == transport)?;
+    if service.command != "lmtp" {
+        return None;
+    }
+    let own = service
+        .overrides
+        .iter()
+        .rev()
+        .find(|(name, _)| name == NAME);
+    let text = match own {
+        Some((_, text)) => text.clone(),
+        None => format!("${NAME}"),
+    };
+    let limit = values.expand("virtual_transport", &text).ok()?.value;
+    (limit.trim() != "0").then(|| {
+        format!(
+            "{NAME} = {limit}: Postfix breaks longer lines, which makes DKIM and S/MIME signatures \
+             of such mail invalid; set {NAME} = 0 in main.cf, mailstow takes lines of any length"
+        )
+    })
+}
+
 /// Both name one socket, perhaps through links such as /var/run.
 fn is_same(listens: &ListenAddress, seen: &Path) -> bool {
     let real = |path: &Path| {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::expand::references;
 use super::flags::{Flags, absolute};
-use super::handover::review_handover;
+use super::handover::{review_handover, review_line_length};
 use super::known::NOT_ACTED_ON;
 use super::listen::ListenAddress;
 use super::postfix::{Assignment, Service, parse_main_cf, parse_master_cf};
@@ -88,6 +88,8 @@ pub struct Configuration {
     pub warnings: Vec<String>,
     /// Why Postfix may not find the server; of no meaning where others opened its sockets.
     pub handover: Option<String>,
+    /// What would be better otherwise in Postfix's files, one line each; no fault of ours.
+    pub advice: Vec<String>,
     /// The files that were read; a reload reads them again.
     pub files: Vec<PathBuf>,
     /// Names that `main.cf` sets for other programs.
@@ -406,9 +408,11 @@ impl Loader<'_> {
         settings.routing.other_parameters = self.other_parameters();
         let other_parameters = self.review_main_cf();
         let mut handover = None;
+        let mut advice = Vec::new();
         if let Some(path) = self.files.iter().find(|path| path.ends_with("master.cf")) {
             self.warnings.extend(review_services(path, &self.services));
             handover = review_handover(path, &self.services, &self.values, &settings);
+            advice.extend(review_line_length(&self.services, &self.values, &settings));
         }
         let missing_base = missing_base(&settings, &self.values);
         let configuration = Configuration {
@@ -416,6 +420,7 @@ impl Loader<'_> {
             entries,
             warnings: self.warnings,
             handover,
+            advice,
             files: self.files,
             other_parameters,
             missing_base,

@@ -105,8 +105,8 @@ pub enum MailboxError {
     },
     /// Another program kept the mailbox locked.
     #[error(
-        "mailbox {mailbox}: its {lock} is held by another program; find it with fuser(1) or \
-         remove a lock file left behind"
+        "mailbox {mailbox}: its {lock} is held by another program; {}",
+        busy_remedy(mailbox, lock)
     )]
     Busy {
         /// The mailbox.
@@ -229,6 +229,20 @@ impl fmt::Display for Unfit {
         }
     }
 }
+
+/// What an operator does about a lock that stays.
+fn busy_remedy(mailbox: &str, lock: &str) -> String {
+    match lock {
+        LOCK_FILE => format!(
+            "when none does, look at {mailbox}.lock before you remove it: it may be a mailbox of \
+             that name, whose address then needs another path"
+        ),
+        _ => "find that with fuser(1)".to_owned(),
+    }
+}
+
+/// The name of the lock that is a file beside the mailbox.
+pub(super) const LOCK_FILE: &str = "lock file";
 
 impl MailboxError {
     /// Sorts an answer of the kernel; `doing` completes "mailbox M: ...".

@@ -64,6 +64,14 @@
 //!   values of `virtual_mailbox_maps` are no paths, and nothing is skipped.
 //! - A path with `..`, and one that names `virtual_mailbox_base` itself, is refused with a
 //!   temporary error; Postfix 3.7 follows it.
+//! - Symbolic links on the way to a mailbox are followed when they are relative and stay below
+//!   `virtual_mailbox_base`. An absolute link is refused with a temporary error even if its target
+//!   is below the base, because the kernel resolves paths beneath an opened directory
+//!   (`RESOLVE_BENEATH` of openat2(2)) and starts an absolute target at the root, outside of it.
+//!   virtual(8) follows every link on the way, wherever it leads, as the mailbox's owner. Make the
+//!   link relative (`ln -rsf TARGET LINK`). `mailstow check` names such mailboxes. `path` itself
+//!   in `virtual_mailbox_base` may have links of any kind. A mailbox file that is itself a link is
+//!   refused, by both.
 //! - A mailbox inside `cur/`, `new/` or `tmp/` of a Maildir, or with the name of a lock or of a
 //!   file that Dovecot keeps beside mail, is refused with a temporary error; virtual(8) delivers
 //!   there. [`super::address_text`] says which names, and where they are mailboxes like any other.

@@ -12,8 +12,9 @@ mod running;
 mod sockets;
 
 use super::common::ServeArgs;
+use crate::started_with::StartedWith;
 use clap::Args;
-use mailstow_engine::config::{Configuration, Problem, RoutingSettings};
+use mailstow_engine::config::{ConfigError, Configuration, Problem, RoutingSettings, Sources};
 use mailstow_engine::route::{Router, table_context};
 use mailstow_engine::table::{KeyInValues, OpenError, TableCache, TableList, TableSet};
 use owners::Owners;
@@ -101,9 +102,9 @@ impl fmt::Display for Findings {
 pub fn run(args: &CheckArgs) -> ExitCode {
     let mut findings = Findings::default();
     let mut others = Vec::new();
-    match Configuration::inspect(&args.serve.sources()) {
-        Ok((configuration, problems)) => {
-            findings = inspect(&configuration, &problems);
+    match inspect_beside_server(args.serve.sources(), &mut findings) {
+        Ok((configuration, problems, running)) => {
+            inspect(&configuration, &problems, running.as_ref(), &mut findings);
             others = configuration.other_parameters;
         }
         Err(error) => error
@@ -127,34 +128,72 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     }
 }
 
-/// Everything that is wrong with a configuration and its surroundings.
-fn inspect(configuration: &Configuration, problems: &[Problem]) -> Findings {
-    let mut findings = Findings {
-        partial: !problems.is_empty(),
-        ..Findings::default()
+/// The configuration as the server sees it that runs with it already, if one does: with what that
+/// was started with, as far as our command line does not say otherwise.
+fn inspect_beside_server(
+    mut sources: Sources,
+    findings: &mut Findings,
+) -> Result<(Configuration, Vec<Problem>, Option<Running>), ConfigError> {
+    let (configuration, problems) = Configuration::inspect(&sources)?;
+    let site = StartedWith::of(&sources, &configuration);
+    let directory = &configuration.settings.state_directory;
+    let mut server = match Running::on(directory) {
+        Some(server) if server.serves(&site) => server,
+        there => match Running::of_site(&site).or(there) {
+            Some(server) => server,
+            None => return Ok((configuration, problems, None)),
+        },
     };
-    problems.iter().for_each(|problem| findings.error(problem));
-    check(configuration, &mut findings);
-    findings
+    if !server.serves(&site) {
+        return Ok((configuration, problems, Some(server)));
+    }
+    server.is_ours = true;
+    let added = server.started_with().complete(&mut sources);
+    if added.is_empty() {
+        return Ok((configuration, problems, Some(server)));
+    }
+    findings.note(format_args!(
+        "the server that runs with this configuration (process {}) was started with {}: checked \
+         with that, too",
+        server.pid,
+        added.join(" ")
+    ));
+    let (configuration, problems) = Configuration::inspect(&sources)?;
+    Ok((configuration, problems, Some(server)))
 }
 
-fn check(configuration: &Configuration, findings: &mut Findings) {
+/// Everything that is wrong with a configuration and its surroundings.
+fn inspect(
+    configuration: &Configuration,
+    problems: &[Problem],
+    running: Option<&Running>,
+    findings: &mut Findings,
+) {
+    findings.partial = !problems.is_empty();
+    problems.iter().for_each(|problem| findings.error(problem));
+    check(configuration, running, findings);
+}
+
+fn check(configuration: &Configuration, running: Option<&Running>, findings: &mut Findings) {
     let settings = &configuration.settings;
     configuration
         .warnings
         .iter()
         .chain(&configuration.handover)
         .for_each(|warning| findings.warning(warning));
+    configuration
+        .advice
+        .iter()
+        .for_each(|advice| findings.note(advice));
     tables(&settings.routing, findings);
     let before = findings.errors.len();
     let owners = Owners::check(&settings.routing, findings);
     let owners_known = findings.errors.len() == before;
     places::base(settings, &owners, findings);
     places::state(configuration, findings);
-    let running = Running::on(&settings.state_directory);
-    delivery_log::check(settings, running.as_ref(), findings);
+    delivery_log::check(settings, running, findings);
     mailboxes::check(&settings.routing, owners_known, findings);
-    sockets::check(configuration, running.as_ref(), findings);
+    sockets::check(configuration, running, findings);
 }
 
 /// Opens every table, each parameter by itself so that all that fail are named.

@@ -11,6 +11,7 @@ use crate::lifecycle::{self, Signals, Starting};
 use crate::listener::{self, Listener};
 use crate::log::{self, Log};
 use crate::server::{Ended, Server};
+use crate::started_with::StartedWith;
 use mailstow_engine::Engine;
 use mailstow_engine::config::{Configuration, LmtpSettings, Origin, Settings, Sources};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -72,6 +73,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     if !activated {
         make_socket_directory(&configuration).map_err(refused)?;
     }
+    let started_with = StartedWith::of(&sources, &configuration);
     let Configuration {
         settings, warnings, ..
     } = configuration;
@@ -100,7 +102,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         let _inside = runtime.enter();
         Signals::catch().map_err(refused)?
     };
-    let health = Arc::new(Health::default());
+    let health = Arc::new(Health::new(started_with));
     let (starting, is_asked) = {
         let _inside = runtime.enter();
         tokio::spawn(Arc::clone(&health).watch());

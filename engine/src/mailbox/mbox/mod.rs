@@ -88,7 +88,7 @@ impl<H> Mbox<H> {
             let taken = DotLock::try_take(disk, &*parent, (path.name(), uid), judge, files);
             match taken.map_err(|e| failed(path, "unable to create lock file", e))? {
                 Some(lock) => dotlock = Some(lock),
-                None => return Ok(Opened::Busy("lock file")),
+                None => return Ok(Opened::Busy(super::error::LOCK_FILE)),
             }
         }
         let opened = match open_file(disk, &parent, path, uid, settings) {

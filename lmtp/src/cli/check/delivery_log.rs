@@ -29,8 +29,12 @@ fn read(directory: &Path) -> Result<(), LogError> {
     damage.map_or(Ok(()), Err)
 }
 
-/// A server that listens nowhere where we would is not the one that is being configured.
+/// A server of another site has the state directory. One that does not say what it was started with
+/// is of another site when it listens nowhere where we would.
 fn another(settings: &Settings, server: &Running, findings: &mut Findings) {
+    if server.is_ours {
+        return;
+    }
     let listen: &[ListenAddress] = &settings.lmtp.listen;
     let is_told = !listen.is_empty() && !server.is_activated();
     if is_told && !listen.iter().any(|address| server.has(address)) {

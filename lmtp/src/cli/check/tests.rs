@@ -56,7 +56,9 @@ impl Site {
             ..Sources::default()
         };
         let (configuration, problems) = Configuration::inspect(&sources).unwrap();
-        inspect(&configuration, &problems)
+        let mut findings = Findings::default();
+        inspect(&configuration, &problems, None, &mut findings);
+        findings
     }
 
     fn only_error(&self) -> String {
