@@ -5,6 +5,7 @@
 
 use crate::config::Settings;
 use crate::delivery::{Health, Mail, OnOutcome, Outcome, Receipt, RecoveryReport, Store};
+use crate::descriptors::Descriptors;
 use crate::envelope::{Recipient, ReversePath};
 use crate::io::StateDirectory;
 use crate::log::LogError;
@@ -174,9 +175,17 @@ impl Engine {
         self.store.poll_room(context)
     }
 
-    /// Whether mail is taken now, and what waits.
+    /// How the file descriptors of the process are shared out: how many connections a server may
+    /// have open beside the engine.
+    pub fn descriptors(&self) -> Descriptors {
+        self.store.descriptors()
+    }
+
+    /// Whether mail is taken now, what waits, and which threads failed.
     pub fn health(&self) -> Health {
-        self.store.health()
+        let mut health = self.store.health();
+        health.threads.extend(self.routing.failures());
+        health
     }
 
     /// What recovery did when the engine was opened; `None` without a delivery log.

@@ -74,6 +74,7 @@ mod clock;
 pub mod config;
 mod delivery;
 pub mod delivery_log;
+pub mod descriptors;
 mod engine;
 mod envelope;
 mod io;
@@ -90,6 +91,7 @@ mod routing;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod status;
+pub mod supervisor;
 mod swap;
 mod sync;
 pub mod table;

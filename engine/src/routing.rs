@@ -1,7 +1,7 @@
 //! The tables of a configuration, kept up to date: answers for recipients, and delivers nothing.
 //!
-//! Imports `clock`, `route`, `table`, `map`, `config`, `delivery` (errors), `swap`, `sync`,
-//! `thread`. All methods may be called from any thread. One background thread watches the table
+//! Imports `clock`, `route`, `table`, `map`, `config`, `delivery` (errors), `supervisor`, `swap`,
+//! `sync`. All methods may be called from any thread. One background thread watches the table
 //! files, one for each recipient map merges its changes.
 
 use crate::clock;
@@ -9,11 +9,10 @@ use crate::config::Settings;
 use crate::delivery::StoreError;
 use crate::map::{MapHandle, MapKeeper};
 use crate::route::{Router, table_context};
+use crate::supervisor::{SupervisedThread, Supervisor, ThreadFailure};
 use crate::swap::Swap;
 use crate::sync::{Arc, Condvar, Mutex, wait_timeout};
 use crate::table::{OpenError, TableCache};
-use crate::thread;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How often table files are looked at; a change must be in force within two seconds.
@@ -74,7 +73,8 @@ pub enum EngineError {
 #[derive(Debug)]
 pub struct Routing {
     shared: Arc<Shared>,
-    watcher: Option<JoinHandle<()>>,
+    watcher: Option<SupervisedThread>,
+    supervisor: Supervisor,
 }
 
 /// What the watcher thread and the callers share.
@@ -113,13 +113,22 @@ impl Routing {
             wake: Condvar::new(),
         });
         let watched = Arc::clone(&shared);
-        let watch = move || watched.watch();
-        let watcher = thread::spawn_small("mailstow-tables", WATCHER_STACK_BYTES, watch)
+        let supervisor = Supervisor::default();
+        let keepers = supervisor.clone();
+        let watch = move || watched.watch(&keepers);
+        let watcher = supervisor
+            .spawn("mailstow-tables", WATCHER_STACK_BYTES, watch)
             .map_err(EngineError::Thread)?;
         Ok(Self {
             shared,
             watcher: Some(watcher),
+            supervisor,
         })
+    }
+
+    /// Threads that panicked a short time ago, or are lost.
+    pub(crate) fn failures(&self) -> Vec<ThreadFailure> {
+        self.supervisor.failures()
     }
 
     /// The current snapshot of the tables. Takes no lock.
@@ -186,20 +195,16 @@ impl Drop for Routing {
     fn drop(&mut self) {
         *self.shared.closing.lock() = true;
         self.shared.wake.notify_all();
-        if let Some(watcher) = self.watcher.take()
-            && watcher.join().is_err()
-        {
-            tracing::error!("the table watcher ended with a panic");
-        }
+        self.watcher = None;
     }
 }
 
 impl Shared {
     /// Looks after the table files until the engine closes.
-    fn watch(&self) {
+    fn watch(&self, supervisor: &Supervisor) {
         let mut keepers = Vec::new();
         loop {
-            self.keep_maps(&mut keepers);
+            self.keep_maps(supervisor, &mut keepers);
             let interval = match self.open.lock().cache.is_restless() {
                 true => TABLE_RESTLESS_INTERVAL,
                 false => TABLE_WATCH_INTERVAL,
@@ -215,14 +220,14 @@ impl Shared {
 
     /// Starts a keeper for each recipient map that has none, and ends those of maps that are in
     /// use no more.
-    fn keep_maps(&self, keepers: &mut Vec<(Arc<MapHandle>, MapKeeper)>) {
+    fn keep_maps(&self, supervisor: &Supervisor, keepers: &mut Vec<(Arc<MapHandle>, MapKeeper)>) {
         let maps = self.open.lock().cache.maps();
         keepers.retain(|(kept, _)| maps.iter().any(|map| Arc::ptr_eq(map, kept)));
         for map in maps {
             if keepers.iter().any(|(kept, _)| Arc::ptr_eq(&map, kept)) {
                 continue;
             }
-            match MapKeeper::start(Arc::clone(&map), MAP_KEEP_INTERVAL) {
+            match MapKeeper::start(supervisor, Arc::clone(&map), MAP_KEEP_INTERVAL) {
                 Ok(keeper) => keepers.push((map, keeper)),
                 Err(error) => tracing::warn!(%error, "changes of a map are not merged"),
             }

@@ -8,13 +8,10 @@ mod common;
 use common::*;
 use mailstow_engine::config::{Durability, Settings};
 use mailstow_engine::sim::Store;
-use mailstow_engine::sim::{
-    Accepted, AcceptedRecipient, DeliveryId, LogSettings, LogWriter, Plan, Record,
-};
 use mailstow_engine::sim::{Blocking, Fault, Faulty};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 const CONTENT: &[u8] = b"Subject: x\n\nbody of the message\n";
 
@@ -35,38 +32,6 @@ fn fault(operation: &'static str, after: u64, errno: i32) -> Fault {
     }
 }
 
-/// A log with one acknowledged message for a Maildir and an mbox, as a killed process leaves it.
-fn leave_a_log(settings: &Settings) {
-    let directory = settings.state_directory.join("delivery-log");
-    fs::create_dir_all(&directory).unwrap();
-    let (log, _) = LogWriter::open(&directory, LogSettings::default()).unwrap();
-    let (uid, gid) = owner();
-    let to = |mailbox: &str, plan| AcceptedRecipient {
-        address: "info@vm.example".into(),
-        original: "orig@ex.example".into(),
-        mailbox: mailbox.into(),
-        uid,
-        gid,
-        plan,
-    };
-    let file_name = "1000.M1P1.host.example,S=9".to_owned();
-    let envelope = Accepted {
-        id: DeliveryId(7),
-        accepted_at: SystemTime::UNIX_EPOCH.elapsed().unwrap(),
-        reverse_path: "s@ex.example".into(),
-        queue_id: String::new(),
-        content_digest: [0; 32],
-        recipients: vec![
-            to("md", Plan::Maildir { file_name }),
-            to("info", Plan::Mbox { size_before: 0 }),
-        ],
-    };
-    let content = CONTENT.into();
-    let record = Record::Accepted { envelope, content };
-    log.append_and_wait(record.encode()).unwrap();
-    log.close().unwrap();
-}
-
 #[test]
 fn the_base_is_found_by_the_server_even_where_owners_may_not_search_the_way_to_it() {
     let place = Place::new();
@@ -83,7 +48,7 @@ fn the_base_is_found_by_the_server_even_where_owners_may_not_search_the_way_to_i
 fn recovery_finds_a_base_whose_owners_may_not_search_the_way_to_it() {
     let place = Place::new();
     let settings = settings(&place);
-    leave_a_log(&settings);
+    leave_a_log(&settings, CONTENT, ["md", "info"]);
     fs::set_permissions(place.outside(), PermissionsExt::from_mode(0o700)).unwrap();
     let store = Store::open(&settings).unwrap();
     let report = store.recovered().unwrap();
@@ -100,7 +65,7 @@ fn recovery_finds_a_base_whose_owners_may_not_search_the_way_to_it() {
 fn a_log_recovered_by_hand_is_empty_and_recovering_it_again_does_nothing() {
     let place = Place::new();
     let settings = settings(&place);
-    leave_a_log(&settings);
+    leave_a_log(&settings, CONTENT, ["md", "info"]);
     let directory = settings.state_directory.join("delivery-log");
     for expected in [
         "recovered 1 messages, rewrote 2, 0 lost",
@@ -126,7 +91,7 @@ fn a_log_recovered_by_hand_is_empty_and_recovering_it_again_does_nothing() {
 fn mail_for_a_mailbox_that_stands_in_the_way_stays_in_the_log_until_it_does_not() {
     let place = Place::new();
     let settings = settings(&place);
-    leave_a_log(&settings);
+    leave_a_log(&settings, CONTENT, ["md", "info"]);
     let directory = settings.state_directory.join("delivery-log");
     let obstacle = place.make_dir("info");
     for _ in 0..2 {
@@ -211,7 +176,7 @@ fn a_damaged_log_is_recovered_in_part_only_when_its_loss_is_accepted() {
     for (damaged_bytes, messages) in [(64, 1), (1 << 20, 0)] {
         let place = Place::new();
         let settings = settings(&place);
-        leave_a_log(&settings);
+        leave_a_log(&settings, CONTENT, ["md", "info"]);
         let directory = settings.state_directory.join("delivery-log");
         let segment = directory.join("segment-0000000000000001.log");
         let file = fs::File::options().write(true).open(segment).unwrap();

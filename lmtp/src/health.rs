@@ -1,6 +1,6 @@
 //! Whether the server delivers, and if not why: told to systemd, and to whoever asks.
 //!
-//! Imports `lifecycle`, `listener` and the engine. A socket in the state directory answers each
+//! Imports `lifecycle`, `listener`, `tasks` and the engine. A socket in the state directory answers each
 //! connection with one line of JSON and closes it. It is asked live, so that there is no state of
 //! a dead server to be taken for that of a living one, and a server that hangs is known by its
 //! silence. Invariant: nothing here keeps the server from starting, serving or ending.
@@ -9,9 +9,11 @@ use crate::clock;
 use crate::lifecycle;
 use crate::listener::{self, ListenError, Listener};
 use crate::started_with::StartedWith;
+use crate::tasks;
 use mailstow_engine::Engine;
 use mailstow_engine::LogState;
 use mailstow_engine::config::{ListenAddress, LmtpSettings};
+use mailstow_engine::supervisor::{Supervisor, ThreadFailure};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -59,6 +61,8 @@ struct Serving {
 pub struct Health {
     started_with: StartedWith,
     phase: Mutex<Phase>,
+    /// Of what belongs to the server, and not to its engine.
+    supervisor: Supervisor,
     started: Duration,
 }
 
@@ -79,13 +83,44 @@ pub fn socket_path(state_directory: &Path) -> io::Result<(PathBuf, Option<File>)
 }
 
 impl Health {
-    /// The health of a server that recovers its delivery log.
-    pub fn new(started_with: StartedWith) -> Self {
+    /// The health of a server that recovers its delivery log, and whose own threads and tasks
+    /// `supervisor` watches.
+    pub fn new(started_with: StartedWith, supervisor: Supervisor) -> Self {
         Self {
             started_with,
             phase: Mutex::new(Phase::Recovering),
+            supervisor,
             started: clock::since_epoch(),
         }
+    }
+
+    /// Supervises the server's own threads and tasks.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// Waits until a thread or task is lost that the server needs.
+    pub async fn lost(&self) -> ThreadFailure {
+        loop {
+            let lost = self.failures().into_iter().find(|failure| failure.is_lost);
+            match lost {
+                Some(lost) => return lost,
+                None => tokio::time::sleep(WATCH_INTERVAL).await,
+            }
+        }
+    }
+
+    /// Of the server and of its engine, if that is open.
+    fn failures(&self) -> Vec<ThreadFailure> {
+        let mut failures = self.supervisor.failures();
+        let engine = match &*self.phase.lock() {
+            Phase::Serving(serving) => serving.engine.upgrade(),
+            Phase::Recovering | Phase::Stopping => None,
+        };
+        if let Some(engine) = engine {
+            failures.extend(engine.health().threads);
+        }
+        failures
     }
 
     /// The engine is open and mail is taken on `addresses`, which `announcement` tells people.
@@ -124,10 +159,10 @@ impl Health {
                 let socket = UnixListener::from_std(socket).map_err(failed)?;
                 let health = Arc::clone(self);
                 // The directory outlives the file, which is removed through it.
-                let held = (file, directory);
-                tokio::spawn(async move {
-                    health.answer_all(socket).await;
-                    drop(held);
+                let held = Arc::new((socket, file, directory));
+                tasks::keep(&self.supervisor, "health socket", move || {
+                    let (health, held) = (Arc::clone(&health), Arc::clone(&held));
+                    async move { health.answer_all(&held.0).await }
                 });
                 break;
             }
@@ -152,7 +187,7 @@ impl Health {
         }
     }
 
-    async fn answer_all(&self, socket: UnixListener) {
+    async fn answer_all(&self, socket: &UnixListener) {
         loop {
             let Ok((mut stream, _)) = socket.accept().await else {
                 tokio::time::sleep(ACCEPT_REST).await;
@@ -213,6 +248,8 @@ impl Health {
         };
         let health = engine.health();
         drop(engine);
+        let mut failures = self.supervisor.failures();
+        failures.extend(health.threads);
         let waiting = health.waiting;
         let mut text = match &health.log {
             LogState::InService { .. } | LogState::Direct => format!("delivering; {announcement}"),
@@ -249,10 +286,18 @@ impl Health {
                 ("log_failed", log)
             }
         };
+        let state = match (state, failures.as_slice()) {
+            ("delivering", [_, ..]) => "thread_failed",
+            (state, _) => state,
+        };
+        text.extend(failures.iter().map(failed_thread));
+        let threads: Vec<&str> = failures.iter().map(|failure| &*failure.name).collect();
         self.line(
             state,
             &text,
-            json!({"waiting": waiting, "log": log, "listen": addresses}),
+            json!({
+                "waiting": waiting, "log": log, "listen": addresses, "failed_threads": threads,
+            }),
         )
     }
 
@@ -271,6 +316,17 @@ impl Health {
         }
         line
     }
+}
+
+/// What people should know of a thread that failed.
+fn failed_thread(failure: &ThreadFailure) -> String {
+    let (name, panics) = (&failure.name, failure.panics);
+    let end = match failure.is_lost {
+        true => "and is given up: the server ends, to be started anew",
+        false => "and begins again; report the panic, which is in the log",
+    };
+    let times = if panics == 1 { "time" } else { "times" };
+    format!("; the thread {name} panicked {panics} {times} {end}")
 }
 
 /// How long ago, in words that change rarely.

@@ -5,6 +5,8 @@
 //! line for every recipient. The wire protocol is taken apart by [`command`] and [`decode`], which
 //! do no I/O.
 
+mod accept;
+mod admission;
 mod buffers;
 pub mod cli;
 mod client_socket;
@@ -23,3 +25,4 @@ pub mod server;
 mod session;
 mod socketmap;
 pub mod started_with;
+mod tasks;

@@ -1,17 +1,20 @@
 //! What the system tells the server, and what the server tells the system.
 //!
-//! Imports `server`, `health`. SIGTERM and SIGINT drain, SIGHUP reloads, SIGXFSZ is an error of
+//! Imports `server`, `health`, `tasks`. SIGTERM and SIGINT drain, SIGHUP reloads, SIGXFSZ is an error of
 //! write(2) instead of the end; systemd is told about readiness, reloading, stopping, and that we
 //! live. Sources: signal(7), sd_notify(3), systemd.service(5) `Type=notify-reload`.
 
 use crate::health::Health;
 use crate::server::Handle;
+use crate::tasks;
 use mailstow_engine::config::Settings;
+use mailstow_engine::supervisor::Supervisor;
 use sd_notify::NotifyState;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Mutex;
 
 /// Reads the configuration again; the error says what is wrong with it.
 pub type ReadSettings = dyn Fn() -> Result<Settings, String> + Send + Sync;
@@ -27,7 +30,7 @@ pub struct Signals {
     interrupt: Signal,
     hangup: Signal,
     /// Caught, never waited for: a file size limit shall fail the write, not kill the server.
-    _file_size: Signal,
+    file_size: Signal,
 }
 
 impl Signals {
@@ -40,7 +43,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-            _file_size: signal(SignalKind::from_raw(
+            file_size: signal(SignalKind::from_raw(
                 nix::sys::signal::Signal::SIGXFSZ as i32,
             ))?,
         })
@@ -49,28 +52,37 @@ impl Signals {
     /// Serves the signals for as long as the runtime lives.
     pub fn serve(self, handle: Handle, read: Arc<ReadSettings>, health: Arc<Health>) {
         let Self {
-            mut terminate,
-            mut interrupt,
-            mut hangup,
-            _file_size,
+            terminate,
+            interrupt,
+            hangup,
+            file_size,
         } = self;
+        let supervisor = health.supervisor().clone();
         let stopped = handle.clone();
-        tokio::spawn(async move {
-            let _file_size = _file_size;
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+        let ends = Arc::new(Mutex::new((terminate, interrupt, file_size)));
+        tasks::keep(&supervisor, "SIGTERM", move || {
+            let (ends, health, stopped) = (Arc::clone(&ends), Arc::clone(&health), stopped.clone());
+            async move {
+                let (terminate, interrupt, _) = &mut *ends.lock().await;
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                tracing::info!(
+                    "stopping: deliveries under way are finished, waiting clients are told 421"
+                );
+                health.stops();
+                notify(&[NotifyState::Stopping]);
+                stopped.stop();
             }
-            tracing::info!(
-                "stopping: deliveries under way are finished, waiting clients are told 421"
-            );
-            health.stops();
-            notify(&[NotifyState::Stopping]);
-            stopped.stop();
         });
-        tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                reload(handle.clone(), Arc::clone(&read)).await;
+        let hangup = Arc::new(Mutex::new(hangup));
+        tasks::keep(&supervisor, "SIGHUP", move || {
+            let (hangup, handle, read) = (Arc::clone(&hangup), handle.clone(), Arc::clone(&read));
+            async move {
+                while hangup.lock().await.recv().await.is_some() {
+                    reload(handle.clone(), Arc::clone(&read)).await;
+                }
             }
         });
     }
@@ -130,12 +142,12 @@ impl Drop for Starting {
 
 /// Tells systemd that the server is ready, and from now on that it lives. A server whose delivery
 /// log failed lives: it opens the log again by itself, and being restarted would do no more.
-pub fn ready() {
+pub fn ready(supervisor: &Supervisor) {
     notify(&[NotifyState::Ready]);
     let mut interval_us = 0;
     if sd_notify::watchdog_enabled(false, &mut interval_us) && interval_us > 0 {
         let interval = Duration::from_micros(interval_us) / 2;
-        tokio::spawn(async move {
+        tasks::keep(supervisor, "watchdog", move || async move {
             loop {
                 notify(&[NotifyState::Watchdog]);
                 tokio::time::sleep(interval).await;

@@ -1,35 +1,24 @@
 //! The server: accepts connections, runs their sessions, comes to an end without losing one.
 //!
-//! Imports `listener`, `session` and the engine. Invariant: the order to drain stops accepting
-//! at once and is over after `drain_timeout`; deliveries that are under way finish, and clients
-//! that have to be waited for are told 421.
+//! Imports `listener`, `accept` and the engine. Invariant: the order to drain stops accepting at
+//! once and is over after `drain_timeout`; deliveries that are under way finish, and clients that
+//! have to be waited for are told 421.
 
+use crate::accept::{self, Accepting};
+use crate::admission::Admission;
 use crate::buffers::Pool;
-use crate::client_socket::ClientSocket;
 use crate::drain::Drain;
 use crate::ids::Ids;
 use crate::listener::Listener;
-use crate::reply::Reply;
-use crate::session::{Places, Session};
-use crate::socketmap;
+use crate::session::Places;
 use mailstow_engine::Engine;
 use mailstow_engine::EngineError;
 use mailstow_engine::config::Settings;
+use mailstow_engine::supervisor::Supervisor;
 use parking_lot::Mutex;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Notify;
-
-/// How long accepting rests after the system refused it (no file descriptors, mostly).
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// How long a connection over the limit gets to read why it is refused.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+use tokio::net::{TcpListener, UnixListener};
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -42,8 +31,8 @@ pub(crate) struct Shared {
     /// What the server was started with; some of it stays in force until it ends.
     started_with: Arc<Settings>,
     settings: Mutex<Arc<Settings>>,
-    connections: AtomicUsize,
-    last_gone: Notify,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) supervisor: Supervisor,
 }
 
 impl Shared {
@@ -62,7 +51,7 @@ pub struct Server {
 
 /// What is spoken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
+pub(crate) enum Protocol {
     Lmtp,
     Socketmap,
 }
@@ -94,8 +83,8 @@ impl Server {
                 places: Places::default(),
                 started_with: Arc::clone(&settings),
                 settings: Mutex::new(settings),
-                connections: AtomicUsize::new(0),
-                last_gone: Notify::new(),
+                admission: Arc::default(),
+                supervisor: Supervisor::default(),
             }),
             listeners: with(Protocol::Lmtp, listeners),
         }
@@ -105,6 +94,15 @@ impl Server {
     #[must_use]
     pub fn with_socketmap(mut self, listeners: Vec<Listener>) -> Self {
         self.listeners.extend(with(Protocol::Socketmap, listeners));
+        self
+    }
+
+    /// Lets `supervisor` watch the tasks that accept connections.
+    #[must_use]
+    pub fn supervised_by(mut self, supervisor: &Supervisor) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.supervisor = supervisor.clone();
+        }
         self
     }
 
@@ -125,24 +123,25 @@ impl Server {
                 Listener::Unix { socket, file } => {
                     socket.set_nonblocking(true)?;
                     let socket = UnixListener::from_std(socket)?;
-                    tokio::spawn(async move {
-                        accept_all(shared, Accepting::Unix(socket), protocol).await;
-                        drop(file);
-                    });
+                    let accepting = Accepting::Unix {
+                        listener: socket,
+                        _file: file,
+                    };
+                    accept::accept(shared, accepting, protocol);
                 }
                 Listener::Inet { socket } => {
                     socket.set_nonblocking(true)?;
                     let socket = TcpListener::from_std(socket)?;
-                    tokio::spawn(accept_all(shared, Accepting::Inet(socket), protocol));
+                    accept::accept(shared, Accepting::Inet(socket), protocol);
                 }
             }
         }
         self.shared.drain.ordered().await;
         let limit = self.shared.settings().lmtp.drain_timeout;
-        let gone = tokio::time::timeout(limit, self.shared.all_gone());
+        let gone = tokio::time::timeout(limit, self.shared.admission.fewer_than(1));
         Ok(match gone.await {
             Ok(()) => Ended::Drained,
-            Err(_) => Ended::TimedOut(self.shared.connections.load(Ordering::SeqCst)),
+            Err(_) => Ended::TimedOut(self.shared.admission.count()),
         })
     }
 }
@@ -242,141 +241,4 @@ fn needs_restart<'a>(old: &Settings, new: &'a Settings) -> impl Iterator<Item = 
 fn with(protocol: Protocol, listeners: Vec<Listener>) -> Vec<(Protocol, Listener)> {
     let listeners = listeners.into_iter();
     listeners.map(|listener| (protocol, listener)).collect()
-}
-
-impl Shared {
-    async fn all_gone(&self) {
-        while self.connections.load(Ordering::SeqCst) > 0 {
-            let gone = self.last_gone.notified();
-            if self.connections.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-            gone.await;
-        }
-    }
-}
-
-/// Counts a connection as long as it lives.
-struct Counted(Arc<Shared>);
-
-impl Counted {
-    /// `None` when there are too many.
-    fn new(shared: &Arc<Shared>, most: usize) -> Option<Self> {
-        let before = shared.connections.fetch_add(1, Ordering::SeqCst);
-        let counted = Self(Arc::clone(shared));
-        (before < most).then_some(counted)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        if self.0.connections.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.last_gone.notify_waiters();
-        }
-    }
-}
-
-enum Accepting {
-    Unix(UnixListener),
-    Inet(TcpListener),
-}
-
-enum Connection {
-    Unix(UnixStream),
-    Inet(TcpStream, IpAddr),
-}
-
-impl Accepting {
-    async fn next(&self) -> io::Result<Connection> {
-        match self {
-            Self::Unix(listener) => Ok(Connection::Unix(listener.accept().await?.0)),
-            Self::Inet(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                // Replies are small and the client waits for each.
-                stream.set_nodelay(true)?;
-                Ok(Connection::Inet(stream, peer.ip()))
-            }
-        }
-    }
-}
-
-async fn accept_all(shared: Arc<Shared>, accepting: Accepting, protocol: Protocol) {
-    let mut refused = false;
-    loop {
-        let next = tokio::select! {
-            () = shared.drain.ordered() => return,
-            next = accepting.next() => next,
-        };
-        match next {
-            Ok(Connection::Unix(stream)) => {
-                refused = false;
-                serve(&shared, stream, "unix".to_owned(), protocol);
-            }
-            Ok(Connection::Inet(stream, peer)) => {
-                refused = false;
-                serve(&shared, stream, peer.to_string(), protocol);
-            }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                // Said once for each run of refusals: it may last long.
-                if !std::mem::replace(&mut refused, true) {
-                    tracing::error!("cannot accept connections: {error}; new ones are waiting");
-                }
-                tokio::time::sleep(ACCEPT_REST).await;
-            }
-        }
-    }
-}
-
-/// The client went away before it was accepted (accept(2)).
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::NotConnected
-            | io::ErrorKind::Interrupted
-    )
-}
-
-fn serve<S>(shared: &Arc<Shared>, mut stream: S, peer: String, protocol: Protocol)
-where
-    S: ClientSocket + 'static,
-{
-    let most = shared.settings().limits.connections;
-    let Some(counted) = Counted::new(shared, most) else {
-        tracing::warn!(
-            client = peer,
-            "refused: there are {most} connections already"
-        );
-        if protocol == Protocol::Socketmap {
-            // Nothing is asked yet, so nothing can be answered; Postfix tries again.
-            return;
-        }
-        tokio::spawn(async move {
-            let mut line = Vec::new();
-            Reply::new(421, "4.3.2", "Too many connections").write(&mut line);
-            let told = async {
-                stream.write_all(&line).await?;
-                stream.shutdown().await
-            };
-            // The client may not care to read it.
-            let _ = tokio::time::timeout(REFUSAL_TIMEOUT, told).await;
-        });
-        return;
-    };
-    if protocol == Protocol::Socketmap {
-        let shared = Arc::clone(shared);
-        tokio::spawn(async move {
-            socketmap::serve(stream, shared).await;
-            drop(counted);
-        });
-        return;
-    }
-    let session = Session::new(stream, peer, Arc::clone(shared));
-    tokio::spawn(async move {
-        session.run().await;
-        drop(counted);
-    });
 }

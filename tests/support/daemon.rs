@@ -3,6 +3,7 @@
 //! It leads a process group of its own, so that what it forked ends with it.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -57,6 +58,37 @@ impl Daemon {
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Threads of the process.
+    pub fn threads(&self) -> usize {
+        self.entries("task")
+    }
+
+    /// Files that it has open.
+    pub fn open_files(&self) -> usize {
+        self.entries("fd")
+    }
+
+    fn entries(&self, of: &str) -> usize {
+        let path = format!("/proc/{}/{of}", self.pid());
+        std::fs::read_dir(path)
+            .expect("the server still runs")
+            .count()
+    }
+
+    /// Changes a soft limit of the running process, as prlimit(1) spells it: `--nofile=256:`. That
+    /// is done as its own user, who needs no rights for it.
+    pub fn limit(&self, limit: &str) {
+        let pid = self.pid().to_string();
+        let owner = std::fs::metadata(format!("/proc/{pid}")).expect("the server still runs");
+        let changed = Command::new("prlimit")
+            .args(["--pid", &pid, limit])
+            .uid(owner.uid())
+            .gid(owner.gid())
+            .status()
+            .expect("prlimit(1): install the package util-linux");
+        assert!(changed.success(), "prlimit {limit}");
     }
 
     fn process(&self) -> Pid {

@@ -148,6 +148,7 @@ pub struct Builder {
     host: String,
     arguments: Vec<String>,
     uid: Option<u32>,
+    limits: Vec<String>,
     main_cf: String,
     toml: String,
 }
@@ -204,6 +205,12 @@ impl Builder {
         self
     }
 
+    /// Runs the server with a limit of the system, as prlimit(1) spells it: `--nofile=256`.
+    pub fn limit(mut self, limit: &str) -> Self {
+        self.limits.push(limit.to_owned());
+        self
+    }
+
     /// The scratch directory, for what must be there before the start.
     pub fn scratch(&self) -> &Scratch {
         &self.scratch
@@ -241,15 +248,23 @@ impl Builder {
         arguments
     }
 
-    fn serve(&self) -> Command {
-        let mut command = match self.uid {
-            Some(uid) => {
-                let mut command = tied(executable_for_all(&self.scratch));
-                command.uid(uid).gid(uid).env_remove("HOME");
+    /// The command that starts the server; it ends with the test.
+    pub fn serve(&self) -> Command {
+        let program = match self.uid {
+            Some(_) => executable_for_all(&self.scratch),
+            None => binary().to_owned(),
+        };
+        let mut command = match self.limits.as_slice() {
+            [] => tied(program),
+            limits => {
+                let mut command = tied("prlimit");
+                command.args(limits).arg("--").arg(program);
                 command
             }
-            None => tied(binary()),
         };
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid).env_remove("HOME");
+        }
         command.env_remove("RUST_LOG").arg("serve");
         command.args(self.configuration()).args(&self.arguments);
         command
@@ -263,14 +278,19 @@ impl Builder {
         command
     }
 
-    /// Starts the server and waits until it greets on both of its listeners.
-    pub fn start(self) -> Mailstow {
+    /// Makes the directories that the server finds.
+    pub fn make_directories(&self) {
         for name in ["run", "state"] {
             let path = self.scratch.mkdir(name);
             if self.uid.is_some() {
                 std::os::unix::fs::chown(&path, self.uid, self.uid).expect("chown needs root");
             }
         }
+    }
+
+    /// Starts the server and waits until it greets on both of its listeners.
+    pub fn start(self) -> Mailstow {
+        self.make_directories();
         let log = self.scratch.join("mailstow.log");
         let daemon = Daemon::start(&mut self.serve(), &log);
         let mut server = Mailstow {
@@ -290,6 +310,7 @@ impl Mailstow {
             host: loopback_host(),
             arguments: Vec::new(),
             uid: None,
+            limits: Vec::new(),
             main_cf: String::new(),
             toml: String::new(),
         }
@@ -383,6 +404,15 @@ impl Mailstow {
             let new = log.get(bytes..).unwrap_or_default();
             new.lines().find(|l| l.contains(words)).map(str::to_owned)
         })
+    }
+
+    /// What the server says of its health, and the exit status of the question.
+    pub fn health(&self) -> (i32, serde_json::Value) {
+        let state = self.scratch().join("state");
+        let state = state.to_str().expect("UTF-8");
+        let output = run(&["health", "--json", "--state-directory", state]);
+        let answer = serde_json::from_slice(&output.stdout).expect("JSON on one line");
+        (output.status.code().expect("it exits"), answer)
     }
 
     /// Kills the server without warning (SIGKILL).

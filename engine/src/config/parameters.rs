@@ -450,7 +450,26 @@ pub(super) static GENERAL: &[Parameter] = &[
         Number("connections", 1..=1_000_000, |s, v| {
             s.limits.connections = to_usize(v)
         }),
-        "LMTP connections at once",
+        "Connections at once; fewer where not so many files may be open (LimitNOFILE=, ulimit -n)",
+    ),
+    parameter(
+        "limits",
+        "connections_per_peer",
+        "0",
+        Number("connections", 0..=1_000_000, |s, v| {
+            s.limits.connections_per_peer = to_usize(v)
+        }),
+        "Connections of one peer at once: of a user behind a UNIX socket, of an address behind TCP \
+         (64 bits of IPv6); 0 means all but an eighth of connections, at most 2000",
+    ),
+    parameter(
+        "limits",
+        "transactions_per_peer",
+        "1000",
+        Number("transactions", 1..=1_000_000, |s, v| {
+            s.limits.transactions_per_peer = to_usize(v)
+        }),
+        "Unfinished transactions of one peer at once; MAIL is answered 451 4.3.2 beyond it",
     ),
     parameter(
         "limits",

@@ -302,8 +302,13 @@ pub struct DeliveryLogSettings {
 /// `[limits]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// LMTP connections at once.
+    /// Connections at once.
     pub connections: usize,
+    /// Of one peer: a user behind a UNIX socket, an address behind TCP. 0: all but an eighth, and
+    /// at most 2000.
+    pub connections_per_peer: usize,
+    /// Unfinished transactions of one peer.
+    pub transactions_per_peer: usize,
     /// Recipients of one transaction.
     pub recipients: usize,
     /// Bytes of one command line, CRLF included.
@@ -464,6 +469,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            connections_per_peer: 0,
+            transactions_per_peer: 1000,
             recipients: 1000,
             command_line_bytes: 4096,
             message_line_bytes: 0,

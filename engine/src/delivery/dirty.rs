@@ -3,11 +3,14 @@
 //! Imports `io`, `mailbox` (directories), `sync`. Invariants: a file system is entered before
 //! anything is written there; its witness was opened before everything that the next flush is to
 //! cover, so that a flush through it reports every error; the next witness is opened before that
-//! flush begins, so that there is no time without one.
+//! flush begins, so that there is no time without one. Where no file can be opened now, the flush
+//! goes through the witness that is there, which stays: it reports every error too, but only to one
+//! flush. So flushes come one after the other, and after one that failed all others fail until
+//! recovery begins.
 
-use crate::io::Disk;
+use crate::io::{Disk, is_shortage};
 use crate::mailbox::Unflushed;
-use crate::sync::Mutex;
+use crate::sync::{Arc, Mutex};
 use std::collections::HashMap;
 use std::io;
 
@@ -16,11 +19,13 @@ use std::io;
 #[derive(Debug)]
 pub(super) struct Dirty<H> {
     devices: Mutex<HashMap<u64, Device<H>>>,
+    /// Held by whoever flushes; true after a flush failed.
+    has_failed: Mutex<bool>,
 }
 
 #[derive(Debug)]
 struct Device<H> {
-    witness: H,
+    witness: Arc<H>,
     /// A flush of the whole file system can be relied on.
     whole: bool,
 }
@@ -29,6 +34,7 @@ impl<H> Default for Dirty<H> {
     fn default() -> Self {
         Self {
             devices: Mutex::default(),
+            has_failed: Mutex::new(false),
         }
     }
 }
@@ -48,7 +54,7 @@ impl<H> Dirty<H> {
         }
         let whole = disk.can_checkpoint(near);
         let device_entry = Device {
-            witness: disk.open_directory(near, "")?,
+            witness: Arc::new(disk.open_directory(near, "")?),
             whole,
         };
         devices.insert(device, device_entry);
@@ -72,11 +78,32 @@ impl<H> Dirty<H> {
 
     /// Makes everything written before this call durable.
     pub(super) fn flush<D: Disk<Handle = H>>(&self, disk: &D) -> io::Result<()> {
+        let mut has_failed = self.has_failed.lock();
+        if *has_failed {
+            return Err(io::Error::other("an earlier flush of the mailboxes failed"));
+        }
+        let result = self.flush_all(disk);
+        *has_failed = result.is_err();
+        result
+    }
+
+    /// Recovery begins, and reads everything again that a failed flush may have lost.
+    pub(super) fn recovers(&self) {
+        *self.has_failed.lock() = false;
+    }
+
+    fn flush_all<D: Disk<Handle = H>>(&self, disk: &D) -> io::Result<()> {
         let mut due = Vec::new();
         let mut devices = self.devices.lock();
         for device in devices.values_mut().filter(|d| d.whole) {
-            let next = disk.open_directory(&device.witness, "")?;
-            due.push(std::mem::replace(&mut device.witness, next));
+            match disk.open_directory(&device.witness, "") {
+                Ok(next) => {
+                    let witness = std::mem::replace(&mut device.witness, Arc::new(next));
+                    due.push(witness);
+                }
+                Err(error) if is_shortage(&error) => due.push(Arc::clone(&device.witness)),
+                Err(error) => return Err(error),
+            }
         }
         drop(devices);
         for witness in due {

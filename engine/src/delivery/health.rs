@@ -1,8 +1,9 @@
 //! Whether a store takes mail, for those who watch over it.
 //!
-//! Imports `log` (errors).
+//! Imports `log` (errors), `supervisor`.
 
 use crate::log::LogError;
+use crate::supervisor::ThreadFailure;
 use std::time::Duration;
 
 /// What a store is able to do now.
@@ -25,6 +26,8 @@ pub struct Health {
     /// Messages that recovery could not store yet, because their mailboxes cannot be opened,
     /// locked or written. They are tried again with every checkpoint.
     pub waiting: usize,
+    /// Threads that panicked a short time ago, or are lost.
+    pub threads: Vec<ThreadFailure>,
 }
 
 /// The state of the delivery log.

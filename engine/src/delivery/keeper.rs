@@ -9,7 +9,7 @@
 use super::dirty::Dirty;
 use super::doubt::{Doubts, Keep};
 use super::floors::Floors;
-use super::health::{Health, LogFailure, LogState};
+use super::health::{LogFailure, LogState};
 use super::journal::{Journal, JournalSource, confirmed_records, in_doubt_max, log_settings};
 use super::recovery::{Recovery, RecoveryReport, Trust};
 use super::stuck::{Stuck, StuckMail};
@@ -124,6 +124,13 @@ impl<H> Drop for Pass<'_, H> {
 }
 
 impl State {
+    /// Takes a log out of service that failed, even if nothing uses it now.
+    fn fail_if_poisoned(&mut self) {
+        if let Some(error) = self.journal.as_ref().and_then(|journal| journal.poisoned()) {
+            self.fail(error);
+        }
+    }
+
     fn fail(&mut self, error: LogError) {
         if self.journal.take().is_some() {
             tracing::error!(
@@ -136,6 +143,21 @@ impl State {
                 since: clock::since_epoch(),
                 attempts: 0,
                 next_attempt: clock::now(),
+            });
+        }
+    }
+}
+
+/// A panic of the checkpointer may come between a flush and its result: the log is taken out of
+/// service, and recovery believes nothing of what the mailboxes show.
+struct FailOnPanic<'a, H: fmt::Debug + Send + Sync>(&'a Keeper<H>);
+
+impl<H: fmt::Debug + Send + Sync> Drop for FailOnPanic<'_, H> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.state.lock().distrust = true;
+            self.0.fail(LogError::Panicked {
+                thread: "mailstow-check",
             });
         }
     }
@@ -236,10 +258,11 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         state.failure.as_ref().map(|failure| failure.cause.clone())
     }
 
-    /// Whether the log is in service, and what waits.
-    pub(super) fn health(&self) -> Health {
+    /// Whether the log is in service, and how many messages wait.
+    pub(super) fn health(&self) -> (LogState, usize) {
         let waiting = self.stuck.count();
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.fail_if_poisoned();
         let log = match (&state.failure, &state.journal) {
             (None, Some(journal)) => {
                 let usage = journal.usage();
@@ -261,7 +284,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                 })
             }
         };
-        Health { log, waiting }
+        (log, waiting)
     }
 
     /// It could not be opened again.
@@ -303,8 +326,9 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         known.clear();
         self.doubts.clear();
         self.stuck.clear();
+        self.dirty.recovers();
         let (journal, found) = self.source.open()?;
-        let mut recovery = Recovery {
+        let recovery = Recovery {
             disk,
             settings,
             known,
@@ -406,13 +430,15 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         self.dirty.flush(disk)
     }
 
-    /// The checkpointer: a thread of its own runs this until the store closes.
+    /// Makes checkpoints and opens a failed log again, until the store closes: the work of a
+    /// supervised thread.
     pub(super) fn run<D: Disk<Handle = H>>(
         &self,
         disk: &D,
         settings: &MailboxSettings,
         known: &Known,
     ) {
+        let guard = FailOnPanic(self);
         let mut pause = REOPEN_PAUSE;
         let mut again = clock::now();
         let mut begun = again;
@@ -450,6 +476,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                         tracing::error!(%error, "the last checkpoint of the delivery log failed");
                     }
                     self.state.lock().journal = None;
+                    drop(guard);
                     return;
                 }
             }
@@ -490,6 +517,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         let mut state = self.state.lock();
         loop {
             let now = clock::now();
+            state.fail_if_poisoned();
             let Some(journal) = &state.journal else {
                 if state.closing {
                     return Next::End;
@@ -539,7 +567,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         let before = deliveries(&waiting);
         let left = match self.enter() {
             Ok(pass) => {
-                let mut recovery = Recovery {
+                let recovery = Recovery {
                     disk,
                     settings,
                     known,
@@ -547,7 +575,10 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                     dirty: &self.dirty,
                     trust: Trust::WhatIsWhole,
                 };
-                recovery.retry(waiting)
+                recovery.retry(&waiting).unwrap_or_else(|error| {
+                    tracing::error!(%error, "mail that waits since recovery was not tried again");
+                    waiting
+                })
             }
             Err(_) => waiting,
         };

@@ -19,6 +19,7 @@ use super::types::{Mail, Outcome};
 use super::writer::write_mail;
 use crate::clock;
 use crate::config::{Durability, Settings};
+use crate::descriptors::Descriptors;
 use crate::envelope::{Recipient, ReversePath};
 use crate::io::{Blocking, Disk, StateDirectory};
 use crate::log::{DeliveryId, LogError};
@@ -27,14 +28,13 @@ use crate::mailbox::{Known, MailboxPath, MailboxSettings, trace};
 use crate::message::{MessageBuilder, Spool};
 use crate::route::MailboxTarget;
 use crate::status::Status;
+use crate::supervisor::{SupervisedThread, Supervisor};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::thread;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Why a store cannot be opened.
@@ -90,7 +90,9 @@ pub enum StoreError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// No more threads.
-    #[error("cannot start a writer thread: {source}; raise the limit of processes")]
+    #[error(
+        "cannot start a writer thread: {source}; raise the limit on processes (TasksMax=, ulimit -u)"
+    )]
     Thread {
         /// The system's answer.
         source: io::Error,
@@ -158,8 +160,10 @@ pub struct Store<D: Disk = Blocking> {
     spool: Spool,
     /// From this size on a message may go into its mailbox as it arrives.
     ahead_from_bytes: u64,
-    threads: Vec<JoinHandle<()>>,
-    checkpointer: Option<JoinHandle<()>>,
+    descriptors: Descriptors,
+    supervisor: Supervisor,
+    writers: Vec<SupervisedThread>,
+    checkpointer: Option<SupervisedThread>,
     recovered: Option<RecoveryReport>,
 }
 
@@ -245,15 +249,17 @@ impl<D: Disk> Store<D> {
                     keeper.run(&shared.disk, &shared.settings, &shared.known);
                 }
             };
-            let thread = thread::spawn("mailstow-check", checkpoint);
+            let thread = store.supervisor.spawn("mailstow-check", 0, checkpoint);
             store.checkpointer = Some(thread.map_err(|source| StoreError::Thread { source })?);
         }
         for number in 0..settings.store.writers.max(1) {
             let shared = Arc::clone(&store.shared);
             let name = format!("mailstow-wr{number}");
-            let thread = thread::spawn(&name, move || write_mail(&shared));
+            let thread = store
+                .supervisor
+                .spawn(&name, 0, move || write_mail(&shared));
             let thread = thread.map_err(|source| StoreError::Thread { source })?;
-            store.threads.push(thread);
+            store.writers.push(thread);
         }
         Ok(store)
     }
@@ -270,6 +276,7 @@ impl<D: Disk> Store<D> {
             directory: directory.clone(),
             source,
         })?;
+        let descriptors = Descriptors::plan(settings);
         let mut shared = Shared {
             disk,
             settings: MailboxSettings::from(settings),
@@ -277,7 +284,7 @@ impl<D: Disk> Store<D> {
             known: Known::default(),
             names: NameMaker::new(&settings.store.host),
             flusher: Flusher::new(settings.store.flush),
-            queue: Queue::new(settings.limits.queued_deliveries, settings.store.batch),
+            queue: Queue::new(settings.limits.queued_deliveries, descriptors.batch()),
             keeper: source.map(|source| Keeper::new(source, settings.delivery_log.clone())),
             ids: Ids::new(),
         };
@@ -297,8 +304,11 @@ impl<D: Disk> Store<D> {
         Ok(Self {
             shared,
             ahead_from_bytes,
-            spool: Spool::new(Arc::new(state), &settings.limits),
-            threads: Vec::new(),
+            spool: Spool::new(Arc::new(state), &settings.limits)
+                .with_files(descriptors.scratch_files()),
+            descriptors,
+            supervisor: Supervisor::default(),
+            writers: Vec::new(),
             checkpointer: None,
             recovered,
         })
@@ -436,10 +446,20 @@ impl<D: Disk> Store<D> {
         self.recovered
     }
 
-    /// Whether mail is taken now, and what waits.
+    /// Whether mail is taken now, what waits, and which threads failed.
     pub fn health(&self) -> Health {
         let keeper = self.shared.keeper.as_ref();
-        keeper.map_or_else(Health::default, Keeper::health)
+        let (log, waiting) = keeper.map_or_else(Default::default, Keeper::health);
+        Health {
+            log,
+            waiting,
+            threads: self.supervisor.failures(),
+        }
+    }
+
+    /// How the file descriptors of the process are shared out.
+    pub fn descriptors(&self) -> Descriptors {
+        self.descriptors
     }
 
     /// Makes every mailbox durable and frees the delivery log now.
@@ -468,19 +488,11 @@ impl<D: Disk> Store<D> {
 impl<D: Disk> Drop for Store<D> {
     fn drop(&mut self) {
         self.shared.queue.close();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a writer thread ended by a panic");
-            }
-        }
+        self.writers.clear();
         if let Some(keeper) = &self.shared.keeper {
             keeper.close();
         }
-        if let Some(thread) = self.checkpointer.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the checkpoint thread ended by a panic");
-        }
+        self.checkpointer = None;
     }
 }
 

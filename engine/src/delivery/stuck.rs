@@ -92,6 +92,8 @@ pub(super) struct StuckMail {
 #[derive(Debug, Default)]
 struct State {
     mails: Vec<Stuck>,
+    /// So many were taken out and are being tried.
+    taken: usize,
     /// Some of it was delivered since it was copied.
     is_changed: bool,
     /// It is not copied again before this.
@@ -101,7 +103,8 @@ struct State {
 impl StuckMail {
     /// How many messages wait.
     pub(super) fn count(&self) -> usize {
-        self.state.lock().mails.len()
+        let state = self.state.lock();
+        state.mails.len() + state.taken
     }
 
     /// Forgets all of it: the log is read again.
@@ -111,13 +114,16 @@ impl StuckMail {
 
     /// What waits now; taken out to be tried again, and put back with what is left.
     pub(super) fn take(&self) -> Vec<Stuck> {
-        std::mem::take(&mut self.state.lock().mails)
+        let mut state = self.state.lock();
+        state.taken = state.mails.len();
+        std::mem::take(&mut state.mails)
     }
 
     /// What is left after it was tried.
     pub(super) fn put(&self, mails: Vec<Stuck>, is_changed: bool) {
         let mut state = self.state.lock();
         state.mails = mails;
+        state.taken = 0;
         state.is_changed |= is_changed;
     }
 

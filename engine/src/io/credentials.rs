@@ -139,6 +139,15 @@ impl Credentials {
         Ok(())
     }
 
+    /// Gives the calling thread the file-system user and group of the process back, whatever it
+    /// took since. Its groups stay those of the last identity.
+    pub(crate) fn restore_this_thread() {
+        if geteuid().is_root() {
+            setfsgid(getegid());
+            setfsuid(geteuid());
+        }
+    }
+
     /// Runs `look` with the identity the process was started with. For finding
     /// `virtual_mailbox_base`, whose path is the operator's: a recipient need not be able to
     /// search the directories above it. Nothing may be created in there.

@@ -40,6 +40,7 @@ struct Plan {
     trace: Vec<&'static str>,
     held: Option<&'static str>,
     is_reached: bool,
+    panics_at: Option<&'static str>,
 }
 
 impl<D: Disk> Faulty<D> {
@@ -60,6 +61,11 @@ impl<D: Disk> Faulty<D> {
     /// Plans several faults, counting from now; replaces those planned before.
     pub fn plan_all(&self, faults: &[Fault]) {
         self.plan.lock().faults = faults.iter().map(|fault| (*fault, 0)).collect();
+    }
+
+    /// The thread that comes to `operation` next panics there.
+    pub fn panic_at(&self, operation: &'static str) {
+        self.plan.lock().panics_at = Some(operation);
     }
 
     /// From now on whoever comes to `operation` waits there until [`Faulty::release`].
@@ -93,6 +99,11 @@ impl<D: Disk> Faulty<D> {
     fn due(&self, operation: &'static str) -> Option<Fault> {
         let mut plan = self.plan.lock();
         plan.trace.push(operation);
+        if plan.panics_at == Some(operation) {
+            plan.panics_at = None;
+            drop(plan);
+            std::panic::panic_any("planted");
+        }
         while plan.held == Some(operation) {
             plan.is_reached = true;
             self.changed.notify_all();

@@ -30,6 +30,15 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+/// Too many files are open, or memory is short: trouble that passes, and says nothing about the
+/// file or its disk.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+    ) || error.kind() == io::ErrorKind::OutOfMemory
+}
+
 /// What kind of file a handle or name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {

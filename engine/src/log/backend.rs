@@ -67,10 +67,23 @@ impl Flusher {
     pub(super) fn choose(choice: BackendChoice, scratch: &File) -> io::Result<(Self, Backend)> {
         std::thread::scope(|scope| {
             let choose = || Self::choose_here(choice, scratch);
-            let choosing = thread::spawn_scoped(scope, "mailstow-try", choose)?;
+            let choosing = match thread::spawn_scoped(scope, "mailstow-try", choose) {
+                Ok(choosing) => choosing,
+                Err(error) => return Ok(Self::plain(format!("no thread to try others: {error}"))),
+            };
             let panicked = |_| Err(io::Error::other("the thread that tries flushes panicked"));
             choosing.join().unwrap_or_else(panicked)
         })
+    }
+
+    /// The plainest way, which every system has.
+    fn plain(reason: String) -> (Self, Backend) {
+        let backend = Backend {
+            name: Self::Plain.name(),
+            reason,
+            direct: false,
+        };
+        (Self::Plain, backend)
     }
 
     fn choose_here(choice: BackendChoice, scratch: &File) -> io::Result<(Self, Backend)> {

@@ -1,6 +1,6 @@
 //! The log's directory on a real file system.
 //!
-//! Imports `medium`, `buffer`, `error`, `settings`, `io::uring`, `clock`. Invariants: a directory
+//! Imports `medium`, `buffer`, `error`, `settings`, `io`, `clock`. Invariants: a directory
 //! is written by one process, held by flock(2) on the file `lock`; segments are written with
 //! direct I/O where the file system takes it, so that a failed write is seen by us and not by
 //! the page cache later.
@@ -10,6 +10,7 @@ use super::error::LogError;
 use super::medium::{Access, Haste, LogFile, LogMedium};
 use super::settings::BackendChoice;
 use crate::clock;
+use crate::io::is_shortage;
 use crate::sync::{Arc, Mutex};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, Mode, OFlags, fadvise, fallocate};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -21,6 +22,8 @@ use std::thread;
 use std::time::Duration;
 
 const LOCK_NAME: &str = "lock";
+/// Descriptors held in reserve: for the next segment, and for a spare.
+const RESERVE: usize = 2;
 /// Zeros written at once when a segment is made.
 const ZERO_BYTES: usize = 512 << 10;
 
@@ -37,6 +40,9 @@ pub struct DirectoryMedium {
     choice: BackendChoice,
     backend: Mutex<Backend>,
     flusher: Arc<Mutex<Flusher>>,
+    /// Open for nothing but their descriptors, which are given up for a segment when the process
+    /// may open no more files.
+    reserve: Mutex<Vec<File>>,
 }
 
 impl DirectoryMedium {
@@ -70,11 +76,30 @@ impl DirectoryMedium {
             choice,
             backend: Mutex::new(Backend::default()),
             flusher: Arc::new(Mutex::new(Flusher::Plain)),
+            reserve: Mutex::default(),
         })
     }
 
     fn open_for_write(&self, name: &str) -> io::Result<(File, bool)> {
-        open_direct(&self.path.join(name), OFlags::RDWR)
+        let path = self.path.join(name);
+        self.with_reserve(|| open_direct(&path, OFlags::RDWR))
+    }
+
+    /// Opens a file, with a descriptor of the reserve if there is no other. The reserve is filled
+    /// again by the next file that is opened without it: going on to the next segment closes one.
+    fn with_reserve<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let mut reserve = self.reserve.lock();
+        let mut opened = open();
+        while opened.as_ref().is_err_and(is_shortage) && reserve.pop().is_some() {
+            opened = open();
+        }
+        while opened.is_ok() && reserve.len() < RESERVE {
+            match self.directory.try_clone() {
+                Ok(descriptor) => reserve.push(descriptor),
+                Err(_) => break,
+            }
+        }
+        opened
     }
 }
 
@@ -168,7 +193,7 @@ impl LogMedium for DirectoryMedium {
     fn create(&self, name: &str, bytes: u64, haste: &dyn Fn() -> Haste) -> io::Result<SegmentFile> {
         let path = self.path.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let (file, _) = open_direct(&path, flags)?;
+        let (file, _) = self.with_reserve(|| open_direct(&path, flags))?;
         if let Err(error) = fill_with_zeros(&file, bytes, haste) {
             // Best effort: a file of the wrong size is removed when the log is opened next.
             drop(fs::remove_file(&path));

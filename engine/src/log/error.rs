@@ -1,10 +1,11 @@
 //! What goes wrong with the log, and what the client is told.
 //!
-//! Imports `status`. Errors are cheap to clone: one failed flush is told to every record of its
+//! Imports `status`, `io` (kinds of errors). Errors are cheap to clone: one failed flush is told to every record of its
 //! batch.
 
 use super::bytes::DecodeError;
 use super::record::Sequence;
+use crate::io::is_shortage;
 use crate::status::Status;
 use crate::sync::Arc;
 use std::io;
@@ -109,6 +110,12 @@ pub enum LogError {
         /// The failure.
         cause: Arc<LogError>,
     },
+    /// A thread that works on the log or its mailboxes panicked.
+    #[error("the thread {thread} panicked: see the panic in the log of the process and report it")]
+    Panicked {
+        /// Its name.
+        thread: &'static str,
+    },
     /// The log was closed.
     #[error("the delivery log is closed")]
     Closed,
@@ -136,6 +143,11 @@ impl LogError {
         self
     }
 
+    /// Too many files are open, or memory is short: tried again, the same may succeed.
+    pub(super) fn is_shortage(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_shortage(source))
+    }
+
     pub(super) fn io(operation: &'static str, object: &str, source: io::Error) -> Self {
         Self::Io {
             operation,
@@ -159,6 +171,7 @@ impl LogError {
             | Self::Version { .. }
             | Self::Record { .. }
             | Self::Poisoned { .. }
+            | Self::Panicked { .. }
             | Self::Closed
             | Self::Settings { .. } => {
                 Status::system("Delivery log is not available, try again later")

@@ -1,6 +1,6 @@
 //! Which segments are in use and which are free.
 //!
-//! Imports `segment`, `medium`, `settings`, `scan`, `error`, `sync`, `clock`. The table is locked
+//! Imports `segment`, `medium`, `settings`, `scan`, `error`, `io`, `sync`, `clock`. The table is locked
 //! only to look; the disk is touched outside of the lock, so that the log thread never waits for
 //! the thread that frees or prepares segments. Invariants: a spare is named `spare-*` durably
 //! before anything writes into it, and a segment is named `segment-*` durably before it takes a
@@ -15,10 +15,17 @@ use super::scan::ScanReport;
 use super::segment::{BLOCK, FileRole, SegmentHeader, fresh_name, live_name, role, spare_name};
 use super::settings::LogSettings;
 use crate::clock;
+use crate::io::is_shortage;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
+
+/// How long the log waits for a file that cannot be opened now, and how often it tries. A shortage
+/// is not known to be over before; meanwhile deliveries wait, and none is refused for it.
+const SHORTAGE_WAIT: Duration = Duration::from_secs(30);
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
 
 /// A segment that holds or may hold frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +112,8 @@ pub(crate) enum Prepared {
     Enough,
     /// The disk is full: the log stays as large as it is.
     DiskFull,
+    /// Too many files are open, or memory is short: to be tried again.
+    NotNow,
 }
 
 impl<M: LogMedium> Segments<M> {
@@ -288,6 +297,7 @@ impl<M: LogMedium> Segments<M> {
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Prepared::Enough),
             Err(error) if is_disk_full(&error) => Ok(Prepared::DiskFull),
+            Err(error) if is_shortage(&error) => Ok(Prepared::NotNow),
             Err(error) => Err(LogError::io("prepare", &name, error)),
         }
     }
@@ -295,7 +305,11 @@ impl<M: LogMedium> Segments<M> {
     /// Makes the name of a new file durable, and that of the next segment with it.
     fn sync_with_next(&self, name: &str) -> Result<(), LogError> {
         let _in_order = self.reserving.lock();
-        let reserved = self.rename_next()?;
+        let reserved = match self.rename_next() {
+            // The file has its own name all the same.
+            Err(error) if error.is_shortage() => None,
+            renamed => renamed?,
+        };
         self.sync_names(name)?;
         self.table.lock().reserve(reserved);
         Ok(())
@@ -332,7 +346,7 @@ impl<M: LogMedium> Segments<M> {
     /// Names one segment ahead of its need, if none is and there is a spare.
     ///
     /// # Errors
-    /// The disk failed.
+    /// The disk failed, or there is a shortage, after which it can be tried again.
     pub(crate) fn reserve(&self) -> Result<(), LogError> {
         let _in_order = self.reserving.lock();
         if let Some(reserved) = self.rename_next()? {
@@ -368,10 +382,16 @@ impl<M: LogMedium> Segments<M> {
             ..self.header(number)
         };
         let name = live_name(number);
-        let mut file = self
-            .medium
-            .open(&spare, Access::Write)
-            .map_err(|error| LogError::io("open", &spare, error))?;
+        let mut file = self.medium.open(&spare, Access::Write).map_err(|error| {
+            if is_shortage(&error) {
+                let mut table = self.table.lock();
+                table.busy -= 1;
+                // Numbers are given out by those who hold `reserving`, as this thread does.
+                table.number_next = number;
+                table.spare.push(spare.clone());
+            }
+            LogError::io("open", &spare, error)
+        })?;
         write_header(&mut file, &header)
             .map_err(|error| LogError::io("write the header of", &spare, error))?;
         self.medium
@@ -416,21 +436,29 @@ impl<M: LogMedium> Segments<M> {
         Ok(Opened { file, header })
     }
 
-    /// The next segment, reserved now if that was not done ahead.
+    /// The next segment, reserved now if that was not done ahead. Waits out a shortage.
     fn next_reserved(&self) -> Result<Reserved<M::File>, LogError> {
-        for is_late in [false, true] {
-            if is_late {
-                self.reserve()?;
-            }
+        let until = clock::now() + SHORTAGE_WAIT;
+        let mut is_late = false;
+        loop {
             let mut table = self.table.lock();
             if let Some(reserved) = table.reserved.pop_front() {
                 table.busy += 1;
                 return Ok(reserved);
             }
+            drop(table);
+            if std::mem::replace(&mut is_late, true) {
+                return Err(LogError::Full {
+                    bytes_max: self.settings.log_bytes_max,
+                });
+            }
+            while let Err(error) = self.reserve() {
+                if !error.is_shortage() || clock::now() >= until {
+                    return Err(error);
+                }
+                std::thread::sleep(SHORTAGE_PAUSE);
+            }
         }
-        Err(LogError::Full {
-            bytes_max: self.settings.log_bytes_max,
-        })
     }
 
     fn header(&self, number: u64) -> SegmentHeader {

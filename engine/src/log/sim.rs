@@ -31,6 +31,8 @@ pub enum SimFault {
         /// With this.
         kind: io::ErrorKind,
     },
+    /// The thread that makes a file next panics.
+    PanicInCreate,
     /// Every flush of frames fails, whatever else is done meanwhile; the disk lives on.
     FrameFlush {
         /// With this.
@@ -306,6 +308,13 @@ impl LogMedium for SimMedium {
     }
 
     fn create(&self, name: &str, bytes: u64, _haste: &dyn Fn() -> Haste) -> io::Result<SimFile> {
+        let mut state = self.0.lock();
+        if state.fault == SimFault::PanicInCreate {
+            state.fault = SimFault::None;
+            drop(state);
+            std::panic::panic_any("planted");
+        }
+        drop(state);
         let id = self.change(|state| {
             let id = state.file_next;
             state.file_next += 1;

@@ -20,6 +20,29 @@ struct Orders {
     disk_full: bool,
 }
 
+/// The thread waits a while before it tries again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Obstacle {
+    DiskFull,
+    Shortage,
+}
+
+impl Obstacle {
+    /// Says once, and not at every attempt, what stands in the way.
+    fn tell(self) {
+        match self {
+            Self::DiskFull => tracing::warn!(
+                "the disk of the delivery log is full: the log cannot grow, and mail is put off \
+                 when what there is of it is used up; make room"
+            ),
+            Self::Shortage => tracing::warn!(
+                "too many files are open, or memory is short: no segment of the delivery log can \
+                 be made ready now; raise LimitNOFILE= (ulimit -n) or the limit on memory"
+            ),
+        }
+    }
+}
+
 /// The mailbox of the steward's thread.
 #[derive(Debug)]
 pub(super) struct Steward {
@@ -74,14 +97,14 @@ impl Steward {
         held_back: impl Fn() -> bool,
         made: impl Fn(),
     ) -> Result<(), LogError> {
-        let mut disk_full = false;
-        while self.next_order(disk_full) {
-            let was_full = std::mem::take(&mut disk_full);
+        let mut obstacle = None;
+        while self.next_order(obstacle.is_some()) {
+            let before = obstacle.take();
             while let Some((wanted, force)) = self.order(&held_back) {
                 let is_short = || segments.has_fewer_than(SPARES_MIN);
                 if is_short() {
                     // First of all: the log thread goes on to it soon.
-                    segments.reserve()?;
+                    obstacle = reserve(segments)?;
                 }
                 let haste = || self.haste(|| force || is_short() || held_back());
                 match segments.prepare(wanted, force, &haste)? {
@@ -90,26 +113,25 @@ impl Steward {
                         made();
                     }
                     Prepared::Enough => {
-                        segments.reserve()?;
+                        obstacle = reserve(segments)?;
                         self.orders.lock().wanted = 0;
                         break;
                     }
-                    Prepared::DiskFull => {
-                        segments.reserve()?;
-                        // Once, not at every attempt.
-                        if !was_full {
-                            tracing::warn!(
-                                "the disk of the delivery log is full: the log cannot grow, and \
-                                 mail is put off when what there is of it is used up; make room"
-                            );
-                        }
-                        disk_full = true;
+                    prepared @ (Prepared::DiskFull | Prepared::NotNow) => {
+                        obstacle = Some(match prepared {
+                            Prepared::DiskFull => Obstacle::DiskFull,
+                            _ => Obstacle::Shortage,
+                        });
+                        reserve(segments)?;
                         let mut orders = self.orders.lock();
                         (orders.wanted, orders.forced) = (0, 0);
                         orders.disk_full = true;
                         break;
                     }
                 }
+            }
+            if let Some(now) = obstacle.filter(|now| before != Some(*now)) {
+                now.tell();
             }
         }
         Ok(())
@@ -150,10 +172,10 @@ impl Steward {
         *order = order.saturating_sub(1);
     }
 
-    /// Sleeps until asked, or for a while when the disk is full; false when stopped.
-    fn next_order(&self, disk_full: bool) -> bool {
+    /// Sleeps until asked, or for a while when something is in the way; false when stopped.
+    fn next_order(&self, is_hindered: bool) -> bool {
         let mut orders = self.orders.lock();
-        if disk_full && !orders.asked && !orders.stopped {
+        if is_hindered && !orders.asked && !orders.stopped {
             orders = wait_timeout(&self.changed, orders, DISK_FULL_RETRY);
             orders.asked = true;
         }
@@ -162,6 +184,15 @@ impl Steward {
         }
         orders.asked = false;
         !orders.stopped
+    }
+}
+
+/// Names the next segment ahead; what is in the way, if that passes.
+fn reserve<M: LogMedium>(segments: &Segments<M>) -> Result<Option<Obstacle>, LogError> {
+    match segments.reserve() {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_shortage() => Ok(Some(Obstacle::Shortage)),
+        Err(error) => Err(error),
     }
 }
 

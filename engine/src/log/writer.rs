@@ -23,6 +23,7 @@ use crate::clock;
 use crate::sync::{Arc, Mutex};
 use crate::thread;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -38,6 +39,9 @@ const FORCED_WAIT: Duration = Duration::from_millis(200);
 /// is made, and one more, which is made without haste.
 pub(super) const SPARES_MIN: usize = 2;
 pub(super) const SPARES_WANTED: usize = SPARES_MIN + 1;
+
+/// What cannot be started, and the remedy.
+const THREADS: &str = "the log's threads (raise the limit on processes: TasksMax=, ulimit -u)";
 
 struct Item {
     record: EncodedRecord,
@@ -142,9 +146,22 @@ impl<M: LogMedium> LogWriter<M> {
         Ok((writer, found))
     }
 
-    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), LogError> {
-        let handle = thread::spawn(name, body)
-            .map_err(|error| LogError::io("start", "the log's threads", error))?;
+    /// Starts a thread of the log. Its panic poisons the log, which leaves no appender waiting; the
+    /// log that is opened in its place has new threads.
+    fn spawn(
+        &self,
+        name: &'static str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), LogError> {
+        let shared = self.shared.clone();
+        let supervised = move || {
+            if catch_unwind(AssertUnwindSafe(body)).is_err() {
+                let panicked = LogError::Panicked { thread: name };
+                fail(&shared, panicked, &mut Vec::new());
+            }
+        };
+        let handle = thread::spawn(name, supervised)
+            .map_err(|error| LogError::io("start", THREADS, error))?;
         self.threads.lock().push(handle);
         Ok(())
     }
@@ -340,7 +357,7 @@ impl<M: LogMedium> LogWriter<M> {
         self.shared.steward.stop();
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
-            // A log thread that panicked has poisoned the log already.
+            // Panics end on the thread itself, and poison the log.
             drop(thread.join());
         }
     }
@@ -384,8 +401,12 @@ pub(super) fn start<M: LogMedium>(
     // full disk one will do: recovery frees others.
     for wanted in 1..=SPARES_MIN {
         let prepared = segments.prepare(wanted, true, &|| Haste::Hurry)?;
-        if prepared == Prepared::DiskFull && wanted == 1 {
-            let error = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let obstacle = match prepared {
+            Prepared::Made | Prepared::Enough => None,
+            Prepared::DiskFull => Some(std::io::Error::from(std::io::ErrorKind::StorageFull)),
+            Prepared::NotNow => Some(std::io::Error::from_raw_os_error(libc::EMFILE)),
+        };
+        if let Some(error) = obstacle.filter(|_| wanted == 1) {
             let segment = format!("a segment of {} bytes", settings.segment_bytes);
             return Err(LogError::io("prepare", &segment, error));
         }
@@ -422,16 +443,6 @@ fn flush_tail<M: LogMedium>(medium: &M) -> Result<(), LogError> {
 
 /// The log thread.
 fn run<M: LogMedium>(shared: &Shared<M>, mut appender: Appender<M>) {
-    /// A panicking callback must not leave appenders waiting for ever.
-    struct OnExit<'a, M: LogMedium>(&'a Shared<M>);
-    impl<M: LogMedium> Drop for OnExit<'_, M> {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                fail(self.0, LogError::Closed, &mut Vec::new());
-            }
-        }
-    }
-    let guard = OnExit(shared);
     let mut batch = Vec::new();
     while shared.commit.take(&mut batch) {
         let last = batch.last().map_or(0, |(sequence, _)| *sequence);
@@ -456,7 +467,6 @@ fn run<M: LogMedium>(shared: &Shared<M>, mut appender: Appender<M>) {
             }
         }
     }
-    drop(guard);
 }
 
 /// Poisons the log and tells `batch` and everything that waits; answers the error later appends

@@ -333,10 +333,11 @@ impl<'a> MapBuilder<'a> {
             }
         }
         std::thread::scope(|scope| {
-            let sorters = queues.map(|queue| {
+            let mut sorters = Vec::with_capacity(SORTERS);
+            for queue in queues {
                 let (sender, sorted) = mpsc::sync_channel(PARTS_AHEAD);
                 let (spilled, domains) = (&spilled, &*domains);
-                scope.spawn(move || {
+                let sorter = move || {
                     let mut sorter = Sorter::default();
                     for part in queue {
                         let sorted = spilled.fetch(part).and_then(|part| sorter.sort(part));
@@ -346,9 +347,13 @@ impl<'a> MapBuilder<'a> {
                             break;
                         }
                     }
-                });
-                sorted
-            });
+                };
+                let thread = std::thread::Builder::new().name("mailstow-sort".into());
+                thread
+                    .spawn_scoped(scope, sorter)
+                    .map_err(|source| MapError::io(&self.path, "start a thread for", source))?;
+                sorters.push(sorted);
+            }
             for sorted in sorters.iter().cycle().take(PARTS) {
                 let part = sorted.recv().map_err(|_| MapError::Stopped)??;
                 done += grouping.write_part(&part)?;

@@ -28,18 +28,20 @@ impl Flusher {
         }
     }
 
-    /// `written` bytes were written in all.
+    /// `written` bytes were written in all. Without a thread, all of it is left for the end.
     ///
     /// # Errors
-    /// The thread cannot be started.
+    /// The file cannot be opened once more.
     pub(super) fn wrote(&mut self, file: &File, written: u64) -> io::Result<()> {
         if written < self.next {
             return Ok(());
         }
         self.next = written + STEP_BYTES;
-        let (sender, _) = match &mut self.thread {
-            Some(thread) => thread,
-            thread => thread.insert(start(file.try_clone()?)?),
+        if self.thread.is_none() {
+            self.thread = start(file.try_clone()?).ok();
+        }
+        let Some((sender, _)) = &self.thread else {
+            return Ok(());
         };
         // One that is still flushing, or that failed, need not be told.
         let _ = sender.try_send(());
@@ -64,7 +66,7 @@ impl Flusher {
 fn start(file: File) -> io::Result<(SyncSender<()>, JoinHandle<io::Result<()>>)> {
     let (sender, asked) = mpsc::sync_channel(1);
     let flush = move || asked.iter().try_for_each(|()| file.sync_data());
-    let thread = thread::spawn("map-flusher", flush)?;
+    let thread = thread::spawn("mailstow-flush", flush)?;
     Ok((sender, thread))
 }
 

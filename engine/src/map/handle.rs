@@ -1,6 +1,6 @@
 //! The map of a long-running process: one view that is replaced while others read it.
 //!
-//! Imports `view`, `edit`, `swap`, `sync`, `error`. Invariants: reading takes no lock; a new file
+//! Imports `view`, `edit`, `supervisor`, `swap`, `sync`, `error`. Invariants: reading takes no lock; a new file
 //! that cannot be opened never takes the place of a view that answers.
 
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::edit::{self, CHANGES_MERGE_AT};
 use super::error::MapError;
 use super::view::MapView;
+use crate::supervisor::{SupervisedThread, Supervisor};
 use crate::swap::Swap;
 use crate::sync::{Arc, Condvar, Mutex, OnceLock, wait_timeout};
-use crate::thread;
 
 /// Memory that one map may take on any machine.
 const MEMORY_MIN_BYTES: usize = 64 * 1024 * 1024;
@@ -94,7 +94,7 @@ fn memory_max() -> usize {
 #[derive(Debug)]
 pub struct MapKeeper {
     stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    thread: Option<SupervisedThread>,
 }
 
 impl MapKeeper {
@@ -102,11 +102,16 @@ impl MapKeeper {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(handle: Arc<MapHandle>, interval: Duration) -> Result<Self, MapError> {
+    pub fn start(
+        supervisor: &Supervisor,
+        handle: Arc<MapHandle>,
+        interval: Duration,
+    ) -> Result<Self, MapError> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let path = handle.path.clone();
         let seen = Arc::clone(&stop);
-        let thread = thread::spawn("map-keeper", move || keep(&handle, interval, &seen))
+        let thread = supervisor
+            .spawn("mailstow-map", 0, move || keep(&handle, interval, &seen))
             .map_err(|source| MapError::io(&path, "start the thread that maintains", source))?;
         Ok(Self {
             stop,
@@ -119,10 +124,7 @@ impl Drop for MapKeeper {
     fn drop(&mut self) {
         *self.stop.0.lock() = true;
         self.stop.1.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // A keeper that panicked has nothing left to give back.
-            let _ = thread.join();
-        }
+        self.thread = None;
     }
 }
 

@@ -28,6 +28,8 @@ type MakeScratch = dyn Fn() -> io::Result<Scratch> + Send + Sync;
 pub struct Spool {
     make_scratch: Arc<MakeScratch>,
     budget: Arc<Budget>,
+    /// Of messages in files, one each.
+    files: Arc<Budget>,
     message_memory_bytes: usize,
 }
 
@@ -37,10 +39,27 @@ impl Spool {
         Self::with_scratch(Arc::new(move || directory.scratch()), limits)
     }
 
+    /// With at most so many messages in files.
+    #[must_use]
+    pub fn with_files(mut self, most: usize) -> Self {
+        self.files = Budget::new(most);
+        self
+    }
+
+    /// A new scratch file, and its share.
+    fn scratch(&self) -> io::Result<(Scratch, Share)> {
+        let mut share = self.files.share();
+        if !share.grow_to(1) {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        Ok(((self.make_scratch)()?, share))
+    }
+
     fn with_scratch(make_scratch: Arc<MakeScratch>, limits: &Limits) -> Self {
         Self {
             make_scratch,
             budget: Budget::new(limits.memory_bytes),
+            files: Budget::new(usize::MAX),
             message_memory_bytes: limits.message_memory_bytes,
         }
     }
@@ -182,10 +201,12 @@ enum State {
     },
     File {
         scratch: Scratch,
+        share: Share,
         collected: Vec<u8>,
     },
     Placed {
         placed: Placed,
+        share: Share,
         collected: Vec<u8>,
     },
 }
@@ -210,12 +231,18 @@ impl Sink {
                 bytes.extend_from_slice(piece);
                 return Ok(());
             }
-            let mut scratch = (self.spool.make_scratch)()?;
+            let (mut scratch, share) = self.spool.scratch()?;
             scratch.append(bytes)?;
-            let collected = Vec::new();
-            self.state = State::File { scratch, collected };
+            self.state = State::File {
+                scratch,
+                share,
+                collected: Vec::new(),
+            };
         }
-        if let State::Placed { placed, collected } = &mut self.state {
+        if let State::Placed {
+            placed, collected, ..
+        } = &mut self.state
+        {
             if collected.len() + piece.len() <= COLLECT_BYTES {
                 collected.extend_from_slice(piece);
                 return Ok(());
@@ -231,7 +258,10 @@ impl Sink {
                 Err(error) => self.come_back(&error)?,
             }
         }
-        if let State::File { scratch, collected } = &mut self.state {
+        if let State::File {
+            scratch, collected, ..
+        } = &mut self.state
+        {
             if collected.len() + piece.len() <= COLLECT_BYTES {
                 collected.extend_from_slice(piece);
             } else {
@@ -244,7 +274,12 @@ impl Sink {
     }
 
     fn go_on_in(&mut self, mut placed: Placed) {
-        let State::File { scratch, collected } = &mut self.state else {
+        let State::File {
+            scratch,
+            share,
+            collected,
+        } = &mut self.state
+        else {
             return;
         };
         let written = self.size - collected.len() as u64;
@@ -255,8 +290,11 @@ impl Sink {
         );
         match copied {
             Ok(()) => {
-                let collected = std::mem::take(collected);
-                self.state = State::Placed { placed, collected };
+                self.state = State::Placed {
+                    placed,
+                    share: share.take(),
+                    collected: std::mem::take(collected),
+                };
             }
             Err(error) => gave_up(&error),
         }
@@ -265,21 +303,32 @@ impl Sink {
     /// What is in the mailbox's file moves to a scratch file.
     fn come_back(&mut self, error: &io::Error) -> io::Result<()> {
         gave_up(error);
-        if let State::Placed { placed, collected } = &mut self.state {
+        if let State::Placed {
+            placed,
+            share,
+            collected,
+        } = &mut self.state
+        {
             let mut scratch = (self.spool.make_scratch)()?;
             copy(
                 placed.content_bytes(),
                 |part, offset| placed.read_exact_at(part, offset),
                 |part| scratch.append(part),
             )?;
-            let collected = std::mem::take(collected);
-            self.state = State::File { scratch, collected };
+            self.state = State::File {
+                scratch,
+                share: share.take(),
+                collected: std::mem::take(collected),
+            };
         }
         Ok(())
     }
 
     fn finish(mut self) -> io::Result<Message> {
-        if let State::Placed { placed, collected } = &mut self.state {
+        if let State::Placed {
+            placed, collected, ..
+        } = &mut self.state
+        {
             match placed.append(collected).and_then(|()| placed.end()) {
                 Ok(()) => {}
                 Err(error) => self.come_back(&error)?,
@@ -292,12 +341,19 @@ impl Sink {
             },
             State::File {
                 mut scratch,
+                share,
                 collected,
             } => {
                 scratch.append(&collected)?;
-                Body::File(scratch)
+                Body::File {
+                    scratch,
+                    _share: share,
+                }
             }
-            State::Placed { placed, .. } => Body::Placed(placed),
+            State::Placed { placed, share, .. } => Body::Placed {
+                placed,
+                _share: share,
+            },
         };
         Ok(Message(Arc::new(Content {
             body,
@@ -474,6 +530,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn messages_in_files_are_bounded_and_a_finished_one_makes_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = spool(&dir, &limits(10, 100)).with_files(1);
+        let long = || {
+            let mut builder = spool.message();
+            builder.write(&[b'x'; 1000])?;
+            builder.finish()
+        };
+        let first = long().unwrap();
+        assert!(first.in_memory().is_none());
+        let refused = long().unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EMFILE));
+        drop(first);
+        long().unwrap();
     }
 
     #[test]

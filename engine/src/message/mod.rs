@@ -49,8 +49,8 @@ struct Content {
 #[derive(Debug)]
 enum Body {
     Memory { bytes: Vec<u8>, _share: Share },
-    File(Scratch),
-    Placed(Placed),
+    File { scratch: Scratch, _share: Share },
+    Placed { placed: Placed, _share: Share },
 }
 
 impl Message {
@@ -79,7 +79,7 @@ impl Message {
     pub fn in_memory(&self) -> Option<&[u8]> {
         match &self.0.body {
             Body::Memory { bytes, .. } => Some(bytes),
-            Body::File(_) | Body::Placed(_) => None,
+            Body::File { .. } | Body::Placed { .. } => None,
         }
     }
 
@@ -102,8 +102,8 @@ impl Message {
             let (part, _) = buffer.split_at_mut(length);
             match &self.0.body {
                 Body::Memory { .. } => {}
-                Body::File(scratch) => scratch.read_exact_at(part, offset)?,
-                Body::Placed(placed) => {
+                Body::File { scratch, .. } => scratch.read_exact_at(part, offset)?,
+                Body::Placed { placed, .. } => {
                     placed.read_exact_at(part, offset)?;
                     placed.check_unchanged()?;
                 }
@@ -117,8 +117,8 @@ impl Message {
     /// The file in a mailbox that it arrived in.
     pub(crate) fn placed(&self) -> Option<&Placed> {
         match &self.0.body {
-            Body::Memory { .. } | Body::File(_) => None,
-            Body::Placed(placed) => Some(placed),
+            Body::Memory { .. } | Body::File { .. } => None,
+            Body::Placed { placed, .. } => Some(placed),
         }
     }
 

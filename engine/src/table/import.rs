@@ -56,16 +56,20 @@ struct Encoder {
 impl Encoder {
     /// Begins a thread that takes pieces from the channel that is returned, and gives their
     /// buffers to `used`.
+    ///
+    /// # Errors
+    /// The system gives no thread.
     fn spawn<'s>(
         scope: &'s Scope<'s, '_>,
         encoder: &'s EntryEncoder<'_>,
         source: &'s str,
         used: Sender<Vec<u8>>,
-    ) -> (SyncSender<Piece>, Self) {
+    ) -> io::Result<(SyncSender<Piece>, Self)> {
         let (to_encoder, pieces) = mpsc::sync_channel::<Piece>(PIECES_AHEAD);
         let (sender, encoded) = mpsc::sync_channel(PIECES_AHEAD);
         let (spare, spares) = mpsc::channel::<PartedEntries>();
-        scope.spawn(move || {
+        let thread = std::thread::Builder::new().name("mailstow-enc".into());
+        thread.spawn_scoped(scope, move || {
             for piece in pieces {
                 let room = spares.try_recv();
                 let room = room.unwrap_or_else(|_| PartedEntries::with_capacity(piece.len()));
@@ -77,8 +81,8 @@ impl Encoder {
                 // At the end of the text, nobody needs it.
                 let _ = used.send(piece.into_buffer());
             }
-        });
-        (to_encoder, Self { encoded, spare })
+        })?;
+        Ok((to_encoder, Self { encoded, spare }))
     }
 }
 
@@ -113,14 +117,20 @@ impl MapBuilder<'_> {
             input: file,
             bytes: self.bytes_read(),
         };
-        let encoders = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let count = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let count = count.min(ENCODERS_MAX);
         std::thread::scope(|scope| {
+            let no_thread = |source| MapError::io(path, "start a thread for", source);
             let (used, spare) = mpsc::channel();
-            let (pieces, encoders): (Vec<_>, Vec<_>) = (0..encoders.min(ENCODERS_MAX))
-                .map(|_| Encoder::spawn(scope, encoder, source, used.clone()))
-                .unzip();
+            let (mut pieces, mut encoders) = (Vec::new(), Vec::new());
+            for _ in 0..count {
+                let begun = Encoder::spawn(scope, encoder, source, used.clone());
+                let (to, from) = begun.map_err(no_thread)?;
+                pieces.push(to);
+                encoders.push(from);
+            }
             // Pieces go round, and so do their entries: they come in the text's order.
-            let reader = scope.spawn(move || {
+            let reader = move || {
                 let all = Pieces::new(file, PIECE_BYTES, spare);
                 for (to, piece) in pieces.iter().cycle().zip(all) {
                     if to.send(piece?).is_err() {
@@ -128,7 +138,9 @@ impl MapBuilder<'_> {
                     }
                 }
                 Ok(())
-            });
+            };
+            let thread = std::thread::Builder::new().name("mailstow-read".into());
+            let reader = thread.spawn_scoped(scope, reader).map_err(no_thread)?;
             let mut problems = Problems::new(source);
             for from in encoders.iter().cycle() {
                 let Ok(encoded) = from.encoded.recv() else {

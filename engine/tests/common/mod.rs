@@ -12,12 +12,15 @@ use mailstow_engine::address::{Address, parse_address};
 use mailstow_engine::config::{Durability, Settings};
 use mailstow_engine::route::{Format, MailboxTarget};
 use mailstow_engine::sim::Disk;
+use mailstow_engine::sim::{
+    Accepted, AcceptedRecipient, DeliveryId, LogSettings, LogWriter, Plan, Record,
+};
 use mailstow_engine::sim::{Store, Ticket};
 use mailstow_engine::{Mail, Outcome};
 use mailstow_engine::{Message, Recipient};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Longest time any delivery in a test may take.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -185,4 +188,37 @@ pub fn names(path: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// A log with one acknowledged message for a Maildir and an mbox of these names, as a killed process leaves it.
+pub fn leave_a_log(settings: &Settings, content: &[u8], mailboxes: [&str; 2]) {
+    let directory = settings.state_directory.join("delivery-log");
+    std::fs::create_dir_all(&directory).unwrap();
+    let (log, _) = LogWriter::open(&directory, LogSettings::default()).unwrap();
+    let (uid, gid) = owner();
+    let [maildir, mbox] = mailboxes;
+    let to = |mailbox: &str, plan| AcceptedRecipient {
+        address: "info@vm.example".into(),
+        original: "orig@ex.example".into(),
+        mailbox: mailbox.into(),
+        uid,
+        gid,
+        plan,
+    };
+    let file_name = "1000.M1P1.host.example,S=9".to_owned();
+    let envelope = Accepted {
+        id: DeliveryId(7),
+        accepted_at: SystemTime::UNIX_EPOCH.elapsed().unwrap(),
+        reverse_path: "s@ex.example".into(),
+        queue_id: String::new(),
+        content_digest: [0; 32],
+        recipients: vec![
+            to(maildir, Plan::Maildir { file_name }),
+            to(mbox, Plan::Mbox { size_before: 0 }),
+        ],
+    };
+    let content = content.into();
+    let record = Record::Accepted { envelope, content };
+    log.append_and_wait(record.encode()).unwrap();
+    log.close().unwrap();
 }

@@ -5,6 +5,7 @@
 //! status 0 when `serve` would work with the same arguments.
 
 mod delivery_log;
+mod limits;
 mod mailboxes;
 mod owners;
 mod places;
@@ -192,6 +193,7 @@ fn check(configuration: &Configuration, running: Option<&Running>, findings: &mu
     places::base(settings, &owners, findings);
     places::state(configuration, findings);
     delivery_log::check(settings, running, findings);
+    limits::check(settings, running, findings);
     mailboxes::check(&settings.routing, owners_known, findings);
     sockets::check(configuration, running, findings);
 }

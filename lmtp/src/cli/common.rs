@@ -3,7 +3,8 @@
 //! Imports the engine's configuration.
 
 use clap::Args;
-use mailstow_engine::config::{Configuration, Flags, ListenAddress, Origin, Sources};
+use mailstow_engine::config::{Configuration, Flags, ListenAddress, Origin, Settings, Sources};
+use mailstow_engine::descriptors::Descriptors;
 use mailstow_engine::octets;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -114,4 +115,19 @@ pub(super) fn default_socket_directory(configuration: &Configuration) -> Option<
         }
         _ => None,
     }
+}
+/// What it means when not so many files may be open as the settings want.
+pub(super) fn too_few_files(plan: &Descriptors, settings: &Settings) -> Option<String> {
+    let wanted = settings.limits.connections;
+    (plan.connections() < wanted).then(|| {
+        format!(
+            "only {} files may be open, of which the store needs {}: {} connections are admitted, \
+             not limits.connections = {wanted}; raise LimitNOFILE= (ulimit -n) to {}, or lower \
+             limits.connections",
+            plan.limit(),
+            plan.reserved(),
+            plan.connections(),
+            Descriptors::limit_for(settings)
+        )
+    })
 }

@@ -1,28 +1,39 @@
 //! `mailstow serve`: the LMTP server in the foreground.
 //!
-//! Imports `server`, `listener`, `health`, `lifecycle`, `log` and the engine. Exit status: 0 after
+//! Imports `server`, `listener`, `health`, `lifecycle`, `tasks`, `log` and the engine. Exit status: 0 after
 //! an orderly end, 1 when sessions had to be cut at the end, 78 (EX_CONFIG) when the configuration
-//! cannot be used, 69 (EX_UNAVAILABLE) when the system refuses something.
+//! cannot be used, 69 (EX_UNAVAILABLE) when the system refuses something, 70 (EX_SOFTWARE) when a
+//! thread panicked again and again.
 
 pub use super::common::ServeArgs;
-use super::common::{complain, configuration_failed, make_socket_directory};
+use super::common::{complain, configuration_failed, make_socket_directory, too_few_files};
 use crate::health::Health;
 use crate::lifecycle::{self, Signals, Starting};
 use crate::listener::{self, Listener};
-use crate::log::{self, Log};
-use crate::server::{Ended, Server};
+use crate::log::{self, Log, LogError};
+use crate::server::{Ended, Handle, Server};
 use crate::started_with::StartedWith;
-use mailstow_engine::Engine;
+use crate::tasks;
 use mailstow_engine::config::{Configuration, LmtpSettings, Origin, Settings, Sources};
+use mailstow_engine::delivery_log::LogError as LogFault;
+use mailstow_engine::descriptors::Descriptors;
+use mailstow_engine::supervisor::build_runtime;
+use mailstow_engine::{Engine, EngineError, StoreError};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fmt::Display;
+use std::io;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::runtime::Runtime;
 
 /// sysexits(3) `EX_UNAVAILABLE`.
 const UNAVAILABLE: u8 = 69;
+
+/// sysexits(3) `EX_SOFTWARE`: a thread was lost, and the server is to be started anew.
+const BROKEN: u8 = 70;
 
 /// Threads that run sessions: they only move bytes, mailboxes are written by the engine's own.
 const SESSION_THREADS_MAX: usize = 4;
@@ -30,6 +41,9 @@ const SESSION_THREADS_MAX: usize = 4;
 /// Threads that wait for databases and servers behind tables, each with one recipient; made when
 /// needed. More recipients than that wait for a thread.
 const WAITING_THREADS_MAX: usize = 128;
+
+/// Threads that wait for tables and slow mailboxes and are made at the start.
+const WAITING_THREADS_READY: usize = 4;
 
 /// Stack of a session thread, in bytes.
 const SESSION_STACK_BYTES: usize = 512 * 1024;
@@ -77,39 +91,47 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let Configuration {
         settings, warnings, ..
     } = configuration;
-    let log = log::start(&settings.log).map_err(wrong)?;
+    let log = log::start(&settings.log).map_err(|error| match error {
+        LogError::Thread(_) => refused(error),
+        _ => wrong(error),
+    })?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let limit = raise_file_limit();
-    if limit < settings.limits.connections as u64 {
-        tracing::warn!(
-            "only {limit} files may be open, fewer than limits.connections = {}; raise \
-             LimitNOFILE= or ulimit -n",
-            settings.limits.connections
-        );
+    raise_file_limit();
+    if let Some(warning) = too_few_files(&Descriptors::plan(&settings), &settings) {
+        tracing::warn!("{warning}");
     }
     // Before any thread is there that a signal could find unprepared.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(session_threads())
-        .thread_stack_size(SESSION_STACK_BYTES)
-        .max_blocking_threads(WAITING_THREADS_MAX)
-        .thread_name("mailstow-lmtp")
-        .enable_all()
-        .build()
-        .map_err(refused)?;
+    let runtime = runtime().map_err(|error| {
+        refused(format_args!(
+            "cannot start threads: {error}; raise the limit on processes of this user \
+             (TasksMax=, LimitNPROC=, ulimit -u) or on memory (ulimit -v)"
+        ))
+    })?;
     let signals = {
         let _inside = runtime.enter();
         Signals::catch().map_err(refused)?
     };
-    let health = Arc::new(Health::new(started_with));
+    let supervisor = log.supervisor().clone();
+    let health = Arc::new(Health::new(started_with, supervisor));
     let (starting, is_asked) = {
         let _inside = runtime.enter();
-        tokio::spawn(Arc::clone(&health).watch());
+        let watched = Arc::clone(&health);
+        tasks::keep(health.supervisor(), "health watch", move || {
+            Arc::clone(&watched).watch()
+        });
         let answering = health.answer_on(&settings.state_directory);
         (Starting::begin(), answering.is_ok())
     };
-    let engine = Arc::new(Engine::open(&settings).map_err(wrong)?);
+    let engine = Engine::open(&settings).map_err(|error| match error {
+        EngineError::Thread(_) | EngineError::Store(StoreError::Thread { .. }) => refused(error),
+        EngineError::Store(StoreError::Log(LogFault::Io { .. } | LogFault::Panicked { .. })) => {
+            refused(error)
+        }
+        _ => wrong(error),
+    })?;
+    let engine = Arc::new(engine);
     if !is_asked {
         runtime.spawn(Arc::clone(&health).answer_later(settings.state_directory.clone()));
     }
@@ -120,17 +142,31 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let maps = open_socketmap(&settings)?;
     let announcement = announce(&listeners, &settings);
     let addresses = settings.lmtp.listen.clone();
-    let server = Server::new(Arc::clone(&engine), settings, listeners).with_socketmap(maps);
+    let server = Server::new(Arc::clone(&engine), settings, listeners)
+        .supervised_by(health.supervisor())
+        .with_socketmap(maps);
+    let is_broken = Arc::new(AtomicBool::new(false));
     let ended = runtime.block_on(async {
         let reread = Arc::new(move || read(&sources, activated).map(reported));
         signals.serve(server.handle(), reread, Arc::clone(&health));
         health.serves(&engine, &addresses, announcement);
         drop(starting);
-        lifecycle::ready();
+        lifecycle::ready(health.supervisor());
+        let handle = server.handle();
+        tokio::spawn(end_when_lost(
+            Arc::clone(&health),
+            handle,
+            Arc::clone(&is_broken),
+        ));
         server.run().await
     });
     let ended = ended.map_err(refused)?;
     runtime.shutdown_timeout(LOG_TIMEOUT);
+    if is_broken.load(Ordering::SeqCst) {
+        log.finish(LOG_TIMEOUT);
+        // What a lost thread left undone is not waited for; recovery does it.
+        std::process::exit(i32::from(BROKEN));
+    }
     Ok(finish(ended, engine, &log))
 }
 
@@ -194,19 +230,59 @@ fn announce(listeners: &[Listener], settings: &Settings) -> String {
     format!("listening on {names}")
 }
 
+/// The runtime of the sessions. Some of its threads that wait for tables are made now: later the
+/// system may give none.
+fn runtime() -> io::Result<Runtime> {
+    let count = session_threads() + WAITING_THREADS_READY;
+    let runtime = build_runtime((count, SESSION_STACK_BYTES), || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(session_threads())
+            .thread_stack_size(SESSION_STACK_BYTES)
+            .max_blocking_threads(WAITING_THREADS_MAX)
+            // Those that were made stay.
+            .thread_keep_alive(Duration::MAX)
+            .thread_name("mailstow-lmtp")
+            .enable_all()
+            .build()
+    })?;
+    // Each holds its thread until all are there, or there are no more.
+    let arrived = Arc::new(AtomicUsize::new(0));
+    for _ in 0..WAITING_THREADS_READY {
+        let arrived = Arc::clone(&arrived);
+        runtime.spawn_blocking(move || {
+            arrived.fetch_add(1, Ordering::SeqCst);
+            for _ in 0..1000 {
+                if arrived.load(Ordering::SeqCst) >= WAITING_THREADS_READY {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+    }
+    Ok(runtime)
+}
+
+/// Ends the server in good order when a thread is lost that it cannot do without.
+async fn end_when_lost(health: Arc<Health>, handle: Handle, is_broken: Arc<AtomicBool>) {
+    let lost = health.lost().await;
+    is_broken.store(true, Ordering::SeqCst);
+    tracing::error!(
+        thread = lost.name,
+        "the server ends because it cannot do without this thread; it is to be started anew"
+    );
+    handle.stop();
+}
+
 fn session_threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     cores.min(SESSION_THREADS_MAX)
 }
 
-/// Lets the server open as many files as it ever may; returns how many that are.
-fn raise_file_limit() -> u64 {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return u64::MAX;
-    };
-    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => hard,
-        Err(_) => soft,
+/// Lets the server open as many files as it ever may.
+fn raise_file_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where that fails, the soft limit is what there is.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

@@ -1,9 +1,10 @@
 //! A thread that writes log lines, so that nothing else ever waits for the log.
 //!
-//! Imports the engine's octets. Invariants: at most [`PENDING_BYTES_MAX`] bytes wait; past that
-//! lines are dropped and counted, and the count is logged as soon as the log moves again.
+//! Imports the engine's octets and supervisor. Invariants: at most [`PENDING_BYTES_MAX`] bytes wait;
+//! past that lines are dropped and counted, and the count is logged as soon as the log moves again.
 
 use mailstow_engine::octets;
+use mailstow_engine::supervisor::Supervisor;
 use parking_lot::{Condvar, Mutex};
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -20,9 +21,15 @@ const GATHER: Duration = Duration::from_millis(2);
 /// How often a log that is full for the moment is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 
+/// Stack of the thread, in bytes.
+const STACK_BYTES: usize = 128 * 1024;
+
 /// The log; clones share it.
 #[derive(Clone, Debug)]
-pub struct Log(Arc<Shared>);
+pub struct Log {
+    shared: Arc<Shared>,
+    supervisor: Supervisor,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -45,52 +52,59 @@ impl Log {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(to: impl Write + Send + 'static) -> io::Result<Self> {
+    pub fn start(mut to: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::default()),
             changed: Condvar::new(),
             written: Condvar::new(),
         });
+        let supervisor = Supervisor::default();
         let writer = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("mailstow-lines".into())
-            .stack_size(128 * 1024)
-            .spawn(move || writer.run(to))?;
-        Ok(Self(shared))
+        let work = move || writer.run(&mut to);
+        let thread = supervisor.spawn("mailstow-lines", STACK_BYTES, work)?;
+        thread.detach();
+        Ok(Self { shared, supervisor })
+    }
+
+    /// Supervises the thread, and whatever else belongs to the process.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
     }
 
     /// Waits until all lines are written, at most `limit`.
     pub fn finish(&self, limit: Duration) {
         let end = Instant::now() + limit;
-        let mut state = self.0.state.lock();
+        let mut state = self.shared.state.lock();
         state.closing = true;
-        self.0.changed.notify_one();
+        self.shared.changed.notify_one();
         while state.writing || !state.pending.is_empty() {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            self.0.written.wait_for(&mut state, left);
+            self.shared.written.wait_for(&mut state, left);
         }
         state.closing = false;
     }
 
     fn push(&self, line: &[u8]) {
         let line = shown(line);
-        let mut state = self.0.state.lock();
+        let mut state = self.shared.state.lock();
         if state.pending.len() + line.len() > PENDING_BYTES_MAX {
             state.lost += 1;
             return;
         }
         state.pending.extend_from_slice(&line);
         if std::mem::take(&mut state.waiting) {
-            self.0.changed.notify_one();
+            self.shared.changed.notify_one();
         }
     }
 }
 
 impl Shared {
-    fn run(&self, mut to: impl Write) {
+    fn run(&self, to: &mut impl Write) {
+        // After a panic nothing is being written any more.
+        self.state.lock().writing = false;
         let mut lines = Vec::new();
         loop {
             let mut state = self.state.lock();
@@ -111,7 +125,7 @@ impl Shared {
                 let note = format!("{lost} log lines were lost: the log was not read in time\n");
                 lines.extend_from_slice(note.as_bytes());
             }
-            write_patiently(&mut to, &lines);
+            write_patiently(to, &lines);
             lines.clear();
             self.state.lock().writing = false;
             self.written.notify_all();
@@ -187,6 +201,30 @@ mod tests {
         });
         let text = reading.join().unwrap();
         assert!(text.len() >= PENDING_BYTES_MAX / 2);
+    }
+
+    #[test]
+    fn a_log_whose_output_panics_goes_on_and_the_failure_shows() {
+        struct Panics(Option<io::PipeWriter>, bool);
+        impl Write for Panics {
+            fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+                assert!(std::mem::replace(&mut self.1, true), "planted");
+                self.0.as_mut().unwrap().write(lines)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (mut reader, writer) = io::pipe().unwrap();
+        let log = Log::start(Panics(Some(writer), false)).unwrap();
+        (&log).write_all(b"one\n").unwrap();
+        while log.supervisor().failures().is_empty() {
+            std::thread::yield_now();
+        }
+        (&log).write_all(b"two\n").unwrap();
+        let mut text = [0; 4];
+        reader.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"two\n");
     }
 
     #[test]

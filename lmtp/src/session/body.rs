@@ -6,6 +6,7 @@
 use super::ahead::Place;
 use mailstow_engine::config::{BareNewline, NulPolicy, Settings};
 use mailstow_engine::{EnhancedCode, Lines, Message, MessageBuilder, Status};
+use rustix::io::Errno;
 use std::io;
 
 /// A message that is not complete yet.
@@ -159,6 +160,9 @@ fn storage(error: &io::Error) -> Status {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Status::storage_full("No space left to receive the message")
+        }
+        _ if Errno::from_io_error(error) == Some(Errno::MFILE) => {
+            Status::storage_full("Too many messages are being received")
         }
         _ => {
             tracing::error!("cannot receive a message into the state directory: {error}");

@@ -15,6 +15,7 @@ mod settle;
 mod transaction;
 mod wire;
 
+use crate::admission::Guest;
 use crate::buffers::BYTES_MAX;
 use crate::client_socket::ClientSocket;
 pub(crate) use ahead::Places;
@@ -50,6 +51,7 @@ pub(crate) struct Session<S> {
     settings: Arc<Settings>,
     id: String,
     peer: String,
+    guest: Guest,
     origin: Origin,
     greeted: bool,
     transaction: Option<Transaction>,
@@ -71,7 +73,7 @@ struct Origin {
 
 impl<S: ClientSocket> Session<S> {
     /// A session over `stream`; `peer` is who connected, for the log.
-    pub(crate) fn new(stream: S, peer: String, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(stream: S, (peer, guest): (String, Guest), shared: Arc<Shared>) -> Self {
         let settings = shared.settings();
         let drain = shared.drain.listener();
         Self {
@@ -80,6 +82,7 @@ impl<S: ClientSocket> Session<S> {
             shared,
             settings,
             peer,
+            guest,
             origin: Origin::default(),
             greeted: false,
             transaction: None,
@@ -270,9 +273,10 @@ impl<S: ClientSocket> Session<S> {
         if size_max > 0 && mail.size.is_some_and(|size| size > size_max) {
             let status = body::too_large(size_max);
             write_status(&mut self.wire.out, &status, &[], mail.smtputf8);
-        } else {
+        } else if let Some(begun) = self.guest.begin(self.settings.limits.transactions_per_peer) {
             self.transaction = Some(Transaction {
                 mail,
+                _begun: begun,
                 router: self.shared.engine.snapshot(),
                 settings: Arc::clone(&self.settings),
                 id: self.shared.ids.next(),
@@ -281,6 +285,8 @@ impl<S: ClientSocket> Session<S> {
                 chunks: None,
             });
             self.reply(250, "2.1.0", "Ok");
+        } else {
+            self.reply(451, "4.3.2", "Too many transactions from you");
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! One mail transaction: a sender, its recipients, and the message if it comes in chunks.
 //!
-//! Imports `command`, the engine's routing. Invariant: one accepted `RCPT`, one entry, in order;
+//! Imports `command`, `admission`, the engine's routing. Invariant: one accepted `RCPT`, one entry, in order;
 //! each is answered exactly once for the message (RFC 2033 section 4.2).
 
 use super::body::Body;
+use crate::admission::Begun;
 use crate::command::MailCommand;
 use mailstow_engine::LineEnds;
 use mailstow_engine::Recipient;
@@ -19,6 +20,8 @@ use std::time::Instant;
 pub(super) struct Transaction {
     /// `MAIL` as given.
     pub(super) mail: MailCommand,
+    /// Counts it among those of the peer.
+    pub(super) _begun: Begun,
     /// The one snapshot of tables that all recipients see.
     pub(super) router: Arc<Router>,
     /// The settings of the moment.

@@ -22,6 +22,7 @@ use crate::io::{Credentials, Disk};
 use crate::log::{Accepted, AcceptedRecipient, DeliveryId, InDoubt, LogError, Plan};
 use crate::mailbox::{Known, MailboxError, MailboxPath, MailboxSettings};
 use crate::route::MailboxTarget;
+use crate::sync::Arc;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -104,24 +105,40 @@ type Recovered = (RecoveryReport, Vec<Stuck>, Vec<InDoubt>);
 
 impl<D: Disk> Recovery<'_, D> {
     /// Works through everything the log holds.
-    pub(super) fn run(&mut self, found: &dyn Found) -> Result<Recovered, LogError> {
-        let this = &*self;
-        on_own_thread(|| Run::new(this, this.settings.lock_patience).run(found))
+    ///
+    /// # Errors
+    /// The log cannot be read, or there is no thread for the work.
+    pub(super) fn run(&self, found: &dyn Found) -> Result<Recovered, LogError> {
+        on_own_thread(|| Run::new(self, self.settings.lock_patience).run(found))?
     }
 
     /// Tries deliveries again that could not be done; those that still cannot. Waits for no
     /// lock: there is more to do, and another time.
-    pub(super) fn retry(&mut self, waiting: Vec<Stuck>) -> Vec<Stuck> {
-        let this = &*self;
-        on_own_thread(|| Run::new(this, Duration::ZERO).retry(waiting))
+    ///
+    /// # Errors
+    /// There is no thread for the work, or it panicked: all of it still waits.
+    pub(super) fn retry(&self, waiting: &[Stuck]) -> Result<Vec<Stuck>, LogError> {
+        on_own_thread(|| Run::new(self, Duration::ZERO).retry(waiting))
     }
 }
 
-/// Mailbox owners' identities are taken on a thread that ends with the work.
-fn on_own_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    std::thread::scope(|scope| match scope.spawn(work).join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
+/// The thread that takes the identities of mailbox owners; it ends with the work.
+const THREAD: &str = "mailstow-recov";
+
+fn on_own_thread<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, LogError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(THREAD.into());
+        let thread = thread
+            .spawn_scoped(scope, work)
+            .map_err(|error| LogError::Io {
+                operation: "start",
+                object:
+                    "a thread for recovery (raise the limit on processes: TasksMax=, ulimit -u)"
+                        .into(),
+                source: Arc::new(error),
+            })?;
+        let panicked = |_| LogError::Panicked { thread: THREAD };
+        thread.join().map_err(panicked)
     })
 }
 
@@ -278,7 +295,7 @@ impl<'a, D: Disk> Run<'a, D> {
         Ok(())
     }
 
-    fn retry(mut self, waiting: Vec<Stuck>) -> Vec<Stuck> {
+    fn retry(mut self, waiting: &[Stuck]) -> Vec<Stuck> {
         let mut mboxes = mbox::Gathered::default();
         let by_id: HashMap<DeliveryId, &Stuck> =
             waiting.iter().map(|s| (s.envelope.id, s)).collect();
@@ -286,7 +303,7 @@ impl<'a, D: Disk> Run<'a, D> {
             let stuck = by_id.get(&id);
             stuck.map_or_else(Vec::new, |stuck| stuck.refused.clone())
         };
-        for stuck in &waiting {
+        for stuck in waiting {
             let mut failed = Vec::new();
             for delivery in &stuck.recipients {
                 let at = usize::try_from(delivery.recipient).unwrap_or(usize::MAX);

@@ -49,7 +49,9 @@ impl Ring {
     }
 
     /// Writes `bytes` at `offset` and flushes the file's data; answers the bytes written. If that
-    /// is fewer than all, the flush did not take place.
+    /// is fewer than all, the flush did not take place. What the kernel gives back unbegun, because
+    /// it gets no thread to do it with, is no failure of the disk: the flush is done by a plain
+    /// call, and an unbegun write has written nothing.
     pub(crate) fn write_then_sync(
         &mut self,
         file: &File,
@@ -97,15 +99,26 @@ impl Ring {
             }
         }
         self.ring = Some(ring);
+        if is_unbegun(written) {
+            return Ok(0);
+        }
         let written = outcome(written)?;
         if written == bytes.len() {
-            outcome(synced)?;
-            if !chained {
+            let is_unbegun = is_unbegun(synced);
+            if !is_unbegun {
+                outcome(synced)?;
+            }
+            if is_unbegun || !chained {
                 file.sync_data()?;
             }
         }
         Ok(written)
     }
+}
+
+/// The kernel never began with it: it cancels only what it has not begun, and nobody asks it to.
+fn is_unbegun(result: Option<i32>) -> bool {
+    result == Some(-libc::ECANCELED)
 }
 
 /// The result of a completion: a count, or an error number below zero.

@@ -230,6 +230,25 @@ fn a_panicking_callback_poisons_the_log_and_leaves_nobody_waiting() {
 }
 
 #[test]
+fn a_panic_of_the_thread_that_makes_segments_poisons_the_log() {
+    let medium = SimMedium::new(8);
+    let log = open(&medium);
+    medium.set_fault(SimFault::PanicInCreate);
+    let error = (0..)
+        .map(|id| log.append_and_wait(record(id, 3000).encode()))
+        .find_map(Result::err)
+        .unwrap();
+    let LogError::Poisoned { cause } = error else {
+        panic!("{error}");
+    };
+    assert!(cause.to_string().contains("mailstow-spare"), "{cause}");
+    drop(log);
+    open(&medium)
+        .append_and_wait(record(1, 10).encode())
+        .unwrap();
+}
+
+#[test]
 fn each_way_to_the_disk_writes_the_same_log() {
     for backend in [
         BackendChoice::Auto,

@@ -4,6 +4,7 @@ use std::io;
 
 use super::super::files::{Step, TempFile};
 use super::*;
+use crate::supervisor::Supervisor;
 
 #[test]
 fn a_publication_stopped_before_any_step_leaves_the_old_or_the_new_file() {
@@ -132,7 +133,12 @@ fn a_keeper_takes_over_new_maps_and_merges_many_changes() {
     let path = directory.path().join("map");
     build(&path, &[("t", "a", "1")]);
     let handle = Arc::new(MapHandle::open(&path).unwrap());
-    let keeper = MapKeeper::start(Arc::clone(&handle), Duration::from_millis(5)).unwrap();
+    let keeper = MapKeeper::start(
+        &Supervisor::default(),
+        Arc::clone(&handle),
+        Duration::from_millis(5),
+    )
+    .unwrap();
     let many: Vec<Change> = (0..CHANGES_MERGE_AT)
         .map(|i| set("t", &format!("k{i}"), "v"))
         .collect();

@@ -1,6 +1,6 @@
 //! The thread that talks to databases, and the way to it for callers who may wait.
 //!
-//! Imports `sync`. Invariant: what runs here gives up by itself after a time, so
+//! Imports `sync`, `supervisor`. Invariant: what runs here gives up by itself after a time, so
 //! a caller never waits for ever.
 
 use std::future::Future;
@@ -10,11 +10,15 @@ use std::sync::mpsc;
 use tokio::runtime::{Builder, Runtime};
 
 use super::hosts::{Hosts, Server};
+use crate::supervisor::build_runtime;
 use crate::sync::Arc;
 use crate::thread::without_signals;
 
 /// Threads for looking up host names, which the system does one at a time for each.
 const NAME_THREADS_MAX: usize = 4;
+
+/// Stack of each thread, in bytes: what the runtime gives them by itself.
+const STACK_BYTES: usize = 2 << 20;
 
 /// A thread that drives connections. Ends with its last table.
 #[derive(Debug)]
@@ -26,15 +30,17 @@ impl Driver {
     /// # Errors
     /// The system gives no thread or event queue.
     pub(super) fn start() -> io::Result<Self> {
-        let runtime = without_signals(|| {
+        let build = || {
             Builder::new_multi_thread()
                 .worker_threads(1)
                 .max_blocking_threads(NAME_THREADS_MAX)
                 .thread_name("mailstow-ask")
+                .thread_stack_size(STACK_BYTES)
                 .enable_all()
                 .build()
-        });
-        Ok(Self(Some(runtime?)))
+        };
+        let runtime = build_runtime((1, STACK_BYTES), || without_signals(build))?;
+        Ok(Self(Some(runtime)))
     }
 
     /// Asks one of `hosts` and waits for the answer.
