@@ -1,8 +1,8 @@
 //! What the system tells the server, and what the server tells the system.
 //!
-//! Imports `server`, `health`, `tasks`. SIGTERM and SIGINT drain, SIGHUP reloads, SIGXFSZ is an error of
-//! write(2) instead of the end; systemd is told about readiness, reloading, stopping, and that we
-//! live. Sources: signal(7), sd_notify(3), systemd.service(5) `Type=notify-reload`.
+//! Imports `server`, `health`, `tasks`. SIGTERM and SIGINT drain, SIGHUP reloads, SIGXFSZ is an
+//! error of write(2) instead of the end; systemd is told about readiness, reloading, stopping, and
+//! that we live. Sources: signal(7), sd_notify(3), systemd.service(5) `Type=notify-reload`.
 
 use crate::health::Health;
 use crate::server::Handle;

@@ -63,7 +63,7 @@ impl<D: Disk> Faulty<D> {
         self.plan.lock().faults = faults.iter().map(|fault| (*fault, 0)).collect();
     }
 
-    /// The thread that comes to `operation` next panics there.
+    /// The thread that comes to `operation` next panics there, without a message.
     pub fn panic_at(&self, operation: &'static str) {
         self.plan.lock().panics_at = Some(operation);
     }
@@ -102,7 +102,7 @@ impl<D: Disk> Faulty<D> {
         if plan.panics_at == Some(operation) {
             plan.panics_at = None;
             drop(plan);
-            std::panic::panic_any("planted");
+            std::panic::resume_unwind(Box::new("planted"));
         }
         while plan.held == Some(operation) {
             plan.is_reached = true;

@@ -1,7 +1,7 @@
 //! What goes wrong with the log, and what the client is told.
 //!
-//! Imports `status`, `io` (kinds of errors). Errors are cheap to clone: one failed flush is told to every record of its
-//! batch.
+//! Imports `status`, `io` (kinds of errors). Errors are cheap to clone: one failed flush is told to
+//! every record of its batch.
 
 use super::bytes::DecodeError;
 use super::record::Sequence;

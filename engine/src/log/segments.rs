@@ -1,12 +1,12 @@
 //! Which segments are in use and which are free.
 //!
-//! Imports `segment`, `medium`, `settings`, `scan`, `error`, `io`, `sync`, `clock`. The table is locked
-//! only to look; the disk is touched outside of the lock, so that the log thread never waits for
-//! the thread that frees or prepares segments. Invariants: a spare is named `spare-*` durably
+//! Imports `segment`, `medium`, `settings`, `scan`, `error`, `io`, `sync`, `clock`. The table is
+//! locked only to look; the disk is touched outside of the lock, so that the log thread never waits
+//! for the thread that frees or prepares segments. Invariants: a spare is named `spare-*` durably
 //! before anything writes into it, and a segment is named `segment-*` durably before it takes a
 //! frame; that is done ahead, so that going on to the next segment costs one flush of its header
-//! and no change of names; segments are freed oldest first, each name made durable before the
-//! next is changed, so that a crash leaves no gap.
+//! and no change of names; segments are freed oldest first, each name made durable before the next
+//! is changed, so that a crash leaves no gap.
 
 use super::error::LogError;
 use super::medium::{Access, Haste, LogFile, LogMedium};

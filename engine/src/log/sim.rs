@@ -312,7 +312,7 @@ impl LogMedium for SimMedium {
         if state.fault == SimFault::PanicInCreate {
             state.fault = SimFault::None;
             drop(state);
-            std::panic::panic_any("planted");
+            std::panic::resume_unwind(Box::new("planted"));
         }
         drop(state);
         let id = self.change(|state| {

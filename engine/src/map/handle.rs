@@ -1,7 +1,7 @@
 //! The map of a long-running process: one view that is replaced while others read it.
 //!
-//! Imports `view`, `edit`, `supervisor`, `swap`, `sync`, `error`. Invariants: reading takes no lock; a new file
-//! that cannot be opened never takes the place of a view that answers.
+//! Imports `view`, `edit`, `supervisor`, `swap`, `sync`, `error`. Invariants: reading takes no
+//! lock; a new file that cannot be opened never takes the place of a view that answers.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -190,7 +190,8 @@ pub fn names(path: &Path) -> Vec<String> {
     names
 }
 
-/// A log with one acknowledged message for a Maildir and an mbox of these names, as a killed process leaves it.
+/// A log with one acknowledged message for a Maildir and an mbox of these names, as a killed
+/// process leaves it.
 pub fn leave_a_log(settings: &Settings, content: &[u8], mailboxes: [&str; 2]) {
     let directory = settings.state_directory.join("delivery-log");
     std::fs::create_dir_all(&directory).unwrap();

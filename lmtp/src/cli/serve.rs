@@ -1,9 +1,9 @@
 //! `mailstow serve`: the LMTP server in the foreground.
 //!
-//! Imports `server`, `listener`, `health`, `lifecycle`, `tasks`, `log` and the engine. Exit status: 0 after
-//! an orderly end, 1 when sessions had to be cut at the end, 78 (EX_CONFIG) when the configuration
-//! cannot be used, 69 (EX_UNAVAILABLE) when the system refuses something, 70 (EX_SOFTWARE) when a
-//! thread panicked again and again.
+//! Imports `server`, `listener`, `health`, `lifecycle`, `tasks`, `log` and the engine. Exit status:
+//! 0 after an orderly end, 1 when sessions had to be cut at the end, 78 (EX_CONFIG) when the
+//! configuration cannot be used, 69 (EX_UNAVAILABLE) when the system refuses something, 70
+//! (EX_SOFTWARE) when a thread panicked again and again.
 
 pub use super::common::ServeArgs;
 use super::common::{complain, configuration_failed, make_socket_directory, too_few_files};

@@ -1,7 +1,7 @@
 //! One mail transaction: a sender, its recipients, and the message if it comes in chunks.
 //!
-//! Imports `command`, `admission`, the engine's routing. Invariant: one accepted `RCPT`, one entry, in order;
-//! each is answered exactly once for the message (RFC 2033 section 4.2).
+//! Imports `command`, `admission`, the engine's routing. Invariant: one accepted `RCPT`, one entry,
+//! in order; each is answered exactly once for the message (RFC 2033 section 4.2).
 
 use super::body::Body;
 use crate::admission::Begun;
