@@ -77,6 +77,8 @@ pub mod delivery_log;
 pub mod descriptors;
 mod engine;
 mod envelope;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz_checks;
 mod io;
 pub mod limits;
 mod log;
@@ -96,8 +98,6 @@ mod swap;
 mod sync;
 pub mod table;
 mod thread;
-#[cfg(any(test, fuzzing))]
-pub mod unwary;
 
 pub use address::{Address, AddressError, parse_address, parse_mailbox};
 pub use config::{

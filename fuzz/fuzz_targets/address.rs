@@ -1,9 +1,7 @@
-//! Addresses of commands: what is taken is the same when read again, and resolving it ends.
-//!
-//! What is checked stands in `engine/src/unwary.rs`, which the engine's property tests share.
+//! Addresses of commands; see `engine/src/fuzz_checks.rs`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailstow_engine::unwary::read_address;
+use mailstow_engine::fuzz_checks::check_address;
 
-fuzz_target!(|text: &str| read_address(text));
+fuzz_target!(|text: &str| check_address(text));

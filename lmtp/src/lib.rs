@@ -14,6 +14,8 @@ mod clock;
 pub mod command;
 pub mod decode;
 mod drain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz_checks;
 pub mod health;
 mod ids;
 mod input;

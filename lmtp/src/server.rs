@@ -106,6 +106,12 @@ impl Server {
         self
     }
 
+    /// What its sessions share, for checks that run a session without a listener.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// What steers this server.
     pub fn handle(&self) -> Handle {
         Handle(Arc::clone(&self.shared))

@@ -11,6 +11,8 @@
 
 mod expand;
 mod flags;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz_checks;
 mod handover;
 mod kind;
 mod known;
@@ -42,36 +44,3 @@ pub use settings::{
     LogFormat, LogSettings, MboxLock, NulPolicy, PathSubstitution, RoutingSettings, Settings,
     SocketmapSettings, StoreSettings,
 };
-
-/// Reads `bytes` as `main.cf`, and expands every value in it; then as `master.cf` and as
-/// `mailstow.toml`. For the fuzzer.
-///
-/// # Panics
-/// A parameter that was read has no line.
-#[cfg(any(test, fuzzing))]
-pub fn read_main_cf(bytes: &[u8]) {
-    use std::path::Path;
-    let parsed = postfix::parse_main_cf(Path::new("main.cf"), bytes);
-    let mut values = values::Values::new();
-    for postfix::Assignment { name, value, line } in &parsed.assignments {
-        assert!(*line > 0 && !name.is_empty(), "{name:?} in line {line}");
-        let written = values::Written {
-            text: value.clone(),
-            origin: Origin::Default,
-            main_cf: true,
-        };
-        values.set("routing", name, written);
-    }
-    let _ = values.name_host("machine");
-    for postfix::Assignment { name, value, .. } in &parsed.assignments {
-        let expanded = values.expand(name, value).map(|found| found.value);
-        let mut settings = Settings::default();
-        if let (Ok(value), Some(parameter)) = (expanded, registry::find("routing", name)) {
-            let _ = parameter.kind.apply(&value, false, &mut settings);
-        }
-    }
-    postfix::parse_master_cf(Path::new("master.cf"), bytes);
-    if let Ok(text) = str::from_utf8(bytes) {
-        toml_file::parse_toml(Path::new("mailstow.toml"), text.as_bytes());
-    }
-}

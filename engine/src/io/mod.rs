@@ -11,7 +11,7 @@ mod credentials;
 mod faulty;
 mod placed;
 mod scratch;
-#[cfg(any(test, feature = "sim"))]
+#[cfg(any(test, fuzzing, feature = "sim"))]
 pub mod sim;
 pub(crate) mod uring;
 

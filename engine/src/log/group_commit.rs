@@ -38,7 +38,7 @@ pub struct Ticket {
     batch: u64,
 }
 
-#[cfg(any(test, feature = "sim"))]
+#[cfg(any(test, fuzzing, feature = "sim"))]
 impl Ticket {
     /// Of a log without batches.
     pub(super) fn of(sequence: u64) -> Self {

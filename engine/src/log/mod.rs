@@ -18,6 +18,8 @@ mod directory;
 mod ends;
 mod error;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz_checks;
 mod group_commit;
 #[cfg(test)]
 #[cfg(loom)]
@@ -30,9 +32,9 @@ mod scan;
 mod segment;
 mod segments;
 mod settings;
-#[cfg(any(test, feature = "sim"))]
+#[cfg(any(test, fuzzing, feature = "sim"))]
 pub mod sim;
-#[cfg(any(test, feature = "sim"))]
+#[cfg(any(test, fuzzing, feature = "sim"))]
 mod stepwise;
 mod steward;
 #[cfg(test)]
@@ -56,6 +58,6 @@ pub use record::{
 pub use scan::{Damage, Entry, ScanReport, ScannedSegment, scan, scan_records};
 pub use segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader};
 pub use settings::{BackendChoice, LogSettings};
-#[cfg(any(test, feature = "sim"))]
+#[cfg(any(test, fuzzing, feature = "sim"))]
 pub use stepwise::StepLog;
 pub use writer::{LogUsage, LogWriter, OnDurable};

@@ -7,6 +7,8 @@
 
 mod directory;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz_checks;
 mod known;
 pub mod maildir;
 pub mod mbox;

@@ -39,6 +39,8 @@ mod error;
 mod files;
 mod flusher;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz_checks;
 mod handle;
 mod overlay;
 mod processor;

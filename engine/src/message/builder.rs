@@ -55,7 +55,7 @@ impl Spool {
         Ok(((self.make_scratch)()?, share))
     }
 
-    fn with_scratch(make_scratch: Arc<MakeScratch>, limits: &Limits) -> Self {
+    pub(super) fn with_scratch(make_scratch: Arc<MakeScratch>, limits: &Limits) -> Self {
         Self {
             make_scratch,
             budget: Budget::new(limits.memory_bytes),

@@ -7,6 +7,8 @@
 
 mod budget;
 mod builder;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz_checks;
 mod header_filter;
 mod line_ends;
 

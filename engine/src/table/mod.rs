@@ -58,6 +58,8 @@ mod compound;
 mod constant;
 mod database;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz_checks;
 mod guard;
 mod import;
 mod inline;
@@ -195,42 +197,5 @@ pub trait LookupTable: Send + Sync + fmt::Debug {
     /// to be done by a thread that has other things to do.
     fn may_block(&self) -> bool {
         false
-    }
-}
-
-/// Reads `bytes` as the text of every kind of table that has one, and looks up what is there. For
-/// the fuzzer.
-///
-/// # Panics
-/// A key that was read is not found.
-#[cfg(any(test, fuzzing))]
-pub fn read_text_table(bytes: &[u8]) {
-    for form in [text::LineForm::KeyValue, text::LineForm::Alias] {
-        let (table, _) = text::TextTable::parse("hash:/t", "/t", form, bytes);
-        table.for_each(&mut |key, value, line| {
-            assert!(!key.is_empty() && line > 0, "{key:?} in line {line}");
-            let found = table.lookup(key);
-            assert_eq!(found.ok().flatten().as_deref(), Some(value), "{key:?}");
-            assert_eq!(table.line_of(key), Some(line), "{key:?}");
-        });
-    }
-    for flavor in [rule_parser::Flavor::Posix, rule_parser::Flavor::Perl] {
-        let reading = rule_parser::Reading {
-            flavor,
-            substitution: substitution::Substitution::Text,
-            parameter: None,
-            any_octets: false,
-        };
-        let (table, _) = rules::RuleTable::parse("pcre:/t", "/t", reading, bytes);
-        for key in ["", "a", "user+x@vm.example", "日本@example", "@"] {
-            let _ = table.lookup(key);
-        }
-    }
-    if let Ok(text) = str::from_utf8(bytes) {
-        if let Ok(table) = inline::InlineTable::open("inline:x", text) {
-            let _ = table.lookup("a");
-        }
-        let _ = TableList::parse(text, "hash");
-        let _ = TableName::parse(text, "hash");
     }
 }

@@ -1,23 +1,30 @@
-//! What must hold for any text from outside: doors for the fuzzer and the property tests.
+//! What must hold for any bytes from outside: checks for the fuzzer and the property tests.
 //!
-//! Imports `address`, `config`, `route`, `table`. Built for tests and with `--cfg fuzzing` only.
-//! Each function panics when something that was read contradicts itself; that nothing panics or
-//! hangs on the way is the other half of what is tested.
+//! Built for tests and with `--cfg fuzzing` only. Each function panics when something that it read
+//! contradicts itself, or differs from a simple model; that nothing panics or hangs on the way is
+//! the other half of what is tested. Each room has its checks in a file of that name; those that
+//! need several rooms are here. The inputs that are kept in `fuzz/corpus` run with the tests.
+
+mod input;
 
 use crate::address::{Address, parse_address, parse_address_list, parse_mailbox, quote_address};
 use crate::config::RoutingSettings;
 use crate::route::{Router, table_context};
 use crate::table::TableCache;
 
-pub use crate::config::read_main_cf;
-pub use crate::table::read_text_table;
+pub use crate::config::fuzz_checks::{check_mailstow_toml, check_main_cf, check_master_cf};
+pub use crate::log::fuzz_checks::{check_log_history, check_log_record};
+pub use crate::mailbox::fuzz_checks::check_mbox_quoting;
+pub use crate::map::fuzz_checks::{check_map, check_map_changes};
+pub use crate::message::fuzz_checks::check_message_content;
+pub use crate::table::fuzz_checks::{check_compiled_table, check_pattern_table, check_text_table};
+pub(crate) use input::Choices;
 
-/// An address as it stands in a command: what is taken must be the same when it is written and
-/// read again, and whatever it is, resolving it comes to an end.
+/// Reads `text` as an address in a command and resolves it.
 ///
 /// # Panics
-/// It is not.
-pub fn read_address(text: &str) {
+/// An address that was read is another one when it is written and read again.
+pub fn check_address(text: &str) {
     let _ = parse_address(text);
     if let Ok(address) = parse_mailbox(text) {
         let external = address.external();
@@ -28,11 +35,11 @@ pub fn read_address(text: &str) {
     resolve(&Address::from_internal(text));
 }
 
-/// An address list: each address must be the same when it is written and read again.
+/// Reads `text` as an address list.
 ///
 /// # Panics
-/// It is not.
-pub fn read_address_list(text: &str) {
+/// An address that was read is another one when it is written and read again.
+pub fn check_address_list(text: &str) {
     for listed in parse_address_list(text) {
         let external = listed.external();
         // What stands between < and > may be a list or a route itself; a literal with a bracket
@@ -164,15 +171,69 @@ mod tests {
         vec(piece, 0..24).prop_map(|pieces| pieces.concat())
     }
 
+    type Check = fn(&[u8]);
+
+    /// Every check by the name of its fuzz target.
+    const CHECKS: &[(&str, Check)] = &[
+        ("address", |bytes| with_text(bytes, check_address)),
+        ("address_list", |bytes| with_text(bytes, check_address_list)),
+        ("compiled_table", check_compiled_table),
+        ("log_history", check_log_history),
+        ("log_record", check_log_record),
+        ("mailstow_toml", check_mailstow_toml),
+        ("main_cf", check_main_cf),
+        ("map", check_map),
+        ("map_changes", check_map_changes),
+        ("master_cf", check_master_cf),
+        ("mbox_quoting", check_mbox_quoting),
+        ("message_content", check_message_content),
+        ("pattern_table", check_pattern_table),
+        ("text_table", check_text_table),
+    ];
+
+    fn with_text(bytes: &[u8], check: fn(&str)) {
+        if let Ok(text) = str::from_utf8(bytes) {
+            check(text);
+        }
+    }
+
+    #[test]
+    fn inputs_that_are_kept_pass_every_check() {
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+        for (target, check) in CHECKS {
+            let inputs = std::fs::read_dir(corpus.join(target)).expect(target);
+            let mut count = 0;
+            for input in inputs {
+                let path = input.expect("an entry").path();
+                println!("{}", path.display());
+                check(&std::fs::read(&path).expect("an input"));
+                count += 1;
+            }
+            assert!(count > 0, "no input is kept for {target}");
+        }
+    }
+
     proptest! {
         #[test]
+        fn histories_of_a_log_keep_what_was_durable(bytes in vec(any::<u8>(), 0..400)) {
+            check_log_history(&bytes);
+        }
+
+        #[test]
+        fn changes_of_a_map_are_read_up_to_the_last_whole_frame(
+            bytes in vec(any::<u8>(), 0..400),
+        ) {
+            check_map_changes(&bytes);
+        }
+
+        #[test]
         fn addresses_are_the_same_when_read_again(text in pieces()) {
-            read_address(&text);
+            check_address(&text);
         }
 
         #[test]
         fn listed_addresses_are_the_same_when_read_again(text in pieces()) {
-            read_address_list(&text);
+            check_address_list(&text);
         }
 
         #[test]
@@ -184,14 +245,14 @@ mod tests {
             let mut bytes = text.into_bytes();
             let at = at.index(bytes.len() + 1);
             bytes.splice(at..at, odd);
-            read_text_table(&bytes);
+            check_text_table(&bytes);
         }
 
         #[test]
         fn any_main_cf_is_read_or_refused(text in pieces(), odd in vec(any::<u8>(), 0..4)) {
             let mut bytes = text.into_bytes();
             bytes.extend(odd);
-            read_main_cf(&bytes);
+            check_main_cf(&bytes);
         }
     }
 }

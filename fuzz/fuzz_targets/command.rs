@@ -1,0 +1,7 @@
+//! LMTP command lines; see `lmtp/src/fuzz_checks.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mailstow_lmtp::fuzz_checks::check_command;
+
+fuzz_target!(|bytes: &[u8]| check_command(bytes));

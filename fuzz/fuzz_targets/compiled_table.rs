@@ -1,0 +1,7 @@
+//! Index files of cdb and LMDB; see `engine/src/fuzz_checks.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mailstow_engine::fuzz_checks::check_compiled_table;
+
+fuzz_target!(|bytes: &[u8]| check_compiled_table(bytes));

@@ -1,0 +1,7 @@
+//! Lives of a delivery log on a disk that fails; see `engine/src/fuzz_checks.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mailstow_engine::fuzz_checks::check_log_history;
+
+fuzz_target!(|bytes: &[u8]| check_log_history(bytes));

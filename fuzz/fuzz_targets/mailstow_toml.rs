@@ -1,0 +1,7 @@
+//! mailstow.toml; see `engine/src/fuzz_checks.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mailstow_engine::fuzz_checks::check_mailstow_toml;
+
+fuzz_target!(|bytes: &[u8]| check_mailstow_toml(bytes));

@@ -1,0 +1,7 @@
+//! The recipient map; see `engine/src/fuzz_checks.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mailstow_engine::fuzz_checks::check_map;
+
+fuzz_target!(|bytes: &[u8]| check_map(bytes));

@@ -1,0 +1,7 @@
+//! Contents of messages; see `engine/src/fuzz_checks.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mailstow_engine::fuzz_checks::check_message_content;
+
+fuzz_target!(|bytes: &[u8]| check_message_content(bytes));

@@ -1,0 +1,7 @@
+//! Tables of regular expressions; see `engine/src/fuzz_checks.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mailstow_engine::fuzz_checks::check_pattern_table;
+
+fuzz_target!(|bytes: &[u8]| check_pattern_table(bytes));

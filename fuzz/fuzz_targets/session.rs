@@ -1,0 +1,7 @@
+//! Whole LMTP sessions; see `lmtp/src/fuzz_checks.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mailstow_lmtp::fuzz_checks::check_session;
+
+fuzz_target!(|bytes: &[u8]| check_session(bytes));
