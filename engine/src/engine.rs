@@ -117,19 +117,22 @@ impl Engine {
     /// Lets a long message that is arriving go into its mailbox from here on, where it stays
     /// invisible until it is submitted, so that storing it takes no copy.
     ///
-    /// The message must then be submitted for this delivery alone. To be called once for a
-    /// message; nothing comes of it where it cannot be done. Waits for the mailbox.
+    /// All recipients of the message have this mailbox; it must then be submitted for them in this
+    /// order. To be called once for a message; nothing comes of it where it cannot be done. Waits
+    /// for the mailbox.
     pub fn go_ahead(
         &self,
         message: &mut MessageBuilder,
         reverse_path: &ReversePath,
-        to: (&Recipient, &MailboxTarget),
+        to: (&[Recipient], &MailboxTarget),
     ) {
         self.store.go_ahead(message, reverse_path, to);
     }
 
     /// Hands a message over for delivery to `to`; returns at once, with the receipt for the
-    /// message. The bound of the queue is not enforced here: see [`Engine::has_room`].
+    /// message. Recipients that have the same mailbox share one copy that names all of them,
+    /// unless `store.copies` asks for one each. The bound of the queue is not enforced here: see
+    /// [`Engine::has_room`].
     ///
     /// `on_outcome` is called once for each recipient, with its index in `to`, except for those
     /// that were abandoned in time; from another thread, possibly before this returns.

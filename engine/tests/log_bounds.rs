@@ -65,7 +65,10 @@ fn leave_a_log(directory: &Path, log: &LogSettings, mails: &[(String, Vec<u8>)])
                     true => Plan::Maildir {
                         file_name: format!("1000.M{number}P1.host.example,S=9"),
                     },
-                    false => Plan::Mbox { size_before: 0 },
+                    false => Plan::Mbox {
+                        size_before: 0,
+                        without_status: false,
+                    },
                 },
             }],
         };

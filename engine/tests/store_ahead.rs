@@ -9,13 +9,13 @@
 mod common;
 
 use common::*;
-use mailstow_engine::address::parse_address;
-use mailstow_engine::config::{Compress, Durability, Settings};
+use mailstow_engine::address::{Address, parse_address};
+use mailstow_engine::config::{Compress, Copies, Durability, Settings};
 use mailstow_engine::route::MailboxTarget;
 use mailstow_engine::sim::{Blocking, Disk, Fault, Faulty};
 use mailstow_engine::sim::{Store, Ticket};
 use mailstow_engine::{Mail, Outcome};
-use mailstow_engine::{Message, ReversePath};
+use mailstow_engine::{Message, Recipient, ReversePath};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -46,13 +46,23 @@ fn content(seed: u32) -> Vec<u8> {
 
 /// Receives a message for one mailbox, as a session does.
 fn arrive<D: Disk>(store: &Store<D>, content: &[u8], target: &MailboxTarget) -> Message {
+    arrive_for(store, content, &[recipient()], target)
+}
+
+/// The same for several recipients of the mailbox.
+fn arrive_for<D: Disk>(
+    store: &Store<D>,
+    content: &[u8],
+    recipients: &[Recipient],
+    target: &MailboxTarget,
+) -> Message {
     let mut builder = store.new_message();
     let mut was_asked = false;
     for piece in content.chunks(900) {
         builder.write(piece).unwrap();
         if !was_asked && store.may_go_ahead(builder.size()) {
             was_asked = true;
-            store.go_ahead(&mut builder, &sender(), (&recipient(), target));
+            store.go_ahead(&mut builder, &sender(), (recipients, target));
         }
     }
     assert!(was_asked);
@@ -65,6 +75,15 @@ fn store_it<D: Disk>(
     message: &Message,
     to: &[MailboxTarget],
 ) -> (Vec<String>, Vec<Ticket>) {
+    let to = to.iter().map(|target| (recipient(), target.clone()));
+    store_for(store, message, to.collect())
+}
+
+fn store_for<D: Disk>(
+    store: &Store<D>,
+    message: &Message,
+    to: Vec<(Recipient, MailboxTarget)>,
+) -> (Vec<String>, Vec<Ticket>) {
     let (sent, outcomes) = mpsc::channel();
     let report = move |index, outcome: Outcome| {
         let _ = sent.send((index, outcome.status.to_string()));
@@ -74,10 +93,9 @@ fn store_it<D: Disk>(
         queue_id: None,
         message: message.clone(),
     };
-    let recipients = to.iter().map(|target| (recipient(), target.clone()));
-    let tickets = store.submit(Arc::new(mail), recipients.collect(), Arc::new(report));
     let mut statuses = vec![String::new(); to.len()];
-    for _ in to {
+    let tickets = store.submit(Arc::new(mail), to, Arc::new(report));
+    for _ in 0..statuses.len() {
         let (index, status) = outcomes.recv_timeout(DEADLINE).unwrap();
         statuses[index] = status;
     }
@@ -140,6 +158,37 @@ fn a_long_message_stands_whole_in_the_file_it_arrived_in() {
         assert!(!is_copied(&store), "{durability:?}");
         assert_holds(&maildir, &content(1));
     }
+}
+
+#[test]
+fn a_long_message_for_several_recipients_of_a_mailbox_names_all_where_it_arrived() {
+    let place = Place::new();
+    let mut settings = settings(&place);
+    settings.store.copies = Copies::Mailbox;
+    let store = open(&settings);
+    let (md, maildir) = (target("dom/user/"), place.base().join("dom/user"));
+    make_maildir(&store, "dom/user/");
+    empty(&maildir);
+    let named = |name: &str| Recipient {
+        address: Address::new(name, Some("vm.example")),
+        ..recipient()
+    };
+    let recipients = [named("b"), named("a"), named("b")];
+    store.disk().take_trace();
+    let message = arrive_for(&store, &content(1), &recipients, &md);
+    let to = recipients.map(|recipient| (recipient, md.clone()));
+    let (statuses, _) = store_for(&store, &message, to.into());
+    assert_eq!(statuses, ["250 2.0.0 delivered to maildir"; 3]);
+    assert!(!is_copied(&store));
+    let files = stored(&maildir);
+    let header = "Return-Path: <s@ex.example>\n\
+        X-Original-To: orig@ex.example\nDelivered-To: b@vm.example\n\
+        X-Original-To: orig@ex.example\nDelivered-To: a@vm.example\n";
+    let expected = [header.as_bytes(), &content(1)].concat();
+    assert_eq!(files.len(), 1);
+    assert!(fs::read(&files[0]).unwrap() == expected);
+    let size = format!(",S={},", expected.len());
+    assert!(files[0].display().to_string().contains(&size));
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub use load::{Configuration, Entry, Sources};
 pub use problem::{ConfigError, Origin, Problem};
 pub use registry::{Fallback, PARAMETERS, Parameter};
 pub use settings::{
-    BareNewline, Compress, DeliveryLogSettings, Durability, FlushMethod, Limits, LmtpSettings,
-    LogFormat, LogSettings, MboxLock, NulPolicy, PathSubstitution, RoutingSettings, Settings,
-    SocketmapSettings, StoreSettings,
+    BareNewline, Compress, Copies, DeliveryLogSettings, Durability, FlushMethod, Limits,
+    LmtpSettings, LogFormat, LogSettings, MboxLock, NulPolicy, PathSubstitution, RoutingSettings,
+    Settings, SocketmapSettings, StoreSettings,
 };

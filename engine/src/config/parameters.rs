@@ -9,7 +9,7 @@ use super::kind::Kind::{
 };
 use super::registry::{Fallback, Parameter};
 use super::settings::{
-    BareNewline, Compress, Durability, FlushMethod, LogFormat, NulPolicy, PathSubstitution,
+    BareNewline, Compress, Copies, Durability, FlushMethod, LogFormat, NulPolicy, PathSubstitution,
 };
 
 pub(super) const fn parameter(
@@ -391,6 +391,17 @@ pub(super) static GENERAL: &[Parameter] = &[
         ]),
         "Form of new files in Maildirs; zstd needs Dovecot's zlib plugin (mail_plugins = zlib), \
          and mbox stays as it is",
+    ),
+    parameter(
+        "store",
+        "copies",
+        "mailbox",
+        Choice(&[
+            ("mailbox", |s| s.store.copies = Copies::Mailbox),
+            ("recipient", |s| s.store.copies = Copies::Recipient),
+        ]),
+        "Copies of a message whose recipients have the same mailbox; mailbox: one that names them \
+         all; recipient: one for each, as virtual(8) makes them",
     ),
     parameter(
         "store",

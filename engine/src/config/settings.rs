@@ -253,6 +253,16 @@ pub enum Compress {
     Zstd,
 }
 
+/// How many copies of a message recipients with the same mailbox get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Copies {
+    /// One for the mailbox, which names them all.
+    #[default]
+    Mailbox,
+    /// One for each recipient, as virtual(8) does.
+    Recipient,
+}
+
 /// `[store]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
@@ -262,6 +272,8 @@ pub struct StoreSettings {
     pub flush: FlushMethod,
     /// The form of new message files in Maildirs.
     pub compress: Compress,
+    /// How many copies of a message one mailbox gets.
+    pub copies: Copies,
     /// Threads that write mailboxes.
     pub writers: usize,
     /// Deliveries one writer takes at once.
@@ -441,6 +453,7 @@ impl Default for StoreSettings {
             durability: Durability::Logged,
             flush: FlushMethod::Auto,
             compress: Compress::default(),
+            copies: Copies::default(),
             writers: 4,
             batch: 64,
             tmp_age_max: Duration::from_secs(36 * 3600),

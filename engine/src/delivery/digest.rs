@@ -113,7 +113,8 @@ impl BaseDigest {
     }
 }
 
-/// One delivery, as far as a repetition has it in common.
+/// The delivery to one recipient, as far as a repetition has it in common. Which other recipients
+/// share the copy is no part of it: a repetition may bring fewer of them, or others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way<'a> {
     pub(super) base: BaseDigest,
@@ -121,6 +122,7 @@ pub(super) struct Way<'a> {
     /// The client's queue id as XFORWARD gave it, or empty.
     pub(super) queue_id: &'a str,
     pub(super) original: &'a str,
+    pub(super) address: &'a str,
     pub(super) mailbox: &'a str,
 }
 
@@ -133,9 +135,10 @@ impl Way<'_> {
 
     /// The key of a message.
     pub(super) fn key(&self, content: &Digest) -> [u8; 32] {
-        let mut key = self.hash(&content.sha256);
-        let shape = self.shape(&content.outline);
-        key.iter_mut().zip(shape).for_each(|(to, from)| *to = from);
+        let mut hasher = self.hasher(&content.sha256);
+        add_text(&mut hasher, self.address);
+        add_text(&mut hasher, self.queue_id);
+        let mut key = self.key_of(hasher, content);
         if let Some(last) = key.last_mut() {
             let has_id = content.has_id || !self.queue_id.is_empty();
             *last = *last & !HAS_ID | if has_id { HAS_ID } else { 0 };
@@ -143,17 +146,31 @@ impl Way<'_> {
         key
     }
 
+    /// The key of a message in a delivery log of version 1, which knows a recipient by its
+    /// original address alone.
+    pub(super) fn key_of_version_1(&self, content: &Digest) -> [u8; 32] {
+        self.key_of(self.hasher(&content.sha256), content)
+    }
+
+    fn key_of(&self, hasher: Sha256, content: &Digest) -> [u8; 32] {
+        let mut key: [u8; 32] = hasher.finalize().into();
+        let shape = self.shape(&content.outline);
+        key.iter_mut().zip(shape).for_each(|(to, from)| *to = from);
+        key
+    }
+
     fn hash(&self, content: &[u8]) -> [u8; 32] {
+        self.hasher(content).finalize().into()
+    }
+
+    fn hasher(&self, content: &[u8]) -> Sha256 {
         let mut hasher = Sha256::new();
         hasher.update(content);
         hasher.update(self.base.0);
-        let texts = [self.reverse_path, self.original, self.mailbox];
-        let id = Some(self.queue_id).filter(|id| !id.is_empty());
-        for text in texts.into_iter().chain(id) {
-            hasher.update((text.len() as u64).to_le_bytes());
-            hasher.update(text);
+        for text in [self.reverse_path, self.original, self.mailbox] {
+            add_text(&mut hasher, text);
         }
-        hasher.finalize().into()
+        hasher
     }
 }
 
@@ -164,6 +181,11 @@ const HAS_ID: u8 = 1;
 /// the reply, and no equal one on purpose.
 pub(super) fn has_queue_id(key: &[u8; 32]) -> bool {
     key.last().is_some_and(|last| last & HAS_ID != 0)
+}
+
+fn add_text(hasher: &mut Sha256, text: &str) {
+    hasher.update((text.len() as u64).to_le_bytes());
+    hasher.update(text);
 }
 
 #[cfg(test)]
@@ -177,6 +199,7 @@ mod tests {
             reverse_path: "a@b.example",
             queue_id: "",
             original: "info@vm.example",
+            address: "box@vm.example",
             mailbox: "vm.example/info/",
         };
         let head = [b'x'; HEAD_BYTES];
@@ -205,7 +228,35 @@ mod tests {
         assert_ne!(shape, elsewhere.shape(&one.outline), "bases differ");
         assert_ne!(keys[0], elsewhere.key(&one));
         assert_eq!(keys[0], same.key(&one));
+        let neighbour = Way {
+            address: "other@vm.example",
+            ..way
+        };
+        assert_ne!(keys[0], neighbour.key(&one), "recipients differ");
+        assert_eq!(shape, neighbour.shape(&one.outline));
+        let of_version_1 = [way, neighbour].map(|way| way.key_of_version_1(&one));
+        assert_eq!(of_version_1[0], of_version_1[1]);
+        assert!(of_version_1[0].starts_with(&shape));
+        assert_ne!(keys[0], of_version_1[0]);
     }
+
+    #[test]
+    fn keys_in_logs_of_version_1_are_known_again() {
+        let way = Way {
+            base: BaseDigest::of(Path::new("/var/mail")),
+            reverse_path: "a@b.example",
+            queue_id: "",
+            original: "info@vm.example",
+            address: "box@vm.example",
+            mailbox: "vm.example/info/",
+        };
+        // Computed by another program from the description of the key.
+        let expected = "b88c2aa73df6dba43bb9d7befd6ac52eec00ffcfb82401012a07da3a4394147a";
+        let key = way.key_of_version_1(&digest_of(b"Subject: x\n\nfixed\n"));
+        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected);
+    }
+
     #[test]
     fn a_key_tells_whether_a_queue_id_names_the_message() {
         let way = |queue_id| Way {
@@ -213,6 +264,7 @@ mod tests {
             reverse_path: "a@b.example",
             queue_id,
             original: "",
+            address: "",
             mailbox: "vm.example/info/",
         };
         let [plain, named] = ["Subject: x\n\n", "Received: by mx id 4F\n\n"]

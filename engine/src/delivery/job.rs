@@ -1,18 +1,18 @@
-//! One delivery: a message for one mailbox, and who waits for its outcome.
+//! One delivery: a copy of a message for one mailbox, and who waits for its outcome.
 //!
-//! Imports `delivery` types, `route` (targets), `envelope`, `mailbox` (errors, trace lines), `log`
-//! (record types), `status`, `sync`.
+//! Imports `delivery` types and `copies`, `route` (targets), `mailbox` (errors), `log` (record
+//! types), `status`, `sync`.
 //! Invariant: every job ends in exactly one of two ways, decided by one compare-and-swap: its
 //! outcome is reported once, or it was abandoned and nothing of it is ever seen.
 
+use super::copies::{Copy, Names};
 use super::doubt::Repeated;
 use super::promise::Promise;
 use super::queue::Queued;
 use super::types::{Mail, Outcome};
 use crate::clock;
-use crate::envelope::Recipient;
 use crate::log::{Done, DoneOutcome, Plan};
-use crate::mailbox::{MailboxError, MailboxPath, trace};
+use crate::mailbox::{MailboxError, MailboxPath};
 use crate::route::{Format, MailboxTarget};
 use crate::status::Status;
 use crate::sync::Arc;
@@ -60,15 +60,17 @@ pub(super) enum Origin {
 }
 
 impl Ticket {
-    /// Gives the delivery up, if it has not begun to be published.
+    /// Gives the delivery up, for all recipients that share the copy, if it has not begun to be
+    /// published.
     ///
     /// True: it will never appear in the mailbox, and its outcome will not be reported. False:
     /// its outcome was reported or will be.
     pub fn abandon(&self) -> bool {
         let order = Ordering::AcqRel;
-        self.state
-            .compare_exchange(WAITING, ABANDONED, order, Ordering::Acquire)
-            .is_ok()
+        let given_up = self
+            .state
+            .compare_exchange(WAITING, ABANDONED, order, Ordering::Acquire);
+        matches!(given_up, Ok(_) | Err(ABANDONED))
     }
 
     /// Of a delivery whose outcome is known.
@@ -83,14 +85,13 @@ impl Ticket {
 /// A delivery on its way.
 pub(super) struct Job {
     pub(super) mail: Arc<Mail>,
-    pub(super) recipient: Recipient,
     pub(super) target: MailboxTarget,
     /// When a lock was first found busy, and how often since.
     pub(super) lock_wait: Option<(Instant, u32)>,
     /// The log has been told that it failed.
     pub(super) is_refused_in_log: bool,
     promise: Option<Promised>,
-    index: usize,
+    names: Names,
     on_outcome: Arc<OnOutcome>,
     state: Arc<AtomicU8>,
     mailbox: String,
@@ -104,7 +105,7 @@ pub(super) struct Job {
 #[derive(Clone, Debug)]
 pub(super) struct Promised {
     pub(super) promise: Arc<Promise>,
-    /// Which of its recipients.
+    /// The first of its recipients that the copy is for.
     pub(super) recipient: usize,
     /// It goes through the log; else it is flushed in its mailbox.
     pub(super) through_log: bool,
@@ -113,21 +114,19 @@ pub(super) struct Promised {
 impl Job {
     pub(super) fn new(
         mail: Arc<Mail>,
-        (recipient, target): (Recipient, MailboxTarget),
-        index: usize,
+        Copy { target, names }: Copy,
         on_outcome: Arc<OnOutcome>,
         base: &Path,
     ) -> Self {
         let now = clock::now();
         Self {
             mail,
-            recipient,
             mailbox: MailboxPath::display_of(base, &target),
             target,
             lock_wait: None,
             is_refused_in_log: false,
             promise: None,
-            index,
+            names,
             on_outcome,
             state: Arc::new(AtomicU8::new(WAITING)),
             submitted: now,
@@ -152,6 +151,11 @@ impl Job {
         }
     }
 
+    /// Where the recipients that it is for were submitted.
+    pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
+        self.names.indices()
+    }
+
     /// The message in the log, if it goes through it.
     pub(super) fn promise(&self) -> Option<&Arc<Promise>> {
         let promised = self.promise.as_ref().filter(|p| p.through_log)?;
@@ -172,7 +176,7 @@ impl Job {
         let promised = self.promise.as_ref()?;
         match &promised.promise.recipient(promised.recipient)?.plan {
             Plan::Maildir { file_name } => Some(file_name),
-            Plan::Mbox { .. } => None,
+            Plan::Mbox { .. } | Plan::Shared => None,
         }
     }
 
@@ -180,7 +184,7 @@ impl Job {
     pub(super) fn maildir_header(&self) -> Vec<u8> {
         match &self.promise {
             Some(promised) => promised.promise.maildir_header(promised.recipient),
-            None => trace::header(&self.mail.reverse_path, &self.recipient),
+            None => self.names.maildir_header(&self.mail.reverse_path),
         }
     }
 
@@ -188,7 +192,10 @@ impl Job {
     pub(super) fn mbox_header(&self) -> Vec<u8> {
         match &self.promise {
             Some(promised) => promised.promise.mbox_header(promised.recipient),
-            None => trace::mbox_header(&self.mail.reverse_path, &self.recipient),
+            None => {
+                let names = &self.names;
+                names.mbox_header(&self.mail.reverse_path, clock::since_epoch())
+            }
         }
     }
 
@@ -248,9 +255,11 @@ impl Job {
             queued: self.taken.saturating_duration_since(self.submitted),
             stored: now.saturating_duration_since(self.taken),
         };
-        let report = || (self.on_outcome)(self.index, outcome);
-        if catch_unwind(AssertUnwindSafe(report)).is_err() {
-            tracing::error!("a callback that takes delivery outcomes panicked");
+        for index in self.names.indices() {
+            let report = || (self.on_outcome)(index, outcome.clone());
+            if catch_unwind(AssertUnwindSafe(report)).is_err() {
+                tracing::error!("a callback that takes delivery outcomes panicked");
+            }
         }
     }
 
@@ -303,16 +312,18 @@ impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job")
             .field("mailbox", &self.mailbox)
-            .field("recipient", &self.recipient)
+            .field("names", &self.names)
             .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::copies::copies;
     use super::*;
     use crate::address::{Address, ReversePath};
-    use crate::config::Limits;
+    use crate::config::{Copies, Limits};
+    use crate::envelope::Recipient;
     use crate::io::StateDirectory;
     use crate::message::Spool;
     use crate::sync::Mutex;
@@ -326,8 +337,8 @@ mod tests {
             queue_id: None,
             message: spool.message().finish().unwrap(),
         };
-        let recipient = Recipient {
-            address: Address::new("info", Some("vm.example")),
+        let recipient = |name| Recipient {
+            address: Address::new(name, Some("vm.example")),
             original: None,
         };
         let target = MailboxTarget {
@@ -337,12 +348,12 @@ mod tests {
             gid: 5000,
         };
         let seen = Arc::clone(seen);
-        let report = move |index, outcome: Outcome| {
-            assert_eq!(index, 3);
-            seen.lock().push(outcome.status.to_string());
+        let report = move |index: usize, outcome: Outcome| {
+            seen.lock().push(format!("{index}: {}", outcome.status));
         };
-        let to = (recipient, target);
-        Job::new(Arc::new(mail), to, 3, Arc::new(report), Path::new("/base"))
+        let to = ["info", "sales", "info"].map(|name| (recipient(name), target.clone()));
+        let copy = copies(to.into(), Copies::Mailbox).remove(0);
+        Job::new(Arc::new(mail), copy, Arc::new(report), Path::new("/base"))
     }
 
     #[test]
@@ -350,8 +361,8 @@ mod tests {
         let seen = Arc::default();
         drop(job(&seen));
         let answers = seen.lock().clone();
-        assert_eq!(answers.len(), 1);
-        assert!(answers[0].starts_with("451 4.3.0 mailbox /base/info: "));
+        assert_eq!(answers.len(), 3, "one for each recipient");
+        assert!(answers[0].starts_with("0: 451 4.3.0 mailbox /base/info: "));
     }
 
     #[test]
@@ -361,12 +372,14 @@ mod tests {
         let ticket = one.ticket();
         one.succeed("stored");
         assert!(!ticket.abandon());
-        assert_eq!(seen.lock().len(), 1);
+        let indices = |text: &String| text.split(':').next().unwrap().to_owned();
+        assert_eq!(seen.lock().iter().map(indices).collect::<String>(), "021");
         let mut two = job(&seen);
         assert!(two.ticket().abandon());
+        assert!(two.ticket().abandon(), "for every recipient of the copy");
         assert!(!two.claim());
         two.succeed("stored");
-        assert_eq!(seen.lock().len(), 1);
+        assert_eq!(seen.lock().len(), 3);
     }
 
     #[test]

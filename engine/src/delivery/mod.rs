@@ -6,6 +6,7 @@
 
 mod ahead;
 mod base;
+mod copies;
 #[cfg(test)]
 #[cfg(loom)]
 mod delivery_loom;
@@ -26,6 +27,7 @@ mod queue;
 mod queue_id;
 mod receipt;
 mod recovery;
+mod repetition;
 mod round;
 #[cfg(test)]
 #[cfg(not(loom))]

@@ -1,23 +1,24 @@
 //! A message in the delivery log, and what becomes of its deliveries.
 //!
-//! Imports `log`, `mailbox` (names, trace lines), the rest of `delivery`, `sync`. Invariants: the
-//! record is appended once, by whichever writer comes first; a delivery that ends without success
-//! after that is refused in the log, so that recovery does not do it; the log keeps the record
-//! until every delivery has ended.
+//! Imports `log`, `mailbox` (names, trace lines), the rest of `delivery`, `sync`. A copy is
+//! known by the first of the recipients that share it. Invariants:
+//! the record is appended once, by whichever writer comes first; a delivery that ends without
+//! success after that is refused in the log, so that recovery does not do it; the log keeps the
+//! record until every delivery has ended.
 
+use super::copies::Copy;
 use super::digest::{BaseDigest, Digest, Way, content_digest};
 use super::floors::Floor;
 use super::journal::{Journal, done_records};
 use super::types::Mail;
 use crate::clock;
-use crate::envelope::Recipient;
 use crate::log::{
     Accepted, AcceptedEncoder, AcceptedRecipient, Confirmed, DeliveryId, Done, DoneOutcome,
     InDoubt, LogError, Plan, Record, Ticket,
 };
 use crate::mailbox::maildir::{NameMaker, sizes};
-use crate::mailbox::trace;
-use crate::route::{Format, MailboxTarget};
+use crate::mailbox::trace::{self, Name};
+use crate::route::Format;
 use crate::sync::{Arc, Mutex};
 use std::fmt;
 use std::sync::Weak;
@@ -36,7 +37,7 @@ struct State {
     digest: Option<Digest>,
     /// Per recipient: what became of it.
     ends: Vec<End>,
-    /// Deliveries that have not ended.
+    /// Copies whose deliveries have not ended.
     open: usize,
 }
 
@@ -76,34 +77,34 @@ pub(super) enum Kept {
 }
 
 impl Promise {
-    /// Plans the deliveries; nothing is written.
+    /// Plans the deliveries; nothing is written. Its recipients are those of the copies, in their
+    /// order.
     pub(super) fn new(
         id: DeliveryId,
         mail: &Arc<Mail>,
-        to: &[(Recipient, MailboxTarget)],
+        copies: &[Copy],
         names: &NameMaker,
         base: BaseDigest,
     ) -> Self {
         let reverse_path = mail.reverse_path.external();
-        let recipients = to
-            .iter()
-            .map(|(recipient, target)| {
-                let address = recipient.address.external();
-                let trace = trace::Trace {
-                    reverse_path: &reverse_path,
-                    original: recipient.original.as_deref().unwrap_or_default(),
-                    address: &address,
-                };
-                AcceptedRecipient {
-                    plan: plan(&trace, mail, target, names),
-                    address,
-                    original: recipient.original.clone().unwrap_or_default(),
-                    mailbox: target.path.clone(),
-                    uid: target.uid,
-                    gid: target.gid,
-                }
-            })
-            .collect();
+        let mut recipients = Vec::with_capacity(copies.len());
+        for Copy { target, names: to } in copies {
+            let first = recipients.len();
+            recipients.extend(to.iter().map(|name| AcceptedRecipient {
+                address: name.recipient.address.external(),
+                original: name.recipient.original.clone().unwrap_or_default(),
+                mailbox: target.path.clone(),
+                uid: target.uid,
+                gid: target.gid,
+                plan: Plan::Shared,
+            }));
+            let sharing = recipients.get_mut(first..).unwrap_or_default();
+            let plan = plan(&reverse_path, sharing, mail, target.format, names);
+            if let Some(first) = sharing.first_mut() {
+                first.plan = plan;
+            }
+        }
+        let ends = vec![End::Open; recipients.len()];
         Self {
             envelope: Accepted {
                 id,
@@ -118,8 +119,8 @@ impl Promise {
                 stage: Stage::Fresh,
                 mail: Some(Arc::clone(mail)),
                 digest: None,
-                ends: vec![End::Open; to.len()],
-                open: to.len(),
+                ends,
+                open: copies.len(),
             }),
         }
     }
@@ -183,10 +184,10 @@ impl Promise {
     }
 
     fn refused(&self, state: &State) -> Vec<Done> {
-        let refused = |(index, end): (usize, &End)| {
-            (*end == End::Refused).then(|| self.done(index, DoneOutcome::Refused))
-        };
-        state.ends.iter().enumerate().filter_map(refused).collect()
+        let ends = state.ends.iter().zip(&self.envelope.recipients).enumerate();
+        ends.filter(|(_, (end, to))| **end == End::Refused && to.plan != Plan::Shared)
+            .map(|(index, _)| self.done(index, DoneOutcome::Refused))
+            .collect()
     }
 
     /// Its record was appended.
@@ -199,18 +200,17 @@ impl Promise {
         self.state.lock().open == 0
     }
 
-    /// Trace header of a recipient's copy in a Maildir.
+    /// Trace header of a copy in a Maildir.
     pub(super) fn maildir_header(&self, index: usize) -> Vec<u8> {
-        trace_of(&self.envelope, self.recipient(index)).header()
+        maildir_header(&self.envelope, index)
     }
 
-    /// `From ` line and trace header of a recipient's copy in an mbox.
+    /// `From ` line and trace header of a copy in an mbox.
     pub(super) fn mbox_header(&self, index: usize) -> Vec<u8> {
-        let recipient = self.recipient(index);
-        trace_of(&self.envelope, recipient).mbox_header(self.envelope.accepted_at)
+        mbox_header(&self.envelope, index)
     }
 
-    /// What a done record says of one recipient.
+    /// What a done record says of a copy.
     pub(super) fn done(&self, index: usize, outcome: DoneOutcome) -> Done {
         Done {
             id: self.envelope.id,
@@ -237,9 +237,11 @@ impl Promise {
 
     /// Answers the log that has the record.
     fn end(&self, index: usize, end: End) -> Option<Arc<dyn Journal>> {
+        let sharing = self.envelope.sharing(index).len();
         let mut state = self.state.lock();
-        match state.ends.get_mut(index) {
-            Some(slot) if *slot == End::Open => *slot = end,
+        let ends = state.ends.get_mut(index..index + sharing);
+        match ends {
+            Some(ends) if ends.first() == Some(&End::Open) => ends.fill(end),
             _ => return None,
         }
         state.open -= 1;
@@ -327,6 +329,7 @@ pub(super) fn doubt_of(
         reverse_path: &envelope.reverse_path,
         queue_id: &envelope.queue_id,
         original: &to.original,
+        address: &to.address,
         mailbox: &to.mailbox,
     };
     Some(InDoubt {
@@ -337,24 +340,42 @@ pub(super) fn doubt_of(
     })
 }
 
-/// The trace lines of a recipient's copy.
-pub(super) fn trace_of<'a>(
-    envelope: &'a Accepted,
-    recipient: Option<&'a AcceptedRecipient>,
-) -> trace::Trace<'a> {
-    trace::Trace {
-        reverse_path: &envelope.reverse_path,
-        original: recipient.map_or("", |r| &r.original),
-        address: recipient.map_or("", |r| &r.address),
+/// Returns the trace header of the copy for recipient `index` and those that share it, in a
+/// Maildir.
+pub(super) fn maildir_header(envelope: &Accepted, index: usize) -> Vec<u8> {
+    let names = envelope.sharing(index).iter().map(name_of);
+    trace::header(&envelope.reverse_path, names)
+}
+
+/// As [`maildir_header`], with the `From ` line, in an mbox; the same bytes each time.
+pub(super) fn mbox_header(envelope: &Accepted, index: usize) -> Vec<u8> {
+    let names = envelope.sharing(index).iter().map(name_of);
+    trace::mbox_header(&envelope.reverse_path, names, envelope.accepted_at)
+}
+
+fn name_of(recipient: &AcceptedRecipient) -> Name<'_> {
+    Name {
+        original: &recipient.original,
+        address: &recipient.address,
     }
 }
 
-fn plan(trace: &trace::Trace<'_>, mail: &Mail, target: &MailboxTarget, names: &NameMaker) -> Plan {
-    match target.format {
-        Format::Mbox => Plan::Mbox { size_before: 0 },
+fn plan(
+    reverse_path: &str,
+    sharing: &[AcceptedRecipient],
+    mail: &Mail,
+    format: Format,
+    names: &NameMaker,
+) -> Plan {
+    match format {
+        Format::Mbox => Plan::Mbox {
+            size_before: 0,
+            without_status: false,
+        },
         Format::Maildir => {
             let message = &mail.message;
-            let (size, wire_size) = sizes(&trace.header(), message.size(), message.bare_newlines());
+            let header = trace::header(reverse_path, sharing.iter().map(name_of));
+            let (size, wire_size) = sizes(&header, message.size(), message.bare_newlines());
             Plan::Maildir {
                 file_name: names.next(size, wire_size),
             }

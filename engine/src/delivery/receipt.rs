@@ -82,8 +82,8 @@ impl Receipt {
         }
     }
 
-    /// Gives up the delivery to the recipient with this index, if it has not begun to be
-    /// published.
+    /// Gives up the delivery to the recipient with this index, and to those who share its copy, if
+    /// it has not begun to be published.
     ///
     /// True: it never appears in the mailbox, and its outcome is not reported. False: its outcome
     /// was reported or will be. True also for an index without a recipient.

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::io::{Credentials, Disk};
 use crate::mailbox::maildir::{Maildir, Unpublished, sweep};
 use crate::mailbox::mbox::{Entry, Mbox, Opened, Siblings};
-use crate::mailbox::{Flush, MailboxError, MailboxPath, trace};
+use crate::mailbox::{Flush, MailboxError, MailboxPath};
 use crate::route::Format;
 use std::collections::HashMap;
 use std::io;
@@ -282,7 +282,7 @@ impl<'a, D: Disk> Round<'a, D> {
         // It was opened by another way through the file system, perhaps.
         tracing::debug!(%error, "a message that arrived in its mailbox is copied");
         let job = &written.job;
-        let header = trace::header(&job.mail.reverse_path, &job.recipient);
+        let header = job.maildir_header();
         let how = (&shared.names, shared.settings.compress);
         let copied = maildir.write(&shared.disk, base, how, &header, &job.mail.message)?;
         let flushed = shared.disk.sync(copied.file());
@@ -349,7 +349,7 @@ impl<'a, D: Disk> Round<'a, D> {
         let mut jobs = Vec::with_capacity(group.len());
         for mut job in group {
             if job.claim() {
-                let header = trace::mbox_header(&job.mail.reverse_path, &job.recipient);
+                let header = job.mbox_header();
                 jobs.push((job, header));
             }
         }

@@ -4,8 +4,8 @@
 
 use super::ahead;
 use super::base::open_base;
-use super::digest::{BaseDigest, Outline, Way, content_digest};
-use super::doubt::Repeated;
+use super::copies::{Copy, copies};
+use super::digest::BaseDigest;
 use super::flush::Flusher;
 use super::health::Health;
 use super::job::{Job, OnOutcome, Promised, Ticket};
@@ -15,7 +15,8 @@ use super::promise::Promise;
 use super::queue::Queue;
 use super::receipt::Receipt;
 use super::recovery::RecoveryReport;
-use super::types::{Mail, Outcome};
+use super::repetition::known_already;
+use super::types::Mail;
 use super::writer::write_mail;
 use crate::clock;
 use crate::config::{Durability, Settings};
@@ -24,10 +25,9 @@ use crate::envelope::{Recipient, ReversePath};
 use crate::io::{Blocking, Disk, StateDirectory};
 use crate::log::{DeliveryId, LogError};
 use crate::mailbox::maildir::NameMaker;
-use crate::mailbox::{Known, MailboxPath, MailboxSettings, trace};
+use crate::mailbox::{Known, MailboxSettings};
 use crate::message::{MessageBuilder, Spool};
 use crate::route::MailboxTarget;
-use crate::status::Status;
 use crate::supervisor::{SupervisedThread, Supervisor};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +35,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 /// Why a store cannot be opened.
 ///
@@ -118,7 +117,7 @@ fn base_remedy(cause: &io::Error) -> &'static str {
 pub(super) struct Shared<D: Disk> {
     pub(super) disk: D,
     pub(super) settings: MailboxSettings,
-    base: BaseDigest,
+    pub(super) base: BaseDigest,
     pub(super) known: Known,
     pub(super) names: NameMaker,
     pub(super) flusher: Flusher,
@@ -324,28 +323,35 @@ impl<D: Disk> Store<D> {
         size > self.ahead_from_bytes
     }
 
-    /// A long message that is arriving has one delivery: it may go into its mailbox from here on,
-    /// where nobody sees it, so that storing it takes no copy. It must then be submitted for this
-    /// delivery alone. To be called once, and of no consequence when nothing comes of it.
+    /// Lets a long message that is arriving for one mailbox go there from here on, where it stays
+    /// invisible until it is submitted, so that storing it takes no copy. It must then be submitted
+    /// for these recipients, in this order. To be called once, and of no consequence when nothing
+    /// comes of it.
     pub fn go_ahead(
         &self,
         message: &mut MessageBuilder,
         reverse_path: &ReversePath,
-        (recipient, target): (&Recipient, &MailboxTarget),
+        (recipients, target): (&[Recipient], &MailboxTarget),
     ) {
         if !self.may_go_ahead(message.size()) || !message.is_in_scratch() {
             return;
         }
-        let header = trace::header(reverse_path, recipient);
+        let to = recipients.iter().map(|one| (one.clone(), target.clone()));
+        let copies = copies(to.collect(), self.shared.settings.copies);
+        let [Copy { names, .. }] = copies.as_slice() else {
+            return;
+        };
+        let header = names.maildir_header(reverse_path);
         if let Some(placed) = ahead::begin(&self.shared, header, target) {
             message.go_on_in(placed);
         }
     }
 
     /// Begins to store a message in each of the mailboxes; returns at once, with one ticket for
-    /// each. The bound of the queue is not enforced here: see [`Store::poll_room`].
+    /// each recipient. `store.copies` says whether recipients of one mailbox share a copy. The
+    /// bound of the queue is not enforced here: see [`Store::poll_room`].
     ///
-    /// `on_outcome` is called once for each mailbox whose ticket was not abandoned in time, with
+    /// `on_outcome` is called once for each recipient whose ticket was not abandoned in time, with
     /// its index in `to`, from another thread, possibly before this returns.
     pub fn submit(
         &self,
@@ -353,83 +359,56 @@ impl<D: Disk> Store<D> {
         to: Vec<(Recipient, MailboxTarget)>,
         on_outcome: Arc<OnOutcome>,
     ) -> Vec<Ticket> {
-        let repeated = self.repeated(&mail, &to);
-        let promise = self.promise(&mail, &to);
-        let through_log = promise.as_ref().is_some_and(|p| self.fits_log(&mail, p));
-        let base = &self.shared.settings.base;
-        let mut jobs = Vec::with_capacity(to.len());
-        let mut tickets = Vec::with_capacity(to.len());
-        for (index, to) in to.into_iter().enumerate() {
-            let job = |to| {
-                let (mail, on_outcome) = (Arc::clone(&mail), Arc::clone(&on_outcome));
-                Job::new(mail, to, index, on_outcome, base)
-            };
-            if let Some(Some(repeated)) = repeated.get(index) {
-                tickets.push(Ticket::settled(repeated.clone()));
-                if let Some(promise) = &promise {
-                    promise.refuse(index, true);
+        let shared = &self.shared;
+        let base = &shared.settings.base;
+        let mut tickets: Vec<Option<Ticket>> = Vec::new();
+        tickets.resize_with(to.len(), || None);
+        let copies = copies(to, shared.settings.copies);
+        let (copies, repeated) = shared.without_repeated(&mail, copies);
+        for (name, target, repeated) in repeated {
+            for index in name.indices() {
+                if let Some(slot) = tickets.get_mut(index) {
+                    *slot = Some(Ticket::settled(repeated.clone()));
                 }
-                on_outcome(index, known_already(base, &to.1));
-                continue;
+                on_outcome(index, known_already(base, &target));
             }
-            let job = match &promise {
-                None => job(to),
-                Some(promise) => job(to).with_promise(Promised {
+        }
+        let promise = self.promise(&mail, &copies);
+        let through_log = promise.as_ref().is_some_and(|p| self.fits_log(&mail, p));
+        let mut jobs = Vec::with_capacity(copies.len());
+        let mut recipient = 0;
+        for copy in copies {
+            let count = copy.names.iter().count();
+            let mut job = Job::new(Arc::clone(&mail), copy, Arc::clone(&on_outcome), base);
+            if let Some(promise) = &promise {
+                job = job.with_promise(Promised {
                     promise: Arc::clone(promise),
-                    recipient: index,
+                    recipient,
                     through_log,
-                }),
-            };
-            tickets.push(job.ticket());
+                });
+            }
+            recipient += count;
+            for index in job.indices() {
+                if let Some(slot) = tickets.get_mut(index) {
+                    *slot = Some(job.ticket());
+                }
+            }
             jobs.push(job);
         }
-        self.shared.queue.push(jobs.into_iter());
-        tickets
+        shared.queue.push(jobs.into_iter());
+        debug_assert!(tickets.iter().all(Option::is_some), "a ticket for each");
+        tickets.into_iter().flatten().collect()
     }
 
-    /// Which of these deliveries repeat one in doubt.
-    fn repeated(&self, mail: &Mail, to: &[(Recipient, MailboxTarget)]) -> Vec<Option<Repeated>> {
-        let Some(keeper) = &self.shared.keeper else {
-            return Vec::new();
-        };
-        self.shared.settle_early();
-        if keeper.doubts.is_empty() {
-            return Vec::new();
-        }
-        let reverse_path = mail.reverse_path.external();
-        let ways = to.iter().map(|(recipient, target)| Way {
-            base: self.shared.base,
-            reverse_path: &reverse_path,
-            queue_id: mail.queue_id.as_deref().unwrap_or_default(),
-            original: recipient.original.as_deref().unwrap_or_default(),
-            mailbox: &target.path,
-        });
-        let ways: Vec<Way<'_>> = ways.collect();
-        let Ok(outline) = Outline::of(&mail.message) else {
-            return Vec::new();
-        };
-        let may_repeat = |way: &Way<'_>| keeper.doubts.has_shape(way.shape(&outline));
-        if !ways.iter().any(may_repeat) {
-            return Vec::new();
-        }
-        let Ok(digest) = content_digest(&mail.message) else {
-            return Vec::new();
-        };
-        let known = |way: Way<'_>| keeper.doubts.take(&way.key(&digest));
-        ways.into_iter().map(known).collect()
-    }
-
-    fn promise(&self, mail: &Arc<Mail>, to: &[(Recipient, MailboxTarget)]) -> Option<Arc<Promise>> {
+    fn promise(&self, mail: &Arc<Mail>, copies: &[Copy]) -> Option<Arc<Promise>> {
         let shared = &self.shared;
         shared.keeper.as_ref()?;
+        if copies.is_empty() {
+            return None;
+        }
         let id = shared.ids.next();
-        Some(Arc::new(Promise::new(
-            id,
-            mail,
-            to,
-            &shared.names,
-            shared.base,
-        )))
+        let promise = Promise::new(id, mail, copies, &shared.names, shared.base);
+        Some(Arc::new(promise))
     }
 
     fn fits_log(&self, mail: &Mail, promise: &Promise) -> bool {
@@ -579,13 +558,3 @@ impl<D: Disk> Store<D> {
 
 /// More recipients would make the envelope as large as messages are.
 const LOGGED_RECIPIENTS_MAX: usize = 2000;
-
-/// The outcome of a delivery that was done before.
-fn known_already(base: &Path, target: &MailboxTarget) -> Outcome {
-    Outcome {
-        status: Status::ok("delivered before"),
-        mailbox: Some(MailboxPath::display_of(base, target)),
-        queued: Duration::ZERO,
-        stored: Duration::ZERO,
-    }
-}

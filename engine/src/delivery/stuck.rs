@@ -53,6 +53,7 @@ impl Stuck {
         let count = u32::try_from(self.envelope.recipients.len()).unwrap_or(u32::MAX);
         let waiting: HashSet<u32> = self.recipients.iter().map(|w| w.recipient).collect();
         let mut ends: Vec<Done> = (0..count)
+            .filter(|recipient| self.envelope.copy_of(*recipient) == *recipient)
             .filter(|recipient| !waiting.contains(recipient))
             .map(|recipient| done(recipient, DoneOutcome::Maildir))
             .collect();

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 const PLAN_MAILDIR: u8 = 1;
 const PLAN_MBOX: u8 = 2;
+const PLAN_SHARED: u8 = 3;
+const PLAN_MBOX_WITHOUT_STATUS: u8 = 4;
 const CONTENT_PLAIN: u8 = 0;
 const OUTCOME_MAILDIR: u8 = 1;
 const OUTCOME_MBOX: u8 = 2;
@@ -22,7 +24,7 @@ const OUTCOME_REFUSED: u8 = 3;
 /// Stands for all recipients in a confirmation.
 const RECIPIENT_ALL: u32 = u32::MAX;
 /// Fewest bytes of a recipient, of an outcome, of a confirmation, of an in-doubt entry.
-const RECIPIENT_BYTES_MIN: usize = 4 + 4 + 4 + 4 + 4 + 1 + 4;
+const RECIPIENT_BYTES_MIN: usize = 4 + 4 + 4 + 4 + 4 + 1;
 const DONE_BYTES_MIN: usize = 16 + 4 + 1;
 const CONFIRMED_BYTES: usize = 16 + 4;
 const IN_DOUBT_BYTES: usize = 16 + 4 + 32 + 8;
@@ -107,6 +109,7 @@ impl Accepted {
             let plan = match &recipient.plan {
                 Plan::Maildir { file_name } => 4 + file_name.len(),
                 Plan::Mbox { .. } => 8,
+                Plan::Shared => 0,
             };
             texts.map(|text| 4 + text.len()).iter().sum::<usize>() + 4 + 4 + 1 + plan
         });
@@ -220,10 +223,17 @@ fn put_accepted(out: &mut Vec<u8>, envelope: &Accepted) {
                 out.put_u8(PLAN_MAILDIR);
                 out.put_text(file_name);
             }
-            Plan::Mbox { size_before } => {
-                out.put_u8(PLAN_MBOX);
+            Plan::Mbox {
+                size_before,
+                without_status,
+            } => {
+                out.put_u8(match without_status {
+                    true => PLAN_MBOX_WITHOUT_STATUS,
+                    false => PLAN_MBOX,
+                });
                 out.put_u64(*size_before);
             }
+            Plan::Shared => out.put_u8(PLAN_SHARED),
         }
     }
 }
@@ -235,6 +245,12 @@ fn take_accepted(mut take: Take<'_>, payload_bytes: usize) -> Result<Record<'_>,
     let reverse_path = take.text("reverse_path")?;
     let queue_id = take.text("queue_id")?;
     let recipients = take_all(&mut take, RECIPIENT_BYTES_MIN, take_recipient)?;
+    if recipients.first().is_some_and(|r| r.plan == Plan::Shared) {
+        return Err(DecodeError::Value {
+            field: "plan of the first recipient",
+            value: u64::from(PLAN_SHARED),
+        });
+    }
     let encoding = take.u8("content encoding")?;
     if encoding != CONTENT_PLAIN {
         return Err(DecodeError::Value {
@@ -271,9 +287,11 @@ fn take_recipient(take: &mut Take<'_>) -> Result<AcceptedRecipient, DecodeError>
             PLAN_MAILDIR => Plan::Maildir {
                 file_name: take.text("file name")?,
             },
-            PLAN_MBOX => Plan::Mbox {
+            kind @ (PLAN_MBOX | PLAN_MBOX_WITHOUT_STATUS) => Plan::Mbox {
                 size_before: take.u64("mbox size")?,
+                without_status: kind == PLAN_MBOX_WITHOUT_STATUS,
             },
+            PLAN_SHARED => Plan::Shared,
             value => {
                 return Err(DecodeError::Value {
                     field: "plan",

@@ -166,7 +166,10 @@ impl History {
             mailbox: "example.org/ann".to_owned(),
             uid: 5000,
             gid: 5000,
-            plan: Plan::Mbox { size_before: 0 },
+            plan: Plan::Mbox {
+                size_before: 0,
+                without_status: false,
+            },
         };
         let envelope = Accepted {
             id: DeliveryId(id),

@@ -104,6 +104,25 @@ pub struct Accepted {
     pub recipients: Vec<AcceptedRecipient>,
 }
 
+impl Accepted {
+    /// Returns the recipients that the copy of recipient `index` is for: that one, and those
+    /// behind it that share its copy. Empty for an index without a recipient.
+    pub fn sharing(&self, index: usize) -> &[AcceptedRecipient] {
+        let from = self.recipients.get(index..).unwrap_or_default();
+        let more = from.iter().skip(1).take_while(|r| r.plan == Plan::Shared);
+        from.get(..1 + more.count()).unwrap_or_default()
+    }
+
+    /// Returns the recipient whose plan says where the copy for recipient `index` goes: that one,
+    /// unless it shares the copy of an earlier one.
+    pub fn copy_of(&self, index: u32) -> u32 {
+        let at = usize::try_from(index).unwrap_or(usize::MAX);
+        let before = self.recipients.get(..=at).unwrap_or_default().iter().rev();
+        let shared = before.take_while(|r| r.plan == Plan::Shared).count();
+        index.saturating_sub(u32::try_from(shared).unwrap_or(u32::MAX))
+    }
+}
+
 /// One recipient of an accepted message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptedRecipient {
@@ -134,15 +153,21 @@ pub enum Plan {
         /// Bytes of the mbox when the delivery was planned: a copy can only stand behind them,
         /// unless a reader rewrote the file since.
         size_before: u64,
+        /// The copy lacks the header fields in which mbox readers keep their state.
+        without_status: bool,
     },
+    /// The copy of the recipient before, which names this one too. Never that of the first
+    /// recipient.
+    Shared,
 }
 
 impl Plan {
-    /// The format of the mailbox.
-    pub fn format(&self) -> Format {
+    /// The format of the mailbox; `None` where an earlier recipient says it.
+    pub fn format(&self) -> Option<Format> {
         match self {
-            Self::Maildir { .. } => Format::Maildir,
-            Self::Mbox { .. } => Format::Mbox,
+            Self::Maildir { .. } => Some(Format::Maildir),
+            Self::Mbox { .. } => Some(Format::Mbox),
+            Self::Shared => None,
         }
     }
 }
@@ -190,8 +215,8 @@ pub struct InDoubt {
     pub id: DeliveryId,
     /// Which of its recipients, from 0.
     pub recipient: u32,
-    /// What a repetition is recognised by: digest of content, original recipient and mailbox. The
-    /// last bit says that the client named the message by a queue id.
+    /// What a repetition is recognised by: digest of content, sender, recipient, mailbox and queue
+    /// id. The last bit says that the client named the message by a queue id.
     pub key: [u8; 32],
     /// Since when, from the UNIX epoch; the memory is kept for a bounded time.
     pub since: Duration,

@@ -13,8 +13,9 @@ use crc32fast::Hasher;
 pub const BLOCK_BYTES: usize = 4096;
 /// [`BLOCK_BYTES`], for file offsets.
 pub(crate) const BLOCK: u64 = 4096;
-/// The version of the format this code writes and the only one it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of the format this code writes. It reads that one and all before it: each has the
+/// records of those before and more.
+pub const FORMAT_VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"MSTOWLOG";
 /// Bytes of the header in use; the rest of its block is zero.
@@ -100,7 +101,7 @@ impl SegmentHeader {
         let mut take = Take::new(covered);
         take.bytes(MAGIC.len(), "magic")?;
         let version = take.u32("version")?;
-        if version != FORMAT_VERSION {
+        if !(1..=FORMAT_VERSION).contains(&version) {
             return Ok(Err(HeaderFault::Version(version)));
         }
         let block_bytes = take.u32("block_bytes")?;
@@ -225,10 +226,19 @@ mod tests {
     #[test]
     fn another_version_is_named_and_not_guessed_at() {
         let mut block = header().encode();
-        block[8] = 2;
-        let checksum = crc32fast::hash(&block[..HEADER_BYTES - 4]).to_le_bytes();
-        block[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&checksum);
-        assert_eq!(SegmentHeader::decode(&block), Err(HeaderFault::Version(2)));
+        let with_version = |block: &mut Vec<u8>, version| {
+            block[8] = version;
+            let checksum = crc32fast::hash(&block[..HEADER_BYTES - 4]).to_le_bytes();
+            block[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&checksum);
+            SegmentHeader::decode(block)
+        };
+        for other in [0, 3] {
+            let fault = HeaderFault::Version(u32::from(other));
+            assert_eq!(with_version(&mut block, other), Err(fault));
+        }
+        for known in [1, 2] {
+            assert_eq!(with_version(&mut block, known), Ok(header()));
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(crate) use error::Unfit;
 pub(crate) use known::{Flush, Known};
 pub(crate) use path::MailboxPath;
 
-use crate::config::{Compress, MboxLock, Settings};
+use crate::config::{Compress, Copies, MboxLock, Settings};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub struct MailboxSettings {
     pub tmp_age_max: Duration,
     /// `store.compress`
     pub compress: Compress,
+    /// `store.copies`
+    pub copies: Copies,
 }
 
 impl From<&Settings> for MailboxSettings {
@@ -64,6 +66,7 @@ impl From<&Settings> for MailboxSettings {
             host: settings.store.host.clone(),
             tmp_age_max: settings.store.tmp_age_max,
             compress: settings.store.compress,
+            copies: settings.store.copies,
         }
     }
 }

@@ -1,97 +1,74 @@
 //! The trace lines each delivery puts on top of a message.
 //!
-//! Imports `address`, `envelope`, `clock`, `octets`. Order and form are those of Postfix
-//! virtual(8): `From ` (mbox only), `Return-Path`, `X-Original-To`, `Delivered-To`. Addresses
-//! stand here with the octets they came with. Invariant: no address ends its line.
+//! Imports `octets`. Order and form are those of Postfix virtual(8): `From ` (mbox only),
+//! `Return-Path`, `X-Original-To`, `Delivered-To`; the last two once for each recipient of the
+//! copy, behind one another. Addresses stand here with the octets they came with. Invariant: no
+//! address ends its line.
 
-use crate::address::ReversePath;
-use crate::clock;
-use crate::envelope::Recipient;
 use crate::octets;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// What the lines say, in external form.
+/// A recipient as the lines name it, in external form.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Trace<'a> {
-    /// Empty for the null reverse-path.
-    pub reverse_path: &'a str,
+pub(crate) struct Name<'a> {
     /// The original recipient; empty when unknown.
     pub original: &'a str,
     /// The forward-path.
     pub address: &'a str,
 }
 
-impl Trace<'_> {
-    /// `Return-Path`, `X-Original-To` (left out when unknown) and `Delivered-To`, each ending in
-    /// LF.
-    pub(crate) fn header(&self) -> Vec<u8> {
-        let mut lines = Vec::with_capacity(160);
-        self.push_header(&mut lines);
-        lines
-    }
+/// Returns `Return-Path`, then `X-Original-To` (left out when unknown) and `Delivered-To` for each
+/// recipient, each ending in LF. An empty reverse-path is the null one.
+pub(crate) fn header<'a>(reverse_path: &str, names: impl Iterator<Item = Name<'a>>) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(160);
+    push_header(&mut lines, reverse_path, names);
+    lines
+}
 
-    /// The same behind the line that begins a message in an mbox, `From sender  date` with the
-    /// date as asctime(3) writes it, in local time; `time` is since the UNIX epoch.
-    pub(crate) fn mbox_header(&self, time: Duration) -> Vec<u8> {
-        self.mbox_header_at(&local_time(time))
-    }
+/// As [`header`], behind the line that begins a message in an mbox: `From sender  date`, with the
+/// date as asctime(3) writes it, in local time. `time` is since the UNIX epoch.
+pub(crate) fn mbox_header<'a>(
+    reverse_path: &str,
+    names: impl Iterator<Item = Name<'a>>,
+    time: Duration,
+) -> Vec<u8> {
+    mbox_header_at(reverse_path, names, &local_time(time))
+}
 
-    fn mbox_header_at(&self, date: &str) -> Vec<u8> {
-        let mut lines = Vec::with_capacity(224);
-        let sender = match self.reverse_path {
-            "" => "MAILER-DAEMON",
-            address => address,
-        };
-        lines.extend_from_slice(b"From ");
-        lines.extend_from_slice(&one_line(sender));
-        lines.extend_from_slice(b"  ");
-        lines.extend_from_slice(date.as_bytes());
-        lines.push(b'\n');
-        self.push_header(&mut lines);
-        lines
-    }
+fn mbox_header_at<'a>(
+    reverse_path: &str,
+    names: impl Iterator<Item = Name<'a>>,
+    date: &str,
+) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(224);
+    let sender = match reverse_path {
+        "" => "MAILER-DAEMON",
+        address => address,
+    };
+    push_line(&mut lines, "From ", sender, "  ");
+    lines.extend_from_slice(date.as_bytes());
+    lines.push(b'\n');
+    push_header(&mut lines, reverse_path, names);
+    lines
+}
 
-    fn push_header(&self, lines: &mut Vec<u8>) {
-        for (name, value, is_said) in [
-            ("Return-Path: <", self.reverse_path, true),
-            ("X-Original-To: ", self.original, !self.original.is_empty()),
-            ("Delivered-To: ", self.address, true),
-        ] {
-            if is_said {
-                lines.extend_from_slice(name.as_bytes());
-                lines.extend_from_slice(&one_line(value));
-                let end = if name.ends_with('<') { ">\n" } else { "\n" };
-                lines.extend_from_slice(end.as_bytes());
-            }
+fn push_header<'a>(lines: &mut Vec<u8>, reverse_path: &str, names: impl Iterator<Item = Name<'a>>) {
+    push_line(lines, "Return-Path: <", reverse_path, ">\n");
+    for Name { original, address } in names {
+        if !original.is_empty() {
+            push_line(lines, "X-Original-To: ", original, "\n");
         }
+        push_line(lines, "Delivered-To: ", address, "\n");
     }
 }
 
-/// `Return-Path`, `X-Original-To` (left out when unknown) and `Delivered-To`, each ending in LF.
-pub(crate) fn header(reverse_path: &ReversePath, recipient: &Recipient) -> Vec<u8> {
-    Trace {
-        reverse_path: &reverse_path.external(),
-        original: recipient.original.as_deref().unwrap_or_default(),
-        address: &recipient.address.external(),
-    }
-    .header()
-}
-
-/// The same behind the line that begins a message in an mbox, dated now.
-pub(crate) fn mbox_header(reverse_path: &ReversePath, recipient: &Recipient) -> Vec<u8> {
-    mbox_header_at(reverse_path, recipient, &local_time(clock::since_epoch()))
-}
-
-fn mbox_header_at(reverse_path: &ReversePath, recipient: &Recipient, date: &str) -> Vec<u8> {
-    Trace {
-        reverse_path: &reverse_path.external(),
-        original: recipient.original.as_deref().unwrap_or_default(),
-        address: &recipient.address.external(),
-    }
-    .mbox_header_at(date)
+fn push_line(lines: &mut Vec<u8>, name: &str, address: &str, end: &str) {
+    lines.extend_from_slice(name.as_bytes());
+    lines.extend_from_slice(&one_line(address));
+    lines.extend_from_slice(end.as_bytes());
 }
 
 /// Returns the octets of an address, with `?` for those that could end a header line. Other
@@ -122,48 +99,60 @@ fn local_time(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::{Address, parse_address};
+    use crate::address::parse_address;
+    use crate::clock;
 
-    fn recipient(original: &str) -> Recipient {
-        Recipient {
-            address: Address::new("a b", Some("vm.example")),
-            original: Some(original.to_owned()),
-        }
+    fn one<'a>(original: &'a str) -> impl Iterator<Item = Name<'a>> {
+        std::iter::once(Name {
+            original,
+            address: "\"a b\"@vm.example",
+        })
     }
 
     #[test]
-    fn the_lines_stand_in_postfix_order_with_addresses_quoted() {
-        let sender = parse_address("sender@ex.example").unwrap();
+    fn the_lines_are_in_the_order_of_postfix() {
         let date = "Sun Nov 22 06:51:19 2026";
-        let lines = |sender: &ReversePath, original| {
-            String::from_utf8(mbox_header_at(sender, &recipient(original), date)).unwrap()
+        let lines = |sender, original| {
+            String::from_utf8(mbox_header_at(sender, one(original), date)).unwrap()
         };
         assert_eq!(
-            lines(&sender, "Orig+X@ex.example"),
+            lines("sender@ex.example", "Orig+X@ex.example"),
             "From sender@ex.example  Sun Nov 22 06:51:19 2026\n\
              Return-Path: <sender@ex.example>\n\
              X-Original-To: Orig+X@ex.example\n\
              Delivered-To: \"a b\"@vm.example\n"
         );
         assert_eq!(
-            lines(&ReversePath::Null, ""),
+            lines("", ""),
             "From MAILER-DAEMON  Sun Nov 22 06:51:19 2026\n\
              Return-Path: <>\nDelivered-To: \"a b\"@vm.example\n"
         );
     }
 
     #[test]
+    fn every_recipient_of_the_copy_is_named() {
+        let names = [("", "a@vm.example"), ("o@vm.example", "b@vm.example")];
+        let names = names.map(|(original, address)| Name { original, address });
+        let expected = "Return-Path: <s@ex.example>\nDelivered-To: a@vm.example\n\
+                        X-Original-To: o@vm.example\nDelivered-To: b@vm.example\n";
+        assert_eq!(
+            header("s@ex.example", names.into_iter()),
+            expected.as_bytes()
+        );
+    }
+
+    #[test]
     fn an_original_recipient_cannot_forge_lines() {
-        let lines = header(&ReversePath::Null, &recipient("a@b\nX-Forged: yes\r"));
         let expected = "Return-Path: <>\nX-Original-To: a@b?X-Forged: yes?\n\
                         Delivered-To: \"a b\"@vm.example\n";
-        assert_eq!(lines, expected.as_bytes());
+        assert_eq!(header("", one("a@b\nX-Forged: yes\r")), expected.as_bytes());
     }
 
     #[test]
     fn addresses_keep_their_octets_and_control_characters_but_no_line_end() {
         let sender = parse_address(&octets::text(b"\"a\x1b\x7f\r\n\0b\"@\xfc>\xc2\x85.example"));
-        let lines = header(&sender.unwrap(), &recipient(&octets::text(b"\xff@x")));
+        let original = octets::text(b"\xff@x");
+        let lines = header(&sender.unwrap().external(), one(&original));
         let expected = b"Return-Path: <\"a\x1b\x7f\\?\\??b\"@\xfc>\xc2\x85.example>\n\
                          X-Original-To: \xff@x\nDelivered-To: \"a b\"@vm.example\n";
         assert_eq!(lines, expected, "{}", lines.escape_ascii());

@@ -25,3 +25,28 @@
 //! `S=` is the number of bytes of the message with its trace header, before compression. `W=` is
 //! what an IMAP server counts for FETCH: `S=` plus one for each LF that no CR stands before.
 //! Dovecot trusts both, and disconnects a client whose message turns out to be longer or shorter.
+//!
+//! # Who a copy is for
+//!
+//! Each copy begins with `Return-Path`, then for each of its recipients, in the order of `RCPT`,
+//! the lines that virtual(8) writes: `X-Original-To` (left out when unknown) and `Delivered-To`.
+//!
+//! ```text
+//! Return-Path: <sender@example.org>
+//! X-Original-To: sales@example.net
+//! Delivered-To: ann@example.com
+//! Delivered-To: bob@example.com
+//! ```
+//!
+//! - Recipients of one message that have the same mailbox, as those of a catch-all, share one copy
+//!   (`[store] copies = "mailbox"`). A recipient given twice is named once.
+//! - A program that distributes such a mailbox must read all of these lines above the first field
+//!   that is not one of them: every `Delivered-To` there is a recipient, and the `X-Original-To`
+//!   before it is the address it came from. `Delivered-To` fields further down were brought by the
+//!   message.
+//! - fetchmail (`envelope`) and getmail (`envelope_recipient`) read a single line, by default the
+//!   first, so they see the first recipient only. For them, set `[store] copies = "recipient"`:
+//!   one copy for each recipient, as virtual(8) makes them.
+//! - A repetition after a lost reply is recognised for each recipient by itself, also when it
+//!   brings fewer recipients, more, or another order. Recipients that do not have the message yet
+//!   get a copy that names only them.

@@ -2,7 +2,9 @@
 //!
 //! All integers are little endian. CRC-32 is the one of IEEE 802.3 (zlib, gzip). Texts are UTF-8:
 //! a length in four bytes, then that many bytes. Times are nanoseconds since the UNIX epoch.
-//! This is version 1; a reader refuses any other.
+//! This is version 2. A reader takes version 1 as well, whose records are those of version 2
+//! without the plans 3 and 4 of a recipient, and refuses any other. A segment has the version of
+//! the build that wrote it, so that one log may hold both.
 //!
 //! # The directory
 //!
@@ -39,7 +41,7 @@
 //! | offset | bytes | meaning |
 //! |---|---|---|
 //! | 0 | 8 | magic `MSTOWLOG` |
-//! | 8 | 4 | version: 1 |
+//! | 8 | 4 | version: 2 |
 //! | 12 | 4 | size of a block: 4096 |
 //! | 16 | 8 | identity of the log, drawn at random when it was made |
 //! | 24 | 8 | number of the segment, counting up from 1 |
@@ -122,25 +124,33 @@
 //! | text | original recipient, or empty; becomes `X-Original-To` |
 //! | text | mailbox, below `virtual_mailbox_base` |
 //! | 4, 4 | uid, gid |
-//! | 1 | 1: Maildir; then text: file name in `new/`. 2: mbox; then 8: its size when planned |
+//! | 1 | plan, see below |
 //! | 1 | (behind the recipients) encoding of the content: 0, as it is |
 //! | rest | the content in its stored form (lines end with LF), once for all recipients |
 //!
+//! The plan says where the copy for a recipient goes: 1: a Maildir; then text: file name in `new/`.
+//! 2: an mbox; then 8: its size when planned. 3: the copy of the recipient before, in the same
+//! mailbox, whose header names this one too; never that of the first recipient. 4: as 2, but the
+//! copy lacks the header fields in which mbox readers keep their state
+//! ([`crate::manual::content`]).
+//!
 //! Kind 2, **done**: what became of recipients. 4 bytes: how many; for each: 16: id, 4: recipient
-//! (from 0, in the order of *accepted*), 1: outcome. Outcome 1: settled, durably: nothing is to be
-//! done or undone. 2: goes to this place of the mbox; then 8: offset, 8: length. 3: refused,
-//! nothing was stored. Outcome 1 is written when a message is kept in the log past a checkpoint
-//! for the sake of its other recipients. Outcome 2 is durable before the first byte is written
-//! there; the last one counts, and recovery knows by all of them what it may cut off. Outcome 3
-//! keeps it from delivering what the client is told has failed, and is durable before it is told.
+//! (from 0, in the order of *accepted*; one that shares a copy is not named), 1: outcome. Outcome
+//! 1: settled, durably: nothing is to be done or undone. 2: goes to this place of the mbox; then 8:
+//! offset, 8: length. 3: refused, nothing was stored. Outcome 1 is written when a message is kept
+//! in the log past a checkpoint for the sake of its other recipients. Outcome 2 is durable before
+//! the first byte is written there; the last one counts, and recovery knows by all of them what it
+//! may cut off. Outcome 3 keeps it from delivering what the client is told has failed, and is
+//! durable before it is told.
 //!
 //! Kind 3, **confirmed**: the client has read the reply. 4 bytes:
 //! how many; for each: 16: id, 4: recipient, or `ffffffff` for all.
 //!
 //! Kind 4, **in doubt**: deliveries that did not go through an *accepted* record (they were
 //! written to the mailbox directly) and whose reply may not have been read. 4 bytes: how many;
-//! for each: 16: id, 4: recipient, 32: key (digest of content, original recipient, mailbox and
-//! more; its last bit says that the client named the message by a queue id), 8: time.
+//! for each: 16: id, 4: recipient, 32: key (digest of content, sender, recipient, mailbox and queue
+//! id; its last bit says that the client named the message by a queue id), 8: time. In version 1
+//! the key knows a recipient by its original address alone, and no queue id.
 //!
 //! Kind 5, **checkpoint**: 8 bytes: sequence; then in-doubt entries as in kind 4. Every message
 //! accepted before that sequence is durable in its mailboxes or refused. The entries are the

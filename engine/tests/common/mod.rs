@@ -9,7 +9,7 @@
 )]
 
 use mailstow_engine::address::{Address, parse_address};
-use mailstow_engine::config::{Durability, Settings};
+use mailstow_engine::config::{Copies, Durability, Settings};
 use mailstow_engine::route::{Format, MailboxTarget};
 use mailstow_engine::sim::Disk;
 use mailstow_engine::sim::{
@@ -93,6 +93,8 @@ impl Place {
         settings.state_directory = self.dir.path().join("state");
         settings.store.host = "host.example".into();
         settings.store.durability = Durability::Direct;
+        // So that a test may send many copies to one mailbox at once.
+        settings.store.copies = Copies::Recipient;
         settings.routing.deliver_lock_delay = Duration::from_millis(5);
         settings
     }
@@ -141,7 +143,15 @@ pub struct Pending {
 
 pub fn submit<D: Disk>(store: &Store<D>, content: &[u8], to: Vec<MailboxTarget>) -> Pending {
     let (sender, outcomes) = mpsc::channel();
-    let to = to.into_iter().map(|target| (recipient(), target)).collect();
+    // Recipients of one mailbox must differ to get a copy each.
+    let to = to.into_iter().enumerate().map(|(number, target)| {
+        let mut recipient = recipient();
+        if number > 0 {
+            recipient.address.local_part.push_str(&number.to_string());
+        }
+        (recipient, target)
+    });
+    let to = to.collect();
     let report = move |index, outcome| {
         let _ = sender.send((index, outcome));
     };
@@ -215,7 +225,13 @@ pub fn leave_a_log(settings: &Settings, content: &[u8], mailboxes: [&str; 2]) {
         content_digest: [0; 32],
         recipients: vec![
             to(maildir, Plan::Maildir { file_name }),
-            to(mbox, Plan::Mbox { size_before: 0 }),
+            to(
+                mbox,
+                Plan::Mbox {
+                    size_before: 0,
+                    without_status: false,
+                },
+            ),
         ],
     };
     let content = content.into();

@@ -100,9 +100,6 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
             Status::new(status.code, status.enhanced, error.to_string())
         })?;
         for (address, target) in mailboxes.members(found.address) {
-            if to.iter().any(|(_, known)| known.path == target.path) {
-                continue;
-            }
             let original = original.clone();
             to.push((Recipient { address, original }, target));
         }

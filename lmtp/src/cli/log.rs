@@ -309,9 +309,12 @@ fn write_in_doubt(out: &mut dyn Write, entries: &[InDoubt]) -> io::Result<()> {
 fn plan(recipient: &AcceptedRecipient) -> (String, String) {
     let place = match &recipient.plan {
         Plan::Maildir { file_name } => file_name.clone(),
-        Plan::Mbox { size_before } => format!("from byte {size_before}"),
+        Plan::Mbox { size_before, .. } => format!("from byte {size_before}"),
+        Plan::Shared => "the copy of the recipient before".to_owned(),
     };
-    (recipient.plan.format().to_string(), place)
+    let format = recipient.plan.format();
+    let format = format.map_or_else(|| "shares".to_owned(), |format| format.to_string());
+    (format, place)
 }
 
 fn outcome(outcome: DoneOutcome) -> String {

@@ -25,7 +25,7 @@ impl Default for Places {
 }
 
 impl Places {
-    /// One for the message, if it is long enough, has one delivery only, and a place is free.
+    /// One for the message, if all its recipients have one mailbox and a place is free.
     pub(super) fn place_for(
         &self,
         engine: &Engine,
@@ -33,11 +33,11 @@ impl Places {
         message: &mut MessageBuilder,
     ) -> Option<Place> {
         let transaction = transaction?;
-        let (recipient, target) = transaction.only_delivery()?;
+        let (recipients, target) = transaction.only_mailbox()?;
         let permit = Arc::clone(&self.0).try_acquire_owned().ok()?;
         let place = Place { _permit: permit };
         let reverse_path = &transaction.mail.reverse_path;
-        place.work(|| engine.go_ahead(message, reverse_path, (&recipient, target)));
+        place.work(|| engine.go_ahead(message, reverse_path, (&recipients, target)));
         Some(place)
     }
 }

@@ -11,7 +11,6 @@ use mailstow_engine::Recipient;
 use mailstow_engine::address::Address;
 use mailstow_engine::config::Settings;
 use mailstow_engine::route::{MailboxTarget, Router};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -60,9 +59,9 @@ pub(super) struct Chunks {
 /// What is to be delivered, and whom each delivery answers for.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// One for each mailbox: two addresses of one mailbox get one copy.
+    /// The engine makes one copy for those that have the same mailbox.
     pub(super) deliveries: Vec<(Recipient, MailboxTarget)>,
-    /// For every accepted recipient, in order, its delivery.
+    /// For every accepted recipient, in order, its deliveries.
     pub(super) answers: Vec<Answer>,
 }
 
@@ -82,9 +81,6 @@ pub(super) fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// Up to this many deliveries a plain search beats a hash table.
-const SEARCHED_MAX: usize = 16;
-
 impl Transaction {
     /// External form of the sender.
     pub(super) fn sender(&self) -> String {
@@ -96,43 +92,29 @@ impl Transaction {
         self.mail.smtputf8
     }
 
-    /// The delivery that [`Transaction::plan`] will come to, if it is only one.
-    pub(super) fn only_delivery(&self) -> Option<(Recipient, &MailboxTarget)> {
-        let first = self.accepted.first()?;
-        let (address, target) = first.members.first()?;
-        let mut members = self.accepted.iter().flat_map(|one| &one.members);
-        members.all(|(_, other)| other == target).then(|| {
-            let (address, original) = (address.clone(), non_empty(&first.original));
-            (Recipient { address, original }, target)
-        })
+    /// All recipients of the message, in order, and their mailbox, if they have the same.
+    pub(super) fn only_mailbox(&self) -> Option<(Vec<Recipient>, &MailboxTarget)> {
+        let members = || self.accepted.iter().flat_map(|one| &one.members);
+        let (_, target) = members().next()?;
+        if !members().all(|(_, other)| other == target) {
+            return None;
+        }
+        let recipients = self.accepted.iter().flat_map(|one| {
+            let recipient = |(address, _): &(Address, _)| recipient(address.clone(), &one.original);
+            one.members.iter().map(recipient)
+        });
+        Some((recipients.collect(), target))
     }
 
-    /// Plans the deliveries: the first `RCPT` of a mailbox decides its header fields.
+    /// Plans the deliveries: one for each member of each accepted recipient, in order.
     pub(super) fn plan(accepted: Vec<Accepted>) -> Plan {
         let mut deliveries: Vec<(Recipient, MailboxTarget)> = Vec::with_capacity(accepted.len());
         let mut answers = Vec::with_capacity(accepted.len());
-        let mut known: HashMap<MailboxTarget, usize> = HashMap::new();
         for one in accepted {
             let mut indices = Vec::with_capacity(one.members.len());
             for (address, target) in one.members {
-                let found = if deliveries.len() <= SEARCHED_MAX {
-                    deliveries.iter().position(|(_, other)| *other == target)
-                } else {
-                    if known.is_empty() {
-                        let targets = deliveries.iter().map(|(_, target)| target.clone());
-                        known.extend(targets.zip(0..));
-                    }
-                    known.get(&target).copied()
-                };
-                let delivery = found.unwrap_or(deliveries.len());
-                indices.push((address.external(), delivery));
-                if found.is_none() {
-                    if !known.is_empty() {
-                        known.insert(target.clone(), delivery);
-                    }
-                    let original = non_empty(&one.original);
-                    deliveries.push((Recipient { address, original }, target));
-                }
+                indices.push((address.external(), deliveries.len()));
+                deliveries.push((recipient(address, &one.original), target));
             }
             answers.push(Answer {
                 shown: one.shown,
@@ -145,6 +127,11 @@ impl Transaction {
             answers,
         }
     }
+}
+
+fn recipient(address: Address, original: &str) -> Recipient {
+    let original = non_empty(original);
+    Recipient { address, original }
 }
 
 #[cfg(test)]
@@ -174,34 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn one_copy_for_each_mailbox_and_one_answer_for_each_recipient() {
-        let names = [("a", 0), ("b", 1), ("a", 0), ("alias-of-b", 1)];
-        let plan = Transaction::plan(names.iter().map(|(n, m)| accepted(n, &[*m])).collect());
-        let shown: Vec<_> = plan.answers.iter().map(|a| a.shown.as_str()).collect();
-        assert_eq!(shown, ["a@x", "b@x", "a@x", "alias-of-b@x"]);
-        let deliveries: Vec<_> = plan.answers.iter().flat_map(indices).collect();
-        assert_eq!(deliveries, [0, 1, 0, 1]);
-        assert_eq!(plan.deliveries[1].0.original.as_deref(), Some("b@original"));
-    }
-
-    #[test]
-    fn an_expanded_alias_is_answered_once_for_all_its_mailboxes() {
+    fn every_member_of_an_accepted_recipient_is_delivered_to() {
         let plan = Transaction::plan(vec![accepted("a", &[0, 1]), accepted("list", &[1, 2, 1])]);
-        assert_eq!(plan.deliveries.len(), 3);
+        assert_eq!(plan.deliveries.len(), 5);
         assert_eq!(indices(&plan.answers[0]), [0, 1]);
-        assert_eq!(indices(&plan.answers[1]), [1, 2, 1]);
-    }
-
-    #[test]
-    fn many_recipients_are_planned_as_few_are() {
-        let mailboxes: Vec<usize> = (0..200).map(|n| n % 61).collect();
-        let plan = Transaction::plan(mailboxes.iter().map(|m| accepted("u", &[*m])).collect());
-        assert_eq!(plan.deliveries.len(), 61);
-        for (answer, mailbox) in plan.answers.iter().zip(&mailboxes) {
-            assert_eq!(
-                plan.deliveries[indices(answer)[0]].1.path,
-                format!("m{mailbox}")
-            );
-        }
+        assert_eq!(indices(&plan.answers[1]), [2, 3, 4]);
+        let (recipient, target) = &plan.deliveries[3];
+        assert_eq!(recipient.original.as_deref(), Some("list@original"));
+        assert_eq!(target.path, "m2");
+        assert_eq!(plan.answers[1].shown, "list@x");
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! Imports the rest of `recovery`, `mailbox`, `io`.
 
-use super::super::promise::trace_of;
+use super::super::promise::maildir_header;
 use super::read::{Standing, compare, for_each_piece};
 use super::{Fate, Run, Trust, target_of};
 use crate::io::Disk;
 use crate::limits::LISTED_NAMES_MAX;
-use crate::log::{Accepted, AcceptedRecipient};
+use crate::log::Accepted;
 use crate::mailbox::maildir::{Frame, Maildir, NameMaker, frame_of, look_into_frame};
 use crate::mailbox::{Flush, MailboxError, MailboxPath};
+use crate::route::Format;
 use std::collections::HashMap;
 use std::io;
 
@@ -59,13 +60,17 @@ impl<D: Disk> Run<'_, D> {
     pub(super) fn maildir(
         &mut self,
         envelope: &Accepted,
-        recipient: &AcceptedRecipient,
+        index: u32,
         name: &str,
         content: &[u8],
     ) -> Result<Fate, MailboxError> {
         let with = self.with;
         let disk = with.disk;
-        let (base, path) = self.enter(&target_of(recipient))?;
+        let at = usize::try_from(index).unwrap_or(usize::MAX);
+        let Some(recipient) = envelope.recipients.get(at) else {
+            return Ok(Fate::Stands);
+        };
+        let (base, path) = self.enter(&target_of(recipient, Format::Maildir))?;
         let failed = |error| MailboxError::from_io(path.display(), "recovering a message", error);
         let known = (with.known, Flush::Later);
         let mut maildir = Maildir::open(disk, &base, &path, recipient.gid, known)?;
@@ -78,7 +83,7 @@ impl<D: Disk> Run<'_, D> {
             .enter_all(disk, maildir.chain())
             .map_err(failed)?;
         maildir.is_seen(with.known);
-        let header = trace_of(envelope, Some(recipient)).header();
+        let header = maildir_header(envelope, at);
         let ours = [&header[..], content].concat();
         let found = match look(disk, maildir.new_directory(), name, &ours).map_err(failed)? {
             None => self

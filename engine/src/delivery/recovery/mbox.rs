@@ -8,7 +8,7 @@
 //! log it has the place and the sums: a torn one is cut off, a whole one is not ours to touch.
 
 use super::super::journal::done_records;
-use super::super::promise::trace_of;
+use super::super::promise::mbox_header;
 use super::super::stuck::Waiting;
 use super::extent::Torn;
 use super::read::{for_each_piece, stands_at};
@@ -112,13 +112,16 @@ impl Gathered {
         let Some(recipient) = envelope.recipients.get(at) else {
             return;
         };
-        let header = trace_of(envelope, Some(recipient)).mbox_header(envelope.accepted_at);
+        let header = mbox_header(envelope, at);
         let mut rendered = Vec::new();
         let Ok(()) = render(&header, &mut rendered, |take| {
             take(content);
             Ok::<(), Infallible>(())
         });
-        let work = self.0.entry(target_of(recipient)).or_default();
+        let work = self
+            .0
+            .entry(target_of(recipient, Format::Mbox))
+            .or_default();
         work.entries.push(Entry {
             envelope: envelope.clone(),
             recipient: index,

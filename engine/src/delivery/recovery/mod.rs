@@ -21,7 +21,7 @@ use crate::clock;
 use crate::io::{Credentials, Disk};
 use crate::log::{Accepted, AcceptedRecipient, DeliveryId, InDoubt, LogError, Plan};
 use crate::mailbox::{Known, MailboxError, MailboxPath, MailboxSettings};
-use crate::route::MailboxTarget;
+use crate::route::{Format, MailboxTarget};
 use crate::sync::Arc;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -200,12 +200,13 @@ impl<'a, D: Disk> Run<'a, D> {
             doubts.extend(survey.doubts_of(base, &envelope, || digest_of(content)));
             let mut failed = Vec::new();
             for (index, recipient) in (0..).zip(&envelope.recipients) {
-                if survey.is_refused(envelope.id, index) || survey.is_settled(envelope.id, index) {
+                let copy = envelope.copy_of(index);
+                if survey.is_refused(envelope.id, copy) || survey.is_settled(envelope.id, copy) {
                     continue;
                 }
                 self.report.deliveries += 1;
                 if let Plan::Maildir { file_name } = &recipient.plan {
-                    match self.maildir(&envelope, recipient, file_name, content) {
+                    match self.maildir(&envelope, index, file_name, content) {
                         Ok(fate) => self.count(fate),
                         Err(error) => {
                             tell_stuck(&error);
@@ -311,12 +312,13 @@ impl<'a, D: Disk> Run<'a, D> {
                     continue;
                 };
                 match &recipient.plan {
+                    Plan::Shared => {}
                     Plan::Mbox { .. } => {
                         mboxes.add_waiting(&stuck.envelope, delivery, &stuck.content)
                     }
                     Plan::Maildir { file_name } => {
-                        let again =
-                            self.maildir(&stuck.envelope, recipient, file_name, &stuck.content);
+                        let (envelope, content) = (&stuck.envelope, &stuck.content);
+                        let again = self.maildir(envelope, delivery.recipient, file_name, content);
                         if again.is_err() {
                             failed.push(delivery.clone());
                         }
@@ -389,10 +391,10 @@ fn tell_stuck(error: &MailboxError) {
     );
 }
 
-fn target_of(recipient: &AcceptedRecipient) -> MailboxTarget {
+fn target_of(recipient: &AcceptedRecipient, format: Format) -> MailboxTarget {
     MailboxTarget {
         path: recipient.mailbox.clone(),
-        format: recipient.plan.format(),
+        format,
         uid: recipient.uid,
         gid: recipient.gid,
     }

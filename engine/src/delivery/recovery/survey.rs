@@ -116,7 +116,7 @@ impl Survey {
         (0..)
             .zip(&envelope.recipients)
             .map(|(index, _)| index)
-            .filter(|index| self.is_refused(envelope.id, *index))
+            .filter(|index| self.is_refused(envelope.id, envelope.copy_of(*index)))
             .collect()
     }
 
@@ -156,7 +156,7 @@ impl Survey {
         let open: Vec<u32> = (0..)
             .zip(&envelope.recipients)
             .map(|(index, _)| index)
-            .filter(|index| !self.is_refused(envelope.id, *index))
+            .filter(|index| !self.is_refused(envelope.id, envelope.copy_of(*index)))
             .filter(|index| !self.is_confirmed(envelope.id, *index) && !known(*index))
             .collect();
         if open.is_empty() {

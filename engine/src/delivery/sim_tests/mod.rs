@@ -1,16 +1,18 @@
 //! Goal: whatever the moment at which the power goes or the process is killed - in a delivery, a
 //! checkpoint, the recycling of the log, or in recovery itself - every acknowledged message is in
-//! its mailbox, whole and once; nothing is seen half-written; every mbox parses; and a message
-//! that its client must send again is there once in the end. Method: a repeatable run on the
-//! simulated disk is crashed at operation 0, 1, 2 ... of disk and log until it ends without
-//! reaching the crash; so is recovery; then random runs from seeds, some of them with a checkpoint
-//! in the middle of a delivery. Each test tells on standard error how many points it tried. A
-//! failure prints what replays it, for instance `SIM_SEED=7 SIM_OP=132 SIM_WHERE=disk cargo test
-//! -p mailstow-engine sim_tests::replay`; `SIM_SEEDS` sets how many seeds are tried, `SIM_FROM`
-//! the first of them.
+//! its mailbox, whole and once, naming every recipient; nothing is seen half-written; every mbox
+//! parses; and a message that its client must send again is there once in the end. Method: a
+//! repeatable run on the simulated disk is crashed at operation 0, 1, 2 ... of disk and log until
+//! it ends without reaching the crash; so is recovery; then random runs from seeds, some of them
+//! with a checkpoint in the middle of a delivery. Each test tells on standard error how many points
+//! it tried. A failure prints what replays it, for instance `SIM_SEED=7 SIM_OP=132 SIM_WHERE=disk
+//! cargo test -p mailstow-engine sim_tests::replay`; `SIM_SEEDS` sets how many seeds are tried,
+//! `SIM_FROM` the first of them.
 
 mod planted;
 mod poisoned;
+mod reader;
+mod repeated;
 mod world;
 
 use super::store::Store;

@@ -44,7 +44,7 @@ fn answers(
             uid,
             gid,
         };
-        (recipient(index), target)
+        (recipient((index, 1)), target)
     });
     let answers = Arc::new(Mutex::new(vec![String::new(); to.len()]));
     let report = Arc::clone(&answers);

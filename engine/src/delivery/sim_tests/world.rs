@@ -6,14 +6,12 @@ use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
 use super::super::{Ticket, job::OnOutcome};
 use crate::address::{Address, ReversePath, parse_address};
-use crate::config::{Compress, Durability, Settings};
+use crate::config::{Compress, Copies, Durability, Settings};
 use crate::envelope::Recipient;
 use crate::io::Credentials;
 use crate::io::sim::{DiskFault, SimDisk};
 use crate::log::sim::{SimFault, SimMedium, SimRandom};
 use crate::log::{EncodedRecord, LogError, LogSettings, LogUsage, Sequence, StepLog};
-use crate::mailbox::mbox::render;
-use crate::mailbox::trace;
 use crate::route::{Format, MailboxTarget};
 use crate::sync::{Arc, Mutex};
 use std::cell::RefCell;
@@ -71,16 +69,20 @@ struct SimSource {
     no_flush: bool,
 }
 
+pub(super) fn log_settings() -> LogSettings {
+    LogSettings {
+        segment_bytes: 32 << 10,
+        log_bytes_max: 320 << 10,
+        in_flight_bytes_max: 1 << 20,
+        record_bytes_max: 24 << 10,
+        full_wait_max: Duration::ZERO,
+        ..LogSettings::default()
+    }
+}
+
 impl JournalSource for SimSource {
     fn open(&self) -> Result<OpenedJournal, LogError> {
-        let settings = LogSettings {
-            segment_bytes: 32 << 10,
-            log_bytes_max: 320 << 10,
-            in_flight_bytes_max: 1 << 20,
-            record_bytes_max: 24 << 10,
-            full_wait_max: Duration::ZERO,
-            ..LogSettings::default()
-        };
+        let settings = log_settings();
         let (log, found) = StepLog::open_on(&Arc::new(self.medium.clone()), &settings)?;
         if self.no_flush {
             log.plant(crate::log::Planted::NoFlush);
@@ -89,32 +91,61 @@ impl JournalSource for SimSource {
     }
 }
 
-/// What one client knows of one message and one mailbox.
+/// Users of each mailbox.
+pub(super) const USERS: u64 = 3;
+
+/// A recipient: mailbox and user.
+pub(super) type To = (usize, usize);
+
+/// What one client knows of one message and one recipient.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
-    /// Copies there must be, and may be.
+    /// Copies that name it there must be, and may be.
     pub(super) least: u32,
     pub(super) most: u32,
     /// The client must send it again.
     pub(super) open: bool,
+    /// Is in doubt, so that the same again is no other message.
+    doubted: bool,
 }
 
 /// One message.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) content: Vec<u8>,
-    pub(super) to: BTreeMap<usize, Known>,
+    pub(super) to: BTreeMap<To, Known>,
     /// Of the last transaction, until its replies were read or lost.
     tickets: Vec<Ticket>,
+    /// Its recipients.
+    last: Vec<To>,
     /// Was confirmed, so that the same again is another message.
     confirmed: bool,
-    /// Is in doubt, so that the same again is no other message.
-    pub(super) doubted: bool,
 }
 
 impl Sent {
     fn is_logged(&self) -> bool {
         self.content.len() as u64 <= LOGGED_BYTES_MAX
+    }
+
+    /// The client was lost before it read the replies.
+    fn lose(&mut self) {
+        for to in std::mem::take(&mut self.last) {
+            if let (false, Some(known)) = (self.tickets.is_empty(), self.to.get_mut(&to)) {
+                known.doubted = true;
+            }
+        }
+        self.tickets.clear();
+    }
+
+    /// The client has read the replies.
+    fn confirm(&mut self, store: &Store<SimDisk>) {
+        store.confirm(&self.tickets);
+        for to in std::mem::take(&mut self.last) {
+            if let Some(known) = self.to.get_mut(&to) {
+                known.doubted = false;
+            }
+        }
+        self.tickets.clear();
     }
 }
 
@@ -125,7 +156,7 @@ pub(super) struct World {
     pub(super) sent: Vec<Sent>,
     pub(super) settings: Settings,
     bug: Option<Bug>,
-    owner: (u32, u32),
+    pub(super) owner: (u32, u32),
     /// Something failed: a refused message may have been stored.
     trouble: bool,
     pub(super) repeated: u64,
@@ -142,11 +173,28 @@ pub(super) fn sender() -> ReversePath {
     parse_address("sender@ex.example").unwrap()
 }
 
-pub(super) fn recipient(mailbox: usize) -> Recipient {
+pub(super) fn recipient((mailbox, user): To) -> Recipient {
     Recipient {
-        address: Address::new(format!("user{mailbox}"), Some("vm.example")),
-        original: Some(format!("alias{mailbox}@vm.example")),
+        address: Address::new(format!("user{user}"), Some("vm.example")),
+        // Unknown for some.
+        original: (user > 0).then(|| format!("alias{mailbox}@vm.example")),
     }
+}
+
+fn any_recipient(random: &mut SimRandom) -> To {
+    let mailbox = random.below(MAILBOXES.len() as u64);
+    let user = random.below(USERS);
+    (
+        usize::try_from(mailbox).unwrap(),
+        usize::try_from(user).unwrap(),
+    )
+}
+
+fn shuffled(mut all: Vec<To>, random: &mut SimRandom) -> Vec<To> {
+    for at in (1..all.len()).rev() {
+        all.swap(at, usize::try_from(random.below(at as u64 + 1)).unwrap());
+    }
+    all
 }
 
 fn content(number: usize, random: &mut SimRandom) -> Vec<u8> {
@@ -168,7 +216,7 @@ fn content(number: usize, random: &mut SimRandom) -> Vec<u8> {
     text
 }
 
-type Outcomes = Arc<Mutex<BTreeMap<usize, bool>>>;
+type Outcomes = Arc<Mutex<BTreeMap<To, bool>>>;
 
 impl World {
     pub(super) fn new(seed: u64, bug: Option<Bug>, state_directory: &Path) -> Self {
@@ -195,6 +243,10 @@ impl World {
         settings.store.compress = match seed % 3 {
             1 => Compress::Zstd,
             _ => Compress::None,
+        };
+        settings.store.copies = match seed % 5 {
+            1 => Copies::Recipient,
+            _ => Copies::Mailbox,
         };
         settings.delivery_log.message_bytes_max = LOGGED_BYTES_MAX;
         Self {
@@ -255,10 +307,7 @@ impl World {
     fn lose_connections(&mut self) {
         self.disk.set_fault(DiskFault::None);
         self.medium.set_fault(SimFault::None);
-        for sent in &mut self.sent {
-            sent.doubted |= !sent.tickets.is_empty();
-            sent.tickets.clear();
-        }
+        self.sent.iter_mut().for_each(Sent::lose);
     }
 
     /// Clients send some new messages at once.
@@ -272,19 +321,18 @@ impl World {
         for _ in 0..=random.below(3) {
             let content = content(self.sent.len(), random);
             let mut to = BTreeMap::new();
-            for _ in 0..=random.below(3) {
-                let mailbox = usize::try_from(random.below(MAILBOXES.len() as u64)).unwrap();
-                to.insert(mailbox, Known::default());
+            for _ in 0..=random.below(4) {
+                to.insert(any_recipient(random), Known::default());
             }
+            let all = shuffled(to.keys().copied().collect(), random);
             self.sent.push(Sent {
                 content,
                 to,
                 tickets: Vec::new(),
+                last: Vec::new(),
                 confirmed: false,
-                doubted: false,
             });
             let index = self.sent.len() - 1;
-            let all = self.sent[index].to.keys().copied().collect();
             waiting.push((index, self.submit(store, index, all)));
         }
         while waiting
@@ -302,12 +350,7 @@ impl World {
         }
     }
 
-    fn submit(
-        &mut self,
-        store: &Store<SimDisk>,
-        index: usize,
-        to: Vec<usize>,
-    ) -> (usize, Outcomes) {
+    fn submit(&mut self, store: &Store<SimDisk>, index: usize, to: Vec<To>) -> (usize, Outcomes) {
         let sent = &mut self.sent[index];
         let mut message = store.new_message().binary();
         message.write(&sent.content).unwrap();
@@ -317,8 +360,8 @@ impl World {
             message: message.finish().unwrap(),
         });
         let (uid, gid) = self.owner;
-        let targets = to.iter().map(|mailbox| {
-            let name = MAILBOXES[*mailbox];
+        let targets = to.iter().map(|to| {
+            let name = MAILBOXES[to.0];
             let target = MailboxTarget {
                 path: name.trim_end_matches('/').to_owned(),
                 format: match name.ends_with('/') {
@@ -328,11 +371,12 @@ impl World {
                 uid,
                 gid,
             };
-            (recipient(*mailbox), target)
+            (recipient(*to), target)
         });
         let targets = targets.collect();
         let outcomes = Outcomes::default();
         let wanted = to.len();
+        sent.last.clone_from(&to);
         let (report, disk) = (Arc::clone(&outcomes), self.disk.clone());
         let on_outcome = move |at: usize, outcome: Outcome| {
             // Nothing that is said after the power went is heard.
@@ -346,21 +390,27 @@ impl World {
         (wanted, outcomes)
     }
 
-    /// What the client knows after a message was sent for the first time.
-    fn learn(&mut self, index: usize, outcomes: &BTreeMap<usize, bool>) {
+    /// What the client knows after a message was sent to a recipient for the first time.
+    fn learn(&mut self, index: usize, outcomes: &BTreeMap<To, bool>) {
+        for to in self.sent[index].to.keys().copied().collect::<Vec<To>>() {
+            self.learn_one(index, to, outcomes.get(&to).copied());
+        }
+    }
+
+    fn learn_one(&mut self, index: usize, to: To, outcome: Option<bool>) {
+        let sent = &mut self.sent[index];
         // What was flushed in its mailbox and then taken back may come back with a crash.
-        let trouble = self.trouble || !self.sent[index].is_logged();
-        for (mailbox, known) in &mut self.sent[index].to {
-            match outcomes.get(mailbox) {
-                Some(true) => {
-                    known.least += 1;
-                    known.most += 1;
-                }
-                Some(false) if !trouble => known.open = true,
-                Some(false) | None => {
-                    known.most += 1;
-                    known.open = true;
-                }
+        let trouble = self.trouble || !sent.is_logged();
+        let known = sent.to.entry(to).or_default();
+        match outcome {
+            Some(true) => {
+                known.least += 1;
+                known.most += 1;
+            }
+            Some(false) if !trouble => known.open = true,
+            Some(false) | None => {
+                known.most += 1;
+                known.open = true;
             }
         }
     }
@@ -373,12 +423,11 @@ impl World {
             }
             if random.below(3) == 0 {
                 store.doubt(&sent.tickets);
-                sent.doubted = true;
+                sent.lose();
             } else {
-                store.confirm(&sent.tickets);
+                sent.confirm(store);
                 sent.confirmed = true;
             }
-            sent.tickets.clear();
         }
     }
 
@@ -395,9 +444,13 @@ impl World {
                 continue;
             }
             let sent = &self.sent[index];
-            if sent.doubted && sent.to.values().all(|known| !known.open) {
-                self.repeat(store, credentials, index);
-            } else if sent.confirmed && !self.trouble && sent.to.values().all(|known| !known.open) {
+            let known = || sent.to.values();
+            if known().any(|known| known.open) {
+                continue;
+            }
+            if known().any(|known| known.doubted) {
+                self.repeat(store, credentials, index, random);
+            } else if sent.confirmed && !self.trouble {
                 self.send_same(store, credentials, index);
             }
         }
@@ -408,8 +461,8 @@ impl World {
         store: &Store<SimDisk>,
         credentials: &RefCell<Credentials>,
         index: usize,
-        to: Vec<usize>,
-    ) -> BTreeMap<usize, bool> {
+        to: Vec<To>,
+    ) -> BTreeMap<To, bool> {
         let (wanted, outcomes) = self.submit(store, index, to);
         while outcomes.lock().len() < wanted && !self.is_crashed() {
             store.step(credentials);
@@ -433,38 +486,57 @@ impl World {
             known.open = before.open;
         }
         if !self.is_crashed() {
-            let sent = &mut self.sent[index];
-            store.confirm(&sent.tickets);
-            sent.tickets.clear();
+            self.sent[index].confirm(store);
         }
     }
 
-    /// The same message again, because the client does not know what became of it. A doubted
+    /// The same message again, because the client does not know what became of it: for all whose
+    /// replies were lost or some of them, in any order, perhaps with one recipient more. A doubted
     /// delivery must not make a second copy.
-    fn repeat(&mut self, store: &Store<SimDisk>, credentials: &RefCell<Credentials>, index: usize) {
-        let all: Vec<usize> = self.sent[index].to.keys().copied().collect();
-        let outcomes = self.send_and_wait(store, credentials, index, all);
+    fn repeat(
+        &mut self,
+        store: &Store<SimDisk>,
+        credentials: &RefCell<Credentials>,
+        index: usize,
+        random: &mut SimRandom,
+    ) {
+        let doubted = self.sent[index]
+            .to
+            .iter()
+            .filter(|(_, known)| known.doubted);
+        let mut to: Vec<To> = doubted.map(|(to, _)| *to).collect();
+        to = shuffled(to, random);
+        to.truncate(1 + usize::try_from(random.below(to.len() as u64)).unwrap());
+        let one_more = any_recipient(random);
+        let is_new = random.below(3) == 0 && !self.sent[index].to.contains_key(&one_more);
+        if is_new {
+            to.push(one_more);
+            to = shuffled(to, random);
+        }
+        let outcomes = self.send_and_wait(store, credentials, index, to.clone());
         self.repeated += 1;
         let (is_logged, is_crashed) = (self.sent[index].is_logged(), self.is_crashed());
-        for (mailbox, known) in &mut self.sent[index].to {
+        for to in to {
+            if is_new && to == one_more {
+                self.learn_one(index, to, outcomes.get(&to).copied());
+                continue;
+            }
+            let known = self.sent[index].to.entry(to).or_default();
             // What was flushed in its mailbox is remembered only if nothing crashed since.
             if !is_logged && self.trouble {
                 known.most += 1;
             }
-            if outcomes.get(mailbox) == Some(&false) {
+            if outcomes.get(&to) == Some(&false) {
                 known.open = true;
             }
         }
         if !is_crashed {
-            let sent = &mut self.sent[index];
-            store.confirm(&sent.tickets);
-            sent.tickets.clear();
-            sent.doubted = false;
+            self.sent[index].confirm(store);
         }
     }
 
-    /// Every client that was not told of success sends again what it must. Then there is exactly
-    /// one copy.
+    /// Every client that was not told of success sends again what it must. Then exactly one
+    /// copy names each of them.
     pub(super) fn send_rest(
         &mut self,
         store: &Store<SimDisk>,
@@ -472,7 +544,7 @@ impl World {
     ) -> Result<(), String> {
         for index in 0..self.sent.len() {
             let open = self.sent[index].to.iter().filter(|(_, known)| known.open);
-            let open: Vec<usize> = open.map(|(mailbox, _)| *mailbox).collect();
+            let open: Vec<To> = open.map(|(to, _)| *to).collect();
             if open.is_empty() {
                 continue;
             }
@@ -482,8 +554,8 @@ impl World {
             }
             self.repeated += 1;
             let is_logged = self.sent[index].is_logged();
-            for (mailbox, told) in outcomes {
-                let Some(known) = self.sent[index].to.get_mut(&mailbox) else {
+            for (to, told) in outcomes {
+                let Some(known) = self.sent[index].to.get_mut(&to) else {
                     continue;
                 };
                 if !told {
@@ -497,96 +569,9 @@ impl World {
                 };
             }
             let sent = &mut self.sent[index];
-            store.confirm(&sent.tickets);
-            sent.tickets.clear();
+            sent.confirm(store);
             sent.confirmed = true;
-            sent.doubted = false;
         }
         Ok(())
-    }
-
-    /// Looks at every mailbox as a reader does.
-    pub(super) fn check(&self) -> Result<(), String> {
-        for (mailbox, name) in MAILBOXES.iter().enumerate() {
-            let found = match name.strip_suffix('/') {
-                Some(name) => self.maildir(mailbox, name)?,
-                None => self.mbox(mailbox, name)?,
-            };
-            for (index, sent) in self.sent.iter().enumerate() {
-                let Some(known) = sent.to.get(&mailbox) else {
-                    continue;
-                };
-                let copies = found.get(&index).copied().unwrap_or(0);
-                if copies < known.least || copies > known.most {
-                    let Known { least, most, .. } = known;
-                    return Err(format!(
-                        "message {index} ({} bytes) is in {name} {copies} times, not {least} to {most}",
-                        sent.content.len()
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn number(text: &[u8]) -> Result<usize, String> {
-        let text = String::from_utf8_lossy(text);
-        let number = text.lines().find_map(|line| {
-            let number = line.strip_prefix("Message-Id: <")?.strip_suffix('>')?;
-            number.parse().ok()
-        });
-        number.ok_or_else(|| format!("a message without its number: {:?}", text.get(..60)))
-    }
-
-    fn maildir(&self, mailbox: usize, name: &str) -> Result<BTreeMap<usize, u32>, String> {
-        let mut found = BTreeMap::new();
-        for file in self.disk.names(&format!("base/{name}/new")) {
-            let bytes = self.disk.content(&format!("base/{name}/new/{file}"));
-            let mut bytes = bytes.unwrap_or_default();
-            if self.settings.store.compress == Compress::Zstd {
-                let torn = |error| format!("{file} in {name} is no whole frame: {error}");
-                bytes = zstd::decode_all(bytes.as_slice()).map_err(torn)?;
-            }
-            let index = Self::number(&bytes)?;
-            let header = trace::header(&sender(), &recipient(mailbox));
-            let whole = [&header[..], &self.sent[index].content].concat();
-            if bytes != whole {
-                return Err(format!("message {index} is not whole in {name}"));
-            }
-            *found.entry(index).or_default() += 1;
-        }
-        Ok(found)
-    }
-
-    fn mbox(&self, mailbox: usize, name: &str) -> Result<BTreeMap<usize, u32>, String> {
-        let mut found = BTreeMap::new();
-        let bytes = self
-            .disk
-            .content(&format!("base/{name}"))
-            .unwrap_or_default();
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            if !rest.starts_with(b"From ") {
-                return Err(format!(
-                    "{name} does not parse {} bytes before its end",
-                    rest.len()
-                ));
-            }
-            let index = Self::number(rest)?;
-            let line = memchr::memchr(b'\n', rest).map_or(0, |at| at + 1);
-            let mut whole = rest[..line].to_vec();
-            let header = trace::header(&sender(), &recipient(mailbox));
-            let content = &self.sent[index].content;
-            render(&header, &mut whole, |take| {
-                take(content);
-                Ok::<(), ()>(())
-            })
-            .unwrap();
-            rest = rest
-                .strip_prefix(whole.as_slice())
-                .ok_or_else(|| format!("message {index} is not whole in {name}"))?;
-            *found.entry(index).or_default() += 1;
-        }
-        Ok(found)
     }
 }

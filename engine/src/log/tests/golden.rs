@@ -1,25 +1,27 @@
-//! Goal: format version 1 stays what it is. Method: a log kept in the tree must read back as
-//! written, and today's writer must write the same bytes. `WRITE_FIXTURES=1` writes it anew,
-//! which is right only together with a new format version.
+//! Goal: a format version stays what it is. Method: a log of each version is kept in the tree and
+//! must read back as written, and the writer must write the bytes of the newest.
+//! `WRITE_FIXTURES=1` writes that one anew, which is right only together with a new format version.
 
 use super::super::appender::Planted;
 use super::super::medium::{Access, LogFile as _, LogMedium as _};
 use super::super::record::*;
-use super::super::segment::{BLOCK_BYTES, SegmentHeader, live_name};
+use super::super::segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader, live_name};
 use super::super::sim::SimMedium;
-use super::super::{DirectoryMedium, EncodedRecord, scan};
+use super::super::{DirectoryMedium, EncodedRecord, Entry, LogSettings, LogWriter, scan};
 use super::support::{Bench, record, small};
 use std::path::PathBuf;
 use std::time::Duration;
 
 const SEED: u64 = 0x6d61_696c;
 
-fn fixture() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/log/fixtures/v1"))
+fn fixture(version: u32) -> PathBuf {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/src/log/fixtures");
+    PathBuf::from(format!("{fixtures}/v{version}"))
 }
 
 /// Three batches: every kind, a message that goes on in the next segment, a message for several.
-fn batches() -> Vec<Vec<Record<'static>>> {
+/// Version 2 has recipients that share a copy and copies that lack header fields.
+fn batches(version: u32) -> Vec<Vec<Record<'static>>> {
     let id = DeliveryId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
     let doubt = InDoubt {
         id,
@@ -32,8 +34,21 @@ fn batches() -> Vec<Vec<Record<'static>>> {
         let mut second = envelope.recipients[0].clone();
         second.address = "\u{fc}ber@example.org".to_owned();
         second.original = "list@example.org".to_owned();
-        second.plan = Plan::Mbox { size_before: 8191 };
+        second.plan = Plan::Mbox {
+            size_before: 8191,
+            without_status: version > 1,
+        };
         envelope.recipients.push(second);
+        if version > 1 {
+            for (original, address) in [("", "third@example.org"), ("list@example.org", "iv@x")] {
+                envelope.recipients.push(AcceptedRecipient {
+                    original: original.to_owned(),
+                    address: address.to_owned(),
+                    plan: Plan::Shared,
+                    ..envelope.recipients[1].clone()
+                });
+            }
+        }
     }
     let done = |recipient, outcome| Done {
         id,
@@ -75,11 +90,11 @@ fn batches() -> Vec<Vec<Record<'static>>> {
     ]
 }
 
-/// The files today's writer makes of the batches.
+/// The files that the writer makes of the batches.
 fn written() -> Vec<(String, Vec<u8>)> {
     let medium = SimMedium::new(SEED);
     let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
-    for batch in batches() {
+    for batch in batches(FORMAT_VERSION) {
         let encoded: Vec<EncodedRecord> = batch.iter().map(Record::encode).collect();
         bench.batch(&encoded).unwrap().unwrap();
     }
@@ -95,38 +110,74 @@ fn written() -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn the_log_of_format_version_1_reads_back_as_it_was_written() {
+fn a_log_of_every_format_version_reads_back_as_it_was_written() {
     if std::env::var_os("WRITE_FIXTURES").is_some() {
-        std::fs::create_dir_all(fixture()).unwrap();
+        std::fs::create_dir_all(fixture(FORMAT_VERSION)).unwrap();
         for (name, bytes) in written() {
-            std::fs::write(fixture().join(name), bytes).unwrap();
+            std::fs::write(fixture(FORMAT_VERSION).join(name), bytes).unwrap();
         }
     }
-    let medium = DirectoryMedium::open_read_only(&fixture()).unwrap();
-    let expected: Vec<_> = batches().into_iter().flatten().collect();
-    let mut read = 0;
-    let report = scan(&medium, &mut |entry| {
-        assert_eq!(entry.record().unwrap(), expected[read]);
-        read += 1;
-        assert_eq!(entry.sequence, Sequence(read as u64));
-    })
-    .unwrap();
-    assert_eq!(report.damage, []);
-    assert_eq!((read, report.segments.len()), (expected.len(), 2));
+    for version in 1..=FORMAT_VERSION {
+        let medium = DirectoryMedium::open_read_only(&fixture(version)).unwrap();
+        let expected: Vec<_> = batches(version).into_iter().flatten().collect();
+        let mut read = 0;
+        let report = scan(&medium, &mut |entry| {
+            assert_eq!(entry.record().unwrap(), expected[read]);
+            read += 1;
+            assert_eq!(entry.sequence, Sequence(read as u64));
+        })
+        .unwrap();
+        assert_eq!(report.damage, []);
+        assert_eq!((read, report.segments.len()), (expected.len(), 2));
+    }
 }
 
 #[test]
-fn the_writer_of_today_writes_the_bytes_of_format_version_1() {
+fn the_writer_writes_the_bytes_of_the_newest_format_version() {
     for (name, bytes) in written() {
-        let kept = std::fs::read(fixture().join(&name)).unwrap();
+        let kept = std::fs::read(fixture(FORMAT_VERSION).join(&name)).unwrap();
         let header = |bytes: &[u8]| SegmentHeader {
             created_ns: 0,
             ..SegmentHeader::decode(bytes).unwrap()
         };
         assert_eq!(header(&bytes), header(&kept), "{name}");
+        assert_eq!(bytes[8..12], kept[8..12], "the version of {name}");
         assert!(
             bytes[BLOCK_BYTES..] == kept[BLOCK_BYTES..],
             "{name} differs in its frames"
         );
     }
+}
+
+#[test]
+fn a_log_begun_by_an_older_version_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture(1)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), directory.path().join(entry.file_name())).unwrap();
+    }
+    let settings = LogSettings::default();
+    let (log, found) = LogWriter::open(directory.path(), settings.clone()).unwrap();
+    let mut expected: Vec<_> = batches(1).into_iter().flatten().collect();
+    let mut read = 0;
+    found
+        .for_each(Sequence(1), &mut |_: Entry<'_>| read += 1)
+        .unwrap();
+    assert_eq!(read, expected.len());
+    let added = batches(FORMAT_VERSION)
+        .into_iter()
+        .flatten()
+        .next()
+        .unwrap();
+    log.append_and_wait(added.encode()).unwrap();
+    log.close().unwrap();
+    expected.push(added);
+    let medium = DirectoryMedium::open_read_only(directory.path()).unwrap();
+    let mut records = expected.iter();
+    let report = scan(&medium, &mut |entry| {
+        assert_eq!(Some(&entry.record().unwrap()), records.next());
+    })
+    .unwrap();
+    assert_eq!(report.damage, []);
+    assert!(records.next().is_none());
 }

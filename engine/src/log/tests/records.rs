@@ -24,7 +24,11 @@ fn id() -> impl Strategy<Value = DeliveryId> {
 fn plan() -> impl Strategy<Value = Plan> {
     prop_oneof![
         text().prop_map(|file_name| Plan::Maildir { file_name }),
-        any::<u64>().prop_map(|size_before| Plan::Mbox { size_before }),
+        any::<(u64, bool)>().prop_map(|(size_before, without_status)| Plan::Mbox {
+            size_before,
+            without_status,
+        }),
+        Just(Plan::Shared),
     ]
 }
 
@@ -51,13 +55,19 @@ fn accepted() -> impl Strategy<Value = Accepted> {
         vec(recipient(), 0..5),
     )
         .prop_map(
-            |(id, accepted_at, reverse_path, queue_id, content_digest, recipients)| Accepted {
-                id,
-                accepted_at,
-                reverse_path,
-                queue_id,
-                content_digest,
-                recipients,
+            |(id, accepted_at, reverse_path, queue_id, content_digest, mut recipients)| {
+                // The first recipient has nobody to share with.
+                while recipients.first().is_some_and(|r| r.plan == Plan::Shared) {
+                    recipients.remove(0);
+                }
+                Accepted {
+                    id,
+                    accepted_at,
+                    reverse_path,
+                    queue_id,
+                    content_digest,
+                    recipients,
+                }
             },
         )
 }

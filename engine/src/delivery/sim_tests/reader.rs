@@ -1,0 +1,132 @@
+//! Looks at the mailboxes of a simulated machine as a reader does.
+
+use super::super::copies;
+use super::world::{MAILBOXES, To, USERS, World, recipient, sender};
+use crate::config::{Compress, Copies};
+use crate::mailbox::mbox::render;
+use crate::route::{Format, MailboxTarget};
+use std::collections::BTreeMap;
+
+/// How many copies of each message name each recipient.
+type Found = BTreeMap<(usize, To), u32>;
+
+impl World {
+    /// Looks at every mailbox: each copy must be whole, and name as many recipients of its message
+    /// as clients were told.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let mut found = Found::new();
+        for (mailbox, name) in MAILBOXES.iter().enumerate() {
+            match name.strip_suffix('/') {
+                Some(name) => self.maildir(mailbox, name, &mut found)?,
+                None => self.mbox(mailbox, name, &mut found)?,
+            }
+        }
+        for (index, sent) in self.sent.iter().enumerate() {
+            for (to, known) in &sent.to {
+                let copies = found.remove(&(index, *to)).unwrap_or(0);
+                if copies < known.least || copies > known.most {
+                    return Err(format!(
+                        "message {index} ({} bytes) is in {} for user {} {copies} times, not {} \
+                         to {}",
+                        sent.content.len(),
+                        MAILBOXES[to.0],
+                        to.1,
+                        known.least,
+                        known.most
+                    ));
+                }
+            }
+        }
+        match found.first_key_value() {
+            None => Ok(()),
+            Some(((index, to), _)) => {
+                Err(format!("message {index} is for {to:?}, who never got it"))
+            }
+        }
+    }
+
+    fn number(text: &[u8]) -> Result<usize, String> {
+        let text = String::from_utf8_lossy(text);
+        let number = text.lines().find_map(|line| {
+            let number = line.strip_prefix("Message-Id: <")?.strip_suffix('>')?;
+            number.parse().ok()
+        });
+        number.ok_or_else(|| format!("a message without its number: {:?}", text.get(..60)))
+    }
+
+    /// The trace header that names these users, and counts them.
+    fn header(&self, copy: &[u8], mailbox: usize, index: usize, found: &mut Found) -> Vec<u8> {
+        let text = String::from_utf8_lossy(copy);
+        let head = text.split("Message-Id: ").next().unwrap_or_default();
+        let named = head.lines().filter_map(|line| {
+            let user = line.strip_prefix("Delivered-To: user")?;
+            user.split('@').next()?.parse().ok()
+        });
+        let named: Vec<usize> = named.filter(|user| (*user as u64) < USERS).collect();
+        let target = MailboxTarget {
+            path: String::new(),
+            format: Format::Maildir,
+            uid: 0,
+            gid: 0,
+        };
+        let to = named
+            .iter()
+            .map(|user| (recipient((mailbox, *user)), target.clone()));
+        let copies = copies::copies(to.collect(), Copies::Mailbox);
+        for user in named {
+            *found.entry((index, (mailbox, user))).or_default() += 1;
+        }
+        let names = copies
+            .first()
+            .map(|copy| copy.names.maildir_header(&sender()));
+        names.unwrap_or_default()
+    }
+
+    fn maildir(&self, mailbox: usize, name: &str, found: &mut Found) -> Result<(), String> {
+        for file in self.disk.names(&format!("base/{name}/new")) {
+            let bytes = self.disk.content(&format!("base/{name}/new/{file}"));
+            let mut bytes = bytes.unwrap_or_default();
+            if self.settings.store.compress == Compress::Zstd {
+                let torn = |error| format!("{file} in {name} is no whole frame: {error}");
+                bytes = zstd::decode_all(bytes.as_slice()).map_err(torn)?;
+            }
+            let index = Self::number(&bytes)?;
+            let header = self.header(&bytes, mailbox, index, found);
+            let whole = [&header[..], &self.sent[index].content].concat();
+            if bytes != whole {
+                return Err(format!("message {index} is not whole in {name}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn mbox(&self, mailbox: usize, name: &str, found: &mut Found) -> Result<(), String> {
+        let bytes = self
+            .disk
+            .content(&format!("base/{name}"))
+            .unwrap_or_default();
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            if !rest.starts_with(b"From ") {
+                return Err(format!(
+                    "{name} does not parse {} bytes before its end",
+                    rest.len()
+                ));
+            }
+            let index = Self::number(rest)?;
+            let line = memchr::memchr(b'\n', rest).map_or(0, |at| at + 1);
+            let mut whole = rest[..line].to_vec();
+            let header = self.header(rest, mailbox, index, found);
+            let content = &self.sent[index].content;
+            render(&header, &mut whole, |take| {
+                take(content);
+                Ok::<(), ()>(())
+            })
+            .unwrap();
+            rest = rest
+                .strip_prefix(whole.as_slice())
+                .ok_or_else(|| format!("message {index} is not whole in {name}"))?;
+        }
+        Ok(())
+    }
+}
