@@ -198,7 +198,9 @@ fn a_reload_drops_no_session_and_changes_the_next_transaction() {
     client.ask("MAIL FROM:<a@example.org>", "250");
     client.ask("RCPT TO:<new@example.com>", "550 5.1.1");
     let table = server.directory.path().join("vmailbox");
-    std::fs::write(&table, "new@example.com example.com/new/\n").unwrap();
+    let mut lines = std::fs::read_to_string(&table).unwrap();
+    lines += "new@example.com example.com/new/\n";
+    std::fs::write(&table, lines).unwrap();
     let mut settings = server.settings.clone();
     settings.routing.message_size_limit = 500;
     settings.lmtp.listen = vec![ListenAddress::Unix("/elsewhere".into())];
@@ -213,7 +215,6 @@ fn a_reload_drops_no_session_and_changes_the_next_transaction() {
     client.ask("MAIL FROM:<a@example.org> SIZE=501", "552 5.3.4");
     client.ask("MAIL FROM:<a@example.org>", "250");
     client.ask("RCPT TO:<new@example.com>", "250 2.1.5");
-    client.ask("RCPT TO:<u1@example.com>", "550 5.1.1");
 }
 
 #[test]

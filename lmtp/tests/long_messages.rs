@@ -133,11 +133,11 @@ fn a_long_message_for_two_mailboxes_is_stored_in_both() {
 #[test]
 fn a_long_message_sent_again_after_a_lost_reply_is_stored_once() {
     let server = server();
-    for expected in ["250 2.0.0", "250 2.0.0 <u1@example.com> "] {
+    for _ in 0..2 {
         let mut client = server.greeted();
         send(&mut client, &content(1));
-        client.expect(expected);
-        // Gone without a word: what was answered is in doubt.
+        eventually("the message", || server.message_count() == 1);
+        // Gone over the unread reply: what was answered is in doubt.
         drop(client);
         eventually("the end of the session", || {
             unnamed_bytes(server.directory.path()) == 0 && open_mailbox_files(&server) == 0

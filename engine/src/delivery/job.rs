@@ -54,7 +54,11 @@ pub(super) enum Origin {
     /// Nowhere.
     Direct,
     /// With its message.
-    Promise(Arc<Promise>),
+    Promise {
+        promise: Arc<Promise>,
+        /// Which of its recipients.
+        recipient: usize,
+    },
     /// It answered for an earlier delivery.
     Repeated(Repeated),
 }
@@ -141,19 +145,24 @@ impl Job {
         self
     }
 
-    pub(super) fn ticket(&self) -> Ticket {
+    /// The ticket of the recipient that is `offset` behind the first one of the copy.
+    pub(super) fn ticket(&self, offset: usize) -> Ticket {
         Ticket {
             state: Arc::clone(&self.state),
             origin: match &self.promise {
-                Some(promised) => Origin::Promise(Arc::clone(&promised.promise)),
+                Some(promised) => Origin::Promise {
+                    promise: Arc::clone(&promised.promise),
+                    recipient: promised.recipient + offset,
+                },
                 None => Origin::Direct,
             },
         }
     }
 
-    /// Where the recipients that it is for were submitted.
-    pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
-        self.names.indices()
+    /// Where the recipients that it is for were submitted, each with its offset in the copy.
+    pub(super) fn places(&self) -> impl Iterator<Item = (usize, usize)> {
+        let names = self.names.iter().enumerate();
+        names.flat_map(|(offset, named)| named.indices().map(move |index| (index, offset)))
     }
 
     /// The message in the log, if it goes through it.
@@ -369,14 +378,14 @@ mod tests {
     fn a_job_is_reported_once_or_abandoned_never_both() {
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let one = job(&seen);
-        let ticket = one.ticket();
+        let ticket = one.ticket(0);
         one.succeed("stored");
         assert!(!ticket.abandon());
         let indices = |text: &String| text.split(':').next().unwrap().to_owned();
         assert_eq!(seen.lock().iter().map(indices).collect::<String>(), "021");
         let mut two = job(&seen);
-        assert!(two.ticket().abandon());
-        assert!(two.ticket().abandon(), "for every recipient of the copy");
+        assert!(two.ticket(0).abandon());
+        assert!(two.ticket(0).abandon(), "for every recipient of the copy");
         assert!(!two.claim());
         two.succeed("stored");
         assert_eq!(seen.lock().len(), 3);

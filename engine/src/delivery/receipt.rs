@@ -127,7 +127,8 @@ impl<D: Disk> Shared<D> {
         let Some(keeper) = &self.keeper else {
             return;
         };
-        let mut messages: Vec<&Arc<Promise>> = Vec::new();
+        // A message with those of its own recipients that stay in doubt.
+        let mut messages: Vec<(&Arc<Promise>, Vec<usize>)> = Vec::new();
         for (index, ticket) in tickets.iter().enumerate() {
             match &ticket.origin {
                 Origin::Direct => {}
@@ -135,21 +136,26 @@ impl<D: Disk> Shared<D> {
                     keeper.doubts.doubt_repeated(repeated);
                 }
                 Origin::Repeated(repeated) => keeper.doubts.confirm_repeated(repeated),
-                Origin::Promise(promise) => {
-                    if !messages.iter().any(|known| Arc::ptr_eq(known, promise)) {
-                        messages.push(promise);
+                Origin::Promise { promise, recipient } => {
+                    let at = messages
+                        .iter()
+                        .position(|(known, _)| Arc::ptr_eq(known, promise));
+                    let stays = doubtful.contains(&index).then_some(*recipient);
+                    match at.and_then(|at| messages.get_mut(at)) {
+                        Some((_, recipients)) => recipients.extend(stays),
+                        None => messages.push((promise, stays.into_iter().collect())),
                     }
                 }
             }
         }
-        for promise in messages {
+        for (promise, doubtful) in messages {
             if !promise.is_over() {
                 keeper.doubts.settle_later(promise, Verdict::Lost);
             } else if promise.is_logged() {
-                keeper.doubts.confirm_but(promise, doubtful);
+                keeper.doubts.confirm_but(promise, &doubtful);
             } else {
                 let mut entries = promise.doubts();
-                entries.retain(|entry| is_one_of(entry, doubtful));
+                entries.retain(|entry| is_one_of(entry, &doubtful));
                 note_in_doubt(keeper, entries);
             }
         }
@@ -177,7 +183,7 @@ impl<D: Disk> Shared<D> {
                     Verdict::Read => keeper.doubts.confirm_repeated(repeated),
                     Verdict::Lost => keeper.doubts.doubt_repeated(repeated),
                 },
-                Origin::Promise(promise) => {
+                Origin::Promise { promise, .. } => {
                     if last.is_none_or(|last| !Arc::ptr_eq(last, promise)) {
                         match promise.is_over() {
                             true => settle_message(keeper, promise, verdict),

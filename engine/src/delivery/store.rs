@@ -388,9 +388,9 @@ impl<D: Disk> Store<D> {
                 });
             }
             recipient += count;
-            for index in job.indices() {
+            for (index, offset) in job.places() {
                 if let Some(slot) = tickets.get_mut(index) {
-                    *slot = Some(job.ticket());
+                    *slot = Some(job.ticket(offset));
                 }
             }
             jobs.push(job);
