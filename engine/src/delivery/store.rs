@@ -22,7 +22,7 @@ use crate::clock;
 use crate::config::{Durability, Settings};
 use crate::descriptors::Descriptors;
 use crate::envelope::{Recipient, ReversePath};
-use crate::io::{Blocking, Disk, StateDirectory};
+use crate::io::{Blocking, Disk, PathError, StateDirectory};
 use crate::log::{DeliveryId, LogError};
 use crate::mailbox::maildir::NameMaker;
 use crate::mailbox::{Known, MailboxSettings};
@@ -73,7 +73,7 @@ pub enum StoreError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The state directory is missing and cannot be made.
+    /// The state directory cannot be made, or others can replace what is in it.
     #[error(
         "state directory {}: {source}; create it for the user mailstow runs as, or name another \
          one with --state-directory",
@@ -82,8 +82,8 @@ pub enum StoreError {
     State {
         /// As configured.
         directory: PathBuf,
-        /// The system's answer.
-        source: io::Error,
+        /// Why not.
+        source: PathError,
     },
     /// The delivery log cannot be opened or recovered.
     #[error(transparent)]

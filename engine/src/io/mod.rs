@@ -10,6 +10,7 @@ mod credentials;
 #[cfg(any(test, feature = "sim"))]
 mod faulty;
 mod placed;
+mod safe_path;
 mod scratch;
 #[cfg(any(test, fuzzing, feature = "sim"))]
 pub mod sim;
@@ -21,6 +22,9 @@ pub(crate) use credentials::{CredentialError, Credentials};
 #[cfg(any(test, feature = "sim"))]
 pub use faulty::{Fault, Faulty};
 pub use placed::{Placed, Purpose};
+pub use safe_path::{
+    ForeignFile, PathError, SafeDirectory, identity, open_own, remove_if_same,
+};
 pub use scratch::{Scratch, StateDirectory};
 
 use std::ffi::OsString;

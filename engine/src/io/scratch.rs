@@ -1,15 +1,17 @@
 //! The state directory and its files without a name, for messages too large for memory.
 //!
-//! Imports `sync`. A scratch file disappears with its handle, and with the
-//! process. Source: open(2), `O_TMPFILE`.
+//! Imports `safe_path`, `sync`. A scratch file disappears with its handle, and with the process.
+//! Invariant: only root and the user of this process can replace what is in the directory.
+//! Source: open(2), `O_TMPFILE`.
 
+use super::{PathError, SafeDirectory};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// The directory in which mailstow keeps its own files.
@@ -28,8 +30,8 @@ impl StateDirectory {
     /// Opens the directory, creating it and its parents for this user alone when missing.
     ///
     /// # Errors
-    /// It can be neither opened nor created.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// It can be neither opened nor created, or others can replace what is in it.
+    pub fn open(path: &Path) -> Result<Self, PathError> {
         Ok(Self {
             handle: Mutex::new(open(path)?),
             path: path.to_owned(),
@@ -37,15 +39,20 @@ impl StateDirectory {
         })
     }
 
-    /// A new empty scratch file. If somebody took the directory away it is made anew.
+    /// The open directory, for acting in it by descriptor.
+    pub fn handle(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.handle.lock())
+    }
+
+    /// Returns a new empty scratch file. Makes the directory anew when it was removed.
     ///
     /// # Errors
     /// As openat(2).
     pub fn scratch(&self) -> io::Result<Scratch> {
-        let mut handle = Arc::clone(&self.handle.lock());
+        let mut handle = self.handle();
         // What a file system says of a new file in a directory without a name differs.
         if rustix::fs::fstat(&handle)?.st_nlink == 0 {
-            handle = open(&self.path)?;
+            handle = open(&self.path).map_err(io::Error::other)?;
             *self.handle.lock() = Arc::clone(&handle);
         }
         self.scratch_in(&handle)
@@ -70,14 +77,11 @@ impl StateDirectory {
     }
 }
 
-/// The directory, made when it is missing.
-fn open(path: &Path) -> io::Result<Arc<OwnedFd>> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(Arc::new(rustix::fs::open(path, flags, Mode::empty())?))
+/// Opens the directory, making it when it is missing.
+fn open(path: &Path) -> Result<Arc<OwnedFd>, PathError> {
+    let directory = SafeDirectory::make(path, 0o700)?;
+    directory.check_private()?;
+    Ok(Arc::new(directory.readable()?))
 }
 
 impl Scratch {

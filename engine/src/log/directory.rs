@@ -1,23 +1,28 @@
 //! The log's directory on a real file system.
 //!
-//! Imports `medium`, `buffer`, `error`, `settings`, `io`, `clock`. Invariants: a directory
-//! is written by one process, held by flock(2) on the file `lock`; segments are written with
-//! direct I/O where the file system takes it, so that a failed write is seen by us and not by
-//! the page cache later.
+//! Imports `medium`, `buffer`, `error`, `settings`, `io`, `clock`. Invariants: a directory is
+//! written by one process, held by flock(2) on the file `lock`; only root and the user of this
+//! process can replace what is in it, and every file is opened by the descriptor of the directory;
+//! segments are written with direct I/O where the file system takes it, so that a failed write is
+//! seen by us and not by the page cache later.
 
 use super::backend::{Backend, Flusher};
 use super::error::LogError;
 use super::medium::{Access, Haste, LogFile, LogMedium};
 use super::settings::BackendChoice;
 use crate::clock;
-use crate::io::is_shortage;
+use crate::io::{SafeDirectory, is_shortage, open_own};
 use crate::sync::{Arc, Mutex};
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, Mode, OFlags, fadvise, fallocate};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use rustix::fs::{
+    Advice, AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, fadvise, fallocate,
+    unlinkat,
+};
+use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -33,8 +38,7 @@ const REST_MAX: Duration = Duration::from_millis(50);
 /// A directory of segments.
 #[derive(Debug)]
 pub struct DirectoryMedium {
-    path: PathBuf,
-    directory: File,
+    directory: OwnedFd,
     /// Held for its lock, as the directory is; absent when only reading.
     _lock: Option<File>,
     choice: BackendChoice,
@@ -42,7 +46,7 @@ pub struct DirectoryMedium {
     flusher: Arc<Mutex<Flusher>>,
     /// Open for nothing but their descriptors, which are given up for a segment when the process
     /// may open no more files.
-    reserve: Mutex<Vec<File>>,
+    reserve: Mutex<Vec<OwnedFd>>,
 }
 
 impl DirectoryMedium {
@@ -52,8 +56,16 @@ impl DirectoryMedium {
     /// [`LogError::Locked`] when another process has it, else what the kernel said.
     pub fn open(path: &Path, choice: BackendChoice) -> Result<Self, LogError> {
         let name = path.display().to_string();
-        create_durably(path).map_err(|error| LogError::io("create", &name, error))?;
-        let mut medium = Self::with(path, None, choice)?;
+        let foreign = |source| LogError::Unsafe {
+            source: Arc::new(source),
+        };
+        let safe = SafeDirectory::make_unlinked(path, 0o700).map_err(foreign)?;
+        safe.check_private().map_err(foreign)?;
+        // A process that died may have made them, and a log whose directory has no durable name
+        // is lost as a whole.
+        safe.flush_above()
+            .map_err(|error| LogError::io("create", &name, error))?;
+        let mut medium = Self::with(safe.readable().map_err(foreign)?, choice);
         medium._lock = Some(lock(path, &medium.directory)?);
         Ok(medium)
     }
@@ -63,26 +75,33 @@ impl DirectoryMedium {
     /// # Errors
     /// It is missing or not readable.
     pub fn open_read_only(path: &Path) -> Result<Self, LogError> {
-        Self::with(path, None, BackendChoice::Plain)
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|error| LogError::io("open", &path.display().to_string(), error.into()))?;
+        Ok(Self::with(directory, BackendChoice::Plain))
     }
 
-    fn with(path: &Path, lock: Option<File>, choice: BackendChoice) -> Result<Self, LogError> {
-        let directory = File::open(path)
-            .map_err(|error| LogError::io("open", &path.display().to_string(), error))?;
-        Ok(Self {
-            path: path.to_owned(),
+    fn with(directory: OwnedFd, choice: BackendChoice) -> Self {
+        Self {
             directory,
-            _lock: lock,
+            _lock: None,
             choice,
             backend: Mutex::new(Backend::default()),
             flusher: Arc::new(Mutex::new(Flusher::Plain)),
             reserve: Mutex::default(),
-        })
+        }
+    }
+
+    /// Opens what another user may own: looking at it does no harm.
+    fn open_for_read(&self, name: &str) -> io::Result<File> {
+        // Something else by that name must not be waited for.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, name, flags, Mode::empty())?;
+        Ok(file.into())
     }
 
     fn open_for_write(&self, name: &str) -> io::Result<(File, bool)> {
-        let path = self.path.join(name);
-        self.with_reserve(|| open_direct(&path, OFlags::RDWR))
+        self.with_reserve(|| open_direct(&self.directory, name, OFlags::RDWR))
     }
 
     /// Opens a file, with a descriptor of the reserve if there is no other. The reserve is filled
@@ -103,37 +122,14 @@ impl DirectoryMedium {
     }
 }
 
-/// Makes the directory and those above it. Their names are flushed even if they were there: a
-/// process that died may have made them, and a log whose directory has no durable name is lost
-/// as a whole.
-fn create_durably(path: &Path) -> io::Result<()> {
-    let path = std::path::absolute(path)?;
-    let made = path.ancestors().take_while(|above| !above.exists()).count();
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&path)?;
-    for above in path.ancestors().skip(1).take(made.max(1)) {
-        File::open(above)?.sync_all()?;
-    }
-    Ok(())
-}
-
 /// Takes the directory's lock or tells who has it. Both the file and the directory itself are
 /// locked: the file tells who it is, the directory holds although somebody takes the file away.
-fn lock(path: &Path, directory: &File) -> Result<File, LogError> {
+fn lock(path: &Path, directory: &OwnedFd) -> Result<File, LogError> {
     let file_path = path.join(LOCK_NAME);
     let failed = |error| LogError::io("lock", &file_path.display().to_string(), error);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        // What it leads to would be overwritten.
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&file_path)
-        .map_err(failed)?;
+    let flags = OFlags::RDWR | OFlags::CREATE;
+    // Its content is overwritten: it must be ours.
+    let mut file = open_own(directory, LOCK_NAME, flags, 0o600).map_err(failed)?;
     let taken = FlockOperation::NonBlockingLockExclusive;
     match rustix::fs::flock(&file, taken) {
         Ok(()) => {}
@@ -163,17 +159,15 @@ fn locked(path: &Path, file: &mut File) -> LogError {
 }
 
 /// Opens with direct I/O, or without where the file system refuses it.
-fn open_direct(path: &Path, flags: OFlags) -> io::Result<(File, bool)> {
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let mode = Mode::RUSR | Mode::WUSR;
-    match rustix::fs::open(path, flags | OFlags::DIRECT, mode) {
-        Ok(file) => Ok((file.into(), true)),
-        Err(rustix::io::Errno::INVAL) => {
+fn open_direct(directory: &OwnedFd, name: &str, flags: OFlags) -> io::Result<(File, bool)> {
+    match open_own(directory, name, flags | OFlags::DIRECT, 0o600) {
+        Ok(file) => Ok((file, true)),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             // The refused attempt may have created the file.
             let flags = flags - OFlags::EXCL;
-            Ok((rustix::fs::open(path, flags, mode)?.into(), false))
+            Ok((open_own(directory, name, flags, 0o600)?, false))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
@@ -182,21 +176,22 @@ impl LogMedium for DirectoryMedium {
 
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
+        for entry in Dir::read_from(&self.directory)? {
+            let entry = entry?;
+            match entry.file_name().to_str() {
+                Ok("." | "..") | Err(_) => {}
+                Ok(name) => names.push(name.to_owned()),
             }
         }
         Ok(names)
     }
 
     fn create(&self, name: &str, bytes: u64, haste: &dyn Fn() -> Haste) -> io::Result<SegmentFile> {
-        let path = self.path.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let (file, _) = self.with_reserve(|| open_direct(&path, flags))?;
+        let (file, _) = self.with_reserve(|| open_direct(&self.directory, name, flags))?;
         if let Err(error) = fill_with_zeros(&file, bytes, haste) {
             // Best effort: a file of the wrong size is removed when the log is opened next.
-            drop(fs::remove_file(&path));
+            drop(self.remove(name));
             return Err(error);
         }
         Ok(SegmentFile {
@@ -208,11 +203,7 @@ impl LogMedium for DirectoryMedium {
     fn open(&self, name: &str, access: Access) -> io::Result<SegmentFile> {
         let (file, direct) = match access {
             Access::Read => {
-                let file = OpenOptions::new()
-                    .read(true)
-                    // Something else by that name must not be waited for.
-                    .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
-                    .open(self.path.join(name))?;
+                let file = self.open_for_read(name)?;
                 // Advice only: without it a failed write could be read back from the cache.
                 let _ = fadvise(&file, 0, None, Advice::DontNeed);
                 let _ = fadvise(&file, 0, None, Advice::Sequential);
@@ -242,11 +233,11 @@ impl LogMedium for DirectoryMedium {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path.join(name))
+        Ok(unlinkat(&self.directory, name, AtFlags::empty())?)
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        self.directory.sync_all()
+        Ok(rustix::fs::fsync(&self.directory)?)
     }
 
     fn tune(&self, scratch: &str) -> io::Result<()> {

@@ -1,11 +1,11 @@
 //! What goes wrong with the log, and what the client is told.
 //!
-//! Imports `status`, `io` (kinds of errors). Errors are cheap to clone: one failed flush is told to
-//! every record of its batch.
+//! Imports `status`, `io` (what failed, shortages). Errors are cheap to clone: one failed flush is
+//! told to every record of its batch.
 
 use super::bytes::DecodeError;
 use super::record::Sequence;
-use crate::io::is_shortage;
+use crate::io::{ForeignFile, PathError, is_shortage};
 use crate::status::Status;
 use crate::sync::Arc;
 use std::io;
@@ -26,6 +26,23 @@ pub enum LogError {
         directory: PathBuf,
         /// `process N`, or what is known of it.
         holder: String,
+    },
+    /// Others can replace what is in the directory.
+    #[error("delivery log: {source}")]
+    Unsafe {
+        /// Why.
+        source: Arc<PathError>,
+    },
+    /// A file of the log may have been put there by another user.
+    #[error(
+        "{file} of the delivery log is {cause}, not what mailstow made; see where it comes from, \
+         then move it away"
+    )]
+    Foreign {
+        /// The file.
+        file: String,
+        /// What it is.
+        cause: ForeignFile,
     },
     /// The file system failed.
     #[error("cannot {operation} {object}: {source}; see that the log directory's disk is well")]
@@ -149,6 +166,10 @@ impl LogError {
     }
 
     pub(super) fn io(operation: &'static str, object: &str, source: io::Error) -> Self {
+        if let Some(cause) = ForeignFile::of(&source) {
+            let file = object.to_owned();
+            return Self::Foreign { file, cause };
+        }
         Self::Io {
             operation,
             object: object.to_owned(),
@@ -166,6 +187,8 @@ impl LogError {
                 "Message is too long for the delivery log, whose bytes_max must be raised",
             ),
             Self::Locked { .. }
+            | Self::Unsafe { .. }
+            | Self::Foreign { .. }
             | Self::Io { .. }
             | Self::Damaged { .. }
             | Self::Version { .. }
