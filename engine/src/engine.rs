@@ -7,13 +7,12 @@ use crate::config::Settings;
 use crate::delivery::{Health, Mail, OnOutcome, Outcome, Receipt, RecoveryReport, Store};
 use crate::descriptors::Descriptors;
 use crate::envelope::{Recipient, ReversePath};
-use crate::io::StateDirectory;
+use crate::io::{PathError, SafeDirectory, open_state_directory};
 use crate::log::LogError;
 use crate::message::MessageBuilder;
 use crate::route::{MailboxTarget, Router};
 use crate::routing::{EngineError, Routing};
 use crate::sync::{Arc, Condvar, Mutex, wait};
-use std::io;
 use std::path::Path;
 use std::task::{Context, Poll};
 
@@ -49,13 +48,13 @@ impl Engine {
         Ok(Self { routing, store })
     }
 
-    /// Makes the state directory, and those above it, for this user alone when it is missing, as
-    /// [`Engine::open`] does.
+    /// Opens the state directory as [`Engine::open`] does: it is made, with those above it, for
+    /// this user alone when it is missing.
     ///
     /// # Errors
-    /// It can be neither opened nor made.
-    pub fn make_state_directory(directory: &Path) -> io::Result<()> {
-        StateDirectory::open(directory).map(|_| ())
+    /// It can be neither opened nor made, or others can replace what is in it.
+    pub fn make_state_directory(directory: &Path) -> Result<SafeDirectory, PathError> {
+        open_state_directory(directory)
     }
 
     /// Recovers the delivery log in `directory`, which must not be in use, and empties it: what

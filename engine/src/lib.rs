@@ -96,6 +96,7 @@ mod status;
 pub mod supervisor;
 mod swap;
 mod sync;
+pub mod system;
 pub mod table;
 mod thread;
 

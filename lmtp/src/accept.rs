@@ -7,7 +7,7 @@
 
 use crate::admission::{Bounds, Guest, Peer, Refused};
 use crate::client_socket::ClientSocket;
-use crate::listener::SocketFile;
+use crate::listener::{Peers, SocketFile};
 use crate::reply::Reply;
 use crate::server::{Protocol, Shared};
 use crate::session::{CLOSING, Session};
@@ -33,11 +33,16 @@ const FULL: Reply = Reply::new(421, "4.3.2", "Too many connections");
 /// Said to a connection of a peer that has too many.
 const PEER_FULL: Reply = Reply::new(421, "4.7.0", "Too many connections from you");
 
+/// Said to a process of a user that is not served.
+const STRANGER: Reply = Reply::new(421, "4.7.0", "This user may not connect here");
+
 /// A socket that is accepted on.
 pub(crate) enum Accepting {
     /// A UNIX socket.
     Unix {
         listener: UnixListener,
+        /// Whom it serves.
+        peers: Peers,
         /// Removed with it.
         _file: Option<SocketFile>,
     },
@@ -70,6 +75,20 @@ impl Accepting {
                 stream.set_nodelay(true)?;
                 Ok(Connection::Inet(stream, peer.ip()))
             }
+        }
+    }
+}
+
+impl Accepting {
+    /// The user of the process at the other end, if it is not served.
+    fn stranger(&self, connection: &Connection) -> Option<Peer> {
+        match (self, connection) {
+            (Self::Unix { peers, .. }, Connection::Unix(_)) if !peers.is_anyone() => {
+                let peer = connection.peer();
+                let is_served = matches!(peer, Peer::User(uid) if peers.admit(uid));
+                (!is_served).then_some(peer)
+            }
+            _ => None,
         }
     }
 }
@@ -107,6 +126,7 @@ async fn accept_all(shared: &Arc<Shared>, accepting: &Accepting, protocol: Proto
     let mut cannot = false;
     // A connection waited for room in vain, and there was none since.
     let mut is_full = false;
+    let mut last_stranger = None;
     loop {
         let next = tokio::select! {
             () = shared.drain.ordered() => return,
@@ -115,6 +135,17 @@ async fn accept_all(shared: &Arc<Shared>, accepting: &Accepting, protocol: Proto
         match next {
             Ok(connection) => {
                 cannot = false;
+                if let Some(stranger) = accepting.stranger(&connection) {
+                    // One who tries again and again does not fill the log.
+                    if last_stranger.replace(stranger) != Some(stranger) {
+                        tracing::warn!(
+                            client = %stranger,
+                            "refused: not in socket_users; add that user if it may deliver mail"
+                        );
+                    }
+                    connection.refuse(&STRANGER, protocol);
+                    continue;
+                }
                 match admit(shared, &connection, &mut is_full).await {
                     Ok(guest) => serve(shared, connection, guest, protocol),
                     Err(why) => connection.refuse(&why, protocol),

@@ -1,21 +1,24 @@
 //! Whether the server delivers, and if not why: told to systemd, and to whoever asks.
 //!
-//! Imports `lifecycle`, `listener`, `tasks` and the engine. A socket in the state directory answers
-//! each connection with one line of JSON and closes it. It is asked live, so that there is no state
-//! of a dead server to be taken for that of a living one, and a server that hangs is known by its
-//! silence. Invariant: nothing here keeps the server from starting, serving or ending.
+//! Imports `lifecycle`, `listen_error`, `socket_file`, `tasks` and the engine. A socket in the state
+//! directory answers each connection with one line of JSON and closes it. It is asked live, so that
+//! there is no state of a dead server to be taken for that of a living one, and a server that hangs
+//! is known by its silence. Invariant: nothing here keeps the server from starting, serving or
+//! ending.
 
 use crate::clock;
 use crate::lifecycle;
-use crate::listener::{self, ListenError, Listener};
+use crate::listen_error::ListenError;
+use crate::socket_file::{self, Permissions};
 use crate::started_with::StartedWith;
 use crate::tasks;
 use mailstow_engine::Engine;
 use mailstow_engine::LogState;
-use mailstow_engine::config::{ListenAddress, LmtpSettings};
+use mailstow_engine::config::ListenAddress;
 use mailstow_engine::supervisor::{Supervisor, ThreadFailure};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -138,35 +141,27 @@ impl Health {
     /// # Errors
     /// The socket cannot be made.
     pub fn answer_on(self: &Arc<Self>, state_directory: &Path) -> Result<(), ListenError> {
-        let failed = |source| ListenError::System {
-            address: format!("unix:{}", state_directory.join(SOCKET_NAME).display()),
-            action: "be asked for health there",
-            source,
-            remedy: "see that the state directory can be written to",
+        let path = state_directory.join(SOCKET_NAME);
+        let failed = |source| {
+            let remedy = "see that the state directory can be written to";
+            ListenError::unix(&path, "be asked for health there", source, remedy)
         };
-        Engine::make_state_directory(state_directory).map_err(failed)?;
-        let (path, directory) = socket_path(state_directory).map_err(failed)?;
-        let settings = LmtpSettings {
-            listen: vec![ListenAddress::Unix(path)],
-            socket_mode: 0o600,
-            socket_owner: String::new(),
-            socket_group: String::new(),
-            ..LmtpSettings::default()
+        let unsafe_path = |error| ListenError::Path { error };
+        let directory = Engine::make_state_directory(state_directory).map_err(unsafe_path)?;
+        let permissions = Permissions {
+            mode: 0o600,
+            owner: None,
+            group: None,
         };
-        for listener in listener::open_all(&settings, Vec::new())? {
-            if let Listener::Unix { socket, file } = listener {
-                socket.set_nonblocking(true).map_err(failed)?;
-                let socket = UnixListener::from_std(socket).map_err(failed)?;
-                let health = Arc::clone(self);
-                // The directory outlives the file, which is removed through it.
-                let held = Arc::new((socket, file, directory));
-                tasks::keep(&self.supervisor, "health socket", move || {
-                    let (health, held) = (Arc::clone(&health), Arc::clone(&held));
-                    async move { health.answer_all(&held.0).await }
-                });
-                break;
-            }
-        }
+        let name = OsStr::new(SOCKET_NAME);
+        let (socket, file) = socket_file::bind_in(directory.handle(), name, &path, permissions)?;
+        let socket = UnixListener::from_std(socket.into()).map_err(failed)?;
+        let health = Arc::clone(self);
+        let held = Arc::new((socket, file));
+        tasks::keep(&self.supervisor, "health socket", move || {
+            let (health, held) = (Arc::clone(&health), Arc::clone(&held));
+            async move { health.answer_all(&held.0).await }
+        });
         Ok(())
     }
 

@@ -1,72 +1,22 @@
 //! Opening the sockets we listen on.
 //!
-//! Imports the engine's settings. Invariants: a UNIX socket is never more accessible than its
-//! configured mode, not even for a moment; a socket file of a living server is never taken away;
-//! at the end only the socket file that we made ourselves is removed.
-//! Sources: unix(7), ipv6(7), systemd sd_listen_fds(3).
+//! Imports `socket_file`, `peers`, `listen_error` and the engine's settings. Sources: ipv6(7), systemd
+//! sd_listen_fds(3).
 
+use crate::peers;
+use crate::socket_file::{self, BACKLOG};
 use mailstow_engine::config::{ListenAddress, LmtpSettings};
-use nix::unistd::{Group, User};
-use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
-
-/// Why a socket cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ListenError {
-    /// Another server answers there.
-    #[error("{path}: another server is listening on this socket; stop it or listen elsewhere")]
-    Alive {
-        /// The socket file.
-        path: String,
-    },
-    /// Something that is no stream socket stands where the socket should be.
-    #[error("{path}: exists and is not a stream socket; remove it or listen elsewhere")]
-    NotASocket {
-        /// The file.
-        path: String,
-    },
-    /// The owner or group of the socket is not known to the system.
-    #[error("socket_{what}: \"{name}\" is not a known {what}; create it or give its number")]
-    UnknownOwner {
-        /// `owner` or `group`.
-        what: &'static str,
-        /// As configured.
-        name: String,
-    },
-    /// A host name without addresses.
-    #[error("inet:{host}:{port}: {source}; give an address of this machine")]
-    Host {
-        /// The host.
-        host: String,
-        /// The port.
-        port: u16,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Everything else the system refuses.
-    #[error("{address}: cannot {action}: {source}; {remedy}")]
-    System {
-        /// The socket.
-        address: String,
-        /// What was tried.
-        action: &'static str,
-        /// The system's answer.
-        source: io::Error,
-        /// What to do.
-        remedy: &'static str,
-    },
-}
+pub use crate::listen_error::ListenError;
+pub use crate::peers::Peers;
+pub use crate::socket_file::SocketFile;
 
 /// A socket that is listened on.
 #[derive(Debug)]
@@ -77,6 +27,8 @@ pub enum Listener {
         socket: UnixListener,
         /// Removes the socket file at the end.
         file: Option<SocketFile>,
+        /// Whom it serves.
+        peers: Peers,
     },
     /// A TCP socket.
     Inet {
@@ -86,12 +38,19 @@ pub enum Listener {
 }
 
 impl Listener {
+    /// Serves only these users from now on; a TCP socket everybody as before.
+    pub fn serve_only(&mut self, users: Peers) {
+        if let Self::Unix { peers, .. } = self {
+            *peers = users;
+        }
+    }
+
     /// The address as the configuration writes it.
     pub fn name(&self) -> String {
         match self {
             Self::Unix {
                 file: Some(file), ..
-            } => format!("unix:{}", file.path.display()),
+            } => format!("unix:{}", file.path().display()),
             Self::Unix { socket, .. } => match socket.local_addr() {
                 Ok(address) => match address.as_pathname() {
                     Some(path) => format!("unix:{}", path.display()),
@@ -103,24 +62,6 @@ impl Listener {
                 Ok(address) => format!("inet:{address}"),
                 Err(_) => "inet:(unknown)".into(),
             },
-        }
-    }
-}
-
-/// A socket file of ours; removed when dropped, unless another file took its place.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| found.dev() == self.device && found.ino() == self.inode);
-        if ours && let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!("{}: cannot remove the socket: {error}", self.path.display());
         }
     }
 }
@@ -155,12 +96,14 @@ pub fn open_all(
     Ok(listeners)
 }
 
-/// The sockets that systemd opened for us (`LISTEN_FDS`).
+/// The sockets that systemd opened for us (`LISTEN_FDS`), with the modes and owners that their
+/// unit gave them.
 ///
 /// # Errors
 /// One of them is no stream socket.
 pub fn inherited() -> Result<Vec<Listener>, ListenError> {
     let mut passed = listenfd::ListenFd::from_env();
+    let peers = Peers::anyone();
     let mut listeners = Vec::new();
     for index in 0..passed.len() {
         let foreign = |source| ListenError::System {
@@ -170,7 +113,11 @@ pub fn inherited() -> Result<Vec<Listener>, ListenError> {
             remedy: "pass ListenStream= sockets only",
         };
         let listener = match passed.take_unix_listener(index) {
-            Ok(Some(socket)) => Listener::Unix { socket, file: None },
+            Ok(Some(socket)) => Listener::Unix {
+                socket,
+                file: None,
+                peers: peers.clone(),
+            },
             Ok(None) => continue,
             Err(_) => match passed.take_tcp_listener(index).map_err(foreign)? {
                 Some(socket) => Listener::Inet { socket },
@@ -183,78 +130,12 @@ pub fn inherited() -> Result<Vec<Listener>, ListenError> {
 }
 
 fn open_unix(path: &Path, settings: &LmtpSettings) -> Result<Listener, ListenError> {
-    let refused = |action, source: Errno, remedy| ListenError::System {
-        address: format!("unix:{}", path.display()),
-        action,
-        source: source.into(),
-        remedy,
-    };
-    let owner = owner_id(&settings.socket_owner)?;
-    let group = group_id(&settings.socket_group)?;
-    let address = SocketAddrUnix::new(path)
-        .map_err(|e| refused("name the socket", e, "use a path shorter than 108 bytes"))?;
-    remove_stale(path, &address)?;
-    let mode = Mode::from_raw_mode(settings.socket_mode & 0o777);
-    let socket = stream_socket(AddressFamily::UNIX)
-        .map_err(|e| refused("create the socket", e, "see the system's limits"))?;
-    // unix(7): the file takes the mode of the socket, less the umask; so it is never too open.
-    let directory = "check that its directory exists and that the server may write there";
-    rustix::fs::fchmod(&socket, mode).map_err(|e| refused("set the mode", e, directory))?;
-    net::bind(&socket, &address).map_err(|e| refused("bind", e, directory))?;
-    let made = std::fs::symlink_metadata(path)
-        .map_err(|_| refused("find the socket again", Errno::NOENT, directory))?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        device: made.dev(),
-        inode: made.ino(),
-    };
-    if owner.is_some() || group.is_some() {
-        rustix::fs::chown(path, owner, group).map_err(|e| {
-            refused(
-                "set owner and group",
-                e,
-                "start as root, or leave socket_owner empty",
-            )
-        })?;
-    }
-    rustix::fs::chmod(path, mode).map_err(|e| refused("set the mode", e, directory))?;
-    net::listen(&socket, BACKLOG).map_err(|e| refused("listen", e, directory))?;
+    let peers = Peers::of(settings)?;
+    let (socket, file) = socket_file::bind(path, peers::permissions(settings)?)?;
     Ok(Listener::Unix {
         socket: socket.into(),
         file: Some(file),
-    })
-}
-
-/// Removes the socket file of a server that is gone; one of a living server stays.
-fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), ListenError> {
-    let shown = || path.display().to_string();
-    match std::fs::symlink_metadata(path) {
-        Err(_) => return Ok(()),
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(ListenError::NotASocket { path: shown() });
-        }
-        Ok(_) => {}
-    }
-    let answer = stream_socket(AddressFamily::UNIX).and_then(|s| net::connect(&s, address));
-    match answer {
-        Err(Errno::CONNREFUSED) => {}
-        Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::PROTOTYPE) => return Err(ListenError::NotASocket { path: shown() }),
-        Ok(()) | Err(Errno::AGAIN) => return Err(ListenError::Alive { path: shown() }),
-        Err(error) => {
-            return Err(ListenError::System {
-                address: format!("unix:{}", path.display()),
-                action: "tell whether another server listens there",
-                source: error.into(),
-                remedy: "remove the file if none does",
-            });
-        }
-    }
-    std::fs::remove_file(path).map_err(|source| ListenError::System {
-        address: format!("unix:{}", path.display()),
-        action: "remove the socket of a server that is gone",
-        source,
-        remedy: "remove it by hand",
+        peers,
     })
 }
 
@@ -316,44 +197,12 @@ fn stream_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
     net::socket_with(family, SocketType::STREAM, flags, None)
 }
 
-fn owner_id(name: &str) -> Result<Option<Uid>, ListenError> {
-    if name.is_empty() {
-        return Ok(None);
-    }
-    if let Ok(number) = name.parse() {
-        return Ok(Some(Uid::from_raw(number)));
-    }
-    match User::from_name(name) {
-        Ok(Some(user)) => Ok(Some(Uid::from_raw(user.uid.as_raw()))),
-        _ => Err(unknown_owner("owner", name)),
-    }
-}
-
-fn group_id(name: &str) -> Result<Option<Gid>, ListenError> {
-    if name.is_empty() {
-        return Ok(None);
-    }
-    if let Ok(number) = name.parse() {
-        return Ok(Some(Gid::from_raw(number)));
-    }
-    match Group::from_name(name) {
-        Ok(Some(group)) => Ok(Some(Gid::from_raw(group.gid.as_raw()))),
-        _ => Err(unknown_owner("group", name)),
-    }
-}
-
-fn unknown_owner(what: &'static str, name: &str) -> ListenError {
-    ListenError::UnknownOwner {
-        what,
-        name: name.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::UnixStream;
+    use std::path::PathBuf;
 
     fn settings(listen: ListenAddress) -> LmtpSettings {
         LmtpSettings {
@@ -398,6 +247,29 @@ mod tests {
             "{refused}"
         );
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_socket_is_neither_followed_nor_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lmtp");
+        let elsewhere = directory.path().join("elsewhere");
+        symlink(&elsewhere, &path).unwrap();
+        let settings = settings(ListenAddress::Unix(path.clone()));
+        let refused = open_all(&settings, Vec::new()).unwrap_err();
+        assert!(
+            matches!(refused, ListenError::NotASocket { .. }),
+            "{refused}"
+        );
+        assert!(path.is_symlink() && !elsewhere.exists());
+        std::fs::remove_file(&path).unwrap();
+        let listeners = open_all(&settings, Vec::new()).unwrap();
+        let left = std::fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, 1, "only the socket");
+        std::fs::remove_file(&path).unwrap();
+        symlink(&elsewhere, &path).unwrap();
+        drop(listeners);
+        assert!(path.is_symlink());
     }
 
     #[test]

@@ -126,11 +126,16 @@ impl Server {
         for (protocol, listener) in self.listeners {
             let shared = Arc::clone(&self.shared);
             match listener {
-                Listener::Unix { socket, file } => {
+                Listener::Unix {
+                    socket,
+                    file,
+                    peers,
+                } => {
                     socket.set_nonblocking(true)?;
                     let socket = UnixListener::from_std(socket)?;
                     let accepting = Accepting::Unix {
                         listener: socket,
+                        peers,
                         _file: file,
                     };
                     accept::accept(shared, accepting, protocol);
@@ -191,6 +196,10 @@ fn needs_restart<'a>(old: &Settings, new: &'a Settings) -> impl Iterator<Item = 
         (
             "socket_group",
             old.lmtp.socket_group != new.lmtp.socket_group,
+        ),
+        (
+            "socket_users",
+            old.lmtp.socket_users != new.lmtp.socket_users,
         ),
         ("[store]", old.store != new.store),
         ("[delivery_log]", old.delivery_log != new.delivery_log),

@@ -18,6 +18,7 @@ use super::read::read_file;
 use super::registry::{Fallback, PARAMETERS, Parameter, find};
 use super::services::review_services;
 use super::settings::{OtherParameters, Settings};
+use super::socket_access;
 use super::surroundings::Surroundings;
 use super::toml_file::{Given, parse_toml};
 use super::validate::{missing_base, validate};
@@ -374,6 +375,7 @@ impl Loader<'_> {
         if !values.is_set("lmtp", "listen") && self.around.is_root() {
             values.set_literal("lmtp", "listen", "unix:/run/mailstow/lmtp", Origin::Default);
         }
+        socket_access::set_defaults(values, self.around, main_cf);
         if !values.is_set("", "state_directory")
             && let Some(directory) = self.around.state_directory()
         {

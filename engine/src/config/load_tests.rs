@@ -70,6 +70,7 @@ fn user() -> Surroundings {
         home: Some(PathBuf::from("/home/u")),
         default_config: PathBuf::from("/nonexistent/mailstow.toml"),
         mail_user: None,
+        has_user: |name| name == "postfix",
     }
 }
 

@@ -28,6 +28,7 @@ mod recipient_parameters;
 mod registry;
 mod services;
 mod settings;
+mod socket_access;
 mod surroundings;
 mod toml_file;
 mod validate;

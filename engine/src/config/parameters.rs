@@ -266,19 +266,19 @@ pub(super) static GENERAL: &[Parameter] = &[
         Host(|s, v| s.lmtp.hostname = v),
         "The server's name in its greeting",
     ),
-    parameter(
+    computed(
         "lmtp",
         "socket_mode",
-        "0666",
+        "0600; 0660 when socket_group is set, 0666 when socket_users is",
         Mode(|s, v| s.lmtp.socket_mode = v),
         "Permission bits of UNIX sockets",
     ),
-    parameter(
+    computed(
         "lmtp",
         "socket_owner",
-        "",
+        "$mail_owner for root when no other socket_* is set, else the user of the server",
         Text(|s, v| s.lmtp.socket_owner = v),
-        "User name or id that owns UNIX sockets; empty: whoever runs the server",
+        "User name or id that owns UNIX sockets",
     ),
     parameter(
         "lmtp",
@@ -286,6 +286,14 @@ pub(super) static GENERAL: &[Parameter] = &[
         "",
         Text(|s, v| s.lmtp.socket_group = v),
         "Group name or id of UNIX sockets; empty: that of the server",
+    ),
+    computed(
+        "lmtp",
+        "socket_users",
+        "$mail_owner for others than root with a main.cf when no other socket_* is set, else empty",
+        List(|s, v| s.lmtp.socket_users = v),
+        "User names or ids whose processes may connect to UNIX sockets, beside root and the user \
+         of the server; empty: all whom the permission bits let in",
     ),
     parameter(
         "lmtp",

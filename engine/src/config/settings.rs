@@ -156,10 +156,13 @@ pub struct LmtpSettings {
     pub hostname: String,
     /// Permission bits of UNIX sockets.
     pub socket_mode: u32,
-    /// Owner of UNIX sockets, by name or number; empty: whoever runs the server.
+    /// Owner of UNIX sockets, by name or number; empty: the user of the server.
     pub socket_owner: String,
     /// Group of UNIX sockets, by name or number; empty: that of the server.
     pub socket_group: String,
+    /// Users that may connect to UNIX sockets, by name or number, beside root and the user of the
+    /// server; empty: all whom the permission bits let in.
+    pub socket_users: String,
     /// How long a session may be silent.
     pub idle_timeout: Duration,
     /// After this a recipient whose delivery has not finished is answered 451 4.2.1.
@@ -433,9 +436,10 @@ impl Default for LmtpSettings {
         Self {
             listen: Vec::new(),
             hostname: "localhost".into(),
-            socket_mode: 0o666,
+            socket_mode: 0o600,
             socket_owner: String::new(),
             socket_group: String::new(),
+            socket_users: String::new(),
             idle_timeout: Duration::from_secs(600),
             delivery_deadline: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(60),

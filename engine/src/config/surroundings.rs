@@ -20,6 +20,8 @@ pub(super) struct Surroundings {
     pub(super) default_config: PathBuf,
     /// Who owns mail when root is not told: name, user id, group id.
     pub(super) mail_user: Option<(String, u32, u32)>,
+    /// Whether the machine has a user of this name or id.
+    pub(super) has_user: fn(&str) -> bool,
 }
 
 impl Surroundings {
@@ -39,6 +41,7 @@ impl Surroundings {
             home: directory("HOME"),
             default_config: PathBuf::from("/etc/mailstow/mailstow.toml"),
             mail_user: user("vmail").or_else(|| user("nobody")),
+            has_user: |name| user(name).is_some(),
         }
     }
 

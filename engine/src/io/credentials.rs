@@ -161,9 +161,10 @@ impl Credentials {
     }
 }
 
-/// Runs `work` with the file-system user `uid`, if this process may be anybody: for a file that
-/// is open, and is to be written as its owner would. The groups stay.
-pub(crate) fn with_user<T>(uid: u32, work: impl FnOnce() -> T) -> T {
+/// Runs `work` with the file-system user `uid`, if this process runs as root: for a file that is
+/// open and is to be written as its owner would, or a name in a directory of `uid`. The groups
+/// stay.
+pub fn with_user<T>(uid: u32, work: impl FnOnce() -> T) -> T {
     struct Back(Uid);
     impl Drop for Back {
         fn drop(&mut self) {

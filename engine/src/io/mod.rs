@@ -17,14 +17,14 @@ pub mod sim;
 pub(crate) mod uring;
 
 pub use blocking::Blocking;
-pub(crate) use credentials::with_user;
+pub use credentials::with_user;
 pub(crate) use credentials::{CredentialError, Credentials};
 #[cfg(any(test, feature = "sim"))]
 pub use faulty::{Fault, Faulty};
 pub use placed::{Placed, Purpose};
-pub use safe_path::{
-    ForeignFile, PathError, SafeDirectory, identity, open_own, remove_if_same,
-};
+pub(crate) use safe_path::open_own;
+pub use safe_path::{ForeignFile, PathError, SafeDirectory, identity, remove_if_same};
+pub(crate) use scratch::open_state_directory;
 pub use scratch::{Scratch, StateDirectory};
 
 use std::ffi::OsString;

@@ -278,7 +278,11 @@ impl Walk {
                 }
             }
         }
-        let shown = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let shown = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
         Ok(SafeDirectory {
             handle: self.at,
             path: shown.to_owned(),
@@ -385,7 +389,7 @@ impl From<ForeignFile> for io::Error {
 ///
 /// # Errors
 /// As openat(2); [`ForeignFile`] for what somebody else may have put there.
-pub fn open_own(
+pub(crate) fn open_own(
     directory: &OwnedFd,
     name: impl rustix::path::Arg,
     flags: OFlags,
@@ -423,7 +427,11 @@ pub(super) fn check_own(file: &OwnedFd) -> io::Result<()> {
 ///
 /// # Errors
 /// As unlinkat(2).
-pub fn remove_if_same(directory: &OwnedFd, name: &OsStr, (device, inode): (u64, u64)) -> io::Result<bool> {
+pub fn remove_if_same(
+    directory: &OwnedFd,
+    name: &OsStr,
+    (device, inode): (u64, u64),
+) -> io::Result<bool> {
     match sys::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(found) if identity(&found) == (device, inode) => {
             sys::unlinkat(directory, name, AtFlags::empty())?;

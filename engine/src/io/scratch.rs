@@ -39,17 +39,12 @@ impl StateDirectory {
         })
     }
 
-    /// The open directory, for acting in it by descriptor.
-    pub fn handle(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.handle.lock())
-    }
-
     /// Returns a new empty scratch file. Makes the directory anew when it was removed.
     ///
     /// # Errors
     /// As openat(2).
     pub fn scratch(&self) -> io::Result<Scratch> {
-        let mut handle = self.handle();
+        let mut handle = Arc::clone(&self.handle.lock());
         // What a file system says of a new file in a directory without a name differs.
         if rustix::fs::fstat(&handle)?.st_nlink == 0 {
             handle = open(&self.path).map_err(io::Error::other)?;
@@ -77,11 +72,18 @@ impl StateDirectory {
     }
 }
 
-/// Opens the directory, making it when it is missing.
-fn open(path: &Path) -> Result<Arc<OwnedFd>, PathError> {
+/// Opens the state directory, making it when it is missing.
+///
+/// # Errors
+/// It can be neither opened nor made, or others can replace what is in it.
+pub(crate) fn open_state_directory(path: &Path) -> Result<SafeDirectory, PathError> {
     let directory = SafeDirectory::make(path, 0o700)?;
     directory.check_private()?;
-    Ok(Arc::new(directory.readable()?))
+    Ok(directory)
+}
+
+fn open(path: &Path) -> Result<Arc<OwnedFd>, PathError> {
+    Ok(Arc::new(open_state_directory(path)?.readable()?))
 }
 
 impl Scratch {

@@ -9,7 +9,7 @@ pub use super::common::ServeArgs;
 use super::common::{complain, configuration_failed, make_socket_directory, too_few_files};
 use crate::health::Health;
 use crate::lifecycle::{self, Signals, Starting};
-use crate::listener::{self, Listener};
+use crate::listener::{self, Listener, Peers};
 use crate::log::{self, Log, LogError};
 use crate::server::{Ended, Handle, Server};
 use crate::started_with::StartedWith;
@@ -81,13 +81,19 @@ pub fn run(args: &ServeArgs) -> ExitCode {
 
 fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let sources = args.sources();
-    let inherited = listener::inherited().map_err(refused)?;
+    let mut inherited = listener::inherited().map_err(refused)?;
     let activated = !inherited.is_empty();
     let configuration = read(&sources, activated).map_err(wrong)?;
     if !activated {
         make_socket_directory(&configuration).map_err(refused)?;
     }
     let started_with = StartedWith::of(&sources, &configuration);
+    let users = configuration.entry("lmtp", "socket_users");
+    if users.is_some_and(|entry| entry.origin != Origin::Default) {
+        let peers = Peers::of(&configuration.settings.lmtp).map_err(wrong)?;
+        let sockets = inherited.iter_mut();
+        sockets.for_each(|listener| listener.serve_only(peers.clone()));
+    }
     let Configuration {
         settings, warnings, ..
     } = configuration;
