@@ -8,7 +8,7 @@
 //! the end only the file that we made is removed. Sources: unix(7), proc(5) `/proc/self/fd`.
 
 use crate::listen_error::ListenError;
-use mailstow_engine::system::{self, SafeDirectory};
+use mailstow_engine::system::{self, PathError, SafeDirectory};
 use rustix::fs::{self as sys, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 pub(crate) const BACKLOG: i32 = 4096;
+
+/// What to do when the directory does not take the socket.
+const WRITABLE: &str = "check that its directory exists and that the server may write there";
 
 /// How often a name for the directory is drawn.
 const NAME_ATTEMPTS: usize = 8;
@@ -86,7 +89,10 @@ pub(crate) fn bind(
             "use a path shorter than 108 bytes",
         )
     })?;
-    let (directory, name) = SafeDirectory::of(path).map_err(|error| ListenError::Path { error })?;
+    let (directory, name) = SafeDirectory::of(path).map_err(|error| match error {
+        PathError::System { source, .. } => ListenError::unix(path, "bind", source, WRITABLE),
+        error => ListenError::Path { error },
+    })?;
     bind_in(directory.handle(), &name, path, permissions)
 }
 
@@ -102,7 +108,6 @@ pub(crate) fn bind_in(
 ) -> Result<(OwnedFd, SocketFile), ListenError> {
     let refused =
         |action, source: Errno, remedy| ListenError::unix(path, action, source.into(), remedy);
-    let writable = "check that its directory exists and that the server may write there";
     let kept = directory.try_clone().map_err(|source| {
         ListenError::unix(
             path,
@@ -112,17 +117,17 @@ pub(crate) fn bind_in(
         )
     })?;
     remove_stale(directory, name, path)?;
-    let workshop = Workshop::make(directory, name).map_err(|e| refused("bind", e, writable))?;
+    let workshop = Workshop::make(directory, name).map_err(|e| refused("bind", e, WRITABLE))?;
     let address =
         by_descriptor(&workshop.handle, name).map_err(|e| refused("bind", e, "mount /proc"))?;
     let mode = Mode::from_raw_mode(permissions.mode & 0o777);
     let socket =
         stream_socket().map_err(|e| refused("create the socket", e, "see the system's limits"))?;
     // unix(7): the file takes the mode of the socket, less the umask.
-    sys::fchmod(&socket, mode).map_err(|e| refused("set the mode", e, writable))?;
-    net::bind(&socket, &address).map_err(|e| refused("bind", e, writable))?;
+    sys::fchmod(&socket, mode).map_err(|e| refused("set the mode", e, WRITABLE))?;
+    net::bind(&socket, &address).map_err(|e| refused("bind", e, WRITABLE))?;
     sys::chmodat(&workshop.handle, name, mode, AtFlags::empty())
-        .map_err(|e| refused("set the mode", e, writable))?;
+        .map_err(|e| refused("set the mode", e, WRITABLE))?;
     if permissions.owner.is_some() || permissions.group.is_some() {
         let owner = permissions.owner.map(Uid::from_raw);
         let group = permissions.group.map(Gid::from_raw);
@@ -132,16 +137,16 @@ pub(crate) fn bind_in(
             refused("set owner and group", e, remedy)
         })?;
     }
-    net::listen(&socket, BACKLOG).map_err(|e| refused("listen", e, writable))?;
+    net::listen(&socket, BACKLOG).map_err(|e| refused("listen", e, WRITABLE))?;
     let made = sys::statat(&workshop.handle, name, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|e| refused("find the socket again", e, writable))?;
+        .map_err(|e| refused("find the socket again", e, WRITABLE))?;
     match workshop.hand_over(directory, name) {
         Err(Errno::EXIST) => {
             return Err(ListenError::Alive {
                 path: path.to_owned(),
             });
         }
-        moved => moved.map_err(|e| refused("bind", e, writable))?,
+        moved => moved.map_err(|e| refused("bind", e, WRITABLE))?,
     }
     let file = SocketFile {
         directory: kept,

@@ -91,6 +91,8 @@ pub struct Configuration {
     pub handover: Option<String>,
     /// What would be better otherwise in Postfix's files, one line each; no fault of ours.
     pub advice: Vec<String>,
+    /// The user of Postfix's daemons, `mail_owner`.
+    pub mail_owner: String,
     /// The files that were read; a reload reads them again.
     pub files: Vec<PathBuf>,
     /// Names that `main.cf` sets for other programs.
@@ -417,8 +419,10 @@ impl Loader<'_> {
             advice.extend(review_line_length(&self.services, &self.values, &settings));
         }
         let missing_base = missing_base(&settings, &self.values);
+        let mail_owner = self.values.expand("socket_owner", "$mail_owner");
         let configuration = Configuration {
             settings,
+            mail_owner: mail_owner.map_or_else(|_| String::new(), |owner| owner.value),
             entries,
             warnings: self.warnings,
             handover,

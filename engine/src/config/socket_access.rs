@@ -10,7 +10,10 @@ use super::values::Values;
 
 /// Sets what follows from the settings of the sockets that are there.
 pub(super) fn set_defaults(values: &mut Values, around: &Surroundings, main_cf: bool) {
-    let is_set = |name| values.is_set("lmtp", name);
+    let is_set = |name| {
+        let written = values.get("lmtp", name);
+        written.is_some_and(|written| !written.text.trim().is_empty())
+    };
     let names = [
         "socket_mode",
         "socket_users",
@@ -107,6 +110,7 @@ mod tests {
     fn what_is_configured_is_not_narrowed_or_widened() {
         for euid in [0, 1000] {
             let with = |given: &[(&str, &str)]| sockets(euid, true, given);
+            assert_eq!(with(&[("socket_group", "")]), with(&[]));
             assert_eq!(with(&[("socket_mode", "0666")]), ["", "", "0666", ""]);
             assert_eq!(with(&[("socket_owner", "exim")]), ["exim", "", "0600", ""]);
             assert_eq!(with(&[("socket_group", "mail")]), ["", "mail", "0660", ""]);

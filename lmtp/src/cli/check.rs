@@ -4,6 +4,7 @@
 //! Imports the engine's configuration, router and tables. Nothing is created or changed. Exit
 //! status 0 when `serve` would work with the same arguments.
 
+mod access;
 mod delivery_log;
 mod limits;
 mod mailboxes;

@@ -6,6 +6,7 @@
 use super::Findings;
 use super::owners::Owners;
 use mailstow_engine::config::{Configuration, Settings};
+use mailstow_engine::system::SafeDirectory;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::fs::{self, Metadata};
 use std::io;
@@ -91,15 +92,14 @@ pub(super) fn state(configuration: &Configuration, findings: &mut Findings) {
     let name = format!("state directory {}", path.display());
     let remedy = "name another one with --state-directory";
     match directory(path) {
-        Ok(metadata) => {
-            if is_open_to_everyone(&metadata) {
-                findings.warning(format_args!(
-                    "{name} may be written by everyone; run chmod 0700 {}",
-                    path.display()
-                ));
-            }
-            if let Err(error) = may_write(path) {
+        Ok(_) => {
+            let opened = SafeDirectory::open(path);
+            if let Err(error) = opened.and_then(|directory| directory.check_private()) {
+                findings.error(format_args!("{name}: {error}; or {remedy}"));
+            } else if let Err(error) = may_write(path) {
                 findings.error(format_args!("{name} cannot be written: {error}; {remedy}"));
+            } else {
+                log(&path.join("delivery-log"), findings);
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -115,6 +115,23 @@ pub(super) fn state(configuration: &Configuration, findings: &mut Findings) {
             }
         }
         Err(error) => findings.error(format_args!("{name}: {error}; {remedy}")),
+    }
+}
+
+/// The directory of the delivery log, when it is there: ours alone.
+fn log(path: &Path, findings: &mut Findings) {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_symlink() => findings.error(format_args!(
+            "delivery log: {} is a symbolic link; put the directory itself in its place",
+            path.display()
+        )),
+        Ok(_) => {
+            let opened = SafeDirectory::open(path);
+            if let Err(error) = opened.and_then(|directory| directory.check_private()) {
+                findings.error(format_args!("delivery log: {error}"));
+            }
+        }
+        Err(_) => {}
     }
 }
 

@@ -1,16 +1,16 @@
 //! Listen addresses: whether `serve` could open each of them now.
 //!
-//! Imports `running`, `listener` and the engine's configuration. Sockets are tried and closed
+//! Imports `access`, `running`, `listener` and the engine's configuration. Sockets are tried and closed
 //! again; nothing is left behind and no socket file is touched. Those of the server that runs on
 //! the same state directory are its own and are not tried.
 
 use super::super::common::default_socket_directory;
 use super::Findings;
+use super::access;
 use super::places::may_write;
 use super::running::Running;
 use crate::listener::{self, Listener};
-use mailstow_engine::config::{Configuration, ListenAddress, LmtpSettings};
-use nix::unistd::{Group, User};
+use mailstow_engine::config::{Configuration, ListenAddress};
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -52,8 +52,10 @@ pub(super) fn check(
             ListenAddress::Inet { host, port } => opened.extend(inet(host, *port, findings)),
         }
     }
+    let maps = &configuration.settings.socketmap.listen;
+    has_unix |= maps.iter().any(|map| matches!(map, ListenAddress::Unix(_)));
     if has_unix {
-        ownership(&configuration.settings.lmtp, findings);
+        access::check(configuration, findings);
     }
 }
 
@@ -102,61 +104,4 @@ fn inet(host: &str, port: u16, findings: &mut Findings) -> Vec<Listener> {
         findings.error(format_args!("listen {error}"));
         Vec::new()
     })
-}
-
-/// Whether the socket's owner and group exist and may be set by us.
-fn ownership(settings: &LmtpSettings, findings: &mut Findings) {
-    let euid = rustix::process::geteuid().as_raw();
-    let owner = id(
-        "socket_owner",
-        "user",
-        &settings.socket_owner,
-        findings,
-        |name| Some(User::from_name(name).ok()??.uid.as_raw()),
-    );
-    if owner.is_some_and(|owner| euid != 0 && owner != euid) {
-        findings.error(format_args!(
-            "socket_owner = {}: only root gives a socket to another user; start as root or \
-             leave it empty",
-            settings.socket_owner
-        ));
-    }
-    let group = id(
-        "socket_group",
-        "group",
-        &settings.socket_group,
-        findings,
-        |name| Some(Group::from_name(name).ok()??.gid.as_raw()),
-    );
-    if group.is_some_and(|group| euid != 0 && !is_ours(group)) {
-        findings.error(format_args!(
-            "socket_group = {}: this user is no member of it; make it one or leave it empty",
-            settings.socket_group
-        ));
-    }
-}
-
-/// The id of a user or group given by name or number; empty is nobody.
-fn id(
-    parameter: &str,
-    what: &str,
-    text: &str,
-    findings: &mut Findings,
-    by_name: impl Fn(&str) -> Option<u32>,
-) -> Option<u32> {
-    if text.is_empty() {
-        return None;
-    }
-    let id = text.parse().ok().or_else(|| by_name(text));
-    if id.is_none() {
-        findings.error(format_args!(
-            "{parameter} = {text}: there is no such {what}; create it or give its number"
-        ));
-    }
-    id
-}
-
-fn is_ours(group: u32) -> bool {
-    let more = rustix::process::getgroups().unwrap_or_default();
-    rustix::process::getegid().as_raw() == group || more.iter().any(|id| id.as_raw() == group)
 }
