@@ -1,10 +1,10 @@
 //! Whether the server delivers, and if not why: told to systemd, and to whoever asks.
 //!
-//! Imports `lifecycle`, `listen_error`, `socket_file`, `tasks` and the engine. A socket in the state
-//! directory answers each connection with one line of JSON and closes it. It is asked live, so that
-//! there is no state of a dead server to be taken for that of a living one, and a server that hangs
-//! is known by its silence. Invariant: nothing here keeps the server from starting, serving or
-//! ending.
+//! Imports `lifecycle`, `listen_error`, `socket_file`, `tasks` and the engine. A socket in the
+//! state directory answers each connection with one line of JSON and closes it. It is asked live,
+//! so that there is no state of a dead server to be taken for that of a living one, and a server
+//! that hangs is known by its silence. Invariant: nothing here keeps the server from starting,
+//! serving or ending.
 
 use crate::clock;
 use crate::lifecycle;

@@ -4,9 +4,9 @@
 
 use super::store::StoreError;
 use crate::config::Settings;
-use crate::io::Disk;
+use crate::io::{Disk, SafeDirectory};
+use rustix::fs::{self as sys, Mode, OFlags};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// Makes the base if only the last directory of its path is missing. Mailbox owners must be able
@@ -33,11 +33,19 @@ pub(super) fn open_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), St
 fn make_base(base: &Path, settings: &Settings) -> io::Result<()> {
     let is_root = nix::unistd::geteuid().is_root();
     let mode = if is_root { 0o755 } else { 0o700 };
-    std::fs::DirBuilder::new().mode(mode).create(base)?;
+    // Whoever owns the directory above must not get another one with the new owner.
+    let (above, name) = SafeDirectory::of(base).map_err(io::Error::other)?;
+    sys::mkdirat(above.handle(), &name, Mode::from_raw_mode(mode))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = sys::openat(above.handle(), &name, flags, Mode::empty())?;
     let uid = static_id(&settings.routing.virtual_uid_maps);
     let gid = static_id(&settings.routing.virtual_gid_maps);
     if let (true, Some(uid), Some(gid)) = (is_root, uid, gid) {
-        std::os::unix::fs::chown(base, Some(uid), Some(gid))?;
+        let is_ours = sys::fstat(&made)?.st_uid == 0;
+        if !is_ours {
+            return Err(io::Error::other("another directory was put in its place"));
+        }
+        std::os::unix::fs::fchown(&made, Some(uid), Some(gid))?;
     }
     tracing::info!(base = %base.display(), uid, gid, "created virtual_mailbox_base");
     Ok(())

@@ -7,7 +7,6 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
-use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -98,10 +97,7 @@ fn create(log_path: &Path, id: [u8; 16], changes: &[Change]) -> Result<(), MapEr
 /// Writes one frame at `end`, over what a crash may have left there.
 fn append(log_path: &Path, id: [u8; 16], end: usize, changes: &[Change]) -> Result<(), MapError> {
     let failed = |action| move |source| MapError::io(log_path, action, source);
-    let file = OpenOptions::new()
-        .write(true)
-        .open(log_path)
-        .map_err(failed("open"))?;
+    let file = files::open_for_write(log_path)?;
     file.set_len(end as u64).map_err(failed("cut"))?;
     let frame = changes::encode_frame(id, end, changes);
     let written = file

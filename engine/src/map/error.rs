@@ -1,10 +1,11 @@
 //! What can go wrong with a recipient map.
 //!
-//! Imports `status`. Invariant: every error means "no answer now" and defers;
+//! Imports `io`, `status`. Invariant: every error means "no answer now" and defers;
 //! none can be taken for "no such recipient".
 
 use std::path::{Path, PathBuf};
 
+use crate::io::{ForeignFile, PathError};
 use crate::status::Status;
 
 /// A map that cannot be opened, read, built or changed. The text says the object, the cause and
@@ -28,6 +29,24 @@ pub enum MapError {
         action: &'static str,
         /// The system's answer.
         source: std::io::Error,
+    },
+    /// The directory is reached by another user's symbolic link.
+    #[error("recipient map: {error}")]
+    Path {
+        /// Which.
+        error: PathError,
+    },
+    /// A file beside the map may have been put there by another user.
+    #[error(
+        "recipient map: {} is {cause}, not what mailstow made; see where it comes from, then \
+         move it away",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        cause: ForeignFile,
     },
     /// The file is not a recipient map, or its first bytes are damaged.
     #[error("recipient map: {cause}; build it again with \"mailstow map build\"")]
@@ -122,16 +141,22 @@ impl MapError {
             | Self::Overwritten { .. }
             | Self::ChangesCorrupt { .. }
             | Self::ChangesPending { .. }
+            | Self::Path { .. }
+            | Self::Foreign { .. }
             | Self::Entry { .. }
             | Self::TooMany { .. } => Status::configuration("mail system configuration error"),
         }
     }
 
     pub(crate) fn io(path: &Path, action: &'static str, source: std::io::Error) -> Self {
-        Self::Io {
-            path: path.to_owned(),
-            action,
-            source,
+        let path = path.to_owned();
+        match ForeignFile::of(&source) {
+            Some(cause) => Self::Foreign { path, cause },
+            None => Self::Io {
+                path,
+                action,
+                source,
+            },
         }
     }
 

@@ -1,15 +1,76 @@
 //! The map's own file operations: temporary file, atomic publication, lock.
 //!
-//! Imports `error`. Invariants: a name in the directory always points at a complete,
-//! flushed file: write, fsync the file, rename over the name, fsync the directory. A failed fsync
-//! is not tried again; the new file is given up. Sources: rename(2), fsync(2), flock(2).
+//! Imports `error`, `io`. Invariants: a name in the directory always points at a complete,
+//! flushed file: write, fsync the file, rename over the name, fsync the directory; a failed fsync
+//! is not tried again, the new file is given up; all names are used by the descriptor of the
+//! directory, and none that another user may have made a link is followed, because the directory
+//! may belong to one. Sources: rename(2), fsync(2), flock(2).
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::error::MapError;
+use crate::io::{ForeignFile, PathError, SafeDirectory};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+/// The directory of a file, and the file's name in it.
+#[derive(Debug)]
+struct Place {
+    directory: SafeDirectory,
+    name: OsString,
+    path: PathBuf,
+}
+
+impl Place {
+    fn of(path: &Path) -> Result<Self, MapError> {
+        let (directory, name) = SafeDirectory::of(path).map_err(|error| match error {
+            PathError::System { path, source } => MapError::io(&path, "open", source),
+            error => MapError::Path { error },
+        })?;
+        Ok(Self {
+            directory,
+            name,
+            path: path.to_owned(),
+        })
+    }
+
+    fn handle(&self) -> &OwnedFd {
+        self.directory.handle()
+    }
+
+    fn path_of(&self, name: &OsStr) -> PathBuf {
+        self.path.with_file_name(name)
+    }
+
+    /// A new file that nobody else can have made.
+    fn create(&self, name: &OsStr) -> Result<File, MapError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = rustix::fs::openat(self.handle(), name, flags, mode);
+        let file = file.map_err(|e| MapError::io(&self.path_of(name), "create", e.into()))?;
+        Ok(file.into())
+    }
+
+    fn remove(&self, name: &OsStr) -> Result<(), Errno> {
+        rustix::fs::unlinkat(self.handle(), name, AtFlags::empty())
+    }
+
+    fn sync(&self) -> Result<(), MapError> {
+        let synced = self
+            .directory
+            .readable()
+            .map_err(|error| MapError::Path { error })?;
+        rustix::fs::fsync(synced).map_err(|errno| {
+            let parent = self.path.parent().unwrap_or(Path::new("."));
+            MapError::io(parent, "flush the directory", errno.into())
+        })
+    }
+}
 
 /// The steps of a publication, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,36 +84,34 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct TempFile {
     file: File,
-    path: PathBuf,
-    target: PathBuf,
+    /// Empty once it has its own name.
+    name: OsString,
+    target: Place,
 }
 
 impl TempFile {
     /// Creates the file with the target's permissions and owner, or else mode 0644 as postmap(1)
     /// gives.
     pub(super) fn beside(target: &Path) -> Result<Self, MapError> {
-        let path = sibling(target, &format!("{:016x}.tmp", random()));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| MapError::io(&path, "create", source))?;
+        let target = Place::of(target)?;
+        let name = sibling(&target.name, &format!("{:016x}.tmp", random()));
         let temp = Self {
-            file,
-            path,
-            target: target.to_owned(),
+            file: target.create(&name)?,
+            name,
+            target,
         };
-        let old = fs::metadata(target).ok();
+        let old = fs::metadata(&temp.target.path).ok();
         let mode = old.as_ref().map_or(0o644, |old| old.mode()) & 0o777;
-        if let Some(old) = &old {
-            // Only root may give files away; for others the file stays theirs.
-            let _ = std::os::unix::fs::fchown(&temp.file, Some(old.uid()), Some(old.gid()));
-        }
         temp.file
             .set_permissions(fs::Permissions::from_mode(mode))
             .map_err(|source| temp.error("set the permissions of", source))?;
+        if let Some(old) = old {
+            let given = std::os::unix::fs::fchown(&temp.file, Some(old.uid()), Some(old.gid()));
+            // Only root gives files away; for others the file stays theirs.
+            if rustix::process::geteuid().is_root() {
+                given.map_err(|source| temp.error("keep the owner of", source))?;
+            }
+        }
         Ok(temp)
     }
 
@@ -61,12 +120,12 @@ impl TempFile {
     }
 
     pub(super) fn error(&self, action: &'static str, source: io::Error) -> MapError {
-        MapError::io(&self.path, action, source)
+        MapError::io(&self.target.path_of(&self.name), action, source)
     }
 
     /// A file without a name in the same directory, for what does not fit in memory.
     pub(super) fn unnamed_sibling(&self) -> Result<File, MapError> {
-        unnamed(&self.target)
+        unnamed_in(&self.target)
     }
 
     /// Makes the file durable and gives it its name. When this returns, the new contents stand
@@ -84,55 +143,82 @@ impl TempFile {
             .and_then(|()| self.file.sync_all())
             .map_err(|source| self.error("flush", source))?;
         before(Step::Rename)
-            .and_then(|()| fs::rename(&self.path, &self.target))
+            .and_then(|()| {
+                let directory = self.target.handle();
+                let (from, to) = (&self.name, &self.target.name);
+                Ok(rustix::fs::renameat(directory, from, directory, to)?)
+            })
             .map_err(|source| self.error("rename", source))?;
-        self.path = PathBuf::new();
+        self.name = OsString::new();
         before(Step::SyncDirectory)
-            .map_err(|source| MapError::io(&self.target, "flush the directory of", source))?;
-        sync_directory(&self.target)
+            .map_err(|source| MapError::io(&self.target.path, "flush the directory of", source))?;
+        self.target.sync()
     }
 }
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        if !self.path.as_os_str().is_empty() {
-            let _ = fs::remove_file(&self.path);
+        if !self.name.is_empty() {
+            let _ = self.target.remove(&self.name);
         }
     }
 }
 
 /// A file without a name in the directory of `target`.
 pub(super) fn unnamed(target: &Path) -> Result<File, MapError> {
-    let path = sibling(target, &format!("{:016x}.part", random()));
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|source| MapError::io(&path, "create", source))?;
-    fs::remove_file(&path).map_err(|source| MapError::io(&path, "unlink", source))?;
-    Ok(file)
+    unnamed_in(&Place::of(target)?)
 }
 
-/// Flushes the directory that holds `path`.
-pub(super) fn sync_directory(path: &Path) -> Result<(), MapError> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|source| MapError::io(parent, "flush the directory", source))
+fn unnamed_in(target: &Place) -> Result<File, MapError> {
+    let name = sibling(&target.name, &format!("{:016x}.part", random()));
+    let file = target.create(&name)?;
+    target
+        .remove(&name)
+        .map_err(|errno| MapError::io(&target.path_of(&name), "unlink", errno.into()))?;
+    Ok(file)
 }
 
 /// Removes `path` durably; a file that is not there is no error.
 pub(super) fn remove(path: &Path) -> Result<(), MapError> {
-    match fs::remove_file(path) {
-        Ok(()) => sync_directory(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(MapError::io(path, "remove", source)),
+    let place = Place::of(path)?;
+    match place.remove(&place.name) {
+        Ok(()) => place.sync(),
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(MapError::io(path, "remove", errno.into())),
     }
+}
+
+/// Opens a file that is there for writing; not through a link, nor one that has another name.
+pub(super) fn open_for_write(path: &Path) -> Result<File, MapError> {
+    let place = Place::of(path)?;
+    open_regular(&place, &place.name, OFlags::WRONLY, 1)
+}
+
+/// Opens a regular file with at most so many names.
+fn open_regular(
+    place: &Place,
+    name: &OsStr,
+    flags: OFlags,
+    names_max: u64,
+) -> Result<File, MapError> {
+    let path = place.path_of(name);
+    // Without O_NONBLOCK a FIFO would stop us until somebody opens its other end.
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(place.handle(), name, flags, Mode::from_raw_mode(0o644));
+    let file: File = match opened {
+        Err(Errno::LOOP) => return Err(MapError::io(&path, "open", ForeignFile::Link.into())),
+        opened => opened.map_err(|errno| MapError::io(&path, "open", errno.into()))?,
+    }
+    .into();
+    let stat = file
+        .metadata()
+        .map_err(|source| MapError::io(&path, "stat", source))?;
+    let foreign = match FileType::from_raw_mode(stat.mode()) {
+        FileType::RegularFile if stat.nlink() <= names_max => return Ok(file),
+        FileType::RegularFile => ForeignFile::Names(stat.nlink()),
+        _ => ForeignFile::Kind,
+    };
+    Err(MapError::io(&path, "open", foreign.into()))
 }
 
 /// The change log of the map at `path`.
@@ -146,9 +232,9 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn sibling(target: &Path, suffix: &str) -> PathBuf {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    target.with_file_name(format!(".{name}.{suffix}"))
+fn sibling(name: &OsStr, suffix: &str) -> OsString {
+    let name = name.to_string_lossy();
+    format!(".{name}.{suffix}").into()
 }
 
 /// The right to change the map at one path; given up when dropped or when the process ends.
@@ -160,22 +246,19 @@ pub(super) struct WriteLock {
 impl WriteLock {
     /// Waits until nobody else changes the map at `path`.
     pub(super) fn wait(path: &Path) -> Result<Self, MapError> {
+        let place = Place::of(path)?;
         let lock_path = with_suffix(path, ".lock");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(&lock_path)
-            .map_err(|source| MapError::io(&lock_path, "open", source))?;
+        let name = lock_path.file_name().unwrap_or_default();
+        // It is locked and never written, so other names do no harm.
+        let flags = OFlags::RDWR | OFlags::CREATE;
+        let file = open_regular(&place, name, flags, u64::MAX)?;
         loop {
             match rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive) {
                 Ok(()) => {
-                    sweep(path);
+                    sweep(&place);
                     return Ok(Self { _file: file });
                 }
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(MapError::io(&lock_path, "lock", error.into())),
             }
         }
@@ -184,18 +267,15 @@ impl WriteLock {
 
 /// Removes what a killed writer left unfinished. Only for who holds the lock: nobody else has
 /// temporary files then.
-fn sweep(path: &Path) {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let Some(name) = path.file_name().map(std::ffi::OsStr::to_string_lossy) else {
+fn sweep(place: &Place) {
+    let name = place.name.to_string_lossy();
+    let Ok(directory) = place.directory.readable() else {
         return;
     };
     // What cannot be removed only takes up space.
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+    for entry in Dir::read_from(directory).into_iter().flatten().flatten() {
         if is_unfinished(&name, &entry.file_name().to_string_lossy()) {
-            let _ = fs::remove_file(entry.path());
+            let _ = rustix::fs::unlinkat(place.handle(), entry.file_name(), AtFlags::empty());
         }
     }
 }

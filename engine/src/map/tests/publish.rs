@@ -156,3 +156,45 @@ fn a_keeper_takes_over_new_maps_and_merges_many_changes() {
     assert_eq!(get(&handle.view(), "t", "k77").as_deref(), Some("v"));
     handle.view().reader().verify(|_, _| {}).unwrap();
 }
+
+#[test]
+fn links_that_stand_beside_a_map_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("map");
+    build(&path, &[("t", "a", "1")]);
+    change(&path, &[set("t", "b", "1")]).unwrap();
+    let beside = |name: &str| directory.path().join(name);
+    let refused = |expected: &str| {
+        let error = change(&path, &[set("t", "c", "1")])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(error.contains("then move it away"), "{error}");
+    };
+
+    std::fs::remove_file(beside("map.lock")).unwrap();
+    symlink(beside("missing"), beside("map.lock")).unwrap();
+    refused("map.lock is a symbolic link");
+    assert!(!beside("missing").exists());
+    std::fs::remove_file(beside("map.lock")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        beside("map.lock"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    refused("map.lock is no regular file");
+    std::fs::remove_file(beside("map.lock")).unwrap();
+
+    let changes = beside("map.changes");
+    std::fs::hard_link(&changes, beside("other")).unwrap();
+    refused("map.changes is a file with 2 names");
+    std::fs::remove_file(&changes).unwrap();
+    symlink(beside("other"), &changes).unwrap();
+    let before = std::fs::read(beside("other")).unwrap();
+    refused("map.changes is a symbolic link");
+    assert_eq!(std::fs::read(beside("other")).unwrap(), before);
+}

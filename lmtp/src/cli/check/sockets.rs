@@ -1,8 +1,8 @@
 //! Listen addresses: whether `serve` could open each of them now.
 //!
-//! Imports `access`, `running`, `listener` and the engine's configuration. Sockets are tried and closed
-//! again; nothing is left behind and no socket file is touched. Those of the server that runs on
-//! the same state directory are its own and are not tried.
+//! Imports `access`, `running`, `listener` and the engine's configuration. Sockets are tried and
+//! closed again; nothing is left behind and no socket file is touched. Those of the server that
+//! runs on the same state directory are its own and are not tried.
 
 use super::super::common::default_socket_directory;
 use super::Findings;
