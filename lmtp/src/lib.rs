@@ -23,6 +23,7 @@ pub mod lifecycle;
 mod listen_error;
 pub mod listener;
 pub mod log;
+mod notices;
 mod peers;
 pub mod reply;
 pub mod server;

@@ -120,8 +120,10 @@ pub fn greeting(out: &mut Vec<u8>, host: &str) {
     Reply::with_text(220, "", format!("{host} LMTP mailstow ready")).write(out);
 }
 
-/// The answer to LHLO: every extension, in the multi-line form of RFC 5321 section 4.1.1.1.
-pub fn capabilities(out: &mut Vec<u8>, host: &str, size_max: u64) {
+/// Appends the answer to LHLO: every extension, in the multi-line form of RFC 5321 section
+/// 4.1.1.1. DSN is offered where notices can be sent.
+pub fn capabilities(out: &mut Vec<u8>, host: &str, size_max: u64, dsn: bool) {
+    const LAST: &str = "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE";
     let size = format!("SIZE {size_max}");
     let lines = [
         host,
@@ -132,13 +134,12 @@ pub fn capabilities(out: &mut Vec<u8>, host: &str, size_max: u64) {
         &size,
         "CHUNKING",
         "BINARYMIME",
-        "DSN",
-        "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE",
+        if dsn { "DSN" } else { "" },
+        LAST,
     ];
-    let last = lines.len() - 1;
-    for (n, line) in lines.into_iter().enumerate() {
+    for line in lines.into_iter().filter(|line| !line.is_empty()) {
         let start = out.len();
-        out.extend_from_slice(if n == last { b"250 " } else { b"250-" });
+        out.extend_from_slice(if line == LAST { b"250 " } else { b"250-" });
         push_text(out, line, false);
         end_line(out, start);
     }
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn the_last_capability_ends_the_answer() {
         let mut out = Vec::new();
-        capabilities(&mut out, "mx.example", 1000);
+        capabilities(&mut out, "mx.example", 1000, true);
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<_> = text.split_terminator("\r\n").collect();
         assert!(lines.iter().rev().skip(1).all(|l| l.starts_with("250-")));
@@ -192,6 +193,9 @@ mod tests {
             lines.last(),
             Some(&"250 XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE")
         );
-        assert!(lines.contains(&"250-SIZE 1000"));
+        assert!(lines.contains(&"250-SIZE 1000") && lines.contains(&"250-DSN"));
+        let mut out = Vec::new();
+        capabilities(&mut out, "mx.example", 1000, false);
+        assert!(!String::from_utf8(out).unwrap().contains("DSN"));
     }
 }

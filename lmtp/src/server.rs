@@ -10,6 +10,7 @@ use crate::buffers::Pool;
 use crate::drain::Drain;
 use crate::ids::Ids;
 use crate::listener::Listener;
+use crate::notices::Notices;
 use crate::session::Places;
 use mailstow_engine::Engine;
 use mailstow_engine::EngineError;
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) ids: Ids,
     pub(crate) buffers: Pool,
     pub(crate) places: Places,
+    pub(crate) notices: Notices,
     /// What the server was started with; some of it stays in force until it ends.
     started_with: Arc<Settings>,
     settings: Mutex<Arc<Settings>>,
@@ -81,6 +83,7 @@ impl Server {
                 ids: Ids::new(),
                 buffers: Pool::default(),
                 places: Places::default(),
+                notices: Notices::new(&settings),
                 started_with: Arc::clone(&settings),
                 settings: Mutex::new(settings),
                 admission: Arc::default(),
@@ -176,6 +179,7 @@ impl Handle {
                 "{what} was changed; the change takes effect when the server is restarted"
             ));
         }
+        self.0.notices.reload(&settings);
         *self.0.settings.lock() = Arc::new(settings);
         Ok(warnings)
     }

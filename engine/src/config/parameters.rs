@@ -10,6 +10,7 @@ use super::kind::Kind::{
 use super::registry::{Fallback, Parameter};
 use super::settings::{
     BareNewline, Compress, Copies, Durability, FlushMethod, LogFormat, NulPolicy, PathSubstitution,
+    SuccessNotices,
 };
 
 pub(super) const fn parameter(
@@ -81,7 +82,7 @@ pub(super) static GENERAL: &[Parameter] = &[
         "postfix",
         "config_directory",
         "",
-        Path(|_, _| ()),
+        Path(|s, v| s.postfix_directory = v),
         "Postfix's configuration directory, whose main.cf is read",
     ),
     routing(
@@ -350,6 +351,18 @@ pub(super) static GENERAL: &[Parameter] = &[
         "no",
         YesNo(|s, v| s.lmtp.lenient_paths = v),
         "Whether addresses without angle brackets are accepted",
+    ),
+    parameter(
+        "lmtp",
+        "success_notices",
+        "auto",
+        Choice(&[
+            ("auto", |s| s.lmtp.success_notices = SuccessNotices::Auto),
+            ("yes", |s| s.lmtp.success_notices = SuccessNotices::Yes),
+            ("no", |s| s.lmtp.success_notices = SuccessNotices::No),
+        ]),
+        "Whether the success notices that senders ask for are sent, through sendmail_path; else \
+         DSN is not offered: Postfix sends them, and X-Original-To is unknown",
     ),
     parameter(
         "socketmap",

@@ -3,7 +3,7 @@
 //! Imports nothing beyond this room. A part of the table of all parameters, in a file of its
 //! own for its size. All of them are Postfix's, with their names and defaults of postconf(5).
 
-use super::kind::Kind::{List, Number, Tables, Text, YesNo};
+use super::kind::Kind::{List, Number, Path, Tables, Text, YesNo};
 use super::parameters::{routing, to_usize};
 use super::registry::Parameter;
 
@@ -200,6 +200,18 @@ pub(super) static RECIPIENTS: &[Parameter] = &[
         "nobody",
         Text(|s, v| s.routing.default_privs = v),
         "User whose rights commands and files of root's aliases are used with",
+    ),
+    routing(
+        "sendmail_path",
+        "/usr/sbin/sendmail",
+        Path(|s, v| s.routing.sendmail_path = v),
+        "Program that takes success notices for the mail queue",
+    ),
+    routing(
+        "setgid_group",
+        "postdrop",
+        Text(|s, v| s.routing.setgid_group = v),
+        "Group that may write to the mail queue; a server that root runs hands notices over as it",
     ),
     routing(
         "home_mailbox",

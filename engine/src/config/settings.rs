@@ -35,6 +35,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `[log]`: log lines.
     pub log: LogSettings,
+    /// Postfix's configuration directory, whose main.cf was read; empty when none was.
+    pub postfix_directory: PathBuf,
     /// Where mailstow keeps its own files (`--state-directory`); empty when it was not given
     /// and there is no home directory to default to.
     pub state_directory: PathBuf,
@@ -129,6 +131,8 @@ pub struct RoutingSettings {
     pub duplicate_filter_limit: usize,
     /// Whose rights commands and files of aliases are used with when nobody else owns them.
     pub default_privs: String,
+    pub sendmail_path: PathBuf,
+    pub setgid_group: String,
     pub home_mailbox: String,
     pub mail_spool_directory: String,
     /// What `main.cf` sets that is no parameter of Postfix: those of database tables that are
@@ -177,6 +181,21 @@ pub struct LmtpSettings {
     pub expand_aliases: bool,
     /// Accept `MAIL FROM: <a@b>` and paths without brackets.
     pub lenient_paths: bool,
+    /// Whether senders are told of successful deliveries, and DSN is offered.
+    pub success_notices: SuccessNotices,
+}
+
+/// Who sends the success notices that senders ask for (RFC 3461 `NOTIFY=SUCCESS`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SuccessNotices {
+    /// mailstow, where it has a way out for them and remembers what it has delivered; else the
+    /// client, and DSN is not offered.
+    #[default]
+    Auto,
+    /// mailstow, in any case.
+    Yes,
+    /// The client: DSN is not offered.
+    No,
 }
 
 /// `[socketmap]`
@@ -425,6 +444,8 @@ impl Default for RoutingSettings {
             other_parameters: OtherParameters::default(),
             duplicate_filter_limit: 1000,
             default_privs: "nobody".into(),
+            sendmail_path: "/usr/sbin/sendmail".into(),
+            setgid_group: "postdrop".into(),
             home_mailbox: String::new(),
             mail_spool_directory: "/var/mail".into(),
         }
@@ -447,6 +468,7 @@ impl Default for LmtpSettings {
             nul: NulPolicy::Accept,
             expand_aliases: false,
             lenient_paths: false,
+            success_notices: SuccessNotices::default(),
         }
     }
 }

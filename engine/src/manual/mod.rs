@@ -8,4 +8,5 @@ pub mod durability;
 pub mod envelope;
 pub mod log_format;
 pub mod map_format;
+pub mod notices;
 pub mod postfix_differences;

@@ -8,6 +8,7 @@ mod access;
 mod delivery_log;
 mod limits;
 mod mailboxes;
+mod notices;
 mod owners;
 mod places;
 mod running;
@@ -196,6 +197,7 @@ fn check(configuration: &Configuration, running: Option<&Running>, findings: &mu
     delivery_log::check(settings, running, findings);
     limits::check(settings, running, findings);
     mailboxes::check(&settings.routing, owners_known, findings);
+    notices::check(settings, findings);
     sockets::check(configuration, running, findings);
 }
 

@@ -1,18 +1,20 @@
 //! From a complete message to one reply per accepted recipient.
 //!
-//! Imports `outcomes`, `log` and the engine. All deliveries run at once; the replies go out in
-//! the order of the recipients, each as soon as it and those before it are known. A delivery
+//! Imports `outcomes`, `notify`, `log` and the engine. All deliveries run at once; the replies go
+//! out in the order of the recipients, each as soon as it and those before it are known. A delivery
 //! that is late is given up if the engine says that it will never become visible; else its true
 //! outcome is waited for a little longer, because answering 451 for a message that then appears
 //! would make a duplicate.
 
 use super::Session;
 use super::body::Body;
+use super::notify::Notice;
 use super::outcomes::Outcomes;
 use super::transaction::{Answer, Plan, Transaction, non_empty};
 use super::wire::{Gone, Timer};
 use crate::client_socket::ClientSocket;
 use crate::log::DeliveryLine;
+use crate::notices::Notices;
 use crate::reply::write_status;
 use mailstow_engine::{EnhancedCode, Status};
 use mailstow_engine::{Mail, Outcome, Receipt};
@@ -27,12 +29,12 @@ const GRACE: Duration = Duration::from_secs(60);
 
 /// What the log says of the message whose recipients are being answered.
 #[derive(Debug)]
-struct Record {
-    id: String,
-    sender: String,
+pub(super) struct Record {
+    pub(super) id: String,
+    pub(super) sender: String,
     size: u64,
     received: Duration,
-    utf8: bool,
+    pub(super) utf8: bool,
 }
 
 /// The deliveries that are under way.
@@ -65,8 +67,16 @@ impl<S: ClientSocket> Session<S> {
                     queue_id: non_empty(&self.origin.ident),
                     message,
                 };
+                let notice = Notice::wanted(
+                    &plan.answers,
+                    &mail,
+                    &record,
+                    &transaction.settings,
+                    transaction.mail.envelope_id,
+                    transaction.started,
+                );
                 let limit = transaction.settings.lmtp.delivery_deadline;
-                self.deliver(mail, plan, &record, limit).await
+                self.deliver(mail, plan, notice, &record, limit).await
             }
             Err(status) => {
                 for answer in &plan.answers {
@@ -86,6 +96,7 @@ impl<S: ClientSocket> Session<S> {
         &mut self,
         mail: Mail,
         plan: Plan,
+        mut notice: Option<Notice>,
         record: &Record,
         limit: Duration,
     ) -> Result<(), Gone> {
@@ -115,6 +126,19 @@ impl<S: ClientSocket> Session<S> {
         // A client that is gone changes nothing for the deliveries: they are finished and logged.
         let mut result = Ok(());
         for answer in &plan.answers {
+            if let Some(notice) = notice.take_if(|notice| notice.decides(answer)) {
+                if result.is_ok() {
+                    result = self.wire.flush().await;
+                }
+                for delivery in notice.deliveries() {
+                    if !deliveries.is_done(*delivery) {
+                        deliveries.finish(*delivery, &mut deadline).await;
+                    }
+                }
+                deliveries
+                    .tell(notice, &self.shared.notices, &plan.answers)
+                    .await;
+            }
             for (_, delivery) in &answer.deliveries {
                 if !deliveries.is_done(*delivery) {
                     if result.is_ok() {
@@ -203,6 +227,25 @@ impl Deliveries {
         };
         if let Some(done) = self.done.get_mut(index) {
             *done = Some(outcome);
+        }
+    }
+
+    /// Sends a notice. When that fails, the recipients that want it are to be told so, and their
+    /// deliveries stay in doubt.
+    async fn tell(&mut self, notice: Notice, notices: &Notices, answers: &[Answer]) {
+        let indices = notice.deliveries().to_vec();
+        let done = &self.done;
+        let outcome = |index: usize| done.get(index).and_then(Option::as_ref);
+        let Some(status) = notice.send(notices, answers, outcome).await else {
+            return;
+        };
+        for index in indices {
+            if let Some(Some(outcome)) = self.done.get_mut(index)
+                && outcome.status.is_success()
+            {
+                outcome.status = status.clone();
+                self.receipt.doubt(index);
+            }
         }
     }
 

@@ -10,6 +10,7 @@ mod body;
 mod content;
 mod deliver;
 mod lookup;
+mod notify;
 mod outcomes;
 mod settle;
 mod transaction;
@@ -29,7 +30,7 @@ use crate::server::Shared;
 use mailstow_engine::Receipt;
 use mailstow_engine::Status;
 use mailstow_engine::config::Settings;
-use mailstow_engine::route::Found;
+use mailstow_engine::route::{Found, Mailboxes};
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub(crate) struct Session<S> {
     guest: Guest,
     origin: Origin,
     greeted: bool,
+    /// DSN was offered: success notices are ours to send.
+    has_dsn: bool,
     transaction: Option<Transaction>,
     /// Messages whose replies the client may not have read.
     unread: Vec<Receipt>,
@@ -85,6 +88,7 @@ impl<S: ClientSocket> Session<S> {
             guest,
             origin: Origin::default(),
             greeted: false,
+            has_dsn: false,
             transaction: None,
             unread: Vec::new(),
             deadline: None,
@@ -215,7 +219,8 @@ impl<S: ClientSocket> Session<S> {
                 self.settings = self.shared.settings();
                 let size_max = self.settings.routing.message_size_limit;
                 let host = &self.settings.lmtp.hostname;
-                reply::capabilities(&mut self.wire.out, host, size_max);
+                self.has_dsn = self.shared.notices.is_offered();
+                reply::capabilities(&mut self.wire.out, host, size_max, self.has_dsn);
             }
             Command::Mail(mail) => return self.mail(mail).await,
             Command::Rcpt(rcpt) => self.rcpt(rcpt).await,
@@ -316,10 +321,13 @@ impl<S: ClientSocket> Session<S> {
         }
         match mailboxes {
             Ok(mailboxes) => {
+                let is_alias = matches!(mailboxes, Mailboxes::Members(_));
                 let members = mailboxes.members(address);
                 transaction.accepted.push(Accepted {
                     shown,
                     original,
+                    notice: rcpt.notice.filter(|_| self.has_dsn),
+                    is_alias,
                     members,
                 });
                 self.reply(250, "2.1.5", "Ok");

@@ -5,7 +5,7 @@
 
 use super::body::Body;
 use crate::admission::Begun;
-use crate::command::MailCommand;
+use crate::command::{MailCommand, NoticeRequest};
 use mailstow_engine::LineEnds;
 use mailstow_engine::Recipient;
 use mailstow_engine::address::Address;
@@ -42,6 +42,10 @@ pub(super) struct Accepted {
     pub(super) shown: String,
     /// Before aliases, for `X-Original-To` and the log.
     pub(super) original: String,
+    /// Set when the sender is to be told of the delivery.
+    pub(super) notice: Option<NoticeRequest>,
+    /// It is an alias that was expanded here.
+    pub(super) is_alias: bool,
     /// Who gets the mail, and where: the recipient itself, or, when aliases are expanded here,
     /// everyone it stands for.
     pub(super) members: Vec<(Address, MailboxTarget)>,
@@ -72,6 +76,10 @@ pub(super) struct Answer {
     pub(super) shown: String,
     /// Original recipient, for the log.
     pub(super) original: String,
+    /// Set when the sender is to be told of the delivery.
+    pub(super) notice: Option<NoticeRequest>,
+    /// It is an alias that was expanded here.
+    pub(super) is_alias: bool,
     /// Final recipients in external form, and the indices of their deliveries; never empty.
     pub(super) deliveries: Vec<(String, usize)>,
 }
@@ -119,6 +127,8 @@ impl Transaction {
             answers.push(Answer {
                 shown: one.shown,
                 original: one.original,
+                notice: one.notice,
+                is_alias: one.is_alias,
                 deliveries: indices,
             });
         }
@@ -152,6 +162,8 @@ mod tests {
         Accepted {
             shown: format!("{name}@x"),
             original: format!("{name}@original"),
+            notice: None,
+            is_alias: false,
             members: mailboxes.iter().map(member).collect(),
         }
     }
