@@ -17,7 +17,8 @@ const MAIN_CF: &str = "\
 virtual_mailbox_domains = example.com sender.example
 virtual_mailbox_base = @ROOT@/vhosts
 virtual_mailbox_maps = inline:{{s@sender.example = sender.example/s/},
-    {a@example.com = example.com/a/}, {b@example.com = example.com/b/}}
+    {a@example.com = example.com/a/}, {b@example.com = example.com/b/},
+    {shares-a@example.com = example.com/a/}}
 virtual_uid_maps = static:5000
 virtual_gid_maps = static:5000
 transport_maps = inline:{{sender.example = virtual:}}
@@ -216,7 +217,11 @@ fn a_notice_that_cannot_be_sent_is_tried_again_and_nothing_is_stored_twice() {
             .postfix(&postfix.directory())
             .toml(&toml)
     });
-    let recipients = ["<a@example.com> NOTIFY=SUCCESS", "<b@example.com>"];
+    let recipients = [
+        "<a@example.com> NOTIFY=SUCCESS",
+        "<b@example.com>",
+        "<shares-a@example.com>",
+    ];
     site.submit(SENDER, &recipients, "again");
     let outcome = site.postfix.outcome("a@example.com");
     assert_eq!(
@@ -224,7 +229,9 @@ fn a_notice_that_cannot_be_sent_is_tried_again_and_nothing_is_stored_twice() {
         ("deferred", "4.3.0"),
         "{outcome:?}"
     );
-    assert_eq!(site.postfix.outcome("b@example.com").status, "sent");
+    for other in ["b@example.com", "shares-a@example.com"] {
+        assert_eq!(site.postfix.outcome(other).status, "sent");
+    }
     assert!(site.notices().is_empty());
     // A second time in vain.
     site.postfix.flush();
