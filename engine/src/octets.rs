@@ -34,8 +34,9 @@ fn push_octet(text: &mut String, octet: u8) {
     text.extend(char::from_u32(code));
 }
 
-/// Whether a text may hold octets that are not UTF-8; false for nearly every one.
-fn may_hold_octets(text: &[u8]) -> bool {
+/// Whether a text may hold octets that are not UTF-8; false for nearly every one. Costs less than
+/// looking.
+pub fn may_hold_octets(text: &[u8]) -> bool {
     memchr::memchr(LEAD, text).is_some()
 }
 

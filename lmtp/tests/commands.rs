@@ -204,6 +204,13 @@ fn a_postmaster_without_a_domain_is_one_of_ours() {
         stored[0].contains("Delivered-To: Postmaster@example.com\n"),
         "{stored:?}"
     );
+    let aliased = TestServer::with(|s| {
+        s.routing.virtual_alias_maps = "inline:{postmaster@example.com=u1@example.com}".into();
+        s.routing.myorigin = "elsewhere.example".into();
+    });
+    let mut client = aliased.greeted();
+    client.ask("MAIL FROM:<>", "250 2.1.0");
+    client.ask("RCPT TO:<postmaster>", "250 2.1.5");
     let server = take("inline:{u1@example.com=example.com/u1/}");
     let mut client = server.greeted();
     client.ask("MAIL FROM:<>", "250 2.1.0");

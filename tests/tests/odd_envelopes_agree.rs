@@ -380,3 +380,102 @@ fn odd_envelopes_are_stored_as_virtual_stores_them() {
 fn odd_envelopes_are_stored_as_virtual_stores_them_without_smtputf8() {
     compare("no", 2);
 }
+
+/// Parameters of RCPT as smtpd(8) takes them, and the original recipient that is written.
+const PARAMETERS: &[(&str, &str)] = &[
+    ("ORCPT=rfc822;a=b", "a=b"),
+    ("ORCPT=rfc822;a+0Ab@x", "\"a\\?b\"@x"),
+    ("ORCPT=rfc822;+FF@x", "\u{fffd}@x"),
+    ("ORCPT=rfc822;+C3+BC@x", "\u{fc}@x"),
+    ("ORCPT=utf-8;a\\x{FC}b@x", "a\u{fc}b@x"),
+    ("ORCPT=utf-8;a+2Bb@x", "a+2Bb@x"),
+    ("ORCPT=rfc822;\"a+20b\"@x", "\"a b\"@x"),
+    ("ORCPT=rfc822;a>b@x", "\"a>b\"@x"),
+    ("ORCPT=rfc822;<a@b>", "a@b"),
+    ("ORCPT=unknown;a@b", "a@b"),
+    ("ORCPT=rfc822;", ""),
+    ("ORCPT=x400;/c=de", ""),
+    ("NOTIFY=DELAY,failure", "user@lmtp.example"),
+    ("NOTIFY=NEVER", "user@lmtp.example"),
+];
+
+#[test]
+fn odd_parameters_that_postfix_passes_on_refuse_nobody() {
+    let site = Site::start("yes");
+    for (n, (parameters, _)) in PARAMETERS.iter().enumerate() {
+        let mut client = Client::smtp(&site.postfix.smtp());
+        let mail = "MAIL FROM:<s@client.example> RET=full AUTH=<> ENVID=";
+        let envelope_id = ["a=b", "<>", "a,b;c", "+3D+2B+20"][n % 4];
+        assert_eq!(client.command(format!("{mail}{envelope_id}")).code, 250);
+        let reply = client.command(format!("RCPT TO:<user@lmtp.example> {parameters}"));
+        assert_eq!(reply.code, 250, "{parameters}: {reply}");
+        assert_eq!(client.command("DATA").code, 354);
+        let reply = client.command(format!("Subject: {n}\r\n\r\ntext\r\n."));
+        assert_eq!(reply.code, 250, "{reply}");
+    }
+    site.postfix.drain();
+    let user = site.postfix.scratch().join("vhosts/lmtp.example/user/");
+    let stored: BTreeMap<usize, Vec<String>> = messages(&user)
+        .iter()
+        .map(|message| {
+            let subject = mailboxes::header(message, "Subject")[0].parse();
+            (
+                subject.expect("a number"),
+                mailboxes::header(message, "X-Original-To"),
+            )
+        })
+        .collect();
+    for (n, (parameters, original)) in PARAMETERS.iter().enumerate() {
+        let expected: Vec<_> = (!original.is_empty())
+            .then_some(original)
+            .into_iter()
+            .collect();
+        let found = stored
+            .get(&n)
+            .unwrap_or_else(|| panic!("{parameters} was not stored"));
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{parameters}");
+    }
+}
+
+#[test]
+fn a_client_with_an_odd_name_costs_no_queue_id_in_the_log() {
+    let postfix = Postfix::build("xforward")
+        .main_cf(MAIN_CF)
+        .main_cf("lmtp_send_xforward_command = yes");
+    for directory in ["vhosts", "vhosts/lmtp.example"] {
+        postfix.scratch().mkdir_owned(directory, OWNER, OWNER);
+    }
+    postfix
+        .scratch()
+        .write("conf/vmailbox", "@lmtp.example lmtp.example/all/\n");
+    let store = Mailstow::build("xforward-store").postfix(&postfix.directory());
+    let postfix = postfix.main_cf(&format!(
+        "virtual_transport = lmtp:{}",
+        store.unix().spelled()
+    ));
+    postfix.write();
+    let store = store.start();
+    let postfix = postfix.start();
+    for (n, name) in ["a=b", "a+zz", "[x]", "a;b,c", "\"q\"", "a>b"]
+        .iter()
+        .enumerate()
+    {
+        let mut client = Client::dial(&postfix.smtp()).expect("smtpd is there");
+        assert_eq!(client.reply().code, 220);
+        let reply = client.command(format!("EHLO {name}"));
+        assert_eq!(reply.code, 250, "{name}: {reply}");
+        let user = format!("user{n}@lmtp.example");
+        for command in ["MAIL FROM:<s@client.example>", &format!("RCPT TO:<{user}>")] {
+            assert_eq!(client.command(command).code, 250, "{command}");
+        }
+        assert_eq!(client.command("DATA").code, 354);
+        let reply = client.command("Subject: x\r\n\r\ntext\r\n.");
+        assert_eq!(reply.code, 250, "{reply}");
+        let queue_id = reply.text.rsplit(' ').next().expect("a word").to_owned();
+        let line = store.log_line(&format!("to=<{user}>"));
+        assert!(
+            line.contains(&format!(" {queue_id}: to=")),
+            "{name}: {line}"
+        );
+    }
+}

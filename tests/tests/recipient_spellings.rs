@@ -215,3 +215,22 @@ fn octets_that_are_not_utf8_are_shown_as_question_marks() {
     let said = String::from_utf8(run_with_input(command, b"").stdout).expect("UTF-8");
     assert!(said.contains("j?rg@example.com"), "{said}");
 }
+
+#[test]
+fn a_recipient_map_holds_the_octets_of_tables_that_may_hold_any() {
+    let server = server();
+    let map = server.scratch().join("recipients.map");
+    let mut build = command(&["map", "build", "-o"]);
+    build
+        .arg(&map)
+        .arg("--postfix")
+        .arg(server.scratch().join("conf"));
+    let output = run_with_input(build, b"");
+    assert!(output.status.success(), "{output:?}");
+    let mut dump = command(&["map", "dump"]);
+    dump.arg(&map);
+    let dumped = run_with_input(dump, b"").stdout;
+    let line = b"virtual_mailbox_maps\tj\xf6rg@example.com\texample.com/latin/\n";
+    let found = dumped.windows(line.len()).any(|w| w == line);
+    assert!(found, "{}", dumped.escape_ascii());
+}

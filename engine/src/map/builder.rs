@@ -66,6 +66,9 @@ pub struct BuildOptions {
     pub duplicates: Duplicates,
     /// Changes that are not in the sources.
     pub pending_changes: PendingChanges,
+    /// Texts may hold any octets (`smtputf8_enable = no`); else lines that are not UTF-8 are
+    /// skipped.
+    pub any_octets: bool,
     /// Memory for entries before they go to disk, in bytes. The whole build takes about this, five
     /// bytes more for each key, and 200 MB for domains and shared texts at most.
     pub buffer_bytes: usize,
@@ -81,6 +84,7 @@ impl Default for BuildOptions {
         Self {
             duplicates: Duplicates::default(),
             pending_changes: PendingChanges::default(),
+            any_octets: false,
             buffer_bytes: 512 * 1024 * 1024,
             chosen: None,
         }
@@ -156,6 +160,11 @@ pub struct MapBuilder<'a> {
 }
 
 impl<'a> MapBuilder<'a> {
+    /// Whether texts may hold any octets.
+    pub(crate) fn any_octets(&self) -> bool {
+        self.options.any_octets
+    }
+
     /// Starts a map that will replace the one at `path`.
     ///
     /// # Errors

@@ -35,10 +35,12 @@ impl Encoded {
         piece: &Piece,
         mut entries: PartedEntries,
         encoder: &EntryEncoder<'_>,
-        source: &str,
+        (source, any_octets): (&str, bool),
     ) -> Result<Self, MapError> {
         let mut problems = Problems::new(source);
         entries.clear();
+        let octets = any_octets.then(|| piece.with_octets());
+        let piece = octets.as_ref().unwrap_or(piece);
         piece.read(&mut problems, |key, value| {
             encoder.encode(key, value, &mut entries)
         })?;
@@ -55,14 +57,14 @@ struct Encoder {
 
 impl Encoder {
     /// Begins a thread that takes pieces from the channel that is returned, and gives their
-    /// buffers to `used`.
+    /// buffers to `used`. They are of the text `source`, which may hold any octets or not.
     ///
     /// # Errors
     /// The system gives no thread.
     fn spawn<'s>(
         scope: &'s Scope<'s, '_>,
         encoder: &'s EntryEncoder<'_>,
-        source: &'s str,
+        source: (&'s str, bool),
         used: Sender<Vec<u8>>,
     ) -> io::Result<(SyncSender<Piece>, Self)> {
         let (to_encoder, pieces) = mpsc::sync_channel::<Piece>(PIECES_AHEAD);
@@ -113,6 +115,7 @@ impl MapBuilder<'_> {
         let encoder = &self.encoder(number, table);
         let file = File::open(path).map_err(|source| MapError::io(path, "open", source))?;
         let source = &path.display().to_string();
+        let any_octets = self.any_octets();
         let file = Counted {
             input: file,
             bytes: self.bytes_read(),
@@ -124,7 +127,7 @@ impl MapBuilder<'_> {
             let (used, spare) = mpsc::channel();
             let (mut pieces, mut encoders) = (Vec::new(), Vec::new());
             for _ in 0..count {
-                let begun = Encoder::spawn(scope, encoder, source, used.clone());
+                let begun = Encoder::spawn(scope, encoder, (source, any_octets), used.clone());
                 let (to, from) = begun.map_err(no_thread)?;
                 pieces.push(to);
                 encoders.push(from);

@@ -10,6 +10,7 @@ use std::sync::mpsc::Receiver;
 use super::lines::{is_space, logical_lines, trim};
 use super::problems::Problems;
 use super::text::{LineForm, Rejected, TakeEntry, add_line};
+use crate::octets;
 
 /// Part of a text that begins and ends where a line may.
 #[derive(Debug)]
@@ -95,6 +96,14 @@ impl Piece {
     /// Size of its text.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The same text, which may hold any octets (`smtputf8_enable = no`).
+    pub(super) fn with_octets(&self) -> Self {
+        Self {
+            bytes: octets::text(&self.bytes).into_owned().into_bytes(),
+            lines_before: self.lines_before,
+        }
     }
 
     /// Its memory, for another one.

@@ -136,6 +136,9 @@ impl Shared {
 
 /// A line as people see it: nothing in it is an octet that is not UTF-8.
 fn shown(line: &[u8]) -> Cow<'_, [u8]> {
+    if !octets::may_hold_octets(line) {
+        return Cow::Borrowed(line);
+    }
     match str::from_utf8(line).map(octets::shown) {
         Ok(Cow::Owned(shown)) => Cow::Owned(shown.into_bytes()),
         Ok(Cow::Borrowed(_)) | Err(_) => Cow::Borrowed(line),

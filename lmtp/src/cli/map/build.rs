@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,7 +15,7 @@ use mailstow_engine::map::{
     BuildOptions, BuildProgress, BuildReport, Duplicates, MapBuilder, MapError, MapView,
     PendingChanges,
 };
-use mailstow_engine::route::{Part, Source, compilable};
+use mailstow_engine::route::{Part, Source, compilable, table_context};
 use mailstow_engine::table::{TableCache, TableContext, TableList, TableName, TextWatch};
 
 use super::super::common::complain;
@@ -107,7 +106,7 @@ pub(super) fn run(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, Trouble
         tasks.push((table.to_owned(), source));
     }
     let given: Vec<String> = tasks.iter().map(|(table, _)| table.clone()).collect();
-    let (mut parts, hold_time) = configured(args)?;
+    let (mut parts, context) = configured(args)?;
     parts.retain(|part| !given.iter().any(|table| table == part.parameter));
     for part in &parts {
         let table = part.parameter.to_owned();
@@ -116,7 +115,7 @@ pub(super) fn run(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, Trouble
     if tasks.is_empty() {
         return Err(Trouble::NoSource);
     }
-    let report = build(&args.how, hold_time, &map, &tasks)?;
+    let report = build(&args.how, &context, &map, &tasks)?;
     report_build(&args.how, &map, &report, out)?;
     for part in &parts {
         note(part);
@@ -148,8 +147,8 @@ pub(super) fn run_table(args: &TableBuildArgs, out: &mut dyn Write) -> Result<bo
         }
         (None, Source::Table(_) | Source::Domain(_)) => return Err(Trouble::NoMap),
     };
-    let hold_time = TableContext::default().hold_time;
-    let report = build(&args.how, hold_time, &map, &[(table.clone(), source)])?;
+    let context = TableContext::default();
+    let report = build(&args.how, &context, &map, &[(table.clone(), source)])?;
     report_build(&args.how, &map, &report, out)?;
     let map = std::path::absolute(map)?;
     writeln!(out, "to use it, write mailstow:{}:{table}", map.display())?;
@@ -175,11 +174,10 @@ fn table_name(source: &Source) -> String {
     }
 }
 
-/// What the configuration has to compile, if there is one, and how long a text must have been left
-/// alone that looks as if it were being written.
-fn configured(args: &BuildArgs) -> Result<(Vec<Part>, Duration), Trouble> {
+/// What the configuration has to compile, if there is one, and how its tables are read.
+fn configured(args: &BuildArgs) -> Result<(Vec<Part>, TableContext), Trouble> {
     if args.postfix.is_none() && args.config.is_none() {
-        return Ok((Vec::new(), TableContext::default().hold_time));
+        return Ok((Vec::new(), TableContext::default()));
     }
     let sources = Sources {
         config: args.config.clone(),
@@ -189,7 +187,7 @@ fn configured(args: &BuildArgs) -> Result<(Vec<Part>, Duration), Trouble> {
     let configuration =
         Configuration::load(&sources).map_err(|error| Trouble::Configuration(error.to_string()))?;
     let routing = &configuration.settings.routing;
-    Ok((compilable(routing), routing.table_hold_time))
+    Ok((compilable(routing), table_context(routing)))
 }
 
 /// A table and what it is compiled from.
@@ -216,7 +214,7 @@ fn source(text: &str) -> Result<Source, Trouble> {
 
 fn build(
     args: &How,
-    hold_time: Duration,
+    context: &TableContext,
     map: &Path,
     tasks: &[Task],
 ) -> Result<BuildReport, Trouble> {
@@ -231,6 +229,7 @@ fn build(
             (_, true) => PendingChanges::Discard,
             _ => PendingChanges::Refuse,
         },
+        any_octets: context.any_octets,
         ..BuildOptions::default()
     };
     let mut texts = Vec::new();
@@ -241,7 +240,7 @@ fn build(
                 error,
             };
             File::open(text).map_err(unreadable)?;
-            let watch = TextWatch::begin(text, hold_time).map_err(unreadable)?;
+            let watch = TextWatch::begin(text, context.hold_time).map_err(unreadable)?;
             texts.extend(watch.map(|watch| (text, watch)));
         }
     }
@@ -277,7 +276,7 @@ fn build(
                 path,
                 had,
                 has,
-                hold_time: hold_time.as_secs(),
+                hold_time: context.hold_time.as_secs(),
             });
         }
     }
