@@ -58,6 +58,30 @@ fn a_delivered_mail_is_stored_and_the_exit_status_is_zero() {
     assert_eq!(mbox(&mailbox(&store, "info")).len(), 1);
 }
 
+/// The command keeps its scratch files in a directory that all users share; what else is there
+/// is not its own.
+#[test]
+fn what_another_user_leaves_in_the_directory_for_scratch_files_is_not_looked_at() {
+    let store = Mailstow::example("deliver-shared");
+    let shared = store.scratch().mkdir("shared");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    std::fs::set_permissions(&shared, open).expect("chmod");
+    store
+        .scratch()
+        .mkdir_owned("shared/delivery-log", 65534, 65534);
+    store
+        .scratch()
+        .write("shared/delivery-log/lock", "not a log");
+    let mut command = command(&["deliver"]);
+    command
+        .args(store.configuration())
+        .args(["-f", "", "--", "sales@example.com"]);
+    command.env("TMPDIR", &shared);
+    let output = run_with_input(command, &sized("large", 3_000_000));
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(maildir(&mailbox(&store, "sales")).len(), 1);
+}
+
 #[test]
 fn many_processes_at_once_lose_nothing() {
     const PROCESSES: usize = 40;

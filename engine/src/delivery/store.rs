@@ -228,7 +228,13 @@ impl<D: Disk> Store<D> {
     /// As [`Store::open`].
     pub fn open_on(disk: D, settings: &Settings) -> Result<Self, StoreError> {
         let source = DirectorySource::new(settings);
-        let is_needed = settings.store.durability == Durability::Logged || source.exists();
+        let is_needed = match settings.store.durability {
+            Durability::Logged => true,
+            // In a directory that all users share, a log is not ours.
+            Durability::Direct => {
+                source.exists() && StateDirectory::open(&settings.state_directory).is_ok()
+            }
+        };
         let source = is_needed.then(|| Box::new(source) as Box<dyn JournalSource>);
         Self::open_with(disk, settings, source)
     }
@@ -271,7 +277,11 @@ impl<D: Disk> Store<D> {
     ) -> Result<Self, StoreError> {
         open_base(&disk, settings)?;
         let directory = &settings.state_directory;
-        let state = StateDirectory::open(directory).map_err(|source| StoreError::State {
+        let open = match settings.store.durability {
+            Durability::Direct => StateDirectory::open_for_scratch,
+            Durability::Logged => StateDirectory::open,
+        };
+        let state = open(directory).map_err(|source| StoreError::State {
             directory: directory.clone(),
             source,
         })?;

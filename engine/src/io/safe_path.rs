@@ -174,6 +174,18 @@ impl SafeDirectory {
         Ok(())
     }
 
+    /// Refuses a directory in which others can replace files of the user of this process. They may
+    /// make files of their own where the sticky bit is set, as in /tmp.
+    ///
+    /// # Errors
+    /// It belongs to another user than root, or others may write there without the sticky bit.
+    pub fn check_shared(&self) -> Result<(), PathError> {
+        match self.check_private() {
+            Err(PathError::Writable { mode, .. }) if mode & 0o1000 != 0 => Ok(()),
+            checked => checked,
+        }
+    }
+
     /// The same directory for reading and flushing.
     ///
     /// # Errors

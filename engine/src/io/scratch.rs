@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 pub struct StateDirectory {
     handle: Mutex<Arc<OwnedFd>>,
     path: PathBuf,
+    /// It may be one that all users share, as /tmp.
+    may_be_shared: bool,
     sequence: AtomicU64,
 }
 
@@ -32,9 +34,23 @@ impl StateDirectory {
     /// # Errors
     /// It can be neither opened nor created, or others can replace what is in it.
     pub fn open(path: &Path) -> Result<Self, PathError> {
+        Self::new(path, false)
+    }
+
+    /// Opens a directory for scratch files alone: it may be one that all users share, as /tmp. For
+    /// a store without a delivery log.
+    ///
+    /// # Errors
+    /// As [`StateDirectory::open`]; others can replace files there.
+    pub fn open_for_scratch(path: &Path) -> Result<Self, PathError> {
+        Self::new(path, true)
+    }
+
+    fn new(path: &Path, may_be_shared: bool) -> Result<Self, PathError> {
         Ok(Self {
-            handle: Mutex::new(open(path)?),
+            handle: Mutex::new(open(path, may_be_shared)?),
             path: path.to_owned(),
+            may_be_shared,
             sequence: AtomicU64::new(0),
         })
     }
@@ -47,7 +63,7 @@ impl StateDirectory {
         let mut handle = Arc::clone(&self.handle.lock());
         // What a file system says of a new file in a directory without a name differs.
         if rustix::fs::fstat(&handle)?.st_nlink == 0 {
-            handle = open(&self.path).map_err(io::Error::other)?;
+            handle = open(&self.path, self.may_be_shared).map_err(io::Error::other)?;
             *self.handle.lock() = Arc::clone(&handle);
         }
         self.scratch_in(&handle)
@@ -82,8 +98,16 @@ pub(crate) fn open_state_directory(path: &Path) -> Result<SafeDirectory, PathErr
     Ok(directory)
 }
 
-fn open(path: &Path) -> Result<Arc<OwnedFd>, PathError> {
-    Ok(Arc::new(open_state_directory(path)?.readable()?))
+fn open(path: &Path, may_be_shared: bool) -> Result<Arc<OwnedFd>, PathError> {
+    let directory = match may_be_shared {
+        false => open_state_directory(path)?,
+        true => {
+            let directory = SafeDirectory::make(path, 0o700)?;
+            directory.check_shared()?;
+            directory
+        }
+    };
+    Ok(Arc::new(directory.readable()?))
 }
 
 impl Scratch {
@@ -127,6 +151,24 @@ mod tests {
         assert_eq!(&read, b"world");
         assert_eq!(std::fs::read_dir(&state.path).unwrap().count(), 0);
         assert!(scratch.read_exact_at(&mut read, 7).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_all_users_share_serves_for_scratch_files_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let open = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(dir.path(), mode).unwrap();
+            let private = StateDirectory::open(dir.path()).is_ok();
+            (
+                private,
+                StateDirectory::open_for_scratch(dir.path()).is_ok(),
+            )
+        };
+        assert_eq!(open(0o700), (true, true));
+        assert_eq!(open(0o1777), (false, true));
+        assert_eq!(open(0o777), (false, false));
     }
 
     #[test]
