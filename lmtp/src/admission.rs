@@ -1,10 +1,11 @@
 //! Which connections are admitted: bounds on all of them and on those of each peer.
 //!
-//! Imports nothing of the server. A peer is the user behind a UNIX socket (SO_PEERCRED, unix(7)),
+//! Imports `envelope_memory`. A peer is the user behind a UNIX socket (SO_PEERCRED, unix(7)),
 //! or the address behind TCP, of IPv6 the network of 64 bits that one host has. Invariants: only
 //! peers with a connection are remembered; the lock on them is taken when a connection comes and
 //! goes, never for a message.
 
+use crate::envelope_memory::{Counted, EnvelopeMemory};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
@@ -91,7 +92,9 @@ impl Bounds {
 pub(crate) struct Admission {
     counts: Mutex<Counts>,
     changed: Notify,
-    refusals: [Mutex<Refusals>; 2],
+    /// Bytes of all envelopes.
+    envelopes: Arc<Counted>,
+    refusals: [Mutex<Refusals>; 3],
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +109,8 @@ pub(crate) struct Usage {
     /// Changed under the lock of all counts.
     connections: AtomicUsize,
     transactions: AtomicUsize,
+    /// Bytes of its envelopes.
+    envelopes: Arc<Counted>,
 }
 
 /// Refusals since they were logged last.
@@ -159,18 +164,14 @@ impl Admission {
 
     /// Logs that connections are refused: the first at once, then their number now and again.
     pub(crate) fn log_refusal(&self, peer: Peer, refused: Refused, bounds: Bounds) {
-        let [full, peer_full] = &self.refusals;
-        let mut refusals = match refused {
-            Refused::Full => full.lock(),
-            Refused::PeerFull => peer_full.lock(),
+        let [full, peer_full, _] = &self.refusals;
+        let refusals = match refused {
+            Refused::Full => full,
+            Refused::PeerFull => peer_full,
         };
-        refusals.count += 1;
-        if refusals.logged.is_some_and(|at| at.elapsed() < LOG_EVERY) {
+        let Some(count) = refusals.lock().count_one() else {
             return;
-        }
-        refusals.logged = Some(Instant::now());
-        let count = std::mem::take(&mut refusals.count);
-        drop(refusals);
+        };
         match refused {
             Refused::Full => tracing::warn!(
                 client = %peer,
@@ -190,6 +191,18 @@ impl Admission {
     }
 }
 
+impl Refusals {
+    /// One more; how many there were, if that is to be logged now.
+    fn count_one(&mut self) -> Option<u64> {
+        self.count += 1;
+        if self.logged.is_some_and(|at| at.elapsed() < LOG_EVERY) {
+            return None;
+        }
+        self.logged = Some(Instant::now());
+        Some(std::mem::take(&mut self.count))
+    }
+}
+
 /// An admitted connection; counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -205,6 +218,28 @@ impl Guest {
         let before = self.usage.transactions.fetch_add(1, Ordering::Relaxed);
         let begun = Begun(Arc::clone(&self.usage));
         (before < most).then_some(begun)
+    }
+}
+
+impl Guest {
+    /// The memory of an envelope that begins; `most` bytes are for all of them.
+    pub(crate) fn envelope(&self, most: usize) -> EnvelopeMemory {
+        let (of_all, of_peer) = (&self.admission.envelopes, &self.usage.envelopes);
+        EnvelopeMemory::new(Arc::clone(of_all), Arc::clone(of_peer), most)
+    }
+
+    /// Logs that an envelope of this peer found no memory: the first at once, then their number
+    /// now and again.
+    pub(crate) fn log_no_memory(&self, most: usize) {
+        let [.., no_memory] = &self.admission.refusals;
+        if let Some(count) = no_memory.lock().count_one() {
+            tracing::warn!(
+                client = %self.peer,
+                count,
+                "deferred: the envelopes of this client, or of all, take all memory that they \
+                 may; raise limits.envelope_bytes = {most} if they need more"
+            );
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod clock;
 pub mod command;
 pub mod decode;
 mod drain;
+mod envelope_memory;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_checks;
 pub mod health;

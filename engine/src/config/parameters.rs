@@ -505,6 +505,16 @@ pub(super) static GENERAL: &[Parameter] = &[
     ),
     parameter(
         "limits",
+        "envelope_bytes",
+        "67108864",
+        Bytes(65_536..=SIZE_MAX, |s, v| {
+            s.limits.envelope_bytes = to_usize(v)
+        }),
+        "Bytes of all envelopes in memory, half of them for one peer; RCPT is answered 452 4.3.1 \
+         beyond it",
+    ),
+    parameter(
+        "limits",
         "recipients",
         "1000",
         Number("recipients", 100..=1_000_000, |s, v| {

@@ -343,6 +343,9 @@ pub struct Limits {
     pub connections_per_peer: usize,
     /// Unfinished transactions of one peer.
     pub transactions_per_peer: usize,
+    /// Bytes of the envelopes of all transactions, until their replies are known to be read; half
+    /// of them are for one peer.
+    pub envelope_bytes: usize,
     /// Recipients of one transaction.
     pub recipients: usize,
     /// Bytes of one command line, CRLF included.
@@ -510,6 +513,7 @@ impl Default for Limits {
             connections: 10_000,
             connections_per_peer: 0,
             transactions_per_peer: 1000,
+            envelope_bytes: 64 * 1024 * 1024,
             recipients: 1000,
             command_line_bytes: 4096,
             message_line_bytes: 0,

@@ -40,6 +40,19 @@ pub struct MailCommand {
     pub envelope_id: Option<String>,
 }
 
+impl MailCommand {
+    /// Bytes of its texts.
+    pub fn texts(&self) -> usize {
+        let path = match &self.reverse_path {
+            ReversePath::Null => 0,
+            ReversePath::Address(address) => {
+                address.local_part.len() + address.domain.as_ref().map_or(0, String::len)
+            }
+        };
+        path + self.envelope_id.as_ref().map_or(0, String::len)
+    }
+}
+
 /// `RCPT TO`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RcptCommand {

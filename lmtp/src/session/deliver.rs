@@ -13,6 +13,7 @@ use super::outcomes::Outcomes;
 use super::transaction::{Answer, Plan, Transaction, non_empty};
 use super::wire::{Gone, Timer};
 use crate::client_socket::ClientSocket;
+use crate::envelope_memory::EnvelopeMemory;
 use crate::log::DeliveryLine;
 use crate::notices::Notices;
 use crate::reply::write_status;
@@ -76,7 +77,9 @@ impl<S: ClientSocket> Session<S> {
                     transaction.started,
                 );
                 let limit = transaction.settings.lmtp.delivery_deadline;
-                self.deliver(mail, plan, notice, &record, limit).await
+                let memory = transaction.memory;
+                let limits = (limit, memory);
+                self.deliver(mail, plan, notice, &record, limits).await
             }
             Err(status) => {
                 for answer in &plan.answers {
@@ -98,7 +101,7 @@ impl<S: ClientSocket> Session<S> {
         plan: Plan,
         mut notice: Option<Notice>,
         record: &Record,
-        limit: Duration,
+        (limit, memory): (Duration, EnvelopeMemory),
     ) -> Result<(), Gone> {
         let count = plan.deliveries.len();
         let outcomes = Arc::new(Outcomes::new(count));
@@ -151,7 +154,7 @@ impl<S: ClientSocket> Session<S> {
             self.answer(answer, answer.deliveries.iter().filter_map(of), record);
         }
         self.deadline = Some(deadline);
-        self.await_reading_of(deliveries.receipt);
+        self.await_reading_of(deliveries.receipt, memory);
         // What the client has sent before it can have read the replies is no proof that it did.
         self.wire.look().await;
         result

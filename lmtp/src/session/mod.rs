@@ -27,10 +27,10 @@ use crate::input::Line;
 use crate::log::DeliveryLine;
 use crate::reply::{self, Reply, write_status};
 use crate::server::Shared;
-use mailstow_engine::Receipt;
 use mailstow_engine::Status;
 use mailstow_engine::config::Settings;
 use mailstow_engine::route::{Found, Mailboxes};
+use settle::Unread;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -43,6 +43,9 @@ const COMMAND_BYTES: usize = 4096;
 
 /// Said to new connections, new transactions and idle sessions when the server comes to an end.
 pub(crate) const CLOSING: Reply = Reply::new(421, "4.3.2", "Server is shutting down");
+
+/// Said when the memory of all envelopes, or of those of one peer, is used up.
+const NO_MEMORY: &str = "Too much mail is being received";
 
 /// A session.
 #[derive(Debug)]
@@ -59,7 +62,7 @@ pub(crate) struct Session<S> {
     has_dsn: bool,
     transaction: Option<Transaction>,
     /// Messages whose replies the client may not have read.
-    unread: Vec<Receipt>,
+    unread: Vec<Unread>,
     /// Timer of the deliveries; made for the first.
     deadline: Option<Timer>,
     bad_commands: u32,
@@ -72,6 +75,13 @@ struct Origin {
     ident: String,
     name: String,
     addr: String,
+}
+
+impl Origin {
+    /// Bytes of text.
+    fn texts(&self) -> usize {
+        self.ident.len() + self.name.len() + self.addr.len()
+    }
 }
 
 impl<S: ClientSocket> Session<S> {
@@ -278,9 +288,18 @@ impl<S: ClientSocket> Session<S> {
         if size_max > 0 && mail.size.is_some_and(|size| size > size_max) {
             let status = body::too_large(size_max);
             write_status(&mut self.wire.out, &status, &[], mail.smtputf8);
-        } else if let Some(begun) = self.guest.begin(self.settings.limits.transactions_per_peer) {
+            return Ok(());
+        }
+        let limits = &self.settings.limits;
+        let Some(begun) = self.guest.begin(limits.transactions_per_peer) else {
+            self.reply(451, "4.3.2", "Too many transactions from you");
+            return Ok(());
+        };
+        let mut memory = self.guest.envelope(limits.envelope_bytes);
+        if memory.add_transaction(self.origin.texts() + mail.texts()) {
             self.transaction = Some(Transaction {
                 mail,
+                memory,
                 _begun: begun,
                 router: self.shared.engine.snapshot(),
                 settings: Arc::clone(&self.settings),
@@ -291,7 +310,8 @@ impl<S: ClientSocket> Session<S> {
             });
             self.reply(250, "2.1.0", "Ok");
         } else {
-            self.reply(451, "4.3.2", "Too many transactions from you");
+            self.guest.log_no_memory(limits.envelope_bytes);
+            self.reply(452, "4.3.1", NO_MEMORY);
         }
         Ok(())
     }
@@ -323,14 +343,20 @@ impl<S: ClientSocket> Session<S> {
             Ok(mailboxes) => {
                 let is_alias = matches!(mailboxes, Mailboxes::Members(_));
                 let members = mailboxes.members(address);
-                transaction.accepted.push(Accepted {
+                let accepted = Accepted {
                     shown,
                     original,
                     notice: rcpt.notice.filter(|_| self.has_dsn),
                     is_alias,
                     members,
-                });
-                self.reply(250, "2.1.5", "Ok");
+                };
+                if transaction.accept(accepted) {
+                    self.reply(250, "2.1.5", "Ok");
+                } else {
+                    let most = transaction.settings.limits.envelope_bytes;
+                    self.guest.log_no_memory(most);
+                    self.reply(452, "4.3.1", NO_MEMORY);
+                }
             }
             Err(error) => {
                 let status = error.status();

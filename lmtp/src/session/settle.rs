@@ -7,19 +7,31 @@
 
 use super::Session;
 use crate::client_socket::ClientSocket;
+use crate::envelope_memory::EnvelopeMemory;
 use mailstow_engine::Receipt;
 
 /// Most messages of one session whose replies may be unread. A client that sends more without
 /// reading is taken to have read the first of them: their contents take memory.
 const UNREAD_MAX: usize = 8;
 
+/// A message whose replies may be unread.
+#[derive(Debug)]
+pub(super) struct Unread {
+    receipt: Receipt,
+    /// The engine remembers its envelope for as long.
+    _memory: EnvelopeMemory,
+}
+
 impl<S: ClientSocket> Session<S> {
     /// The replies to a message are about to be sent.
-    pub(super) fn await_reading_of(&mut self, receipt: Receipt) {
+    pub(super) fn await_reading_of(&mut self, receipt: Receipt, memory: EnvelopeMemory) {
         if self.unread.len() >= UNREAD_MAX {
             self.confirm();
         }
-        self.unread.push(receipt);
+        self.unread.push(Unread {
+            receipt,
+            _memory: memory,
+        });
     }
 
     /// Bytes came after the replies had been sent. Only a client that has received them sends more
@@ -53,6 +65,7 @@ impl<S: ClientSocket> Session<S> {
     }
 
     fn confirm(&mut self) {
-        self.unread.drain(..).for_each(Receipt::confirm);
+        let unread = self.unread.drain(..);
+        unread.for_each(|unread| unread.receipt.confirm());
     }
 }

@@ -1,11 +1,13 @@
 //! One mail transaction: a sender, its recipients, and the message if it comes in chunks.
 //!
-//! Imports `command`, `admission`, the engine's routing. Invariant: one accepted `RCPT`, one entry,
-//! in order; each is answered exactly once for the message (RFC 2033 section 4.2).
+//! Imports `command`, `admission`, `envelope_memory`, the engine's routing. Invariant: one accepted
+//! `RCPT`, one entry, in order; each is answered exactly once for the message (RFC 2033 section
+//! 4.2).
 
 use super::body::Body;
 use crate::admission::Begun;
 use crate::command::{MailCommand, NoticeRequest};
+use crate::envelope_memory::EnvelopeMemory;
 use mailstow_engine::LineEnds;
 use mailstow_engine::Recipient;
 use mailstow_engine::address::Address;
@@ -19,6 +21,8 @@ use std::time::Instant;
 pub(super) struct Transaction {
     /// `MAIL` as given.
     pub(super) mail: MailCommand,
+    /// What it takes of the memory of all envelopes.
+    pub(super) memory: EnvelopeMemory,
     /// Counts it among those of the peer.
     pub(super) _begun: Begun,
     /// The one snapshot of tables that all recipients see.
@@ -90,6 +94,31 @@ pub(super) fn non_empty(text: &str) -> Option<String> {
 }
 
 impl Transaction {
+    /// Takes a recipient in; false when there is no memory for it.
+    pub(super) fn accept(&mut self, recipient: Accepted) -> bool {
+        let Accepted {
+            shown,
+            original,
+            members,
+            notice,
+            ..
+        } = &recipient;
+        let notice = notice.as_ref().map_or(0, |notice| notice.original.len());
+        let is_counted = self
+            .memory
+            .add_recipient(shown.len() + original.len() + notice)
+            && members.iter().all(|(address, target)| {
+                let domain = address.domain.as_ref().map_or(0, String::len);
+                let texts = address.local_part.len() + domain + target.path.len();
+                self.memory.add_recipient(texts)
+            });
+        if !is_counted || self.accepted.try_reserve(1).is_err() {
+            return false;
+        }
+        self.accepted.push(recipient);
+        true
+    }
+
     /// External form of the sender.
     pub(super) fn sender(&self) -> String {
         self.mail.reverse_path.external()
