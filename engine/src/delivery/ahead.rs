@@ -49,7 +49,8 @@ fn open_as_owner<D: Disk>(
         mailbox: path.display().to_owned(),
         source,
     })?;
-    let (file, directory) = open_ahead(&shared.disk, &base, &path)?;
+    let (file, directory) =
+        open_ahead(&shared.disk, &base, &path, settings.owner(owner.0, owner.1))?;
     let Some(file) = shared.disk.file_of(file) else {
         return Ok(None);
     };

@@ -307,7 +307,13 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
             return Err(interrupted(job));
         };
         let known = (&shared.known, Flush::Later);
-        let maildir = Maildir::open(&shared.disk, base, &path, gid, known)?;
+        let maildir = Maildir::open(
+            &shared.disk,
+            base,
+            &path,
+            shared.settings.owner(uid, gid),
+            known,
+        )?;
         let dirty = &self.keeper.dirty;
         let later = dirty
             .enter(&shared.disk, maildir.device(), maildir.new_directory())

@@ -141,8 +141,13 @@ impl<'a, D: Disk> Round<'a, D> {
         let at = match self.by_key.get(&key) {
             Some(at) => *at,
             None => {
-                let maildir =
-                    Maildir::open(&shared.disk, base, &path, gid, (&shared.known, Flush::Now))?;
+                let maildir = Maildir::open(
+                    &shared.disk,
+                    base,
+                    &path,
+                    shared.settings.owner(uid, gid),
+                    (&shared.known, Flush::Now),
+                )?;
                 self.maildirs.push(maildir);
                 self.by_key.insert(key, self.maildirs.len() - 1);
                 self.maildirs.len() - 1

@@ -4,8 +4,8 @@
 //! fcntl_locking(2). Needs Linux; openat2 (5.6), linkat by descriptor, `O_TMPFILE`,
 //! `RENAME_NOREPLACE` and reporting syncfs (5.8) are used where they work.
 
-use super::{Disk, FileKind, FileStat, LockKind};
-use crate::octets::path;
+use super::{Disk, FileKind, FileStat, LockKind, Step, safe_path};
+use crate::octets::{path, text};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{
@@ -182,6 +182,16 @@ impl Disk for Blocking {
                 answer => return Ok(answer?),
             }
         }
+    }
+
+    fn step(&self, dir: &OwnedFd, name: &str) -> io::Result<Step<OwnedFd>> {
+        Ok(match safe_path::step(dir, path(name).as_os_str())? {
+            safe_path::Step::Directory(handle) => Step::Directory(handle),
+            safe_path::Step::Link(link, stat) => {
+                let target = sys::readlinkat(&link, "", Vec::new())?;
+                Step::Link(convert(&stat), text(target.as_bytes()).into_owned())
+            }
+        })
     }
 
     fn make_directory(&self, dir: &OwnedFd, name: &str, mode: u32) -> io::Result<()> {

@@ -3,7 +3,7 @@
 //! Imports `sync`. Reading operations and closing are not counted, so that
 //! operation numbers stay the same when a check is added.
 
-use super::{Disk, FileStat, LockKind};
+use super::{Disk, FileStat, LockKind, Step};
 use crate::sync::{Condvar, Mutex, wait};
 use std::ffi::OsString;
 use std::fs::File;
@@ -139,6 +139,10 @@ impl<D: Disk> Disk for Faulty<D> {
 
     fn open_directory(&self, base: &Self::Handle, path: &str) -> io::Result<Self::Handle> {
         self.inner.open_directory(base, path)
+    }
+
+    fn step(&self, dir: &Self::Handle, name: &str) -> io::Result<Step<Self::Handle>> {
+        self.inner.step(dir, name)
     }
 
     fn make_directory(&self, dir: &Self::Handle, name: &str, mode: u32) -> io::Result<()> {

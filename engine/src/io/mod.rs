@@ -93,6 +93,15 @@ impl FileStat {
     }
 }
 
+/// What a name in a directory stands for, on the way to another directory.
+#[derive(Debug)]
+pub enum Step<H> {
+    /// A directory, open for names in it.
+    Directory(H),
+    /// A symbolic link and where it leads.
+    Link(FileStat, String),
+}
+
 /// The two advisory locks of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockKind {
@@ -125,6 +134,14 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// As openat2(2) with `RESOLVE_BENEATH`.
     fn open_directory(&self, base: &Self::Handle, path: &str) -> io::Result<Self::Handle>;
+
+    /// Opens a directory by its name for searching only, or tells where a symbolic link leads.
+    ///
+    /// # Errors
+    /// As openat(2) with `O_PATH` and `O_NOFOLLOW`.
+    fn step(&self, dir: &Self::Handle, name: &str) -> io::Result<Step<Self::Handle>> {
+        self.open_directory(dir, name).map(Step::Directory)
+    }
 
     /// Creates a directory.
     ///

@@ -226,7 +226,7 @@ struct Walk {
 }
 
 /// What a name stands for.
-enum Step {
+pub(super) enum Step {
     Directory(OwnedFd),
     Link(OwnedFd, Stat),
 }
@@ -350,7 +350,7 @@ fn path_flags() -> OFlags {
 }
 
 /// Opens a name without following it.
-fn step(at: &OwnedFd, name: &OsStr) -> Result<Step, Errno> {
+pub(super) fn step(at: &OwnedFd, name: &OsStr) -> Result<Step, Errno> {
     // Only an open of a directory mounts what an automounter has for it.
     match sys::openat(at, name, path_flags() | OFlags::DIRECTORY, Mode::empty()) {
         Ok(handle) => return Ok(Step::Directory(handle)),

@@ -62,14 +62,38 @@ pub enum MailboxError {
     },
     /// Anybody could replace the mailbox.
     #[error(
-        "mailbox {mailbox}: directory {directory} is writable by everyone without the sticky \
-         bit; run: chmod o-w {directory}"
+        "mailbox {mailbox}: directory {directory} is writable by everyone; run: chmod o-w {directory}"
     )]
     OpenToEveryone {
         /// The mailbox.
         mailbox: String,
         /// The directory.
         directory: String,
+    },
+    /// Another user could replace the mailbox, or has made it.
+    #[error("mailbox {mailbox}: directory {directory} {}", unsafe_remedy(directory, *uid, cause))]
+    Unsafe {
+        /// The mailbox.
+        mailbox: String,
+        /// The directory.
+        directory: String,
+        /// The recipient's user.
+        uid: u32,
+        /// What is wrong with it.
+        cause: Unsafe,
+    },
+    /// The recipient's user is one that no mail is written as.
+    #[error(
+        "mailbox {mailbox}: its mail was to be written as uid {uid}, below virtual_minimum_uid = \
+         {minimum}; lower that, or map the recipient to another user"
+    )]
+    BelowMinimum {
+        /// The mailbox.
+        mailbox: String,
+        /// The user.
+        uid: u32,
+        /// `virtual_minimum_uid`
+        minimum: u32,
     },
     /// The directory of an mbox is missing; it is never made.
     #[error(
@@ -179,6 +203,37 @@ pub enum MailboxError {
         /// The mailbox.
         mailbox: String,
     },
+}
+
+/// Who can replace a mailbox and must not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsafe {
+    /// The owner of a directory, or of a link, who is neither the recipient nor root.
+    Owner {
+        /// The owner.
+        owner: u32,
+    },
+    /// A group that is not the recipient's may write there.
+    Group {
+        /// The group.
+        group: u32,
+    },
+    /// Everyone may write there.
+    Everyone,
+}
+
+fn unsafe_remedy(directory: &str, uid: u32, cause: &Unsafe) -> String {
+    match cause {
+        Unsafe::Owner { owner } => format!(
+            "belongs to uid {owner}, neither to the recipient (uid {uid}) nor to root; see who \
+             made it, then run: chown -h {uid} {directory}"
+        ),
+        Unsafe::Group { group } => format!(
+            "may be written by group {group}, which is not the recipient's; run: chmod g-w \
+             {directory}"
+        ),
+        Unsafe::Everyone => format!("is writable by everyone; run: chmod o-w {directory}"),
+    }
 }
 
 /// What stands in place of an mbox.
@@ -294,8 +349,10 @@ impl MailboxError {
             | Self::Misplaced { .. }
             | Self::Escapes { .. }
             | Self::Base { .. }
+            | Self::BelowMinimum { .. }
             | Self::Identity { .. } => Status::configuration(text),
             Self::OpenToEveryone { .. }
+            | Self::Unsafe { .. }
             | Self::NoParent { .. }
             | Self::Permission { .. }
             | Self::Unfit { .. }

@@ -5,27 +5,35 @@
 //! mailbox flushes the directories above it, whoever made them; later uses need not. A mailbox
 //! that was removed and made anew has another inode, and counts as unknown again.
 
+use super::trust::Owner;
 use crate::clock;
 use crate::io::FileStat;
 use crate::limits::KNOWN_MAILBOXES_MAX;
 use crate::sync::{Arc, Mutex};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 /// How often leftovers in a Maildir's `tmp/` are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(4 * 3600);
+
+/// A path, by a hash of it, what it leads to, and for whom.
+type Way = (u64, u64, u64, Owner);
 
 /// Mailboxes whose directories are durable. Any thread may use it.
 #[derive(Debug, Default)]
 pub struct Known {
     mailboxes: Mutex<HashMap<String, Entry>>,
     torn: TornEnds,
+    ways: Mutex<HashSet<Way>>,
+    hasher: RandomState,
 }
 
 #[derive(Debug)]
 struct Entry {
     device: u64,
     inode: u64,
+    owner: Owner,
     durable: bool,
     swept: Instant,
 }
@@ -110,17 +118,18 @@ impl TornEnds {
 
 impl Known {
     /// What is known of the mailbox at `path` whose file or `new/` directory is `stat`.
-    pub(super) fn look(&self, path: &str, stat: &FileStat) -> Familiarity {
+    pub(super) fn look(&self, path: &str, stat: &FileStat, owner: Owner) -> Familiarity {
         let mailboxes = self.mailboxes.lock();
-        match mailboxes.get(path) {
-            Some(entry) if entry.device == stat.device && entry.inode == stat.inode => {
-                Familiarity {
-                    durable: entry.durable,
-                    seen: true,
-                    sweep_due: clock::now().duration_since(entry.swept) >= SWEEP_EVERY,
-                }
-            }
-            _ => Familiarity {
+        let is_it = |entry: &&Entry| {
+            (entry.device, entry.inode, entry.owner) == (stat.device, stat.inode, owner)
+        };
+        match mailboxes.get(path).filter(is_it) {
+            Some(entry) => Familiarity {
+                durable: entry.durable,
+                seen: true,
+                sweep_due: clock::now().duration_since(entry.swept) >= SWEEP_EVERY,
+            },
+            None => Familiarity {
                 durable: false,
                 seen: false,
                 sweep_due: true,
@@ -129,14 +138,33 @@ impl Known {
     }
 
     /// The directories above were flushed.
-    pub(super) fn remember(&self, path: &str, stat: &FileStat) {
-        self.put(path, stat, true);
+    pub(super) fn remember(&self, path: &str, stat: &FileStat, owner: Owner) {
+        self.put(path, (stat, owner), true);
     }
 
     /// It was looked at, and the directories above are flushed with the next checkpoint.
-    pub(super) fn note(&self, path: &str, stat: &FileStat) {
-        let durable = self.look(path, stat).durable;
-        self.put(path, stat, durable);
+    pub(super) fn note(&self, path: &str, stat: &FileStat, owner: Owner) {
+        let durable = self.look(path, stat, owner).durable;
+        self.put(path, (stat, owner), durable);
+    }
+
+    /// True when the way to this directory was found safe for `owner`.
+    pub(super) fn is_safe(&self, path: &str, stat: &FileStat, owner: Owner) -> bool {
+        self.ways.lock().contains(&self.way(path, stat, owner))
+    }
+
+    /// The way to this directory is safe for `owner`.
+    pub(super) fn found_safe(&self, path: &str, stat: &FileStat, owner: Owner) {
+        let mut ways = self.ways.lock();
+        if ways.len() >= KNOWN_MAILBOXES_MAX {
+            ways.clear();
+        }
+        ways.insert(self.way(path, stat, owner));
+    }
+
+    fn way(&self, path: &str, stat: &FileStat, owner: Owner) -> Way {
+        let path = self.hasher.hash_one(path);
+        (path, stat.device, stat.inode, owner)
     }
 
     /// The mboxes with something incomplete at their end.
@@ -151,7 +179,7 @@ impl Known {
 
     /// Forgetting a mailbox only costs flushing its directories again, so a full table is simply
     /// emptied.
-    fn put(&self, path: &str, stat: &FileStat, durable: bool) {
+    fn put(&self, path: &str, (stat, owner): (&FileStat, Owner), durable: bool) {
         let mut mailboxes = self.mailboxes.lock();
         if mailboxes.len() >= KNOWN_MAILBOXES_MAX && !mailboxes.contains_key(path) {
             mailboxes.clear();
@@ -159,6 +187,7 @@ impl Known {
         let entry = Entry {
             device: stat.device,
             inode: stat.inode,
+            owner,
             durable,
             swept: clock::now(),
         };

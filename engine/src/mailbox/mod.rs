@@ -15,12 +15,15 @@ pub mod mbox;
 mod path;
 mod place;
 pub(crate) mod trace;
+mod trust;
 
 pub(crate) use directory::Unflushed;
 pub use error::MailboxError;
 pub(crate) use error::Unfit;
 pub(crate) use known::{Flush, Known};
 pub(crate) use path::MailboxPath;
+pub(crate) use trust::Owner;
+pub use trust::unsafe_mailbox;
 
 use crate::config::{Compress, Copies, MboxLock, Settings};
 use std::path::PathBuf;
@@ -49,6 +52,8 @@ pub struct MailboxSettings {
     pub compress: Compress,
     /// `store.copies`
     pub copies: Copies,
+    /// `virtual_minimum_uid`
+    pub minimum_uid: u32,
 }
 
 impl From<&Settings> for MailboxSettings {
@@ -67,11 +72,21 @@ impl From<&Settings> for MailboxSettings {
             tmp_age_max: settings.store.tmp_age_max,
             compress: settings.store.compress,
             copies: settings.store.copies,
+            minimum_uid: routing.virtual_minimum_uid,
         }
     }
 }
 
 impl MailboxSettings {
+    /// For whom the mailbox of this user and group is opened.
+    pub fn owner(&self, uid: u32, gid: u32) -> Owner {
+        Owner {
+            uid,
+            gid,
+            strict: self.strict_ownership,
+        }
+    }
+
     /// True when a file of `bytes` is more than a mailbox file may have.
     pub fn is_over_limit(&self, bytes: u64) -> bool {
         self.limit_bytes != 0 && bytes > self.limit_bytes

@@ -7,6 +7,7 @@ pub mod crash_tests;
 pub mod durability;
 pub mod envelope;
 pub mod log_format;
+pub mod mailbox_owners;
 pub mod map_format;
 pub mod notices;
 pub mod postfix_differences;

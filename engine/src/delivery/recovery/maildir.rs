@@ -72,8 +72,15 @@ impl<D: Disk> Run<'_, D> {
         };
         let (base, path) = self.enter(&target_of(recipient, Format::Maildir))?;
         let failed = |error| MailboxError::from_io(path.display(), "recovering a message", error);
+        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+            return Err(MailboxError::Path {
+                mailbox: path.display().to_owned(),
+                cause: "the delivery log names a message by what is no file name",
+            });
+        }
         let known = (with.known, Flush::Later);
-        let mut maildir = Maildir::open(disk, &base, &path, recipient.gid, known)?;
+        let owner = with.settings.owner(recipient.uid, recipient.gid);
+        let mut maildir = Maildir::open(disk, &base, &path, owner, known)?;
         let new = maildir.new_directory();
         let later = with
             .dirty

@@ -368,6 +368,15 @@ impl<'a, D: Disk> Run<'a, D> {
         let base = &self.with.settings.base;
         let path = MailboxPath::new(base, target)?;
         let mailbox = || path.display().to_owned();
+        // What was allowed when the mail was accepted may not be any more.
+        let minimum = self.with.settings.minimum_uid;
+        if target.uid < minimum {
+            return Err(MailboxError::BelowMinimum {
+                mailbox: mailbox(),
+                uid: target.uid,
+                minimum,
+            });
+        }
         let disk = self.with.disk;
         let opened = self.credentials.as_self(|| disk.open_root(base));
         let opened = opened.map_err(|source| MailboxError::Base {

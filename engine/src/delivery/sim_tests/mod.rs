@@ -90,10 +90,10 @@ fn state_directory() -> &'static PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         // Runs take the identity of the mailboxes' owner.
-        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let path = dir.path().join("state");
         std::fs::create_dir(&path).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         (dir, path)
     });
     path

@@ -15,9 +15,10 @@ pub use name::NameMaker;
 pub use sweep::sweep;
 
 use super::directory::{self, Unflushed};
-use super::{Flush, Known, MailboxError, MailboxPath, place};
+use super::trust::walk;
+use super::{Flush, Known, MailboxError, MailboxPath, Owner, place};
 use crate::config::Compress;
-use crate::io::{Disk, FileStat, Purpose};
+use crate::io::{Disk, FileKind, FileStat, Purpose};
 use crate::message::{Message, bare_newlines};
 use crate::route::Format;
 use form::Filler;
@@ -32,6 +33,7 @@ const NAME_ATTEMPTS: usize = 8;
 #[derive(Debug)]
 pub struct Maildir<H> {
     path: MailboxPath,
+    owner: Owner,
     new: H,
     new_stat: FileStat,
     /// Opened when files without a name cannot be made.
@@ -74,7 +76,7 @@ impl<H> Maildir<H> {
         disk: &D,
         base: &H,
         path: &MailboxPath,
-        gid: u32,
+        owner: Owner,
         (known, flush): (&Known, Flush),
     ) -> Result<Self, MailboxError> {
         let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
@@ -82,24 +84,31 @@ impl<H> Maildir<H> {
         let new_path = path.below("new");
         let (new, is_made) = match disk.open_directory(base, &new_path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make(disk, base, path, gid)?;
+                // Nothing is made where it would not be used.
+                walk(disk, base, (path, &new_path), owner, Some(path.as_str()))?;
+                make(disk, base, path, owner.gid)?;
                 let new = disk.open_directory(base, &new_path).map_err(failed)?;
                 (new, true)
             }
             answer => (answer.map_err(failed)?, false),
         };
         let new_stat = disk.stat(&new).map_err(failed)?;
-        directory::check_closed(path, &new_path, &new_stat)?;
-        let familiarity = known.look(path.as_str(), &new_stat);
+        owner.check_maildir(path, &new_path, &new_stat)?;
+        let familiarity = known.look(path.as_str(), &new_stat, owner);
         // Made just now, it may have got the inode number of one that was removed.
         let chain = if familiarity.is_enough(flush) && !is_made {
             Vec::new()
         } else {
-            make_rest(disk, base, path)?;
+            let found = walk(disk, base, (path, &new_path), owner, Some(path.as_str()))?;
+            if !found.is_some_and(|found| found.is_same_file(&new_stat)) {
+                return Err(failed(io::Error::from_raw_os_error(libc::EAGAIN)));
+            }
+            make_rest(disk, base, path, owner)?;
             directory::open_chain(disk, base, path, path.as_str())?
         };
         Ok(Self {
             path: path.clone(),
+            owner,
             new,
             new_stat,
             tmp: None,
@@ -136,14 +145,14 @@ impl<H> Maildir<H> {
     /// The directories above were flushed.
     pub fn chain_is_durable(&self, known: &Known) {
         if !self.chain.is_empty() || self.sweep_due {
-            known.remember(self.path.as_str(), &self.new_stat);
+            known.remember(self.path.as_str(), &self.new_stat, self.owner);
         }
     }
 
     /// The directories above will be flushed by the next checkpoint.
     pub fn is_seen(&self, known: &Known) {
         if !self.chain.is_empty() || self.sweep_due {
-            known.note(self.path.as_str(), &self.new_stat);
+            known.note(self.path.as_str(), &self.new_stat, self.owner);
         }
     }
 
@@ -364,13 +373,14 @@ pub fn open_ahead<D: Disk>(
     disk: &D,
     base: &D::Handle,
     path: &MailboxPath,
+    owner: Owner,
 ) -> Result<(D::Handle, FileStat), MailboxError> {
     let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
     place::check(disk, base, path, Format::Maildir)?;
     let new_path = path.below("new");
     let new = disk.open_directory(base, &new_path).map_err(failed)?;
     let stat = disk.stat(&new).map_err(failed)?;
-    directory::check_closed(path, &new_path, &stat)?;
+    owner.check_maildir(path, &new_path, &stat)?;
     let file = disk.create_unnamed(&new, FILE_MODE).map_err(failed)?;
     Ok((file, stat))
 }
@@ -398,7 +408,12 @@ fn make<D: Disk>(
 }
 
 /// Readers want all three directories. Whoever may not make them here may still deliver.
-fn make_rest<D: Disk>(disk: &D, base: &D::Handle, path: &MailboxPath) -> Result<(), MailboxError> {
+fn make_rest<D: Disk>(
+    disk: &D,
+    base: &D::Handle,
+    path: &MailboxPath,
+    owner: Owner,
+) -> Result<(), MailboxError> {
     let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
     let directory = match disk.open_directory(base, path.as_str()) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
@@ -407,6 +422,11 @@ fn make_rest<D: Disk>(disk: &D, base: &D::Handle, path: &MailboxPath) -> Result<
     for name in ["tmp", "cur"] {
         if let Err(error) = directory::make(disk, &directory, name) {
             tracing::debug!(mailbox = path.display(), name, %error, "cannot complete the Maildir");
+        }
+        if let Ok(stat) = disk.stat_at(&directory, name)
+            && stat.kind == FileKind::Directory
+        {
+            owner.check_maildir(path, &path.below(name), &stat)?;
         }
     }
     Ok(())

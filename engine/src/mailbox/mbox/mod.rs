@@ -16,7 +16,8 @@ pub use siblings::Siblings;
 
 use super::directory::{self, Unflushed};
 use super::known::TornEnds;
-use super::{Flush, Known, MailboxError, MailboxPath, MailboxSettings, Unfit, place};
+use super::trust::walk;
+use super::{Flush, Known, MailboxError, MailboxPath, MailboxSettings, Owner, Unfit, place};
 use crate::config::MboxLock;
 use crate::io::{Disk, FileKind, FileStat, LockKind};
 use crate::route::Format;
@@ -34,6 +35,7 @@ const OPEN_ATTEMPTS: usize = 8;
 #[derive(Debug)]
 pub struct Mbox<H> {
     path: MailboxPath,
+    owner: Owner,
     parent: Arc<H>,
     file: H,
     stat: FileStat,
@@ -75,9 +77,11 @@ impl<H> Mbox<H> {
         known: (&Known, Flush),
         siblings: &mut Siblings<H>,
     ) -> Result<Opened<H>, MailboxError> {
-        let (uid, _) = owner;
+        let (uid, gid) = owner;
+        let whose = settings.owner(uid, gid);
         place::check(disk, base, path, Format::Mbox)?;
-        let parent = siblings.parent(path.parent(), owner, || open_parent(disk, base, path))?;
+        let open_parent = || open_parent(disk, base, path, whose, known.0);
+        let parent = siblings.parent(path.parent(), owner, open_parent)?;
         let mut dotlock = None;
         if settings.locks.contains(&MboxLock::Dotlock) {
             let judge = Judge {
@@ -94,7 +98,8 @@ impl<H> Mbox<H> {
         let opened = match open_file(disk, &parent, path, uid, settings) {
             Ok(Ok((file, stat, is_new))) => heal(disk, path, &file, stat, known.0)
                 .and_then(|stat| {
-                    let prepared = prepare(disk, base, path, &file, &stat, known, is_new);
+                    let prepared =
+                        prepare(disk, base, (path, whose), (&file, &stat), known, is_new);
                     prepared.map(|(tail, chain)| (stat, tail, chain))
                 })
                 .map(|(stat, tail, chain)| Ok((file, stat, tail, chain))),
@@ -104,6 +109,7 @@ impl<H> Mbox<H> {
         match opened {
             Ok(Ok((file, stat, tail, chain))) => Ok(Opened::Ready(Box::new(Self {
                 path: path.clone(),
+                owner: whose,
                 parent,
                 file,
                 stat,
@@ -156,14 +162,14 @@ impl<H> Mbox<H> {
     /// The directories above were flushed.
     pub fn chain_is_durable(&self, known: &Known) {
         if !self.chain.is_empty() {
-            known.remember(self.path.as_str(), &self.stat);
+            known.remember(self.path.as_str(), &self.stat, self.owner);
         }
     }
 
     /// The directories above will be flushed by the next checkpoint.
     pub fn is_seen(&self, known: &Known) {
         if !self.chain.is_empty() {
-            known.note(self.path.as_str(), &self.stat);
+            known.note(self.path.as_str(), &self.stat, self.owner);
         }
     }
 
@@ -244,6 +250,8 @@ fn open_parent<D: Disk>(
     disk: &D,
     base: &D::Handle,
     path: &MailboxPath,
+    owner: Owner,
+    known: &Known,
 ) -> Result<D::Handle, MailboxError> {
     let parent = match disk.open_directory(base, path.parent()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -257,7 +265,19 @@ fn open_parent<D: Disk>(
     let stat = disk
         .stat(&parent)
         .map_err(|e| failed(path, "opening its directory", e))?;
-    directory::check_closed(path, path.parent(), &stat)?;
+    if path.parent().is_empty() {
+        directory::check_closed(path, "", &stat)?;
+        return Ok(parent);
+    }
+    owner.check_above(path, path.parent(), &stat)?;
+    if !known.is_safe(path.parent(), &stat, owner) {
+        let found = walk(disk, base, (path, path.parent()), owner, None)?;
+        if !found.is_some_and(|found| found.is_same_file(&stat)) {
+            let error = io::Error::from_raw_os_error(libc::EAGAIN);
+            return Err(failed(path, "opening its directory", error));
+        }
+        known.found_safe(path.parent(), &stat, owner);
+    }
     Ok(parent)
 }
 
@@ -297,15 +317,14 @@ type Prepared<H> = (&'static str, Vec<Unflushed<H>>);
 fn prepare<D: Disk>(
     disk: &D,
     base: &D::Handle,
-    path: &MailboxPath,
-    file: &D::Handle,
-    stat: &FileStat,
+    (path, owner): (&MailboxPath, Owner),
+    (file, stat): (&D::Handle, &FileStat),
     (known, flush): (&Known, Flush),
     is_new: bool,
 ) -> Result<Prepared<D::Handle>, MailboxError> {
     let tail = missing_tail(disk, file, stat.size)
         .map_err(|e| failed(path, "reading the end of the file", e))?;
-    let chain = if !is_new && known.look(path.as_str(), stat).is_enough(flush) {
+    let chain = if !is_new && known.look(path.as_str(), stat, owner).is_enough(flush) {
         Vec::new()
     } else {
         directory::open_chain(disk, base, path, path.parent())?

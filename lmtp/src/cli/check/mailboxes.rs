@@ -10,6 +10,7 @@ use mailstow_engine::config::RoutingSettings;
 use mailstow_engine::route::{
     Format, MailboxTarget, RouteError, Router, Standing, misplaced, table_context,
 };
+use mailstow_engine::system::unsafe_mailbox;
 use mailstow_engine::table::{TableCache, TableList};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, Metadata};
@@ -57,7 +58,8 @@ pub(super) fn check(routing: &RoutingSettings, owners_known: bool, findings: &mu
                 let base = &routing.virtual_mailbox_base;
                 let reason = harmful(base, &target)
                     .or_else(|| unwritable(base, &target))
-                    .or_else(|| unusable(routing, &target));
+                    .or_else(|| unusable(routing, &target))
+                    .or_else(|| unsafe_mailbox(routing, &target));
                 listed.add(target);
                 reason
             }
