@@ -2,6 +2,8 @@
 //!
 //! Imports nothing of the engine.
 
+use std::time::Duration;
+
 /// Longest address we look up, in bytes (RFC 5321 section 4.5.3.1.3 asks for 256 at least; the
 /// UTF-8 forms of RFC 6531 need more).
 pub const ADDRESS_BYTES_MAX: usize = 1024;
@@ -42,3 +44,31 @@ pub const IN_DOUBT_MAX: usize = 100_000;
 
 /// Names of files in `cur/` directories that recovery holds in memory.
 pub const LISTED_NAMES_MAX: usize = 1_000_000;
+
+/// Steps of PCRE2 (`match_limit`) that one search may take at once; a millisecond or so.
+pub const PATTERN_BRIEF_STEPS_MAX: u32 = 10_000;
+
+/// Steps of PCRE2 that one search may take on a thread of its own; PCRE2's own default.
+pub const PATTERN_STEPS_MAX: u32 = 10_000_000;
+
+/// Memory of one search by PCRE2, in KiB.
+pub const PATTERN_HEAP_KIB_MAX: u32 = 16 * 1024;
+
+/// How long the patterns of one table may be searched for a recipient at once.
+pub const PATTERN_BRIEF_TIME: Duration = Duration::from_millis(5);
+
+/// How long they may be searched aside; then the recipient is deferred.
+pub const PATTERN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Threads of one table for searches that take long.
+pub const PATTERN_THREADS_MAX: usize = 4;
+
+/// How often a slow pattern is told in the log.
+pub const PATTERN_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Threads of one table that wait for a server (`tcp:`, `socketmap:`) or the account database.
+pub const SERVER_THREADS_MAX: usize = 16;
+
+/// How long one answer of a database or server is waited for at most, whatever its own timeouts
+/// say.
+pub const ANSWER_PATIENCE: Duration = Duration::from_secs(240);

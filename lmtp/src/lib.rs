@@ -33,3 +33,4 @@ mod socket_file;
 mod socketmap;
 pub mod started_with;
 mod tasks;
+mod waiting;

@@ -6,8 +6,9 @@
 //! that moment. Source: socketmap_table(5).
 
 use crate::server::Shared;
+use crate::waiting::answered;
 use mailstow_engine::octets;
-use mailstow_engine::route::Router;
+use mailstow_engine::route::{RouteError, Router};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,6 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 const REQUEST_BYTES_MAX: usize = 10_000;
 /// Longest reply that Postfix takes, in bytes.
 const REPLY_BYTES_MAX: usize = 100_000;
-/// How long an answer may take; Postfix gives up after 100 seconds.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a request is still worked on once the server is to end.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
 
@@ -101,20 +100,11 @@ async fn answer(shared: &Arc<Shared>, request: &[u8]) -> String {
         return "PERM the request is not a map, a blank and a key".to_owned();
     };
     let router = shared.engine.snapshot();
-    if !router.may_block() {
-        return look_up(&router, map, key);
-    }
-    let (map, key) = (map.to_owned(), key.to_owned());
-    let found = tokio::task::spawn_blocking(move || look_up(&router, &map, &key));
-    match tokio::time::timeout(ANSWER_TIMEOUT, found).await {
-        Ok(Ok(reply)) => reply,
-        Ok(Err(_)) => "TEMP the lookup failed".to_owned(),
-        Err(_) => "TIMEOUT the tables do not answer".to_owned(),
-    }
+    reply(map, answered(|| router.published(map, key)).await)
 }
 
-fn look_up(router: &Router, map: &str, key: &str) -> String {
-    match router.published(map, key) {
+fn reply(map: &str, found: Option<Result<Option<String>, RouteError>>) -> String {
+    match found {
         None => format!(
             "PERM no map \"{map}\"; known are {}",
             Router::published_names().join(", ")

@@ -125,10 +125,7 @@ impl TableCache {
     pub fn new(context: TableContext) -> Self {
         Self {
             texts: Arc::new(TextFiles::new(context.hold_time)),
-            surroundings: Surroundings {
-                context,
-                ..Surroundings::default()
-            },
+            surroundings: Surroundings { context },
             slots: Mutex::default(),
         }
     }
@@ -155,10 +152,7 @@ impl TableCache {
                 maps: slots.maps.clone(),
             }),
             texts: Arc::clone(&self.texts),
-            surroundings: Surroundings {
-                context,
-                ..Surroundings::default()
-            },
+            surroundings: Surroundings { context },
         }
     }
 

@@ -98,10 +98,7 @@ pub fn examine(name: &TableName, bytes: &[u8]) -> Result<Examination, OpenError>
         let mut parsed = None;
         // What is no table of postmap(1) may be one of postalias(1).
         for context in contexts {
-            let surroundings = Surroundings {
-                context,
-                ..Surroundings::default()
-            };
+            let surroundings = Surroundings { context };
             let other = parse(name, &file, bytes, &surroundings)?;
             if parsed.is_none() || other.malformed.is_none() {
                 let is_whole = other.malformed.is_none();

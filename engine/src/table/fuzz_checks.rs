@@ -1,7 +1,7 @@
 //! What must hold for any bytes in a table's file.
 
 use super::list::{Index, TableList, TableName};
-use super::{LookupTable as _, compiled, inline, rule_parser, rules, substitution, text};
+use super::{LookupTable as _, compiled, inline, rule_parser, rule_table, substitution, text};
 
 /// Reads `bytes` as a text of keys and values and as an alias file, and as the name of a table.
 ///
@@ -36,7 +36,7 @@ pub fn check_pattern_table(bytes: &[u8]) {
             parameter: None,
             any_octets: false,
         };
-        let (table, _) = rules::RuleTable::parse("pcre:/t", "/t", reading, bytes);
+        let (table, _) = rule_table::RuleTable::parse("pcre:/t", "/t", reading, bytes);
         for key in [
             "",
             "a",

@@ -12,6 +12,18 @@
 //! them is connected to before it is asked, and whatever keeps it from answering is an error of
 //! the lookup, which defers. [`LookupTable::may_block`] tells them from the others.
 //!
+//! # Lookups that take long
+//!
+//! Within an [`Attempt`], no lookup waits: what has to be waited for is a [`Question`], and the
+//! lookup is done again with the answer. Each database table has a thread and connections of its
+//! own, each `tcp:`, `socketmap:` and `unix:` table a few threads of its own; a server that hangs
+//! holds up no recipient of another table. Patterns are searched at once with little effort
+//! (PCRE2 counts its steps; a POSIX pattern is weighed). A search that needs more is done on a
+//! few threads of its table, and the recipient is deferred after two seconds; the error and the
+//! log name the table and the line. A `regexp:` pattern that refers back to a group (`\1`) cannot
+//! be given up: it keeps its thread, and with all of them in use, recipients whose search comes to
+//! such a pattern are deferred.
+//!
 //! # Recipient maps
 //!
 //! `mailstow:PATH` is a compiled map, which has one table for each parameter, called by the
@@ -35,8 +47,9 @@
 //!   back for a while, see [`crate::manual::changing_tables`].
 //! - A duplicate key in `texthash:` is a warning and the first one counts, as `postmap -q` has
 //!   it; Postfix's daemons fail every lookup in such a table.
-//! - A pattern that cannot be searched (it backtracks too much, or memory is short) makes the
-//!   lookup fail, which defers; Postfix goes on as if it had not matched, which may bounce.
+//! - A pattern that cannot be searched (it backtracks too much, takes too long, or memory is
+//!   short) makes the lookup fail, which defers; Postfix goes on as if it had not matched, which
+//!   may bounce.
 //! - A `regexp:` pattern that takes all memory or stack to compile (repetitions of repetitions,
 //!   thousands of parentheses) is a bad pattern; Postfix's daemons die of it.
 //! - `static:` without a value does not open; Postfix answers every key with an error.
@@ -49,6 +62,8 @@
 //!   differ in letters that only one of their Unicode versions knows.
 
 mod aliases;
+mod aside;
+mod attempt;
 mod braces;
 mod cache;
 mod compare;
@@ -57,6 +72,7 @@ mod component;
 mod compound;
 mod constant;
 mod database;
+mod effort;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz_checks;
@@ -71,6 +87,7 @@ mod maps;
 mod open;
 mod perl;
 mod pieces;
+mod pool;
 mod posix;
 mod posix_size;
 mod problems;
@@ -78,6 +95,7 @@ mod published;
 mod replacement;
 mod restricted;
 mod rule_parser;
+mod rule_table;
 mod rules;
 mod set;
 mod socketmap;
@@ -93,6 +111,7 @@ mod unix;
 mod watched;
 mod writers;
 
+pub use attempt::{Answered, Attempt, Late, Question};
 pub(crate) use braces::words;
 pub use cache::{Refresh, TableCache, TableContext};
 pub use compare::{Examination, examine, read_whole};

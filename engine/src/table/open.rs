@@ -5,15 +5,16 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use super::aside::Aside;
 use super::compare::line_hashes;
 use super::compiled;
 use super::compound::RandomTable;
 use super::constant::{FailTable, StaticTable};
-use super::database::{Databases, Described, Description};
+use super::database::{self, Described, Description};
 use super::inline::InlineTable;
 use super::list::{Index, Kind};
 use super::rule_parser::{Flavor, Reading};
-use super::rules::RuleTable;
+use super::rule_table::RuleTable;
 use super::socketmap::SocketmapTable;
 use super::substitution::Substitution;
 use super::tcp::TcpTable;
@@ -28,7 +29,6 @@ use crate::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Surroundings {
     pub(super) context: TableContext,
-    pub(super) databases: Databases,
 }
 
 /// The file that a table is read from.
@@ -114,10 +114,10 @@ pub(super) fn unfiled(
             let reading = reading(name, &surroundings.context);
             Arc::new(RuleTable::open_inline(full, reading, text)?)
         }
-        Kind::Unix => Arc::new(UnixTable::open(full, text)?),
+        Kind::Unix => Arc::new(Aside::new(UnixTable::open(full, text)?)),
         Kind::Random => Arc::new(RandomTable::open(full, text)?),
-        Kind::Tcp => Arc::new(TcpTable::open(full, text)?),
-        Kind::Socketmap => Arc::new(SocketmapTable::open(full, text)?),
+        Kind::Tcp => Arc::new(Aside::new(TcpTable::open(full, text)?)),
+        Kind::Socketmap => Arc::new(Aside::new(SocketmapTable::open(full, text)?)),
         // These always have a file, or members; should that change, an empty table is not the
         // answer.
         Kind::Text | Kind::Indexed(_) | Kind::Database(_) | Kind::Compound(_) | Kind::Map => {
@@ -158,7 +158,7 @@ pub(super) fn described_in_main_cf(
         prefix: &prefix,
         values: &values,
     };
-    let described = surroundings.databases.open(kind, name, &description)?;
+    let described = database::open(kind, name, &description)?;
     Ok(Some(described))
 }
 
@@ -199,7 +199,7 @@ pub(super) fn parse(
                 path: &source,
                 bytes,
             };
-            let described = surroundings.databases.open(kind, name, &description)?;
+            let described = database::open(kind, name, &description)?;
             Parsed {
                 table: described.table,
                 malformed: None,

@@ -1,8 +1,10 @@
 //! Perl-compatible regular expressions through the PCRE2 library, as Postfix 3.7 calls it.
 //!
-//! Imports nothing of the engine. The safe wrapper crate cannot be told `ANCHORED`,
-//! `DOLLAR_ENDONLY` and `UNGREEDY`, which pcre_table(5) has as flags; hence the C interface.
-//! Patterns and subjects are bytes (`PCRE2_UTF` is off, as in Postfix).
+//! Imports `limits`, `sync`. The safe wrapper crate cannot be told `ANCHORED`, `DOLLAR_ENDONLY`
+//! and `UNGREEDY`, which pcre_table(5) has as flags, nor limits of single searches; hence the C
+//! interface. Patterns and subjects are bytes (`PCRE2_UTF` is off, as in Postfix). Patterns are
+//! compiled to machine code where the system permits that. Every search ends: it is counted, and
+//! given up at a limit.
 #![allow(
     unsafe_code,
     reason = "flags of pcre_table(5) that no safe interface offers"
@@ -12,11 +14,18 @@ use std::ops::Range;
 use std::ptr::{NonNull, null_mut};
 
 use pcre2_sys::{
-    PCRE2_ERROR_NOMATCH, PCRE2_INFO_CAPTURECOUNT, pcre2_code_8, pcre2_code_free_8, pcre2_compile_8,
-    pcre2_get_error_message_8, pcre2_get_ovector_count_8, pcre2_get_ovector_pointer_8,
-    pcre2_match_8, pcre2_match_data_8, pcre2_match_data_create_8, pcre2_match_data_free_8,
-    pcre2_pattern_info_8,
+    PCRE2_ERROR_DEPTHLIMIT, PCRE2_ERROR_HEAPLIMIT, PCRE2_ERROR_JIT_STACKLIMIT,
+    PCRE2_ERROR_MATCHLIMIT, PCRE2_ERROR_NOMATCH, PCRE2_INFO_CAPTURECOUNT, PCRE2_JIT_COMPLETE,
+    PCRE2_NO_JIT, pcre2_code_8, pcre2_code_free_8, pcre2_compile_8, pcre2_get_error_message_8,
+    pcre2_get_ovector_count_8, pcre2_get_ovector_pointer_8, pcre2_jit_compile_8, pcre2_match_8,
+    pcre2_match_context_8, pcre2_match_context_create_8, pcre2_match_context_free_8,
+    pcre2_match_data_8, pcre2_match_data_create_8, pcre2_match_data_free_8, pcre2_pattern_info_8,
+    pcre2_set_depth_limit_8, pcre2_set_heap_limit_8, pcre2_set_match_limit_8,
 };
+
+use super::effort::{Effort, Unsearched};
+use crate::limits::{PATTERN_BRIEF_STEPS_MAX, PATTERN_HEAP_KIB_MAX, PATTERN_STEPS_MAX};
+use crate::sync::LazyLock;
 
 /// Flags of `pcre2_compile`.
 pub(super) use pcre2_sys::{
@@ -29,8 +38,9 @@ pub(super) struct PerlPattern(NonNull<pcre2_code_8>);
 
 // SAFETY: compiled code is plain memory, tied to no thread.
 unsafe impl Send for PerlPattern {}
-// SAFETY: pcre2api(3) "MULTITHREADING": compiled code is read-only while matching (we never
-// compile it just in time); what a match writes is in its `Scratch`.
+// SAFETY: pcre2api(3) "MULTITHREADING": compiled code, machine code too, is read-only while
+// matching; the latter is made before the pattern is shared. What a match writes is in its
+// `Scratch`.
 unsafe impl Sync for PerlPattern {}
 
 impl PerlPattern {
@@ -53,10 +63,14 @@ impl PerlPattern {
                 null_mut(),
             )
         };
-        match NonNull::new(code) {
-            Some(code) => Ok(Self(code)),
-            None => Err(format!("{} at offset {offset}", error_text(error))),
-        }
+        let Some(code) = NonNull::new(code) else {
+            return Err(format!("{} at offset {offset}", error_text(error)));
+        };
+        // Where there is no memory to be executed, searches are interpreted; the answers are the
+        // same.
+        // SAFETY: the code is valid and not shared yet.
+        unsafe { pcre2_jit_compile_8(code.as_ptr(), PCRE2_JIT_COMPLETE) };
+        Ok(Self(code))
     }
 
     /// How many groups the pattern has.
@@ -77,35 +91,89 @@ impl PerlPattern {
     /// for) are put into `groups`.
     ///
     /// # Errors
-    /// PCRE2's text: the search could not be done, for example because it backtracks too much.
+    /// The search takes more than `effort`, or could not be done.
     pub(super) fn find(
         &self,
         subject: &[u8],
+        effort: Effort,
         scratch: &mut Scratch,
         groups: &mut Vec<Option<Range<usize>>>,
-    ) -> Result<bool, String> {
-        // SAFETY: code and match data are valid and the latter is ours alone; pointer and
-        // length describe `subject`; a null context asks for the defaults.
-        let status = unsafe {
+    ) -> Result<bool, Unsearched> {
+        let mut status = self.search(subject, effort, scratch, 0);
+        if status == PCRE2_ERROR_JIT_STACKLIMIT {
+            status = self.search(subject, effort, scratch, PCRE2_NO_JIT);
+        }
+        match status {
+            PCRE2_ERROR_NOMATCH => Ok(false),
+            PCRE2_ERROR_MATCHLIMIT | PCRE2_ERROR_DEPTHLIMIT | PCRE2_ERROR_HEAPLIMIT => {
+                Err(Unsearched::Slow)
+            }
+            error if error < 0 => Err(Unsearched::Failed(error_text(error))),
+            _ => {
+                groups.clear();
+                groups.extend(scratch.spans(self.groups()));
+                Ok(true)
+            }
+        }
+    }
+
+    fn search(&self, subject: &[u8], effort: Effort, scratch: &Scratch, flags: u32) -> i32 {
+        let limits = match effort {
+            Effort::Brief => &BRIEF,
+            Effort::Full => &FULL,
+        };
+        // Without memory for it there is none for the search.
+        let Some(limits) = limits.as_ref() else {
+            return PCRE2_ERROR_HEAPLIMIT;
+        };
+        // SAFETY: code and match data are valid and the latter is ours alone; pointer and length
+        // describe `subject`; the context is valid and never changed.
+        unsafe {
             pcre2_match_8(
                 self.0.as_ptr(),
                 subject.as_ptr(),
                 subject.len(),
                 0,
-                0,
+                flags,
                 scratch.0.as_ptr(),
-                null_mut(),
+                limits.0.as_ptr(),
             )
-        };
-        if status == PCRE2_ERROR_NOMATCH {
-            return Ok(false);
         }
-        if status < 0 {
-            return Err(error_text(status));
-        }
-        groups.clear();
-        groups.extend(scratch.spans(self.groups()));
-        Ok(true)
+    }
+}
+
+/// How much a search may take.
+struct Limits(NonNull<pcre2_match_context_8>);
+
+// SAFETY: plain memory, tied to no thread.
+unsafe impl Send for Limits {}
+// SAFETY: never changed once it is made; a search only reads it (no JIT stack is assigned).
+unsafe impl Sync for Limits {}
+
+/// Those of [`Effort::Brief`].
+static BRIEF: LazyLock<Option<Limits>> = LazyLock::new(|| Limits::new(PATTERN_BRIEF_STEPS_MAX));
+/// Those of [`Effort::Full`].
+static FULL: LazyLock<Option<Limits>> = LazyLock::new(|| Limits::new(PATTERN_STEPS_MAX));
+
+impl Limits {
+    fn new(steps: u32) -> Option<Self> {
+        // SAFETY: a null context asks for the default allocator.
+        let context = unsafe { pcre2_match_context_create_8(null_mut()) };
+        let context = NonNull::new(context)?;
+        // SAFETY: the context is valid and ours alone.
+        unsafe { pcre2_set_match_limit_8(context.as_ptr(), steps) };
+        // SAFETY: as above.
+        unsafe { pcre2_set_depth_limit_8(context.as_ptr(), steps) };
+        // SAFETY: as above.
+        unsafe { pcre2_set_heap_limit_8(context.as_ptr(), PATTERN_HEAP_KIB_MAX) };
+        Some(Self(context))
+    }
+}
+
+impl Drop for Limits {
+    fn drop(&mut self) {
+        // SAFETY: made by pcre2_match_context_create and freed once, here.
+        unsafe { pcre2_match_context_free_8(self.0.as_ptr()) };
     }
 }
 
@@ -178,7 +246,7 @@ mod tests {
         let mut scratch = Scratch::new(pattern.groups()).unwrap();
         let mut groups = Vec::new();
         let found = pattern
-            .find(subject.as_bytes(), &mut scratch, &mut groups)
+            .find(subject.as_bytes(), Effort::Brief, &mut scratch, &mut groups)
             .unwrap();
         found.then(|| {
             let text_of = |g: &Option<Range<usize>>| {
@@ -215,11 +283,24 @@ mod tests {
     }
 
     #[test]
-    fn a_search_that_backtracks_without_end_is_an_error() {
+    fn a_search_that_backtracks_without_end_is_given_up() {
         let pattern = PerlPattern::compile(b"^(a+)+$", 0).unwrap();
         let mut scratch = Scratch::new(1).unwrap();
         let subject = [b'a'; 40].iter().chain(b"b").copied().collect::<Vec<_>>();
-        let answer = pattern.find(&subject, &mut scratch, &mut Vec::new());
-        assert!(answer.is_err(), "{answer:?}");
+        for effort in [Effort::Brief, Effort::Full] {
+            let answer = pattern.find(&subject, effort, &mut scratch, &mut Vec::new());
+            assert_eq!(answer, Err(Unsearched::Slow), "{effort:?}");
+        }
+    }
+
+    #[test]
+    fn deep_recursion_is_given_up_or_done_without_machine_code() {
+        let pattern = PerlPattern::compile(b"^(?:(a)|b)*$", 0).unwrap();
+        let mut scratch = Scratch::new(1).unwrap();
+        let subject = [b'a'; 1000];
+        let mut groups = Vec::new();
+        let found = pattern.find(&subject, Effort::Full, &mut scratch, &mut groups);
+        assert_eq!(found, Ok(true));
+        assert_eq!(groups[1], Some(999..1000));
     }
 }

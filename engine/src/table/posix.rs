@@ -1,16 +1,20 @@
 //! POSIX regular expressions through regcomp(3) and regexec(3), the functions Postfix calls.
 //!
-//! Imports nothing of the engine. They follow the process's `LC_CTYPE`; a program that never
-//! calls setlocale(3), as mailstow and Postfix, runs in the C locale, where a character is a
-//! byte.
+//! Imports `sync`. They follow the process's `LC_CTYPE`; a program that never calls setlocale(3),
+//! as mailstow and Postfix, runs in the C locale, where a character is a byte. A search cannot be
+//! given up: where it may take long it is not begun, unless that was asked for.
 #![allow(
     unsafe_code,
     reason = "the C library's regular expressions have no safe interface"
 )]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::ops::Range;
+
+use super::effort::{Effort, Unsearched};
+use super::posix_size::{refers_back, weight};
+use crate::sync::Mutex;
 
 /// Flags of `regcomp`.
 pub(super) use libc::{REG_EXTENDED, REG_ICASE, REG_NEWLINE, REG_NOSUB};
@@ -38,21 +42,104 @@ struct Head {
 const _: () = assert!(size_of::<Head>() <= size_of::<libc::regex_t>());
 const _: () = assert!(align_of::<Head>() <= align_of::<libc::regex_t>());
 
-/// A compiled pattern.
-pub(super) struct PosixPattern(Box<libc::regex_t>);
+/// Bytes that one compiled form is searched in before it is made anew: the states that it keeps
+/// of earlier searches would fill the memory, for some patterns one for each byte.
+const SEARCHED_BYTES_MAX: usize = 32 * 1024;
+
+/// Cost of a search, as estimated here, that may be done at once; a few milliseconds.
+const BRIEF_COST_MAX: u64 = 200_000_000;
+
+/// A pattern.
+pub(super) struct PosixPattern {
+    text: CString,
+    flags: libc::c_int,
+    groups: usize,
+    weight: u64,
+    refers_back: bool,
+    /// Compiled forms that no thread uses: two threads in one would wait for each other.
+    idle: Mutex<Vec<Compiled>>,
+}
+
+/// A compiled form of a pattern, for one thread at a time.
+struct Compiled {
+    regex: Box<libc::regex_t>,
+    searched_bytes: usize,
+}
 
 // SAFETY: a compiled pattern is plain memory, tied to no thread.
-unsafe impl Send for PosixPattern {}
-// SAFETY: POSIX lets several threads call regexec(3) with one compiled pattern; regcomp(3) and
-// regfree(3) are called by the owner alone, before and after it is shared.
-unsafe impl Sync for PosixPattern {}
+unsafe impl Send for Compiled {}
 
 impl PosixPattern {
     /// Compiles `pattern`.
     ///
     /// # Errors
-    /// The text of regerror(3).
+    /// The text of regerror(3), or why it is not compiled.
     pub(super) fn compile(pattern: &CStr, flags: libc::c_int) -> Result<Self, String> {
+        let is_extended = flags & REG_EXTENDED != 0;
+        let weight = weight(pattern.to_bytes(), is_extended)
+            .map_err(|cause| format!("{cause}; simplify it"))?;
+        let compiled = Compiled::new(pattern, flags)?;
+        Ok(Self {
+            text: pattern.to_owned(),
+            flags,
+            groups: compiled.groups(),
+            weight,
+            refers_back: refers_back(pattern.to_bytes()),
+            idle: Mutex::new(vec![compiled]),
+        })
+    }
+
+    /// How many groups the pattern has.
+    pub(super) fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// True when a search may take for ever, and cannot be given up.
+    pub(super) fn is_unbounded(&self) -> bool {
+        self.refers_back
+    }
+
+    /// The set of places a match can be in costs its square to make, at worst at each byte of the
+    /// subject, and a search begins at each byte.
+    fn is_brief(&self, subject_bytes: usize) -> bool {
+        let bytes = u64::try_from(subject_bytes).unwrap_or(u64::MAX);
+        let states = self.weight.saturating_add(bytes);
+        let cost = self.weight.saturating_mul(bytes).saturating_mul(states);
+        !self.refers_back && cost <= BRIEF_COST_MAX
+    }
+
+    /// Searches `subject`; on a match the spans of groups 0 to `groups_max` are put into
+    /// `groups` (none when `groups_max` is 0).
+    ///
+    /// # Errors
+    /// The search may take more than `effort`, or could not be done (the text of regerror(3)).
+    pub(super) fn find(
+        &self,
+        subject: &CStr,
+        effort: Effort,
+        groups_max: usize,
+        groups: &mut Vec<Option<Range<usize>>>,
+    ) -> Result<bool, Unsearched> {
+        let bytes = subject.to_bytes().len();
+        if effort == Effort::Brief && !self.is_brief(bytes) {
+            return Err(Unsearched::Slow);
+        }
+        let idle = self.idle.lock().pop();
+        let mut compiled = match idle {
+            Some(compiled) => compiled,
+            None => Compiled::new(&self.text, self.flags).map_err(Unsearched::Failed)?,
+        };
+        let found = compiled.find(subject, groups_max, groups);
+        compiled.searched_bytes += bytes;
+        if compiled.searched_bytes < SEARCHED_BYTES_MAX {
+            self.idle.lock().push(compiled);
+        }
+        found.map_err(Unsearched::Failed)
+    }
+}
+
+impl Compiled {
+    fn new(pattern: &CStr, flags: libc::c_int) -> Result<Self, String> {
         let mut compiled = Box::new(MaybeUninit::<libc::regex_t>::zeroed());
         // SAFETY: the pattern ends in NUL, and regcomp initialises what the first argument
         // points to, memory of the right size and alignment.
@@ -61,25 +148,22 @@ impl PosixPattern {
             // On failure regcomp has freed what it allocated; there is nothing to regfree.
             return Err(error_text(status));
         }
-        // SAFETY: regcomp succeeded, so the structure is initialised.
-        Ok(Self(unsafe { compiled.assume_init() }))
+        Ok(Self {
+            // SAFETY: regcomp succeeded, so the structure is initialised.
+            regex: unsafe { compiled.assume_init() },
+            searched_bytes: 0,
+        })
     }
 
-    /// How many groups the pattern has.
-    pub(super) fn groups(&self) -> usize {
-        let head: *const Head = (&raw const *self.0).cast();
+    fn groups(&self) -> usize {
+        let head: *const Head = (&raw const *self.regex).cast();
         // SAFETY: `Head` is a prefix of the initialised regex_t (sizes and alignment asserted
         // above), and usize has no invalid values.
         unsafe { (*head).re_nsub }
     }
 
-    /// Searches `subject`; on a match the spans of groups 0 to `groups_max` are put into
-    /// `groups` (none when `groups_max` is 0).
-    ///
-    /// # Errors
-    /// The text of regerror(3): the search could not be done.
-    pub(super) fn find(
-        &self,
+    fn find(
+        &mut self,
         subject: &CStr,
         groups_max: usize,
         groups: &mut Vec<Option<Range<usize>>>,
@@ -94,7 +178,7 @@ impl PosixPattern {
         // `count` spans (regexec writes no more).
         let status = unsafe {
             libc::regexec(
-                &raw const *self.0,
+                &raw const *self.regex,
                 subject.as_ptr(),
                 count,
                 spans.as_mut_ptr(),
@@ -116,10 +200,10 @@ impl PosixPattern {
     }
 }
 
-impl Drop for PosixPattern {
+impl Drop for Compiled {
     fn drop(&mut self) {
         // SAFETY: compiled by regcomp and freed once, here.
-        unsafe { libc::regfree(&raw mut *self.0) };
+        unsafe { libc::regfree(&raw mut *self.regex) };
     }
 }
 
@@ -147,7 +231,9 @@ mod tests {
     fn find(pattern: &CStr, flags: libc::c_int, subject: &CStr, max: usize) -> Option<Vec<String>> {
         let pattern = PosixPattern::compile(pattern, flags).unwrap();
         let mut groups = Vec::new();
-        let found = pattern.find(subject, max, &mut groups).unwrap();
+        let found = pattern
+            .find(subject, Effort::Brief, max, &mut groups)
+            .unwrap();
         let text = subject.to_str().unwrap();
         found.then(|| {
             let text_of =
@@ -192,11 +278,52 @@ mod tests {
                 scope.spawn(|| {
                     let mut groups = Vec::new();
                     for _ in 0..200 {
-                        assert!(pattern.find(c"u42@d", 1, &mut groups).unwrap());
+                        let found = pattern.find(c"u42@d", Effort::Brief, 1, &mut groups);
+                        assert_eq!(found, Ok(true));
                         assert_eq!(groups[1], Some(1..3));
                     }
                 });
             }
         });
+    }
+
+    #[test]
+    fn a_search_that_may_take_long_is_not_begun_unless_that_is_asked_for() {
+        let subject = CString::new("a".repeat(40)).unwrap();
+        let mut groups = Vec::new();
+        for (pattern, brief) in [
+            (c"^(.*)@([a-z.]+)$", true),
+            (c"(^|.*[.])(some|other)[.]example$", true),
+            (c"(a?)(a*)\\2", false),
+            (c"(a{0,30}){0,30}", false),
+        ] {
+            let pattern = PosixPattern::compile(pattern, REG_EXTENDED).unwrap();
+            let found = pattern.find(&subject, Effort::Brief, 0, &mut groups);
+            assert_eq!(found == Err(Unsearched::Slow), !brief, "{:?}", pattern.text);
+        }
+        let pattern = PosixPattern::compile(c"^(a?)a*\\1$", REG_EXTENDED).unwrap();
+        let found = pattern.find(&subject, Effort::Full, 0, &mut groups);
+        assert_eq!(found, Ok(true));
+    }
+
+    #[test]
+    fn a_compiled_form_is_made_anew_before_its_states_fill_the_memory() {
+        let pattern = PosixPattern::compile(c"(a|b)*a(a|b){14}c", REG_EXTENDED).unwrap();
+        let mut groups = Vec::new();
+        let mut searched = 0;
+        for number in 0..200_u32 {
+            let text: String = (0..1000_u32)
+                .map(|at| {
+                    let bit = (at * 7 + number * 13 + at * at * number) % 3;
+                    if bit == 0 { 'b' } else { 'a' }
+                })
+                .collect();
+            let text = CString::new(text).unwrap();
+            let found = pattern.find(&text, Effort::Full, 0, &mut groups);
+            assert_eq!(found, Ok(false));
+            searched += 1000;
+            let kept: usize = pattern.idle.lock().iter().map(|c| c.searched_bytes).sum();
+            assert!(kept < SEARCHED_BYTES_MAX && kept <= searched, "{kept}");
+        }
     }
 }

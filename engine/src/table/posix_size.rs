@@ -1,4 +1,4 @@
-//! How large a POSIX regular expression becomes when it is compiled.
+//! How large a POSIX regular expression becomes when it is compiled, and so what a search costs.
 //!
 //! Imports nothing. regcomp(3) of glibc copies what is repeated as often as it is repeated, goes
 //! down one call for each parenthesis and for each thing that may be left out, and has no bounds
@@ -15,8 +15,11 @@ const CHOICE_WEIGHT: u64 = 20;
 /// How deep parentheses may nest (PCRE2 allows 250).
 const DEPTH_MAX: usize = 1000;
 
-/// Why a pattern is not compiled; `None` when it can be. `extended` as of `REG_EXTENDED`.
-pub(super) fn too_large(pattern: &[u8], extended: bool) -> Option<&'static str> {
+/// The weight of a pattern. `extended` as of `REG_EXTENDED`.
+///
+/// # Errors
+/// Why it is not to be compiled.
+pub(super) fn weight(pattern: &[u8], extended: bool) -> Result<u64, &'static str> {
     let mut open: Vec<u64> = Vec::new();
     let (mut sum, mut last) = (0_u64, 0_u64);
     let mut rest = pattern;
@@ -37,7 +40,7 @@ pub(super) fn too_large(pattern: &[u8], extended: bool) -> Option<&'static str> 
             b'(' if is_operator => {
                 open.push(sum);
                 if open.len() > DEPTH_MAX {
-                    return Some("parentheses are too deeply nested");
+                    return Err("parentheses are too deeply nested");
                 }
                 (sum, last) = (0, 0);
                 continue;
@@ -78,7 +81,18 @@ pub(super) fn too_large(pattern: &[u8], extended: bool) -> Option<&'static str> 
         }
     }
     let all = open.iter().fold(sum, |all, one| all.saturating_add(*one));
-    (all > WEIGHT_MAX).then_some("it repeats too much")
+    if all > WEIGHT_MAX {
+        return Err("it repeats too much");
+    }
+    Ok(all)
+}
+
+/// True when the pattern may refer back to a group: such a search can take for ever, whatever
+/// the pattern weighs. Some that do not are taken for one.
+pub(super) fn refers_back(pattern: &[u8]) -> bool {
+    pattern
+        .windows(2)
+        .any(|pair| matches!(pair, [b'\\', b'1'..=b'9']))
 }
 
 /// Of `{n}`, `{n,}` and `{n,m}`, opening brace passed: how many copies there will be, and how many
@@ -136,7 +150,7 @@ mod tests {
     use super::*;
 
     fn refused(pattern: &str) -> bool {
-        too_large(pattern.as_bytes(), true).is_some()
+        weight(pattern.as_bytes(), true).is_err()
     }
 
     #[test]
@@ -163,7 +177,7 @@ mod tests {
         ] {
             assert!(!refused(pattern), "{pattern:.60}");
         }
-        assert_eq!(too_large("(+|".repeat(9000).as_bytes(), false), None);
+        assert!(weight("(+|".repeat(9000).as_bytes(), false).is_ok());
     }
 
     #[test]
@@ -180,7 +194,7 @@ mod tests {
             assert!(refused(pattern), "{pattern:.60}");
         }
         let basic = format!("{}a{}", "\\(".repeat(20_000), "\\)".repeat(20_000));
-        assert!(too_large(basic.as_bytes(), false).is_some());
-        assert!(too_large(b"\\(a\\{1,30000\\}\\)\\{1,30000\\}", false).is_some());
+        assert!(weight(basic.as_bytes(), false).is_err());
+        assert!(weight(b"\\(a\\{1,30000\\}\\)\\{1,30000\\}", false).is_err());
     }
 }

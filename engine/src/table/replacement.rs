@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::component::component;
+use crate::octets;
 
 /// A result text, parsed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -78,7 +79,7 @@ impl Replacement {
     /// As [`Replacement::expand`], each group made one safe path component.
     ///
     /// # Errors
-    /// A group is empty, and so no component, or not UTF-8.
+    /// A group is empty, and so no component.
     pub(super) fn expand_components(
         &self,
         subject: &[u8],
@@ -95,14 +96,13 @@ impl Replacement {
             };
             let span = groups.get(*number).cloned().flatten();
             let text = span.and_then(|span| subject.get(span)).unwrap_or_default();
-            let text =
-                str::from_utf8(text).map_err(|_| format!("has a ${number} that is not UTF-8"))?;
             if text.is_empty() {
                 return Err(format!(
                     "has an empty ${number}, which is no name in a path"
                 ));
             }
-            value.extend_from_slice(component(text).as_bytes());
+            let safe = component(&octets::text(text));
+            value.extend_from_slice(&octets::octets(&safe));
         }
         Ok(value)
     }
@@ -180,9 +180,9 @@ mod tests {
         for empty in ["d/$3/", "d/$4/", "d/$9/"] {
             assert!(expand(empty).unwrap_err().contains("an empty $"), "{empty}");
         }
-        let half = Replacement::parse(b"$1").unwrap();
-        let half = half.expand_components("ü".as_bytes(), &[None, Some(0..1)]);
-        assert!(half.unwrap_err().contains("not UTF-8"));
+        let latin = Replacement::parse(b"$1/").unwrap();
+        let latin = latin.expand_components(b"j\xfcrgen/x", &[None, Some(0..8)]);
+        assert_eq!(latin.unwrap(), b"j\xfcrgen=2Fx/");
     }
 
     #[test]

@@ -14,10 +14,10 @@ use super::perl::{
     PCRE2_MULTILINE, PCRE2_UNGREEDY, PerlPattern,
 };
 use super::posix::{PosixPattern, REG_EXTENDED, REG_ICASE, REG_NEWLINE, REG_NOSUB};
-use super::posix_size::too_large;
 use super::problems::{Problems, excerpt};
 use super::replacement::Replacement;
-use super::rules::{Condition, Pattern, Rule, RuleTable};
+use super::rule_table::RuleTable;
+use super::rules::{Condition, Pattern, Rule, Rules};
 use super::substitution::{Substitution, refusal};
 
 /// Whose regular expressions.
@@ -67,9 +67,7 @@ impl RuleTable {
             let text = trim_end(before_nul(&line.text));
             parser.line(line.number, text);
         }
-        let (mut table, malformed) = parser.finish(name);
-        table.any_octets = reading.any_octets;
-        (table, malformed)
+        parser.finish(name)
     }
 
     /// Opens a table whose rules stand in its name: `{ {rule}, {rule} }`.
@@ -152,7 +150,7 @@ impl Parser<'_> {
         if first.negated && result.groups_max() > 0 {
             return Err("a negated pattern has no groups to use in its result".to_owned());
         }
-        let condition = self.compile(&first, result.groups_max() > 0)?;
+        let condition = self.compile(line, &first, result.groups_max() > 0)?;
         let groups = condition.pattern.groups();
         if result.groups_max() > groups {
             let wanted = result.groups_max();
@@ -161,7 +159,7 @@ impl Parser<'_> {
             ));
         }
         let second = match second {
-            Some(source) => Some(self.compile(&source, false)?),
+            Some(source) => Some(self.compile(line, &source, false)?),
             None => None,
         };
         self.rules.push(Rule::Match {
@@ -175,7 +173,7 @@ impl Parser<'_> {
 
     fn if_rule(&mut self, line: usize, rest: &[u8]) -> Result<(), String> {
         let (source, rest) = self.source(line, trim_start(rest))?;
-        let condition = self.compile(&source, false)?;
+        let condition = self.compile(line, &source, false)?;
         let extra = trim_start(rest);
         if !extra.is_empty() {
             let text = format!(
@@ -279,24 +277,33 @@ impl Parser<'_> {
         Ok(flags)
     }
 
-    fn compile(&self, source: &Source<'_>, groups_wanted: bool) -> Result<Condition, String> {
+    fn compile(
+        &mut self,
+        line: usize,
+        source: &Source<'_>,
+        groups_wanted: bool,
+    ) -> Result<Condition, String> {
         let pattern = match self.reading.flavor {
             Flavor::Posix => {
                 let mut flags = i32::try_from(source.flags).unwrap_or(0);
                 if !groups_wanted {
                     flags |= REG_NOSUB;
                 }
-                let extended = flags & REG_EXTENDED != 0;
-                if let Some(cause) = too_large(source.pattern, extended) {
-                    return Err(format!("bad pattern: {cause}; simplify it"));
-                }
                 let text = CString::new(source.pattern).map_err(|_| "NUL in the pattern")?;
                 PosixPattern::compile(&text, flags).map(Pattern::Posix)
             }
             Flavor::Perl => PerlPattern::compile(source.pattern, source.flags).map(Pattern::Perl),
         };
+        let pattern = pattern.map_err(|cause| format!("bad pattern: {cause}"))?;
+        if pattern.is_unbounded() {
+            self.problems.notice(
+                line,
+                "the pattern refers back to a group, so that a sender can make a search of it \
+                 take for ever; write it without, or for pcre:, where searches are limited",
+            );
+        }
         Ok(Condition {
-            pattern: pattern.map_err(|cause| format!("bad pattern: {cause}"))?,
+            pattern,
             negated: source.negated,
         })
     }
@@ -308,8 +315,9 @@ impl Parser<'_> {
             }
         }
         let complaints = self.problems.finish();
-        let substitution = self.reading.substitution;
-        let table = RuleTable::new(name, self.rules, substitution, complaints.warnings);
+        let reading = self.reading;
+        let rules = Rules::new(name, self.rules, reading.substitution, reading.any_octets);
+        let table = RuleTable::new(name, rules, complaints.warnings);
         (table, complaints.malformed)
     }
 }

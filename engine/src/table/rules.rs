@@ -1,17 +1,17 @@
-//! `regexp:` and `pcre:` tables: rules asked in order, the first that matches answers.
+//! The rules of `regexp:` and `pcre:` tables: asked in order, the first that matches answers.
 //!
-//! Imports `status` (through errors). Rules are read by `rule_parser`; this file asks them.
-//! Source: regexp_table(5), pcre_table(5).
+//! Imports `status` (through errors). Rules are read by `rule_parser`; how much a search may take
+//! is the matter of `rule_table`. Source: regexp_table(5), pcre_table(5).
 
 use std::ffi::{CStr, CString};
-use std::fmt;
 use std::ops::Range;
 
+use super::effort::{Effort, Unsearched};
 use super::perl::{PerlPattern, Scratch};
 use super::posix::PosixPattern;
 use super::replacement::Replacement;
 use super::substitution::Substitution;
-use super::{KeyInValues, LookupTable, Nature, TableError};
+use super::{KeyInValues, TableError};
 use crate::octets;
 
 /// A compiled pattern of either kind.
@@ -26,6 +26,15 @@ impl Pattern {
         match self {
             Self::Posix(pattern) => pattern.groups(),
             Self::Perl(pattern) => pattern.groups(),
+        }
+    }
+
+    /// True when a search of it may take for ever, and cannot be given up.
+    pub(super) fn is_unbounded(&self) -> bool {
+        match self {
+            Self::Posix(pattern) => pattern.is_unbounded(),
+            // PCRE2 counts its steps.
+            Self::Perl(_) => false,
         }
     }
 }
@@ -53,26 +62,40 @@ pub(super) enum Rule {
     },
 }
 
-/// A table of patterns.
-pub(super) struct RuleTable {
+/// The rules of a table, in order.
+pub(super) struct Rules {
     name: String,
     rules: Vec<Rule>,
     /// Most groups of any pattern: the room a search needs.
     groups_max: usize,
     /// Groups in results are to be safe path components.
     components: bool,
-    warnings: Vec<String>,
     /// Values may hold any octets (`smtputf8_enable = no`).
-    pub(super) any_octets: bool,
+    any_octets: bool,
 }
 
-impl RuleTable {
-    /// Makes a table of `rules`, from which those that `substitution` refuses were left out.
+/// Why there is no answer.
+pub(super) enum Unanswered {
+    /// It takes more than the effort; the line of the rule.
+    Slow(usize),
+    /// The table cannot answer.
+    Failed(TableError),
+}
+
+impl From<TableError> for Unanswered {
+    fn from(error: TableError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Rules {
+    /// Makes the rules of the table called `name`, from which those that `substitution` refuses
+    /// were left out.
     pub(super) fn new(
         name: &str,
         rules: Vec<Rule>,
         substitution: Substitution,
-        warnings: Vec<String>,
+        any_octets: bool,
     ) -> Self {
         let groups = rules.iter().map(|rule| match rule {
             Rule::Match { condition, .. } | Rule::If { condition, .. } => {
@@ -84,19 +107,83 @@ impl RuleTable {
             groups_max: groups.max().unwrap_or(0),
             rules,
             components: substitution == Substitution::Component,
-            warnings,
-            any_octets: false,
+            any_octets,
         }
     }
 
-    fn unavailable(&self, line: usize, cause: &str) -> TableError {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether text of the key is put into results as it is.
+    pub(super) fn key_in_values(&self) -> KeyInValues {
+        let has_groups = |rule: &Rule| match rule {
+            Rule::Match { result, .. } => result.groups_max() > 0,
+            Rule::If { .. } => false,
+        };
+        if !self.components && self.rules.iter().any(has_groups) {
+            KeyInValues::Always
+        } else {
+            KeyInValues::Never
+        }
+    }
+
+    /// The answer for `key`. Before a pattern is searched, its line is told to `begins`, which may
+    /// end the search.
+    ///
+    /// # Errors
+    /// There is none within `effort`, or at all.
+    pub(super) fn answer(
+        &self,
+        key: &str,
+        effort: Effort,
+        begins: &mut dyn FnMut(usize) -> Result<(), Unanswered>,
+    ) -> Result<Option<String>, Unanswered> {
+        // An address has no NUL, and nothing a pattern could match follows one.
+        let Ok(subject) = CString::new(octets::octets(key)) else {
+            return Ok(None);
+        };
+        let mut search = Search {
+            subject: &subject,
+            effort,
+            begins,
+            scratch: None,
+            groups_max: self.groups_max,
+            groups: Vec::new(),
+        };
+        match self.search(&mut search)? {
+            None => Ok(None),
+            Some(value) if self.any_octets || key.chars().any(octets::is_octet) => {
+                Ok(Some(octets::text(&value).into_owned()))
+            }
+            Some(value) => match String::from_utf8(value) {
+                Ok(value) => Ok(Some(value)),
+                Err(_) => Err(Unanswered::Failed(TableError::BadValue {
+                    name: self.name.clone(),
+                    key: key.to_owned(),
+                    cause: "is not UTF-8".to_owned(),
+                })),
+            },
+        }
+    }
+
+    /// The error of a pattern that cannot be searched.
+    pub(super) fn unavailable(&self, line: usize, cause: &str) -> TableError {
+        self.unavailable_by(&format!(
+            "the pattern of line {line} cannot be searched: {cause}"
+        ))
+    }
+
+    /// The error of a table that cannot be asked.
+    pub(super) fn unavailable_by(&self, cause: &str) -> TableError {
         TableError::Unavailable {
             name: self.name.clone(),
-            cause: format!("the pattern of line {line} cannot be searched: {cause}"),
+            cause: cause.to_owned(),
         }
     }
 
-    fn search(&self, search: &mut Search<'_>) -> Result<Option<Vec<u8>>, TableError> {
+    fn search(&self, search: &mut Search<'_>) -> Result<Option<Vec<u8>>, Unanswered> {
         let mut at = 0;
         while let Some(rule) = self.rules.get(at) {
             at += 1;
@@ -106,10 +193,7 @@ impl RuleTable {
                     after_endif,
                     line,
                 } => {
-                    let holds = search
-                        .holds(condition, 0)
-                        .map_err(|cause| self.unavailable(*line, &cause))?;
-                    if !holds {
+                    if !self.holds(search, condition, 0, *line)? {
                         let Some(next) = *after_endif else {
                             return Ok(None);
                         };
@@ -122,21 +206,34 @@ impl RuleTable {
                     result,
                     line,
                 } => {
-                    let failed = |cause: String| self.unavailable(*line, &cause);
                     // The second pattern first: the groups are those of the first.
                     let matches = match second {
-                        Some(second) => search.holds(second, 0).map_err(failed)?,
+                        Some(second) => self.holds(search, second, 0, *line)?,
                         None => true,
-                    } && search
-                        .holds(condition, result.groups_max())
-                        .map_err(failed)?;
+                    } && self.holds(search, condition, result.groups_max(), *line)?;
                     if matches {
-                        return self.result(result, search, *line).map(Some);
+                        return Ok(Some(self.result(result, search, *line)?));
                     }
                 }
             }
         }
         Ok(None)
+    }
+
+    fn holds(
+        &self,
+        search: &mut Search<'_>,
+        condition: &Condition,
+        groups_max: usize,
+        line: usize,
+    ) -> Result<bool, Unanswered> {
+        (search.begins)(line)?;
+        search
+            .holds(condition, groups_max)
+            .map_err(|unsearched| match unsearched {
+                Unsearched::Slow => Unanswered::Slow(line),
+                Unsearched::Failed(cause) => Unanswered::Failed(self.unavailable(line, &cause)),
+            })
     }
 
     fn result(
@@ -161,85 +258,28 @@ impl RuleTable {
 /// One key on its way through the rules.
 struct Search<'a> {
     subject: &'a CStr,
+    effort: Effort,
+    begins: &'a mut dyn FnMut(usize) -> Result<(), Unanswered>,
     scratch: Option<Scratch>,
     groups_max: usize,
     groups: Vec<Option<Range<usize>>>,
 }
 
 impl Search<'_> {
-    fn holds(&mut self, condition: &Condition, groups_max: usize) -> Result<bool, String> {
+    fn holds(&mut self, condition: &Condition, groups_max: usize) -> Result<bool, Unsearched> {
         let found = match &condition.pattern {
-            Pattern::Posix(pattern) => pattern.find(self.subject, groups_max, &mut self.groups)?,
+            Pattern::Posix(pattern) => {
+                pattern.find(self.subject, self.effort, groups_max, &mut self.groups)?
+            }
             Pattern::Perl(pattern) => {
                 let scratch = match &mut self.scratch {
                     Some(scratch) => scratch,
-                    none => none.insert(Scratch::new(self.groups_max)?),
+                    none => none.insert(Scratch::new(self.groups_max).map_err(Unsearched::Failed)?),
                 };
-                pattern.find(self.subject.to_bytes(), scratch, &mut self.groups)?
+                let subject = self.subject.to_bytes();
+                pattern.find(subject, self.effort, scratch, &mut self.groups)?
             }
         };
         Ok(found != condition.negated)
-    }
-}
-
-impl LookupTable for RuleTable {
-    fn lookup(&self, key: &str) -> Result<Option<String>, TableError> {
-        // An address has no NUL, and nothing a pattern could match follows one.
-        let Ok(subject) = CString::new(octets::octets(key)) else {
-            return Ok(None);
-        };
-        let mut search = Search {
-            subject: &subject,
-            scratch: None,
-            groups_max: self.groups_max,
-            groups: Vec::new(),
-        };
-        match self.search(&mut search)? {
-            None => Ok(None),
-            Some(value) if self.any_octets || key.chars().any(octets::is_octet) => {
-                Ok(Some(octets::text(&value).into_owned()))
-            }
-            Some(value) => match String::from_utf8(value) {
-                Ok(value) => Ok(Some(value)),
-                Err(_) => Err(TableError::BadValue {
-                    name: self.name.clone(),
-                    key: key.to_owned(),
-                    cause: "is not UTF-8".to_owned(),
-                }),
-            },
-        }
-    }
-
-    fn nature(&self) -> Nature {
-        Nature::Pattern
-    }
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn key_in_values(&self) -> KeyInValues {
-        let has_groups = |rule: &Rule| match rule {
-            Rule::Match { result, .. } => result.groups_max() > 0,
-            Rule::If { .. } => false,
-        };
-        if !self.components && self.rules.iter().any(has_groups) {
-            KeyInValues::Always
-        } else {
-            KeyInValues::Never
-        }
-    }
-
-    fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-}
-
-impl fmt::Debug for RuleTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RuleTable")
-            .field("name", &self.name)
-            .field("rules", &self.rules.len())
-            .finish_non_exhaustive()
     }
 }

@@ -25,7 +25,7 @@ use std::io;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -38,12 +38,8 @@ const BROKEN: u8 = 70;
 /// Threads that run sessions: they only move bytes, mailboxes are written by the engine's own.
 const SESSION_THREADS_MAX: usize = 4;
 
-/// Threads that wait for databases and servers behind tables, each with one recipient; made when
-/// needed. More recipients than that wait for a thread.
-const WAITING_THREADS_MAX: usize = 128;
-
-/// Threads that wait for tables and slow mailboxes and are made at the start.
-const WAITING_THREADS_READY: usize = 4;
+/// Threads that read configuration and tables anew while the sessions go on; made at the start.
+const RELOAD_THREADS: usize = 1;
 
 /// Stack of a session thread, in bytes.
 const SESSION_STACK_BYTES: usize = 512 * 1024;
@@ -239,32 +235,20 @@ fn announce(listeners: &[Listener], settings: &Settings) -> String {
 /// The runtime of the sessions. Some of its threads that wait for tables are made now: later the
 /// system may give none.
 fn runtime() -> io::Result<Runtime> {
-    let count = session_threads() + WAITING_THREADS_READY;
+    let count = session_threads() + RELOAD_THREADS;
     let runtime = build_runtime((count, SESSION_STACK_BYTES), || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(session_threads())
             .thread_stack_size(SESSION_STACK_BYTES)
-            .max_blocking_threads(WAITING_THREADS_MAX)
+            .max_blocking_threads(RELOAD_THREADS)
             // Those that were made stay.
             .thread_keep_alive(Duration::MAX)
             .thread_name("mailstow-lmtp")
             .enable_all()
             .build()
     })?;
-    // Each holds its thread until all are there, or there are no more.
-    let arrived = Arc::new(AtomicUsize::new(0));
-    for _ in 0..WAITING_THREADS_READY {
-        let arrived = Arc::clone(&arrived);
-        runtime.spawn_blocking(move || {
-            arrived.fetch_add(1, Ordering::SeqCst);
-            for _ in 0..1000 {
-                if arrived.load(Ordering::SeqCst) >= WAITING_THREADS_READY {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-    }
+    // The thread for reloads is there before it is needed.
+    runtime.spawn_blocking(|| ());
     Ok(runtime)
 }
 

@@ -265,10 +265,10 @@ mod tests {
     }
 
     fn run<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-        super::super::runtime::Driver::start()
-            .unwrap()
-            .run(work)
-            .unwrap()
+        let driver = super::super::runtime::Driver::start().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        driver.spawn(async move { tell.send(work.await).unwrap() });
+        told.recv().unwrap()
     }
 
     #[test]

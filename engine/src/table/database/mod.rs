@@ -72,66 +72,52 @@ pub(super) enum Description<'a> {
     },
 }
 
-/// What the database tables of one cache share.
-#[derive(Debug, Default)]
-pub(super) struct Databases {
-    #[cfg(feature = "databases")]
-    driver: crate::sync::OnceLock<Arc<runtime::Driver>>,
+/// Opens the table called `name` as `description` has it. Nothing is connected to yet.
+///
+/// # Errors
+/// The description is not complete or not well formed, or mailstow was built without this
+/// kind of database.
+#[cfg(feature = "databases")]
+pub(super) fn open(
+    kind: DatabaseKind,
+    name: &TableName,
+    description: &Description<'_>,
+) -> Result<Described, OpenError> {
+    let cf = cf::Cf::read(name.full(), description)?;
+    let table = match kind {
+        #[cfg(feature = "pgsql")]
+        DatabaseKind::Pgsql => pgsql::open(name.full(), &cf, driver(name)?)?,
+        #[cfg(feature = "mysql")]
+        DatabaseKind::Mysql => mysql::open(name.full(), &cf, driver(name)?)?,
+        #[cfg(feature = "sqlite")]
+        DatabaseKind::Sqlite => sqlite::open(name.full(), &cf, driver(name)?)?,
+        #[cfg(feature = "ldap")]
+        DatabaseKind::Ldap => ldap::open(name.full(), &cf, driver(name)?)?,
+        #[allow(unreachable_patterns, reason = "unless every feature is on")]
+        _ => return Err(built_without(name)),
+    };
+    let domain = cf.text("domain").to_owned();
+    Ok(Described { table, domain })
 }
 
-impl Databases {
-    /// Opens the table called `name` as `description` has it. Nothing is connected to yet.
-    ///
-    /// # Errors
-    /// The description is not complete or not well formed, or mailstow was built without this
-    /// kind of database.
-    #[cfg(feature = "databases")]
-    pub(super) fn open(
-        &self,
-        kind: DatabaseKind,
-        name: &TableName,
-        description: &Description<'_>,
-    ) -> Result<Described, OpenError> {
-        let cf = cf::Cf::read(name.full(), description)?;
-        let table = match kind {
-            #[cfg(feature = "pgsql")]
-            DatabaseKind::Pgsql => pgsql::open(name.full(), &cf, self.driver(name)?)?,
-            #[cfg(feature = "mysql")]
-            DatabaseKind::Mysql => mysql::open(name.full(), &cf, self.driver(name)?)?,
-            #[cfg(feature = "sqlite")]
-            DatabaseKind::Sqlite => sqlite::open(name.full(), &cf, self.driver(name)?)?,
-            #[cfg(feature = "ldap")]
-            DatabaseKind::Ldap => ldap::open(name.full(), &cf, self.driver(name)?)?,
-            #[allow(unreachable_patterns, reason = "unless every feature is on")]
-            _ => return Err(built_without(name)),
-        };
-        let domain = cf.text("domain").to_owned();
-        Ok(Described { table, domain })
-    }
+/// As with the features.
+#[cfg(not(feature = "databases"))]
+pub(super) fn open(
+    _kind: DatabaseKind,
+    name: &TableName,
+    _description: &Description<'_>,
+) -> Result<Described, OpenError> {
+    Err(built_without(name))
+}
 
-    /// As with the features.
-    #[cfg(not(feature = "databases"))]
-    pub(super) fn open(
-        &self,
-        _kind: DatabaseKind,
-        name: &TableName,
-        _description: &Description<'_>,
-    ) -> Result<Described, OpenError> {
-        Err(built_without(name))
-    }
-
-    /// The thread for all of them, started by the first.
-    #[cfg(feature = "databases")]
-    fn driver(&self, name: &TableName) -> Result<Arc<runtime::Driver>, OpenError> {
-        if let Some(driver) = self.driver.get() {
-            return Ok(Arc::clone(driver));
-        }
-        let driver = runtime::Driver::start().map_err(|error| OpenError::Content {
-            name: name.full().to_owned(),
-            cause: format!("no thread for it: {error}; raise the limit on processes"),
-        })?;
-        Ok(Arc::clone(self.driver.get_or_init(|| Arc::new(driver))))
-    }
+/// The thread of a table.
+#[cfg(feature = "databases")]
+fn driver(name: &TableName) -> Result<Arc<runtime::Driver>, OpenError> {
+    let driver = runtime::Driver::start().map_err(|error| OpenError::Content {
+        name: name.full().to_owned(),
+        cause: format!("no thread for it: {error}; raise the limit on processes"),
+    })?;
+    Ok(Arc::new(driver))
 }
 
 #[cfg_attr(

@@ -1,14 +1,14 @@
-//! The thread that talks to databases, and the way to it for callers who may wait.
+//! The thread that talks to the database of one table.
 //!
-//! Imports `sync`, `supervisor`. Invariant: what runs here gives up by itself after a time, so
-//! a caller never waits for ever.
+//! Imports `sync`, `supervisor`. Each table has its own, so that a name server or a driver library
+//! that hangs holds up no other table. Invariant: what runs here gives up by itself after a time.
 
 use std::future::Future;
 use std::io;
-use std::sync::mpsc;
 
 use tokio::runtime::{Builder, Runtime};
 
+use super::super::attempt::{Answer, Reply};
 use super::hosts::{Hosts, Server};
 use crate::supervisor::build_runtime;
 use crate::sync::Arc;
@@ -20,7 +20,7 @@ const NAME_THREADS_MAX: usize = 4;
 /// Stack of each thread, in bytes: what the runtime gives them by itself.
 const STACK_BYTES: usize = 2 << 20;
 
-/// A thread that drives connections. Ends with its last table.
+/// A thread that drives connections. Ends with its table.
 #[derive(Debug)]
 pub(super) struct Driver(Option<Runtime>);
 
@@ -43,41 +43,31 @@ impl Driver {
         Ok(Self(Some(runtime)))
     }
 
-    /// Asks one of `hosts` and waits for the answer.
-    ///
-    /// # Errors
-    /// What each of them said.
+    /// Asks one of `hosts`; returns at once. `then` makes the table's answer of what they said.
     pub(super) fn ask<S: Server>(
         &self,
         hosts: &Arc<Hosts<S>>,
         question: S::Question,
-    ) -> Result<S::Answer, String> {
+        reply: Reply,
+        then: impl FnOnce(Result<S::Answer, String>) -> Answer + Send + 'static,
+    ) {
         let hosts = Arc::clone(hosts);
-        let asked = self.run(async move { hosts.ask(&question).await });
-        asked.unwrap_or_else(|| Err("the database driver failed".to_owned()))
+        self.spawn(async move { reply.give(then(hosts.ask(&question).await)) });
     }
 
-    /// Runs `work` and waits for its result; `None` when it was lost, which a panic of a driver
-    /// library would do. Not to be called by a thread that must not block.
-    pub(super) fn run<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Option<T> {
-        let (tell, told) = mpsc::sync_channel(1);
-        let runtime = self.0.as_ref()?;
-        runtime.spawn(async move {
-            // Nobody listens when the caller's thread was ended, which concerns nobody then.
-            let _ = tell.send(work.await);
-        });
-        told.recv().ok()
+    /// Begins `work`. A panic in it, which may be one of a driver library, ends nothing else.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.0 {
+            runtime.spawn(work);
+        }
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            // The last table may be dropped by a task of another runtime, where waiting for this
-            // one is not allowed; nobody needs what still runs.
+            // The table may be dropped by a task of another runtime, where waiting for this one
+            // is not allowed; what still runs is of no use.
             runtime.shutdown_background();
         }
     }
@@ -88,10 +78,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_is_done_and_a_panic_in_it_is_no_answer() {
+    fn work_is_done_and_a_panic_in_it_is_no_end_of_the_thread() {
         let driver = Driver::start().unwrap();
-        assert_eq!(driver.run(async { 7 }), Some(7));
-        assert_eq!(driver.run(async { panic!("lost") }), None::<u8>);
-        assert_eq!(driver.run(async { 8 }), Some(8));
+        let (tell, told) = std::sync::mpsc::channel();
+        let lost = tell.clone();
+        driver.spawn(async move {
+            let _tell = lost;
+            panic!("lost");
+        });
+        driver.spawn(async move { tell.send(8).unwrap() });
+        assert_eq!(told.recv().unwrap(), 8);
+        assert!(told.recv().is_err());
     }
 }

@@ -14,6 +14,7 @@ use sqlx::{
     IntoArguments, Row,
 };
 
+use super::super::attempt::{Asker, Asking, Reply};
 use super::super::problems::excerpt;
 use super::super::{KeyInValues, LookupTable, Nature, OpenError, TableError};
 use super::cf::Cf;
@@ -116,8 +117,8 @@ pub(super) fn open<S: Server<Question = String, Answer = Vec<String>>>(
     let mut warnings = cf.complaints(&known, dialect.ignored);
     warnings.extend(form.complaint(name));
     Ok(Arc::new(SqlTable {
-        name: name.to_owned(),
-        form,
+        asker: Asker::new(name),
+        form: Arc::new(form),
         hosts: Arc::new(Hosts::new(servers, dialect.order, cf.timeout()?)),
         driver,
         warnings,
@@ -206,11 +207,20 @@ fn no_query(cf: &Cf) -> OpenError {
 
 /// A table in an SQL database.
 struct SqlTable<S: Server> {
-    name: String,
-    form: Form,
+    asker: Asker,
+    form: Arc<Form>,
     hosts: Arc<Hosts<S>>,
     driver: Arc<Driver>,
     warnings: Vec<String>,
+}
+
+impl<S: Server> SqlTable<S> {
+    fn unavailable(&self, cause: String) -> TableError {
+        TableError::Unavailable {
+            name: self.asker.name().to_string(),
+            cause,
+        }
+    }
 }
 
 impl<S: Server<Question = String, Answer = Vec<String>>> LookupTable for SqlTable<S> {
@@ -220,25 +230,30 @@ impl<S: Server<Question = String, Answer = Vec<String>>> LookupTable for SqlTabl
             return Ok(None);
         }
         let key = fold_case(key);
-        let Form { query, places, .. } = &self.form;
+        let Form { query, places, .. } = &*self.form;
         let query = match self.form.needs.query_at(query, &key, places) {
             Ok(Some(query)) => query,
             Ok(None) => return Ok(None),
             Err((cause, text)) => {
                 let text = excerpt(text.as_bytes());
-                return Err(TableError::Unavailable {
-                    name: self.name.clone(),
-                    cause: format!("\"{text}\" of the key {cause}"),
-                });
+                return Err(self.unavailable(format!("\"{text}\" of the key {cause}")));
             }
         };
-        let answer = self.driver.ask(&self.hosts, query);
-        answer
-            .and_then(|values| self.form.result(&key, &values))
-            .map_err(|cause| TableError::Unavailable {
-                name: self.name.clone(),
-                cause,
-            })
+        let (form, name) = (Arc::clone(&self.form), Arc::clone(self.asker.name()));
+        let (hosts, driver) = (Arc::clone(&self.hosts), Arc::clone(&self.driver));
+        let found_for = key.clone().into_owned();
+        let start = move |reply: Reply| {
+            driver.ask(&hosts, query, reply, move |answer| {
+                answer
+                    .and_then(|values| form.result(&found_for, &values))
+                    .map_err(|cause| TableError::Unavailable {
+                        name: name.to_string(),
+                        cause,
+                    })
+            });
+        };
+        self.asker
+            .answer(&key, Asking::of_server(&self.asker, start))
     }
 
     fn nature(&self) -> Nature {
@@ -246,7 +261,7 @@ impl<S: Server<Question = String, Answer = Vec<String>>> LookupTable for SqlTabl
     }
 
     fn name(&self) -> &str {
-        &self.name
+        self.asker.name()
     }
 
     fn key_in_values(&self) -> KeyInValues {
@@ -270,7 +285,7 @@ impl<S: Server<Question = String, Answer = Vec<String>>> LookupTable for SqlTabl
 impl<S: Server> fmt::Debug for SqlTable<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlTable")
-            .field("name", &self.name)
+            .field("name", &self.asker.name())
             .finish_non_exhaustive()
     }
 }

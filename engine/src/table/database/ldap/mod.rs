@@ -17,6 +17,7 @@ use std::time::Duration;
 use ldap3::{DerefAliases, Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope};
 use tokio::time::timeout;
 
+use super::super::attempt::{Asker, Asking, Reply};
 use super::super::{KeyInValues, LookupTable, Nature, OpenError, TableError};
 use super::cf::Cf;
 use super::hosts::{Failure, Hosts, Order, Server};
@@ -141,7 +142,7 @@ fn failure(error: &LdapError) -> Failure {
 
 /// A table in a directory.
 struct LdapTable {
-    name: String,
+    asker: Asker,
     base: Template,
     filter: Template,
     needs: Needs,
@@ -199,7 +200,7 @@ pub(super) fn open(
     warnings.extend(tls::complaints(name, cf)?);
     let servers = servers(cf, &plan, timeout)?;
     Ok(Arc::new(LdapTable {
-        name: name.to_owned(),
+        asker: Asker::new(name),
         base,
         filter,
         needs,
@@ -298,12 +299,23 @@ impl LookupTable for LdapTable {
         let (Some(base), Some(filter)) = (base, filter) else {
             return Ok(None);
         };
-        let question = Question { key, base, filter };
-        let answer = self.driver.ask(&self.hosts, question);
-        answer.map_err(|cause| TableError::Unavailable {
-            name: self.name.clone(),
-            cause,
-        })
+        let name = Arc::clone(self.asker.name());
+        let (hosts, driver) = (Arc::clone(&self.hosts), Arc::clone(&self.driver));
+        let question = Question {
+            key: key.clone(),
+            base,
+            filter,
+        };
+        let start = move |reply: Reply| {
+            driver.ask(&hosts, question, reply, move |answer| {
+                answer.map_err(|cause| TableError::Unavailable {
+                    name: name.to_string(),
+                    cause,
+                })
+            });
+        };
+        self.asker
+            .answer(&key, Asking::of_server(&self.asker, start))
     }
 
     fn nature(&self) -> Nature {
@@ -311,7 +323,7 @@ impl LookupTable for LdapTable {
     }
 
     fn name(&self) -> &str {
-        &self.name
+        self.asker.name()
     }
 
     fn key_in_values(&self) -> KeyInValues {
@@ -335,7 +347,7 @@ impl LookupTable for LdapTable {
 impl fmt::Debug for LdapTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LdapTable")
-            .field("name", &self.name)
+            .field("name", &self.asker.name())
             .finish_non_exhaustive()
     }
 }
