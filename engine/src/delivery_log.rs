@@ -3,6 +3,7 @@
 //! Nothing here writes or takes a lock: the log of a running engine can be read, and its newest
 //! records may be on their way then. The format is described in [`crate::manual::log_format`].
 
+pub use crate::delivery::LogBounds;
 pub use crate::log::{
     Accepted, AcceptedRecipient, Checkpoint, Confirmed, Damage, DecodeError, DeliveryId,
     DirectoryMedium, Done, DoneOutcome, Entry, Extent, InDoubt, LogError, Plan, Record, RecordKind,

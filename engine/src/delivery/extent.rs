@@ -112,27 +112,19 @@ impl<'a, D: Disk> Round<'a, D> {
                 refuse_all(std::iter::once((job, header)).chain(jobs), &status);
                 return self.take_back(open, &source);
             }
-            let entry = Entry {
-                header: &header,
-                message: &job.mail.message,
-            };
-            let extent = extent_of(&job, open.mbox.next_offset(), &entry);
-            let extent = extent.map_err(|error| {
-                MailboxError::from_io(job.mailbox(), "reading the message", error).status()
-            });
-            let noted = extent.and_then(|extent| note(&pass, extent).map_err(|e| e.status()));
-            let appended = noted.and_then(|()| {
-                let settings = &self.shared().settings;
-                let results = open.mbox.append(disk, settings, &[entry]);
-                let result = results.into_iter().collect::<Result<(), MailboxError>>();
-                result.map_err(|error| error.status())
-            });
+            let mut appended = self.append_one(&pass, &mut open.mbox, &job, &header);
+            if let Err(refused) = &appended {
+                flush_cut(disk, &open.mbox);
+                if refused.is_no_space && keeper.make_room(pass.journal.as_ref()) {
+                    appended = self.append_one(&pass, &mut open.mbox, &job, &header);
+                    if appended.is_err() {
+                        flush_cut(disk, &open.mbox);
+                    }
+                }
+            }
             match appended {
                 Ok(()) => open.jobs.push(job),
-                Err(status) => {
-                    flush_cut(disk, &open.mbox);
-                    job.refuse(status);
-                }
+                Err(refused) => job.refuse(refused.status),
             }
         }
         if open.jobs.is_empty() {
@@ -140,6 +132,46 @@ impl<'a, D: Disk> Round<'a, D> {
         }
         open.noted = Some((floor, pass));
         self.keep_open(open);
+    }
+
+    /// Notes one message in the log and appends it.
+    fn append_one(
+        &self,
+        pass: &Pass<'_, D::Handle>,
+        mbox: &mut Mbox<D::Handle>,
+        job: &Job,
+        header: &[u8],
+    ) -> Result<(), Refused> {
+        let entry = Entry {
+            header,
+            message: &job.mail.message,
+        };
+        let extent = extent_of(job, mbox.next_offset(), &entry)
+            .map_err(|error| MailboxError::from_io(job.mailbox(), "reading the message", error))?;
+        note(pass, extent).map_err(|error| Refused {
+            status: error.status(),
+            is_no_space: false,
+        })?;
+        let shared = self.shared();
+        let results = mbox.append(&shared.disk, &shared.settings, &[entry]);
+        let appended = results.into_iter().collect::<Result<(), MailboxError>>();
+        appended.map_err(Refused::from)
+    }
+}
+
+/// Why a message was not appended.
+struct Refused {
+    status: Status,
+    /// The disk of the mailbox is full.
+    is_no_space: bool,
+}
+
+impl From<MailboxError> for Refused {
+    fn from(error: MailboxError) -> Self {
+        Self {
+            status: error.status(),
+            is_no_space: error.is_no_space(),
+        }
     }
 }
 

@@ -340,7 +340,7 @@ mod tests {
     fn job(seen: &Arc<Mutex<Vec<String>>>) -> Job {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDirectory::open(dir.path()).unwrap();
-        let spool = Spool::new(Arc::new(state), &Limits::default());
+        let spool = Spool::new(Arc::new(state), &Limits::default(), Arc::new(|| false));
         let mail = Mail {
             reverse_path: ReversePath::Null,
             queue_id: None,

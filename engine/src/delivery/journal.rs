@@ -1,8 +1,9 @@
 //! The delivery log as deliveries see it, so that a log without threads can take the place of
 //! the real one.
 //!
-//! Imports `log`, `config`, `limits`, `sync`.
+//! Imports `bounds`, `log`, `config`, `limits`, `sync`.
 
+use super::bounds::{LOG_BYTES_MIN, LogBounds};
 use crate::config::{DeliveryLogSettings, Settings};
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{
@@ -33,6 +34,13 @@ pub(super) trait Journal: fmt::Debug + Send + Sync {
     fn usage(&self) -> LogUsage;
     /// What stopped it.
     fn poisoned(&self) -> Option<LogError>;
+    /// Gives back the space of what it can do without, for somebody found the disk full; the
+    /// bytes gained.
+    fn give_back(&self, is_recovering: bool) -> u64;
+    /// Looks whether it should leave more space to others.
+    fn look_at_room(&self);
+    /// Whether so many bytes of records can be appended, past the bound, too.
+    fn has_room_for(&self, bytes: u64) -> bool;
 }
 
 impl<M: LogMedium> Journal for LogWriter<M> {
@@ -71,6 +79,18 @@ impl<M: LogMedium> Journal for LogWriter<M> {
     fn poisoned(&self) -> Option<LogError> {
         Self::poisoned(self)
     }
+
+    fn give_back(&self, is_recovering: bool) -> u64 {
+        Self::give_back(self, is_recovering)
+    }
+
+    fn look_at_room(&self) {
+        Self::look_at_room(self);
+    }
+
+    fn has_room_for(&self, bytes: u64) -> bool {
+        Self::has_room_for(self, bytes)
+    }
 }
 
 /// What stood in the log when it was opened.
@@ -99,6 +119,8 @@ pub(super) trait JournalSource: fmt::Debug + Send + Sync {
 pub(super) struct DirectorySource {
     directory: PathBuf,
     settings: LogSettings,
+    bounds: LogBounds,
+    wanted: DeliveryLogSettings,
 }
 
 impl DirectorySource {
@@ -107,10 +129,18 @@ impl DirectorySource {
     }
 
     pub(super) fn at(directory: &Path, settings: &Settings) -> Self {
+        let bounds = LogBounds::at(directory, settings);
         Self {
             directory: directory.to_owned(),
-            settings: log_settings(&settings.delivery_log),
+            settings: log_settings(&bounds.apply(&settings.delivery_log)),
+            bounds,
+            wanted: settings.delivery_log.clone(),
         }
+    }
+
+    /// The settings of the log on the file system that it is on.
+    pub(super) fn delivery_log(&self) -> DeliveryLogSettings {
+        self.bounds.apply(&self.wanted)
     }
 
     /// What is damaged is given up, and the rest recovered.
@@ -132,6 +162,14 @@ impl JournalSource for DirectorySource {
             directory = %self.directory.display(),
             "delivery log: {}", writer.backend()
         );
+        let LogBounds {
+            bytes_max,
+            volume_bytes,
+            ..
+        } = self.bounds;
+        if bytes_max < self.wanted.bytes_max {
+            tracing::info!("delivery log: {bytes_max} bytes at most on a volume of {volume_bytes}");
+        }
         Ok((Arc::new(writer), Box::new(found)))
     }
 }
@@ -143,8 +181,6 @@ pub(super) fn directory(settings: &Settings) -> PathBuf {
 
 /// Room in a record for what stands beside the content.
 const ENVELOPE_BYTES_MAX: u64 = 4 << 20;
-/// Smallest log, in bytes: it takes what has to be said of a message of 48 MB for an mbox.
-const LOG_BYTES_MIN: u64 = 1 << 20;
 /// Fewest segments: fewer would keep too much of the log from being used.
 const SEGMENTS_MIN: u64 = 16;
 /// Bytes of an entry of the in-doubt memory in a checkpoint record.

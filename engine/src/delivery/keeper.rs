@@ -12,7 +12,7 @@ use super::floors::Floors;
 use super::health::{LogFailure, LogState};
 use super::journal::{Journal, JournalSource, confirmed_records, in_doubt_max, log_settings};
 use super::recovery::{Recovery, RecoveryReport, Trust};
-use super::stuck::{Stuck, StuckMail};
+use super::stuck::{StuckMail, deliveries};
 use crate::clock;
 use crate::config::DeliveryLogSettings;
 use crate::io::Disk;
@@ -28,6 +28,9 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Between two checkpoints, however full the log is.
 const CHECKPOINT_PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// Between two attempts to deliver what waits for space on a disk.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// The log is told after so long that a reply was read, unless a batch of deliveries has done so:
 /// killed before, the store takes an equal message sent on purpose for a repetition.
@@ -296,6 +299,21 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         }
     }
 
+    /// A mailbox cannot be written for want of space: has the log give back what it can do without.
+    /// True when something was gained, and it is to be tried again. A checkpoint, which frees more
+    /// of the log, is made soon in any case.
+    pub(super) fn make_room(&self, journal: &dyn Journal) -> bool {
+        let gained = journal.give_back(false);
+        self.ask();
+        gained > 0
+    }
+
+    /// As [`Self::make_room`], for who does not use the log.
+    pub(super) fn make_room_for_others(&self) -> bool {
+        self.enter()
+            .is_ok_and(|pass| self.make_room(pass.journal.as_ref()))
+    }
+
     /// A checkpoint is wanted now.
     pub(super) fn ask(&self) {
         let mut state = self.state.lock();
@@ -336,13 +354,21 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             dirty: &self.dirty,
             trust,
         };
-        let (report, stuck, doubts) = recovery.run(found.as_ref())?;
+        let (mut report, stuck, doubts) = recovery.run(found.as_ref())?;
         drop(found);
         self.doubts.add_recovered(doubts);
         self.stuck.put(stuck, false);
-        // What recovery wrote itself is of no use after it either.
-        let next = Sequence(journal.durable_up_to().0 + 1);
-        let checkpoint_at = self.checkpoint_on(disk, journal.as_ref(), next)?;
+        let checkpoint = || {
+            // What recovery wrote itself is of no use after it either.
+            let next = Sequence(journal.durable_up_to().0 + 1);
+            self.checkpoint_on(disk, journal.as_ref(), next)
+        };
+        let mut checkpoint_at = checkpoint()?;
+        // The segments that were freed may have kept mailboxes from being written.
+        while self.stuck.wants_room() && self.retry_on(&recovery) {
+            checkpoint_at = checkpoint()?;
+        }
+        report.waiting = self.stuck.deliveries();
         let mut state = self.state.lock();
         state.checkpoint_at = checkpoint_at;
         state.journal = Some(journal);
@@ -356,6 +382,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         let Ok(pass) = self.enter() else {
             return Ok(());
         };
+        pass.journal.look_at_room();
         let durable = || pass.journal.durable_up_to();
         let below = self.floors.lowest(durable);
         #[cfg(test)]
@@ -367,7 +394,8 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         let is_idle = durable() <= last && !self.doubts.has_news() && !self.stuck.is_changed();
         let is_full = pass.journal.usage().bytes_free == 0;
         // One that frees nothing makes a full log only fuller.
-        let is_vain = (is_idle || is_full) && !pass.journal.frees_before(below);
+        let freed = self.stuck.coverable(pass.journal.as_ref(), below);
+        let is_vain = (is_idle || is_full) && !pass.journal.frees_before(freed);
         let may_wait = self.stuck.rests() && !is_half_full(pass.journal.as_ref());
         if is_vain || may_wait {
             return Ok(());
@@ -387,7 +415,8 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         self.flush_mailboxes(disk)
             .map_err(|source| self.distrust(&source))?;
         // What could not be delivered yet must not be freed with the rest.
-        self.stuck.copy(journal, &self.doubts)?;
+        let below = self.stuck.coverable(journal, below);
+        self.stuck.copy(journal, &self.doubts, below)?;
         for record in confirmed_records(&self.doubts.take_confirmed()) {
             journal.append_anyway(record)?;
         }
@@ -539,6 +568,11 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                 true => CHECKPOINT_PAUSE_MIN.min(self.settings.checkpoint_interval),
                 false => self.settings.checkpoint_interval,
             };
+            // Somebody may make room at any moment.
+            let pause = match self.stuck.wants_room() {
+                true => pause.min(ROOM_PAUSE),
+                false => pause,
+            };
             let left = pause.saturating_sub(waited);
             if left.is_zero() {
                 state.checkpoint_asked = false;
@@ -559,30 +593,32 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         settings: &MailboxSettings,
         known: &Known,
     ) {
-        let waiting = self.stuck.take();
-        if waiting.is_empty() {
+        if self.stuck.count() == 0 {
             return;
         }
-        let deliveries = |all: &[Stuck]| all.iter().map(|s| s.recipients.len()).sum::<usize>();
-        let before = deliveries(&waiting);
-        let left = match self.enter() {
-            Ok(pass) => {
-                let recovery = Recovery {
-                    disk,
-                    settings,
-                    known,
-                    journal: pass.journal.as_ref(),
-                    dirty: &self.dirty,
-                    trust: Trust::WhatIsWhole,
-                };
-                recovery.retry(&waiting).unwrap_or_else(|error| {
-                    tracing::error!(%error, "mail that waits since recovery was not tried again");
-                    waiting
-                })
-            }
-            Err(_) => waiting,
-        };
+        if let Ok(pass) = self.enter() {
+            let recovery = Recovery {
+                disk,
+                settings,
+                known,
+                journal: pass.journal.as_ref(),
+                dirty: &self.dirty,
+                trust: Trust::WhatIsWhole,
+            };
+            self.retry_on(&recovery);
+        }
+    }
+
+    /// As [`Self::retry_stuck`]; true when some were done.
+    fn retry_on<D: Disk<Handle = H>>(&self, recovery: &Recovery<'_, D>) -> bool {
+        let before = self.stuck.deliveries();
+        let waiting = self.stuck.take();
+        let left = recovery.retry(&waiting).unwrap_or_else(|error| {
+            tracing::error!(%error, "mail that waits since recovery was not tried again");
+            waiting
+        });
         let is_changed = deliveries(&left) < before;
         self.stuck.put(left, is_changed);
+        is_changed
     }
 }

@@ -262,7 +262,7 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
         if job.is_abandoned() {
             return;
         }
-        match self.write_unseen(&job) {
+        match self.with_room(|round| round.write_unseen(&job)) {
             Ok((maildir, unpublished)) => self.written.push(Written {
                 job,
                 maildir,
@@ -270,6 +270,22 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
             }),
             Err(error) => self.refuse_later(job, error.status()),
         }
+    }
+
+    /// Makes an attempt, and another one if the disk was full and the log gave space back.
+    fn with_room<R>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<R, MailboxError>,
+    ) -> Result<R, MailboxError> {
+        match attempt(self) {
+            Err(error) if error.is_no_space() && self.makes_room() => attempt(self),
+            done => done,
+        }
+    }
+
+    #[cold]
+    fn makes_room(&self) -> bool {
+        self.keeper.make_room(self.pass.journal.as_ref())
     }
 
     fn write_unseen(&mut self, job: &Job) -> Result<(usize, Unpublished<D::Handle>), MailboxError> {
@@ -376,7 +392,7 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
                 self.discard(&written);
                 continue;
             }
-            match self.publish_one(&written) {
+            match self.with_room(|round| round.publish_one(&written)) {
                 Ok(()) => written.job.succeed(TO_MAILDIR),
                 Err(error) => {
                     self.discard(&written);
@@ -430,8 +446,13 @@ impl<'a, D: Disk> LoggedRound<'a, D> {
             return;
         }
         let all_claimed = jobs.iter_mut().all(|(job, _)| job.claim());
-        let is_done = all_claimed && mbox.append_rendered(disk, &rendered).is_ok();
-        if !is_done {
+        let appended = all_claimed.then(|| mbox.append_rendered(disk, &rendered));
+        if !matches!(appended, Some(Ok(()))) {
+            if let Some(Err(error)) = appended
+                && error.is_no_space()
+            {
+                self.makes_room();
+            }
             // One by one, so that each fails only for its own sake; and each at its own place.
             let mut from = 0;
             for (job, length) in std::mem::take(&mut jobs) {

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod base;
+mod bounds;
 mod copies;
 #[cfg(test)]
 #[cfg(loom)]
@@ -37,6 +38,7 @@ mod stuck;
 mod types;
 mod writer;
 
+pub use bounds::LogBounds;
 pub use health::{Health, LogFailure, LogState};
 pub use job::{OnOutcome, Ticket};
 pub use receipt::Receipt;

@@ -10,7 +10,7 @@ use super::floors::Floor;
 use super::flush::{Item, copy};
 use super::identity;
 use super::job::Job;
-use super::keeper::Pass;
+use super::keeper::{Keeper, Pass};
 use super::store::Shared;
 use crate::clock;
 use crate::io::{Credentials, Disk};
@@ -107,7 +107,7 @@ impl<'a, D: Disk> Round<'a, D> {
         if job.is_abandoned() {
             return;
         }
-        match self.write_unseen(&job) {
+        match self.with_room(|round| round.write_unseen(&job)) {
             Ok((maildir, unpublished)) => self.written.push(Written {
                 job,
                 maildir,
@@ -116,6 +116,23 @@ impl<'a, D: Disk> Round<'a, D> {
             }),
             Err(error) => job.fail(&error),
         }
+    }
+
+    /// Makes an attempt, and another one if the disk was full and the log gave space back.
+    fn with_room<R>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<R, MailboxError>,
+    ) -> Result<R, MailboxError> {
+        match attempt(self) {
+            Err(error) if error.is_no_space() && self.makes_room() => attempt(self),
+            done => done,
+        }
+    }
+
+    #[cold]
+    fn makes_room(&self) -> bool {
+        let keeper = self.shared.keeper.as_ref();
+        keeper.is_some_and(Keeper::make_room_for_others)
     }
 
     fn write_unseen(&mut self, job: &Job) -> Result<(usize, Unpublished<D::Handle>), MailboxError> {
@@ -256,7 +273,7 @@ impl<'a, D: Disk> Round<'a, D> {
                 }
                 continue;
             }
-            match self.publish_one(&written) {
+            match self.with_room(|round| round.publish_one(&written)) {
                 Ok(name) => {
                     written.name = name;
                     self.written.push(written);
@@ -316,7 +333,7 @@ impl<'a, D: Disk> Round<'a, D> {
         }
         for group in groups {
             let Some(first) = group.first() else { continue };
-            match self.open_mbox(first) {
+            match self.with_room(|round| round.open_mbox(first)) {
                 Ok(Opened::Ready(mbox)) => self.append_group(*mbox, group),
                 Ok(Opened::Busy(lock)) => self.wait_for_lock(group, lock),
                 Err(error) => fail_all(group, error),

@@ -203,7 +203,8 @@ impl Store<Blocking> {
     ) -> Result<RecoveryReport, StoreError> {
         let disk = Blocking::new();
         open_base(&disk, settings)?;
-        let keeper = Keeper::new(Box::new(source), settings.delivery_log.clone());
+        let delivery_log = source.delivery_log();
+        let keeper = Keeper::new(Box::new(source), delivery_log);
         let known = Known::default();
         Ok(keeper.open(&disk, &MailboxSettings::from(settings), &known)?)
     }
@@ -235,8 +236,12 @@ impl<D: Disk> Store<D> {
                 source.exists() && StateDirectory::open(&settings.state_directory).is_ok()
             }
         };
+        let settings = Settings {
+            delivery_log: source.delivery_log(),
+            ..settings.clone()
+        };
         let source = is_needed.then(|| Box::new(source) as Box<dyn JournalSource>);
-        Self::open_with(disk, settings, source)
+        Self::open_with(disk, &settings, source)
     }
 
     /// As [`Store::open`], with a delivery log from `source`. A log left by an earlier process is
@@ -310,10 +315,16 @@ impl<D: Disk> Store<D> {
         let logged_bytes_max = keeper.map_or(0, Keeper::message_bytes_max);
         let ahead_from_bytes = logged_bytes_max.max(settings.limits.message_memory_bytes as u64);
         let shared = Arc::new(shared);
+        let weak = Arc::downgrade(&shared);
+        let make_room = move || {
+            let shared = weak.upgrade();
+            let keeper = shared.as_ref().and_then(|shared| shared.keeper.as_ref());
+            keeper.is_some_and(Keeper::make_room_for_others)
+        };
         Ok(Self {
             shared,
             ahead_from_bytes,
-            spool: Spool::new(Arc::new(state), &settings.limits)
+            spool: Spool::new(Arc::new(state), &settings.limits, Arc::new(make_room))
                 .with_files(descriptors.scratch_files()),
             descriptors,
             supervisor: Supervisor::default(),

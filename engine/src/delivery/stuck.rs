@@ -9,7 +9,7 @@ use super::doubt::Doubts;
 use super::journal::{Journal, confirmed_records, done_records};
 use crate::clock;
 use crate::log::{
-    Accepted, Confirmed, DeliveryId, Done, DoneOutcome, EncodedRecord, LogError, Record,
+    Accepted, Confirmed, DeliveryId, Done, DoneOutcome, EncodedRecord, LogError, Record, Sequence,
 };
 use crate::sync::{Arc, Mutex};
 use std::collections::HashSet;
@@ -17,17 +17,24 @@ use std::time::{Duration, Instant};
 
 /// Bytes handed to the log before they are waited for.
 const UNFLUSHED_BYTES_MAX: u64 = 8 << 20;
+/// What the log may take for a message, in bytes, beside its content: envelope, what became of its
+/// other recipients, and the ends of blocks.
+const COPY_BYTES: u64 = 16 << 10;
 /// It is copied at most at this rate, in bytes a second, unless the log fills up.
 const COPIED_BYTES_PER_SECOND: u64 = 8 << 20;
 
 /// A message with deliveries that could not be done yet.
 #[derive(Clone, Debug)]
 pub(super) struct Stuck {
+    /// Its record in the log, the newest one.
+    pub(super) at: Sequence,
     pub(super) envelope: Accepted,
     pub(super) content: Arc<[u8]>,
     pub(super) recipients: Vec<Waiting>,
     /// Recipients that the client was refused.
     pub(super) refused: Vec<u32>,
+    /// Some of them wait for space on a disk.
+    pub(super) wants_room: bool,
 }
 
 /// One of its deliveries, and where in the mbox it may stand: offset and length.
@@ -84,6 +91,11 @@ impl Stuck {
     }
 }
 
+/// How many deliveries these messages have left.
+pub(super) fn deliveries(mails: &[Stuck]) -> u64 {
+    mails.iter().map(|mail| mail.recipients.len() as u64).sum()
+}
+
 /// All of it.
 #[derive(Debug, Default)]
 pub(super) struct StuckMail {
@@ -106,6 +118,29 @@ impl StuckMail {
     pub(super) fn count(&self) -> usize {
         let state = self.state.lock();
         state.mails.len() + state.taken
+    }
+
+    /// How many deliveries wait.
+    pub(super) fn deliveries(&self) -> u64 {
+        deliveries(&self.state.lock().mails)
+    }
+
+    /// Some of it waits for space on a disk.
+    pub(super) fn wants_room(&self) -> bool {
+        self.state.lock().mails.iter().any(|mail| mail.wants_room)
+    }
+
+    /// What a checkpoint may cover that would cover everything before `below`: less, if there is no
+    /// room for a copy of what waits.
+    pub(super) fn coverable(&self, journal: &dyn Journal, below: Sequence) -> Sequence {
+        let state = self.state.lock();
+        let mails = state.mails.iter();
+        let wanted = mails.map(|mail| mail.content.len() as u64 + COPY_BYTES);
+        if state.mails.is_empty() || journal.has_room_for(wanted.sum()) {
+            return below;
+        }
+        let oldest = state.mails.iter().map(|mail| mail.at).min();
+        oldest.map_or(below, |oldest| oldest.min(below))
     }
 
     /// Forgets all of it: the log is read again.
@@ -139,24 +174,28 @@ impl StuckMail {
         rests_until.is_some_and(|until| clock::now() < until)
     }
 
-    /// Appends all of it to the log again, so that a checkpoint may free what stands before.
-    /// Whoever asks how much waits does not wait for the disk meanwhile.
-    pub(super) fn copy(&self, journal: &dyn Journal, doubts: &Doubts) -> Result<(), LogError> {
-        let mails = {
-            let mut state = self.state.lock();
-            // A copy that fails takes the log out of service, and all of it is read again.
-            state.is_changed = false;
-            state.mails.clone()
-        };
+    /// Appends to the log again what stands there before `below`, so that a checkpoint may free
+    /// that. Callers of [`Self::count`] do not wait for the disk meanwhile.
+    pub(super) fn copy(
+        &self,
+        journal: &dyn Journal,
+        doubts: &Doubts,
+        below: Sequence,
+    ) -> Result<(), LogError> {
+        let mut mails = self.state.lock().mails.clone();
         let in_doubt = match mails.is_empty() {
             true => HashSet::new(),
             false => doubts.ids(),
         };
+        // A copy that fails takes the log out of service, and all of it is read again.
+        self.state.lock().is_changed = false;
         let (mut bytes, mut unflushed) = (0, 0);
-        for mail in &mails {
+        for mail in mails.iter_mut().filter(|mail| mail.at < below) {
+            let mut first = None;
             for record in mail.records(&in_doubt) {
                 let length = record.payload().len() as u64;
                 let ticket = journal.append_anyway(record)?;
+                mail.at = *first.get_or_insert(ticket.sequence());
                 bytes += length;
                 unflushed += length;
                 if unflushed > UNFLUSHED_BYTES_MAX {
@@ -167,7 +206,9 @@ impl StuckMail {
         }
         journal.set_uncounted(bytes);
         let rest = Duration::from_secs(bytes / COPIED_BYTES_PER_SECOND);
-        self.state.lock().rests_until = (!rest.is_zero()).then(|| clock::now() + rest);
+        let mut state = self.state.lock();
+        state.mails = mails;
+        state.rests_until = (!rest.is_zero()).then(|| clock::now() + rest);
         Ok(())
     }
 }

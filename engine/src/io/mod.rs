@@ -24,7 +24,7 @@ pub use faulty::{Fault, Faulty};
 pub use placed::{Placed, Purpose};
 pub(crate) use safe_path::open_own;
 pub use safe_path::{ForeignFile, PathError, SafeDirectory, identity, remove_if_same};
-pub(crate) use scratch::open_state_directory;
+pub(crate) use scratch::{MakeRoom, open_state_directory};
 pub use scratch::{Scratch, StateDirectory};
 
 use std::ffi::OsString;

@@ -8,6 +8,7 @@ use super::{PathError, SafeDirectory};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -25,8 +26,21 @@ pub struct StateDirectory {
 }
 
 /// A file without a name.
-#[derive(Debug)]
-pub struct Scratch(File);
+pub struct Scratch {
+    file: File,
+    when_full: Option<Arc<MakeRoom>>,
+}
+
+/// Makes room on a full disk; false when there is none to be made.
+pub(crate) type MakeRoom = dyn Fn() -> bool + Send + Sync;
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scratch")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
 
 impl StateDirectory {
     /// Opens the directory, creating it and its parents for this user alone when missing.
@@ -73,7 +87,7 @@ impl StateDirectory {
         let mode = Mode::RUSR | Mode::WUSR;
         let access = OFlags::RDWR | OFlags::CLOEXEC;
         match openat(handle, ".", access | OFlags::TMPFILE, mode) {
-            Ok(fd) => return Ok(Scratch(fd.into())),
+            Ok(fd) => return Ok(File::from(fd).into()),
             Err(errno) if super::blocking::lacks_unnamed_files(errno) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -84,7 +98,7 @@ impl StateDirectory {
         let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let fd = openat(handle, &name, access | new, mode)?;
         unlinkat(handle, &name, AtFlags::empty())?;
-        Ok(Scratch(fd.into()))
+        Ok(File::from(fd).into())
     }
 }
 
@@ -111,12 +125,35 @@ fn open(path: &Path, may_be_shared: bool) -> Result<Arc<OwnedFd>, PathError> {
 }
 
 impl Scratch {
+    /// The same file; when its disk is full, `make_room` is asked before it is given up.
+    #[must_use]
+    pub fn when_full(mut self, make_room: Arc<MakeRoom>) -> Self {
+        self.when_full = Some(make_room);
+        self
+    }
+
     /// Appends.
     ///
     /// # Errors
     /// As write(2).
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+        let mut rest = bytes;
+        let mut was_asked = false;
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && !was_asked => {
+                    was_asked = true;
+                    if !self.when_full.as_ref().is_some_and(|make_room| make_room()) {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Reads exactly as much as the buffer holds; any thread may do so at any time.
@@ -124,20 +161,42 @@ impl Scratch {
     /// # Errors
     /// As pread(2), or the file is shorter.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
 }
 
 impl From<File> for Scratch {
     /// Takes over a file that stands at its beginning.
     fn from(file: File) -> Self {
-        Self(file)
+        Self {
+            file,
+            when_full: None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_given_up_only_when_no_room_can_be_made() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let full = || File::options().write(true).open("/dev/full").unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        for makes_room in [false, true] {
+            let count = Arc::clone(&asked);
+            let make_room = move || {
+                count.fetch_add(1, Ordering::Relaxed);
+                makes_room
+            };
+            let mut scratch = Scratch::from(full()).when_full(Arc::new(make_room));
+            let error = scratch.append(b"x").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 2, "once for each piece");
+        assert!(Scratch::from(full()).append(b"x").is_err());
+    }
 
     #[test]
     fn a_scratch_file_leaves_no_name_behind() {

@@ -1,6 +1,6 @@
 //! The log's directory on a real file system.
 //!
-//! Imports `medium`, `buffer`, `error`, `settings`, `io`, `clock`. Invariants: a directory is
+//! Imports `medium`, `room`, `buffer`, `error`, `settings`, `io`, `clock`. Invariants: a directory is
 //! written by one process, held by flock(2) on the file `lock`; only root and the user of this
 //! process can replace what is in it, and every file is opened by the descriptor of the directory;
 //! segments are written with direct I/O where the file system takes it, so that a failed write is
@@ -9,6 +9,7 @@
 use super::backend::{Backend, Flusher};
 use super::error::LogError;
 use super::medium::{Access, Haste, LogFile, LogMedium};
+use super::room::Volume;
 use super::settings::BackendChoice;
 use crate::clock;
 use crate::io::{SafeDirectory, is_shortage, open_own};
@@ -247,6 +248,14 @@ impl LogMedium for DirectoryMedium {
         *self.flusher.lock() = flusher;
         *self.backend.lock() = backend;
         Ok(())
+    }
+
+    fn volume(&self) -> io::Result<Option<Volume>> {
+        let found = rustix::fs::fstatvfs(&self.directory)?;
+        Ok(Some(Volume {
+            bytes: found.f_blocks.saturating_mul(found.f_frsize),
+            free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+        }))
     }
 
     fn describe(&self) -> String {

@@ -302,6 +302,17 @@ impl<T, E: Clone> GroupCommit<T, E> {
         self.room.notify_all();
     }
 
+    /// A segment of so many bytes is to be removed: takes them off, if there is room beyond them
+    /// and the reserve.
+    pub(crate) fn take_room(&self, bytes: u64) -> bool {
+        let mut state = self.state.lock();
+        let is_there = state.room >= bytes.saturating_add(self.bounds.reserve);
+        if is_there {
+            state.room -= bytes;
+        }
+        is_there
+    }
+
     /// Bytes of the log that may still be charged.
     pub(crate) fn room(&self) -> u64 {
         self.state.lock().room

@@ -1,9 +1,10 @@
 //! What the log asks of a disk, so that a faulty one can take the place of the real one.
 //!
-//! Imports nothing of the engine. Contract: bytes written are durable after a flush of their
+//! Imports `room`. Contract: bytes written are durable after a flush of their
 //! file, names after a sync of the directory, and neither before. A failed write or flush says
 //! nothing about what is durable; nobody retries it.
 
+use super::room::Volume;
 use std::io;
 
 /// What a file is opened for.
@@ -74,6 +75,14 @@ pub trait LogMedium: Send + Sync + 'static {
     /// # Errors
     /// No way works.
     fn tune(&self, scratch: &str) -> io::Result<()>;
+
+    /// The file system it is on; `None` when there is nothing to say of its size.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    fn volume(&self) -> io::Result<Option<Volume>> {
+        Ok(None)
+    }
 
     /// The way chosen, for the log.
     fn describe(&self) -> String;

@@ -28,6 +28,7 @@ mod listing;
 mod log_scan;
 mod medium;
 mod record;
+mod room;
 mod scan;
 mod segment;
 mod segments;
@@ -55,6 +56,7 @@ pub use record::{
     Accepted, AcceptedRecipient, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Extent,
     InDoubt, Plan, Record, RecordKind, Sequence,
 };
+pub(crate) use room::Volume;
 pub use scan::{Damage, Entry, ScanReport, ScannedSegment, scan, scan_records};
 pub use segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader};
 pub use settings::{BackendChoice, LogSettings};

@@ -1,8 +1,8 @@
 //! Which segments are in use and which are free.
 //!
-//! Imports `segment`, `medium`, `settings`, `scan`, `error`, `io`, `sync`, `clock`. The table is
-//! locked only to look; the disk is touched outside of the lock, so that the log thread never waits
-//! for the thread that frees or prepares segments. Invariants: a spare is named `spare-*` durably
+//! Imports `segment`, `medium`, `room`, `settings`, `scan`, `error`, `io`, `sync`, `clock`. The table
+//! is locked only to look; the disk is touched outside of the lock, so that the log thread never
+//! waits for the thread that frees or prepares segments. Invariants: a spare is named `spare-*` durably
 //! before anything writes into it, and a segment is named `segment-*` durably before it takes a
 //! frame; that is done ahead, so that going on to the next segment costs one flush of its header
 //! and no change of names; segments are freed oldest first, each name made durable before the next
@@ -11,21 +11,28 @@
 use super::error::LogError;
 use super::medium::{Access, Haste, LogFile, LogMedium};
 use super::record::Sequence;
+use super::room::Volume;
 use super::scan::ScanReport;
 use super::segment::{BLOCK, FileRole, SegmentHeader, fresh_name, live_name, role, spare_name};
 use super::settings::LogSettings;
+use super::writer::SPARES_MIN;
 use crate::clock;
 use crate::io::is_shortage;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the log waits for a file that cannot be opened now, and how often it tries. A shortage
 /// is not known to be over before; meanwhile deliveries wait, and none is refused for it.
 const SHORTAGE_WAIT: Duration = Duration::from_secs(30);
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long it keeps no more than these after somebody found the disk full, unless there is room
+/// for so many again.
+const GIVING_TIME: Duration = Duration::from_secs(60);
+const GIVING_SEGMENTS: u64 = 4;
 
 /// A segment that holds or may hold frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +108,8 @@ pub(crate) struct Segments<M: LogMedium> {
     reserving: Mutex<()>,
     /// Segments that do not count against the limit.
     uncounted: AtomicU64,
+    /// Spares are given back until then.
+    giving_until: Mutex<Option<Instant>>,
 }
 
 /// Whether another spare was made.
@@ -142,6 +151,7 @@ impl<M: LogMedium> Segments<M> {
             reserving: Mutex::new(()),
             settings,
             uncounted: AtomicU64::new(0),
+            giving_until: Mutex::default(),
         };
         for name in segments.named_as_spares(&report.spares)? {
             segments.adopt_spare(&name)?;
@@ -212,7 +222,8 @@ impl<M: LogMedium> Segments<M> {
         let file = self.medium.open(name, Access::Read).map_err(failed)?;
         let size = file.size().map_err(failed)?;
         drop(file);
-        let is_kept = self.table.lock().count() < self.limit();
+        let may_stay = self.table.lock().unused() < SPARES_MIN || self.keeps_spares();
+        let is_kept = may_stay && self.table.lock().count() < self.limit();
         if size == self.settings.segment_bytes && is_kept {
             let flushed = self.medium.open(name, Access::Write);
             flushed
@@ -224,6 +235,76 @@ impl<M: LogMedium> Segments<M> {
         self.medium
             .remove(name)
             .map_err(|error| LogError::io("remove", name, error))
+    }
+
+    /// Less of the file system is free than the log should leave to others.
+    pub(crate) fn is_low(&self) -> bool {
+        self.volume().is_some_and(Volume::is_low)
+    }
+
+    /// So many bytes more for the log would leave too little to others.
+    pub(crate) fn lacks_room_for(&self, bytes: u64) -> bool {
+        self.volume()
+            .is_some_and(|volume| volume.lacks_room_for(bytes))
+    }
+
+    /// Whether the file system has room for so many bytes of records more.
+    pub(crate) fn can_grow_by(&self, bytes: u64) -> bool {
+        let more = 1 + bytes.div_ceil(self.settings.usable_bytes());
+        let wanted = more.saturating_mul(self.settings.segment_bytes);
+        self.volume()
+            .is_none_or(|volume| volume.free_bytes >= wanted)
+    }
+
+    fn volume(&self) -> Option<Volume> {
+        // What cannot be told keeps nothing from working.
+        self.medium.volume().ok().flatten()
+    }
+
+    fn is_giving(&self) -> bool {
+        let until = *self.giving_until.lock();
+        let is_due = until.is_some_and(|until| clock::now() < until);
+        is_due && self.lacks_room_for(GIVING_SEGMENTS * self.settings.segment_bytes)
+    }
+
+    /// Whether a segment that is free may stay as a spare.
+    fn keeps_spares(&self) -> bool {
+        !self.is_giving() && !self.is_low()
+    }
+
+    /// Somebody found the file system full: for a while no spare is kept that the log can do
+    /// without. False when there is much room on the one that the log is on.
+    pub(crate) fn give(&self) -> bool {
+        let is_ours = self.lacks_room_for(self.settings.segment_bytes);
+        if is_ours {
+            *self.giving_until.lock() = Some(clock::now() + GIVING_TIME);
+        }
+        is_ours
+    }
+
+    /// Removes a spare, if there are more than `kept` segments ready; answers the space gained.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(crate) fn remove_spare(&self, kept: usize) -> Result<Option<u64>, LogError> {
+        let name = {
+            let mut table = self.table.lock();
+            let name = match table.unused() > kept {
+                true => table.spare.pop(),
+                false => None,
+            };
+            let Some(name) = name else {
+                return Ok(None);
+            };
+            table.busy += 1;
+            name
+        };
+        let removed = self.medium.remove(&name);
+        // Some file systems free the space only then.
+        let removed = removed.and_then(|()| self.medium.sync_directory());
+        self.table.lock().busy -= 1;
+        removed.map_err(|error| LogError::io("remove", &name, error))?;
+        Ok(Some(self.settings.segment_bytes))
     }
 
     /// Whether fewer than so many segments are ready.
@@ -254,7 +335,8 @@ impl<M: LogMedium> Segments<M> {
     }
 
     /// Makes one more spare if fewer than `wanted` are ready and the limit allows; with `force`,
-    /// past the limit. The next segment is named along with it if none is, because each change of
+    /// past the limit. One that the log can do without is not made where it would leave too little
+    /// room to others. The next segment is named along with it if none is, because each change of
     /// names costs the file system a commit, and all who write to it a wait.
     ///
     /// # Errors
@@ -265,10 +347,15 @@ impl<M: LogMedium> Segments<M> {
         force: bool,
         haste: &dyn Fn() -> Haste,
     ) -> Result<Prepared, LogError> {
+        let bytes = self.settings.segment_bytes;
         let Some(mut name) = self.name_of_another(wanted, force) else {
             return Ok(Prepared::Enough);
         };
-        let bytes = self.settings.segment_bytes;
+        let is_needed = force || self.has_fewer_than(SPARES_MIN);
+        if !is_needed && (self.is_giving() || self.lacks_room_for(bytes)) {
+            self.table.lock().busy -= 1;
+            return Ok(Prepared::DiskFull);
+        }
         let mut made = self.medium.create(&name, bytes, haste);
         // One of an earlier process may just be on its way to become a segment.
         while made
@@ -506,10 +593,13 @@ impl<M: LogMedium> Segments<M> {
     /// Makes a segment that is not in the table any more a spare; tells the room gained.
     fn recycle(&self, live: Live) -> Result<u64, LogError> {
         let (from, to) = (live_name(live.number), spare_name(live.number));
+        let keeps_spares = self.keeps_spares();
         let keep = {
             let mut table = self.table.lock();
-            let keep =
-                live.segment_bytes == self.settings.segment_bytes && table.count() < self.limit();
+            let may_stay = keeps_spares || table.unused() < SPARES_MIN;
+            let keep = may_stay
+                && live.segment_bytes == self.settings.segment_bytes
+                && table.count() < self.limit();
             table.busy += 1;
             keep
         };

@@ -1,12 +1,13 @@
 //! A disk that forgets and fails, in memory, repeatable from a seed.
 //!
-//! Imports `medium`, `sync`. Rules: bytes written and names changed are kept apart from what is
+//! Imports `medium`, `room`, `sync`. Rules: bytes written and names changed are kept apart from what is
 //! durable; a crash keeps, loses or tears each of them, sector by sector and name by name, as the
 //! seed says; operation N can fail or be the last before the crash; a failed flush drops the
 //! bytes it was to make durable and later flushes say success (as Linux does). Operations are
 //! counted from 0, so that `seed` and operation replay a failure.
 
 use super::medium::{Access, Haste, LogFile, LogMedium};
+use super::room::Volume;
 use crate::sync::{Arc, Mutex};
 use std::collections::BTreeMap;
 use std::io;
@@ -103,6 +104,10 @@ struct SimState {
     unsynced_names: Vec<NameChange>,
     files: BTreeMap<u64, SimData>,
     file_next: u64,
+    /// Size of the file system, in bytes; without one it is never full.
+    capacity: Option<u64>,
+    /// Bytes that mailboxes on it take.
+    others: u64,
 }
 
 /// The disk. Clones are handles of the same disk.
@@ -129,7 +134,26 @@ impl SimMedium {
             unsynced_names: Vec::new(),
             files: BTreeMap::new(),
             file_next: 0,
+            capacity: None,
+            others: 0,
         })))
+    }
+
+    /// The file system, which mailboxes may be on, too, has so many bytes from now on.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.0.lock().capacity = bytes;
+    }
+
+    /// Bytes of its files.
+    pub fn used(&self) -> u64 {
+        self.0.lock().used()
+    }
+
+    /// Mailboxes take `used` bytes and are about to take more; how many more there is room for.
+    pub(crate) fn room_beside(&self, used: u64) -> u64 {
+        let mut state = self.0.lock();
+        state.others = used;
+        state.free()
     }
 
     /// Operations so far.
@@ -180,6 +204,8 @@ impl SimMedium {
             unsynced_names: Vec::new(),
             files,
             file_next,
+            capacity: None,
+            others: 0,
         })))
     }
 
@@ -222,6 +248,19 @@ impl SimMedium {
             return Err(io::Error::other("the power went"));
         }
         Ok(result)
+    }
+}
+
+impl SimState {
+    fn used(&self) -> u64 {
+        let named = self.names.values().filter_map(|id| self.files.get(id));
+        named.map(|data| data.live.len() as u64).sum()
+    }
+
+    fn free(&self) -> u64 {
+        let taken = self.used() + self.others;
+        self.capacity
+            .map_or(u64::MAX, |bytes| bytes.saturating_sub(taken))
     }
 }
 
@@ -316,6 +355,9 @@ impl LogMedium for SimMedium {
         }
         drop(state);
         let id = self.change(|state| {
+            if state.free() < bytes {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             let id = state.file_next;
             state.file_next += 1;
             let length = usize::try_from(bytes).map_err(io::Error::other)?;
@@ -384,6 +426,14 @@ impl LogMedium for SimMedium {
     fn tune(&self, scratch: &str) -> io::Result<()> {
         let mut file = self.open(scratch, Access::Write)?;
         file.write_and_flush(&[0; 4096], 0)
+    }
+
+    fn volume(&self) -> io::Result<Option<Volume>> {
+        let state = self.0.lock();
+        Ok(state.capacity.map(|bytes| Volume {
+            bytes,
+            free_bytes: state.free(),
+        }))
     }
 
     fn describe(&self) -> String {

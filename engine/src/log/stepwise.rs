@@ -13,7 +13,7 @@ use super::medium::{Haste, LogMedium};
 use super::record::{RecordKind, Sequence};
 use super::segments::{Prepared, Segments};
 use super::settings::LogSettings;
-use super::writer::{LogUsage, start};
+use super::writer::{LogUsage, spares_kept, start};
 use crate::sync::{Arc, Mutex};
 use std::fmt;
 
@@ -27,6 +27,8 @@ pub struct StepLog<M: LogMedium> {
 struct State<M: LogMedium> {
     appender: Appender<M>,
     waiting: Vec<(u64, EncodedRecord)>,
+    /// Bytes of the log that were charged for these, at most.
+    charged: u64,
     room: u64,
     next: u64,
     durable: u64,
@@ -54,6 +56,7 @@ impl<M: LogMedium> StepLog<M> {
             room: appender.room() + segments.spare_room(),
             appender,
             waiting: Vec::new(),
+            charged: 0,
             next,
             durable: next - 1,
             poisoned: None,
@@ -98,6 +101,42 @@ impl<M: LogMedium> StepLog<M> {
         self.segments.set_uncounted(bytes);
     }
 
+    /// As [`super::LogWriter::give_back`].
+    pub fn give_back(&self, is_recovering: bool) -> u64 {
+        self.make_room(spares_kept(is_recovering), self.segments.give())
+    }
+
+    /// As [`super::LogWriter::has_room_for`].
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        let room = self.state.lock().room;
+        room >= bytes || self.segments.can_grow_by(bytes - room)
+    }
+
+    /// As [`super::LogWriter::look_at_room`].
+    pub fn look_at_room(&self) {
+        self.make_room(spares_kept(false), false);
+    }
+
+    fn make_room(&self, kept: usize, gives_all: bool) -> u64 {
+        let mut state = self.state.lock();
+        let usable = self.settings.usable_bytes();
+        let mut gained = 0;
+        while (gives_all || self.segments.is_low()) && state.room >= 2 * usable {
+            match self.segments.remove_spare(kept) {
+                Ok(Some(bytes)) => {
+                    state.room -= usable;
+                    gained += bytes;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    state.poison(error);
+                    break;
+                }
+            }
+        }
+        gained
+    }
+
     fn take(&self, record: EncodedRecord, anyway: bool) -> Result<Ticket, LogError> {
         let mut state = self.state.lock();
         if let Some(error) = &state.poisoned {
@@ -121,6 +160,7 @@ impl<M: LogMedium> StepLog<M> {
             }
         }
         state.room -= needed;
+        state.charged += needed;
         let sequence = state.next;
         state.next += 1;
         state.waiting.push((sequence, record));
@@ -142,9 +182,11 @@ impl<M: LogMedium> StepLog<M> {
         }
         let batch = std::mem::take(&mut state.waiting);
         let entries = batch.iter().map(|(sequence, record)| (*sequence, record));
-        if let Err(error) = state.appender.write_batch(entries) {
-            return Err(state.poison(error));
-        }
+        let consumed = match state.appender.write_batch(entries) {
+            Ok(consumed) => consumed,
+            Err(error) => return Err(state.poison(error)),
+        };
+        state.room += std::mem::take(&mut state.charged).saturating_sub(consumed);
         state.durable = state.next - 1;
         Ok(ticket.sequence())
     }

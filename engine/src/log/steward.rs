@@ -1,13 +1,26 @@
 //! Keeps spare segments ready, on a thread of its own.
 //!
-//! Imports `segments`, `sync`. A full disk only keeps the log from growing; any other failure
+//! Imports `segments`, `sync`, `clock`. A full disk only keeps the log from growing; any other failure
 //! ends the thread and poisons the log.
 
 use super::error::LogError;
 use super::medium::{Haste, LogMedium};
 use super::segments::{Prepared, Segments};
 use super::writer::{DISK_FULL_RETRY, SPARES_MIN, SPARES_WANTED};
+use crate::clock;
 use crate::sync::{Condvar, Mutex, wait, wait_timeout};
+use std::time::Duration;
+
+/// How long a delivery waits for space that the log gives back.
+const GIVE_WAIT: Duration = Duration::from_secs(2);
+
+/// The count of the bytes that the log may still take.
+pub(super) trait Room {
+    /// A spare was made.
+    fn made(&self);
+    /// A spare is to be removed; false when its room is promised to somebody.
+    fn take(&self) -> bool;
+}
 
 #[derive(Debug, Default)]
 struct Orders {
@@ -18,6 +31,11 @@ struct Orders {
     forced: u64,
     /// The last spare could not be made.
     disk_full: bool,
+    /// Spares are to be given back, but for so many, for somebody found the disk full.
+    give: Option<usize>,
+    /// How often that was done, and the bytes gained the last time.
+    given: u64,
+    gained: u64,
 }
 
 /// The thread waits a while before it tries again.
@@ -48,6 +66,7 @@ impl Obstacle {
 pub(super) struct Steward {
     orders: Mutex<Orders>,
     changed: Condvar,
+    gave: Condvar,
 }
 
 impl Steward {
@@ -55,7 +74,26 @@ impl Steward {
         Self {
             orders: Mutex::new(Orders::default()),
             changed: Condvar::new(),
+            gave: Condvar::new(),
         }
+    }
+
+    /// Has the thread give all spares back but for so many, and waits for it; the bytes gained.
+    pub(super) fn give_back(&self, kept: usize) -> u64 {
+        let mut orders = self.orders.lock();
+        let before = orders.given;
+        orders.give = Some(kept);
+        orders.asked = true;
+        self.changed.notify_one();
+        let deadline = clock::now() + GIVE_WAIT;
+        while orders.given == before && !orders.stopped {
+            let left = deadline.saturating_duration_since(clock::now());
+            if left.is_zero() {
+                return 0;
+            }
+            orders = wait_timeout(&self.gave, orders, left);
+        }
+        orders.gained
     }
 
     /// A spare was used.
@@ -87,20 +125,23 @@ impl Steward {
     pub(super) fn stop(&self) {
         self.orders.lock().stopped = true;
         self.changed.notify_one();
+        self.gave.notify_all();
     }
 
     /// The thread: names the next segment, and makes spares while fewer than wanted are
-    /// ready, or while appends are held back and the limit allows; tells `made` of each.
+    /// ready, or while appends are held back and the limit allows. On a full disk it gives them
+    /// back instead. The log's room is kept in `room`.
     pub(super) fn run<M: LogMedium>(
         &self,
         segments: &Segments<M>,
         held_back: impl Fn() -> bool,
-        made: impl Fn(),
+        room: &impl Room,
     ) -> Result<(), LogError> {
         let mut obstacle = None;
         while self.next_order(obstacle.is_some()) {
             let before = obstacle.take();
             while let Some((wanted, force)) = self.order(&held_back) {
+                self.make_room(segments, room)?;
                 let is_short = || segments.has_fewer_than(SPARES_MIN);
                 if is_short() {
                     // First of all: the log thread goes on to it soon.
@@ -110,7 +151,7 @@ impl Steward {
                 match segments.prepare(wanted, force, &haste)? {
                     Prepared::Made => {
                         self.carried_out(force);
-                        made();
+                        room.made();
                     }
                     Prepared::Enough => {
                         obstacle = reserve(segments)?;
@@ -137,6 +178,43 @@ impl Steward {
         Ok(())
     }
 
+    /// Gives spares back, if the disk is nearly full or somebody found it full.
+    fn make_room<M: LogMedium>(
+        &self,
+        segments: &Segments<M>,
+        room: &impl Room,
+    ) -> Result<(), LogError> {
+        let order = self.orders.lock().give.take();
+        let is_ordered = order.is_some();
+        let gives_all = is_ordered && segments.give();
+        let kept = order.filter(|_| gives_all).unwrap_or(SPARES_MIN);
+        let mut gained = 0;
+        while (gives_all || segments.is_low()) && room.take() {
+            match segments.remove_spare(kept) {
+                Ok(Some(bytes)) => gained += bytes,
+                other => {
+                    room.made();
+                    other?;
+                    break;
+                }
+            }
+        }
+        if gained > 0 {
+            tracing::info!(
+                "the disk of the delivery log is nearly full: {gained} bytes of spare segments \
+                 were given back"
+            );
+        }
+        if is_ordered {
+            let mut orders = self.orders.lock();
+            orders.given += 1;
+            orders.gained = gained;
+            drop(orders);
+            self.gave.notify_all();
+        }
+        Ok(())
+    }
+
     /// How many spares are to be ready, and whether past the limit; `None` when stopped.
     fn order(&self, held_back: impl Fn() -> bool) -> Option<(usize, bool)> {
         let orders = self.orders.lock();
@@ -154,7 +232,10 @@ impl Steward {
     /// How the spare is to be made that nobody waited for when it was begun.
     fn haste(&self, is_awaited: impl FnOnce() -> bool) -> Haste {
         let orders = self.orders.lock();
-        let (stopped, ordered) = (orders.stopped, orders.wanted > 0 || orders.forced > 0);
+        let (stopped, ordered) = (
+            orders.stopped || orders.give.is_some(),
+            orders.wanted > 0 || orders.forced > 0,
+        );
         drop(orders);
         match stopped {
             true => Haste::Stop,

@@ -18,7 +18,7 @@ use super::scan::scan_records;
 use super::segment::{FileRole, role};
 use super::segments::{Prepared, Segments};
 use super::settings::LogSettings;
-use super::steward::Steward;
+use super::steward::{Room, Steward};
 use crate::clock;
 use crate::sync::{Arc, Mutex};
 use crate::thread;
@@ -59,6 +59,31 @@ pub struct LogUsage {
     pub segments_live: u64,
     /// Size of each, in bytes.
     pub segment_bytes: u64,
+}
+
+/// Segments that a log keeps ready on a full disk: one for what frees others, and one for mail.
+pub(super) fn spares_kept(is_recovering: bool) -> usize {
+    match is_recovering {
+        true => 1,
+        false => SPARES_MIN,
+    }
+}
+
+/// The room of a log for its steward.
+struct CommitRoom<'a> {
+    commit: &'a GroupCommit<Item, LogError>,
+    /// Bytes for frames in one segment.
+    usable: u64,
+}
+
+impl Room for CommitRoom<'_> {
+    fn made(&self) {
+        self.commit.add_room(self.usable);
+    }
+
+    fn take(&self) -> bool {
+        self.commit.take_room(self.usable)
+    }
 }
 
 /// What the threads share.
@@ -132,11 +157,9 @@ impl<M: LogMedium> LogWriter<M> {
             let usable = writer.settings.usable_bytes();
             move || {
                 let commit = &shared.commit;
-                let failed = shared.steward.run(
-                    &shared.segments,
-                    || commit.is_held_back(),
-                    || commit.add_room(usable),
-                );
+                let room = CommitRoom { commit, usable };
+                let held_back = || commit.is_held_back();
+                let failed = shared.steward.run(&shared.segments, held_back, &room);
                 if let Err(error) = failed {
                     fail(&shared, error, &mut Vec::new());
                 }
@@ -230,6 +253,26 @@ impl<M: LogMedium> LogWriter<M> {
             self.shared.steward.ask_for(self.segments_of(weight), true);
             deadline = clock::now() + FORCED_WAIT;
         }
+    }
+
+    /// Somebody found a file system full: gives back the space of what the log can do without, if
+    /// it is on that one; the bytes gained. `is_recovering`: no mail is to be taken before others
+    /// are freed. Waits for another thread, as this one may have taken the identity of somebody who
+    /// may not change the log.
+    pub fn give_back(&self, is_recovering: bool) -> u64 {
+        self.shared.steward.give_back(spares_kept(is_recovering))
+    }
+
+    /// Whether so many bytes of records can be appended with [`Self::append_anyway`], as far as can
+    /// be told.
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        let room = self.shared.commit.room();
+        room >= bytes || self.shared.segments.can_grow_by(bytes - room)
+    }
+
+    /// Has the log look whether it should leave more space to others.
+    pub fn look_at_room(&self) {
+        self.shared.steward.ask();
     }
 
     /// Segments that give the room for such a record.
@@ -398,9 +441,10 @@ pub(super) fn start<M: LogMedium>(
     }
     let segments = Segments::adopt(Arc::clone(medium), settings.clone(), &report)?;
     // One to write into and one in reserve; after a crash with a full log, past its limit. On a
-    // full disk one will do: recovery frees others.
+    // disk that is full or nearly so one will do: recovery frees others, and needs space itself.
     for wanted in 1..=SPARES_MIN {
-        let prepared = segments.prepare(wanted, true, &|| Haste::Hurry)?;
+        let is_needed = wanted == 1 || !segments.is_low();
+        let prepared = segments.prepare(wanted, is_needed, &|| Haste::Hurry)?;
         let obstacle = match prepared {
             Prepared::Made | Prepared::Enough => None,
             Prepared::DiskFull => Some(std::io::Error::from(std::io::ErrorKind::StorageFull)),

@@ -341,6 +341,11 @@ impl MailboxError {
         }
     }
 
+    /// The file system of the mailbox is full.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::NoSpace { .. })
+    }
+
     /// The outcome this means for the recipient.
     pub fn status(&self) -> Status {
         let text = self.to_string();

@@ -16,6 +16,7 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -92,6 +93,15 @@ impl Source {
             filled += read;
         }
         Ok(filled)
+    }
+
+    /// Has the system read `len` bytes from `offset` on from the disk in one go, as far as they are
+    /// not in its memory.
+    fn fetch(&self, offset: u64, len: u64) {
+        if let (Self::File { file, .. }, Some(len)) = (self, NonZeroU64::new(len)) {
+            // A system that cannot reads them when they are asked for.
+            let _ = rustix::fs::fadvise(file, offset, Some(len), rustix::fs::Advice::WillNeed);
+        }
     }
 
     fn failed(&self, source: io::Error) -> MapError {
@@ -371,6 +381,8 @@ impl PrivateCopy {
         };
         let start = block / window * window;
         let end = (start + window).min(self.end / BLOCK_BYTES);
+        let bytes = |blocks: usize| blocks as u64 * BLOCK_BYTES_U64;
+        self.source.fetch(bytes(start), bytes(end - start));
         let mut failure = None;
         let mut at = start.max(1);
         while at < end {

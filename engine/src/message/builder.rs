@@ -10,7 +10,7 @@ use super::header_filter::HeaderFilter;
 use super::line_ends::bare_newlines;
 use super::{Body, Content, Message, READ_BYTES};
 use crate::config::Limits;
-use crate::io::{Placed, Scratch, StateDirectory};
+use crate::io::{MakeRoom, Placed, Scratch, StateDirectory};
 use crate::sync::Arc;
 use std::io;
 
@@ -34,9 +34,11 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// A spool with the memory bounds of `limits` and scratch files in `directory`.
-    pub fn new(directory: Arc<StateDirectory>, limits: &Limits) -> Self {
-        Self::with_scratch(Arc::new(move || directory.scratch()), limits)
+    /// A spool with the memory bounds of `limits` and scratch files in `directory`; when their disk
+    /// is full, `make_room` is asked before a message is given up.
+    pub fn new(directory: Arc<StateDirectory>, limits: &Limits, make_room: Arc<MakeRoom>) -> Self {
+        let scratch = move || Ok(directory.scratch()?.when_full(Arc::clone(&make_room)));
+        Self::with_scratch(Arc::new(scratch), limits)
     }
 
     /// With at most so many messages in files.
@@ -416,7 +418,8 @@ mod tests {
     }
 
     fn spool(dir: &tempfile::TempDir, limits: &Limits) -> Spool {
-        Spool::new(Arc::new(StateDirectory::open(dir.path()).unwrap()), limits)
+        let state = Arc::new(StateDirectory::open(dir.path()).unwrap());
+        Spool::new(state, limits, Arc::new(|| false))
     }
 
     fn read(message: &Message) -> Vec<u8> {

@@ -27,7 +27,7 @@ impl<D: Disk> LoggedRound<'_, D> {
         }
         for group in groups {
             let Some(first) = group.first() else { continue };
-            match self.open_mbox(first) {
+            match self.with_room(|round| round.open_mbox(first)) {
                 Ok((Opened::Ready(mbox), later)) => {
                     let mbox = *mbox;
                     let open = self.render(mbox, later, group);

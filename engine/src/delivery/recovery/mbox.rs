@@ -13,10 +13,10 @@ use super::super::stuck::Waiting;
 use super::extent::Torn;
 use super::read::{for_each_piece, stands_at};
 use super::survey::Survey;
-use super::{Run, Trust, target_of};
+use super::{Message, Run, Trust, target_of};
 use crate::clock;
 use crate::io::Disk;
-use crate::log::{Accepted, Done, DoneOutcome, Extent};
+use crate::log::{Accepted, Done, DoneOutcome, Extent, Sequence};
 use crate::mailbox::mbox::{Mbox, Opened, Siblings, render};
 use crate::mailbox::{Flush, MailboxError};
 use crate::route::{Format, MailboxTarget};
@@ -35,6 +35,8 @@ const ADDED_BYTES_MAX: usize = 64 * 1024;
 /// One message for an mbox.
 #[derive(Debug)]
 pub(super) struct Entry {
+    /// Its record in the log.
+    pub(super) at: Sequence,
     pub(super) envelope: Accepted,
     pub(super) recipient: u32,
     pub(super) content: Vec<u8>,
@@ -46,6 +48,14 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    pub(super) fn message(&self) -> Message<'_> {
+        Message {
+            at: self.at,
+            envelope: &self.envelope,
+            content: &self.content,
+        }
+    }
+
     /// What has to be remembered when it cannot be seen to now.
     pub(super) fn waiting(&self) -> Waiting {
         let length = self.rendered.len() as u64;
@@ -69,7 +79,8 @@ pub(super) struct Work {
 pub(super) struct Gathered(HashMap<MailboxTarget, Work>);
 
 impl Gathered {
-    pub(super) fn add(&mut self, survey: &Survey, envelope: &Accepted, index: u32, content: &[u8]) {
+    pub(super) fn add(&mut self, survey: &Survey, message: Message<'_>, index: u32) {
+        let envelope = message.envelope;
         if survey.is_settled(envelope.id, index) {
             return;
         }
@@ -78,14 +89,14 @@ impl Gathered {
         // Refused and never written: nothing of it can be there.
         if is_pending || !places.is_empty() {
             let places = places.iter().map(|(offset, _)| *offset).collect();
-            self.push(envelope, index, content, places, is_pending);
+            self.push(message, index, places, is_pending);
         }
     }
 
     /// A delivery that could not be seen to before.
-    pub(super) fn add_waiting(&mut self, envelope: &Accepted, delivery: &Waiting, content: &[u8]) {
+    pub(super) fn add_waiting(&mut self, message: Message<'_>, delivery: &Waiting) {
         let places = delivery.places.iter().map(|(offset, _)| *offset).collect();
-        self.push(envelope, delivery.recipient, content, places, true);
+        self.push(message, delivery.recipient, places, true);
     }
 
     /// A message that is not in the log.
@@ -100,14 +111,12 @@ impl Gathered {
         work.extents.push(extent.clone());
     }
 
-    fn push(
-        &mut self,
-        envelope: &Accepted,
-        index: u32,
-        content: &[u8],
-        places: Vec<u64>,
-        is_pending: bool,
-    ) {
+    fn push(&mut self, message: Message<'_>, index: u32, places: Vec<u64>, is_pending: bool) {
+        let Message {
+            at: sequence,
+            envelope,
+            content,
+        } = message;
         let at = usize::try_from(index).unwrap_or(usize::MAX);
         let Some(recipient) = envelope.recipients.get(at) else {
             return;
@@ -123,6 +132,7 @@ impl Gathered {
             .entry(target_of(recipient, Format::Mbox))
             .or_default();
         work.entries.push(Entry {
+            at: sequence,
             envelope: envelope.clone(),
             recipient: index,
             content: content.to_vec(),

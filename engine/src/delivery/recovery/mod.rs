@@ -19,7 +19,7 @@ use super::journal::{Found, Journal};
 use super::stuck::{Stuck, Waiting};
 use crate::clock;
 use crate::io::{Credentials, Disk};
-use crate::log::{Accepted, AcceptedRecipient, DeliveryId, InDoubt, LogError, Plan};
+use crate::log::{Accepted, AcceptedRecipient, DeliveryId, InDoubt, LogError, Plan, Sequence};
 use crate::mailbox::{Known, MailboxError, MailboxPath, MailboxSettings};
 use crate::route::{Format, MailboxTarget};
 use crate::sync::Arc;
@@ -81,6 +81,15 @@ impl fmt::Display for RecoveryReport {
         }
         Ok(())
     }
+}
+
+/// A message of the log.
+#[derive(Clone, Copy)]
+struct Message<'m> {
+    /// Its record.
+    at: Sequence,
+    envelope: &'m Accepted,
+    content: &'m [u8],
 }
 
 /// What became of a copy.
@@ -192,13 +201,14 @@ impl<'a, D: Disk> Run<'a, D> {
     ) -> Result<(), LogError> {
         let mut seen = HashSet::new();
         let base = BaseDigest::of(&self.with.settings.base);
-        survey.for_each(found, &mut |envelope, content| {
+        survey.for_each(found, &mut |at, envelope, content| {
             if !seen.insert(envelope.id) {
                 return;
             }
             self.report.messages += 1;
             doubts.extend(survey.doubts_of(base, &envelope, || digest_of(content)));
             let mut failed = Vec::new();
+            let mut wants_room = false;
             for (index, recipient) in (0..).zip(&envelope.recipients) {
                 let copy = envelope.copy_of(index);
                 if survey.is_refused(envelope.id, copy) || survey.is_settled(envelope.id, copy) {
@@ -206,10 +216,11 @@ impl<'a, D: Disk> Run<'a, D> {
                 }
                 self.report.deliveries += 1;
                 if let Plan::Maildir { file_name } = &recipient.plan {
-                    match self.maildir(&envelope, index, file_name, content) {
+                    match self.maildir_with_room(&envelope, index, file_name, content) {
                         Ok(fate) => self.count(fate),
                         Err(error) => {
                             tell_stuck(&error);
+                            wants_room |= error.is_no_space();
                             let places = Vec::new();
                             failed.push(Waiting {
                                 recipient: index,
@@ -219,7 +230,13 @@ impl<'a, D: Disk> Run<'a, D> {
                     }
                 }
             }
-            self.keep_stuck(&envelope, content, failed, || survey.refused_of(&envelope));
+            let refused = || survey.refused_of(&envelope);
+            let message = Message {
+                at,
+                envelope: &envelope,
+                content,
+            };
+            self.keep_stuck(message, failed, wants_room, refused);
             self.tell(survey.messages());
             self.leave();
         })
@@ -231,24 +248,66 @@ impl<'a, D: Disk> Run<'a, D> {
         }
     }
 
-    fn keep_stuck(
+    /// As [`Self::maildir`]; on a full disk the log gives space back first.
+    fn maildir_with_room(
         &mut self,
         envelope: &Accepted,
+        index: u32,
+        file_name: &str,
         content: &[u8],
+    ) -> Result<Fate, MailboxError> {
+        match self.maildir(envelope, index, file_name, content) {
+            Err(error) if error.is_no_space() && self.make_room() => {
+                self.maildir(envelope, index, file_name, content)
+            }
+            done => done,
+        }
+    }
+
+    fn mbox_with_room(
+        &mut self,
+        target: &MailboxTarget,
+        work: &mbox::Work,
+    ) -> Result<u64, MailboxError> {
+        match self.mbox(target, work) {
+            Err(error) if error.is_no_space() && self.make_room() => self.mbox(target, work),
+            done => done,
+        }
+    }
+
+    /// True when the log gave something back.
+    fn make_room(&self) -> bool {
+        self.with.journal.give_back(true) > 0
+    }
+
+    fn keep_stuck(
+        &mut self,
+        message: Message<'_>,
         recipients: Vec<Waiting>,
+        wants_room: bool,
         refused: impl FnOnce() -> Vec<u32>,
     ) {
         if recipients.is_empty() {
             return;
         }
+        let Message {
+            at: sequence,
+            envelope,
+            content,
+        } = message;
         let at = *self.stuck_at.entry(envelope.id).or_insert(self.stuck.len());
         match self.stuck.get_mut(at) {
-            Some(stuck) => stuck.recipients.extend(recipients),
+            Some(stuck) => {
+                stuck.recipients.extend(recipients);
+                stuck.wants_room |= wants_room;
+            }
             None => self.stuck.push(Stuck {
+                at: sequence,
                 envelope: envelope.clone(),
                 content: content.into(),
                 recipients,
                 refused: refused(),
+                wants_room,
             }),
         }
     }
@@ -262,14 +321,19 @@ impl<'a, D: Disk> Run<'a, D> {
     ) -> Result<(), LogError> {
         let mut mboxes = mbox::Gathered::default();
         let mut seen = HashSet::new();
-        survey.for_each(found, &mut |envelope, content| {
+        survey.for_each(found, &mut |at, envelope, content| {
             if !seen.insert(envelope.id) {
                 return;
             }
+            let message = Message {
+                at,
+                envelope: &envelope,
+                content,
+            };
             for (index, recipient) in (0..).zip(&envelope.recipients) {
                 if group.contains(&recipient.mailbox) && matches!(recipient.plan, Plan::Mbox { .. })
                 {
-                    mboxes.add(survey, &envelope, index, content);
+                    mboxes.add(survey, message, index);
                 }
             }
         })?;
@@ -279,14 +343,14 @@ impl<'a, D: Disk> Run<'a, D> {
             }
         }
         for (target, work) in mboxes.take() {
-            match self.mbox(&target, &work) {
+            match self.mbox_with_room(&target, &work) {
                 Ok(rewritten) => self.report.rewritten += rewritten,
                 Err(error) => {
                     tell_stuck(&error);
                     for entry in work.entries.iter().filter(|entry| entry.is_pending) {
                         let refused = || survey.refused_of(&entry.envelope);
                         let waiting = vec![entry.waiting()];
-                        self.keep_stuck(&entry.envelope, &entry.content, waiting, refused);
+                        self.keep_stuck(entry.message(), waiting, error.is_no_space(), refused);
                     }
                 }
             }
@@ -304,8 +368,16 @@ impl<'a, D: Disk> Run<'a, D> {
             let stuck = by_id.get(&id);
             stuck.map_or_else(Vec::new, |stuck| stuck.refused.clone())
         };
+        // Of those that wait for space, one in each directory tells whether there is some.
+        let mut full = HashSet::new();
         for stuck in waiting {
             let mut failed = Vec::new();
+            let mut wants_room = false;
+            let message = Message {
+                at: stuck.at,
+                envelope: &stuck.envelope,
+                content: &stuck.content,
+            };
             for delivery in &stuck.recipients {
                 let at = usize::try_from(delivery.recipient).unwrap_or(usize::MAX);
                 let Some(recipient) = stuck.envelope.recipients.get(at) else {
@@ -314,26 +386,48 @@ impl<'a, D: Disk> Run<'a, D> {
                 match &recipient.plan {
                     Plan::Shared => {}
                     Plan::Mbox { .. } => {
-                        mboxes.add_waiting(&stuck.envelope, delivery, &stuck.content)
+                        mboxes.add_waiting(message, delivery);
                     }
                     Plan::Maildir { file_name } => {
-                        let (envelope, content) = (&stuck.envelope, &stuck.content);
-                        let again = self.maildir(envelope, delivery.recipient, file_name, content);
-                        if again.is_err() {
+                        let place = first_directory(&recipient.mailbox);
+                        let again = match full.contains(place) {
+                            true => Err(true),
+                            false => self
+                                .maildir_with_room(
+                                    &stuck.envelope,
+                                    delivery.recipient,
+                                    file_name,
+                                    &stuck.content,
+                                )
+                                .map_err(|error| error.is_no_space()),
+                        };
+                        if let Err(is_full) = again {
                             failed.push(delivery.clone());
+                            wants_room |= is_full;
+                            if is_full {
+                                full.insert(place);
+                            }
                         }
                     }
                 }
             }
             let refused = || stuck.refused.clone();
-            self.keep_stuck(&stuck.envelope, &stuck.content, failed, refused);
+            self.keep_stuck(message, failed, wants_room, refused);
         }
         for (target, work) in mboxes.take() {
-            if self.mbox(&target, &work).is_err() {
+            let place = first_directory(&target.path);
+            let is_full = full.contains(place);
+            let done = match is_full {
+                true => Ok(0),
+                false => self.mbox_with_room(&target, &work),
+            };
+            let error = done.err();
+            if is_full || error.is_some() {
+                let wants_room = is_full || error.is_some_and(|error| error.is_no_space());
                 for entry in &work.entries {
                     let refused = || refused(entry.envelope.id);
                     let waiting = vec![entry.waiting()];
-                    self.keep_stuck(&entry.envelope, &entry.content, waiting, refused);
+                    self.keep_stuck(entry.message(), waiting, wants_room, refused);
                 }
             }
         }
@@ -392,6 +486,11 @@ impl<'a, D: Disk> Run<'a, D> {
             })?;
         Ok((opened, path))
     }
+}
+
+/// The directory below the base that a mailbox is in, for a file system may be mounted there.
+fn first_directory(mailbox: &str) -> &str {
+    mailbox.split('/').next().unwrap_or_default()
 }
 
 fn tell_stuck(error: &MailboxError) {

@@ -193,7 +193,7 @@ impl Survey {
     pub(super) fn for_each(
         &self,
         found: &dyn Found,
-        show: &mut dyn FnMut(Accepted, &[u8]),
+        show: &mut dyn FnMut(Sequence, Accepted, &[u8]),
     ) -> Result<(), LogError> {
         let mut failed = None;
         found.for_each(&mut |entry| {
@@ -201,7 +201,9 @@ impl Survey {
                 return;
             }
             match entry.record() {
-                Ok(Record::Accepted { envelope, content }) => show(envelope, &content),
+                Ok(Record::Accepted { envelope, content }) => {
+                    show(entry.sequence, envelope, &content);
+                }
                 Ok(_) => {}
                 Err(error) => failed = failed.take().or(Some(error)),
             }

@@ -5,10 +5,10 @@
 use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
 use super::state_directory;
-use super::world::{World, recipient, sender};
+use super::world::{SEGMENT_BYTES, World, recipient, sender};
 use crate::io::Credentials;
 use crate::io::sim::{DiskFault, SimDisk};
-use crate::log::sim::SimFault;
+use crate::log::sim::{SimFault, SimRandom};
 use crate::route::{Format, MailboxTarget};
 use crate::sync::{Arc, Mutex};
 use std::cell::RefCell;
@@ -127,6 +127,111 @@ fn a_full_log_puts_mail_off_until_a_checkpoint_has_made_room() {
         let answer = answers(&store, credentials, &content, &["ann/"]).remove(0);
         assert!(answer.starts_with("250 "), "{answer}");
         assert_eq!(world.disk.names("base/ann/new").len(), stored + 1);
+    });
+}
+
+/// Text that a compressed mailbox stores in little fewer bytes.
+fn incompressible(bytes: usize) -> Vec<u8> {
+    let mut random = SimRandom::new(1);
+    let mut letter = || b'!' + u8::try_from(random.below(90)).unwrap();
+    std::iter::repeat_with(&mut letter).take(bytes).collect()
+}
+
+#[test]
+fn on_a_full_disk_spare_segments_are_given_back_before_mail_is_put_off() {
+    on_own_thread(|world, credentials| {
+        let store = world.open().unwrap().unwrap();
+        let content = incompressible(4000);
+        let deliver = || answers(&store, credentials, &content, &["ann/"]).remove(0);
+        // The log grows, and a checkpoint makes spares of what it took.
+        let deliver_some = |count| {
+            for number in 0..count {
+                let answer = deliver();
+                assert!(answer.starts_with("250 "), "{number}: {answer}");
+            }
+        };
+        deliver_some(16);
+        store.checkpoint().unwrap();
+        let with_spares = world.medium.used();
+        assert!(with_spares >= 5 * SEGMENT_BYTES, "{with_spares}");
+        let mailboxes = || {
+            let names = world.disk.names("base/ann/new");
+            let paths = names.iter().map(|name| format!("base/ann/new/{name}"));
+            paths
+                .map(|path| world.disk.content(&path).unwrap().len() as u64)
+                .sum::<u64>()
+        };
+        // There is room for one or two messages more, as long as the log keeps what it has.
+        world
+            .medium
+            .set_capacity(Some(with_spares + mailboxes() + 9000));
+        // A log without spares soon needs the checkpoint that a server makes then.
+        let (mut stored, mut is_fresh) = (0, false);
+        let refused = loop {
+            let answer = deliver();
+            match (answer.starts_with("250 "), is_fresh) {
+                (true, _) => (stored, is_fresh) = (stored + 1, false),
+                (false, true) => break answer,
+                (false, false) => {
+                    store.checkpoint().unwrap();
+                    is_fresh = true;
+                }
+            }
+            assert!(stored < 1000, "the disk is bounded");
+        };
+        assert!(refused.starts_with("452 4.3.1"), "{refused}");
+        assert!(store.log_failure().is_none(), "full is no failure");
+        let given = with_spares - world.medium.used();
+        assert!(given >= 2 * SEGMENT_BYTES, "{given} bytes were given back");
+        assert!(
+            stored * 4000 > given / 2,
+            "{stored} messages took their place"
+        );
+        // What is left of the log still works.
+        store.checkpoint().unwrap();
+        let used = world.medium.used();
+        assert!(used <= 4 * SEGMENT_BYTES, "{used}");
+        world.medium.set_capacity(None);
+        deliver_some(16);
+    });
+}
+
+#[test]
+fn recovery_on_a_full_disk_has_the_log_give_space_back_first() {
+    on_own_thread(|world, credentials| {
+        let content = incompressible(4000);
+        let store = world.open().unwrap().unwrap();
+        let deliver =
+            |store: &Store<SimDisk>| answers(store, credentials, &content, &["ann/"]).remove(0);
+        for number in 0..16 {
+            let answer = deliver(&store);
+            assert!(answer.starts_with("250 "), "{number}: {answer}");
+        }
+        store.checkpoint().unwrap();
+        // In the log only, as far as the disk knows.
+        for number in 0..10 {
+            let answer = deliver(&store);
+            assert!(answer.starts_with("250 "), "{number}: {answer}");
+        }
+        drop(store);
+        let mut random = SimRandom::new(7);
+        world.power_failure(&mut random);
+        let taken = |world: &World| {
+            let names = world.disk.names("base/ann/new");
+            let paths = names.iter().map(|name| format!("base/ann/new/{name}"));
+            paths
+                .map(|path| world.disk.content(&path).map_or(0, |c| c.len() as u64))
+                .sum::<u64>()
+        };
+        // Room for hardly one message beside the log and what is left of the mailboxes.
+        let capacity = world.medium.used() + taken(world) + 5000;
+        world.medium.set_capacity(Some(capacity));
+        let store = world.open().unwrap().unwrap();
+        let report = store.recovered().unwrap();
+        assert_eq!(report.waiting, 0, "{report}");
+        assert_eq!(store.health().waiting, 0);
+        assert!(report.rewritten > 2, "{report}");
+        assert_eq!(world.disk.names("base/ann/new").len(), 26);
     });
 }
 

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// Maildirs end with a slash.
 pub(super) const MAILBOXES: [&str; 5] = ["ann/", "bob/", "box", "dir/box", "eve/"];
+/// Size of a segment of the log.
+pub(super) const SEGMENT_BYTES: u64 = 32 << 10;
 /// Longer messages do not go through the log.
 const LOGGED_BYTES_MAX: u64 = 9000;
 
@@ -59,6 +61,18 @@ impl Journal for StepLog<SimMedium> {
 
     fn poisoned(&self) -> Option<LogError> {
         Self::poisoned(self)
+    }
+
+    fn give_back(&self, is_recovering: bool) -> u64 {
+        Self::give_back(self, is_recovering)
+    }
+
+    fn look_at_room(&self) {
+        Self::look_at_room(self);
+    }
+
+    fn has_room_for(&self, bytes: u64) -> bool {
+        Self::has_room_for(self, bytes)
     }
 }
 

@@ -109,7 +109,7 @@ impl SimDisk {
         })))
     }
 
-    /// The log is in the same machine.
+    /// The log is in the same machine, and on the same file system.
     pub fn share_power_with(&self, medium: &SimMedium) {
         self.0.lock().medium = Some(medium.clone());
     }
@@ -249,6 +249,19 @@ impl State {
         self.crashed || self.medium.as_ref().is_some_and(SimMedium::is_crashed)
     }
 
+    /// The log is on the same file system, if that has a size.
+    fn has_room(&self, bytes: usize) -> io::Result<()> {
+        let used = || self.tree.used();
+        let room = self
+            .medium
+            .as_ref()
+            .map(|medium| medium.room_beside(used()));
+        match room.is_some_and(|room| room < bytes as u64) {
+            true => Err(errno(libc::ENOSPC)),
+            false => Ok(()),
+        }
+    }
+
     fn check_alive(&self) -> io::Result<()> {
         if self.is_dead() {
             return Err(io::Error::other("the power is gone"));
@@ -380,7 +393,10 @@ impl Disk for SimDisk {
         let bytes = pieces.concat();
         self.others_go_first();
         let mut state = self.0.lock();
-        match state.operate() {
+        match state
+            .operate()
+            .and_then(|goes| state.has_room(bytes.len()).map(|()| goes))
+        {
             Ok(goes) => {
                 state.tree.append(file.node, &bytes);
                 match goes {

@@ -148,6 +148,14 @@ impl Node {
 }
 
 impl Tree {
+    /// Bytes of all files that have a name.
+    pub(super) fn used(&self) -> u64 {
+        let named = self.nodes.values().flat_map(|node| node.names.values());
+        let files: std::collections::BTreeSet<&u64> = named.collect();
+        let files = files.into_iter().filter_map(|file| self.nodes.get(file));
+        files.map(|file| file.live.len() as u64).sum()
+    }
+
     pub(super) fn new(base: &str, uid: u32, gid: u32) -> Self {
         let mut tree = Self {
             nodes: BTreeMap::from([(ROOT, Node::directory(0o755))]),
