@@ -246,10 +246,30 @@ impl Client {
         }
     }
 
-    /// One LMTP transaction whose content goes through `DATA` as these bytes: only dots behind
-    /// CRLF are doubled, and a last CRLF is added where there is none. The replies after it.
+    /// One LMTP transaction whose content goes through `DATA` as these bytes, see
+    /// [`Client::data`]. The replies after it.
     pub fn deliver_by_data(&mut self, recipients: &[&str], content: &[u8]) -> Vec<Reply> {
         self.envelope("", recipients);
+        self.content_by_data(recipients, content)
+    }
+
+    /// The second half of [`Client::deliver_by_data`].
+    pub fn content_by_data(&mut self, recipients: &[&str], content: &[u8]) -> Vec<Reply> {
+        self.data(content);
+        recipients.iter().map(|_| self.reply()).collect()
+    }
+
+    /// One SMTP transaction whose content goes through `DATA` as these bytes, see
+    /// [`Client::data`]. The reply after it.
+    pub fn submit_by_data(&mut self, recipients: &[&str], content: &[u8]) -> Reply {
+        self.envelope(" BODY=8BITMIME", recipients);
+        self.data(content);
+        self.reply()
+    }
+
+    /// Sends `DATA` and these bytes: only dots behind CRLF are doubled, and a last CRLF is added
+    /// where there is none.
+    fn data(&mut self, content: &[u8]) {
         assert_eq!(self.command("DATA").code, 354);
         let mut wire = Vec::with_capacity(content.len() + 5);
         for (at, &byte) in content.iter().enumerate() {
@@ -263,7 +283,6 @@ impl Client {
         }
         wire.extend_from_slice(b".\r\n");
         self.send(&wire).expect("the server takes data");
-        recipients.iter().map(|_| self.reply()).collect()
     }
 
     /// One LMTP transaction whose content goes through `BDAT` in chunks of that many bytes, with
@@ -285,6 +304,16 @@ impl Client {
         }
         self.send(b"BDAT 0 LAST\r\n").expect("the server listens");
         recipients.iter().map(|_| self.reply()).collect()
+    }
+
+    /// `MAIL`, and `RCPT` with each recipient as its own original.
+    pub fn envelope_with_orcpt(&mut self, recipients: &[&str]) {
+        self.envelope("", &[]);
+        for recipient in recipients {
+            let orcpt = format!("ORCPT=rfc822;{}", recipient.replace('+', "+2B"));
+            let reply = self.command(format!("RCPT TO:<{recipient}> {orcpt}"));
+            assert_eq!(reply.code, 250, "{reply}");
+        }
     }
 
     fn envelope(&mut self, parameters: &str, recipients: &[&str]) {

@@ -24,6 +24,18 @@ pub fn messages(mailbox: &Path) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// The flags of every message, in mailbox order, but for `\\Recent`.
+pub fn flags(mailbox: &Path) -> Vec<Vec<String>> {
+    let literals = literals(&fetch(mailbox, &str::to_owned)).into_iter();
+    let flags = |(flags, _): (String, _)| {
+        let set = flags
+            .split(' ')
+            .filter(|flag| !["", "\\Recent"].contains(flag));
+        set.map(str::to_owned).collect()
+    };
+    literals.map(flags).collect()
+}
+
 /// Bytes of every message of a Maildir as FETCH transfers them, by file name. Dovecot is shown
 /// names without sizes, so that it counts for itself.
 pub fn counted_bytes(maildir: &Path) -> BTreeMap<String, u64> {
@@ -38,7 +50,7 @@ pub fn counted_bytes(maildir: &Path) -> BTreeMap<String, u64> {
     };
     let found = literals(&fetch(maildir, &numbered));
     assert_eq!(found.len(), names.len(), "Dovecot shows every message");
-    let counted = found.iter().map(|literal| literal.len() as u64);
+    let counted = found.iter().map(|(_, literal)| literal.len() as u64);
     names.iter().cloned().zip(counted).collect()
 }
 
@@ -105,7 +117,7 @@ fn imap(scratch: &Scratch, home: &Path, location: &str) -> Vec<u8> {
         .expect("Dovecot's imap: install the package dovecot-imapd");
     let mut stdin = child.stdin.take().expect("piped");
     stdin
-        .write_all(b"a SELECT INBOX\r\nb FETCH 1:* BODY.PEEK[]\r\nc LOGOUT\r\n")
+        .write_all(b"a SELECT INBOX\r\nb FETCH 1:* (FLAGS BODY.PEEK[])\r\nc LOGOUT\r\n")
         .expect("imap reads commands");
     let output = child.wait_with_output().expect("our own child");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -120,18 +132,20 @@ fn imap(scratch: &Scratch, home: &Path, location: &str) -> Vec<u8> {
     output.stdout
 }
 
-/// The contents of the FETCH literals (RFC 3501 section 4.3).
-fn literals(mut output: &[u8]) -> Vec<Vec<u8>> {
+/// Flags and literals of the FETCH answers (RFC 3501 section 4.3).
+fn literals(mut output: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     while let Some(end) = output.iter().position(|&b| b == b'\n') {
         let line = String::from_utf8_lossy(&output[..end]).trim().to_owned();
         output = &output[end + 1..];
-        let Some((_, size)) = line.split_once("BODY[] {") else {
+        let Some((before, size)) = line.split_once("BODY[] {") else {
             continue;
         };
+        let flags = before.split_once("FLAGS (").map(|(_, flags)| flags);
+        let flags = flags.and_then(|flags| flags.split(')').next());
         let size: usize = size.trim_end_matches('}').parse().expect("literal size");
         let (literal, rest) = output.split_at(size);
-        found.push(literal.to_vec());
+        found.push((flags.unwrap_or_default().to_owned(), literal.to_vec()));
         output = rest;
     }
     found

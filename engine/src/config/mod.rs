@@ -43,5 +43,5 @@ pub use registry::{Fallback, PARAMETERS, Parameter};
 pub use settings::{
     BareNewline, Compress, Copies, DeliveryLogSettings, Durability, FlushMethod, Limits,
     LmtpSettings, LogFormat, LogSettings, MboxLock, NulPolicy, PathSubstitution, RoutingSettings,
-    Settings, SocketmapSettings, StoreSettings, SuccessNotices,
+    Settings, SocketmapSettings, StatusFields, StoreSettings, SuccessNotices,
 };

@@ -10,7 +10,7 @@ use super::kind::Kind::{
 use super::registry::{Fallback, Parameter};
 use super::settings::{
     BareNewline, Compress, Copies, Durability, FlushMethod, LogFormat, NulPolicy, PathSubstitution,
-    SuccessNotices,
+    StatusFields, SuccessNotices,
 };
 
 pub(super) const fn parameter(
@@ -423,6 +423,19 @@ pub(super) static GENERAL: &[Parameter] = &[
         ]),
         "Copies of a message whose recipients have the same mailbox; mailbox: one that names them \
          all; recipient: one for each, as virtual(8) makes them",
+    ),
+    parameter(
+        "store",
+        "mbox_status_fields",
+        "remove",
+        Choice(&[
+            ("remove", |s| {
+                s.store.mbox_status_fields = StatusFields::Remove
+            }),
+            ("keep", |s| s.store.mbox_status_fields = StatusFields::Keep),
+        ]),
+        "What becomes of Content-Length, Lines, Status, X-Status, X-UID, X-Keywords, X-IMAP and \
+         X-IMAPbase that a message brings into an mbox, whose readers trust them",
     ),
     parameter(
         "store",

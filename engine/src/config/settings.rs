@@ -285,6 +285,16 @@ pub enum Copies {
     Recipient,
 }
 
+/// What becomes of header fields of a message in which mbox readers keep their state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum StatusFields {
+    /// They are left out of copies in mboxes.
+    #[default]
+    Remove,
+    /// They stay, as with virtual(8).
+    Keep,
+}
+
 /// `[store]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
@@ -296,6 +306,8 @@ pub struct StoreSettings {
     pub compress: Compress,
     /// How many copies of a message one mailbox gets.
     pub copies: Copies,
+    /// What becomes of `Status`, `Content-Length` and the like in mboxes.
+    pub mbox_status_fields: StatusFields,
     /// Threads that write mailboxes.
     pub writers: usize,
     /// Deliveries one writer takes at once.
@@ -483,6 +495,7 @@ impl Default for StoreSettings {
             flush: FlushMethod::Auto,
             compress: Compress::default(),
             copies: Copies::default(),
+            mbox_status_fields: StatusFields::default(),
             writers: 4,
             batch: 64,
             tmp_age_max: Duration::from_secs(36 * 3600),

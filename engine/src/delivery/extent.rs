@@ -143,6 +143,7 @@ impl<'a, D: Disk> Round<'a, D> {
         header: &[u8],
     ) -> Result<(), Refused> {
         let entry = Entry {
+            without_status: self.shared().without_status(&job.mail.message),
             header,
             message: &job.mail.message,
         };

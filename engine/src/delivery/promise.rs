@@ -84,7 +84,7 @@ impl Promise {
         mail: &Arc<Mail>,
         copies: &[Copy],
         names: &NameMaker,
-        base: BaseDigest,
+        (base, without_status): (BaseDigest, bool),
     ) -> Self {
         let reverse_path = mail.reverse_path.external();
         let mut recipients = Vec::with_capacity(copies.len());
@@ -99,7 +99,13 @@ impl Promise {
                 plan: Plan::Shared,
             }));
             let sharing = recipients.get_mut(first..).unwrap_or_default();
-            let plan = plan(&reverse_path, sharing, mail, target.format, names);
+            let plan = match target.format {
+                Format::Maildir => maildir_plan(&reverse_path, sharing, mail, names),
+                Format::Mbox => Plan::Mbox {
+                    size_before: 0,
+                    without_status,
+                },
+            };
             if let Some(first) = sharing.first_mut() {
                 first.plan = plan;
             }
@@ -360,25 +366,16 @@ fn name_of(recipient: &AcceptedRecipient) -> Name<'_> {
     }
 }
 
-fn plan(
+fn maildir_plan(
     reverse_path: &str,
     sharing: &[AcceptedRecipient],
     mail: &Mail,
-    format: Format,
     names: &NameMaker,
 ) -> Plan {
-    match format {
-        Format::Mbox => Plan::Mbox {
-            size_before: 0,
-            without_status: false,
-        },
-        Format::Maildir => {
-            let message = &mail.message;
-            let header = trace::header(reverse_path, sharing.iter().map(name_of));
-            let (size, wire_size) = sizes(&header, message.size(), message.bare_newlines());
-            Plan::Maildir {
-                file_name: names.next(size, wire_size),
-            }
-        }
+    let message = &mail.message;
+    let header = trace::header(reverse_path, sharing.iter().map(name_of));
+    let (size, wire_size) = sizes(&header, message.size(), message.bare_newlines());
+    Plan::Maildir {
+        file_name: names.next(size, wire_size),
     }
 }

@@ -381,6 +381,7 @@ impl<'a, D: Disk> Round<'a, D> {
         let entries: Vec<Entry<'_>> = jobs
             .iter()
             .map(|(job, header)| Entry {
+                without_status: self.shared.without_status(&job.mail.message),
                 header,
                 message: &job.mail.message,
             })

@@ -19,14 +19,14 @@ use super::repetition::known_already;
 use super::types::Mail;
 use super::writer::write_mail;
 use crate::clock;
-use crate::config::{Durability, Settings};
+use crate::config::{Durability, Settings, StatusFields};
 use crate::descriptors::Descriptors;
 use crate::envelope::{Recipient, ReversePath};
 use crate::io::{Blocking, Disk, PathError, StateDirectory};
 use crate::log::{DeliveryId, LogError};
 use crate::mailbox::maildir::NameMaker;
 use crate::mailbox::{Known, MailboxSettings};
-use crate::message::{MessageBuilder, Spool};
+use crate::message::{Message, MessageBuilder, Spool};
 use crate::route::MailboxTarget;
 use crate::supervisor::{SupervisedThread, Supervisor};
 use crate::sync::Arc;
@@ -125,6 +125,14 @@ pub(super) struct Shared<D: Disk> {
     /// The delivery log, for `durability = "logged"`.
     pub(super) keeper: Option<Keeper<D::Handle>>,
     ids: Ids,
+}
+
+impl<D: Disk> Shared<D> {
+    /// True when copies of this message in mboxes lack the fields in which readers of mboxes keep
+    /// their state.
+    pub(super) fn without_status(&self, message: &Message) -> bool {
+        message.has_status_fields() && self.settings.mbox_status_fields == StatusFields::Remove
+    }
 }
 
 /// Makes ids of messages: a random part drawn when the store was opened, and a count.
@@ -428,7 +436,8 @@ impl<D: Disk> Store<D> {
             return None;
         }
         let id = shared.ids.next();
-        let promise = Promise::new(id, mail, copies, &shared.names, shared.base);
+        let how = (shared.base, shared.without_status(&mail.message));
+        let promise = Promise::new(id, mail, copies, &shared.names, how);
         Some(Arc::new(promise))
     }
 

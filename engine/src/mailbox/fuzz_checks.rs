@@ -22,7 +22,7 @@ pub fn check_mbox_quoting(bytes: &[u8]) {
     let content = pieces.concat();
 
     let mut found = Vec::new();
-    let rendered = render(HEADER, &mut found, |take| {
+    let rendered = render((HEADER, false), &mut found, |take| {
         pieces.iter().for_each(|piece| take(piece));
         Ok::<(), Infallible>(())
     });

@@ -25,7 +25,7 @@ pub(crate) use path::MailboxPath;
 pub(crate) use trust::Owner;
 pub use trust::unsafe_mailbox;
 
-use crate::config::{Compress, Copies, MboxLock, Settings};
+use crate::config::{Compress, Copies, MboxLock, Settings, StatusFields};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ pub struct MailboxSettings {
     pub copies: Copies,
     /// `virtual_minimum_uid`
     pub minimum_uid: u32,
+    /// `store.mbox_status_fields`
+    pub mbox_status_fields: StatusFields,
 }
 
 impl From<&Settings> for MailboxSettings {
@@ -73,6 +75,7 @@ impl From<&Settings> for MailboxSettings {
             compress: settings.store.compress,
             copies: settings.store.copies,
             minimum_uid: routing.virtual_minimum_uid,
+            mbox_status_fields: settings.store.mbox_status_fields,
         }
     }
 }

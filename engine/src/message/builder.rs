@@ -168,8 +168,8 @@ impl MessageBuilder {
         self.sink.size
     }
 
-    /// Ends the message, and its last line if that has no end. No content at all makes an empty
-    /// message, which is legal.
+    /// Ends the message, and its last line if that has no end. No content at all, which is legal,
+    /// makes an empty line.
     ///
     /// # Errors
     /// As [`MessageBuilder::write`], or an earlier write failed.
@@ -182,7 +182,8 @@ impl MessageBuilder {
         if !self.is_binary && sink.last.is_some_and(|last| last != b'\n') {
             sink.append(b"\n")?;
         }
-        self.sink.finish()
+        let has_status_fields = self.filter.has_status_fields();
+        self.sink.finish(has_status_fields)
     }
 }
 
@@ -326,7 +327,7 @@ impl Sink {
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<Message> {
+    fn finish(mut self, has_status_fields: bool) -> io::Result<Message> {
         if let State::Placed {
             placed, collected, ..
         } = &mut self.state
@@ -362,6 +363,7 @@ impl Sink {
             size: self.size,
             bare_newlines: self.bare_newlines,
             ends_with_newline: self.last == Some(b'\n'),
+            has_status_fields,
         })))
     }
 }
@@ -553,12 +555,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_message_is_a_message() {
+    fn an_empty_message_is_an_empty_line() {
         let dir = tempfile::tempdir().unwrap();
         let message = spool(&dir, &Limits::default()).message().finish().unwrap();
-        assert_eq!((message.size(), message.bare_newlines()), (0, 0));
-        assert!(!message.ends_with_newline());
-        assert!(read(&message).is_empty());
+        assert_eq!((message.size(), message.bare_newlines()), (1, 1));
+        assert_eq!(read(&message), b"\n");
     }
 
     #[test]

@@ -1,307 +1,423 @@
-//! Removes from the header what only we may say: `Return-Path` and `X-Original-To`.
+//! What becomes of the header of a message: on its way in, and on its way into an mbox.
 //!
-//! Imports nothing. Works on pieces cut anywhere, holding back no more than
-//! [`NAME_BYTES_MAX`] bytes. `Delivered-To` stays: it is what mail loops are recognised by.
-//! The header ends at the first line that is neither a field nor the continuation of one (RFC
-//! 5322 section 2.2); blanks before the colon are tolerated as in its section 4.5.
+//! Imports `header_field`. On its way in, the fields that only we may write, `Return-Path` and
+//! `X-Original-To`, are removed wherever they are in the header; a `From ` line at the beginning
+//! becomes a field; and an empty line is put before a message that has no header, so that nothing
+//! of it becomes part of ours. `Delivered-To` stays: mail loops are recognised by it. On its way
+//! into an mbox, the fields in which mbox readers keep their state are removed. The rules and their
+//! reasons are in [`crate::manual::content`].
+//!
+//! Some readers take a CR in the header for a line end, so that a field may begin behind one.
+//! Works on pieces cut anywhere, holding back no more than `NAME_BYTES_MAX` bytes and a few.
 
+use super::header_field::{begin_of_line, field_name, is_status_field};
 use std::io;
 
-/// Field names that are removed, in lower case.
+/// Fields that are removed on the way in.
 const REMOVED: [&[u8]; 2] = [b"return-path", b"x-original-to"];
 /// The start of an mbox envelope line.
 const ENVELOPE: &[u8] = b"From ";
-/// A field name with this many blanks before its colon is not recognised any more.
-const NAME_BYTES_MAX: usize = 256;
+/// The field that an envelope line becomes, as in smtpd(8) and sendmail(1).
+const ENVELOPE_FIELD: &[u8] = b"X-Mailbox-Line: ";
 
-/// Where the next byte stands.
+/// Where the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// At the first byte of a line.
+    /// At the beginning of a line of the header, or in what is held back of one.
     LineStart,
-    /// In what may become a name to remove, all of which is held back.
-    Candidate,
-    /// In the blanks between such a name and its colon, held back too.
-    CandidateBlanks,
-    /// In another field name.
-    Name,
-    /// In the blanks between another name and its colon.
-    NameBlanks,
-    /// In a line to keep.
-    Keep,
-    /// In a line to remove.
-    Remove,
+    /// Behind a CR: an LF still belongs to the line before.
+    BehindCr,
+    /// In a line of the header.
+    Line,
     /// Behind the header.
     Body,
 }
 
+/// What becomes of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Keep,
+    Remove,
+    /// It is kept behind these bytes.
+    KeepBehind(&'static [u8]),
+    /// It is kept behind these bytes, and the header ends before it.
+    Body(&'static [u8]),
+}
+
+/// What is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Removes {
+    /// What only we may write; and, if so told, an envelope line.
+    Trace { envelope: bool },
+    /// What mbox readers trust.
+    Status,
+}
+
 #[derive(Debug)]
-pub(super) struct HeaderFilter {
+pub(crate) struct HeaderFilter {
+    removes: Removes,
     at: At,
     held: Vec<u8>,
-    /// Nothing was seen yet but what is held.
-    first_line: bool,
-    /// What a continuation line belongs to is removed; `None` where there is nothing to continue.
-    field_removed: Option<bool>,
-    removes_envelope: bool,
+    /// No line of a header was kept yet, but for those made of envelope lines.
+    is_start: bool,
+    /// Nothing was handed on yet.
+    is_empty: bool,
+    /// The next line is the first.
+    is_first_line: bool,
+    /// The line at hand is removed.
+    is_removed: bool,
+    /// The line at hand begins behind a CR that was kept: its LF ends the line before, too.
+    begins_behind_cr: bool,
+    /// A continuation line belongs to a field that is removed.
+    field_removed: bool,
+    has_status_fields: bool,
 }
 
 /// Takes what is kept.
 type Take<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<()>;
 
 impl HeaderFilter {
-    /// `removes_envelope`: a `From ` line at the very beginning goes too; else it stays, and the
-    /// header goes on behind it.
+    /// For a message on its way in. `removes_envelope`: a `From ` line at the very beginning is
+    /// removed.
     pub(super) fn new(removes_envelope: bool) -> Self {
+        let envelope = removes_envelope;
+        Self::with(Removes::Trace { envelope })
+    }
+
+    /// For a message in its stored form on its way into an mbox.
+    pub(crate) fn of_status_fields() -> Self {
+        Self::with(Removes::Status)
+    }
+
+    fn with(removes: Removes) -> Self {
         Self {
+            removes,
             at: At::LineStart,
             held: Vec::new(),
-            first_line: true,
-            field_removed: None,
-            removes_envelope,
+            is_start: removes != Removes::Status,
+            is_empty: true,
+            is_first_line: true,
+            is_removed: false,
+            begins_behind_cr: false,
+            field_removed: false,
+            has_status_fields: false,
         }
     }
 
+    /// True when a field was seen in which mbox readers keep their state.
+    pub(super) fn has_status_fields(&self) -> bool {
+        self.has_status_fields
+    }
+
     /// Takes the next piece and hands on what is kept of it.
-    pub(super) fn feed(&mut self, piece: &[u8], take: Take<'_>) -> io::Result<()> {
-        let mut rest = piece;
-        while !rest.is_empty() {
-            let used = match self.at {
-                At::Body => {
-                    take(rest)?;
-                    rest.len()
-                }
-                At::Keep | At::Remove => self.line(rest, take)?,
-                At::LineStart => match self.common_field(rest) {
-                    Some(field) => {
-                        take(field)?;
-                        field.len()
+    pub(crate) fn feed(&mut self, piece: &[u8], take: Take<'_>) -> io::Result<()> {
+        let mut rest = self.feed_held(piece, take)?;
+        // What is kept is handed on together, as far as nothing comes in between.
+        let mut kept = 0;
+        while let Some(next) = rest.get(kept..).filter(|next| !next.is_empty()) {
+            match self.at {
+                At::Body => kept = rest.len(),
+                At::Line | At::BehindCr => {
+                    let (length, keeps) = self.line(next);
+                    if keeps {
+                        kept += length;
+                    } else {
+                        self.hand_on(rest, kept, take)?;
+                        rest = next.get(length..).unwrap_or_default();
+                        kept = 0;
                     }
-                    None => self.line_start(rest),
-                },
-                At::Candidate | At::CandidateBlanks => self.candidate(rest, take)?,
-                At::Name | At::NameBlanks => self.name(rest, take)?,
-            };
-            rest = rest.get(used..).unwrap_or_default();
+                }
+                At::LineStart => {
+                    let Some(begin) = begin_of_line(next) else {
+                        self.held.extend_from_slice(next);
+                        return self.hand_on(rest, kept, take);
+                    };
+                    let fate = self.fate(begin);
+                    let before = self.go_on(fate);
+                    if !before.is_empty() {
+                        self.hand_on(rest, kept, take)?;
+                        rest = next;
+                        kept = 0;
+                        take(before)?;
+                    }
+                }
+            }
+        }
+        self.hand_on(rest, kept, take)
+    }
+
+    /// Ends the content: hands on what was held back.
+    pub(crate) fn finish(&mut self, take: Take<'_>) -> io::Result<()> {
+        let held = std::mem::take(&mut self.held);
+        if !held.is_empty() {
+            let fate = self.fate(&held);
+            let before = self.go_on(fate);
+            self.end_held(before, &held, take)?;
+        }
+        if self.is_empty && self.removes != Removes::Status {
+            take(b"\n")?;
         }
         Ok(())
     }
 
-    /// Hands on what was held back; the content ends here.
-    pub(super) fn finish(&mut self, take: Take<'_>) -> io::Result<()> {
-        let held = std::mem::take(&mut self.held);
-        if held.is_empty() { Ok(()) } else { take(&held) }
-    }
-
-    /// The rest of a line whose fate is known.
-    fn line(&mut self, rest: &[u8], take: Take<'_>) -> io::Result<usize> {
-        let end = memchr::memchr(b'\n', rest);
-        let used = end.map_or(rest.len(), |at| at + 1);
-        if self.at == At::Keep {
-            take(rest.get(..used).unwrap_or_default())?;
+    /// Completes the beginning of a line that was cut; returns the rest of the piece.
+    fn feed_held<'a>(&mut self, piece: &'a [u8], take: Take<'_>) -> io::Result<&'a [u8]> {
+        let before = self.held.len();
+        if before == 0 {
+            return Ok(piece);
         }
-        if end.is_some() {
-            self.at = At::LineStart;
-            self.first_line = false;
-        }
-        Ok(used)
-    }
-
-    /// The whole line that is next, if it begins a field whose first letter tells that it stays:
-    /// nearly all fields do, and need not be looked at byte by byte.
-    fn common_field<'a>(&mut self, rest: &'a [u8]) -> Option<&'a [u8]> {
-        let begins_like_ours = |first: &u8| {
-            let first = first.to_ascii_lowercase();
-            REMOVED.iter().any(|name| name.first() == Some(&first))
-        };
-        if self.first_line || rest.first().is_none_or(begins_like_ours) {
-            return None;
-        }
-        let line = rest.get(..=memchr::memchr(b'\n', rest)?)?;
-        let name = line.get(..memchr::memchr(b':', line)?)?;
-        if name.is_empty() || !name.iter().all(|byte| is_name_byte(*byte)) {
-            return None;
-        }
-        self.field_removed = Some(false);
-        Some(line)
-    }
-
-    fn line_start(&mut self, rest: &[u8]) -> usize {
-        self.at = match (rest.first(), self.field_removed) {
-            (Some(b' ' | b'\t'), Some(true)) => At::Remove,
-            (Some(b' ' | b'\t'), Some(false)) => At::Keep,
-            _ => At::Candidate,
-        };
-        0
-    }
-
-    /// One more byte of what may be a name to remove.
-    fn candidate(&mut self, rest: &[u8], take: Take<'_>) -> io::Result<usize> {
-        let Some(&byte) = rest.first() else {
-            return Ok(0);
-        };
-        let name_ended = self.at == At::CandidateBlanks;
-        if byte == b':' && (name_ended || REMOVED.iter().any(|name| self.holds(name))) {
-            self.held.clear();
-            self.field_removed = Some(true);
-            self.at = At::Remove;
-            return Ok(1);
-        }
-        self.held.push(byte);
-        let is_blank = byte == b' ' || byte == b'\t';
-        if self.held.len() > NAME_BYTES_MAX {
-            return self.another_field(take);
-        }
-        if name_ended {
-            return if is_blank {
-                Ok(1)
-            } else {
-                self.another_field(take)
-            };
-        }
-        if self.may_become_known() {
-            return Ok(1);
-        }
-        if self.first_line && self.held == ENVELOPE {
-            return self.envelope_line(take);
-        }
-        let before = self.held.split_last().map_or(&[][..], |(_, before)| before);
-        if is_blank && REMOVED.iter().any(|n| before.eq_ignore_ascii_case(n)) {
-            self.at = At::CandidateBlanks;
-            return Ok(1);
-        }
-        self.another_field(take)
-    }
-
-    /// What is held is none of ours: its last byte decides how the line goes on.
-    fn another_field(&mut self, take: Take<'_>) -> io::Result<usize> {
+        // No more is held than decides, whatever the length of the piece.
         let mut held = std::mem::take(&mut self.held);
-        let used = self.take_held(&held, take);
-        // Its memory serves the next field.
-        held.clear();
-        self.held = held;
-        used
-    }
-
-    fn take_held(&mut self, held: &[u8], take: Take<'_>) -> io::Result<usize> {
-        let (last, before) = held.split_last().unwrap_or((&b'\n', &[]));
-        self.at = match self.at {
-            At::CandidateBlanks => At::NameBlanks,
-            // A line that begins with a blank or a colon has no name: no field.
-            _ if before.is_empty() && !is_name_byte(*last) => At::Body,
-            _ => At::Name,
-        };
-        if !before.is_empty() {
-            take(before)?;
-        }
-        match self.at {
-            At::Body => take(&[*last]).map(|()| 1),
-            _ => self.name(&[*last], take),
-        }
-    }
-
-    fn holds(&self, name: &[u8]) -> bool {
-        self.held.eq_ignore_ascii_case(name)
-    }
-
-    /// True while what is held is the beginning of something we look for, but not all of it.
-    fn may_become_known(&self) -> bool {
-        let held = &self.held;
-        let begins = |name: &[u8]| {
-            name.get(..held.len())
-                .is_some_and(|start| held.eq_ignore_ascii_case(start))
-        };
-        REMOVED.iter().any(|name| begins(name))
-            || (self.first_line && held.len() < ENVELOPE.len() && ENVELOPE.starts_with(held))
-    }
-
-    fn envelope_line(&mut self, take: Take<'_>) -> io::Result<usize> {
-        let held = std::mem::take(&mut self.held);
-        if self.removes_envelope {
-            self.at = At::Remove;
-        } else {
-            take(&held)?;
-            self.at = At::Keep;
-        }
-        Ok(1)
-    }
-
-    /// A field name that is none of ours, up to its colon; anything else ends the header.
-    fn name(&mut self, rest: &[u8], take: Take<'_>) -> io::Result<usize> {
-        let mut at = self.at;
-        let mut used = 0;
-        for &byte in rest {
-            at = match byte {
-                b':' => At::Keep,
-                b' ' | b'\t' => At::NameBlanks,
-                byte if at == At::Name && is_name_byte(byte) => At::Name,
-                _ => At::Body,
-            };
-            used += 1;
-            if at == At::Keep || at == At::Body {
+        let mut length = 0;
+        for part in piece.chunks(FED_BYTES) {
+            held.extend_from_slice(part);
+            length = begin_of_line(&held).map_or(0, <[u8]>::len);
+            if length > 0 {
                 break;
             }
         }
-        self.at = at;
-        self.field_removed = Some(false);
-        take(rest.get(..used).unwrap_or_default())?;
-        Ok(used)
+        if length == 0 {
+            self.held = held;
+            return Ok(&[]);
+        }
+        held.truncate(length);
+        let fate = self.fate(&held);
+        let inserted = self.go_on(fate);
+        self.end_held(inserted, &held, take)?;
+        held.clear();
+        // Its memory serves the next line.
+        self.held = held;
+        Ok(piece.get(length - before..).unwrap_or_default())
+    }
+
+    /// Hands on the beginning of a line that was held back, behind what is inserted.
+    fn end_held(&mut self, before: &[u8], held: &[u8], take: Take<'_>) -> io::Result<()> {
+        if !before.is_empty() {
+            take(before)?;
+        }
+        if self.at == At::Body {
+            return self.hand_on(held, held.len(), take);
+        }
+        let mut rest = held;
+        while !rest.is_empty() {
+            let (length, keeps) = self.line(rest);
+            if keeps {
+                self.hand_on(rest, length, take)?;
+            }
+            rest = rest.get(length..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// The length of what is next of a line, and whether it is kept.
+    fn line(&mut self, rest: &[u8]) -> (usize, bool) {
+        if self.at == At::BehindCr {
+            if rest.first() == Some(&b'\n') {
+                self.at = At::LineStart;
+                let keeps = !self.is_removed || self.begins_behind_cr;
+                self.begins_behind_cr = false;
+                return (1, keeps);
+            }
+            self.begins_behind_cr = !self.is_removed || self.begins_behind_cr;
+            self.at = At::LineStart;
+            return (0, true);
+        }
+        let Some(end) = memchr::memchr2(b'\n', b'\r', rest) else {
+            return (rest.len(), !self.is_removed);
+        };
+        if rest.get(end) == Some(&b'\r') {
+            self.at = At::BehindCr;
+            return (end + 1, !self.is_removed);
+        }
+        if self.is_removed && self.begins_behind_cr {
+            if end > 0 {
+                // The LF comes next, and is kept.
+                return (end, false);
+            }
+            self.is_removed = false;
+        }
+        self.at = At::LineStart;
+        self.begins_behind_cr = false;
+        (end + 1, !self.is_removed)
+    }
+
+    fn hand_on(&mut self, rest: &[u8], kept: usize, take: Take<'_>) -> io::Result<()> {
+        if kept == 0 {
+            return Ok(());
+        }
+        self.is_empty = false;
+        take(rest.get(..kept).unwrap_or_default())
+    }
+
+    /// Goes on with a line of that fate; returns what is to be handed on before it.
+    fn go_on(&mut self, fate: Fate) -> &'static [u8] {
+        self.is_first_line = false;
+        self.is_removed = fate == Fate::Remove;
+        self.at = match fate {
+            Fate::Body(_) => At::Body,
+            Fate::Keep | Fate::Remove | Fate::KeepBehind(_) => At::Line,
+        };
+        let before: &[u8] = match fate {
+            Fate::Keep | Fate::Remove => b"",
+            Fate::KeepBehind(before) | Fate::Body(before) => before,
+        };
+        self.is_empty &= before.is_empty();
+        before
+    }
+
+    /// Decides about a line by its beginning, see [`begin_of_line`].
+    fn fate(&mut self, begin: &[u8]) -> Fate {
+        if matches!(begin.first(), Some(b' ' | b'\t')) && (self.field_removed || !self.is_start) {
+            return match self.field_removed {
+                true => Fate::Remove,
+                false => Fate::Keep,
+            };
+        }
+        self.field_removed = false;
+        if begin == b"\n" || begin == b"\r\n" && !self.is_start {
+            return Fate::Body(b"");
+        }
+        if self.is_start && is_envelope_line(begin) {
+            let is_envelope = self.is_first_line && begin.starts_with(ENVELOPE);
+            let removes = self.removes == Removes::Trace { envelope: true };
+            return match is_envelope && removes {
+                true => Fate::Remove,
+                false => Fate::KeepBehind(ENVELOPE_FIELD),
+            };
+        }
+        let name = field_name(begin);
+        if let Some(name) = name
+            && self.is_to_go(name)
+        {
+            self.field_removed = true;
+            return Fate::Remove;
+        }
+        if self.is_start && (name.is_none() || !begin.ends_with(b":")) {
+            return Fate::Body(b"\n");
+        }
+        self.is_start = false;
+        Fate::Keep
+    }
+
+    fn is_to_go(&mut self, name: &[u8]) -> bool {
+        let is_status_field = is_status_field(name);
+        self.has_status_fields |= is_status_field;
+        match self.removes {
+            Removes::Status => is_status_field,
+            Removes::Trace { .. } => REMOVED.iter().any(|known| name.eq_ignore_ascii_case(known)),
+        }
     }
 }
 
-/// Field names are printable ASCII without the colon (RFC 5322 section 2.2).
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_graphic() && byte != b':'
+/// Bytes looked at together where a line was cut.
+const FED_BYTES: usize = 64;
+
+/// As smtpd(8) sees it: with any number of `>` before.
+fn is_envelope_line(begin: &[u8]) -> bool {
+    let quotes = begin.iter().take_while(|byte| **byte == b'>').count();
+    let line = begin.get(quotes..).unwrap_or_default();
+    line.starts_with(ENVELOPE)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::header_field::NAME_BYTES_MAX;
     use super::*;
     use proptest::prelude::*;
 
-    fn filter(pieces: &[&[u8]], removes_envelope: bool) -> Vec<u8> {
+    fn run(mut filter: HeaderFilter, pieces: &[&[u8]]) -> Vec<u8> {
         let mut kept = Vec::new();
-        let mut filter = HeaderFilter::new(removes_envelope);
-        for piece in pieces {
-            let mut take = |bytes: &[u8]| {
-                kept.extend_from_slice(bytes);
-                Ok(())
-            };
-            filter.feed(piece, &mut take).unwrap();
-            assert!(filter.held.len() <= NAME_BYTES_MAX + 1);
-        }
         let mut take = |bytes: &[u8]| {
             kept.extend_from_slice(bytes);
             Ok(())
         };
+        for piece in pieces {
+            filter.feed(piece, &mut take).unwrap();
+            assert!(filter.held.len() <= NAME_BYTES_MAX + FED_BYTES);
+        }
         filter.finish(&mut take).unwrap();
         kept
     }
 
+    fn filter(pieces: &[&[u8]], removes_envelope: bool) -> Vec<u8> {
+        run(HeaderFilter::new(removes_envelope), pieces)
+    }
+
+    /// Text and end of each line; a CR ends one, too.
+    fn lines(content: &[u8]) -> Vec<(&[u8], &[u8])> {
+        let mut lines = Vec::new();
+        let mut rest = content;
+        while !rest.is_empty() {
+            let at = rest.iter().position(|b| matches!(b, b'\n' | b'\r'));
+            let at = at.unwrap_or(rest.len());
+            let length = match &rest[at..] {
+                [b'\r', b'\n', ..] => 2,
+                [] => 0,
+                _ => 1,
+            };
+            let (line, behind) = rest.split_at(at + length);
+            lines.push(line.split_at(at));
+            rest = behind;
+        }
+        lines
+    }
+
     /// The same, from whole lines.
-    fn oracle(content: &[u8], removes_envelope: bool) -> Vec<u8> {
+    fn oracle(
+        content: &[u8],
+        removes_envelope: bool,
+        removed: &[&str],
+        is_arriving: bool,
+    ) -> Vec<u8> {
         let mut kept = Vec::new();
-        let mut in_header = true;
-        let mut removed = None;
-        for (number, line) in content.split_inclusive(|b| *b == b'\n').enumerate() {
+        let (mut in_header, mut has_header) = (true, !is_arriving);
+        let (mut field_removed, mut behind_kept_cr) = (false, false);
+        for (number, (text, end)) in lines(content).into_iter().enumerate() {
             let mut keep = true;
-            if in_header && number == 0 && line.starts_with(b"From ") {
-                keep = !removes_envelope;
-            } else if in_header && line.starts_with(b" ") | line.starts_with(b"\t") {
-                keep = removed != Some(true);
-                in_header = removed.is_some();
-            } else if in_header {
-                let colon = line.iter().position(|b| *b == b':');
-                let name = colon.map(|at| line[..at].trim_ascii_end());
-                let name = name.filter(|n| !n.is_empty() && n.iter().all(u8::is_ascii_graphic));
-                in_header = name.is_some();
-                let name = name.unwrap_or_default().to_ascii_lowercase();
-                removed = Some(name == b"return-path" || name == b"x-original-to");
-                keep = removed == Some(false);
+            let colon = text.iter().position(|b| *b == b':');
+            let name = colon.map(|at| text[..at].trim_ascii_end());
+            let name = name.filter(|n| !n.is_empty() && n.iter().all(u8::is_ascii_graphic));
+            let name = name.map(|n| String::from_utf8(n.to_ascii_lowercase()).unwrap());
+            let unquoted = text.iter().position(|b| *b != b'>').unwrap_or(text.len());
+            let is_envelope = text[unquoted..].starts_with(b"From ");
+            let is_continued = text.starts_with(b" ") || text.starts_with(b"\t");
+            if !in_header {
+            } else if is_continued && (field_removed || has_header) {
+                keep = !field_removed;
+            } else if text.is_empty() && (end == b"\n" || end == b"\r\n" && has_header) {
+                in_header = false;
+            } else if !has_header && is_envelope {
+                field_removed = false;
+                keep = !(removes_envelope && number == 0 && text.starts_with(b"From "));
+                if keep {
+                    kept.extend_from_slice(b"X-Mailbox-Line: ");
+                }
+            } else if name
+                .as_ref()
+                .is_some_and(|name| removed.contains(&name.as_str()))
+            {
+                (keep, field_removed) = (false, true);
+            } else {
+                field_removed = false;
+                if !has_header && name.is_none() {
+                    kept.push(b'\n');
+                    in_header = false;
+                }
+                has_header = true;
             }
             if keep {
-                kept.extend_from_slice(line);
+                kept.extend_from_slice(text);
+                kept.extend_from_slice(end);
+                behind_kept_cr = end == b"\r";
+            } else {
+                if behind_kept_cr && end.ends_with(b"\n") {
+                    kept.push(b'\n');
+                }
+                behind_kept_cr &= end == b"\r";
             }
+        }
+        if kept.is_empty() && is_arriving {
+            kept.push(b'\n');
         }
         kept
     }
@@ -312,12 +428,17 @@ mod tests {
         X-Original-To \t : forged\n\
         Delivered-To: stays\n\
         Subject: return-path:\n X-Original-To: continued, stays\n\
+        no field\n continued\n\
+        Return-Path: behind it\r\n\
+        A: b\rX-Original-To: behind a CR\n continued\n\
         X-Original-To: at the end\n\n\
         Return-Path: in the body\n";
 
     const FILTERED: &[u8] = b"Return-Pathology: stays\n\
         Delivered-To: stays\n\
-        Subject: return-path:\n X-Original-To: continued, stays\n\n\
+        Subject: return-path:\n X-Original-To: continued, stays\n\
+        no field\n continued\n\
+        A: b\r\n\n\
         Return-Path: in the body\n";
 
     #[test]
@@ -332,8 +453,8 @@ mod tests {
                 ];
                 let kept = filter(&pieces, true);
                 assert_eq!(
-                    String::from_utf8_lossy(&kept),
-                    String::from_utf8_lossy(FILTERED),
+                    kept.escape_ascii().to_string(),
+                    FILTERED.escape_ascii().to_string(),
                     "cut at {first} and {second}"
                 );
             }
@@ -343,10 +464,41 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_line_stays_unless_told_otherwise_and_the_header_goes_on_behind_it() {
+    fn an_envelope_line_becomes_a_field_unless_it_is_to_go() {
         let kept = filter(&[MESSAGE], false);
-        assert!(kept.starts_with(b"From a@b  Sun"));
+        assert!(kept.starts_with(b"X-Mailbox-Line: From a@b  Sun"));
         assert!(kept.ends_with(FILTERED));
+        let quoted = b">>From a\nFrom b\n\nbody\n";
+        let field = b"X-Mailbox-Line: >>From a\nX-Mailbox-Line: From b\n\nbody\n";
+        assert_eq!(filter(&[quoted], true), field);
+        assert_eq!(filter(&[b"from a\n"], true), b"\nfrom a\n");
+    }
+
+    #[test]
+    fn an_empty_line_comes_before_what_begins_with_no_header() {
+        for content in [
+            &b" begins with a blank\nReturn-Path: in the body\n"[..],
+            b"\t\nx\n",
+            b"no colon\nSubject: x\n",
+            b": no name\n",
+            b"a b: two words\n",
+            b"caf\xe9: no ASCII\n",
+            b"a\0b: NUL\n",
+            b"\r\nSubject: x\n",
+            b"no line end",
+            b"Return-Path",
+            b"",
+        ] {
+            let expected = [b"\n", content].concat();
+            assert_eq!(filter(&[content], true), expected, "{content:?}");
+            let removed = [b"Return-Path: x\n", content].concat();
+            if !content.starts_with(b" ") && !content.starts_with(b"\t") {
+                assert_eq!(filter(&[&removed], true), expected, "{removed:?}");
+            }
+        }
+        for content in [&b"\n"[..], b"\nbody\n", b"Subject : x", b"Subject:\n"] {
+            assert_eq!(filter(&[content], true), content, "{content:?}");
+        }
     }
 
     #[test]
@@ -354,55 +506,93 @@ mod tests {
         let long = vec![b'x'; 100_000];
         let kept = filter(&[b"Return-Path: ", &long, b"\nA: ", &long, b"\n\n"], false);
         assert_eq!(kept, [b"A: ", &long[..], b"\n\n"].concat());
+        let blanks = vec![b' '; 100_000];
+        let kept = filter(&[b"A: b\nReturn-Path", &blanks, b": x\nB: c\n\n"], false);
+        assert_eq!(kept, b"A: b\nB: c\n\n");
+        let kept = filter(&[&long, b": no name\n"], false);
+        assert_eq!(kept, [b"\n", &long[..], b": no name\n"].concat());
     }
 
     #[test]
-    fn what_ends_too_early_is_kept() {
-        assert_eq!(filter(&[b"Return-Pa"], false), b"Return-Pa");
-        assert_eq!(filter(&[b"Return-Path \t"], false), b"Return-Path \t");
-        assert_eq!(filter(&[b"From"], true), b"From");
-        assert_eq!(filter(&[b"Return-Path:"], false), b"");
+    fn fields_that_mbox_readers_trust_are_noticed_and_removed() {
+        let message = b"STATUS: RO\nSubject: Status: x\nodd\nX-UID : 7\n 8\nX-IMAPbase: 1 2\n\
+            Content-Length: 3\nX-Status: A\nX-Keywords: k\nLines: 1\nX-IMAP: 1\nX-Statusx: y\n\n\
+            Status: in the body\n";
+        let mut filter = HeaderFilter::new(false);
+        let mut kept = Vec::new();
+        let mut take = |bytes: &[u8]| {
+            kept.extend_from_slice(bytes);
+            Ok(())
+        };
+        filter.feed(message, &mut take).unwrap();
+        filter.finish(&mut take).unwrap();
+        assert!(filter.has_status_fields());
+        assert_eq!(kept, message);
+        let expected: &[u8] = b"Subject: Status: x\nodd\nX-Statusx: y\n\nStatus: in the body\n";
+        assert_eq!(run(HeaderFilter::of_status_fields(), &[message]), expected);
+        let mut filter = HeaderFilter::new(false);
+        filter.feed(expected, &mut |_| Ok(())).unwrap();
+        assert!(!filter.has_status_fields());
+    }
+
+    fn content() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just("Return-Path: x".to_owned()),
+            Just("X-ORIGINAL-TO\t:y".to_owned()),
+            Just("Status: RO".to_owned()),
+            Just("From me".to_owned()),
+            Just(">from me".to_owned()),
+            Just("From: me".to_owned()),
+            Just("Return-Path".to_owned()),
+            Just(" continued".to_owned()),
+            Just("X-Original-To : a: b".to_owned()),
+            Just(": no name".to_owned()),
+            "[A-Za-z: \t-]{0,12}",
+        ];
+        let end = prop_oneof![6 => Just("\n"), 1 => Just("\r"), 1 => Just("\r\n")];
+        (
+            proptest::collection::vec((piece, end), 0..12),
+            any::<bool>(),
+        )
+            .prop_map(|(lines, complete)| {
+                let text: String = lines.iter().flat_map(|(text, end)| [text, *end]).collect();
+                let text = if complete {
+                    text.as_str()
+                } else {
+                    text.trim_end()
+                };
+                text.as_bytes().to_vec()
+            })
+    }
+
+    fn pieces<'a>(content: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+        let mut pieces = Vec::new();
+        let mut rest = content;
+        for cut in cuts {
+            let (piece, behind) = rest.split_at((*cut).min(rest.len()));
+            pieces.push(piece);
+            rest = behind;
+        }
+        pieces.push(rest);
+        pieces
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn filtering_is_what_whole_lines_say(
-            lines in proptest::collection::vec(
-                prop_oneof![
-                    Just("Return-Path: x".to_owned()),
-                    Just("X-ORIGINAL-TO\t:y".to_owned()),
-                    Just("From me".to_owned()),
-                    Just("From: me".to_owned()),
-                    Just("Return-Path".to_owned()),
-                    Just(" continued".to_owned()),
-                    Just("X-Original-To : a: b".to_owned()),
-                    Just(": no name".to_owned()),
-                    "[A-Za-z: \t-]{0,12}",
-                ],
-                0..12,
-            ),
-            complete: bool,
+            content in content(),
             removes_envelope: bool,
             cuts in proptest::collection::vec(1usize..9, 1..40),
         ) {
-            let mut content = lines.join("\n");
-            if complete {
-                content.push('\n');
-            }
-            let mut pieces = Vec::new();
-            let mut rest = content.as_bytes();
-            for cut in cuts {
-                let (piece, behind) = rest.split_at(cut.min(rest.len()));
-                pieces.push(piece);
-                rest = behind;
-            }
-            pieces.push(rest);
+            let pieces = pieces(&content, &cuts);
             let kept = filter(&pieces, removes_envelope);
-            let expected = oracle(content.as_bytes(), removes_envelope);
-            prop_assert_eq!(
-                String::from_utf8_lossy(&kept),
-                String::from_utf8_lossy(&expected)
-            );
+            let ours = ["return-path", "x-original-to"];
+            let expected = oracle(&content, removes_envelope, &ours, true);
+            prop_assert_eq!(kept.escape_ascii().to_string(), expected.escape_ascii().to_string());
+            let kept = run(HeaderFilter::of_status_fields(), &pieces);
+            let expected = oracle(&content, false, &["status"], false);
+            prop_assert_eq!(kept.escape_ascii().to_string(), expected.escape_ascii().to_string());
         }
     }
 }

@@ -9,10 +9,12 @@ mod budget;
 mod builder;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz_checks;
+mod header_field;
 mod header_filter;
 mod line_ends;
 
 pub use builder::{MessageBuilder, Spool};
+pub(crate) use header_filter::HeaderFilter;
 pub(crate) use line_ends::bare_newlines;
 pub use line_ends::{Converted, LineEnds, Lines};
 
@@ -46,6 +48,7 @@ struct Content {
     size: u64,
     bare_newlines: u64,
     ends_with_newline: bool,
+    has_status_fields: bool,
 }
 
 #[derive(Debug)]
@@ -75,6 +78,11 @@ impl Message {
     /// True when the last line is complete; false for an empty message.
     pub fn ends_with_newline(&self) -> bool {
         self.0.ends_with_newline
+    }
+
+    /// True when its header has fields in which mbox readers keep their state.
+    pub(crate) fn has_status_fields(&self) -> bool {
+        self.0.has_status_fields
     }
 
     /// The whole content, if it is held in memory.

@@ -100,7 +100,9 @@ impl<D: Disk> LoggedRound<'_, D> {
             let mark = open.rendered.len();
             let header = job.mbox_header();
             let message = &job.mail.message;
-            let rendered = render(&header, &mut open.rendered, |take| {
+            let without_status = self.shared.without_status(message);
+            let form = (&header[..], without_status);
+            let rendered = render(form, &mut open.rendered, |take| {
                 message.for_each_chunk(|chunk| {
                     take(chunk);
                     std::io::Result::Ok(())

@@ -16,7 +16,7 @@ use super::survey::Survey;
 use super::{Message, Run, Trust, target_of};
 use crate::clock;
 use crate::io::Disk;
-use crate::log::{Accepted, Done, DoneOutcome, Extent, Sequence};
+use crate::log::{Accepted, Done, DoneOutcome, Extent, Plan, Sequence};
 use crate::mailbox::mbox::{Mbox, Opened, Siblings, render};
 use crate::mailbox::{Flush, MailboxError};
 use crate::route::{Format, MailboxTarget};
@@ -123,7 +123,14 @@ impl Gathered {
         };
         let header = mbox_header(envelope, at);
         let mut rendered = Vec::new();
-        let Ok(()) = render(&header, &mut rendered, |take| {
+        let without_status = matches!(
+            recipient.plan,
+            Plan::Mbox {
+                without_status: true,
+                ..
+            }
+        );
+        let Ok(()) = render((&header, without_status), &mut rendered, |take| {
             take(content);
             Ok::<(), Infallible>(())
         });

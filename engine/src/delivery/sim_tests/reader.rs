@@ -1,7 +1,7 @@
 //! Looks at the mailboxes of a simulated machine as a reader does.
 
 use super::super::copies;
-use super::world::{MAILBOXES, To, USERS, World, recipient, sender};
+use super::world::{BROUGHT, MAILBOXES, To, USERS, World, recipient, sender};
 use crate::config::{Compress, Copies};
 use crate::mailbox::mbox::render;
 use crate::route::{Format, MailboxTarget};
@@ -115,16 +115,23 @@ impl World {
             }
             let index = Self::number(rest)?;
             let line = memchr::memchr(b'\n', rest).map_or(0, |at| at + 1);
-            let mut whole = rest[..line].to_vec();
             let header = self.header(rest, mailbox, index, found);
-            let content = &self.sent[index].content;
-            render(&header, &mut whole, |take| {
-                take(content);
-                Ok::<(), ()>(())
-            })
-            .unwrap();
-            rest = rest
-                .strip_prefix(whole.as_slice())
+            let content = String::from_utf8(self.sent[index].content.clone()).unwrap();
+            // The setting may have changed since.
+            let forms = [content.replacen(BROUGHT, "", 1), content];
+            let wholes = forms.map(|content| {
+                let mut whole = rest[..line].to_vec();
+                render((&header, false), &mut whole, |take| {
+                    take(content.as_bytes());
+                    Ok::<(), ()>(())
+                })
+                .unwrap();
+                whole
+            });
+            let behind = |whole: &Vec<u8>| rest.strip_prefix(whole.as_slice());
+            rest = wholes
+                .iter()
+                .find_map(behind)
                 .ok_or_else(|| format!("message {index} is not whole in {name}"))?;
         }
         Ok(())

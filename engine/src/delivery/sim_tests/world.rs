@@ -6,7 +6,7 @@ use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
 use super::super::{Ticket, job::OnOutcome};
 use crate::address::{Address, ReversePath, parse_address};
-use crate::config::{Compress, Copies, Durability, Settings};
+use crate::config::{Compress, Copies, Durability, Settings, StatusFields};
 use crate::envelope::Recipient;
 use crate::io::Credentials;
 use crate::io::sim::{DiskFault, SimDisk};
@@ -211,6 +211,9 @@ fn shuffled(mut all: Vec<To>, random: &mut SimRandom) -> Vec<To> {
     all
 }
 
+/// What mbox readers trust, and mboxes may not get.
+pub(super) const BROUGHT: &str = "Status: RO\n";
+
 fn content(number: usize, random: &mut SimRandom) -> Vec<u8> {
     let bytes = match random.below(8) {
         // Past the log.
@@ -218,7 +221,12 @@ fn content(number: usize, random: &mut SimRandom) -> Vec<u8> {
         1 | 2 => 4000,
         _ => random.below(1500),
     };
-    let mut text = format!("Message-Id: <{number}>\n\nFrom the beginning\n").into_bytes();
+    let brought = match random.below(3) {
+        0 => BROUGHT,
+        _ => "",
+    };
+    let text = format!("Message-Id: <{number}>\n{brought}\nFrom the beginning\n");
+    let mut text = text.into_bytes();
     let mut line = 0_u64;
     while (text.len() as u64) < bytes {
         line += 1;
@@ -304,6 +312,11 @@ impl World {
     /// The power goes, now if it has not gone yet; the machine starts again.
     pub(super) fn power_failure(&mut self, random: &mut SimRandom) {
         self.trouble = true;
+        // Whoever starts the machine may have changed the configuration.
+        self.settings.store.mbox_status_fields = match random.below(2) {
+            0 => StatusFields::Remove,
+            _ => StatusFields::Keep,
+        };
         self.disk = self.disk.after_crash(random.draw());
         self.medium = self.medium.after_crash(random.draw());
         self.disk.share_power_with(&self.medium);

@@ -2,11 +2,10 @@
 //!
 //! Imports the rest of `mailbox`, `io`, `message`, `limits`. Invariant: when it returns, the file
 //! holds exactly the messages reported as written behind its old content; what failed midway was
-//! cut off again. Source: Postfix mail_copy: quoted content, its last line completed, one blank
-//! line.
+//! cut off again.
 
 use super::Mbox;
-use super::quote::FromQuoter;
+use super::form::Form;
 use crate::io::Disk;
 use crate::limits::MBOX_APPEND_BYTES;
 use crate::mailbox::{MailboxError, MailboxSettings};
@@ -23,31 +22,28 @@ pub struct Entry<'a> {
     pub header: &'a [u8],
     /// The content.
     pub message: &'a Message,
+    /// Header fields in which mbox readers keep their state are removed.
+    pub without_status: bool,
 }
 
-/// A message as it stands in an mbox, from its `From ` line to the blank line behind it, appended
-/// to `out`. `each` hands the content over piece by piece.
+/// Appends a message to `out` as it stands in an mbox, from its `From ` line to the blank line
+/// behind it; `without_status` as in [`Entry`]. `each` hands the content over piece by piece.
 ///
 /// # Errors
 /// What `each` answers; `out` is as before.
 pub fn render<E>(
-    header: &[u8],
+    (header, without_status): (&[u8], bool),
     out: &mut Vec<u8>,
     each: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
 ) -> Result<(), E> {
     let mark = out.len();
     out.extend_from_slice(header);
-    let content = out.len();
-    let mut quoter = FromQuoter::new();
-    if let Err(error) = each(&mut |chunk| quoter.feed(chunk, out)) {
+    let mut form = Form::new(without_status);
+    if let Err(error) = each(&mut |chunk| form.feed(chunk, out)) {
         out.truncate(mark);
         return Err(error);
     }
-    quoter.finish(out);
-    if out.len() > content && !out.ends_with(b"\n") {
-        out.push(b'\n');
-    }
-    out.push(b'\n');
+    form.finish(out);
     Ok(())
 }
 
@@ -58,19 +54,15 @@ impl Entry<'_> {
     /// The content cannot be read.
     pub fn show(&self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         take(self.header);
-        let mut quoter = FromQuoter::new();
+        let mut form = Form::new(self.without_status);
         let mut piece = Vec::new();
         self.message.for_each_chunk(|chunk| {
-            quoter.feed(chunk, &mut piece);
+            form.feed(chunk, &mut piece);
             take(&piece);
             piece.clear();
             io::Result::Ok(())
         })?;
-        quoter.finish(&mut piece);
-        if self.message.size() > 0 && !self.message.ends_with_newline() {
-            piece.push(b'\n');
-        }
-        piece.push(b'\n');
+        form.finish(&mut piece);
         take(&piece);
         Ok(())
     }
@@ -224,7 +216,8 @@ impl<D: Disk> Appender<'_, D> {
     fn entry(&mut self, tail: &str, entry: &Entry<'_>) -> Result<(), Refusal> {
         let message = entry.message;
         let least = (tail.len() + entry.header.len()) as u64 + message.size();
-        if self.is_over_limit(least) {
+        // Of a message that gets shorter the length is not known before.
+        if !entry.without_status && self.is_over_limit(least) {
             return Err(Refusal::OverLimit);
         }
         let (file_mark, buffer_mark) = (self.end, self.buffer.len());
@@ -238,16 +231,12 @@ impl<D: Disk> Appender<'_, D> {
     fn write_entry(&mut self, tail: &str, entry: &Entry<'_>) -> Result<(), Refusal> {
         self.buffer.extend_from_slice(tail.as_bytes());
         self.buffer.extend_from_slice(entry.header);
-        let mut quoter = FromQuoter::new();
+        let mut form = Form::new(entry.without_status);
         entry.message.for_each_chunk(|chunk| {
-            quoter.feed(chunk, &mut self.buffer);
+            form.feed(chunk, &mut self.buffer);
             self.flush_if_full()
         })?;
-        quoter.finish(&mut self.buffer);
-        if entry.message.size() > 0 && !entry.message.ends_with_newline() {
-            self.buffer.push(b'\n');
-        }
-        self.buffer.push(b'\n');
+        form.finish(&mut self.buffer);
         if self.is_over_limit(0) {
             return Err(Refusal::OverLimit);
         }

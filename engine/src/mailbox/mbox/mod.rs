@@ -8,6 +8,7 @@
 
 mod append;
 mod dotlock;
+mod form;
 mod quote;
 mod siblings;
 

@@ -45,7 +45,7 @@ impl FromQuoter {
     }
 
     /// Hands on what was held back; the message ends here.
-    pub(super) fn finish(mut self, out: &mut Vec<u8>) {
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         self.release(out);
     }
 
