@@ -44,7 +44,7 @@ fn quoting(criterion: &mut Criterion) {
             let mut out = Vec::with_capacity(2 * text.len());
             b.iter(|| {
                 out.clear();
-                let rendered = render(b"From a@example.org\n", &mut out, |take| {
+                let rendered = render((b"From a@example.org\n", false), &mut out, |take| {
                     take(black_box(text));
                     Ok::<(), Infallible>(())
                 });

@@ -20,7 +20,7 @@ pub fn messages(mailbox: &Path) -> Vec<Vec<u8>> {
     let output = fetch(mailbox, &str::to_owned);
     literals(&output)
         .iter()
-        .map(|literal| lf(literal))
+        .map(|(_, literal)| lf(literal))
         .collect()
 }
 
