@@ -2,5 +2,7 @@
 //!
 //! The engine uses the same for its own files and for mailboxes.
 
-pub use crate::io::{ForeignFile, PathError, SafeDirectory, identity, remove_if_same, with_user};
+pub use crate::io::{
+    ForeignFile, PathError, SafeDirectory, identity, keep_for_server, remove_if_same, with_user,
+};
 pub use crate::mailbox::unsafe_mailbox;

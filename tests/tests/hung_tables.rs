@@ -35,7 +35,7 @@ fn others_are_served(server: &Mailstow, slow: &str, others: &[&str]) -> Vec<Clie
         let mut client = session(server);
         let recipient = others[number % others.len()];
         let start = Instant::now();
-        let reply = client.command(&format!("RCPT TO:<{recipient}>"));
+        let reply = client.command(format!("RCPT TO:<{recipient}>"));
         let taken = start.elapsed();
         assert_eq!(reply.code, 250, "{recipient}: {reply}");
         assert!(taken < SOON, "{recipient} took {taken:?} beside {slow}");

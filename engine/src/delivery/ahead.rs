@@ -43,7 +43,7 @@ fn open_as_owner<D: Disk>(
     let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
     let base = shared.disk.open_root(&settings.base).map_err(failed)?;
     let owner = (target.uid, target.gid);
-    let mut credentials = Credentials::of_this_thread();
+    let mut credentials = Credentials::of_own_thread();
     let switched = credentials.become_user(owner.0, owner.1);
     switched.map_err(|source| MailboxError::Identity {
         mailbox: path.display().to_owned(),

@@ -87,6 +87,12 @@ impl<H> Dirty<H> {
         result
     }
 
+    /// True while mailboxes are flushed.
+    #[cfg(test)]
+    pub(super) fn is_flushing(&self) -> bool {
+        self.has_failed.is_held()
+    }
+
     /// Recovery begins, and reads everything again that a failed flush may have lost.
     pub(super) fn recovers(&self) {
         *self.has_failed.lock() = false;

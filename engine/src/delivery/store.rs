@@ -561,12 +561,14 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// A checkpoint, to be made by whoever calls this, whatever the store is doing then.
+    /// A checkpoint, to be made by whoever calls this, whatever the store is doing then; a second
+    /// one while mailboxes are flushed would wait for the first, on the thread that makes it.
     pub(super) fn checkpointer(&self) -> impl FnOnce() + Send + use<D> {
         let shared = Arc::downgrade(&self.shared);
         move || {
             if let Some(shared) = shared.upgrade()
                 && let Some(keeper) = &shared.keeper
+                && !keeper.dirty.is_flushing()
             {
                 keeper.checkpoint_or_fail(&shared.disk);
             }

@@ -23,7 +23,7 @@ struct Begun<'a, D: Disk> {
 
 /// Works until the queue is closed and empty.
 pub(super) fn write_mail<D: Disk>(shared: &Shared<D>) {
-    let credentials = RefCell::new(Credentials::of_this_thread());
+    let credentials = RefCell::new(Credentials::of_own_thread());
     while let Some(batch) = shared.queue.take() {
         write_from(shared, &credentials, batch);
     }

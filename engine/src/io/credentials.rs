@@ -1,11 +1,13 @@
 //! The file-system identity of a thread: whose files it may write, and who owns what it makes.
 //!
-//! Imports nothing of the engine. Invariants: an identity is never root; only the calling thread
+//! Imports `capabilities`, where it is said which of root's capabilities stay and why. Invariants: an
+//! identity is never root; mail is written within the limits of its owner, not of root; only the calling thread
 //! changes; nothing is asked of the kernel while the identity stays the same, but at the begin and
 //! the end of what is done under it. The program around the engine may change the user of the
 //! process, and setuid(3) does so in every thread: what was written meanwhile is never seen.
 //! Sources: setfsuid(2), setfsgid(2), setgroups(2), credentials(7), nptl(7).
 
+use super::capabilities::{keep_for_writers, with_limits};
 use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
 use std::io;
 use std::marker::PhantomData;
@@ -80,6 +82,19 @@ impl Credentials {
             changes: 0,
             thread: PhantomData,
         }
+    }
+
+    /// As [`Credentials::of_this_thread`], for a thread of the engine that does nothing but write
+    /// mailboxes: it gives up root's other capabilities for good.
+    pub(crate) fn of_own_thread() -> Self {
+        if let Err(error) = keep_for_writers() {
+            tracing::warn!(
+                %error,
+                "a thread that writes mailboxes cannot give up root's capabilities: quotas and \
+                 reserved blocks do not bind it"
+            );
+        }
+        Self::of_this_thread()
     }
 
     /// Begins a piece of work, whose files [`Credentials::verify`] checks with what this returns.
@@ -162,8 +177,8 @@ impl Credentials {
 }
 
 /// Runs `work` with the file-system user `uid`, if this process runs as root: for a file that is
-/// open and is to be written as its owner would, or a name in a directory of `uid`. The groups
-/// stay.
+/// open and is to be written as its owner would, within its owner's limits, or a name in a
+/// directory of `uid`. The groups stay.
 pub fn with_user<T>(uid: u32, work: impl FnOnce() -> T) -> T {
     struct Back(Uid);
     impl Drop for Back {
@@ -174,7 +189,7 @@ pub fn with_user<T>(uid: u32, work: impl FnOnce() -> T) -> T {
     let _back = geteuid()
         .is_root()
         .then(|| Back(setfsuid(Uid::from_raw(uid))));
-    work()
+    with_limits(work)
 }
 
 /// Groups first, the user last: giving up the user's rights must not come before they were used.

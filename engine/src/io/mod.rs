@@ -6,6 +6,7 @@
 //! it; nothing here follows a symbolic link in the last component of a name.
 
 mod blocking;
+mod capabilities;
 mod credentials;
 #[cfg(any(test, feature = "sim"))]
 mod faulty;
@@ -17,6 +18,7 @@ pub mod sim;
 pub(crate) mod uring;
 
 pub use blocking::Blocking;
+pub use capabilities::keep_for_server;
 pub use credentials::with_user;
 pub(crate) use credentials::{CredentialError, Credentials};
 #[cfg(any(test, feature = "sim"))]

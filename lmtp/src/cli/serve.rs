@@ -18,6 +18,7 @@ use mailstow_engine::config::{Configuration, LmtpSettings, Origin, Settings, Sou
 use mailstow_engine::delivery_log::LogError as LogFault;
 use mailstow_engine::descriptors::Descriptors;
 use mailstow_engine::supervisor::build_runtime;
+use mailstow_engine::system;
 use mailstow_engine::{Engine, EngineError, StoreError};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fmt::Display;
@@ -76,6 +77,12 @@ pub fn run(args: &ServeArgs) -> ExitCode {
 }
 
 fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
+    // Before there are other threads, which inherit it.
+    system::keep_for_server().map_err(|error| {
+        refused(format_args!(
+            "cannot give up capabilities of root that it does not need: {error}"
+        ))
+    })?;
     let sources = args.sources();
     let mut inherited = listener::inherited().map_err(refused)?;
     let activated = !inherited.is_empty();

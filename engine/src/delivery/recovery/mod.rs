@@ -171,7 +171,7 @@ impl<'a, D: Disk> Run<'a, D> {
         let now = clock::now();
         Self {
             with,
-            credentials: Credentials::of_this_thread(),
+            credentials: Credentials::of_own_thread(),
             report: RecoveryReport::default(),
             stuck: Vec::new(),
             stuck_at: HashMap::new(),
