@@ -56,7 +56,12 @@ fn messages_are_appended_quoted_completed_and_separated() {
         assert!(from.starts_with("From s@ex.example  "), "{from}");
         assert_eq!(rest, format!("{header}{body}"));
     }
-    assert!(messages[2].ends_with(&format!("{header}\n")));
+    // An empty line ends the header of a message that brings none.
+    assert!(
+        messages[2].ends_with(&format!("{header}\n\n")),
+        "{}",
+        messages[2]
+    );
     let stat = fs::metadata(&path).unwrap();
     assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o777), {
         let (uid, gid) = owner();
@@ -290,10 +295,11 @@ fn a_large_message_over_the_limit_by_its_quotes_is_cut_off_again() {
         assert!(deliver(&store, CONTENT, "info").starts_with("250"));
         fs::read_to_string(place.base().join("info")).unwrap()
     });
-    let status = deliver(&store, "From \n".repeat(500_000).as_bytes(), "info");
+    let lines = |count| ["Subject: many\n\n", &"From \n".repeat(count)].concat();
+    let status = deliver(&store, lines(500_000).as_bytes(), "info");
     assert!(status.starts_with("552 5.2.2"), "{status}");
     let now = parse(&fs::read_to_string(place.base().join("info")).unwrap());
     assert_eq!(now, old);
-    let status = deliver(&store, "From \n".repeat(400_000).as_bytes(), "info");
+    let status = deliver(&store, lines(400_000).as_bytes(), "info");
     assert!(status.starts_with("250"), "{status}");
 }

@@ -39,15 +39,17 @@ fn a_slow_pattern_defers_its_own_recipients_and_is_named() {
                 let found = table.lookup("plain@d.example").unwrap();
                 assert_eq!(found.as_deref(), Some("plain"), "{flavor:?}");
             }
+            let mut named = 0;
             for asked in asked {
                 let error = asked.join().unwrap().unwrap_err();
                 let text = error.to_string();
-                assert!(
-                    text.contains("pcre:/t") && text.contains("line 2"),
-                    "{text}"
-                );
+                assert!(text.contains("pcre:/t"), "{text}");
                 assert!(error.status().is_temporary());
+                // On a busy machine some find all threads taken by the others.
+                named += usize::from(text.contains("line 2"));
+                assert!(text.contains("line 2") || text.contains("in use"), "{text}");
             }
+            assert!(named > 0, "{flavor:?}");
         });
     }
 }
@@ -70,11 +72,11 @@ fn within_an_attempt_a_slow_pattern_is_a_question_and_a_quick_one_is_not() {
 #[test]
 fn many_patterns_that_are_all_nearly_slow_are_searched_aside() {
     // Each search ends by itself, well below the limit of one.
-    let rules: String = (0..3000)
-        .map(|number| format!("/^(a+){{3}}{number}$/ x\n"))
+    let rules: String = (0..20_000)
+        .map(|number| format!("/^(.*)(.)(.*)[=;]{number}?$/ x\n"))
         .collect();
     let table = table(Flavor::Perl, &rules);
-    let key = "a".repeat(40);
+    let key = "a".repeat(400);
     let found = Attempt::default().run(|| table.lookup(&key));
     assert!(found.is_err(), "{found:?}");
     assert_eq!(table.lookup(&key), Ok(None));

@@ -140,9 +140,14 @@ fn inspect_beside_server(
     let (configuration, problems) = Configuration::inspect(&sources)?;
     let site = StartedWith::of(&sources, &configuration);
     let directory = &configuration.settings.state_directory;
+    // Who names a state directory asks for the server that uses this one.
+    let of_site = || match sources.flags.state_directory {
+        None => Running::of_site(&site),
+        Some(_) => None,
+    };
     let mut server = match Running::on(directory) {
         Some(server) if server.serves(&site) => server,
-        there => match Running::of_site(&site).or(there) {
+        there => match of_site().or(there) {
             Some(server) => server,
             None => return Ok((configuration, problems, None)),
         },

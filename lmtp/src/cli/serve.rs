@@ -12,6 +12,7 @@ use crate::lifecycle::{self, Signals, Starting};
 use crate::listener::{self, Listener, Peers};
 use crate::log::{self, Log, LogError};
 use crate::server::{Ended, Handle, Server};
+use crate::session::AHEAD_MESSAGES_MAX;
 use crate::started_with::StartedWith;
 use crate::tasks;
 use mailstow_engine::config::{Configuration, LmtpSettings, Origin, Settings, Sources};
@@ -247,7 +248,8 @@ fn runtime() -> io::Result<Runtime> {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(session_threads())
             .thread_stack_size(SESSION_STACK_BYTES)
-            .max_blocking_threads(RELOAD_THREADS)
+            // One more for each message that waits for its mailbox while it arrives.
+            .max_blocking_threads(RELOAD_THREADS + AHEAD_MESSAGES_MAX)
             // Those that were made stay.
             .thread_keep_alive(Duration::MAX)
             .thread_name("mailstow-lmtp")

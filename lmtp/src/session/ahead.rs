@@ -12,7 +12,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// So many messages at once; those that come besides are copied into their mailboxes.
-const MESSAGES_MAX: usize = 32;
+pub(crate) const AHEAD_MESSAGES_MAX: usize = 32;
 
 /// The places there are for such messages.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Places(Arc<Semaphore>);
 
 impl Default for Places {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MESSAGES_MAX)))
+        Self(Arc::new(Semaphore::new(AHEAD_MESSAGES_MAX)))
     }
 }
 

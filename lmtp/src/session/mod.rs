@@ -19,7 +19,7 @@ mod wire;
 use crate::admission::Guest;
 use crate::buffers::BYTES_MAX;
 use crate::client_socket::ClientSocket;
-pub(crate) use ahead::Places;
+pub(crate) use ahead::{AHEAD_MESSAGES_MAX, Places};
 
 use crate::command::{Command, Forwarded, ForwardedName, MailCommand, Paths, RcptCommand};
 use crate::command::{Refusal, Severity, parse};
