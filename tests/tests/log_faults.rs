@@ -5,10 +5,12 @@
 //! cause is gone the server delivers again by itself; and after a kill and a restart every
 //! acknowledged message is there once and whole, and nothing else is seen.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mailstow_tests::daemon::Daemon;
+use mailstow_tests::mailboxes::list;
 use mailstow_tests::power::account::Account;
 use mailstow_tests::power::kill;
 use mailstow_tests::power::load::{Acknowledged, Load, MAILBOXES, Told};
@@ -47,14 +49,11 @@ impl Site {
         }
     }
 
-    /// Puts the mailboxes, or else the state, on a file system of their own.
-    fn mount(&mut self, mailboxes: bool, mkfs: &[&str], mebibytes: u64) -> &Volume {
-        let at = match mailboxes {
-            true => self.places.base(),
-            false => self.places.state(),
-        };
+    /// Puts the mailboxes, the state, or both, which are in the same directory, on a file system of
+    /// their own.
+    fn mount(&mut self, at: &Path, mkfs: &[&str], mebibytes: u64) -> &Volume {
         let image = self.scratch.join("image");
-        let volume = Volume::mount_at(&at, mkfs, &image, mebibytes);
+        let volume = Volume::mount_at(at, mkfs, &image, mebibytes);
         // Hides those made before.
         self.places.make_directories();
         let owner = Some(mailstow_tests::mailstow::owner());
@@ -154,7 +153,7 @@ fn assert_codes(told: &Told, allowed: &[&str]) {
 fn a_full_mailbox_disk_defers_mail_and_loses_none() {
     let _machine = machine_alone();
     let mut site = Site::new("enospc");
-    site.mount(true, EXT4, 48);
+    site.mount(&site.places.base(), EXT4, 48);
     let server = site.serve("[delivery_log]\ncheckpoint_interval = \"1s\"\n");
     site.load(500);
     let filling = site.volume.as_ref().expect("mounted").fill();
@@ -171,7 +170,7 @@ fn a_full_mailbox_disk_defers_mail_and_loses_none() {
 fn a_full_log_disk_defers_mail_until_there_is_room_and_loses_none() {
     let _machine = machine_alone();
     let mut site = Site::new("enospc-log");
-    site.mount(false, EXT4, 32);
+    site.mount(&site.places.state(), EXT4, 32);
     let server = site.serve(
         "[delivery_log]\nbytes_max = 67108864\nsegment_bytes = 1048576\nfull_wait = \"1s\"\n\
          checkpoint_interval = \"1s\"\n",
@@ -187,10 +186,43 @@ fn a_full_log_disk_defers_mail_until_there_is_room_and_loses_none() {
 }
 
 #[test]
+fn a_full_volume_of_log_and_mailboxes_gives_its_spare_segments_to_the_mailboxes() {
+    let _machine = machine_alone();
+    let mut site = Site::new("enospc-both");
+    site.mount(&site.places.volume(), EXT4, 200);
+    let server = site.serve("[delivery_log]\ncheckpoint_interval = \"1s\"\n");
+    let log = site.places.state().join("delivery-log");
+    let until = Instant::now() + MEND_LIMIT;
+    let mut refused = 0;
+    while refused == 0 {
+        let told = site.load(1000);
+        assert_codes(&told, &["452 4.3.1"]);
+        refused = told.refused.len();
+        assert!(Instant::now() < until, "the volume was never full");
+    }
+    eventually("the spare segments to be given back", MEND_LIMIT, || {
+        let names = list(&log);
+        let spares = names.iter().filter(|path| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().starts_with("spare-")
+        });
+        // One is the log's next segment.
+        (spares.count() <= 1).then_some(())
+    });
+    // Recovery finds no room but what the log gives back.
+    let mut server = server;
+    server.kill();
+    let restarted = site.places.serve().expect("the server starts again");
+    let log = restarted.log();
+    assert!(!log.contains("wait for their mailboxes"), "{log}");
+    site.reckon(restarted);
+}
+
+#[test]
 fn a_quota_that_is_used_up_refuses_its_mailboxes_and_loses_nothing() {
     let _machine = machine_alone();
     let mut site = Site::new("edquot");
-    site.mount(true, &["mkfs.btrfs", "-q"], 160);
+    site.mount(&site.places.base(), &["mkfs.btrfs", "-q"], 160);
     let base = site.places.base();
     let btrfs = |arguments: &[&str]| {
         let output = Command::new("btrfs").args(arguments).arg(&base).output();
@@ -214,7 +246,7 @@ fn a_quota_that_is_used_up_refuses_its_mailboxes_and_loses_nothing() {
 fn a_mailbox_disk_that_turns_read_only_defers_mail_until_it_is_writable() {
     let _machine = machine_alone();
     let mut site = Site::new("read-only");
-    site.mount(true, EXT4, 64);
+    site.mount(&site.places.base(), EXT4, 64);
     let server = site.serve("[delivery_log]\ncheckpoint_interval = \"1s\"\n");
     let volume = site.volume.take().expect("mounted");
     let told = site.load_while(3000, || {
