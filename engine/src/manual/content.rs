@@ -50,3 +50,26 @@
 //! - A repetition after a lost reply is recognised for each recipient by itself, also when it
 //!   brings fewer recipients, more, or another order. Recipients that do not have the message yet
 //!   get a copy that names only them.
+//!
+//! # Where the header of a message begins and ends
+//!
+//! mailstow writes its fields above the message. A message that begins with no header must not
+//! continue them, and must not hide fields from those who look for them:
+//!
+//! - A message whose first line is no header field gets an empty line before it, as from smtpd(8)
+//!   and cleanup(8): what follows is its body. So does an empty message.
+//! - `From ` lines before the header, also quoted ones, become `X-Mailbox-Line:` fields, as smtpd(8)
+//!   makes them. `mailstow deliver` leaves out the first one, which pipe(8) writes with `flags=F`.
+//! - `Return-Path:` and `X-Original-To:` that a message brings are removed with their continuation
+//!   lines wherever they are in its header, because readers take them for ours. `Delivered-To:`
+//!   stays: mail loops are recognised by it.
+//!
+//! # Fields in which readers of an mbox keep their state
+//!
+//! An mbox has no place for flags and sizes but the header of its messages, so mutt, Dovecot and
+//! c-client keep them there and trust what they find: a brought `Status: RO` makes new mail look
+//! read, a brought `Content-Length:` makes it swallow the message behind it. cleanup(8) drops only
+//! `Content-Length:`, virtual(8) drops none. With `[store] mbox_status_fields = "remove"`, the
+//! default, copies in an mbox lack `Content-Length`, `Lines`, `Status`, `X-Status`, `X-UID`,
+//! `X-Keywords`, `X-IMAP` and `X-IMAPbase`; `"keep"` leaves them. Copies in a Maildir keep them
+//! always: its readers have flags in file names.
