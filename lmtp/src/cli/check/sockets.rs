@@ -41,6 +41,14 @@ pub(super) fn check(
             ));
             continue;
         }
+        if let Some(server) = running.filter(|server| server.is_ours && !server.is_activated()) {
+            findings.note(format_args!(
+                "listen {address}: the server that runs with this configuration (process {}) \
+                 listens on {} only; restart it",
+                server.pid,
+                server.listens()
+            ));
+        }
         match address {
             ListenAddress::Unix(path) => {
                 unix(
