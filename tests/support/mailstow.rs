@@ -71,7 +71,10 @@ pub fn command(arguments: &[&str]) -> Command {
 pub fn executable_for_all(scratch: &Scratch) -> PathBuf {
     let path = scratch.mkdir("bin").join("mailstow");
     if !path.exists() {
-        std::fs::copy(binary(), &path).expect("the binary can be copied");
+        // By another process: a file that this one had open for writing could be busy in a child
+        // that another test starts meanwhile.
+        let status = Command::new("cp").arg(binary()).arg(&path).status();
+        assert!(status.expect("cp").success(), "the binary can be copied");
     }
     path
 }

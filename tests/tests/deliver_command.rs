@@ -4,13 +4,14 @@
 //! its sender. So all trouble of our own must end with 75, whatever it is.
 
 use std::process::Output;
+use std::time::Duration;
 
 use mailstow_tests::content::{plain, sized};
 use mailstow_tests::mailboxes::{header, list, maildir, mbox};
 use mailstow_tests::mailstow::{Builder, command, run_with_input};
 use mailstow_tests::site::{Handover, OWNER, Site};
 use mailstow_tests::volume::Volume;
-use mailstow_tests::{Mailstow, Postfix};
+use mailstow_tests::{Mailstow, Postfix, eventually};
 
 const NO_USER: Option<i32> = Some(67);
 const TEMPORARY: Option<i32> = Some(75);
@@ -344,7 +345,16 @@ fn postfix_keeps_the_mail_while_the_store_is_in_trouble_and_delivers_it_later() 
     assert!(outcome.dsn.starts_with("4."), "{outcome:?}");
 
     std::os::unix::fs::chown(&directory, Some(OWNER), Some(OWNER)).expect("chown");
-    site.postfix.flush();
+    // A message that is not in the deferred queue yet is not flushed.
+    eventually(
+        "the message to be delivered",
+        Duration::from_secs(60),
+        || {
+            site.postfix.flush();
+            let outcomes = site.postfix.outcomes("sales@example.com");
+            outcomes.iter().any(|o| o.status == "sent").then_some(())
+        },
+    );
     site.postfix.drain();
     let stored = maildir(&site.mailbox("example.com/sales"));
     assert_eq!(stored.len(), 1);

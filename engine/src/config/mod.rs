@@ -29,6 +29,7 @@ mod registry;
 mod services;
 mod settings;
 mod socket_access;
+mod store_parameters;
 mod surroundings;
 mod toml_file;
 mod validate;

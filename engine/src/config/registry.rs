@@ -7,6 +7,7 @@ use super::kind::Kind;
 use super::log_parameters::DELIVERY_LOG;
 use super::parameters::GENERAL;
 use super::recipient_parameters::RECIPIENTS;
+use super::store_parameters::STORE;
 use crate::sync::LazyLock;
 
 /// All parameters, in the order in which they are printed.
@@ -15,9 +16,9 @@ pub static PARAMETERS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
     let routing = all.iter().rposition(|p| p.section == "routing");
     let end = routing.map_or(0, |last| last + 1);
     all.splice(end..end, RECIPIENTS.iter().cloned());
-    let store = all.iter().rposition(|p| p.section == "store");
-    let end = store.map_or(0, |last| last + 1);
-    all.splice(end..end, DELIVERY_LOG.iter().cloned());
+    let limits = all.iter().position(|p| p.section == "limits");
+    let end = limits.unwrap_or(all.len());
+    all.splice(end..end, STORE.iter().chain(DELIVERY_LOG).cloned());
     all
 });
 

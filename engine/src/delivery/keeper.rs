@@ -6,13 +6,15 @@
 //! a checkpoint covers only messages whose every delivery ended before the flush of the file
 //! systems began.
 
+mod retry;
+
 use super::dirty::Dirty;
 use super::doubt::{Doubts, Keep};
 use super::floors::Floors;
 use super::health::{LogFailure, LogState};
 use super::journal::{Journal, JournalSource, confirmed_records, in_doubt_max, log_settings};
 use super::recovery::{Recovery, RecoveryReport, Trust};
-use super::stuck::{StuckMail, deliveries};
+use super::stuck::StuckMail;
 use crate::clock;
 use crate::config::DeliveryLogSettings;
 use crate::io::Disk;
@@ -584,41 +586,5 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             }
             state = wait_timeout(&self.changed, state, left.min(news_wait));
         }
-    }
-
-    /// Deliveries that recovery could not do are tried again.
-    fn retry_stuck<D: Disk<Handle = H>>(
-        &self,
-        disk: &D,
-        settings: &MailboxSettings,
-        known: &Known,
-    ) {
-        if self.stuck.count() == 0 {
-            return;
-        }
-        if let Ok(pass) = self.enter() {
-            let recovery = Recovery {
-                disk,
-                settings,
-                known,
-                journal: pass.journal.as_ref(),
-                dirty: &self.dirty,
-                trust: Trust::WhatIsWhole,
-            };
-            self.retry_on(&recovery);
-        }
-    }
-
-    /// As [`Self::retry_stuck`]; true when some were done.
-    fn retry_on<D: Disk<Handle = H>>(&self, recovery: &Recovery<'_, D>) -> bool {
-        let before = self.stuck.deliveries();
-        let waiting = self.stuck.take();
-        let left = recovery.retry(&waiting).unwrap_or_else(|error| {
-            tracing::error!(%error, "mail that waits since recovery was not tried again");
-            waiting
-        });
-        let is_changed = deliveries(&left) < before;
-        self.stuck.put(left, is_changed);
-        is_changed
     }
 }

@@ -1,17 +1,18 @@
 //! Which segments are in use and which are free.
 //!
-//! Imports `segment`, `medium`, `room`, `settings`, `scan`, `error`, `io`, `sync`, `clock`. The table
-//! is locked only to look; the disk is touched outside of the lock, so that the log thread never
-//! waits for the thread that frees or prepares segments. Invariants: a spare is named `spare-*` durably
-//! before anything writes into it, and a segment is named `segment-*` durably before it takes a
-//! frame; that is done ahead, so that going on to the next segment costs one flush of its header
-//! and no change of names; segments are freed oldest first, each name made durable before the next
-//! is changed, so that a crash leaves no gap.
+//! Imports `segment`, `medium`, `room`, `settings`, `scan`, `error`, `io`, `sync`, `clock`. The
+//! table is locked only to look; the disk is touched outside of the lock, so that the log thread
+//! never waits for the thread that frees or prepares segments. Invariants: a spare is named
+//! `spare-*` durably before anything writes into it, and a segment is named `segment-*` durably
+//! before it takes a frame; that is done ahead, so that going on to the next segment costs one
+//! flush of its header and no change of names; segments are freed oldest first, each name made
+//! durable before the next is changed, so that a crash leaves no gap.
+
+mod giving;
 
 use super::error::LogError;
 use super::medium::{Access, Haste, LogFile, LogMedium};
 use super::record::Sequence;
-use super::room::Volume;
 use super::scan::ScanReport;
 use super::segment::{BLOCK, FileRole, SegmentHeader, fresh_name, live_name, role, spare_name};
 use super::settings::LogSettings;
@@ -28,11 +29,6 @@ use std::time::{Duration, Instant};
 /// is not known to be over before; meanwhile deliveries wait, and none is refused for it.
 const SHORTAGE_WAIT: Duration = Duration::from_secs(30);
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
-
-/// How long it keeps no more than these after somebody found the disk full, unless there is room
-/// for so many again.
-const GIVING_TIME: Duration = Duration::from_secs(60);
-const GIVING_SEGMENTS: u64 = 4;
 
 /// A segment that holds or may hold frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,76 +231,6 @@ impl<M: LogMedium> Segments<M> {
         self.medium
             .remove(name)
             .map_err(|error| LogError::io("remove", name, error))
-    }
-
-    /// Less of the file system is free than the log should leave to others.
-    pub(crate) fn is_low(&self) -> bool {
-        self.volume().is_some_and(Volume::is_low)
-    }
-
-    /// So many bytes more for the log would leave too little to others.
-    pub(crate) fn lacks_room_for(&self, bytes: u64) -> bool {
-        self.volume()
-            .is_some_and(|volume| volume.lacks_room_for(bytes))
-    }
-
-    /// Whether the file system has room for so many bytes of records more.
-    pub(crate) fn can_grow_by(&self, bytes: u64) -> bool {
-        let more = 1 + bytes.div_ceil(self.settings.usable_bytes());
-        let wanted = more.saturating_mul(self.settings.segment_bytes);
-        self.volume()
-            .is_none_or(|volume| volume.free_bytes >= wanted)
-    }
-
-    fn volume(&self) -> Option<Volume> {
-        // What cannot be told keeps nothing from working.
-        self.medium.volume().ok().flatten()
-    }
-
-    fn is_giving(&self) -> bool {
-        let until = *self.giving_until.lock();
-        let is_due = until.is_some_and(|until| clock::now() < until);
-        is_due && self.lacks_room_for(GIVING_SEGMENTS * self.settings.segment_bytes)
-    }
-
-    /// Whether a segment that is free may stay as a spare.
-    fn keeps_spares(&self) -> bool {
-        !self.is_giving() && !self.is_low()
-    }
-
-    /// Somebody found the file system full: for a while no spare is kept that the log can do
-    /// without. False when there is much room on the one that the log is on.
-    pub(crate) fn give(&self) -> bool {
-        let is_ours = self.lacks_room_for(self.settings.segment_bytes);
-        if is_ours {
-            *self.giving_until.lock() = Some(clock::now() + GIVING_TIME);
-        }
-        is_ours
-    }
-
-    /// Removes a spare, if there are more than `kept` segments ready; answers the space gained.
-    ///
-    /// # Errors
-    /// The disk failed.
-    pub(crate) fn remove_spare(&self, kept: usize) -> Result<Option<u64>, LogError> {
-        let name = {
-            let mut table = self.table.lock();
-            let name = match table.unused() > kept {
-                true => table.spare.pop(),
-                false => None,
-            };
-            let Some(name) = name else {
-                return Ok(None);
-            };
-            table.busy += 1;
-            name
-        };
-        let removed = self.medium.remove(&name);
-        // Some file systems free the space only then.
-        let removed = removed.and_then(|()| self.medium.sync_directory());
-        self.table.lock().busy -= 1;
-        removed.map_err(|error| LogError::io("remove", &name, error))?;
-        Ok(Some(self.settings.segment_bytes))
     }
 
     /// Whether fewer than so many segments are ready.

@@ -1,8 +1,8 @@
 //! A disk that forgets and fails, in memory, repeatable from a seed.
 //!
-//! Imports `medium`, `room`, `sync`. Rules: bytes written and names changed are kept apart from what is
-//! durable; a crash keeps, loses or tears each of them, sector by sector and name by name, as the
-//! seed says; operation N can fail or be the last before the crash; a failed flush drops the
+//! Imports `medium`, `room`, `sync`. Rules: bytes written and names changed are kept apart from
+//! what is durable; a crash keeps, loses or tears each of them, sector by sector and name by name,
+//! as the seed says; operation N can fail or be the last before the crash; a failed flush drops the
 //! bytes it was to make durable and later flushes say success (as Linux does). Operations are
 //! counted from 0, so that `seed` and operation replay a failure.
 

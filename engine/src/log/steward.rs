@@ -1,7 +1,7 @@
 //! Keeps spare segments ready, on a thread of its own.
 //!
-//! Imports `segments`, `sync`, `clock`. A full disk only keeps the log from growing; any other failure
-//! ends the thread and poisons the log.
+//! Imports `segments`, `sync`, `clock`. A full disk only keeps the log from growing; any other
+//! failure ends the thread and poisons the log.
 
 use super::error::LogError;
 use super::medium::{Haste, LogMedium};

@@ -58,8 +58,9 @@
 //!
 //! - A message whose first line is no header field gets an empty line before it, as from smtpd(8)
 //!   and cleanup(8): what follows is its body. So does an empty message.
-//! - `From ` lines before the header, also quoted ones, become `X-Mailbox-Line:` fields, as smtpd(8)
-//!   makes them. `mailstow deliver` leaves out the first one, which pipe(8) writes with `flags=F`.
+//! - `From ` lines before the header, also quoted ones, become `X-Mailbox-Line:` fields, as
+//!   smtpd(8) makes them. `mailstow deliver` leaves out the first one, which pipe(8) writes with
+//!   `flags=F`.
 //! - `Return-Path:` and `X-Original-To:` that a message brings are removed with their continuation
 //!   lines wherever they are in its header, because readers take them for ours. `Delivered-To:`
 //!   stays: mail loops are recognised by it.

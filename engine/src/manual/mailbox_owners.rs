@@ -19,15 +19,17 @@
 //! | symbolic link | as a directory in its place | | |
 //!
 //! So these layouts work: a base of root (0755) with domains that belong to root or to the one user
-//! of all mail; a base of that user; domains of root with a directory for each user; Maildirs in the
-//! home directories of users; set-group-id directories (2770) of the recipients' group; a spool such
-//! as `/var/mail` (1777, or 2775 of group mail). A Maildir that a local user made for somebody else
-//! in a spool that everyone may write takes no mail, nor does one that a group of others may write.
+//! of all mail; a base of that user; domains of root with a directory for each user; Maildirs in
+//! the home directories of users; set-group-id directories (2770) of the recipients' group; a spool
+//! such as `/var/mail` (1777, or 2775 of group mail). A Maildir that a local user made for somebody
+//! else in a spool that everyone may write takes no mail, nor does one that a group of others may
+//! write.
 //!
 //! Access control lists show as the group's permission bits (acl(5): the mask). A directory with a
 //! list that lets others write counts as written by its group: it is accepted when that is the
 //! recipient's group or root's.
 //!
 //! What root and the owner of the base do with the base itself, and above it, is theirs to answer
-//! for. Recovery applies today's rules, and today's `virtual_minimum_uid`, to mail that the delivery
-//! log holds: what they refuse stays in the log, is reported as waiting, and is tried again.
+//! for. Recovery applies today's rules, and today's `virtual_minimum_uid`, to mail that the
+//! delivery log holds: what they refuse stays in the log, is reported as waiting, and is tried
+//! again.

@@ -9,6 +9,7 @@
 //! cargo test -p mailstow-engine sim_tests::replay`; `SIM_SEEDS` sets how many seeds are tried,
 //! `SIM_FROM` the first of them.
 
+mod content;
 mod planted;
 mod poisoned;
 mod reader;

@@ -1,7 +1,8 @@
 //! Looks at the mailboxes of a simulated machine as a reader does.
 
 use super::super::copies;
-use super::world::{BROUGHT, MAILBOXES, To, USERS, World, recipient, sender};
+use super::content::BROUGHT;
+use super::world::{MAILBOXES, To, USERS, World, recipient, sender};
 use crate::config::{Compress, Copies};
 use crate::mailbox::mbox::render;
 use crate::route::{Format, MailboxTarget};

@@ -5,6 +5,7 @@ use super::super::keeper::Planted;
 use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
 use super::super::{Ticket, job::OnOutcome};
+use super::content::{LOGGED_BYTES_MAX, content};
 use crate::address::{Address, ReversePath, parse_address};
 use crate::config::{Compress, Copies, Durability, Settings, StatusFields};
 use crate::envelope::Recipient;
@@ -23,8 +24,6 @@ use std::time::Duration;
 pub(super) const MAILBOXES: [&str; 5] = ["ann/", "bob/", "box", "dir/box", "eve/"];
 /// Size of a segment of the log.
 pub(super) const SEGMENT_BYTES: u64 = 32 << 10;
-/// Longer messages do not go through the log.
-const LOGGED_BYTES_MAX: u64 = 9000;
 
 impl Journal for StepLog<SimMedium> {
     fn append(&self, record: EncodedRecord) -> Result<crate::log::Ticket, LogError> {
@@ -209,33 +208,6 @@ fn shuffled(mut all: Vec<To>, random: &mut SimRandom) -> Vec<To> {
         all.swap(at, usize::try_from(random.below(at as u64 + 1)).unwrap());
     }
     all
-}
-
-/// What mbox readers trust, and mboxes may not get.
-pub(super) const BROUGHT: &str = "Status: RO\n";
-
-fn content(number: usize, random: &mut SimRandom) -> Vec<u8> {
-    let bytes = match random.below(8) {
-        // Past the log.
-        0 => LOGGED_BYTES_MAX + random.below(LOGGED_BYTES_MAX),
-        1 | 2 => 4000,
-        _ => random.below(1500),
-    };
-    let brought = match random.below(3) {
-        0 => BROUGHT,
-        _ => "",
-    };
-    let text = format!("Message-Id: <{number}>\n{brought}\nFrom the beginning\n");
-    let mut text = text.into_bytes();
-    let mut line = 0_u64;
-    while (text.len() as u64) < bytes {
-        line += 1;
-        text.extend_from_slice(format!("line {line} of {number}\n").as_bytes());
-    }
-    if random.below(6) == 0 {
-        text.extend_from_slice(b"no line end");
-    }
-    text
 }
 
 type Outcomes = Arc<Mutex<BTreeMap<To, bool>>>;
