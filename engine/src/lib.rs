@@ -110,7 +110,7 @@ pub use delivery::{
 pub use engine::Engine;
 pub use envelope::{Recipient, ReversePath};
 pub use map::{MapBuilder, MapError, MapView};
-pub use message::{Converted, LineEnds, Lines, Message, MessageBuilder};
+pub use message::{Converted, LineEnds, Lines, Message, MessageBuilder, Spool};
 pub use route::{
     AddressClass, Destination, Format, Lookup, MailboxTarget, Mailboxes, Resolution, Route,
     RouteError, Router,

@@ -21,5 +21,3 @@ pub use crate::log::{
 };
 /// The mailbox formats.
 pub use crate::mailbox::{MailboxError, maildir, mbox};
-/// Where messages are held.
-pub use crate::message::Spool;

@@ -124,7 +124,7 @@ pub struct BuildReport {
 }
 
 /// Told how far the build is; false stops it.
-type ProgressFn<'a> = Box<dyn FnMut(BuildProgress) -> bool + 'a>;
+type ProgressFn<'a> = Box<dyn FnMut(BuildProgress) -> bool + Send + 'a>;
 
 /// A map being built. Nothing is visible under its name before [`MapBuilder::finish`]; dropping
 /// the builder leaves the old map as it was. While it lives, others wait to change the map.
@@ -224,7 +224,7 @@ impl<'a> MapBuilder<'a> {
     }
 
     /// Tells `progress` every 64 Ki entries.
-    pub fn on_progress(mut self, progress: impl FnMut(BuildProgress) -> bool + 'a) -> Self {
+    pub fn on_progress(mut self, progress: impl FnMut(BuildProgress) -> bool + Send + 'a) -> Self {
         self.progress = Box::new(progress);
         self
     }

@@ -13,6 +13,7 @@ use crate::config::Limits;
 use crate::io::{MakeRoom, Placed, Scratch, StateDirectory};
 use crate::sync::Arc;
 use std::io;
+use std::path::Path;
 
 /// Memory first taken for a message.
 const FIRST_BYTES: usize = 4096;
@@ -23,7 +24,19 @@ const COLLECT_BYTES: usize = 8192;
 type MakeScratch = dyn Fn() -> io::Result<Scratch> + Send + Sync;
 
 /// Where messages are held while they arrive and wait: memory up to a bound, then files.
-/// Cheap to clone; all clones share one budget.
+/// Cheap to clone; all clones share one budget. An engine has its own; open one to hold messages
+/// that somebody else stores.
+///
+/// ```
+/// use mailstow_engine::{Spool, config::Limits};
+///
+/// # let directory = tempfile::tempdir()?;
+/// let spool = Spool::open(directory.path(), &Limits::default())?;
+/// let mut builder = spool.message();
+/// builder.write(b"Subject: hello\n\n")?;
+/// assert_eq!(builder.finish()?.size(), 16);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Spool {
     make_scratch: Arc<MakeScratch>,
@@ -34,6 +47,16 @@ pub struct Spool {
 }
 
 impl Spool {
+    /// Returns a spool with the memory bounds of `limits` and scratch files in `directory`, which
+    /// is made when it is missing and may be one that all users write to, as /tmp.
+    ///
+    /// # Errors
+    /// The directory can be neither opened nor made.
+    pub fn open(directory: &Path, limits: &Limits) -> io::Result<Self> {
+        let directory = StateDirectory::open_for_scratch(directory).map_err(io::Error::other)?;
+        Ok(Self::new(Arc::new(directory), limits, Arc::new(|| false)))
+    }
+
     /// A spool with the memory bounds of `limits` and scratch files in `directory`; when their disk
     /// is full, `make_room` is asked before a message is given up.
     pub fn new(directory: Arc<StateDirectory>, limits: &Limits, make_room: Arc<MakeRoom>) -> Self {

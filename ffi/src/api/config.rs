@@ -1,0 +1,109 @@
+//! Settings: from Postfix's main.cf, from mailstow.toml, from the program itself.
+
+use super::{free, run, run_explained};
+use crate::boundary::{insert, mailstow_config, mailstow_error};
+use crate::config::Config;
+use crate::mode::Mode;
+use crate::result::mailstow_result;
+use std::ffi::c_char;
+
+/// Makes an empty configuration.
+///
+/// Without any source, mailstow_open(3) reads /etc/mailstow/mailstow.toml. Later sources win: the
+/// built-in defaults, main.cf, mailstow.toml, settings of the program. Files are read when a
+/// handle is opened.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_config_new(config: *mut *mut mailstow_config) -> mailstow_result {
+    run(|call| {
+        let out = call.out(config)?;
+        out.set(insert(Config::default()));
+        Ok(())
+    })
+}
+
+/// Reads main.cf and master.cf in this directory, as Postfix does.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_config_set_postfix(
+    config: *mut mailstow_config,
+    directory: *const c_char,
+) -> mailstow_result {
+    run(|call| {
+        let directory = call.string(directory)?;
+        call.exclusive::<Config>(config)?.postfix(directory);
+        Ok(())
+    })
+}
+
+/// Reads this mailstow.toml.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_config_set_file(
+    config: *mut mailstow_config,
+    path: *const c_char,
+) -> mailstow_result {
+    run(|call| {
+        let path = call.string(path)?;
+        call.exclusive::<Config>(config)?.file(path);
+        Ok(())
+    })
+}
+
+/// Sets one setting, over what the files say.
+///
+/// `name` is a Postfix parameter, as "virtual_mailbox_base", or a setting of mailstow.toml with
+/// its table, as "store.writers" or "limits.queued_deliveries"; `mailstow config --defaults` lists
+/// all. `value` is what the file would say, without quotes; $name stands for the Postfix parameter
+/// of that name. Unknown names and values that cannot be are refused at once.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_config_set(
+    config: *mut mailstow_config,
+    name: *const c_char,
+    value: *const c_char,
+    error: *mut *mut mailstow_error,
+) -> mailstow_result {
+    run_explained(error, |call| {
+        let (name, value) = (call.string(name)?, call.string(value)?);
+        call.exclusive::<Config>(config)?.set(name, value)
+    })
+}
+
+/// Copies the value that a setting has in the end to a buffer.
+///
+/// The text ends with a NUL. `length`, which may be NULL, gets its length without the NUL, also
+/// when the answer is MAILSTOW_TOO_SMALL. Reads the files. Answers MAILSTOW_NOT_FOUND for a name
+/// that is no setting, and for one whose value is only known to the machine it runs on.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_config_get(
+    config: *mut mailstow_config,
+    name: *const c_char,
+    buffer: *mut c_char,
+    size: usize,
+    length: *mut usize,
+    error: *mut *mut mailstow_error,
+) -> mailstow_result {
+    run_explained(error, |call| {
+        let name = call.string(name)?;
+        let value = call.exclusive::<Config>(config)?.get(name)?;
+        call.copy(value.as_bytes(), buffer, size, length)
+    })
+}
+
+/// Reads the configuration and says what is wrong with it, all at once, without opening anything.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_config_check(
+    config: *mut mailstow_config,
+    mode: u32,
+    error: *mut *mut mailstow_error,
+) -> mailstow_result {
+    run_explained(error, |call| {
+        let mode = Mode::new(mode)?;
+        call.exclusive::<Config>(config)?.load(mode)?;
+        Ok(())
+    })
+}
+
+/// Frees a configuration; handles that were opened with it stay as they are. Does nothing for
+/// NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_config_free(config: *mut mailstow_config) {
+    free::<Config>(config);
+}

@@ -1,0 +1,213 @@
+//! Messages: an envelope, then content.
+
+use super::{free, run};
+use crate::boundary::{
+    borrow, insert, mailstow, mailstow_message, mailstow_recipient, mailstow_reply,
+};
+use crate::dots::Dots;
+use crate::handle::Handle;
+use crate::message::Message;
+use crate::outcome::reply as reply_of;
+use crate::result::{MAILSTOW_INVALID, MAILSTOW_REFUSED, mailstow_result};
+use mailstow_engine::octets;
+use std::ffi::{c_char, c_void};
+use std::time::Duration;
+
+/// The content is what is to be stored; its lines end with LF or CRLF.
+pub const MAILSTOW_CONTENT_PLAIN: u32 = 0;
+/// The content is as it is on the wire behind DATA: lines end with CRLF, dots are stuffed, and
+/// CRLF "." CRLF ends it.
+pub const MAILSTOW_CONTENT_WIRE: u32 = 1;
+/// Dots are stuffed and a line that is a dot ends the content, but lines end with LF.
+pub const MAILSTOW_CONTENT_DOTS: u32 = 2;
+
+/// Begins a message.
+///
+/// It sees the tables of this moment, whatever changes before it is delivered. MAILSTOW_BUSY says
+/// that too many messages have been begun and not delivered or freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_message_new(
+    handle: *mut mailstow,
+    message: *mut *mut mailstow_message,
+) -> mailstow_result {
+    run(|call| {
+        let out = call.out(message)?;
+        let new = call.shared::<Handle>(handle)?.new_message()?;
+        out.set(insert(new));
+        Ok(())
+    })
+}
+
+/// Sets the sender of the envelope, which becomes Return-Path.
+///
+/// An empty text, "<>" and MAILER-DAEMON are the null reverse-path, which it also is when it is
+/// not set. MAILSTOW_INVALID says that it is no address.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_message_set_sender(
+    message: *mut mailstow_message,
+    sender: *const c_char,
+    length: usize,
+) -> mailstow_result {
+    run(|call| {
+        let sender = call.text(sender, length)?;
+        let mut message = call.exclusive::<Message>(message)?;
+        message.set_sender(sender).map_err(|_| MAILSTOW_INVALID)?;
+        Ok(())
+    })
+}
+
+/// Sets what names the message in the queue of the caller: its queue id.
+///
+/// It is remembered in the delivery log, and appears in the log of the server. Give the same key
+/// when the same message is delivered again.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_message_set_retry_key(
+    message: *mut mailstow_message,
+    key: *const c_char,
+    length: usize,
+) -> mailstow_result {
+    run(|call| {
+        let key = octets::text(call.text(key, length)?).into_owned();
+        if key.len() > RETRY_KEY_BYTES_MAX || key.contains(char::is_control) {
+            return Err(MAILSTOW_INVALID.into());
+        }
+        let mut message = call.exclusive::<Message>(message)?;
+        message.envelope.retry_key = (!key.is_empty()).then_some(key);
+        Ok(())
+    })
+}
+
+/// Longest retry key, in bytes: what XFORWARD takes.
+const RETRY_KEY_BYTES_MAX: usize = 255;
+
+/// Says in which form the content comes: MAILSTOW_CONTENT_PLAIN, which it is when nothing is said,
+/// MAILSTOW_CONTENT_WIRE or MAILSTOW_CONTENT_DOTS. Before any of it comes.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_message_set_form(
+    message: *mut mailstow_message,
+    form: u32,
+) -> mailstow_result {
+    run(|call| {
+        let dots = match form {
+            MAILSTOW_CONTENT_PLAIN => None,
+            MAILSTOW_CONTENT_WIRE => Some(Dots::new(true)),
+            MAILSTOW_CONTENT_DOTS => Some(Dots::new(false)),
+            _ => return Err(MAILSTOW_INVALID.into()),
+        };
+        call.exclusive::<Message>(message)?.content.set_dots(dots)
+    })
+}
+
+/// Adds a recipient, if it is accepted.
+///
+/// MAILSTOW_REFUSED says that it is not, and that it was not added: what to answer is in `reply`,
+/// which may be NULL. The accepted recipients have their outcomes in the order in which they were
+/// added. The envelopes of all messages together take no more memory than limits.envelope_bytes;
+/// beyond that recipients are refused with 452 4.3.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_message_add_recipient(
+    message: *mut mailstow_message,
+    recipient: *const mailstow_recipient,
+    reply: *mut mailstow_reply,
+) -> mailstow_result {
+    run(|call| {
+        let out = match reply.is_null() {
+            true => None,
+            false => Some(call.sized_out(reply)?),
+        };
+        let recipient = call.sized(recipient)?;
+        let address = call.text(recipient.address, recipient.address_length)?;
+        let original = call.optional_text(recipient.original, recipient.original_length)?;
+        let deadline = Duration::from_millis(recipient.deadline_ms.into());
+        let mut message = call.exclusive::<Message>(message)?;
+        let Err(status) = message.add(address, original, deadline) else {
+            if let Some(out) = out {
+                out.set(reply_of(&accepted()));
+            }
+            return Ok(());
+        };
+        if let Some(out) = out {
+            out.set(reply_of(&status));
+        }
+        Err(MAILSTOW_REFUSED.into())
+    })
+}
+
+fn accepted() -> mailstow_engine::Status {
+    mailstow_engine::Status::new(250, mailstow_engine::EnhancedCode::new(2, 1, 5), "Ok")
+}
+
+/// Takes the next bytes of the content.
+///
+/// `taken`, which may be NULL, gets how many of them were taken: all, unless the content ended
+/// with a line that is a dot; then the answer is MAILSTOW_END, and the rest is the caller's next
+/// command. MAILSTOW_REFUSED says that the content cannot be delivered, because it is too large or
+/// cannot be kept: more may be written, and the delivery says why. Content that does not fit in
+/// memory waits in a file without a name.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_message_write(
+    message: *mut mailstow_message,
+    data: *const c_void,
+    length: usize,
+    taken: *mut usize,
+) -> mailstow_result {
+    run(|call| {
+        let data = call.bytes(data, length)?;
+        let (count, answer) = call.exclusive::<Message>(message)?.content.write(data);
+        if let Some(out) = call.optional_out(taken) {
+            out.set(count);
+        }
+        answer
+    })
+}
+
+/// Takes the next bytes of the content from several places, as writev(2) does.
+///
+/// `taken` and the answer are those of mailstow_message_write(3). At most 1024 places.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_message_writev(
+    message: *mut mailstow_message,
+    iov: *const libc::iovec,
+    count: usize,
+    taken: *mut usize,
+) -> mailstow_result {
+    run(|call| {
+        let pieces = call.pieces(iov, count)?;
+        let mut message = call.exclusive::<Message>(message)?;
+        let mut all = 0;
+        let mut answer = Ok(());
+        for piece in pieces {
+            let (count, written) = message.content.write(piece);
+            all += count;
+            answer = written;
+            if count < piece.len() {
+                break;
+            }
+        }
+        if let Some(out) = call.optional_out(taken) {
+            out.set(all);
+        }
+        answer
+    })
+}
+
+/// Takes the content from a file descriptor, up to the end of the file or stream.
+///
+/// The descriptor stays the caller's. The answer is that of mailstow_message_write(3);
+/// MAILSTOW_SYSTEM says that it cannot be read.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_message_read_fd(
+    message: *mut mailstow_message,
+    fd: i32,
+) -> mailstow_result {
+    run(|call| {
+        let descriptor = borrow(fd).ok_or(MAILSTOW_INVALID)?;
+        call.exclusive::<Message>(message)?.content.read(descriptor)
+    })
+}
+
+/// Frees a message that was not delivered; nothing of it is stored. Does nothing for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn mailstow_message_free(message: *mut mailstow_message) {
+    free::<Message>(message);
+}

@@ -1,0 +1,85 @@
+//! The functions that C calls, as the header file documents them.
+//!
+//! Imports everything. A function turns its arguments into Rust's through `boundary`, does one
+//! thing, and answers with a number. What a comment here says is what the header and the manual
+//! pages say: they are made from it.
+#![allow(non_camel_case_types, reason = "the names of C")]
+
+// In the order of the header file.
+mod library;
+
+mod config;
+
+mod handle;
+
+mod resolve;
+
+mod message;
+
+mod deliver;
+
+mod map;
+
+use crate::boundary::{Call, Kind, Pool, call, insert, mailstow_error, number, take};
+use crate::failure::{Failure, Problem};
+use crate::result::mailstow_result;
+
+/// What is wrong, behind a handle.
+#[derive(Debug)]
+pub(crate) struct ErrorObject {
+    result: mailstow_result,
+    problems: Vec<Problem>,
+}
+
+impl Kind for ErrorObject {
+    type Handle = mailstow_error;
+    const NUMBER: u64 = 8;
+
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<ErrorObject> = Pool::new();
+        &POOL
+    }
+}
+
+/// Runs a function that answers with a number alone.
+fn run(body: impl FnOnce(&Call) -> Result<(), Failure>) -> mailstow_result {
+    number(call(body))
+}
+
+/// Runs a function that tells more of what is wrong, if the caller wants to know.
+fn run_explained(
+    error: *mut *mut mailstow_error,
+    body: impl FnOnce(&Call) -> Result<(), Failure>,
+) -> mailstow_result {
+    let Err(failure) = call(body) else {
+        return number(Ok(()));
+    };
+    let result = failure.result;
+    run(|call| {
+        if let Some(error) = call.optional_out(error) {
+            let problems = failure.into_problems();
+            error.set(insert(ErrorObject { result, problems }));
+        }
+        Ok(())
+    });
+    result
+}
+
+/// Runs a function that only looks; `otherwise` when it cannot.
+fn look<T>(otherwise: T, body: impl FnOnce(&Call) -> Result<T, Failure>) -> T {
+    let mut found = None;
+    let _ = call(|call| {
+        found = Some(body(call)?);
+        Ok(())
+    });
+    found.unwrap_or(otherwise)
+}
+
+/// Frees what is behind a handle. Does nothing for NULL, for what was freed before, and in a child
+/// process.
+fn free<T: Kind>(handle: *mut T::Handle) {
+    let _ = call(|_| {
+        drop(take::<T>(handle)?);
+        Ok(())
+    });
+}

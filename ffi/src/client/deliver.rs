@@ -1,0 +1,145 @@
+//! A message until every recipient has its reply, or is out of time.
+//!
+//! Imports `transaction`, `pool`, `outcome`. A server that is restarted, or not there yet, is tried
+//! again. What was sent and not answered is sent again: the server recognises it and stores it no
+//! second time.
+
+use super::Cargo;
+use super::connection::{Connection, Lost};
+use super::pool::{Lease, Pool};
+use super::transaction;
+use crate::counters::Counters;
+use crate::flight::late;
+use crate::message::Accepted;
+use crate::outcome::{MAILSTOW_DURABLE, Outcome, Proof, Results};
+use mailstow_engine::{EnhancedCode, Status};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The first and the longest rest between attempts.
+const REST: Duration = Duration::from_millis(20);
+const REST_MAX: Duration = Duration::from_secs(1);
+
+/// A recipient without an answer.
+struct Open<'a> {
+    at: usize,
+    recipient: &'a Accepted,
+    deadline: Instant,
+    /// The content was sent for it, and no reply came.
+    was_sent: bool,
+}
+
+/// Delivers and waits.
+pub(super) fn deliver(pool: &Arc<Pool>, cargo: Cargo, counters: &Arc<Counters>) -> Results {
+    let Cargo {
+        envelope,
+        message,
+        permit,
+    } = cargo;
+    let begun = Instant::now();
+    let mut outcomes: Vec<Option<Outcome>> = vec![None; envelope.recipients.len()];
+    let mut proof = Proof::Nothing;
+    let recipients = envelope.recipients.iter().enumerate();
+    let mut open: Vec<Open<'_>> = recipients
+        .map(|(at, recipient)| Open {
+            at,
+            recipient,
+            deadline: begun + recipient.deadline,
+            was_sent: false,
+        })
+        .collect();
+    let mut rest = REST;
+    let mut trouble = String::new();
+    while let Some(deadline) = open.iter().map(|open| open.deadline).max() {
+        let lost = match pool.take(deadline) {
+            Ok(mut connection) => {
+                let wanted: Vec<&Accepted> = open.iter().map(|open| open.recipient).collect();
+                let attempt =
+                    transaction::run(&mut connection, &envelope, &message, &wanted, deadline);
+                let taken = begun.elapsed();
+                for (open, answer) in open.iter_mut().zip(&attempt.answers) {
+                    open.was_sent |= attempt.was_sent && answer.is_none();
+                    if let (Some(status), Some(slot)) = (answer, outcomes.get_mut(open.at)) {
+                        *slot = Some(answered(status.clone(), taken));
+                    }
+                }
+                open.retain(|open| outcomes.get(open.at).is_some_and(Option::is_none));
+                if attempt.lost.is_none() {
+                    proof = keep(connection, attempt.has_unread, pool);
+                }
+                attempt.lost
+            }
+            Err(lost) => Some(lost),
+        };
+        let Some(lost) = lost else { continue };
+        trouble = lost.to_string();
+        tracing::debug!("{}: {trouble}; trying again", pool.path().display());
+        let now = Instant::now();
+        let is_hopeless = is_hopeless(&lost);
+        open.retain(|open| {
+            let is_over = is_hopeless || open.deadline <= now + rest;
+            if is_over && let Some(slot) = outcomes.get_mut(open.at) {
+                *slot = Some(given_up(open, &trouble));
+            }
+            !is_over
+        });
+        if !open.is_empty() {
+            std::thread::sleep(rest);
+            rest = REST_MAX.min(rest * 2);
+        }
+    }
+    if !trouble.is_empty()
+        && outcomes
+            .iter()
+            .flatten()
+            .any(|o| o.state != MAILSTOW_DURABLE)
+    {
+        tracing::warn!("{}: {trouble}", pool.path().display());
+    }
+    let recipients: Vec<String> = envelope
+        .recipients
+        .iter()
+        .map(|recipient| recipient.address.external())
+        .collect();
+    let outcomes = outcomes.into_iter().map(|outcome| {
+        outcome.unwrap_or_else(|| Outcome::refused(Status::system("the delivery was lost")))
+    });
+    let outcomes = recipients.iter().map(String::as_str).zip(outcomes);
+    Results::new(outcomes, proof, permit, counters)
+}
+
+/// What shows whether the replies were passed on.
+fn keep(connection: Connection, has_unread: bool, pool: &Arc<Pool>) -> Proof {
+    if has_unread {
+        return Proof::Lease(Lease::new(connection, pool));
+    }
+    pool.put(connection);
+    Proof::Nothing
+}
+
+/// No later attempt can be better.
+fn is_hopeless(lost: &Lost) -> bool {
+    match lost {
+        Lost::System(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+        Lost::Strange => true,
+        Lost::Ended(_) | Lost::Late => false,
+    }
+}
+
+fn answered(status: Status, taken: Duration) -> Outcome {
+    let outcome = mailstow_engine::Outcome {
+        status,
+        mailbox: None,
+        queued: Duration::ZERO,
+        stored: taken,
+    };
+    outcome.into()
+}
+
+fn given_up(open: &Open<'_>, trouble: &str) -> Outcome {
+    if open.was_sent {
+        return Outcome::in_doubt(late(open.recipient.deadline));
+    }
+    let text = format!("the mail store cannot be reached: {trouble}");
+    Outcome::refused(Status::new(451, EnhancedCode::new(4, 4, 1), text))
+}

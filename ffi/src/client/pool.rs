@@ -1,0 +1,80 @@
+//! Connections that wait for the next message, and those whose replies are not confirmed.
+//!
+//! Imports `connection`. Invariant: a connection serves one message at a time, until its replies
+//! are confirmed.
+
+use super::connection::{Connection, Lost};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// So many connections wait at most; others are closed.
+const IDLE_MAX: usize = 64;
+
+/// The connections to one server.
+#[derive(Debug)]
+pub(super) struct Pool {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// A connection whose replies wait to be confirmed. Dropped, it tells the server that they may be
+/// lost.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    connection: Connection,
+    pool: Arc<Pool>,
+}
+
+impl Pool {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            idle: Mutex::default(),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection that waits, or a new one.
+    pub(super) fn take(&self, deadline: Instant) -> Result<Connection, Lost> {
+        loop {
+            // The lock is not held while the system is asked.
+            let waiting = self.idle().pop();
+            match waiting {
+                Some(connection) if connection.is_quiet() => return Ok(connection),
+                // The server ended it.
+                Some(_) => {}
+                None => return Connection::open(&self.path, deadline),
+            }
+        }
+    }
+
+    /// Lets a connection without unread replies wait for the next message.
+    pub(super) fn put(&self, connection: Connection) {
+        let mut idle = self.idle();
+        if idle.len() < IDLE_MAX {
+            idle.push(connection);
+        }
+    }
+}
+
+impl Lease {
+    pub(super) fn new(connection: Connection, pool: &Arc<Pool>) -> Self {
+        let pool = Arc::clone(pool);
+        Self { connection, pool }
+    }
+
+    /// The replies were passed on.
+    pub(crate) fn confirm(mut self) {
+        if self.connection.read_rest() {
+            self.pool.put(self.connection);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A message that is being put together: its envelope, then its content.
+//!
+//! Imports `content`, `counters`, `outcome` and the engine. The tables are those of the moment at
+//! which the message was begun. Recipients that share a mailbox get one copy, and an outcome each.
+
+use crate::boundary::{Kind, Pool, mailstow_message};
+use crate::config::Bounds;
+use crate::content::Content;
+use crate::counters::Permit;
+use mailstow_engine::address::parse_original_recipient;
+use mailstow_engine::{
+    Address, EnhancedCode, MailboxTarget, Recipient, ReversePath, Router, Status, octets,
+    parse_address, parse_mailbox,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A message in the making.
+#[derive(Debug)]
+pub(crate) struct Message {
+    /// The handle it was made for.
+    pub(crate) owner: u64,
+    pub(crate) bounds: Arc<Bounds>,
+    pub(crate) envelope: Envelope,
+    pub(crate) content: Content,
+    /// Tables to find mailboxes by; `None` where a server decides.
+    router: Option<Arc<Router>>,
+    is_local: bool,
+    permit: Permit,
+}
+
+/// Everything but the content.
+#[derive(Clone, Debug)]
+pub(crate) struct Envelope {
+    pub(crate) reverse_path: ReversePath,
+    pub(crate) retry_key: Option<String>,
+    pub(crate) recipients: Vec<Accepted>,
+    /// One for each mailbox; for the engine.
+    pub(crate) deliveries: Vec<(Recipient, MailboxTarget)>,
+}
+
+/// A recipient that was accepted.
+#[derive(Clone, Debug)]
+pub(crate) struct Accepted {
+    pub(crate) address: Address,
+    pub(crate) original: Option<String>,
+    pub(crate) deadline: Duration,
+    /// Its deliveries.
+    pub(crate) deliveries: Vec<usize>,
+}
+
+impl Kind for Message {
+    type Handle = mailstow_message;
+    const NUMBER: u64 = 3;
+
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<Message> = Pool::new();
+        &POOL
+    }
+}
+
+impl Message {
+    /// An empty message of the handle `owner`. With `is_local`, recipients must have mailboxes
+    /// here.
+    pub(crate) fn new(
+        owner: u64,
+        bounds: Arc<Bounds>,
+        router: Option<Arc<Router>>,
+        is_local: bool,
+        content: Content,
+        permit: Permit,
+    ) -> Self {
+        Self {
+            owner,
+            bounds,
+            envelope: Envelope {
+                reverse_path: ReversePath::Null,
+                retry_key: None,
+                recipients: Vec::new(),
+                deliveries: Vec::new(),
+            },
+            content,
+            router,
+            is_local,
+            permit,
+        }
+    }
+
+    /// Sets the sender; an empty text, `<>` and MAILER-DAEMON are the null reverse-path.
+    pub(crate) fn set_sender(&mut self, sender: &[u8]) -> Result<(), Status> {
+        let text = octets::text(sender);
+        self.envelope.reverse_path = match &*text {
+            "" | "<>" => ReversePath::Null,
+            text if text.eq_ignore_ascii_case("MAILER-DAEMON") => ReversePath::Null,
+            text => parse_address(text).map_err(|error| {
+                let text = format!("<{}>: bad sender: {error}", octets::shown(text));
+                Status::new(501, EnhancedCode::new(5, 1, 7), text)
+            })?,
+        };
+        Ok(())
+    }
+
+    /// Adds a recipient, if it is accepted; its index among the recipients.
+    pub(crate) fn add(
+        &mut self,
+        address: &[u8],
+        original: Option<&[u8]>,
+        deadline: Duration,
+    ) -> Result<usize, Status> {
+        if self.envelope.recipients.len() >= self.bounds.recipients_max {
+            let code = EnhancedCode::new(4, 5, 3);
+            return Err(Status::new(452, code, "Too many recipients"));
+        }
+        let given = parse(address)?;
+        let original = original.map(|text| parse_original_recipient(&octets::text(text)));
+        let original = original.filter(|original| !original.is_empty());
+        let texts = address.len() + original.as_ref().map_or(0, String::len);
+        if !self.count(texts) {
+            return Err(no_memory());
+        }
+        let deliveries = match &self.router {
+            Some(router) if self.is_local => {
+                let found = router.find(given.clone(), self.bounds.expand_aliases);
+                let mailboxes = found.mailboxes.map_err(|error| {
+                    tracing::debug!("{error}");
+                    error.status()
+                })?;
+                let members = mailboxes.members(found.address);
+                let known = original.as_ref().map_or(0, String::len);
+                for (address, target) in &members {
+                    let texts = address.external().len() + target.path.len() + known;
+                    if !self.count(texts) {
+                        return Err(no_memory());
+                    }
+                }
+                self.envelope.plan(members, &original)
+            }
+            // Who stores it decides where; that it exists is seen here.
+            Some(router) => {
+                if let Some(error) = router.resolve(&given).error {
+                    return Err(error);
+                }
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        let deadline = match deadline.is_zero() {
+            true => self.bounds.deadline,
+            false => deadline,
+        };
+        self.envelope.recipients.push(Accepted {
+            address: given,
+            original,
+            deadline,
+            deliveries,
+        });
+        Ok(self.envelope.recipients.len() - 1)
+    }
+
+    /// Counts the memory of a recipient, or of a mailbox of one, with so many bytes of text.
+    fn count(&mut self, texts: usize) -> bool {
+        let bytes = RECIPIENT_BYTES + COPIES * texts;
+        self.permit.add_bytes(bytes, self.bounds.envelope_bytes_max)
+    }
+}
+
+/// A recipient, or a mailbox of one, without its texts.
+const RECIPIENT_BYTES: usize = 256;
+/// Copies of a text: in the envelope, in the delivery, and in the results.
+const COPIES: usize = 3;
+
+fn no_memory() -> Status {
+    let code = EnhancedCode::new(4, 3, 1);
+    Status::new(452, code, "Too much mail is being received")
+}
+
+impl Envelope {
+    /// The deliveries for a recipient that stands for `members`: those to mailboxes that others
+    /// have, too, are shared with them.
+    fn plan(
+        &mut self,
+        members: Vec<(Address, MailboxTarget)>,
+        original: &Option<String>,
+    ) -> Vec<usize> {
+        let deliveries = &mut self.deliveries;
+        let plan = |(address, target): (Address, MailboxTarget)| {
+            let known = deliveries.iter().position(|(_, other)| *other == target);
+            known.unwrap_or_else(|| {
+                let original = original.clone();
+                deliveries.push((Recipient { address, original }, target));
+                deliveries.len() - 1
+            })
+        };
+        members.into_iter().map(plan).collect()
+    }
+}
+
+/// An address from outside.
+pub(crate) fn parse(address: &[u8]) -> Result<Address, Status> {
+    let text = octets::text(address);
+    parse_mailbox(&text).map_err(|error| {
+        let text = format!("<{}>: bad address: {error}", octets::shown(&text));
+        Status::new(501, EnhancedCode::new(5, 1, 3), text)
+    })
+}

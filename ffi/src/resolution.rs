@@ -1,0 +1,188 @@
+//! What becomes of an address, as C reads it.
+//!
+//! Imports `boundary`, `failure` (texts of C) and the engine's routing.
+
+use crate::boundary::{Kind, Pool, mailstow_resolution, mailstow_route};
+use crate::failure::c_string;
+use mailstow_engine::{
+    AddressClass, Destination, EnhancedCode, Format, Resolution as Found, Route, Status,
+};
+use std::ffi::{CString, c_char};
+use std::path::Path;
+use std::ptr;
+
+/// `mydestination` and the addresses of this machine.
+pub const MAILSTOW_CLASS_LOCAL: u32 = 1;
+/// `virtual_alias_domains`
+pub const MAILSTOW_CLASS_VIRTUAL_ALIAS: u32 = 2;
+/// `virtual_mailbox_domains`
+pub const MAILSTOW_CLASS_VIRTUAL_MAILBOX: u32 = 3;
+/// `relay_domains`
+pub const MAILSTOW_CLASS_RELAY: u32 = 4;
+/// All other domains.
+pub const MAILSTOW_CLASS_DEFAULT: u32 = 5;
+
+/// The transport gets the mail.
+pub const MAILSTOW_DESTINATION_TRANSPORT: u32 = 1;
+/// The mail is stored in a virtual mailbox.
+pub const MAILSTOW_DESTINATION_MAILBOX: u32 = 2;
+/// The mail is stored in the mailbox of an account of this machine.
+pub const MAILSTOW_DESTINATION_USER: u32 = 3;
+/// An alias names a file.
+pub const MAILSTOW_DESTINATION_FILE: u32 = 4;
+/// An alias names a command.
+pub const MAILSTOW_DESTINATION_COMMAND: u32 = 5;
+/// The mail is accepted and thrown away.
+pub const MAILSTOW_DESTINATION_DISCARDED: u32 = 6;
+/// The mail is returned to its sender, or kept for later.
+pub const MAILSTOW_DESTINATION_REFUSED: u32 = 7;
+
+/// There is no mailbox.
+pub const MAILSTOW_FORMAT_NONE: u32 = 0;
+/// A directory with a file for each message.
+pub const MAILSTOW_FORMAT_MAILDIR: u32 = 1;
+/// One file with all messages.
+pub const MAILSTOW_FORMAT_MBOX: u32 = 2;
+
+/// What becomes of one address.
+#[derive(Debug)]
+pub(crate) struct Resolution {
+    routes: Vec<Entry>,
+    status: Status,
+}
+
+/// One final recipient.
+#[derive(Debug)]
+struct Entry {
+    class: u32,
+    destination: u32,
+    format: u32,
+    uid: u32,
+    gid: u32,
+    recipient: CString,
+    transport: CString,
+    nexthop: CString,
+    mailbox: Option<CString>,
+    command: Option<CString>,
+    sender: Option<CString>,
+}
+
+impl Kind for Resolution {
+    type Handle = mailstow_resolution;
+    const NUMBER: u64 = 7;
+
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<Resolution> = Pool::new();
+        &POOL
+    }
+}
+
+impl Resolution {
+    pub(crate) fn new(found: Found, base: &Path) -> Self {
+        let accepted = || Status::new(250, EnhancedCode::new(2, 1, 5), "Ok");
+        Self {
+            routes: found
+                .results
+                .iter()
+                .map(|route| entry(route, base))
+                .collect(),
+            status: found.error.unwrap_or_else(accepted),
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.routes.len()
+    }
+
+    pub(crate) fn status(&self) -> &Status {
+        &self.status
+    }
+
+    pub(crate) fn route(&self, index: usize) -> Option<mailstow_route> {
+        let route = self.routes.get(index)?;
+        let optional =
+            |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+        let text = |text: &CString| -> *const c_char { text.as_ptr() };
+        Some(mailstow_route {
+            struct_size: 0,
+            address_class: route.class,
+            destination: route.destination,
+            format: route.format,
+            uid: route.uid,
+            gid: route.gid,
+            recipient: text(&route.recipient),
+            transport: text(&route.transport),
+            nexthop: text(&route.nexthop),
+            mailbox: optional(&route.mailbox),
+            command: optional(&route.command),
+            sender: optional(&route.sender),
+        })
+    }
+}
+
+fn entry(route: &Route, base: &Path) -> Entry {
+    let mut entry = Entry {
+        class: match route.class {
+            AddressClass::Local => MAILSTOW_CLASS_LOCAL,
+            AddressClass::VirtualAlias => MAILSTOW_CLASS_VIRTUAL_ALIAS,
+            AddressClass::VirtualMailbox => MAILSTOW_CLASS_VIRTUAL_MAILBOX,
+            AddressClass::Relay => MAILSTOW_CLASS_RELAY,
+            AddressClass::Default => MAILSTOW_CLASS_DEFAULT,
+        },
+        destination: MAILSTOW_DESTINATION_TRANSPORT,
+        format: MAILSTOW_FORMAT_NONE,
+        uid: 0,
+        gid: 0,
+        recipient: c_string(&route.recipient),
+        transport: c_string(&route.transport),
+        nexthop: c_string(&route.nexthop),
+        mailbox: None,
+        command: None,
+        sender: route.sender.as_deref().map(c_string),
+    };
+    let mut stored = |path: &str, format: Format, uid: u32, gid: u32| {
+        let (number, slash) = match format {
+            Format::Maildir => (MAILSTOW_FORMAT_MAILDIR, "/"),
+            Format::Mbox => (MAILSTOW_FORMAT_MBOX, ""),
+        };
+        let path = format!("{}{slash}", path.trim_end_matches('/'));
+        entry.mailbox = Some(c_string(&path));
+        (entry.format, entry.uid, entry.gid) = (number, uid, gid);
+    };
+    if let Some(mailbox) = &route.mailbox {
+        let base = base.to_str().unwrap_or_default().trim_end_matches('/');
+        let path = match base {
+            "" => mailbox.path.clone(),
+            base => format!("{base}/{}", mailbox.path),
+        };
+        stored(&path, mailbox.format, mailbox.uid, mailbox.gid);
+    }
+    entry.destination = match &route.destination {
+        Destination::Mailbox => MAILSTOW_DESTINATION_MAILBOX,
+        Destination::User {
+            path,
+            format,
+            rights,
+        } => {
+            stored(&path.to_string_lossy(), *format, rights.uid, rights.gid);
+            MAILSTOW_DESTINATION_USER
+        }
+        Destination::File {
+            path,
+            format,
+            rights,
+        } => {
+            stored(&path.to_string_lossy(), *format, rights.uid, rights.gid);
+            MAILSTOW_DESTINATION_FILE
+        }
+        Destination::Command { command, rights } => {
+            entry.command = Some(c_string(command));
+            (entry.uid, entry.gid) = (rights.uid, rights.gid);
+            MAILSTOW_DESTINATION_COMMAND
+        }
+        Destination::Discarded => MAILSTOW_DESTINATION_DISCARDED,
+        Destination::Refused(_) => MAILSTOW_DESTINATION_REFUSED,
+        _ => MAILSTOW_DESTINATION_TRANSPORT,
+    };
+    entry
+}
