@@ -16,6 +16,14 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/table/perl.rs",
     "engine/src/table/posix.rs",
     "engine/src/table/writers.rs",
+    "ffi/src/boundary/call.rs",
+    "ffi/src/boundary/callback.rs",
+    "ffi/src/boundary/descriptor.rs",
+    "ffi/src/boundary/forever.rs",
+    "ffi/src/boundary/fork.rs",
+    "ffi/src/boundary/slot.rs",
+    "ffi/src/boundary/structs.rs",
+    "ffi/src/lib.rs",
     "lmtp/src/client_socket/unsent.rs",
 ];
 
