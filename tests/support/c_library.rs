@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use crate::c_interface;
-use crate::mailstow::owner;
+use crate::mailstow::{cargo_build, owner};
 use crate::scratch::Scratch;
 
 /// Builds the library and installs it. Returns the prefix, which belongs to this process.
@@ -26,24 +26,12 @@ pub fn installed() -> &'static Path {
 
 /// Where cargo leaves the library.
 fn build() -> PathBuf {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // All packages are selected, so that their features are those of the tests' own build.
-    cargo
-        .args(["build", "--workspace", "--lib"])
-        .arg("--message-format=json-render-diagnostics")
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .stderr(Stdio::inherit());
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    let output = cargo.output().expect("cargo builds the library");
-    assert!(output.status.success(), "the library does not build");
-    let messages = String::from_utf8_lossy(&output.stdout);
+    let messages = cargo_build(&["--lib"]);
     messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default())
-        .filter_map(|name| name.as_str().map(PathBuf::from))
+        .iter()
+        .filter_map(|message| message["filenames"].as_array())
+        .flatten()
+        .filter_map(|name| name.as_str().map(Path::new))
         .find(|name| name.ends_with("libmailstow.so"))
         .and_then(|library| library.parent().map(Path::to_owned))
         .expect("cargo names the library it built")

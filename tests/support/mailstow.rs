@@ -31,10 +31,21 @@ pub fn binary() -> &'static Path {
 }
 
 fn build() -> PathBuf {
+    let messages = cargo_build(&["--bin", "mailstow"]);
+    messages
+        .iter()
+        .find(|m| m["target"]["name"] == "mailstow" && m["executable"].is_string())
+        .and_then(|m| m["executable"].as_str().map(PathBuf::from))
+        .expect("cargo names the executable it built")
+}
+
+/// Builds parts of the workspace in the profile of the tests. Returns cargo's messages.
+pub(crate) fn cargo_build(parts: &[&str]) -> Vec<serde_json::Value> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // All packages are selected, so that their features are those of the tests' own build.
     cargo
-        .args(["build", "--workspace", "--bin", "mailstow"])
+        .args(["build", "--workspace"])
+        .args(parts)
         .arg("--message-format=json-render-diagnostics")
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stderr(Stdio::inherit());
@@ -49,15 +60,13 @@ fn build() -> PathBuf {
             cargo.env_remove(&name);
         }
     }
-    let output = cargo.output().expect("cargo builds the command mailstow");
-    assert!(output.status.success(), "mailstow does not build");
+    let output = cargo.output().expect("cargo builds parts of the workspace");
+    assert!(output.status.success(), "{parts:?} does not build");
     let messages = String::from_utf8_lossy(&output.stdout);
     messages
         .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .find(|m| m["target"]["name"] == "mailstow" && m["executable"].is_string())
-        .and_then(|m| m["executable"].as_str().map(PathBuf::from))
-        .expect("cargo names the executable it built")
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
 }
 
 /// A command line `mailstow ...` to be run by the test.

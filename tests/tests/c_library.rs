@@ -294,12 +294,18 @@ fn every_rule_holds_under_valgrind() {
     let program = scratch.join("rules");
     compile(&rules_source(), &["-O1"], &program);
     let mut names = names_of_rules(&program);
-    // Valgrind runs one thread at a time, and blocks no signals in its own.
-    names.retain(|name| {
-        !["a_changed_user", "threads_of_the_library"]
-            .iter()
-            .any(|skipped| name.starts_with(skipped))
-    });
+    // Valgrind runs one thread at a time, and blocks no signals in its own; and some rules take
+    // long under it without touching memory in a way that others do not.
+    let skipped = [
+        "a_changed_",
+        "threads_of_the_library",
+        "two_threads",
+        "the_log_goes",
+        "more_than_fits",
+        "a_message_in_doubt",
+        "all_descriptors",
+    ];
+    names.retain(|name| !skipped.iter().any(|start| name.starts_with(start)));
     // Lost memory is found by the address sanitizer, which knows tagged pointers.
     let under = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=no"];
     check_rules(&program, &under, names);
