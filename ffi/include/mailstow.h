@@ -38,8 +38,8 @@
  * program does not know are 0. Numbers are never given another meaning.
  *
  * A handle is NULL or came from a function of the library. NULL, a handle that was closed or
- * freed, and a handle of another kind are answered with an error, as far as C allows: not a pointer
- * that never was a handle, nor one that was closed long ago.
+ * freed, and a handle of another kind are answered with an error, as far as C allows: not a
+ * pointer that never was a handle, nor one that was closed long ago.
  *
  * Threads, forks, users
  *
@@ -109,8 +109,8 @@
 #define MAILSTOW_NOT_STORED 2
 
 /**
- * It is not known: the message may be stored, or appear later. Send the same again: with a delivery
- * log it is recognised and not stored twice.
+ * It is not known: the message may be stored, or appear later. Send the same again: with a
+ * delivery log it is recognised and not stored twice.
  */
 #define MAILSTOW_IN_DOUBT 3
 
@@ -640,7 +640,8 @@ typedef struct mailstow_map_edit {
 #define MAILSTOW_WRONG_MODE 6506
 
 /**
- * Another thread is using the handle, which one thread may use at a time, or which is being closed.
+ * Another thread is using the handle, which one thread may use at a time, or which is being
+ * closed.
  */
 #define MAILSTOW_IN_USE 6507
 
@@ -1157,8 +1158,8 @@ mailstow_result mailstow_map_open(const char *path,
  *
  * `table` is the name of a parameter, as "virtual_mailbox_maps". Letters of the key are folded to
  * lower case; nothing else is searched for. MAILSTOW_NOT_FOUND says that the table has no such
- * key, MAILSTOW_MAP that the map is damaged: then the answer is not known. The text ends with a NUL;
- * `length`, which may be NULL, gets its length without that, also when the answer is
+ * key, MAILSTOW_MAP that the map is damaged: then the answer is not known. The text ends with a
+ * NUL; `length`, which may be NULL, gets its length without that, also when the answer is
  * MAILSTOW_TOO_SMALL.
  */
 mailstow_result mailstow_map_lookup(const struct mailstow_map *map,

@@ -37,8 +37,8 @@
 //! program does not know are 0. Numbers are never given another meaning.
 //!
 //! A handle is NULL or came from a function of the library. NULL, a handle that was closed or
-//! freed, and a handle of another kind are answered with an error, as far as C allows: not a pointer
-//! that never was a handle, nor one that was closed long ago.
+//! freed, and a handle of another kind are answered with an error, as far as C allows: not a
+//! pointer that never was a handle, nor one that was closed long ago.
 //!
 //! # Threads, forks, users
 //!
@@ -94,3 +94,6 @@ mod thread;
 
 #[allow(unsafe_code, reason = "the names of functions that C finds")]
 mod api;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz_checks;

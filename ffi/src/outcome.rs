@@ -15,8 +15,8 @@ use std::time::Duration;
 pub const MAILSTOW_DURABLE: u32 = 1;
 /// The message was not stored, and will not appear later: for good (5xx) or for now (4xx).
 pub const MAILSTOW_NOT_STORED: u32 = 2;
-/// It is not known: the message may be stored, or appear later. Send the same again: with a delivery
-/// log it is recognised and not stored twice.
+/// It is not known: the message may be stored, or appear later. Send the same again: with a
+/// delivery log it is recognised and not stored twice.
 pub const MAILSTOW_IN_DOUBT: u32 = 3;
 
 /// What became of one recipient.

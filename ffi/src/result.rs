@@ -23,7 +23,8 @@ pub const MAILSTOW_CLOSED: mailstow_result = 6504;
 pub const MAILSTOW_WRONG_HANDLE: mailstow_result = 6505;
 /// The call is not for a handle of this mode.
 pub const MAILSTOW_WRONG_MODE: mailstow_result = 6506;
-/// Another thread is using the handle, which one thread may use at a time, or which is being closed.
+/// Another thread is using the handle, which one thread may use at a time, or which is being
+/// closed.
 pub const MAILSTOW_IN_USE: mailstow_result = 6507;
 /// The handle was made before fork(2), in the parent process.
 pub const MAILSTOW_FORKED: mailstow_result = 6508;

@@ -90,12 +90,12 @@ pub extern "C" fn mailstow_drain(
 ) -> mailstow_result {
     run(|call| {
         let out = call.out(count)?;
+        let handle = call.shared::<Handle>(handle)?;
         if capacity == 0 {
             out.set(0);
             return Ok(());
         }
         let places = call.sized_array(completions, capacity)?;
-        let handle = call.shared::<Handle>(handle)?;
         let drained = handle.completions().drain(places.len());
         out.set(drained.len());
         for (at, (token, results)) in drained.into_iter().enumerate() {

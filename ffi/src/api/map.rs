@@ -29,8 +29,8 @@ pub extern "C" fn mailstow_map_open(
 ///
 /// `table` is the name of a parameter, as "virtual_mailbox_maps". Letters of the key are folded to
 /// lower case; nothing else is searched for. MAILSTOW_NOT_FOUND says that the table has no such
-/// key, MAILSTOW_MAP that the map is damaged: then the answer is not known. The text ends with a NUL;
-/// `length`, which may be NULL, gets its length without that, also when the answer is
+/// key, MAILSTOW_MAP that the map is damaged: then the answer is not known. The text ends with a
+/// NUL; `length`, which may be NULL, gets its length without that, also when the answer is
 /// MAILSTOW_TOO_SMALL.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_map_lookup(

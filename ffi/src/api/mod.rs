@@ -6,19 +6,19 @@
 #![allow(non_camel_case_types, reason = "the names of C")]
 
 // In the order of the header file.
-mod library;
+pub(crate) mod library;
 
-mod config;
+pub(crate) mod config;
 
-mod handle;
+pub(crate) mod handle;
 
-mod resolve;
+pub(crate) mod resolve;
 
-mod message;
+pub(crate) mod message;
 
-mod deliver;
+pub(crate) mod deliver;
 
-mod map;
+pub(crate) mod map;
 
 use crate::boundary::{Call, Kind, Pool, call, insert, mailstow_error, number, take};
 use crate::failure::{Failure, Problem};
