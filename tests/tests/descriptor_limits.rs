@@ -32,6 +32,7 @@ fn idle(address: &Address, count: usize) -> (Vec<Client>, Option<String>) {
 fn idle_connections_leave_the_store_what_it_needs() {
     for limit in [160, 256, 1024] {
         let server = Mailstow::example(&format!("nofile-{limit}"))
+            .main_cf("virtual_mailbox_limit = 0")
             .toml(SHORT_CHECKPOINTS)
             .limit(&format!("--nofile={limit}:{limit}"))
             .start();

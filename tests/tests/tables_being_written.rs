@@ -331,6 +331,55 @@ fn a_recipient_map_that_is_copied_over_kills_nobody_and_defers_until_it_is_whole
 }
 
 #[test]
+fn whatever_takes_the_place_of_a_recipient_map_defers_who_is_not_in_the_one_in_use() {
+    let builder = Mailstow::example("map-replaced")
+        .main_cf("virtual_mailbox_maps =")
+        .toml("[routing]\nvirtual_mailbox_maps = \"mailstow:@ROOT@/live.map\"\n");
+    let good = build_map(&builder, "good.map", 10, "one");
+    let live = builder.scratch().join("live.map");
+    let other = builder.scratch().join("other");
+    fs::copy(&good, &live).expect("copied");
+    let mut server = builder.start();
+    let unknown = "nobody@example.com";
+    assert_eq!(code(&mut server.client(), unknown), 550);
+    let remove = || {
+        let _ = fs::remove_dir(&live).or_else(|_| fs::remove_file(&live));
+    };
+    let replacements: [(&str, &dyn Fn()); 5] = [
+        ("nothing", &|| remove()),
+        ("a part of a map", &|| {
+            let bytes = fs::read(&good).expect("it was built");
+            fs::write(&other, &bytes[..bytes.len() / 2]).expect("written");
+            fs::rename(&other, &live).expect("renamed");
+        }),
+        ("a FIFO", &|| {
+            let status = std::process::Command::new("mkfifo").arg(&other).status();
+            assert!(status.expect("mkfifo").success());
+            fs::rename(&other, &live).expect("renamed");
+        }),
+        ("a directory", &|| {
+            remove();
+            fs::create_dir(&live).expect("mkdir");
+        }),
+        ("a device", &|| {
+            remove();
+            std::os::unix::fs::symlink("/dev/zero", &live).expect("symlink");
+        }),
+    ];
+    for (what, replace) in replacements {
+        replace();
+        eprintln!("{what}");
+        wait_for(&server, unknown, 451);
+        assert_eq!(code(&mut server.client(), &user(3)), 250, "{what}");
+        remove();
+        fs::copy(&good, &other).expect("copied");
+        fs::rename(&other, &live).expect("renamed");
+        wait_for(&server, unknown, 550);
+    }
+    assert_eq!(server.daemon.stop().code(), Some(0));
+}
+
+#[test]
 fn a_map_is_not_built_from_a_text_that_is_being_written() {
     let builder = Mailstow::example("map-text");
     let map = build_map(&builder, "recipients.map", 40, "x");

@@ -195,6 +195,23 @@ pub(super) fn open_for_write(path: &Path) -> Result<File, MapError> {
 }
 
 /// Opens a regular file with at most so many names.
+/// Opens the map or change log at `path` to read it. Links are followed: whose file it is, the
+/// configuration says.
+///
+/// # Errors
+/// As open(2), or it is no regular file.
+pub(super) fn open_to_read(path: &Path) -> Result<File, MapError> {
+    let failed = |source| MapError::io(path, "open", source);
+    // Without O_NONBLOCK a FIFO would stop us until somebody opens its other end.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    let file = File::from(opened.map_err(|errno| failed(errno.into()))?);
+    match file.metadata().map_err(failed)?.is_file() {
+        true => Ok(file),
+        false => Err(failed(ForeignFile::Kind.into())),
+    }
+}
+
 fn open_regular(
     place: &Place,
     name: &OsStr,

@@ -5,8 +5,7 @@
 //! changes.
 
 use std::borrow::Cow;
-use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::clock;
@@ -57,7 +56,7 @@ impl MapView {
     /// [`MapError`]; every lookup must be deferred then.
     pub fn open(path: &Path) -> Result<Self, MapError> {
         for _ in 0..OPEN_TRIES_MAX {
-            let file = File::open(path).map_err(|source| MapError::io(path, "open", source))?;
+            let file = files::open_to_read(path)?;
             let identity = FileIdentity::of_file(&file, path)?;
             let stamp = ContentStamp::of(&file, path)?;
             let reader = MapReader::open(file, path)?;
@@ -401,11 +400,17 @@ impl<'a> Attributes<'a> {
 
 /// The change log at `path`, `None` if there is none.
 pub(super) fn read_log(path: &Path) -> Result<Option<ChangeLog>, MapError> {
-    match fs::read(path) {
-        Ok(bytes) => ChangeLog::decode(&bytes, path).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(MapError::io(path, "read", source)),
-    }
+    let mut file = match files::open_to_read(path) {
+        Ok(file) => file,
+        Err(MapError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)
+        .map_err(|source| MapError::io(path, "read", source))?;
+    ChangeLog::decode(&bytes, path).map(Some)
 }
 
 /// The changes that a new map at `path` would lose. If the old map cannot be read, the log is
@@ -421,6 +426,6 @@ pub(super) fn read_overlay(path: &Path) -> Result<Overlay, MapError> {
 }
 
 pub(super) fn map_id(path: &Path) -> Result<[u8; 16], MapError> {
-    let file = File::open(path).map_err(|source| MapError::io(path, "open", source))?;
+    let file = files::open_to_read(path)?;
     Ok(MapReader::open(file, path)?.stats().id)
 }

@@ -225,6 +225,7 @@ impl TableCache {
         let slots = self.slots.lock();
         let files = slots.tables.values().filter_map(|slot| slot.file.as_ref());
         let mut holds: Vec<_> = files.map(|file| Arc::clone(file.hold())).collect();
+        holds.extend(slots.maps.holds().map(Arc::clone));
         holds.extend(self.texts.holds());
         holds
     }
@@ -356,6 +357,10 @@ impl Slots {
         let slot = self.tables.get(&*slot_key(name, context));
         if let Some(file) = slot.and_then(|slot| slot.file.as_ref()) {
             holds.push(Arc::clone(file.hold()));
+        }
+        let path = slot.filter(|slot| slot.name.kind() == Kind::Map);
+        if let Some(hold) = path.and_then(|slot| self.maps.hold(slot.name.path()?)) {
+            holds.push(Arc::clone(hold));
         }
         if depth < DEPTH_MAX {
             for member in name.members().unwrap_or_default() {

@@ -2,12 +2,14 @@
 //! same moment.
 //!
 //! Imports `map`. Invariants: a map that cannot be opened never takes the place of one that
-//! answers; one that was written into while in use answers nobody any more.
+//! answers, and meanwhile what that one does not have is deferred; one that was written into while in
+//! use answers nobody any more.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::map_table::MapState;
+use super::watched::Hold;
 use super::{OpenError, TableName};
 use crate::map::{MapError, MapHandle, MapView};
 use crate::sync::Arc;
@@ -25,6 +27,8 @@ struct OpenMap {
     state: MapState,
     /// What was reported last.
     trouble: String,
+    /// Why the contents in use are not those that the file should have.
+    hold: Arc<Hold>,
 }
 
 /// What a look at all maps found.
@@ -55,6 +59,7 @@ impl Maps {
                 state: MapState::Sound(handle.view()),
                 handle: Some(Arc::new(handle)),
                 trouble: String::new(),
+                hold: Arc::default(),
             },
             Err(MapError::Io { source, .. }) => return Err(unreadable(name, path, source)),
             Err(error) => {
@@ -63,12 +68,23 @@ impl Maps {
                     handle: None,
                     state: MapState::Damaged(trouble.as_str().into()),
                     trouble,
+                    hold: Arc::default(),
                 }
             }
         };
         let state = map.state.clone();
         self.open.insert(path.to_owned(), map);
         Ok(state)
+    }
+
+    /// What holds back the map at `path`, if it is open.
+    pub(super) fn hold(&self, path: &Path) -> Option<&Arc<Hold>> {
+        self.open.get(path).map(|map| &map.hold)
+    }
+
+    /// What holds back the maps.
+    pub(super) fn holds(&self) -> impl Iterator<Item = &Arc<Hold>> {
+        self.open.values().map(|map| &map.hold)
     }
 
     /// Takes up every map that was replaced or changed.
@@ -112,6 +128,7 @@ impl OpenMap {
             Ok(handle) => {
                 let view = handle.view();
                 self.trouble.clear();
+                self.hold.set(None);
                 self.handle = Some(handle);
                 match &self.state {
                     MapState::Sound(old) if Arc::ptr_eq(old, &view) => return,
@@ -135,9 +152,12 @@ impl OpenMap {
             MapState::Sound(view) => view.check_intact_now().is_ok(),
             MapState::Damaged(_) => false,
         };
+        // New recipients may be in the map that cannot be used.
+        let cause = answers.then(|| format!("{}: {trouble}", path.display()));
+        self.hold.set(cause);
         if trouble != self.trouble {
             let consequence = match answers {
-                true => "its old contents stay in use",
+                true => "its old contents stay in use, and what they do not have is deferred",
                 false => "every lookup in it is deferred",
             };
             look.problems

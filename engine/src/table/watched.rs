@@ -25,7 +25,7 @@ impl Hold {
         self.0.lock().clone()
     }
 
-    fn set(&self, cause: Option<String>) {
+    pub(super) fn set(&self, cause: Option<String>) {
         *self.0.lock() = cause;
     }
 }
