@@ -11,6 +11,7 @@ use mailstow_engine::sim::Store;
 use mailstow_engine::sim::{Blocking, Fault, Faulty};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const CONTENT: &[u8] = b"Subject: x\n\nbody of the message\n";
@@ -111,13 +112,8 @@ fn mail_for_a_mailbox_that_stands_in_the_way_stays_in_the_log_until_it_does_not(
     assert_eq!(text.matches("body of the message\n\n").count(), 1);
 }
 
-#[test]
-fn a_message_that_stands_in_a_locked_mbox_is_not_appended_again_when_the_lock_is_gone() {
-    let place = Place::new();
-    let settings = settings(&place);
-    let store = Store::open(&settings).unwrap();
-    assert!(deliver(&store, CONTENT, "info").starts_with("250"));
-    // The log as a process leaves it that is killed now.
+/// The log as a process leaves it that is killed now.
+fn left_by_a_kill(place: &Place, settings: &Settings) -> PathBuf {
     let (log, left) = (
         settings.state_directory.join("delivery-log"),
         place.outside().join("left"),
@@ -130,6 +126,42 @@ fn a_message_that_stands_in_a_locked_mbox_is_not_appended_again_when_the_lock_is
             copied => drop(copied.unwrap()),
         }
     }
+    left
+}
+
+#[test]
+fn an_mbox_that_its_owner_made_endless_holds_up_no_recovery() {
+    let place = Place::new();
+    let settings = settings(&place);
+    let store = Store::open(&settings).unwrap();
+    for mailbox in ["info", "md/"] {
+        assert!(deliver(&store, CONTENT, mailbox).starts_with("250"));
+    }
+    let left = left_by_a_kill(&place, &settings);
+    drop(store);
+    let mbox = fs::File::options()
+        .write(true)
+        .open(place.base().join("info"))
+        .unwrap();
+    let bytes = mbox.metadata().unwrap().len();
+    // To read it would take hours.
+    mbox.set_len(8 << 40).unwrap();
+    let report = Store::recover(&settings, &left).unwrap();
+    assert_eq!((report.messages, report.waiting), (2, 1));
+    mbox.set_len(bytes).unwrap();
+    let report = Store::recover(&settings, &left).unwrap();
+    assert_eq!((report.rewritten, report.waiting), (0, 0));
+    let text = fs::read_to_string(place.base().join("info")).unwrap();
+    assert_eq!(text.matches("body of the message\n\n").count(), 1);
+}
+
+#[test]
+fn a_message_that_stands_in_a_locked_mbox_is_not_appended_again_when_the_lock_is_gone() {
+    let place = Place::new();
+    let settings = settings(&place);
+    let store = Store::open(&settings).unwrap();
+    assert!(deliver(&store, CONTENT, "info").starts_with("250"));
+    let left = left_by_a_kill(&place, &settings);
     drop(store);
     let before = fs::read(place.base().join("info")).unwrap();
     // Another program has the mailbox.

@@ -27,6 +27,8 @@ use std::time::Duration;
 
 /// Between two looks at a lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Bytes of one mbox that messages are looked for in. All other mail waits meanwhile.
+const SEARCHED_BYTES_MAX: u64 = 2 << 30;
 /// Messages appended together.
 const APPENDED_MAX: usize = 128;
 /// Header lines that readers add to a message, in bytes, at most.
@@ -220,6 +222,10 @@ impl<D: Disk> Run<'_, D> {
         let entries = work.entries.as_slice();
         let mut stands = self.standing(mbox, entries).map_err(|e| failed(mbox, e))?;
         let from = search_from(disk, mbox, entries).map_err(|e| failed(mbox, e))?;
+        let bytes = mbox.length().saturating_sub(from);
+        if bytes > SEARCHED_BYTES_MAX {
+            return Err(failed(mbox, too_long(bytes)));
+        }
         self.cut(mbox, work, &mut stands)?;
         let lost = |(entry, stands): &(&Entry, &bool)| entry.is_pending && !**stands;
         if entries
@@ -337,6 +343,14 @@ impl<D: Disk> Run<'_, D> {
         }
         mbox.append_rendered(self.with.disk, &rendered)
     }
+}
+
+/// The owner of an mbox can make it as long as he likes, at no cost with a hole in it.
+fn too_long(bytes: u64) -> io::Error {
+    io::Error::other(format!(
+        "another program made it so long that {bytes} bytes had to be read; make it shorter, its \
+         mail waits in the delivery log"
+    ))
 }
 
 fn failed<H>(mbox: &Mbox<H>, error: io::Error) -> MailboxError {
