@@ -87,10 +87,12 @@ impl Map {
             self.looked.store(now, Ordering::Relaxed);
             self.handle.refresh()?;
         }
-        let (table, key) = (octets::text(table), octets::text(key));
+        // Tables have the names of parameters.
+        let table = str::from_utf8(table).map_err(|_| MAILSTOW_NOT_FOUND)?;
+        let key = octets::text(key);
         let key = fold_case(&key);
         let view = self.handle.view();
-        match view.get(&table, &key)? {
+        match view.get(table, &key)? {
             Some(value) => take(&octets::octets(&value)),
             None => Err(MAILSTOW_NOT_FOUND.into()),
         }

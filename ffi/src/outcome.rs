@@ -6,7 +6,8 @@ use crate::boundary::{Kind, Pool, mailstow_outcome, mailstow_reply, mailstow_res
 use crate::client::Lease;
 use crate::counters::{Counters, Permit};
 use mailstow_engine::{Receipt, Status, octets};
-use std::ffi::{CString, c_char};
+use std::ffi::c_char;
+use std::io::Write as _;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -225,15 +226,17 @@ pub(crate) fn reply(status: &Status) -> mailstow_reply {
         enhanced: [0; 16],
         text: [0; 512],
     };
-    fill(&mut reply.enhanced, &status.enhanced.to_string());
-    fill(&mut reply.text, &status.text);
+    let mut enhanced = [0; 16];
+    // It is cut where there is no room, which there is.
+    let _ = write!(&mut enhanced[..], "{}", status.enhanced);
+    fill(&mut reply.enhanced, &enhanced);
+    fill(&mut reply.text, &octets::octets(&status.text));
     reply
 }
 
-/// Copies what fits of a text; what does not is cut where a character begins.
-fn fill(place: &mut [c_char], text: &str) {
-    let text = CString::new(octets::octets(text).into_owned()).unwrap_or_default();
-    let mut bytes = text.as_bytes();
+/// Copies what fits of a text, up to a NUL; what does not fit is cut where a character begins.
+fn fill(place: &mut [c_char], text: &[u8]) {
+    let mut bytes = text.split(|byte| *byte == 0).next().unwrap_or_default();
     let room = place.len().saturating_sub(1);
     if bytes.len() > room {
         let starts = |at: &usize| bytes.get(*at).is_none_or(|byte| byte & 0xc0 != 0x80);

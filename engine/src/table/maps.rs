@@ -2,8 +2,8 @@
 //! same moment.
 //!
 //! Imports `map`. Invariants: a map that cannot be opened never takes the place of one that
-//! answers, and meanwhile what that one does not have is deferred; one that was written into while in
-//! use answers nobody any more.
+//! answers, and meanwhile what that one does not have is deferred; one that was written into while
+//! in use answers no lookup any more.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
