@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Longest address we look up, in bytes (RFC 5321 section 4.5.3.1.3 asks for 256 at least; the
 /// UTF-8 forms of RFC 6531 need more).
-pub const ADDRESS_BYTES_MAX: usize = 1024;
+pub const ADDRESS_BYTES_MAX: usize = 4096;
 
 /// Longest path of a mailbox below `virtual_mailbox_base`, in bytes.
 pub const MAILBOX_PATH_BYTES_MAX: usize = 2048;

@@ -35,8 +35,8 @@ const SOCKET_PATH_BYTES: usize = 100;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long somebody who asks may take to read the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often, and how far apart, it is tried again to be asked.
-const ANSWER_ATTEMPTS: u32 = 60;
+/// After how many attempts to be asked, and how far apart, it is said that nobody can ask.
+const ANSWER_ATTEMPTS: u32 = 5;
 const ANSWER_REST: Duration = Duration::from_secs(1);
 /// How long accepting rests after the system refused it.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -168,16 +168,15 @@ impl Health {
     /// Tries [`Self::answer_on`] again until whoever has the socket is gone: a server that was
     /// started at the same time and found the delivery log taken.
     pub async fn answer_later(self: Arc<Self>, state_directory: PathBuf) {
-        let mut attempts = 0..ANSWER_ATTEMPTS;
+        let mut attempts = 0;
         loop {
             tokio::time::sleep(ANSWER_REST).await;
-            match self.answer_on(&state_directory) {
-                Err(error) if attempts.next().is_none() => {
-                    tracing::warn!("mailstow health cannot be answered: {error}");
-                    return;
-                }
-                Err(_) => {}
-                Ok(()) => return,
+            let Err(error) = self.answer_on(&state_directory) else {
+                return;
+            };
+            attempts += 1;
+            if attempts == ANSWER_ATTEMPTS {
+                tracing::warn!("mailstow health cannot be answered yet: {error}");
             }
         }
     }

@@ -13,6 +13,7 @@ mod client_socket;
 mod clock;
 pub mod command;
 pub mod decode;
+mod dial;
 mod drain;
 mod envelope_memory;
 #[cfg(any(test, fuzzing))]

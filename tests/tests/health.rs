@@ -176,6 +176,19 @@ fn a_server_is_asked_when_whoever_had_its_socket_is_gone() {
 }
 
 #[test]
+fn a_server_that_cannot_be_asked_is_not_taken_for_none() {
+    let site = Site::new("health-mute", "state");
+    let server = site.start();
+    wait_until_healthy(&site);
+    std::fs::remove_file(site.state.join("health")).expect("the socket");
+    let (status, text, _) = site.health();
+    assert_eq!(status, 75, "{text}");
+    assert!(text.contains("cannot be asked"), "{text}");
+    drop(server);
+    assert_eq!(site.health().0, 69);
+}
+
+#[test]
 fn a_check_beside_the_running_server_does_not_complain_of_its_sockets() {
     let site = Site::new("health-check", "state");
     let server = site.start();

@@ -87,7 +87,12 @@ fn a_directory_that_holds_no_log_is_not_called_whole() {
     let base = scratch.mkdir("base");
     let site = ["--domain", "example.com", "--base"];
     let site = [&site[..], &[base.to_str().expect("UTF-8")]].concat();
-    for directory in [empty.clone(), empty.join("missing")] {
+    // Logs of something else.
+    let others = scratch.mkdir("var-log");
+    for name in ["mail.log", "lock"] {
+        std::fs::write(others.join(name), "").expect("a file");
+    }
+    for directory in [empty.clone(), empty.join("missing"), others.clone()] {
         for (command, site) in [("verify", &[][..]), ("inspect", &[]), ("recover", &site)] {
             let directory = [directory.to_str().expect("UTF-8")];
             let output = mailstow::run(&[&["log", command][..], site, &directory].concat());
@@ -102,4 +107,6 @@ fn a_directory_that_holds_no_log_is_not_called_whole() {
     }
     let left = std::fs::read_dir(&empty).expect("the directory").count();
     assert_eq!(left, 0, "recovery made something");
+    let left = std::fs::read_dir(&others).expect("the directory").count();
+    assert_eq!(left, 2, "recovery made something");
 }

@@ -304,9 +304,12 @@ fn compare(smtputf8_enable: &str, seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let mut site = Site::start(smtputf8_enable);
     let mut names = BTreeMap::new();
-    let random: Vec<_> = (0..40)
+    let mut random: Vec<_> = (0..40)
         .map(|n| generated(&mut rng, if n % 2 == 0 { b"@host" } else { b"" }))
         .collect();
+    // As long as smtpd(8) takes lines.
+    random.push([&[b'a'; 1900][..], b"@host"].concat());
+    random.push([&b"\""[..], &b"\\\"".repeat(900), b"\"@host"].concat());
     for sender in SENDERS
         .iter()
         .copied()
@@ -319,7 +322,8 @@ fn compare(smtputf8_enable: &str, seed: u64) {
             .entry(site.sent)
             .or_insert_with(|| format!("<{}>", sender.escape_ascii()));
     }
-    let random: Vec<_> = (0..30).map(|_| generated(&mut rng, b"")).collect();
+    let mut random: Vec<_> = (0..30).map(|_| generated(&mut rng, b"")).collect();
+    random.push(vec![b'a'; 1900]);
     for local_part in RECIPIENTS
         .iter()
         .copied()

@@ -428,7 +428,7 @@ pub(super) static GENERAL: &[Parameter] = &[
     parameter(
         "limits",
         "command_line_bytes",
-        "4096",
+        "12288",
         Bytes(512..=1 << 20, |s, v| {
             s.limits.command_line_bytes = to_usize(v)
         }),

@@ -528,7 +528,7 @@ impl Default for Limits {
             transactions_per_peer: 1000,
             envelope_bytes: 64 * 1024 * 1024,
             recipients: 1000,
-            command_line_bytes: 4096,
+            command_line_bytes: 12_288,
             message_line_bytes: 0,
             command_errors: 10,
             message_memory_bytes: 256 * 1024,

@@ -138,18 +138,22 @@ impl State {
 
     fn fail(&mut self, error: LogError) {
         if self.journal.take().is_some() {
-            tracing::error!(
-                %error,
-                "the delivery log is out of service: mail is answered 451 4.3.0 until it was \
-                 opened again and recovered"
-            );
-            self.failure = Some(Failure {
-                cause: error,
-                since: clock::since_epoch(),
-                attempts: 0,
-                next_attempt: clock::now(),
-            });
+            self.is_out_of_service(error);
         }
+    }
+
+    fn is_out_of_service(&mut self, error: LogError) {
+        tracing::error!(
+            %error,
+            "the delivery log is out of service: mail is answered 451 4.3.0 until it was opened \
+             again and recovered"
+        );
+        self.failure = Some(Failure {
+            cause: error,
+            since: clock::since_epoch(),
+            attempts: 0,
+            next_attempt: clock::now(),
+        });
     }
 }
 
@@ -235,6 +239,11 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             self.ask();
         }
         Ok(pass)
+    }
+
+    /// The log cannot be opened now: it is tried again as when it failed.
+    pub(super) fn open_later(&self, error: LogError) {
+        self.state.lock().is_out_of_service(error);
     }
 
     /// Drops a log that failed.

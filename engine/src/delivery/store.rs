@@ -312,9 +312,16 @@ impl<D: Disk> Store<D> {
         };
         let mut recovered = None;
         if let Some(keeper) = &shared.keeper {
-            let report = keeper.open(&shared.disk, &shared.settings, &shared.known)?;
-            tracing::info!("delivery log: {report}");
-            recovered = Some(report);
+            let is_logged = settings.store.durability == Durability::Logged;
+            match keeper.open(&shared.disk, &shared.settings, &shared.known) {
+                Ok(report) => {
+                    tracing::info!("delivery log: {report}");
+                    recovered = Some(report);
+                }
+                // Mail is put off until there is room, which whoever reads mail may make.
+                Err(error) if is_logged && error.is_disk_full() => keeper.open_later(error),
+                Err(error) => return Err(error.into()),
+            }
         }
         if settings.store.durability == Durability::Direct {
             shared.keeper = None;

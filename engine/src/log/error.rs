@@ -161,6 +161,15 @@ impl LogError {
     }
 
     /// Too many files are open, or memory is short: tried again, the same may succeed.
+    /// The file system of the log is full.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        let is_full = |source: &io::Error| {
+            let kind = source.kind();
+            kind == io::ErrorKind::StorageFull || kind == io::ErrorKind::QuotaExceeded
+        };
+        matches!(self, Self::Io { source, .. } if is_full(source))
+    }
+
     pub(super) fn is_shortage(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_shortage(source))
     }

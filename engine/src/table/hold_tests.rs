@@ -305,3 +305,18 @@ fn a_set_knows_the_files_of_its_members_and_no_others() {
     let set = moved.open_all(&list).unwrap();
     assert!(set.lookup("user3", false).unwrap().is_some() && set.unsettled().is_some());
 }
+
+#[test]
+fn a_file_of_the_same_size_whose_time_was_set_back_is_seen_to_have_changed() {
+    let room = Room::new(Duration::from_secs(60), "anna@example.com x/\n");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(room.path())
+        .unwrap();
+    let before = file.metadata().unwrap().modified().unwrap();
+    room.write("otto@example.com x/\n");
+    file.set_modified(before).unwrap();
+    drop(file);
+    room.look_until(|room| room.has("otto@example.com"));
+    assert!(!room.has("anna@example.com"));
+}

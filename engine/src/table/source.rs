@@ -34,6 +34,8 @@ pub(super) struct Stamp {
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
+    /// When the kernel last saw it change: a program may set the other time back.
+    changed: (i64, i64),
     is_device: bool,
 }
 
@@ -98,6 +100,7 @@ impl From<&Metadata> for Stamp {
             inode: metadata.ino(),
             bytes: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
             is_device: metadata.file_type().is_char_device(),
         }
     }

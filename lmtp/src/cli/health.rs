@@ -5,12 +5,13 @@
 //! (EX_CONFIG) the configuration cannot be read.
 
 use super::common::{SiteArgs, complain, configuration_failed};
+use crate::dial::dial;
 use crate::health::socket_path;
 use clap::Args;
 use mailstow_engine::config::Configuration;
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -83,7 +84,7 @@ pub fn run(args: &HealthArgs) -> ExitCode {
 /// None runs there, it does not answer, or it may not be asked.
 pub(super) fn ask(directory: &Path) -> io::Result<Value> {
     let (path, _held) = socket_path(directory)?;
-    let stream = UnixStream::connect(path)?;
+    let stream = dial(&path)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
@@ -94,6 +95,14 @@ pub(super) fn ask(directory: &Path) -> io::Result<Value> {
 fn unanswered(directory: &Path, error: &io::Error) -> (Value, u8) {
     let shown = directory.display();
     let (state, text, status) = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused if is_log_locked(directory) => (
+            "unknown",
+            format!(
+                "a server has the delivery log in {shown}, but cannot be asked: see its log; the \
+                 volume may be full"
+            ),
+            TEMPORARY_FAILURE,
+        ),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => (
             "not_running",
             format!("no server runs on {shown}; start one with mailstow serve"),
@@ -115,4 +124,20 @@ fn unanswered(directory: &Path, error: &io::Error) -> (Value, u8) {
     };
     let answer = json!({"healthy": false, "state": state, "text": text});
     (answer, status)
+}
+
+/// Whether some process has locked the delivery log, as the kernel lists it (proc_locks(5)): to try
+/// the lock could keep a server from starting.
+fn is_log_locked(directory: &Path) -> bool {
+    let Ok(lock) = std::fs::metadata(directory.join("delivery-log/lock")) else {
+        return false;
+    };
+    let (major, minor) = (
+        nix::sys::stat::major(lock.dev()),
+        nix::sys::stat::minor(lock.dev()),
+    );
+    let file = format!("{major:02x}:{minor:02x}:{}", lock.ino());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let mut words = locks.lines().map(str::split_whitespace);
+    words.any(|mut words| words.nth(1) == Some("FLOCK") && words.any(|word| word == file))
 }

@@ -106,7 +106,11 @@ fn what_is_no_log(directory: &Path) -> Option<&'static str> {
     match std::fs::read_dir(directory) {
         Ok(mut entries) => {
             let is_logs = |name: &OsStr| {
-                name == "lock" || Path::new(name).extension().is_some_and(|end| end == "log")
+                let name = name.to_string_lossy();
+                let is_kind = ["segment-", "spare-"]
+                    .iter()
+                    .any(|kind| name.starts_with(kind));
+                is_kind && name.ends_with(".log")
             };
             let found = entries.any(|entry| entry.is_ok_and(|e| is_logs(&e.file_name())));
             (!found).then_some("no delivery log in this directory")

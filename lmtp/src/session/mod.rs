@@ -162,7 +162,10 @@ impl<S: ClientSocket> Session<S> {
 
     /// Waits for more of a command.
     async fn more(&mut self) -> Result<(), Gone> {
-        let target = COMMAND_BYTES.max(self.settings.limits.command_line_bytes);
+        // A long command gets more only when it needs it.
+        let wanted = self.wire.input.unused().len() + COMMAND_BYTES;
+        let most = COMMAND_BYTES.max(self.settings.limits.command_line_bytes);
+        let target = wanted.min(most);
         self.wire.input.shrink(target.max(BYTES_MAX));
         let wait = match self.transaction {
             None => Wait::Transaction,

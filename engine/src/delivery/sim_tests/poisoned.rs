@@ -130,6 +130,24 @@ fn a_full_log_puts_mail_off_until_a_checkpoint_has_made_room() {
     });
 }
 
+#[test]
+fn a_disk_without_room_for_the_log_puts_mail_off_from_the_start_until_there_is_some() {
+    on_own_thread(|world, credentials| {
+        world.medium.set_capacity(Some(1000));
+        let store = world.open().unwrap().unwrap();
+        let deliver = || answers(&store, credentials, b"content\n", &["ann/"]).remove(0);
+        let answer = deliver();
+        assert!(answer.starts_with("451 4.3.0"), "{answer}");
+        assert!(store.log_failure().is_some());
+        assert!(store.reopen().is_err(), "it is still full");
+        world.medium.set_capacity(None);
+        store.reopen().unwrap();
+        let answer = deliver();
+        assert!(answer.starts_with("250 "), "{answer}");
+        assert_eq!(world.disk.names("base/ann/new").len(), 1);
+    });
+}
+
 /// Text that a compressed mailbox stores in little fewer bytes.
 fn incompressible(bytes: usize) -> Vec<u8> {
     let mut random = SimRandom::new(1);

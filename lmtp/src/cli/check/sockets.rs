@@ -9,12 +9,12 @@ use super::Findings;
 use super::access;
 use super::places::may_write;
 use super::running::Running;
+use crate::dial::dial;
 use crate::listener::{self, Listener};
 use mailstow_engine::config::{Configuration, ListenAddress};
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 pub(super) fn check(
@@ -92,7 +92,11 @@ fn unix(path: &Path, is_default: bool, findings: &mut Findings) {
         Ok(metadata) if !metadata.file_type().is_socket() => findings.error(format_args!(
             "{name}: a file that is no socket stands there; remove it or listen elsewhere"
         )),
-        Ok(_) => match UnixStream::connect(path) {
+        Ok(_) => match dial(path) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => findings.error(format_args!(
+                "{name}: a server that accepts nobody is listening on this socket; see whether it \
+                 is stopped"
+            )),
             Ok(_) => findings.error(format_args!(
                 "{name}: another server is listening on this socket; stop it or listen elsewhere"
             )),
