@@ -6,9 +6,10 @@ mod support;
 
 use mailstow_engine::config::{MboxLock, Settings};
 use std::io::{ErrorKind, Read};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use support::{TestServer, eventually};
+use support::{Client, TestServer, eventually};
 
 /// A server whose `mbox@example.com` is locked by somebody else, and the lock.
 fn locked(deadline: Duration, change: impl FnOnce(&mut Settings)) -> (TestServer, PathBuf) {
@@ -126,16 +127,52 @@ fn a_full_queue_holds_the_next_message_back() {
 }
 
 #[test]
-fn deliveries_of_a_client_that_left_are_still_made() {
+fn what_has_not_begun_when_its_client_is_gone_is_given_up_and_stored_once_when_it_comes_again() {
+    let (server, lock) = locked(Duration::from_secs(60), |settings| {
+        settings.limits.connections = 1;
+    });
+    let send = |client: &mut Client| {
+        client.envelope(&["mbox"]);
+        client.ask("DATA", "354");
+        client.send("Subject: left\r\n\r\n.\r\n");
+    };
+    // A place is free when the session of another client is over.
+    let connected = || {
+        let mut found = None;
+        eventually("a place is free", || {
+            let mut client = Client::new(UnixStream::connect(server.socket()).unwrap());
+            let greeting = client.reply();
+            found = greeting
+                .filter(|greeting| greeting.starts_with("220"))
+                .map(|_| client);
+            found.is_some()
+        });
+        let mut client = found.unwrap();
+        client.ask("LHLO client.example", "250");
+        client
+    };
+    for _ in 0..3 {
+        let mut client = connected();
+        send(&mut client);
+    }
+    let mut client = connected();
+    send(&mut client);
+    std::fs::remove_file(lock).unwrap();
+    client.expect("250 2.0.0");
+    assert_eq!(mbox(&server).matches("Subject: left").count(), 1);
+}
+
+#[test]
+fn a_client_that_only_has_nothing_more_to_say_is_waited_for() {
     let (server, lock) = locked(Duration::from_secs(60), |_| {});
     let mut client = server.greeted();
-    client.envelope(&["mbox", "u1"]);
+    client.envelope(&["mbox"]);
     client.ask("DATA", "354");
-    client.send("Subject: left\r\n\r\n.\r\n");
-    eventually("the other is stored", || server.messages("u1").len() == 1);
-    drop(client);
+    client.send("Subject: half\r\n\r\n.\r\n");
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    // Longer than it takes to look whether the client is gone.
+    std::thread::sleep(Duration::from_millis(2500));
     std::fs::remove_file(lock).unwrap();
-    eventually("the locked one is stored", || {
-        mbox(&server).contains("Subject: left")
-    });
+    client.expect("250 2.0.0");
+    assert!(mbox(&server).contains("Subject: half"));
 }

@@ -42,6 +42,10 @@ pub(crate) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     /// break it; one that closes over what it has not read does.
     fn is_broken(&self) -> bool;
 
+    /// Whether it is known that nobody reads what is sent from now on. A TCP client that has closed
+    /// cannot be told from one that only has nothing more to say, until something is sent to it.
+    fn is_gone(&self) -> bool;
+
     /// Waits until the connection breaks.
     fn broken(&self) -> impl Future<Output = ()> + Send;
 }
@@ -60,7 +64,11 @@ impl ClientSocket for UnixStream {
     }
 
     fn is_broken(&self) -> bool {
-        has_failed(self)
+        shows(self, PollFlags::ERR)
+    }
+
+    fn is_gone(&self) -> bool {
+        shows(self, PollFlags::ERR | PollFlags::HUP)
     }
 
     async fn broken(&self) {
@@ -93,7 +101,11 @@ impl ClientSocket for TcpStream {
     }
 
     fn is_broken(&self) -> bool {
-        has_failed(self)
+        shows(self, PollFlags::ERR)
+    }
+
+    fn is_gone(&self) -> bool {
+        shows(self, PollFlags::ERR | PollFlags::HUP)
     }
 
     async fn broken(&self) {
@@ -101,14 +113,14 @@ impl ClientSocket for TcpStream {
     }
 }
 
-/// Whether an error waits in the socket.
-fn has_failed(socket: &impl AsFd) -> bool {
+/// Whether one of these stands in the socket: an error, or both sides were closed.
+fn shows(socket: &impl AsFd, flags: PollFlags) -> bool {
     let mut polled = [PollFd::new(socket, PollFlags::empty())];
     let at_once = Timespec::default();
     match poll(&mut polled, Some(&at_once)) {
         Ok(_) => polled
             .iter()
-            .any(|socket| socket.revents().contains(PollFlags::ERR)),
+            .any(|socket| socket.revents().intersects(flags)),
         Err(_) => true,
     }
 }

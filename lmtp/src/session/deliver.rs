@@ -4,14 +4,15 @@
 //! out in the order of the recipients, each as soon as it and those before it are known. A delivery
 //! that is late is given up if the engine says that it will never become visible; else its true
 //! outcome is waited for a little longer, because answering 451 for a message that then appears
-//! would make a duplicate.
+//! would make a duplicate. So is one whose client is gone, which is going to send it again: what has
+//! not begun is given up, what has is finished and remembered.
 
 use super::Session;
 use super::body::Body;
 use super::notify::Notice;
 use super::outcomes::Outcomes;
 use super::transaction::{Answer, Plan, Transaction, non_empty};
-use super::wire::{Gone, Timer};
+use super::wire::{Gone, Timer, Wire};
 use crate::client_socket::ClientSocket;
 use crate::envelope_memory::EnvelopeMemory;
 use crate::log::DeliveryLine;
@@ -22,8 +23,11 @@ use mailstow_engine::{Mail, Outcome, Receipt};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
+
+/// How often it is looked whether the client of a delivery that takes long is still there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a delivery that can no longer be given up may take past its deadline.
 const GRACE: Duration = Duration::from_secs(60);
@@ -44,6 +48,8 @@ struct Deliveries {
     receipt: Receipt,
     /// Outcomes already answered, for further recipients of the same mailbox.
     done: Vec<Option<Outcome>>,
+    /// Their deadline, and how long that was when they were begun.
+    end: Instant,
     limit: Duration,
 }
 
@@ -115,18 +121,20 @@ impl<S: ClientSocket> Session<S> {
             outcomes,
             receipt,
             done: vec![None; count],
+            end: Instant::now() + limit,
             limit,
         };
         // One timer for all messages of the session: setting one for each would wake the
         // runtime's driver each time.
-        let mut deadline = match self.deadline.take() {
+        let first = limit.min(LOOK_INTERVAL);
+        let mut timer = match self.timer.take() {
             Some(mut timer) => {
-                timer.restart(limit);
+                timer.restart(first);
                 timer
             }
-            None => Timer::new(limit),
+            None => Timer::new(first),
         };
-        // A client that is gone changes nothing for the deliveries: they are finished and logged.
+        // Also when the client is gone, the deliveries that have begun are finished and logged.
         let mut result = Ok(());
         for answer in &plan.answers {
             if let Some(notice) = notice.take_if(|notice| notice.decides(answer)) {
@@ -135,7 +143,7 @@ impl<S: ClientSocket> Session<S> {
                 }
                 for delivery in notice.deliveries() {
                     if !deliveries.is_done(*delivery) {
-                        deliveries.finish(*delivery, &mut deadline).await;
+                        deliveries.finish(*delivery, &mut timer, &self.wire).await;
                     }
                 }
                 deliveries
@@ -147,13 +155,13 @@ impl<S: ClientSocket> Session<S> {
                     if result.is_ok() {
                         result = self.wire.flush().await;
                     }
-                    deliveries.finish(*delivery, &mut deadline).await;
+                    deliveries.finish(*delivery, &mut timer, &self.wire).await;
                 }
             }
             let of = |(_, index): &(String, usize)| deliveries.done.get(*index)?.as_ref();
             self.answer(answer, answer.deliveries.iter().filter_map(of), record);
         }
-        self.deadline = Some(deadline);
+        self.timer = Some(timer);
         self.await_reading_of(deliveries.receipt, memory);
         // What the client has sent before it can have read the replies is no proof that it did.
         self.wire.look().await;
@@ -219,14 +227,25 @@ impl Deliveries {
     }
 
     /// Waits for the outcome, or gives the delivery up.
-    async fn finish(&mut self, index: usize, deadline: &mut Timer) {
-        let in_time = poll_fn(|context| match self.outcomes.poll(index, context) {
-            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            Poll::Pending => deadline.poll(context).map(|()| None),
-        });
-        let outcome = match in_time.await {
-            Some(outcome) => outcome,
-            None => self.late(index).await,
+    async fn finish<S: ClientSocket>(&mut self, index: usize, timer: &mut Timer, wire: &Wire<S>) {
+        let outcome = loop {
+            let in_time = poll_fn(|context| match self.outcomes.poll(index, context) {
+                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+                Poll::Pending => timer.poll(context).map(|()| None),
+            });
+            if let Some(outcome) = in_time.await {
+                break outcome;
+            }
+            let left = self.end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break self.late(index).await;
+            }
+            if wire.is_gone() && self.receipt.abandon(index) {
+                let text = "Client is gone, and the mailbox was not available yet";
+                let status = Status::new(451, EnhancedCode::new(4, 4, 2), text);
+                break refused(status);
+            }
+            timer.restart(left.min(LOOK_INTERVAL));
         };
         if let Some(done) = self.done.get_mut(index) {
             *done = Some(outcome);

@@ -64,7 +64,7 @@ pub(crate) struct Session<S> {
     /// Messages whose replies the client may not have read.
     unread: Vec<Unread>,
     /// Timer of the deliveries; made for the first.
-    deadline: Option<Timer>,
+    timer: Option<Timer>,
     bad_commands: u32,
     skipping: bool,
 }
@@ -101,7 +101,7 @@ impl<S: ClientSocket> Session<S> {
             has_dsn: false,
             transaction: None,
             unread: Vec::new(),
-            deadline: None,
+            timer: None,
             bad_commands: 0,
             skipping: false,
         }

@@ -219,6 +219,11 @@ impl<S: ClientSocket> Wire<S> {
         }
     }
 
+    /// Whether it is known that nobody reads what is sent from now on.
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_closed || self.stream.is_gone()
+    }
+
     /// Sends what is to be sent.
     pub(super) async fn flush(&mut self) -> Result<(), Gone> {
         if self.out.is_empty() {

@@ -55,6 +55,10 @@ impl ClientSocket for Remote {
         self.0.is_broken()
     }
 
+    fn is_gone(&self) -> bool {
+        self.0.is_gone()
+    }
+
     fn broken(&self) -> impl Future<Output = ()> + Send {
         self.0.broken()
     }
