@@ -4,8 +4,8 @@
 //! out in the order of the recipients, each as soon as it and those before it are known. A delivery
 //! that is late is given up if the engine says that it will never become visible; else its true
 //! outcome is waited for a little longer, because answering 451 for a message that then appears
-//! would make a duplicate. So is one whose client is gone, which is going to send it again: what has
-//! not begun is given up, what has is finished and remembered.
+//! would make a duplicate. So is one whose client is gone, which is going to send it again: what
+//! has not begun is given up, what has is finished and remembered.
 
 use super::Session;
 use super::body::Body;
