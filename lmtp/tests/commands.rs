@@ -265,7 +265,7 @@ fn a_line_too_long_is_refused_and_the_session_goes_on() {
         &format!("NOOP {}", long.repeat(50)),
         "500 5.5.2 Line too long\r\n",
     );
-    let fits = "x".repeat(4096 - "NOOP \r\n".len());
+    let fits = "x".repeat(Limits::default().command_line_bytes - "NOOP \r\n".len());
     client.ask(&format!("NOOP {fits}"), "250 2.0.0");
     client.ask(&format!("NOOP {fits}x"), "500 5.5.2");
     client.expect_in_step();
