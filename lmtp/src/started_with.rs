@@ -62,9 +62,9 @@ impl StartedWith {
             .unwrap_or(false)
     }
 
-    /// Completes a command line by what the server was started with; returns what was added, as
-    /// it would be written.
-    pub fn complete(&self, sources: &mut Sources) -> Vec<String> {
+    /// Completes a command line by what the server was started with, but for its listeners if the
+    /// configuration `has_listen`; returns what was added, as it would be written.
+    pub fn complete(&self, sources: &mut Sources, has_listen: bool) -> Vec<String> {
         let mut added = Vec::new();
         let mut path = |flag: &str, ours: &mut Option<PathBuf>, theirs: &Option<PathBuf>| {
             if let (None, Some(theirs)) = (&ours, theirs) {
@@ -87,7 +87,9 @@ impl StartedWith {
                 ours.extend_from_slice(theirs);
             }
         };
-        all("--listen", &mut flags.listen, &self.listen);
+        if !has_listen {
+            all("--listen", &mut flags.listen, &self.listen);
+        }
         all("--domain", &mut flags.domains, &self.domains);
         added
     }

@@ -285,7 +285,10 @@ fn every_rule_holds_under_the_address_sanitizer() {
     let program = scratch.join("rules");
     let options = ["-O1", "-fsanitize=address", "-fno-omit-frame-pointer"];
     compile(&rules_source(), &options, &program);
-    check_rules(&program, &[], names_of_rules(&program));
+    let mut names = names_of_rules(&program);
+    // As with the examples.
+    names.retain(|name| !name.starts_with("a_child_of_fork"));
+    check_rules(&program, &[], names);
 }
 
 #[test]
@@ -322,14 +325,10 @@ fn run_examples(variables: &[(&str, &str)]) {
     assert!(output.status.success(), "{text}{errors}");
     let first = |line: &str| line.split_whitespace().next().map(str::to_owned);
     let names: Vec<String> = text.lines().filter_map(first).collect();
-    let expected = [
-        "deliver",
-        "lookup",
-        "build_map",
-        "lookup.py",
-        "server",
-        "client",
-    ];
+    let mut expected = vec!["deliver", "lookup", "build_map", "lookup.py", "server"];
+    if !variables.contains(&("FORKS", "no")) {
+        expected.push("client");
+    }
     assert_eq!(names, expected, "{text}{errors}");
 }
 
@@ -342,6 +341,8 @@ fn the_examples_do_what_they_say() {
 fn the_examples_hold_under_the_address_sanitizer() {
     let variables = [
         ("CFLAGS", "-fsanitize=address"),
+        // A child may find a lock of the sanitizer held by a thread that it has not.
+        ("FORKS", "no"),
         ("SESSIONS", "500"),
         ("CHILDREN", "16"),
         ("MESSAGES", "480"),

@@ -17,7 +17,9 @@ mod sockets;
 use super::common::ServeArgs;
 use crate::started_with::StartedWith;
 use clap::Args;
-use mailstow_engine::config::{ConfigError, Configuration, Problem, RoutingSettings, Sources};
+use mailstow_engine::config::{
+    ConfigError, Configuration, Origin, Problem, RoutingSettings, Sources,
+};
 use mailstow_engine::route::{Router, table_context};
 use mailstow_engine::table::{KeyInValues, OpenError, TableCache, TableList, TableSet};
 use owners::Owners;
@@ -140,11 +142,16 @@ fn inspect_beside_server(
     let (configuration, problems) = Configuration::inspect(&sources)?;
     let site = StartedWith::of(&sources, &configuration);
     let directory = &configuration.settings.state_directory;
-    // Who names a state directory asks for the server that uses this one.
-    let of_site = || match sources.flags.state_directory {
-        None => Running::of_site(&site),
-        Some(_) => None,
+    let is_default = |section: &str, name: &str| {
+        let entry = configuration.entry(section, name);
+        entry.is_none_or(|entry| entry.origin == Origin::Default)
     };
+    // Who names a state directory, in a file or a flag, asks for the server that uses this one.
+    let of_site = || match is_default("", "state_directory") {
+        true => Running::of_site(&site),
+        false => None,
+    };
+    let has_listen = !is_default("lmtp", "listen");
     let mut server = match Running::on(directory) {
         Some(server) if server.serves(&site) => server,
         there => match of_site().or(there) {
@@ -156,7 +163,7 @@ fn inspect_beside_server(
         return Ok((configuration, problems, Some(server)));
     }
     server.is_ours = true;
-    let added = server.started_with().complete(&mut sources);
+    let added = server.started_with().complete(&mut sources, has_listen);
     if added.is_empty() {
         return Ok((configuration, problems, Some(server)));
     }
