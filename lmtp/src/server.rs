@@ -11,9 +11,9 @@ use crate::drain::Drain;
 use crate::ids::Ids;
 use crate::listener::Listener;
 use crate::notices::Notices;
+use crate::reload_error::ReloadError;
 use crate::session::Places;
 use mailstow_engine::Engine;
-use mailstow_engine::EngineError;
 use mailstow_engine::config::Settings;
 use mailstow_engine::supervisor::Supervisor;
 use parking_lot::Mutex;
@@ -172,7 +172,10 @@ impl Handle {
     ///
     /// # Errors
     /// The new settings or tables cannot be used; the old ones stay in force.
-    pub fn reload(&self, settings: Settings) -> Result<Vec<String>, EngineError> {
+    pub fn reload(&self, settings: Settings) -> Result<Vec<String>, ReloadError> {
+        if let Some(error) = ReloadError::of(&self.0.settings.lock(), &settings) {
+            return Err(error);
+        }
         let mut warnings = self.0.engine.reload(&settings)?;
         for what in needs_restart(&self.0.started_with, &settings) {
             warnings.push(format!(

@@ -245,6 +245,23 @@ fn settings_that_cannot_be_used_leave_everything_as_it_was() {
 }
 
 #[test]
+fn settings_that_lose_the_tables_of_mailboxes_are_not_taken_into_use() {
+    let server = TestServer::start();
+    for lose in [
+        |settings: &mut Settings| settings.routing.virtual_mailbox_maps.clear(),
+        |settings: &mut Settings| settings.routing.virtual_mailbox_domains.clear(),
+    ] {
+        let mut settings = server.settings.clone();
+        lose(&mut settings);
+        let error = server.handle.reload(settings).unwrap_err();
+        assert!(error.to_string().contains("is empty now"), "{error}");
+    }
+    let mut client = server.greeted();
+    client.ask("MAIL FROM:<a@example.org>", "250");
+    client.ask("RCPT TO:<u1@example.com>", "250");
+}
+
+#[test]
 fn connections_past_the_limit_are_told_so() {
     let server = TestServer::with(|s| s.limits.connections = 2);
     let (one, _two) = (server.connect(), server.connect());
