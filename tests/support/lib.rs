@@ -20,6 +20,7 @@ pub mod load;
 pub mod mailboxes;
 pub mod mailstow;
 pub mod oracle;
+pub mod other_mta;
 pub mod postfix;
 pub mod postmap;
 pub mod power;

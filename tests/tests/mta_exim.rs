@@ -1,0 +1,190 @@
+//! Exim asks libmailstow at RCPT, and hands mail over by its LMTP transport and to the C LDA.
+//!
+//! Method: Debian's exim4-daemon-heavy in a mount namespace, with the configuration of
+//! `ffi/mta/README.md`.
+
+use std::fs;
+
+use mailstow_tests::content::plain;
+use mailstow_tests::daemon::Daemon;
+use mailstow_tests::mailboxes::{body, header, list};
+use mailstow_tests::other_mta::{
+    OtherMta, arrived, c_plugin, c_program, rcpt, store, wait_for_greeting,
+};
+use mailstow_tests::scratch::loopback_host;
+use mailstow_tests::site::OWNER;
+use mailstow_tests::{Address, Client, Mailstow, Scratch};
+
+/// The user of Debian's package.
+const EXIM: u32 = 5101;
+
+const CONFIGURATION: &str = r#"
+primary_hostname = mx.origin.example
+local_interfaces = @HOST@
+daemon_smtp_ports = 10025
+keep_environment =
+spool_directory = @DIR@/spool
+log_file_path = @DIR@/log-%slog
+host_lookup =
+tls_advertise_hosts =
+rfc1413_query_timeout = 0s
+acl_smtp_rcpt = acl_rcpt
+domainlist mailstow_domains = example.com : example.net
+
+begin acl
+acl_rcpt:
+  warn    domains = +mailstow_domains
+          set acl_m_reply = ${dlfunc{@DIR@/exim.so}{mailstow_rcpt}\
+              {@TOML@}{$local_part@$domain}{$message_size}}
+  deny    domains   = +mailstow_domains
+          condition = ${if match{$acl_m_reply}{^5}}
+          message   = $acl_m_reply
+  defer   domains   = +mailstow_domains
+          condition = ${if !match{$acl_m_reply}{^2}}
+          message   = $acl_m_reply
+  accept  domains   = +mailstow_domains
+  deny    message   = relay not permitted
+
+begin routers
+to_pipe:
+  driver = accept
+  domains = example.net
+  transport = mailstow_pipe
+to_lmtp:
+  driver = accept
+  domains = example.com
+  transport = mailstow_lmtp
+
+begin transports
+mailstow_lmtp:
+  driver = lmtp
+  socket = @LMTP@
+  batch_max = 100
+mailstow_pipe:
+  driver = pipe
+  command = /bin/sh -c 'exec @DIR@/deliver @TOML@ "<\$SENDER>" "\$RECIPIENT"'
+  user = vmail
+  group = vmail
+  message_prefix =
+  message_suffix =
+  return_fail_output
+
+begin retry
+* * F,1h,1m
+"#;
+
+struct Site {
+    _exim: Daemon,
+    store: Mailstow,
+    scratch: Scratch,
+    smtp: Address,
+}
+
+impl Site {
+    fn start(name: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let mta = OtherMta::new("exim", &scratch, &[("Debian-exim", EXIM), ("vmail", OWNER)]);
+        let store = store(&format!("{name}-store"), &[EXIM]).start();
+        c_plugin("mta/exim.c", &scratch.join("exim.so"));
+        c_program("examples/deliver.c", &[], &scratch.join("deliver"));
+        scratch.mkdir_owned("spool", EXIM, EXIM);
+        for log in ["log-mainlog", "log-paniclog", "log-rejectlog"] {
+            let path = scratch.write(log, "");
+            std::os::unix::fs::chown(path, Some(EXIM), Some(EXIM)).expect("chown needs root");
+        }
+        let host = loopback_host();
+        let lmtp = store.scratch().join("run/lmtp");
+        let toml = store.scratch().join("mailstow.toml");
+        let configuration = CONFIGURATION
+            .replace("@HOST@", &host)
+            .replace("@DIR@", scratch.path().to_str().expect("UTF-8"))
+            .replace("@LMTP@", lmtp.to_str().expect("UTF-8"))
+            .replace("@TOML@", toml.to_str().expect("UTF-8"));
+        let path = mta.file("/etc/exim4/exim4.conf");
+        fs::create_dir_all(path.parent().expect("a directory")).expect("mkdir");
+        fs::write(path, configuration).expect("exim4.conf");
+        let mut command = mta.command("/usr/sbin/exim4");
+        command.args(["-bdf", "-q10s"]);
+        let mut exim = Daemon::start(&mut command, &scratch.join("console"));
+        let smtp = Address::Inet(host, 10025);
+        wait_for_greeting(&mut exim, &smtp);
+        Self {
+            _exim: exim,
+            store,
+            scratch,
+            smtp,
+        }
+    }
+
+    fn submit(&self, recipients: &[&str], subject: &str) {
+        let recipients: Vec<String> = recipients.iter().map(|r| format!("<{r}>")).collect();
+        let mut client = Client::smtp(&self.smtp);
+        let reply = client.submit("<s@client.example>", &recipients, &plain(subject));
+        assert_eq!(reply.code, 250, "{reply}");
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for log in ["log-mainlog", "log-paniclog"] {
+                let text = fs::read_to_string(self.scratch.join(log)).unwrap_or_default();
+                eprintln!("--- {log} ---\n{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn exim_refuses_unknown_and_too_large_mail_at_rcpt_and_defers_while_nobody_knows() {
+    let mut site = Site::start("exim-rcpt");
+    assert_eq!(
+        rcpt(&site.smtp, 1000, "info@example.com").get(..3),
+        Some("250")
+    );
+    assert_eq!(
+        rcpt(&site.smtp, 1000, "info+x@example.com").get(..3),
+        Some("250")
+    );
+    assert_eq!(rcpt(&site.smtp, 1000, "nobody@example.com"), "550 5.1.1");
+    assert_eq!(rcpt(&site.smtp, 100_001, "info@example.com"), "552 5.3.4");
+    site.store.kill();
+    assert_eq!(
+        rcpt(&site.smtp, 1000, "info@example.com").get(..1),
+        Some("4")
+    );
+    assert_eq!(
+        rcpt(&site.smtp, 1000, "nobody@example.com").get(..1),
+        Some("4")
+    );
+    site.store.restart();
+    assert_eq!(
+        rcpt(&site.smtp, 1000, "info@example.com").get(..3),
+        Some("250")
+    );
+}
+
+#[test]
+fn exims_lmtp_transport_and_its_pipe_to_the_c_lda_deliver() {
+    let site = Site::start("exim-delivery");
+    site.submit(
+        &["info@example.com", "sales@example.com", "info@example.net"],
+        "both ways",
+    );
+    for (mailbox, recipient) in [
+        ("example.com/info", "info@example.com"),
+        ("example.com/sales", "sales@example.com"),
+        ("example.net/info", "info@example.net"),
+    ] {
+        let stored = arrived(&site.store.mailbox(mailbox));
+        assert_eq!(header(&stored, "Delivered-To"), [recipient]);
+        assert_eq!(header(&stored, "Return-Path"), ["<s@client.example>"]);
+        assert_eq!(header(&stored, "Subject"), ["both ways"]);
+        assert_eq!(body(&stored), body(&plain("both ways")));
+    }
+    // The queue is empty when both transports have said that they delivered.
+    let input = site.scratch.join("spool/input");
+    mailstow_tests::eventually("an empty queue", std::time::Duration::from_secs(30), || {
+        list(&input).is_empty().then_some(())
+    });
+}

@@ -1,0 +1,125 @@
+//! OpenSMTPD hands mail over by its `lmtp` action, and to the C LDA by its `mda` action.
+//!
+//! Method: Debian's opensmtpd in a mount namespace, with the configuration of
+//! `ffi/mta/README.md`.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use mailstow_tests::content::plain;
+use mailstow_tests::daemon::Daemon;
+use mailstow_tests::mailboxes::{body, header};
+use mailstow_tests::other_mta::{OtherMta, arrived, c_program, store, wait_for_greeting};
+use mailstow_tests::scratch::loopback_host;
+use mailstow_tests::site::OWNER;
+use mailstow_tests::{Address, Client, Mailstow, Scratch, eventually};
+
+const SMTPD: u32 = 5102;
+const QUEUE: u32 = 5103;
+
+const CONFIGURATION: &str = r#"
+table users { "@" = vmail }
+listen on @HOST@ port 10025 hostname mx.origin.example
+action "by-lmtp" lmtp "@LMTP@" rcpt-to user vmail virtual <users>
+action "by-mda" mda "@DIR@/deliver @TOML@ '<%{sender}>' '%{rcpt}'" user vmail virtual <users>
+match from any for domain "example.com" action "by-lmtp"
+match from any for domain "example.net" action "by-mda"
+"#;
+
+struct Site {
+    smtpd: Daemon,
+    store: Mailstow,
+    _scratch: Scratch,
+    smtp: Address,
+}
+
+impl Site {
+    fn start(name: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let users = [("opensmtpd", SMTPD), ("opensmtpq", QUEUE), ("vmail", OWNER)];
+        let mta = OtherMta::new("opensmtpd", &scratch, &users);
+        let store = store(&format!("{name}-store"), &[OWNER]).start();
+        c_program("examples/deliver.c", &[], &scratch.join("deliver"));
+        // What the package makes when it is installed; smtpd makes its queue.
+        fs::create_dir_all(mta.file("/var/lib/opensmtpd/empty")).expect("mkdir");
+        let spool = mta.file("/var/spool/smtpd");
+        fs::create_dir_all(spool.join("offline")).expect("mkdir");
+        fs::set_permissions(&spool, fs::Permissions::from_mode(0o711)).expect("chmod");
+        chown(spool.join("offline"), Some(0), Some(QUEUE)).expect("chown needs root");
+        let mode = fs::Permissions::from_mode(0o770);
+        fs::set_permissions(spool.join("offline"), mode).expect("chmod");
+        let host = loopback_host();
+        let lmtp = store.scratch().join("run/lmtp");
+        let toml = store.scratch().join("mailstow.toml");
+        let configuration = CONFIGURATION
+            .replace("@HOST@", &host)
+            .replace("@DIR@", scratch.path().to_str().expect("UTF-8"))
+            .replace("@LMTP@", lmtp.to_str().expect("UTF-8"))
+            .replace("@TOML@", toml.to_str().expect("UTF-8"));
+        let path = mta.file("/etc/smtpd.conf");
+        fs::write(&path, configuration).expect("smtpd.conf");
+        let mut command = mta.command("/usr/sbin/smtpd");
+        command.arg("-d");
+        let mut smtpd = Daemon::start(&mut command, &scratch.join("console"));
+        let smtp = Address::Inet(host, 10025);
+        wait_for_greeting(&mut smtpd, &smtp);
+        Self {
+            smtpd,
+            store,
+            _scratch: scratch,
+            smtp,
+        }
+    }
+
+    fn submit(&self, recipient: &str, subject: &str) {
+        let mut client = Client::smtp(&self.smtp);
+        let recipients = [format!("<{recipient}>")];
+        let reply = client.submit("<s@client.example>", &recipients, &plain(subject));
+        assert_eq!(reply.code, 250, "{reply}");
+    }
+
+    /// Waits for what smtpd logs about the delivery to a recipient.
+    fn result(&self, recipient: &str) -> String {
+        let is_result = |line: &&str| line.contains(" mda delivery ") && line.contains(recipient);
+        eventually(
+            "a result of the delivery",
+            std::time::Duration::from_secs(60),
+            || {
+                let log = self.smtpd.log() + &self.smtpd.output();
+                log.lines().find(is_result).map(str::to_owned)
+            },
+        )
+    }
+}
+
+#[test]
+fn opensmtpds_lmtp_and_mda_actions_deliver() {
+    let site = Site::start("opensmtpd");
+    for (mailbox, recipient) in [
+        ("example.com/info", "info@example.com"),
+        ("example.net/info", "info@example.net"),
+    ] {
+        site.submit(recipient, "an action");
+        let result = site.result(recipient);
+        assert!(result.contains("result=Ok"), "{result}");
+        let stored = arrived(&site.store.mailbox(mailbox));
+        assert_eq!(header(&stored, "Delivered-To"), [recipient]);
+        assert_eq!(header(&stored, "Return-Path"), ["<s@client.example>"]);
+        assert_eq!(header(&stored, "Subject"), ["an action"]);
+        assert_eq!(body(&stored), body(&plain("an action")));
+    }
+}
+
+#[test]
+fn opensmtpd_returns_mail_for_unknown_recipients_and_keeps_mail_while_the_server_is_away() {
+    let mut site = Site::start("opensmtpd-refused");
+    for recipient in ["nobody@example.com", "nobody@example.net"] {
+        site.submit(recipient, "a stranger");
+        let result = site.result(recipient);
+        assert!(result.contains("result=PermFail"), "{result}");
+    }
+    site.store.kill();
+    site.submit("info@example.com", "kept");
+    let result = site.result("info@example.com");
+    assert!(result.contains("result=TempFail"), "{result}");
+}
