@@ -4,66 +4,90 @@
 //! Method: neither MTA has a table of recipients; all that they know is what `ffi/mta/milter.c`
 //! answers. It runs as a user without rights and asks the socketmap of the server.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::time::Duration;
 
 use mailstow_tests::content::plain;
 use mailstow_tests::daemon::{Daemon, tied};
 use mailstow_tests::mailboxes::header;
 use mailstow_tests::mailstow::NOBODY;
-use mailstow_tests::other_mta::{arrived, c_program, rcpt, store};
-use mailstow_tests::{Address, Mailstow, Postfix, eventually};
+use mailstow_tests::other_mta::{OtherMta, arrived, c_program, rcpt, store, wait_for_greeting};
+use mailstow_tests::scratch::loopback_host;
+use mailstow_tests::{Address, Client, Mailstow, Postfix, Scratch, eventually};
+
+/// The configuration of Sendmail, for m4(1).
+const SENDMAIL: &str = r"
+OSTYPE(`debian')dnl
+FEATURE(`nocanonify')dnl
+FEATURE(`accept_unresolvable_domains')dnl
+FEATURE(`mailertable', `text -k0 -v1 /etc/mail/mailertable')dnl
+define(`confDOMAIN_NAME', `mx.origin.example')dnl
+define(`confSERVICE_SWITCH_FILE', `/etc/mail/service.switch')dnl
+define(`confTO_IDENT', `0')dnl
+DAEMON_OPTIONS(`Family=inet, Name=MTA, Port=10025, Addr=@HOST@')dnl
+INPUT_MAIL_FILTER(`mailstow', `S=@MILTER@, F=T')dnl
+MAILER(`local')dnl
+MAILER(`smtp')dnl
+MAILER_DEFINITIONS
+Mmailstow, P=[IPC], F=lsDFMnmXz9P, E=\r\n,
+    S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP/HdrToSMTP,
+    T=DNS/RFC822/SMTP, A=FILE @LMTP@
+";
+
+/// Makes the configuration and becomes the daemon.
+const START_SENDMAIL: &str = "\
+cd /etc/mail
+m4 -D_CF_DIR_=/usr/share/sendmail/cf/ /usr/share/sendmail/cf/m4/cf.m4 sendmail.mc >sendmail.cf
+exec /usr/libexec/sendmail/sendmail -C/etc/mail/sendmail.cf -bD -q10s -X \"$1\"";
 
 /// The server behind and the milter.
 struct Filter {
     store: Mailstow,
     milter: Daemon,
+    address: Address,
 }
 
 impl Filter {
-    fn start(name: &str, users: &[u32]) -> Self {
+    /// The milter listens on a UNIX-domain socket, or on a port of this loopback host.
+    fn start(name: &str, users: &[u32], host: Option<String>) -> Self {
         let users: Vec<u32> = users.iter().copied().chain([NOBODY]).collect();
         let store = store(&format!("{name}-store"), &users).start();
         let scratch = store.scratch();
-        scratch.mkdir_owned("milter", NOBODY, NOBODY);
+        let directory = scratch.mkdir_owned("milter", NOBODY, NOBODY);
         scratch.mkdir("c");
         c_program("mta/milter.c", &["-lmilter"], &scratch.join("c/milter"));
-        let mut filter = Self {
-            milter: start_milter(scratch.path()),
-            store,
+        let address = match host {
+            Some(host) => Address::Inet(host, 10026),
+            None => Address::Unix(directory.join("socket")),
         };
-        filter.wait();
-        filter
-    }
-
-    /// Waits until it listens.
-    fn wait(&mut self) {
-        let socket = self.socket();
-        eventually(
-            "the milter's socket",
-            std::time::Duration::from_secs(30),
-            || {
-                let ended = self.milter.status();
-                assert!(ended.is_none(), "the milter ended: {}", self.milter.log());
-                std::os::unix::net::UnixStream::connect(&socket).ok()
-            },
-        );
-    }
-
-    fn socket(&self) -> std::path::PathBuf {
-        self.store.scratch().join("milter/socket")
+        // libmilter makes its socket with the umask of the process; every user may connect here.
+        let mut command = tied("sh");
+        command.args(["-c", "umask 0; exec \"$@\"", "sh"]);
+        command.arg(scratch.join("c/milter"));
+        command.arg(scratch.join("mailstow.toml"));
+        command.arg(spelled(&address)).uid(NOBODY).gid(NOBODY);
+        let mut milter = Daemon::start(&mut command, &directory.join("log"));
+        eventually("the milter to listen", Duration::from_secs(30), || {
+            let ended = milter.status();
+            assert!(ended.is_none(), "the milter ended: {}", milter.log());
+            Client::dial(&address).ok()
+        });
+        Self {
+            store,
+            milter,
+            address,
+        }
     }
 }
 
-fn start_milter(root: &Path) -> Daemon {
-    // libmilter makes its socket with the umask of the process; every user may connect here.
-    let mut command = tied("sh");
-    command.args(["-c", "umask 0; exec \"$@\"", "sh"]);
-    command.arg(root.join("c/milter"));
-    command.arg(root.join("mailstow.toml"));
-    command.arg(format!("unix:{}", root.join("milter/socket").display()));
-    command.uid(NOBODY).gid(NOBODY);
-    Daemon::start(&mut command, &root.join("milter/log"))
+/// As libmilter and Sendmail spell it.
+fn spelled(milter: &Address) -> String {
+    match milter {
+        Address::Unix(path) => format!("unix:{}", path.display()),
+        Address::Inet(host, port) => format!("inet:{port}@{host}"),
+    }
 }
 
 /// What every MTA with the milter answers.
@@ -83,16 +107,16 @@ fn refuses_at_rcpt(smtp: &Address) {
 fn postfix_refuses_at_rcpt_what_the_milter_refuses_and_defers_while_it_cannot_know() {
     let postfix_user = nix::unistd::User::from_name("postfix").expect("getpwnam");
     let postfix_user = postfix_user.expect("the package postfix").uid.as_raw();
-    let mut filter = Filter::start("milter", &[postfix_user]);
+    let mut filter = Filter::start("milter", &[postfix_user], None);
     let lmtp = filter.store.unix().spelled();
     let postfix = Postfix::build("milter")
         .main_cf(&format!(
             "relay_domains = example.com\n\
              relay_recipient_maps =\n\
              relay_transport = lmtp:{lmtp}\n\
-             smtpd_milters = unix:{}\n\
+             smtpd_milters = {}\n\
              milter_default_action = tempfail\n",
-            filter.socket().display()
+            spelled(&filter.address)
         ))
         .start();
     refuses_at_rcpt(&postfix.smtp());
@@ -110,4 +134,58 @@ fn postfix_refuses_at_rcpt_what_the_milter_refuses_and_defers_while_it_cannot_kn
     filter.store.restart();
     assert_eq!(unknown("nobody@example.com"), "550 5.1.1");
     assert!(filter.milter.stop().success(), "{}", filter.milter.log());
+}
+
+#[test]
+fn sendmail_refuses_at_rcpt_what_the_milter_refuses_and_hands_the_rest_over() {
+    let filter = Filter::start("milter-sendmail", &[], Some(loopback_host()));
+    let scratch = Scratch::new("sendmail");
+    let mta = OtherMta::new("sendmail", &scratch, &[("smmta", 5104), ("smmsp", 5105)]);
+    let host = loopback_host();
+    let mc = SENDMAIL
+        .replace("@HOST@", &host)
+        .replace("@MILTER@", &spelled(&filter.address))
+        .replace(
+            "@LMTP@",
+            filter.store.unix().spelled().trim_start_matches("unix:"),
+        );
+    // Without a full name for this machine, Sendmail waits a minute for one.
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").expect("/proc");
+    let hosts = format!("127.0.0.1 mx.origin.example localhost {name}");
+    for (path, content) in [
+        ("/etc/hosts", hosts.as_str()),
+        ("/etc/mail/sendmail.mc", mc.as_str()),
+        ("/etc/mail/mailertable", "example.com mailstow:store\n"),
+        ("/etc/mail/relay-domains", "example.com\n"),
+        ("/etc/mail/local-host-names", "mx.origin.example\n"),
+        ("/etc/mail/aliases", ""),
+        (
+            "/etc/mail/service.switch",
+            "passwd files\nhosts files\naliases files\n",
+        ),
+    ] {
+        let path = mta.file(path);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("mkdir");
+        fs::write(path, content).expect("a file of Sendmail");
+    }
+    for directory in ["/var/spool/mqueue", "/var/lib/sendmail"] {
+        let path = mta.file(directory);
+        fs::create_dir_all(&path).expect("mkdir");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("chmod");
+    }
+    let traffic = scratch.join("traffic");
+    let mut command = mta.command("sh");
+    command.args(["-c", START_SENDMAIL, "sh"]).arg(&traffic);
+    let mut sendmail = Daemon::start(&mut command, &scratch.join("console"));
+    let smtp = Address::Inet(host, 10025);
+    wait_for_greeting(&mut sendmail, &smtp);
+    refuses_at_rcpt(&smtp);
+
+    let mut client = Client::smtp(&smtp);
+    let recipients = ["<info@example.com>".to_owned()];
+    let reply = client.submit("<s@client.example>", &recipients, &plain("through"));
+    assert_eq!(reply.code, 250, "{reply}");
+    let stored = arrived(&filter.store.mailbox("example.com/info"));
+    assert_eq!(header(&stored, "Subject"), ["through"]);
+    assert_eq!(header(&stored, "Delivered-To"), ["info@example.com"]);
 }
