@@ -33,7 +33,7 @@ MAILER(`smtp')dnl
 MAILER_DEFINITIONS
 Mmailstow, P=[IPC], F=lsDFMnmXz9P, E=\r\n,
     S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP/HdrToSMTP,
-    T=DNS/RFC822/SMTP, A=FILE @LMTP@
+    T=DNS/RFC822/SMTP, A=TCP @LMTP@
 ";
 
 /// Makes the configuration and becomes the daemon.
@@ -142,13 +142,15 @@ fn sendmail_refuses_at_rcpt_what_the_milter_refuses_and_hands_the_rest_over() {
     let scratch = Scratch::new("sendmail");
     let mta = OtherMta::new("sendmail", &scratch, &[("smmta", 5104), ("smmsp", 5105)]);
     let host = loopback_host();
+    // Sendmail uses no socket below a directory that everybody may write to, as /tmp.
+    let lmtp = match filter.store.inet() {
+        Address::Inet(host, port) => format!("[{host}] {port}"),
+        Address::Unix(path) => panic!("{} is no port", path.display()),
+    };
     let mc = SENDMAIL
         .replace("@HOST@", &host)
         .replace("@MILTER@", &spelled(&filter.address))
-        .replace(
-            "@LMTP@",
-            filter.store.unix().spelled().trim_start_matches("unix:"),
-        );
+        .replace("@LMTP@", &lmtp);
     // Without a full name for this machine, Sendmail waits a minute for one.
     let name = fs::read_to_string("/proc/sys/kernel/hostname").expect("/proc");
     let hosts = format!("127.0.0.1 mx.origin.example localhost {name}");
