@@ -95,7 +95,8 @@ fn session(stream: TcpStream, shared: &Mutex<Vec<Option<Vec<u8>>>>) -> std::io::
             }
             ("LIST", _) => list(&|n, message| format!("{n} {}", message.len())).into_bytes(),
             ("UIDL", _) => list(&|n, _| format!("{n} message-{n}")).into_bytes(),
-            ("RETR", Some(n)) => match wire(n) {
+            // fetchmail asks TOP for more lines than there are.
+            ("RETR" | "TOP", Some(n)) => match wire(n) {
                 Some(wire) => [b"+OK\r\n", wire.as_slice()].concat(),
                 None => b"-ERR no such message\r\n".to_vec(),
             },
