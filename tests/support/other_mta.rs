@@ -173,3 +173,29 @@ pub fn arrived(maildir: &Path) -> Vec<u8> {
     });
     mailboxes::only(maildir)
 }
+
+/// A configuration of `ffi/mta/README.md`: the block of that name, with these texts replaced.
+///
+/// # Panics
+/// When there is no such block, or it has none of a text that is to be replaced.
+pub fn recipe(name: &str, replaced: &[(&str, &str)]) -> String {
+    let path = c_interface::directory().join("mta/README.md");
+    let text = fs::read_to_string(path).expect("the recipes");
+    let (_, block) = text
+        .split_once(&format!("\n```{name}\n"))
+        .unwrap_or_else(|| panic!("there is no recipe {name}"));
+    let (block, _) = block.split_once("\n```").expect("the end of the block");
+    let mut block = format!("{block}\n");
+    for (from, to) in replaced {
+        assert!(block.contains(from), "{from} is not in the recipe {name}");
+        block = block.replace(from, to);
+    }
+    block
+}
+
+/// The configuration of the recipes.
+pub const CONFIGURATION: &str = "/etc/mailstow/mailstow.toml";
+/// The LMTP socket of the recipes.
+pub const LMTP: &str = "/run/mailstow/lmtp";
+/// The C LDA of the recipes.
+pub const LDA: &str = "/usr/local/bin/mailstow-deliver";

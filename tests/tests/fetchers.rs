@@ -13,7 +13,7 @@ use mailstow_tests::client::dot_stuffed;
 use mailstow_tests::content::plain;
 use mailstow_tests::daemon::tied;
 use mailstow_tests::mailboxes::{body, header, maildir};
-use mailstow_tests::other_mta::{c_program, store};
+use mailstow_tests::other_mta::{CONFIGURATION, LDA, c_program, recipe, store};
 use mailstow_tests::scratch::loopback_host;
 use mailstow_tests::site::OWNER;
 use mailstow_tests::{Mailstow, Scratch};
@@ -179,29 +179,46 @@ impl Site {
 
     fn fetchmail(&self, provider: &Provider, recipient: &str) -> Output {
         let (program, config) = self.lda();
-        let rc = format!(
-            "poll {} protocol POP3 port {PORT} auth password\n  \
-             user \"remote\" password \"secret\" sslproto \"\"\n  \
-             mda \"{program} {config} '<%F>' {recipient}\"\n",
-            provider.host
+        let rc = recipe(
+            "fetchmail",
+            &[
+                (LDA, &program),
+                (CONFIGURATION, &config),
+                ("info@example.com", recipient),
+                (
+                    "pop.example.org protocol POP3",
+                    &format!("{} protocol POP3 port {PORT}", provider.host),
+                ),
+                // The test's provider has no TLS.
+                ("password \"secret\"", "password \"secret\" sslproto \"\""),
+            ],
         );
         let rc = self.private("fetchmailrc", rc);
         self.run(
             "/usr/bin/fetchmail",
-            &["-v", "-f", rc.to_str().expect("UTF-8")],
+            &[
+                "-v",
+                "--auth",
+                "password",
+                "-f",
+                rc.to_str().expect("UTF-8"),
+            ],
         )
     }
 
     fn getmail(&self, provider: &Provider, recipient: &str) -> Output {
         let (program, config) = self.lda();
-        let rc = format!(
-            "[retriever]\ntype = SimplePOP3Retriever\nserver = {}\nport = {PORT}\n\
-             username = remote\npassword = secret\n\
-             [destination]\ntype = MDA_external\npath = {program}\n\
-             arguments = (\"{config}\", \"<%(sender)>\", \"{recipient}\")\n\
-             unixfrom = false\n\
-             [options]\ndelete = true\ndelivered_to = false\nreceived = false\n",
-            provider.host
+        let rc = recipe(
+            "getmail",
+            &[
+                (LDA, &program),
+                (CONFIGURATION, &config),
+                ("info@example.com", recipient),
+                (
+                    "server = pop.example.org",
+                    &format!("server = {}\nport = {PORT}", provider.host),
+                ),
+            ],
         );
         let rc = self.private("getmailrc", rc);
         let home = self.home.join("home").display().to_string();

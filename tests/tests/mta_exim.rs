@@ -4,21 +4,25 @@
 //! `ffi/mta/README.md`.
 
 use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use mailstow_tests::content::plain;
+use mailstow_tests::content::{plain, sized};
 use mailstow_tests::daemon::Daemon;
 use mailstow_tests::mailboxes::{body, header, list};
 use mailstow_tests::other_mta::{
-    OtherMta, arrived, c_plugin, c_program, rcpt, store, wait_for_greeting,
+    CONFIGURATION, LDA, LMTP, OtherMta, arrived, c_plugin, c_program, rcpt, recipe, store,
+    wait_for_greeting,
 };
 use mailstow_tests::scratch::loopback_host;
 use mailstow_tests::site::OWNER;
-use mailstow_tests::{Address, Client, Mailstow, Scratch};
+use mailstow_tests::{Address, Client, Mailstow, Scratch, eventually};
 
 /// The user of Debian's package.
 const EXIM: u32 = 5101;
 
-const CONFIGURATION: &str = r#"
+/// Before the recipe.
+const MAIN: &str = r#"
 primary_hostname = mx.origin.example
 local_interfaces = @HOST@
 daemon_smtp_ports = 10025
@@ -28,50 +32,13 @@ log_file_path = @DIR@/log-%slog
 host_lookup =
 tls_advertise_hosts =
 rfc1413_query_timeout = 0s
-acl_smtp_rcpt = acl_rcpt
-domainlist mailstow_domains = example.com : example.net
+"#;
 
-begin acl
-acl_rcpt:
-  warn    domains = +mailstow_domains
-          set acl_m_reply = ${dlfunc{@DIR@/exim.so}{mailstow_rcpt}\
-              {@TOML@}{$local_part@$domain}{$message_size}}
-  deny    domains   = +mailstow_domains
-          condition = ${if match{$acl_m_reply}{^5}}
-          message   = $acl_m_reply
-  defer   domains   = +mailstow_domains
-          condition = ${if !match{$acl_m_reply}{^2}}
-          message   = $acl_m_reply
-  accept  domains   = +mailstow_domains
-  deny    message   = relay not permitted
-
-begin routers
-to_pipe:
-  driver = accept
-  domains = example.net
-  transport = mailstow_pipe
-to_lmtp:
-  driver = accept
-  domains = example.com
-  transport = mailstow_lmtp
-
-begin transports
-mailstow_lmtp:
-  driver = lmtp
-  socket = @LMTP@
-  batch_max = 100
-mailstow_pipe:
-  driver = pipe
-  command = /bin/sh -c 'exec @DIR@/deliver @TOML@ "<\$SENDER>" "\$RECIPIENT"'
-  user = vmail
-  group = vmail
-  message_prefix =
-  message_suffix =
-  return_fail_output
-
+/// Behind it.
+const RETRY: &str = "
 begin retry
 * * F,1h,1m
-"#;
+";
 
 struct Site {
     _exim: Daemon,
@@ -93,13 +60,23 @@ impl Site {
             std::os::unix::fs::chown(path, Some(EXIM), Some(EXIM)).expect("chown needs root");
         }
         let host = loopback_host();
-        let lmtp = store.scratch().join("run/lmtp");
-        let toml = store.scratch().join("mailstow.toml");
-        let configuration = CONFIGURATION
+        let text = |path: PathBuf| path.to_str().expect("UTF-8").to_owned();
+        let main = MAIN
             .replace("@HOST@", &host)
-            .replace("@DIR@", scratch.path().to_str().expect("UTF-8"))
-            .replace("@LMTP@", lmtp.to_str().expect("UTF-8"))
-            .replace("@TOML@", toml.to_str().expect("UTF-8"));
+            .replace("@DIR@", &text(scratch.path().to_owned()));
+        let rules = recipe(
+            "exim",
+            &[
+                (
+                    "/usr/local/lib/mailstow-exim.so",
+                    &text(scratch.join("exim.so")),
+                ),
+                (CONFIGURATION, &text(store.scratch().join("mailstow.toml"))),
+                (LMTP, &text(store.scratch().join("run/lmtp"))),
+                (LDA, &text(scratch.join("deliver"))),
+            ],
+        );
+        let configuration = format!("{main}{rules}{RETRY}");
         let path = mta.file("/etc/exim4/exim4.conf");
         fs::create_dir_all(path.parent().expect("a directory")).expect("mkdir");
         fs::write(path, configuration).expect("exim4.conf");
@@ -114,6 +91,20 @@ impl Site {
             scratch,
             smtp,
         }
+    }
+
+    /// Waits for a line of the main log with all of these words.
+    fn log_line(&self, words: &[&str]) -> String {
+        eventually(
+            &format!("{words:?} in the log"),
+            Duration::from_secs(60),
+            || {
+                let log = fs::read_to_string(self.scratch.join("log-mainlog")).ok()?;
+                let mut lines = log.lines();
+                let found = lines.find(|line| words.iter().all(|word| line.contains(word)));
+                found.map(str::to_owned)
+            },
+        )
     }
 
     fn submit(&self, recipients: &[&str], subject: &str) {
@@ -184,7 +175,28 @@ fn exims_lmtp_transport_and_its_pipe_to_the_c_lda_deliver() {
     }
     // The queue is empty when both transports have said that they delivered.
     let input = site.scratch.join("spool/input");
-    mailstow_tests::eventually("an empty queue", std::time::Duration::from_secs(30), || {
+    eventually("an empty queue", Duration::from_secs(30), || {
         list(&input).is_empty().then_some(())
     });
+}
+
+#[test]
+fn what_the_store_refuses_or_defers_is_returned_or_kept_by_exim() {
+    let site = Site::start("exim-refusals");
+    let recipients = ["info@example.com", "info@example.net"].map(|r| format!("<{r}>"));
+    // Not announced, so that it is refused only with the content.
+    let large = sized("large", 200_000);
+    let reply = Client::smtp(&site.smtp).submit("<s@client.example>", &recipients, &large);
+    assert_eq!(reply.code, 250, "{reply}");
+    for recipient in ["info@example.com", "info@example.net"] {
+        let line = site.log_line(&[" ** ", recipient]);
+        assert!(
+            line.contains("5.3.4") || line.contains("child process"),
+            "{line}"
+        );
+    }
+    let blocked = site.store.mailbox("example.net/info");
+    fs::write(&blocked, "").expect("a file in the place of the Maildir");
+    site.submit(&["info@example.net"], "kept");
+    site.log_line(&[" == info@example.net", "T=mailstow_lda"]);
 }

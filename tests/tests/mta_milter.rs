@@ -13,27 +13,20 @@ use mailstow_tests::content::plain;
 use mailstow_tests::daemon::{Daemon, tied};
 use mailstow_tests::mailboxes::header;
 use mailstow_tests::mailstow::NOBODY;
-use mailstow_tests::other_mta::{OtherMta, arrived, c_program, rcpt, store, wait_for_greeting};
+use mailstow_tests::other_mta::{
+    OtherMta, arrived, c_program, rcpt, recipe, store, wait_for_greeting,
+};
 use mailstow_tests::scratch::loopback_host;
 use mailstow_tests::{Address, Client, Mailstow, Postfix, Scratch, eventually};
 
-/// The configuration of Sendmail, for m4(1).
-const SENDMAIL: &str = r"
+/// The configuration of Sendmail before the recipe, for m4(1).
+const SENDMAIL: &str = "\
 OSTYPE(`debian')dnl
 FEATURE(`nocanonify')dnl
 FEATURE(`accept_unresolvable_domains')dnl
-FEATURE(`mailertable', `text -k0 -v1 /etc/mail/mailertable')dnl
 define(`confDOMAIN_NAME', `mx.origin.example')dnl
 define(`confSERVICE_SWITCH_FILE', `/etc/mail/service.switch')dnl
 define(`confTO_IDENT', `0')dnl
-DAEMON_OPTIONS(`Family=inet, Name=MTA, Port=10025, Addr=@HOST@')dnl
-INPUT_MAIL_FILTER(`mailstow', `S=@MILTER@, F=T')dnl
-MAILER(`local')dnl
-MAILER(`smtp')dnl
-MAILER_DEFINITIONS
-Mmailstow, P=[IPC], F=lsDFMnmXz9P, E=\r\n,
-    S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP/HdrToSMTP,
-    T=DNS/RFC822/SMTP, A=TCP @LMTP@
 ";
 
 /// Makes the configuration and becomes the daemon.
@@ -110,13 +103,15 @@ fn postfix_refuses_at_rcpt_what_the_milter_refuses_and_defers_while_it_cannot_kn
     let mut filter = Filter::start("milter", &[postfix_user], None);
     let lmtp = filter.store.unix().spelled();
     let postfix = Postfix::build("milter")
-        .main_cf(&format!(
-            "relay_domains = example.com\n\
-             relay_recipient_maps =\n\
-             relay_transport = lmtp:{lmtp}\n\
-             smtpd_milters = {}\n\
-             milter_default_action = tempfail\n",
-            spelled(&filter.address)
+        .main_cf(&recipe(
+            "postfix",
+            &[
+                ("unix:/run/mailstow/lmtp", &lmtp),
+                (
+                    "unix:/run/mailstow-milter/socket",
+                    &spelled(&filter.address),
+                ),
+            ],
         ))
         .start();
     refuses_at_rcpt(&postfix.smtp());
@@ -147,10 +142,15 @@ fn sendmail_refuses_at_rcpt_what_the_milter_refuses_and_hands_the_rest_over() {
         Address::Inet(host, port) => format!("[{host}] {port}"),
         Address::Unix(path) => panic!("{} is no port", path.display()),
     };
-    let mc = SENDMAIL
-        .replace("@HOST@", &host)
-        .replace("@MILTER@", &spelled(&filter.address))
-        .replace("@LMTP@", &lmtp);
+    let rules = recipe(
+        "sendmail",
+        &[
+            ("inet:10026@127.0.0.1", &spelled(&filter.address)),
+            ("[127.0.0.1] 10024", &lmtp),
+        ],
+    );
+    let listen = format!("DAEMON_OPTIONS(`Family=inet, Name=MTA, Port=10025, Addr={host}')dnl\n");
+    let mc = format!("{SENDMAIL}{listen}{rules}");
     // Without a full name for this machine, Sendmail waits a minute for one.
     let name = fs::read_to_string("/proc/sys/kernel/hostname").expect("/proc");
     let hosts = format!("127.0.0.1 mx.origin.example localhost {name}");

@@ -5,26 +5,20 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
 
 use mailstow_tests::content::plain;
 use mailstow_tests::daemon::Daemon;
 use mailstow_tests::mailboxes::{body, header};
-use mailstow_tests::other_mta::{OtherMta, arrived, c_program, store, wait_for_greeting};
+use mailstow_tests::other_mta::{
+    CONFIGURATION, LDA, LMTP, OtherMta, arrived, c_program, recipe, store, wait_for_greeting,
+};
 use mailstow_tests::scratch::loopback_host;
 use mailstow_tests::site::OWNER;
 use mailstow_tests::{Address, Client, Mailstow, Scratch, eventually};
 
 const SMTPD: u32 = 5102;
 const QUEUE: u32 = 5103;
-
-const CONFIGURATION: &str = r#"
-table users { "@" = vmail }
-listen on @HOST@ port 10025 hostname mx.origin.example
-action "by-lmtp" lmtp "@LMTP@" rcpt-to user vmail virtual <users>
-action "by-mda" mda "@DIR@/deliver @TOML@ '<%{sender}>' '%{rcpt}'" user vmail virtual <users>
-match from any for domain "example.com" action "by-lmtp"
-match from any for domain "example.net" action "by-mda"
-"#;
 
 struct Site {
     smtpd: Daemon,
@@ -49,15 +43,18 @@ impl Site {
         let mode = fs::Permissions::from_mode(0o770);
         fs::set_permissions(spool.join("offline"), mode).expect("chmod");
         let host = loopback_host();
-        let lmtp = store.scratch().join("run/lmtp");
-        let toml = store.scratch().join("mailstow.toml");
-        let configuration = CONFIGURATION
-            .replace("@HOST@", &host)
-            .replace("@DIR@", scratch.path().to_str().expect("UTF-8"))
-            .replace("@LMTP@", lmtp.to_str().expect("UTF-8"))
-            .replace("@TOML@", toml.to_str().expect("UTF-8"));
+        let text = |path: PathBuf| path.to_str().expect("UTF-8").to_owned();
+        let rules = recipe(
+            "opensmtpd",
+            &[
+                (CONFIGURATION, &text(store.scratch().join("mailstow.toml"))),
+                (LMTP, &text(store.scratch().join("run/lmtp"))),
+                (LDA, &text(scratch.join("deliver"))),
+            ],
+        );
+        let listen = format!("listen on {host} port 10025 hostname mx.origin.example\n");
         let path = mta.file("/etc/smtpd.conf");
-        fs::write(&path, configuration).expect("smtpd.conf");
+        fs::write(&path, format!("{listen}{rules}")).expect("smtpd.conf");
         let mut command = mta.command("/usr/sbin/smtpd");
         command.arg("-d");
         let mut smtpd = Daemon::start(&mut command, &scratch.join("console"));
