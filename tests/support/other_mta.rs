@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::c_interface;
-use crate::c_library::{C11, installed, succeed};
+use crate::c_library::{C11, installed, shared_object, succeed};
 use crate::client::{Address, Client};
 use crate::daemon::{Daemon, tied};
 use crate::mailstow::{self, Mailstow};
@@ -81,8 +81,8 @@ impl OtherMta {
     }
 }
 
-/// Compiles a program of `ffi/`. A copy of the library is put beside it, where it finds it and every
-/// user may read it.
+/// Compiles a program of `ffi/`. A copy of the library is put beside it, where it finds it and
+/// every user may read it.
 pub fn c_program(source: &str, libraries: &[&str], program: &Path) {
     compiled(source, &[], libraries, program);
 }
@@ -101,19 +101,11 @@ fn compiled(source: &str, options: &[&str], libraries: &[&str], output: &Path) {
     cc.arg("-L").arg(&library).arg("-lmailstow").args(libraries);
     cc.arg("-Wl,-rpath,$ORIGIN").arg("-o").arg(output);
     succeed(&mut cc);
-    let soname = format!("libmailstow.so.{}", mailstow_soname());
+    let soname = fs::read_link(shared_object()).expect("a link with the name of the SONAME");
     let beside = output.with_file_name(&soname);
     if !beside.exists() {
         succeed(Command::new("cp").arg(library.join(soname)).arg(beside));
     }
-}
-
-/// The part of the version that the SONAME has.
-fn mailstow_soname() -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    let parts = if version.starts_with("0.") { 2 } else { 1 };
-    let parts: Vec<&str> = version.split('.').take(parts).collect();
-    parts.join(".")
 }
 
 /// A server to be started for info@ and sales@ (Maildirs) and box@ (an mbox) of example.com and

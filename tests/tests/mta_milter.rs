@@ -50,7 +50,8 @@ impl Filter {
         let scratch = store.scratch();
         let directory = scratch.mkdir_owned("milter", NOBODY, NOBODY);
         scratch.mkdir("c");
-        c_program("mta/milter.c", &["-lmilter"], &scratch.join("c/milter"));
+        let options = ["-lmilter", "-fsanitize=address", "-fno-omit-frame-pointer"];
+        c_program("mta/milter.c", &options, &scratch.join("c/milter"));
         let address = match host {
             Some(host) => Address::Inet(host, 10026),
             None => Address::Unix(directory.join("socket")),
