@@ -227,14 +227,21 @@ impl Site {
     }
 }
 
-/// Two messages that a provider has, as a mailbox keeps them.
-fn two() -> Vec<Vec<u8>> {
-    ["first", "second"]
-        .map(|subject| {
-            let path = b"Return-Path: <s@client.example>\n".to_vec();
-            [path, plain(subject), b".a dot\n".to_vec()].concat()
-        })
-        .to_vec()
+/// A sender that a shell must not read.
+const HOSTILE: &str = "x`touch${IFS}made`$(touch${IFS}made)@client.example";
+
+/// Three messages that a provider has, as a mailbox keeps them.
+fn three() -> Vec<Vec<u8>> {
+    [
+        ("first", "s@client.example"),
+        ("second", "s@client.example"),
+        ("third", HOSTILE),
+    ]
+    .map(|(subject, sender)| {
+        let path = format!("Return-Path: <{sender}>\n").into_bytes();
+        [path, plain(subject), b".a dot\n".to_vec()].concat()
+    })
+    .to_vec()
 }
 
 /// True when the program passes on what the LDA says.
@@ -245,30 +252,32 @@ fn says(output: &Output, words: &str) -> bool {
 
 fn fetches(name: &str, fetch: impl Fn(&Site, &Provider, &str) -> Output) {
     let site = Site::new(name);
-    let provider = Provider::start(two());
+    let provider = Provider::start(three());
     // A refused message stays with the provider.
     let output = fetch(&site, &provider, "nobody@example.com");
-    assert_eq!(provider.kept(), 2, "{output:?}");
+    assert_eq!(provider.kept(), 3, "{output:?}");
     assert!(says(&output, "5.1.1"), "{output:?}");
     // As does one that cannot be stored now.
     let blocked = site.store.mailbox("example.com/info");
     std::fs::write(&blocked, "").expect("a file in the place of the Maildir");
     let output = fetch(&site, &provider, "info@example.com");
-    assert_eq!(provider.kept(), 2, "{output:?}");
-    assert!(says(&output, "4."), "{output:?}");
+    assert_eq!(provider.kept(), 3, "{output:?}");
+    assert!(says(&output, "4.2.0"), "{output:?}");
     std::fs::remove_file(&blocked).expect("our own file");
 
     let output = fetch(&site, &provider, "info@example.com");
     assert_eq!(provider.kept(), 0, "{output:?}");
+    assert!(!site.home.join("home/made").exists(), "{output:?}");
     let stored = maildir(&site.store.mailbox("example.com/info"));
     let mut subjects: Vec<_> = stored.iter().map(|m| header(&m.bytes, "Subject")).collect();
     subjects.sort();
-    assert_eq!(subjects, [["first"], ["second"]], "{output:?}");
+    assert_eq!(subjects, [["first"], ["second"], ["third"]], "{output:?}");
     for message in &stored {
-        assert_eq!(
-            header(&message.bytes, "Return-Path"),
-            ["<s@client.example>"]
-        );
+        let is_hostile = header(&message.bytes, "Subject") == ["third"];
+        if !is_hostile {
+            let sender = header(&message.bytes, "Return-Path");
+            assert_eq!(sender, ["<s@client.example>"]);
+        }
         assert_eq!(header(&message.bytes, "Delivered-To"), ["info@example.com"]);
         assert!(
             body(&message.bytes).ends_with(b".\n.a dot\n"),

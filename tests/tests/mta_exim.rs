@@ -40,6 +40,9 @@ begin retry
 * * F,1h,1m
 ";
 
+/// No shell may read it.
+const SENDER: &str = "o'neil`id`$HOME@client.example";
+
 struct Site {
     _exim: Daemon,
     store: Mailstow,
@@ -110,7 +113,7 @@ impl Site {
     fn submit(&self, recipients: &[&str], subject: &str) {
         let recipients: Vec<String> = recipients.iter().map(|r| format!("<{r}>")).collect();
         let mut client = Client::smtp(&self.smtp);
-        let reply = client.submit("<s@client.example>", &recipients, &plain(subject));
+        let reply = client.submit(&format!("<{SENDER}>"), &recipients, &plain(subject));
         assert_eq!(reply.code, 250, "{reply}");
     }
 }
@@ -169,7 +172,7 @@ fn exims_lmtp_transport_and_its_pipe_to_the_c_lda_deliver() {
     ] {
         let stored = arrived(&site.store.mailbox(mailbox));
         assert_eq!(header(&stored, "Delivered-To"), [recipient]);
-        assert_eq!(header(&stored, "Return-Path"), ["<s@client.example>"]);
+        assert_eq!(header(&stored, "Return-Path"), [format!("<{SENDER}>")]);
         assert_eq!(header(&stored, "Subject"), ["both ways"]);
         assert_eq!(body(&stored), body(&plain("both ways")));
     }

@@ -20,6 +20,9 @@ use mailstow_tests::{Address, Client, Mailstow, Scratch, eventually};
 const SMTPD: u32 = 5102;
 const QUEUE: u32 = 5103;
 
+/// No shell may read it.
+const SENDER: &str = "o'neil`id`$HOME@client.example";
+
 struct Site {
     smtpd: Daemon,
     store: Mailstow,
@@ -71,7 +74,7 @@ impl Site {
     fn submit(&self, recipient: &str, subject: &str) {
         let mut client = Client::smtp(&self.smtp);
         let recipients = [format!("<{recipient}>")];
-        let reply = client.submit("<s@client.example>", &recipients, &plain(subject));
+        let reply = client.submit(&format!("<{SENDER}>"), &recipients, &plain(subject));
         assert_eq!(reply.code, 250, "{reply}");
     }
 
@@ -102,7 +105,7 @@ fn opensmtpds_lmtp_and_mda_actions_deliver() {
         let stored = arrived(&site.store.mailbox(mailbox));
         // OpenSMTPD writes fields of its own in front of the message.
         assert_eq!(header(&stored, "Delivered-To"), [recipient, recipient]);
-        assert_eq!(header(&stored, "Return-Path"), ["<s@client.example>"]);
+        assert_eq!(header(&stored, "Return-Path"), [format!("<{SENDER}>")]);
         assert_eq!(header(&stored, "Subject"), ["an action"]);
         assert_eq!(body(&stored), body(&plain("an action")));
     }
