@@ -5,13 +5,15 @@
  * CONFIG is a mailstow.toml, or a directory with Postfix's main.cf; SIZE is $message_size, which
  * is -1 when the client announced none. The value is the reply as Exim's `message` takes it: code,
  * enhanced code, text. It begins with 250 for recipients that exist and for domains that are not
- * ours to judge, and with 451 when the answer is not known now.
+ * ours to judge, and with 451 when the answer is not known now; syslog has the reason when it is
+ * the configuration.
  */
 #include <mailstow.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <syslog.h>
 #include <unistd.h>
 
 enum { EXIM_OK = 0 }; /* OK of Exim's local_scan.h */
@@ -64,8 +66,8 @@ int mailstow_rcpt(unsigned char **yield, int argc, unsigned char *argv[]) {
         return EXIM_OK;
     }
     if ((problem = open_once((const char *)argv[0])) != NULL) {
-        /* The client is not told what is wrong here; Exim's main log is. */
-        fprintf(stderr, "mailstow: %s\n", problem);
+        /* What is wrong here is no business of the client. */
+        syslog(LOG_MAIL | LOG_ERR, "mailstow: %s: %s", argv[0], problem);
         snprintf(value, sizeof value, "451 4.3.0 recipients cannot be looked up now");
         return EXIM_OK;
     }

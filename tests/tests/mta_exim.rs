@@ -141,6 +141,10 @@ fn exim_refuses_unknown_and_too_large_mail_at_rcpt_and_defers_while_nobody_knows
         Some("250")
     );
     assert_eq!(rcpt(&site.smtp, 1000, "nobody@example.com"), "550 5.1.1");
+    assert_eq!(
+        rcpt(&site.smtp, 1000, "\"no body\"@example.com"),
+        "550 5.1.1"
+    );
     assert_eq!(rcpt(&site.smtp, 100_001, "info@example.com"), "552 5.3.4");
     site.store.kill();
     assert_eq!(
