@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mailstow_tests::content::{plain, sized};
 use mailstow_tests::daemon::Daemon;
-use mailstow_tests::mailboxes::{body, header, list};
+use mailstow_tests::mailboxes::{body, header, list, maildir};
 use mailstow_tests::other_mta::{
     CONFIGURATION, LDA, LMTP, OtherMta, arrived, c_plugin, c_program, rcpt, recipe, store,
     wait_for_greeting,
@@ -110,10 +110,10 @@ impl Site {
         )
     }
 
-    fn submit(&self, recipients: &[&str], subject: &str) {
+    fn submit(&self, sender: &str, recipients: &[&str], subject: &str) {
         let recipients: Vec<String> = recipients.iter().map(|r| format!("<{r}>")).collect();
         let mut client = Client::smtp(&self.smtp);
-        let reply = client.submit(&format!("<{SENDER}>"), &recipients, &plain(subject));
+        let reply = client.submit(&format!("<{sender}>"), &recipients, &plain(subject));
         assert_eq!(reply.code, 250, "{reply}");
     }
 }
@@ -166,6 +166,7 @@ fn exim_refuses_unknown_and_too_large_mail_at_rcpt_and_defers_while_nobody_knows
 fn exims_lmtp_transport_and_its_pipe_to_the_c_lda_deliver() {
     let site = Site::start("exim-delivery");
     site.submit(
+        SENDER,
         &["info@example.com", "sales@example.com", "info@example.net"],
         "both ways",
     );
@@ -180,6 +181,21 @@ fn exims_lmtp_transport_and_its_pipe_to_the_c_lda_deliver() {
         assert_eq!(header(&stored, "Subject"), ["both ways"]);
         assert_eq!(body(&stored), body(&plain("both ways")));
     }
+    // A notice, whose sender is empty.
+    site.submit(
+        "",
+        &["box@example.com", "info+notice@example.net"],
+        "notice",
+    );
+    let mailbox = site.store.mailbox("example.net/info");
+    let notice = eventually("a notice", Duration::from_secs(60), || {
+        let stored = maildir(&mailbox).into_iter();
+        stored
+            .map(|m| m.bytes)
+            .find(|m| header(m, "Subject") == ["notice"])
+    });
+    assert_eq!(header(&notice, "Return-Path"), ["<>"]);
+    assert_eq!(header(&notice, "Delivered-To"), ["info+notice@example.net"]);
     // The queue is empty when both transports have said that they delivered.
     let input = site.scratch.join("spool/input");
     eventually("an empty queue", Duration::from_secs(30), || {
@@ -205,6 +221,6 @@ fn what_the_store_refuses_or_defers_is_returned_or_kept_by_exim() {
     }
     let blocked = site.store.mailbox("example.net/info");
     fs::write(&blocked, "").expect("a file in the place of the Maildir");
-    site.submit(&["info@example.net"], "kept");
+    site.submit(SENDER, &["info@example.net"], "kept");
     site.log_line(&[" == info@example.net", "T=mailstow_lda"]);
 }

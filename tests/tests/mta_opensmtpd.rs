@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use mailstow_tests::content::plain;
 use mailstow_tests::daemon::Daemon;
-use mailstow_tests::mailboxes::{body, header};
+use mailstow_tests::mailboxes::{body, header, maildir};
 use mailstow_tests::other_mta::{
     CONFIGURATION, LDA, LMTP, OtherMta, arrived, c_program, recipe, store, wait_for_greeting,
 };
@@ -71,10 +71,10 @@ impl Site {
         }
     }
 
-    fn submit(&self, recipient: &str, subject: &str) {
+    fn submit(&self, sender: &str, recipient: &str, subject: &str) {
         let mut client = Client::smtp(&self.smtp);
         let recipients = [format!("<{recipient}>")];
-        let reply = client.submit(&format!("<{SENDER}>"), &recipients, &plain(subject));
+        let reply = client.submit(&format!("<{sender}>"), &recipients, &plain(subject));
         assert_eq!(reply.code, 250, "{reply}");
     }
 
@@ -99,7 +99,7 @@ fn opensmtpds_lmtp_and_mda_actions_deliver() {
         ("example.com/info", "info@example.com"),
         ("example.net/info", "info@example.net"),
     ] {
-        site.submit(recipient, "an action");
+        site.submit(SENDER, recipient, "an action");
         let result = site.result(recipient);
         assert!(result.contains("result=Ok"), "{result}");
         let stored = arrived(&site.store.mailbox(mailbox));
@@ -109,6 +109,15 @@ fn opensmtpds_lmtp_and_mda_actions_deliver() {
         assert_eq!(header(&stored, "Subject"), ["an action"]);
         assert_eq!(body(&stored), body(&plain("an action")));
     }
+    // A notice, whose sender is empty.
+    site.submit("", "info+notice@example.net", "notice");
+    let result = site.result("info+notice@example.net");
+    assert!(result.contains("result=Ok"), "{result}");
+    let stored = maildir(&site.store.mailbox("example.net/info"));
+    let mut stored = stored.iter().map(|message| &message.bytes);
+    let notice = stored.find(|message| header(message, "Subject") == ["notice"]);
+    let notice = notice.expect("the notice is stored");
+    assert_eq!(header(notice, "Return-Path"), ["<>"]);
 }
 
 #[test]
@@ -119,12 +128,12 @@ fn opensmtpd_returns_what_the_lda_refuses_and_keeps_mail_while_the_server_is_awa
         // Its mail.lmtp takes every refusal for a temporary one.
         ("nobody@example.com", "result=TempFail"),
     ] {
-        site.submit(recipient, "a stranger");
+        site.submit(SENDER, recipient, "a stranger");
         let result = site.result(recipient);
         assert!(result.contains(expected), "{result}");
     }
     site.store.kill();
-    site.submit("info@example.com", "kept");
+    site.submit(SENDER, "info@example.com", "kept");
     let result = site.result("info@example.com");
     assert!(result.contains("result=TempFail"), "{result}");
 }
