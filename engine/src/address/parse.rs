@@ -16,7 +16,7 @@ use crate::octets;
 /// ```
 /// use mailstow_engine::{AddressError, parse_mailbox};
 ///
-/// let error: AddressError = parse_mailbox("").expect_err("nobody");
+/// let error: AddressError = parse_mailbox("").expect_err("an empty address");
 /// assert!(!error.to_string().is_empty());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
