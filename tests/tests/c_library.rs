@@ -14,7 +14,9 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use mailstow_tests::c_library::{compile, installed, shared_object, site, succeed, with_library};
+use mailstow_tests::c_library::{
+    C11, compile, installed, shared_object, site, succeed, with_library,
+};
 use mailstow_tests::mailstow::{binary, owner};
 use mailstow_tests::{Scratch, c_interface, c_manual};
 
@@ -186,6 +188,32 @@ fn the_header_compiles_as_c11_and_as_cpp17_and_programs_link_with_both_libraries
     cxx.args(flags(&["--cflags", "--libs"]));
     succeed(&mut cxx);
     succeed(with_library(&mut Command::new(scratch.join("cpp"))));
+}
+
+/// The first library with the SONAME of today, as a linker sees it: its symbols, and no code.
+fn stub_of_first_library(scratch: &Scratch, frozen: &Path) -> PathBuf {
+    let symbols = fs::read_to_string(frozen.join("symbols.txt")).expect("symbols");
+    let symbols = symbols.lines().filter(|line| !line.starts_with('#'));
+    let functions = symbols.map(|name| format!("void {name}(void) {{}}\n"));
+    let source = scratch.write("stub.c", functions.collect::<String>());
+    let library = scratch.join("libmailstow.so");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-Wl,-soname,libmailstow.so.0.1"]);
+    succeed(cc.arg(source).arg("-o").arg(&library));
+    library
+}
+
+#[test]
+fn a_program_built_against_the_first_library_of_this_name_still_runs() {
+    let frozen = c_interface::directory().join("abi/0.1");
+    let scratch = Scratch::new("first");
+    let stub = stub_of_first_library(&scratch, &frozen);
+    let program = scratch.join("program");
+    let mut cc = Command::new("cc");
+    cc.args(C11).arg(frozen.join("program.c")).arg(stub);
+    succeed(cc.arg("-o").arg(&program));
+    let site = site("first-site");
+    succeed(with_library(Command::new(&program).arg(site.path())));
 }
 
 /// Runs a program to its end.

@@ -1,0 +1,1234 @@
+/*
+ * libmailstow: mail delivery and recipient look-up in process.
+ *
+ * Any mail transfer agent, delivery agent, milter or fetcher written in C, or in a language that
+ * calls C, can store mail with this library as the LMTP server of mailstow does: in Maildirs and
+ * mboxes, found by Postfix's tables, durable before it is acknowledged, once although it is sent
+ * twice.
+ *
+ * Design
+ *
+ * There is one handle, `struct mailstow`, in one of three modes; the same calls work in all of
+ * them. MAILSTOW_MODE_LOGGED owns a delivery log, so that one flush of the disk acknowledges many
+ * messages: for daemons and event loops. MAILSTOW_MODE_DIRECT flushes each message in its mailbox:
+ * for programs that deliver one message, in any number of processes. MAILSTOW_MODE_CLIENT hands
+ * over to a running `mailstow serve`: for many processes, such as the children of a server that
+ * forks for each delivery, which no log that one process owns could serve. A program that has to
+ * do with recipients alone opens a handle in client mode, or a recipient map.
+ *
+ * Instead of one call that takes a message whole there is an object for it, because receivers get
+ * a message piece by piece: the recipients first, each to be answered at once, then the content.
+ * Results are an object as well, because they are two things: what to answer, and the receipt by
+ * which the caller says, with mailstow_confirm(3), that the answer was passed on. Freed without
+ * that, the message is in doubt: sent again, it is recognised and not stored twice.
+ *
+ * Rules
+ *
+ * Functions answer with a mailstow_result: MAILSTOW_OK, which is 0, or why nothing was done. What
+ * is wrong with a configuration, a table or a directory comes as an object with text, file and
+ * line, where the function has a parameter for that; it may be NULL. Outputs come last, and are
+ * written only when the answer is MAILSTOW_OK, but for what is said otherwise.
+ *
+ * Text that programs make up (paths, names, values of settings) ends with a NUL. Text that comes
+ * from others (addresses, keys, content) has a length, and may hold any octets. What the library
+ * returns ends with a NUL.
+ *
+ * Structs begin with struct_size, to be set to the size of the struct: they may grow at their end,
+ * and neither an older nor a newer program is read or written past what it knows. Members that a
+ * program does not know are 0. Numbers are never given another meaning.
+ *
+ * A handle is NULL or came from a function of the library. NULL, a handle that was closed or
+ * freed, and a handle of another kind are answered with an error, as far as C allows: not a
+ * pointer that never was a handle, nor one that was closed long ago.
+ *
+ * Threads, forks, users
+ *
+ * `struct mailstow` and `struct mailstow_map` may be used by any number of threads at once.
+ * Configurations, messages and map builders are for one thread at a time: another one gets
+ * MAILSTOW_IN_USE. Errors, resolutions and results never change. The library's own threads block
+ * all signals. All its descriptors are closed by execve(2). It keeps no thread-local state, calls
+ * no exit handlers, and stays loaded when dlclose(3) is called.
+ *
+ * After fork(2) the child's calls on handles of its parent answer MAILSTOW_FORKED, and change
+ * nothing; handles, and maps, that it opens itself are as good as its parent's. A child that does
+ * not call execve(2) keeps the lock of its parent's delivery log.
+ *
+ * Drop privileges before mailstow_open(3). When the process changes its user later, deliveries
+ * end with errors, and no file is seen that belongs to a wrong user.
+ *
+ * A bug of the library that would stop it ends the call with MAILSTOW_PANIC, and that handle with
+ * it: its further calls answer MAILSTOW_POISONED. All other handles go on.
+ *
+ * Functions of the program
+ *
+ * Functions that the library calls run on its threads. They must not block for long, must not
+ * unwind or longjmp(3), and must not call the library but for what is said of them.
+ *
+ * This file is made from the code of the library.
+ */
+
+#ifndef MAILSTOW_H
+#define MAILSTOW_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+/** The version of this header. */
+#define MAILSTOW_VERSION "0.1.0"
+#define MAILSTOW_VERSION_MAJOR 0
+#define MAILSTOW_VERSION_MINOR 1
+#define MAILSTOW_VERSION_PATCH 0
+
+/**
+ * The handle owns a delivery log: one flush acknowledges many deliveries. For event loops and
+ * daemons, one process for each state directory.
+ */
+#define MAILSTOW_MODE_LOGGED 1
+
+/**
+ * Every message is flushed in its mailbox. For programs that deliver one message, and for any
+ * number of processes at once.
+ */
+#define MAILSTOW_MODE_DIRECT 2
+
+/**
+ * Messages are handed over to a running `mailstow serve`, whose delivery log acknowledges them.
+ * For many processes that deliver often.
+ */
+#define MAILSTOW_MODE_CLIENT 3
+
+/**
+ * The message is durable in the mailbox, or in the delivery log that it comes from.
+ */
+#define MAILSTOW_DURABLE 1
+
+/**
+ * The message was not stored, and will not appear later: for good (5xx) or for now (4xx).
+ */
+#define MAILSTOW_NOT_STORED 2
+
+/**
+ * It is not known: the message may be stored, or appear later. Send the same again: with a
+ * delivery log it is recognised and not stored twice.
+ */
+#define MAILSTOW_IN_DOUBT 3
+
+/**
+ * `mydestination` and the addresses of this machine.
+ */
+#define MAILSTOW_CLASS_LOCAL 1
+
+/**
+ * `virtual_alias_domains`
+ */
+#define MAILSTOW_CLASS_VIRTUAL_ALIAS 2
+
+/**
+ * `virtual_mailbox_domains`
+ */
+#define MAILSTOW_CLASS_VIRTUAL_MAILBOX 3
+
+/**
+ * `relay_domains`
+ */
+#define MAILSTOW_CLASS_RELAY 4
+
+/**
+ * All other domains.
+ */
+#define MAILSTOW_CLASS_DEFAULT 5
+
+/**
+ * The transport gets the mail.
+ */
+#define MAILSTOW_DESTINATION_TRANSPORT 1
+
+/**
+ * The mail is stored in a virtual mailbox.
+ */
+#define MAILSTOW_DESTINATION_MAILBOX 2
+
+/**
+ * The mail is stored in the mailbox of an account of this machine.
+ */
+#define MAILSTOW_DESTINATION_USER 3
+
+/**
+ * An alias names a file.
+ */
+#define MAILSTOW_DESTINATION_FILE 4
+
+/**
+ * An alias names a command.
+ */
+#define MAILSTOW_DESTINATION_COMMAND 5
+
+/**
+ * The mail is accepted and thrown away.
+ */
+#define MAILSTOW_DESTINATION_DISCARDED 6
+
+/**
+ * The mail is returned to its sender, or kept for later.
+ */
+#define MAILSTOW_DESTINATION_REFUSED 7
+
+/**
+ * There is no mailbox.
+ */
+#define MAILSTOW_FORMAT_NONE 0
+
+/**
+ * A directory with a file for each message.
+ */
+#define MAILSTOW_FORMAT_MAILDIR 1
+
+/**
+ * One file with all messages.
+ */
+#define MAILSTOW_FORMAT_MBOX 2
+
+/**
+ * There is no delivery log: the mode is not `MAILSTOW_MODE_LOGGED`.
+ */
+#define MAILSTOW_LOG_STATE_NONE 0
+
+/**
+ * Mail is acknowledged through the delivery log.
+ */
+#define MAILSTOW_LOG_STATE_IN_SERVICE 1
+
+/**
+ * The delivery log failed; mail is answered 451 4.3.0 until it was opened again and recovered,
+ * which is tried by itself.
+ */
+#define MAILSTOW_LOG_STATE_FAILED 2
+
+/**
+ * Nothing is logged.
+ */
+#define MAILSTOW_LOG_OFF 0
+
+/**
+ * Errors.
+ */
+#define MAILSTOW_LOG_ERROR 1
+
+/**
+ * Errors and warnings.
+ */
+#define MAILSTOW_LOG_WARNING 2
+
+/**
+ * The same, and what an operator wants to know.
+ */
+#define MAILSTOW_LOG_INFO 3
+
+/**
+ * Everything.
+ */
+#define MAILSTOW_LOG_DEBUG 4
+
+/**
+ * A map that was changed with mailstow_map_change(3) or `mailstow map set` is not replaced.
+ */
+#define MAILSTOW_CHANGES_REFUSE 0
+
+/**
+ * Such changes are applied to the new map, too.
+ */
+#define MAILSTOW_CHANGES_KEEP 1
+
+/**
+ * Such changes are given up.
+ */
+#define MAILSTOW_CHANGES_DISCARD 2
+
+/**
+ * The version of the binary interface. It changes together with the SONAME.
+ */
+#define MAILSTOW_ABI_VERSION 1
+
+/**
+ * The content is what is to be stored; its lines end with LF or CRLF.
+ */
+#define MAILSTOW_CONTENT_PLAIN 0
+
+/**
+ * The content is as it is on the wire behind DATA: lines end with CRLF, dots are stuffed, and
+ * CRLF "." CRLF ends it.
+ */
+#define MAILSTOW_CONTENT_WIRE 1
+
+/**
+ * Dots are stuffed and a line that is a dot ends the content, but lines end with LF.
+ */
+#define MAILSTOW_CONTENT_DOTS 2
+
+/**
+ * The library in one of its three modes. Any number of threads may use it at once.
+ */
+typedef struct mailstow mailstow;
+
+/**
+ * Where settings come from. One thread at a time.
+ */
+typedef struct mailstow_config mailstow_config;
+
+/**
+ * What is wrong, in one entry or more: text, file, line. Never changes; any thread may read it.
+ */
+typedef struct mailstow_error mailstow_error;
+
+/**
+ * An open recipient map. Any number of threads may use it at once.
+ */
+typedef struct mailstow_map mailstow_map;
+
+/**
+ * A recipient map that is being built. One thread at a time.
+ */
+typedef struct mailstow_map_builder mailstow_map_builder;
+
+/**
+ * A message that is being put together: envelope, then content. One thread at a time.
+ */
+typedef struct mailstow_message mailstow_message;
+
+/**
+ * What becomes of one address. Never changes; any thread may read it.
+ */
+typedef struct mailstow_resolution mailstow_resolution;
+
+/**
+ * What became of a message: one outcome for each recipient. Any thread may read it.
+ */
+typedef struct mailstow_results mailstow_results;
+
+/**
+ * What a call answers: `MAILSTOW_OK`, or why it did nothing. Numbers are never reused.
+ */
+typedef uint32_t mailstow_result;
+
+/**
+ * Takes a line of the log: its level, its text, which ends with a NUL, and its length. It is
+ * called on any thread of the library; it must not call the library and must not unwind.
+ */
+typedef void (*mailstow_log_callback)(void *userdata,
+                                      uint32_t level,
+                                      const char *line,
+                                      size_t length);
+
+/**
+ * What a handle has done, and what it is doing.
+ */
+typedef struct mailstow_statistics {
+    /**
+     * Set to `sizeof(struct mailstow_statistics)` before the call.
+     */
+    uint32_t struct_size;
+    /**
+     * State of the delivery log: `MAILSTOW_LOG_STATE_...`
+     */
+    uint32_t log_state;
+    /**
+     * Messages handed over for delivery.
+     */
+    uint64_t messages;
+    /**
+     * Deliveries that are durable.
+     */
+    uint64_t durable;
+    /**
+     * Deliveries that were refused for good (5xx).
+     */
+    uint64_t refused;
+    /**
+     * Deliveries to be tried again (4xx).
+     */
+    uint64_t deferred;
+    /**
+     * Deliveries in doubt.
+     */
+    uint64_t in_doubt;
+    /**
+     * Deliveries whose results were not freed yet.
+     */
+    uint64_t in_flight;
+    /**
+     * Most that there may be.
+     */
+    uint64_t in_flight_max;
+    /**
+     * Bytes of the delivery log in use.
+     */
+    uint64_t log_bytes;
+    /**
+     * Most that it may take.
+     */
+    uint64_t log_bytes_max;
+    /**
+     * Messages that recovery could not store yet.
+     */
+    uint64_t waiting;
+    /**
+     * Recipients looked up.
+     */
+    uint64_t lookups;
+    /**
+     * Calls answered with MAILSTOW_BUSY.
+     */
+    uint64_t busy;
+} mailstow_statistics;
+
+/**
+ * A reply for one recipient, as SMTP states it.
+ */
+typedef struct mailstow_reply {
+    /**
+     * Set to `sizeof(struct mailstow_reply)` before the call.
+     */
+    uint32_t struct_size;
+    /**
+     * Reply code, for example 250, 452 or 550.
+     */
+    uint32_t code;
+    /**
+     * The exit status by which pipe(8) and others understand it (sysexits.h).
+     */
+    int32_t sysexits;
+    /**
+     * Enhanced status code, for example "5.1.1".
+     */
+    char enhanced[16];
+    /**
+     * The text on one line, cut to what fits.
+     */
+    char text[512];
+} mailstow_reply;
+
+/**
+ * One final recipient of a resolution. The texts live as long as the resolution.
+ */
+typedef struct mailstow_route {
+    /**
+     * Set to `sizeof(struct mailstow_route)` before the call.
+     */
+    uint32_t struct_size;
+    /**
+     * Address class of its domain: `MAILSTOW_CLASS_...`
+     */
+    uint32_t address_class;
+    /**
+     * What becomes of its mail: `MAILSTOW_DESTINATION_...`
+     */
+    uint32_t destination;
+    /**
+     * Format of the mailbox: `MAILSTOW_FORMAT_...`
+     */
+    uint32_t format;
+    /**
+     * Owner of the mailbox, or whose rights the command has; 0 when there is none.
+     */
+    uint32_t uid;
+    /**
+     * Group of the mailbox or command; 0 when there is none.
+     */
+    uint32_t gid;
+    /**
+     * The final recipient, quoted where RFC 5322 wants it.
+     */
+    const char *recipient;
+    /**
+     * The transport that Postfix would choose.
+     */
+    const char *transport;
+    /**
+     * The nexthop that Postfix would choose.
+     */
+    const char *nexthop;
+    /**
+     * The mailbox: `virtual_mailbox_base` joined with its path, a Maildir with a `/` at the end.
+     * NULL when the mail is not stored here.
+     */
+    const char *mailbox;
+    /**
+     * The command that an alias names; NULL when it names none.
+     */
+    const char *command;
+    /**
+     * The sender that replaces that of the message, as a mailing list has it; NULL for none.
+     */
+    const char *sender;
+} mailstow_route;
+
+/**
+ * A recipient of a message.
+ */
+typedef struct mailstow_recipient {
+    /**
+     * Set to `sizeof(struct mailstow_recipient)`.
+     */
+    uint32_t struct_size;
+    /**
+     * Milliseconds that the delivery may take; 0: `lmtp.delivery_deadline`, two minutes.
+     */
+    uint32_t deadline_ms;
+    /**
+     * The address, with or without angle brackets.
+     */
+    const char *address;
+    /**
+     * Its length.
+     */
+    size_t address_length;
+    /**
+     * The recipient before aliases, which becomes X-Original-To; NULL when unknown.
+     */
+    const char *original;
+    /**
+     * Its length.
+     */
+    size_t original_length;
+} mailstow_recipient;
+
+/**
+ * A message that has finished.
+ */
+typedef struct mailstow_completion {
+    /**
+     * Set to `sizeof(struct mailstow_completion)` in the first element of the array.
+     */
+    uint32_t struct_size;
+    /**
+     * Not used; 0.
+     */
+    uint32_t reserved;
+    /**
+     * What was given to `mailstow_submit`.
+     */
+    uint64_t token;
+    /**
+     * Its results, to be freed.
+     */
+    struct mailstow_results *results;
+} mailstow_completion;
+
+/**
+ * Takes the results of a message that has finished, with its token. It is called on any thread
+ * of the library, and must be quick; it must not call the library but to read, confirm and free
+ * the results, and must not unwind.
+ */
+typedef void (*mailstow_completion_callback)(void *userdata,
+                                             uint64_t token,
+                                             struct mailstow_results *results);
+
+/**
+ * What became of one recipient. The texts live as long as the results.
+ */
+typedef struct mailstow_outcome {
+    /**
+     * Set to `sizeof(struct mailstow_outcome)` before the call.
+     */
+    uint32_t struct_size;
+    /**
+     * `MAILSTOW_DURABLE`, `MAILSTOW_NOT_STORED` or `MAILSTOW_IN_DOUBT`.
+     */
+    uint32_t state;
+    /**
+     * Reply code.
+     */
+    uint32_t code;
+    /**
+     * Exit status (sysexits.h).
+     */
+    int32_t sysexits;
+    /**
+     * Enhanced status code.
+     */
+    const char *enhanced;
+    /**
+     * The text of the reply, on one line.
+     */
+    const char *text;
+    /**
+     * The recipient, as it was given.
+     */
+    const char *recipient;
+    /**
+     * The mailbox, or NULL when none was chosen, or the server did not say.
+     */
+    const char *mailbox;
+    /**
+     * Microseconds that the delivery waited for its turn.
+     */
+    uint64_t queued_us;
+    /**
+     * Microseconds that writing and flushing took.
+     */
+    uint64_t stored_us;
+} mailstow_outcome;
+
+/**
+ * A change of a recipient map.
+ */
+typedef struct mailstow_map_edit {
+    /**
+     * Set to `sizeof(struct mailstow_map_edit)` in every element.
+     */
+    uint32_t struct_size;
+    /**
+     * Not used; set to 0.
+     */
+    uint32_t reserved;
+    /**
+     * The table, by the name of its parameter.
+     */
+    const char *table;
+    /**
+     * The key.
+     */
+    const char *key;
+    /**
+     * Its length.
+     */
+    size_t key_length;
+    /**
+     * The new value; NULL removes the key.
+     */
+    const char *value;
+    /**
+     * Its length.
+     */
+    size_t value_length;
+} mailstow_map_edit;
+
+/**
+ * The call did what it says.
+ */
+#define MAILSTOW_OK 0
+
+/**
+ * A pointer that must not be NULL is NULL.
+ */
+#define MAILSTOW_NULL 6501
+
+/**
+ * An argument is out of range, or malformed.
+ */
+#define MAILSTOW_INVALID 6502
+
+/**
+ * The first member of a struct, its size, was not set or is too small.
+ */
+#define MAILSTOW_BAD_STRUCT 6503
+
+/**
+ * The handle was closed or freed before.
+ */
+#define MAILSTOW_CLOSED 6504
+
+/**
+ * The pointer is no handle of this kind.
+ */
+#define MAILSTOW_WRONG_HANDLE 6505
+
+/**
+ * The call is not for a handle of this mode.
+ */
+#define MAILSTOW_WRONG_MODE 6506
+
+/**
+ * Another thread is using the handle, which one thread may use at a time, or which is being
+ * closed.
+ */
+#define MAILSTOW_IN_USE 6507
+
+/**
+ * The handle was made before fork(2), in the parent process.
+ */
+#define MAILSTOW_FORKED 6508
+
+/**
+ * An earlier call on this handle ended in a panic; close it.
+ */
+#define MAILSTOW_POISONED 6509
+
+/**
+ * The library has a bug: the call ended in a panic. Only this handle is unusable now.
+ */
+#define MAILSTOW_PANIC 6510
+
+/**
+ * Too much is under way: nothing was taken. Try again when deliveries have finished.
+ */
+#define MAILSTOW_BUSY 6511
+
+/**
+ * The buffer is too small; the length that is needed was returned.
+ */
+#define MAILSTOW_TOO_SMALL 6512
+
+/**
+ * The table has no such key, or there is nothing with that index.
+ */
+#define MAILSTOW_NOT_FOUND 6513
+
+/**
+ * The recipient or the message is refused; the reply says why.
+ */
+#define MAILSTOW_REFUSED 6514
+
+/**
+ * The content has ended with a line that is a single dot.
+ */
+#define MAILSTOW_END 6515
+
+/**
+ * The configuration cannot be used; the error has one entry for each mistake.
+ */
+#define MAILSTOW_CONFIG 6516
+
+/**
+ * A lookup table cannot be opened, or cannot answer now.
+ */
+#define MAILSTOW_TABLE 6517
+
+/**
+ * The mailboxes, the state directory or the delivery log cannot be used.
+ */
+#define MAILSTOW_STORE 6518
+
+/**
+ * A recipient map cannot be read or written.
+ */
+#define MAILSTOW_MAP 6519
+
+/**
+ * A system call failed.
+ */
+#define MAILSTOW_SYSTEM 6520
+
+/**
+ * The process changed its user since the handle was opened.
+ */
+#define MAILSTOW_USER_CHANGED 6521
+
+/**
+ * The handle has no tables to look recipients up in.
+ */
+#define MAILSTOW_NO_TABLES 6522
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Returns the version of the binary interface of the library that is running.
+ *
+ * A program compares it with MAILSTOW_ABI_VERSION of the header it was built with. The dynamic
+ * linker does the same with the SONAME, so that only programs that load the library by
+ * themselves need it.
+ */
+uint32_t mailstow_abi_version(void);
+
+/**
+ * Returns the version of the library that is running, for example "0.1.0".
+ */
+const char *mailstow_version(void);
+
+/**
+ * Returns the name of a result, for example "MAILSTOW_BUSY".
+ *
+ * Returns "MAILSTOW_?" for a number that this version does not know.
+ */
+const char *mailstow_result_name(mailstow_result result);
+
+/**
+ * Returns what a result means, in one sentence.
+ */
+const char *mailstow_result_text(mailstow_result result);
+
+/**
+ * Sends the lines of the log up to `level` to a function.
+ *
+ * There is one log for all handles of the process; without it nothing is logged, not even to
+ * standard error. MAILSTOW_LOG_OFF ends it, and `callback` may be NULL then. Lines that other
+ * threads are writing at that moment may still come: what `userdata` leads to must stay.
+ */
+mailstow_result mailstow_log_to_callback(mailstow_log_callback callback,
+                                         void *userdata,
+                                         uint32_t level);
+
+/**
+ * Sends the lines of the log up to `level` to a file descriptor.
+ *
+ * Each line is one write(2). The descriptor stays the caller's, who keeps it open until the log
+ * goes elsewhere. MAILSTOW_LOG_OFF ends it.
+ */
+mailstow_result mailstow_log_to_fd(int32_t fd, uint32_t level);
+
+/**
+ * Returns the result that the call with this error answered; MAILSTOW_OK for NULL.
+ */
+mailstow_result mailstow_error_result(const struct mailstow_error *error);
+
+/**
+ * Returns how many things are wrong; 0 for NULL.
+ */
+size_t mailstow_error_count(const struct mailstow_error *error);
+
+/**
+ * Returns what is wrong and how to mend it, without the file and the line.
+ *
+ * The text lives as long as the error. Returns NULL when `index` is not below
+ * mailstow_error_count(3).
+ */
+const char *mailstow_error_text(const struct mailstow_error *error, size_t index);
+
+/**
+ * Returns the file in which it is wrong; NULL when it is in no file.
+ */
+const char *mailstow_error_file(const struct mailstow_error *error, size_t index);
+
+/**
+ * Returns the line, counted from 1, in which it is wrong; 0 when it is in no file.
+ */
+uint32_t mailstow_error_line(const struct mailstow_error *error, size_t index);
+
+/**
+ * Frees an error. Does nothing for NULL.
+ */
+void mailstow_error_free(struct mailstow_error *error);
+
+/**
+ * Makes an empty configuration.
+ *
+ * Without any source, mailstow_open(3) reads /etc/mailstow/mailstow.toml. Later sources win: the
+ * built-in defaults, main.cf, mailstow.toml, settings of the program. Files are read when a
+ * handle is opened.
+ */
+mailstow_result mailstow_config_new(struct mailstow_config **config);
+
+/**
+ * Reads main.cf and master.cf in this directory, as Postfix does.
+ */
+mailstow_result mailstow_config_set_postfix(struct mailstow_config *config, const char *directory);
+
+/**
+ * Reads this mailstow.toml.
+ */
+mailstow_result mailstow_config_set_file(struct mailstow_config *config, const char *path);
+
+/**
+ * Sets one setting, over what the files say.
+ *
+ * `name` is a Postfix parameter, as "virtual_mailbox_base", or a setting of mailstow.toml with
+ * its table, as "store.writers" or "limits.queued_deliveries"; `mailstow config --defaults` lists
+ * all. `value` is what the file would say, without quotes; $name stands for the Postfix parameter
+ * of that name. Unknown names and values that cannot be are refused at once.
+ */
+mailstow_result mailstow_config_set(struct mailstow_config *config,
+                                    const char *name,
+                                    const char *value,
+                                    struct mailstow_error **error);
+
+/**
+ * Copies the value that a setting has in the end to a buffer.
+ *
+ * The text ends with a NUL. `length`, which may be NULL, gets its length without the NUL, also
+ * when the answer is MAILSTOW_TOO_SMALL. Reads the files. Answers MAILSTOW_NOT_FOUND for a name
+ * that is no setting, and for one whose value is only known to the machine it runs on.
+ */
+mailstow_result mailstow_config_get(struct mailstow_config *config,
+                                    const char *name,
+                                    char *buffer,
+                                    size_t size,
+                                    size_t *length,
+                                    struct mailstow_error **error);
+
+/**
+ * Reads the configuration and says what is wrong with it, all at once, without opening anything.
+ */
+mailstow_result mailstow_config_check(struct mailstow_config *config,
+                                      uint32_t mode,
+                                      struct mailstow_error **error);
+
+/**
+ * Frees a configuration; handles that were opened with it stay as they are. Does nothing for
+ * NULL.
+ */
+void mailstow_config_free(struct mailstow_config *config);
+
+/**
+ * Opens the library in one of its modes.
+ *
+ * MAILSTOW_MODE_LOGGED opens the delivery log in the state directory, recovers what an earlier
+ * process left in it, and fails if another process has it. MAILSTOW_MODE_DIRECT opens only the
+ * mailboxes. MAILSTOW_MODE_CLIENT opens nothing but tables: it connects when there is mail, to the
+ * first UNIX-domain socket of lmtp.listen, and looks recipients up in the socketmap of
+ * socketmap.listen, or in the tables of its configuration.
+ *
+ * Drop privileges before: mail is written as its owner, which takes root, unless all mailboxes
+ * belong to the user that runs the program.
+ */
+mailstow_result mailstow_open(struct mailstow_config *config,
+                              uint32_t mode,
+                              struct mailstow **handle,
+                              struct mailstow_error **error);
+
+/**
+ * Takes the routing parameters of a configuration into use, and reads changed tables at once.
+ *
+ * Changed tables are also read by themselves within two seconds. What was opened stays open:
+ * mailboxes, delivery log, socket. When the answer is not MAILSTOW_OK, the old settings stay in
+ * force.
+ */
+mailstow_result mailstow_reload(struct mailstow *handle,
+                                struct mailstow_config *config,
+                                struct mailstow_error **error);
+
+/**
+ * Says in which mode a handle was opened.
+ */
+mailstow_result mailstow_mode(const struct mailstow *handle, uint32_t *mode);
+
+/**
+ * Makes every mailbox durable and frees the delivery log, which otherwise happens from time to
+ * time. For MAILSTOW_MODE_LOGGED alone.
+ */
+mailstow_result mailstow_checkpoint(struct mailstow *handle, struct mailstow_error **error);
+
+/**
+ * Says what a handle has done and what it is doing.
+ */
+mailstow_result mailstow_statistics_get(const struct mailstow *handle,
+                                        struct mailstow_statistics *statistics);
+
+/**
+ * Copies the figures of mailstow_statistics_get(3) to a buffer, as OpenMetrics text.
+ *
+ * The text ends with a NUL. `length`, which may be NULL, gets its length without the NUL, also
+ * when the answer is MAILSTOW_TOO_SMALL; 4096 bytes are enough.
+ */
+mailstow_result mailstow_metrics(const struct mailstow *handle,
+                                 char *buffer,
+                                 size_t size,
+                                 size_t *length);
+
+/**
+ * Finishes what was submitted, ends the threads of the handle, and frees it.
+ *
+ * It may wait as long as deliveries take. Completions that were not drained are freed, which
+ * leaves their messages in doubt. MAILSTOW_IN_USE says that another call is using the handle; it
+ * stays open then. A child process gets MAILSTOW_FORKED, and nothing happens.
+ */
+mailstow_result mailstow_close(struct mailstow *handle);
+
+/**
+ * Says what RCPT would be answered for an address and a message of `size` bytes.
+ *
+ * Nothing is written, and no mailbox is opened. `size` is what the client announced with SIZE; 0
+ * when it did not. The reply is 250 for what is not ours to judge: domains of the default class
+ * are for another server. The answer is MAILSTOW_OK whatever the reply.
+ */
+mailstow_result mailstow_check_recipient(const struct mailstow *handle,
+                                         const char *address,
+                                         size_t length,
+                                         uint64_t size,
+                                         struct mailstow_reply *reply);
+
+/**
+ * Says what becomes of mail for an address: every final recipient, and the reply.
+ *
+ * Aliases are expanded and transports chosen as Postfix does it. The answer is MAILSTOW_OK
+ * whatever the reply; free the resolution with mailstow_resolution_free(3).
+ */
+mailstow_result mailstow_resolve(const struct mailstow *handle,
+                                 const char *address,
+                                 size_t length,
+                                 struct mailstow_resolution **resolution);
+
+/**
+ * Returns how many final recipients there are; 0 for NULL.
+ */
+size_t mailstow_resolution_count(const struct mailstow_resolution *resolution);
+
+/**
+ * Describes one final recipient. Its texts live as long as the resolution.
+ */
+mailstow_result mailstow_resolution_route(const struct mailstow_resolution *resolution,
+                                          size_t index,
+                                          struct mailstow_route *route);
+
+/**
+ * Says what a client would be told: 250, or why the mail is refused or kept for later.
+ */
+mailstow_result mailstow_resolution_reply(const struct mailstow_resolution *resolution,
+                                          struct mailstow_reply *reply);
+
+/**
+ * Frees a resolution. Does nothing for NULL.
+ */
+void mailstow_resolution_free(struct mailstow_resolution *resolution);
+
+/**
+ * Begins a message.
+ *
+ * It sees the tables of this moment, whatever changes before it is delivered. MAILSTOW_BUSY says
+ * that too many messages have been begun and not delivered or freed.
+ */
+mailstow_result mailstow_message_new(struct mailstow *handle, struct mailstow_message **message);
+
+/**
+ * Sets the sender of the envelope, which becomes Return-Path.
+ *
+ * An empty text, "<>" and MAILER-DAEMON are the null reverse-path, which it also is when it is
+ * not set. MAILSTOW_INVALID says that it is no address.
+ */
+mailstow_result mailstow_message_set_sender(struct mailstow_message *message,
+                                            const char *sender,
+                                            size_t length);
+
+/**
+ * Sets what names the message in the queue of the caller: its queue id.
+ *
+ * It is remembered in the delivery log, and appears in the log of the server. Give the same key
+ * when the same message is delivered again.
+ */
+mailstow_result mailstow_message_set_retry_key(struct mailstow_message *message,
+                                               const char *key,
+                                               size_t length);
+
+/**
+ * Says in which form the content comes: MAILSTOW_CONTENT_PLAIN, which it is when nothing is said,
+ * MAILSTOW_CONTENT_WIRE or MAILSTOW_CONTENT_DOTS. Before any of it comes.
+ */
+mailstow_result mailstow_message_set_form(struct mailstow_message *message, uint32_t form);
+
+/**
+ * Adds a recipient, if it is accepted.
+ *
+ * MAILSTOW_REFUSED says that it is not, and that it was not added: what to answer is in `reply`,
+ * which may be NULL. The accepted recipients have their outcomes in the order in which they were
+ * added. The envelopes of all messages together take no more memory than limits.envelope_bytes;
+ * beyond that recipients are refused with 452 4.3.1.
+ */
+mailstow_result mailstow_message_add_recipient(struct mailstow_message *message,
+                                               const struct mailstow_recipient *recipient,
+                                               struct mailstow_reply *reply);
+
+/**
+ * Takes the next bytes of the content.
+ *
+ * `taken`, which may be NULL, gets how many of them were taken: all, unless the content ended
+ * with a line that is a dot; then the answer is MAILSTOW_END, and the rest is the caller's next
+ * command. MAILSTOW_REFUSED says that the content cannot be delivered, because it is too large or
+ * cannot be kept: more may be written, and the delivery says why. Content that does not fit in
+ * memory waits in a file without a name.
+ */
+mailstow_result mailstow_message_write(struct mailstow_message *message,
+                                       const void *data,
+                                       size_t length,
+                                       size_t *taken);
+
+/**
+ * Takes the next bytes of the content from several places, as writev(2) does.
+ *
+ * `taken` and the answer are those of mailstow_message_write(3). At most 1024 places.
+ */
+mailstow_result mailstow_message_writev(struct mailstow_message *message,
+                                        const struct iovec *iov,
+                                        size_t count,
+                                        size_t *taken);
+
+/**
+ * Takes the content from a file descriptor, up to the end of the file or stream.
+ *
+ * The descriptor stays the caller's. The answer is that of mailstow_message_write(3);
+ * MAILSTOW_SYSTEM says that it cannot be read.
+ */
+mailstow_result mailstow_message_read_fd(struct mailstow_message *message, int32_t fd);
+
+/**
+ * Frees a message that was not delivered; nothing of it is stored. Does nothing for NULL.
+ */
+void mailstow_message_free(struct mailstow_message *message);
+
+/**
+ * Delivers a message and waits for what becomes of it.
+ *
+ * The message is freed when the answer is MAILSTOW_OK, which says only that there are results:
+ * each recipient has its outcome. With any other answer the message is as before, and
+ * MAILSTOW_BUSY says to try again. The results are to be confirmed when the replies have been
+ * passed on, and then freed.
+ */
+mailstow_result mailstow_deliver(struct mailstow *handle,
+                                 struct mailstow_message *message,
+                                 struct mailstow_results **results);
+
+/**
+ * Hands a message over for delivery and returns at once.
+ *
+ * When every recipient has its outcome, the results come with `token`: out of
+ * mailstow_drain(3), or to the function of mailstow_on_completion(3), perhaps before this
+ * returns. The message is freed when the answer is MAILSTOW_OK; with any other it is as before.
+ * MAILSTOW_BUSY says that limits.queued_deliveries recipients have results that were not freed:
+ * nothing grows without bound.
+ */
+mailstow_result mailstow_submit(struct mailstow *handle,
+                                struct mailstow_message *message,
+                                uint64_t token);
+
+/**
+ * Gives the eventfd that is readable while finished messages wait to be drained.
+ *
+ * Poll it with any event loop, level-triggered; do not read it. It stays the library's, and is
+ * closed with the handle.
+ */
+mailstow_result mailstow_event_fd(const struct mailstow *handle, int32_t *fd);
+
+/**
+ * Takes up to `capacity` finished messages; never waits.
+ *
+ * `count` gets how many. Each has results to be freed. The first element of the array says in
+ * struct_size how large the elements are.
+ */
+mailstow_result mailstow_drain(struct mailstow *handle,
+                               struct mailstow_completion *completions,
+                               size_t capacity,
+                               size_t *count);
+
+/**
+ * Sends finished messages to a function from now on, instead of to mailstow_drain(3).
+ *
+ * NULL ends that. What finished before stays to be drained. A function that was replaced may
+ * still be running on another thread.
+ */
+mailstow_result mailstow_on_completion(struct mailstow *handle,
+                                       mailstow_completion_callback callback,
+                                       void *userdata);
+
+/**
+ * Returns how many recipients have outcomes; 0 for NULL.
+ */
+size_t mailstow_results_count(const struct mailstow_results *results);
+
+/**
+ * Says what became of one recipient. Its texts live as long as the results.
+ */
+mailstow_result mailstow_results_outcome(const struct mailstow_results *results,
+                                         size_t index,
+                                         struct mailstow_outcome *outcome);
+
+/**
+ * Returns one exit status for all recipients (sysexits.h): 0 when all are durable, EX_TEMPFAIL
+ * when one is to be tried again or is in doubt, else that of the first that was refused. 70
+ * (EX_SOFTWARE) when there are no results.
+ */
+int32_t mailstow_results_exit_status(const struct mailstow_results *results);
+
+/**
+ * Says that the replies were passed on: the sender of the message knows what became of it.
+ *
+ * Then the same message sent again is another message. Without this, what was stored is in doubt,
+ * and the same message is answered with success and not stored twice. The results are still to be
+ * freed.
+ */
+mailstow_result mailstow_confirm(struct mailstow_results *results);
+
+/**
+ * Frees results; if they were not confirmed, what was stored is in doubt. Does nothing for NULL.
+ */
+void mailstow_results_free(struct mailstow_results *results);
+
+/**
+ * Opens a recipient map, as `mailstow map build` or mailstow_map_builder_new(3) made it.
+ *
+ * A map that takes its place, and keys that are changed, are seen within a second. A child
+ * process must open the map again.
+ */
+mailstow_result mailstow_map_open(const char *path,
+                                  struct mailstow_map **map,
+                                  struct mailstow_error **error);
+
+/**
+ * Copies what a table of the map has for a key to a buffer.
+ *
+ * `table` is the name of a parameter, as "virtual_mailbox_maps". Letters of the key are folded to
+ * lower case; nothing else is searched for. MAILSTOW_NOT_FOUND says that the table has no such
+ * key, MAILSTOW_MAP that the map is damaged: then the answer is not known. The text ends with a
+ * NUL; `length`, which may be NULL, gets its length without that, also when the answer is
+ * MAILSTOW_TOO_SMALL.
+ */
+mailstow_result mailstow_map_lookup(const struct mailstow_map *map,
+                                    const char *table,
+                                    const char *key,
+                                    size_t key_length,
+                                    char *buffer,
+                                    size_t size,
+                                    size_t *length);
+
+/**
+ * Closes a map. Does nothing for NULL.
+ */
+void mailstow_map_close(struct mailstow_map *map);
+
+/**
+ * Changes keys of a map durably: all of them or none.
+ *
+ * Elements whose value is NULL are removed. Letters of keys are folded to lower case. Any number
+ * of programs may do this at once, and while the map is in use.
+ */
+mailstow_result mailstow_map_change(const char *path,
+                                    const struct mailstow_map_edit *edits,
+                                    size_t count,
+                                    struct mailstow_error **error);
+
+/**
+ * Begins to build a recipient map, which will take the place of the one at `path`, if there is
+ * one.
+ *
+ * `changes` says what becomes of single keys that were changed in that one since it was built:
+ * MAILSTOW_CHANGES_REFUSE, MAILSTOW_CHANGES_KEEP or MAILSTOW_CHANGES_DISCARD.
+ */
+mailstow_result mailstow_map_builder_new(const char *path,
+                                         uint32_t changes,
+                                         struct mailstow_map_builder **builder,
+                                         struct mailstow_error **error);
+
+/**
+ * Adds a key to a table of the map.
+ *
+ * `table` is the name of a parameter, as "virtual_mailbox_maps". Letters of the key are folded to
+ * lower case. Of equal keys in a table the first counts.
+ */
+mailstow_result mailstow_map_builder_add(struct mailstow_map_builder *builder,
+                                         const char *table,
+                                         const char *key,
+                                         size_t key_length,
+                                         const char *value,
+                                         size_t value_length,
+                                         struct mailstow_error **error);
+
+/**
+ * Puts the map in its place, durably, and frees the builder.
+ *
+ * `keys`, which may be NULL, gets the number of its keys. The builder is freed whatever the
+ * answer; when that is not MAILSTOW_OK, the old map stays.
+ */
+mailstow_result mailstow_map_builder_finish(struct mailstow_map_builder *builder,
+                                            uint64_t *keys,
+                                            struct mailstow_error **error);
+
+/**
+ * Gives up a map that is being built; the old map stays. Does nothing for NULL.
+ */
+void mailstow_map_builder_free(struct mailstow_map_builder *builder);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* MAILSTOW_H */
