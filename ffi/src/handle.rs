@@ -22,7 +22,6 @@ use mailstow_engine::{
     AddressClass, Engine, EnhancedCode, Format, LogState, Mail, MailboxTarget, MessageBuilder,
     Resolution, Route, Router, Status,
 };
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -135,8 +134,8 @@ impl Handle {
         }
     }
 
-    /// Looks an address up. The path that mailboxes are below comes with it.
-    pub(crate) fn resolve(&self, address: &[u8]) -> Result<(Resolution, PathBuf), Failure> {
+    /// Looks an address up. The settings, which name the path above mailboxes, come with it.
+    pub(crate) fn resolve(&self, address: &[u8]) -> Result<(Resolution, Arc<Bounds>), Failure> {
         let router = self.snapshot().ok_or(MAILSTOW_NO_TABLES)?;
         add(&self.counters.lookups);
         let resolution = match parse(address) {
@@ -146,7 +145,7 @@ impl Handle {
                 ..Resolution::default()
             },
         };
-        Ok((resolution, self.bounds().base.clone()))
+        Ok((resolution, self.bounds()))
     }
 
     /// What RCPT would be answered for a message of `size` bytes; 0 when the size is not known.

@@ -1,13 +1,13 @@
 //! What becomes of an address, as C reads it.
 //!
-//! Imports `boundary`, `failure` (texts of C) and the engine's routing.
+//! Imports `boundary` and the engine's routing. All texts of a resolution share one allocation,
+//! since a host makes a resolution for every recipient.
 
 use crate::boundary::{Kind, Pool, mailstow_resolution, mailstow_route};
-use crate::failure::c_string;
 use mailstow_engine::{
-    AddressClass, Destination, EnhancedCode, Format, Resolution as Found, Route, Status,
+    AddressClass, Destination, EnhancedCode, Format, Resolution as Found, Route, Status, octets,
 };
-use std::ffi::{CString, c_char};
+use std::ffi::c_char;
 use std::path::Path;
 use std::ptr;
 
@@ -48,7 +48,44 @@ pub const MAILSTOW_FORMAT_MBOX: u32 = 2;
 #[derive(Debug)]
 pub(crate) struct Resolution {
     routes: Vec<Entry>,
+    texts: Texts,
     status: Status,
+}
+
+/// Texts as C has them, one behind the other: octets, each cut at a NUL and ended by one.
+#[derive(Debug, Default)]
+struct Texts(Vec<u8>);
+
+/// Where a text begins in [`Texts`].
+#[derive(Clone, Copy, Debug)]
+struct Text(usize);
+
+impl Texts {
+    /// Appends the parts as one text.
+    fn add(&mut self, parts: &[&str]) -> Text {
+        let begin = self.0.len();
+        for part in parts {
+            let part = octets::octets(part);
+            let end = memchr::memchr(0, &part).unwrap_or(part.len());
+            self.0
+                .extend_from_slice(part.get(..end).unwrap_or_default());
+            if end < part.len() {
+                break;
+            }
+        }
+        self.0.push(0);
+        Text(begin)
+    }
+
+    /// Returns the address of a text, which stays valid until the resolution is freed.
+    fn pointer(&self, text: Text) -> *const c_char {
+        let bytes = self.0.get(text.0..).unwrap_or(b"\0");
+        bytes.as_ptr().cast()
+    }
+
+    fn optional(&self, text: Option<Text>) -> *const c_char {
+        text.map_or(ptr::null(), |text| self.pointer(text))
+    }
 }
 
 /// One final recipient.
@@ -59,12 +96,12 @@ struct Entry {
     format: u32,
     uid: u32,
     gid: u32,
-    recipient: CString,
-    transport: CString,
-    nexthop: CString,
-    mailbox: Option<CString>,
-    command: Option<CString>,
-    sender: Option<CString>,
+    recipient: Text,
+    transport: Text,
+    nexthop: Text,
+    mailbox: Option<Text>,
+    command: Option<Text>,
+    sender: Option<Text>,
 }
 
 impl Kind for Resolution {
@@ -80,12 +117,11 @@ impl Kind for Resolution {
 impl Resolution {
     pub(crate) fn new(found: Found, base: &Path) -> Self {
         let accepted = || Status::new(250, EnhancedCode::new(2, 1, 5), "Ok");
+        let mut texts = Texts(Vec::with_capacity(128 * found.results.len()));
+        let routes = found.results.iter();
         Self {
-            routes: found
-                .results
-                .iter()
-                .map(|route| entry(route, base))
-                .collect(),
+            routes: routes.map(|route| entry(route, base, &mut texts)).collect(),
+            texts,
             status: found.error.unwrap_or_else(accepted),
         }
     }
@@ -100,9 +136,7 @@ impl Resolution {
 
     pub(crate) fn route(&self, index: usize) -> Option<mailstow_route> {
         let route = self.routes.get(index)?;
-        let optional =
-            |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
-        let text = |text: &CString| -> *const c_char { text.as_ptr() };
+        let texts = &self.texts;
         Some(mailstow_route {
             struct_size: 0,
             address_class: route.class,
@@ -110,17 +144,17 @@ impl Resolution {
             format: route.format,
             uid: route.uid,
             gid: route.gid,
-            recipient: text(&route.recipient),
-            transport: text(&route.transport),
-            nexthop: text(&route.nexthop),
-            mailbox: optional(&route.mailbox),
-            command: optional(&route.command),
-            sender: optional(&route.sender),
+            recipient: texts.pointer(route.recipient),
+            transport: texts.pointer(route.transport),
+            nexthop: texts.pointer(route.nexthop),
+            mailbox: texts.optional(route.mailbox),
+            command: texts.optional(route.command),
+            sender: texts.optional(route.sender),
         })
     }
 }
 
-fn entry(route: &Route, base: &Path) -> Entry {
+fn entry(route: &Route, base: &Path, texts: &mut Texts) -> Entry {
     let mut entry = Entry {
         class: match route.class {
             AddressClass::Local => MAILSTOW_CLASS_LOCAL,
@@ -133,29 +167,32 @@ fn entry(route: &Route, base: &Path) -> Entry {
         format: MAILSTOW_FORMAT_NONE,
         uid: 0,
         gid: 0,
-        recipient: c_string(&route.recipient),
-        transport: c_string(&route.transport),
-        nexthop: c_string(&route.nexthop),
+        recipient: texts.add(&[&route.recipient]),
+        transport: texts.add(&[&route.transport]),
+        nexthop: texts.add(&[&route.nexthop]),
         mailbox: None,
         command: None,
-        sender: route.sender.as_deref().map(c_string),
+        sender: route.sender.as_deref().map(|sender| texts.add(&[sender])),
     };
-    let mut stored = |path: &str, format: Format, uid: u32, gid: u32| {
+    let mut stored = |base: &str, path: &str, format: Format, uid: u32, gid: u32| {
         let (number, slash) = match format {
             Format::Maildir => (MAILSTOW_FORMAT_MAILDIR, "/"),
             Format::Mbox => (MAILSTOW_FORMAT_MBOX, ""),
         };
-        let path = format!("{}{slash}", path.trim_end_matches('/'));
-        entry.mailbox = Some(c_string(&path));
+        let between = if base.is_empty() { "" } else { "/" };
+        let path = [base, between, path.trim_end_matches('/'), slash];
+        entry.mailbox = Some(texts.add(&path));
         (entry.format, entry.uid, entry.gid) = (number, uid, gid);
     };
     if let Some(mailbox) = &route.mailbox {
         let base = base.to_str().unwrap_or_default().trim_end_matches('/');
-        let path = match base {
-            "" => mailbox.path.clone(),
-            base => format!("{base}/{}", mailbox.path),
-        };
-        stored(&path, mailbox.format, mailbox.uid, mailbox.gid);
+        stored(
+            base,
+            &mailbox.path,
+            mailbox.format,
+            mailbox.uid,
+            mailbox.gid,
+        );
     }
     entry.destination = match &route.destination {
         Destination::Mailbox => MAILSTOW_DESTINATION_MAILBOX,
@@ -164,7 +201,7 @@ fn entry(route: &Route, base: &Path) -> Entry {
             format,
             rights,
         } => {
-            stored(&path.to_string_lossy(), *format, rights.uid, rights.gid);
+            stored("", &path.to_string_lossy(), *format, rights.uid, rights.gid);
             MAILSTOW_DESTINATION_USER
         }
         Destination::File {
@@ -172,11 +209,11 @@ fn entry(route: &Route, base: &Path) -> Entry {
             format,
             rights,
         } => {
-            stored(&path.to_string_lossy(), *format, rights.uid, rights.gid);
+            stored("", &path.to_string_lossy(), *format, rights.uid, rights.gid);
             MAILSTOW_DESTINATION_FILE
         }
         Destination::Command { command, rights } => {
-            entry.command = Some(c_string(command));
+            entry.command = Some(texts.add(&[command]));
             (entry.uid, entry.gid) = (rights.uid, rights.gid);
             MAILSTOW_DESTINATION_COMMAND
         }

@@ -44,8 +44,8 @@ pub extern "C" fn mailstow_resolve(
     run(|call| {
         let out = call.out(resolution)?;
         let address = call.text(address, length)?;
-        let (found, base) = call.shared::<Handle>(handle)?.resolve(address)?;
-        out.set(insert(Resolution::new(found, &base)));
+        let (found, bounds) = call.shared::<Handle>(handle)?.resolve(address)?;
+        out.set(insert(Resolution::new(found, &bounds.base)));
         Ok(())
     })
 }
