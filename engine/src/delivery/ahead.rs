@@ -1,29 +1,29 @@
 //! A long message goes into its mailbox while it arrives.
 //!
-//! Imports `mailbox`, `message`, `io`, `route` (targets). What cannot be done here is not done:
-//! the delivery then copies the message, and answers for what is wrong with the mailbox.
-//! Invariant: the mailbox is opened as its owner, by a thread of its own, because the caller's
-//! must not change who it is.
+//! What cannot be done here is not done: the delivery then copies the message, and answers for what
+//! is wrong with the mailbox. Invariant: the mailbox is opened as its owner, by a thread that ends
+//! with that, because the caller's thread must not change its identity.
 
-use super::store::Shared;
+use super::context::{Context, Workspace};
 use crate::config::Compress;
 use crate::io::{Credentials, Disk, Placed, Purpose};
 use crate::mailbox::maildir::open_ahead;
 use crate::mailbox::{MailboxError, MailboxPath};
 use crate::route::{Format, MailboxTarget};
 use crate::thread;
+use std::cell::RefCell;
 
 /// Begins a message behind `header` in a file without a name in that mailbox.
 pub(super) fn begin<D: Disk>(
-    shared: &Shared<D>,
+    context: &Context<D>,
     header: Vec<u8>,
     target: &MailboxTarget,
 ) -> Option<Placed> {
-    if target.format != Format::Maildir || shared.settings.compress != Compress::None {
+    if target.format != Format::Maildir || context.settings.compress != Compress::None {
         return None;
     }
     let opened = std::thread::scope(|scope| {
-        let open = || open_as_owner(shared, header, target);
+        let open = || open_as_owner(context, header, target);
         let thread = thread::spawn_scoped(scope, "mailstow-ahead", open);
         thread.ok()?.join().ok()
     });
@@ -34,24 +34,18 @@ pub(super) fn begin<D: Disk>(
 }
 
 fn open_as_owner<D: Disk>(
-    shared: &Shared<D>,
+    context: &Context<D>,
     header: Vec<u8>,
     target: &MailboxTarget,
 ) -> Result<Option<Placed>, MailboxError> {
-    let settings = &shared.settings;
+    let (disk, settings) = (&context.disk, &context.settings);
     let path = MailboxPath::new(&settings.base, target)?;
-    let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
-    let base = shared.disk.open_root(&settings.base).map_err(failed)?;
     let owner = (target.uid, target.gid);
-    let mut credentials = Credentials::of_own_thread();
-    let switched = credentials.become_user(owner.0, owner.1);
-    switched.map_err(|source| MailboxError::Identity {
-        mailbox: path.display().to_owned(),
-        source,
-    })?;
-    let (file, directory) =
-        open_ahead(&shared.disk, &base, &path, settings.owner(owner.0, owner.1))?;
-    let Some(file) = shared.disk.file_of(file) else {
+    let credentials = RefCell::new(Credentials::of_own_thread());
+    let mut workspace = Workspace::new(context, &credentials);
+    let base = workspace.enter(path.display(), owner)?;
+    let (file, directory) = open_ahead(disk, base, &path, settings.owner(owner.0, owner.1))?;
+    let Some(file) = disk.file_of(file) else {
         return Ok(None);
     };
     let purpose = Purpose {
@@ -59,5 +53,8 @@ fn open_as_owner<D: Disk>(
         directory: (directory.device, directory.inode),
         owner,
     };
-    Placed::begin(file, purpose).map(Some).map_err(failed)
+    let begun = Placed::begin(file, purpose);
+    begun
+        .map(Some)
+        .map_err(|error| MailboxError::from_io(path.display(), "opening it", error))
 }

@@ -1,16 +1,16 @@
-//! The directory that holds the mailboxes: opened, and made where that is wanted.
+//! Opens the directory that holds the mailboxes, and makes it if the settings ask for it.
 //!
-//! Imports `store` (errors), `io`, `config`.
+//! Sources: Postfix virtual(8), `virtual_mailbox_base`.
 
-use super::store::StoreError;
+use super::error::StoreError;
 use crate::config::Settings;
 use crate::io::{Disk, SafeDirectory};
 use rustix::fs::{self as sys, Mode, OFlags};
 use std::io;
 use std::path::Path;
 
-/// Makes the base if only the last directory of its path is missing. Mailbox owners must be able
-/// to search it, and to make directories in it when all of them are one user.
+/// Opens the base once, and makes it if only the last directory of its path is missing. Owners of
+/// mailboxes must be able to search it, and to make directories in it when all are one user.
 pub(super) fn open_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), StoreError> {
     let base = settings.routing.virtual_mailbox_base.clone();
     if base.as_os_str().is_empty() {

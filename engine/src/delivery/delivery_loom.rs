@@ -4,7 +4,7 @@
 //! Imports `queue`, `floors`. Run with `tests/loom`.
 
 use super::floors::Floors;
-use super::queue::{Batch, Queue, Queued};
+use super::queue::{Queue, Queued, Taken};
 use crate::log::Sequence;
 use crate::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,7 +33,7 @@ impl Queued for Item {
 /// A writer: takes one delivery at a time until the queue is closed; answers how many.
 fn write(queue: &Queue<Item>, in_use: &AtomicBool) -> u64 {
     let mut done = 0;
-    while let Some(Batch { jobs, hold }) = queue.take() {
+    while let Some(Taken { jobs, hold }) = queue.take() {
         for Item(is_mbox) in jobs {
             if is_mbox {
                 assert!(!in_use.swap(true, Ordering::Relaxed), "two writers");
@@ -72,7 +72,7 @@ fn loom_sleeping_writers_are_woken_for_every_delivery() {
         let writer = || {
             let (queue, done) = (Arc::clone(&queue), Arc::clone(&done));
             thread::spawn(move || {
-                while let Some(Batch { jobs, hold }) = queue.take() {
+                while let Some(Taken { jobs, hold }) = queue.take() {
                     queue.give_back(hold);
                     let before = done.fetch_add(jobs.len() as u64, Ordering::AcqRel);
                     // Nobody else wakes them.

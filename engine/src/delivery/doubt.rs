@@ -7,7 +7,7 @@
 //! lost in turn leaves the delivery in doubt.
 
 use super::digest::{Shape, has_queue_id};
-use super::promise::Promise;
+use super::logged_message::LoggedMessage;
 use crate::clock;
 use crate::config::DeliveryLogSettings;
 use crate::limits::IN_DOUBT_MAX;
@@ -49,9 +49,9 @@ impl From<&DeliveryLogSettings> for Keep {
 
 #[derive(Debug, Default)]
 struct State {
-    open: HashMap<DeliveryId, Arc<Promise>>,
+    open: HashMap<DeliveryId, Arc<LoggedMessage>>,
     /// Settled by their receipts while deliveries were still being made; in order.
-    early: VecDeque<(Arc<Promise>, Verdict)>,
+    early: VecDeque<(Arc<LoggedMessage>, Verdict)>,
     by_key: BTreeMap<[u8; 32], Vec<Doubtful>>,
     count: usize,
     /// To be told to the log.
@@ -92,27 +92,27 @@ impl Doubts {
     }
 
     /// The message is in the log.
-    pub(super) fn open(&self, promise: &Arc<Promise>) {
+    pub(super) fn open(&self, message: &Arc<LoggedMessage>) {
         let mut state = self.state.lock();
         // Whoever never confirms costs no memory without bound.
         if state.open.len() < IN_DOUBT_MAX {
-            state.open.insert(promise.id(), Arc::clone(promise));
+            state.open.insert(message.id(), Arc::clone(message));
         }
     }
 
     /// The client has read the replies for this message.
-    pub(super) fn confirm(&self, promise: &Promise) {
-        let id = promise.id();
+    pub(super) fn confirm(&self, message: &LoggedMessage) {
+        let id = message.id();
         let mut state = self.state.lock();
         if state.open.remove(&id).is_some() {
-            state.confirmed.extend(promise.confirmed());
+            state.confirmed.extend(message.confirmed());
             state.news_since.get_or_insert_with(clock::now);
             drop(state);
-            promise.forget_content();
+            message.forget_content();
         } else if state.by_key.values().flatten().any(|d| d.entry.id == id) {
             drop(state);
             // The log was recovered meanwhile, which took it to be in doubt.
-            for entry in promise.doubts() {
+            for entry in message.doubts() {
                 self.confirm_repeated(&Repeated(entry));
             }
         }
@@ -120,14 +120,14 @@ impl Doubts {
 
     /// The client has read the replies for this message, and the recipients with the indices
     /// `doubtful` were told to try again.
-    pub(super) fn confirm_but(&self, promise: &Promise, doubtful: &[usize]) {
+    pub(super) fn confirm_but(&self, message: &LoggedMessage, doubtful: &[usize]) {
         // Digests are computed without the lock.
-        let all = promise.doubts();
+        let all = message.doubts();
         let (doubtful, read): (Vec<_>, Vec<_>) = all
             .into_iter()
             .partition(|entry| is_one_of(entry, doubtful));
         let mut state = self.state.lock();
-        if state.open.remove(&promise.id()).is_some() {
+        if state.open.remove(&message.id()).is_some() {
             let confirmed = read.iter().map(|entry| Confirmed {
                 id: entry.id,
                 recipient: Some(entry.recipient),
@@ -146,21 +146,21 @@ impl Doubts {
     }
 
     /// The connection was lost before that. The log says so already: nothing confirms it.
-    pub(super) fn doubt(&self, promise: &Promise) {
-        if self.state.lock().open.remove(&promise.id()).is_some() {
-            self.add(promise.doubts());
+    pub(super) fn doubt(&self, message: &LoggedMessage) {
+        if self.state.lock().open.remove(&message.id()).is_some() {
+            self.add(message.doubts());
         }
     }
 
     /// Remembers what the receipt said of a message whose deliveries have not all ended.
-    pub(super) fn settle_later(&self, promise: &Arc<Promise>, verdict: Verdict) {
-        let early = (Arc::clone(promise), verdict);
+    pub(super) fn settle_later(&self, message: &Arc<LoggedMessage>, verdict: Verdict) {
+        let early = (Arc::clone(message), verdict);
         self.state.lock().early.push_back(early);
     }
 
     /// Takes messages whose deliveries have ended since their receipts were given back; looks at
     /// a few of them each time.
-    pub(super) fn take_early(&self) -> Vec<(Arc<Promise>, Verdict)> {
+    pub(super) fn take_early(&self) -> Vec<(Arc<LoggedMessage>, Verdict)> {
         let mut state = self.state.lock();
         let mut over = Vec::new();
         for _ in 0..state.early.len().min(EARLY_LOOKED_AT) {
@@ -300,18 +300,18 @@ impl Doubts {
         let in_doubt = state.by_key.values().flatten().map(|d| d.entry);
         let mut all: Vec<InDoubt> = in_doubt.collect();
         let now = clock::since_epoch();
-        state.open.retain(|_, promise| {
-            now.saturating_sub(promise.envelope().accepted_at) < self.keep.with_id
+        state.open.retain(|_, message| {
+            now.saturating_sub(message.envelope().accepted_at) < self.keep.with_id
         });
-        let open: Vec<Arc<Promise>> = state.open.values().map(Arc::clone).collect();
+        let open: Vec<Arc<LoggedMessage>> = state.open.values().map(Arc::clone).collect();
         drop(guard);
         // Digests are computed without the lock. What is confirmed meanwhile is told to the log,
         // which takes that as the last word.
-        for promise in open {
+        for message in open {
             if all.len() >= self.most {
                 break;
             }
-            all.extend(promise.doubts());
+            all.extend(message.doubts());
         }
         // More than the log takes are forgotten with a crash.
         all.truncate(self.most);

@@ -1,13 +1,13 @@
 //! Makes what was written durable, with as few flushes as possible.
 //!
-//! Imports `config` (the method), `io`, `clock`, `sync`. Invariant: an item counts as durable
-//! only if its own `fsync`, or one `syncfs` of its file system begun after it was written and
-//! seen through a handle opened before, answered without error. Nothing is flushed twice: after
-//! an error the kernel may have dropped the data and would say yes the next time.
+//! Invariant: an item counts as durable only if its own `fsync` succeeded, or one `syncfs` of its
+//! file system that began after the item was written and went through a handle opened before.
+//! Nothing is flushed twice: after an error the kernel may have dropped the data and would report
+//! success the next time.
 
 use crate::clock;
 use crate::config::FlushMethod;
-use crate::io::Disk;
+use crate::io::{Disk, copy_error};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use std::collections::HashMap;
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 /// From this number of items on one file system on, one `syncfs` measures faster than as many
 /// `fsync`s.
 const SYNCFS_ITEMS_MIN: usize = 4;
-/// A `syncfs` slower than this writes other people's data (a copy of a disk image, say) on our
-/// time; then each file is flushed alone for a while.
+/// A `syncfs` slower than this writes data of other programs (a copy of a disk image, say); then
+/// each file is flushed alone for a while.
 const SLOW: Duration = Duration::from_secs(2);
 /// How long `syncfs` is avoided then.
 const AVOID: Duration = Duration::from_secs(60);
@@ -85,7 +85,7 @@ impl Flusher {
             };
             let whole = devices.get(at).and_then(|(_, answer)| answer.as_ref());
             results.push(match whole {
-                Some(answer) => copy(answer),
+                Some(answer) => answer.as_ref().copied().map_err(copy_error),
                 None => disk.sync(item.handle),
             });
         }
@@ -139,16 +139,5 @@ impl Flusher {
 
     fn ms(&self, duration: Duration) -> u64 {
         u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// The same answer once more.
-pub(super) fn copy(answer: &io::Result<()>) -> io::Result<()> {
-    match answer {
-        Ok(()) => Ok(()),
-        Err(error) => Err(match error.raw_os_error() {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => io::Error::new(error.kind(), error.to_string()),
-        }),
     }
 }

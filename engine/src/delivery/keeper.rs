@@ -17,7 +17,7 @@ use super::recovery::{Recovery, RecoveryReport, Trust};
 use super::stuck::StuckMail;
 use crate::clock;
 use crate::config::DeliveryLogSettings;
-use crate::io::Disk;
+use crate::io::{Disk, copy_error};
 use crate::log::{Checkpoint, LogError, Record, Sequence};
 use crate::mailbox::{Known, MailboxSettings};
 use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
@@ -445,14 +445,10 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
     /// A flush failed of what the log has for a mailbox: nothing there can be believed.
     fn distrust(&self, source: &io::Error) -> LogError {
         self.state.lock().distrust = true;
-        let code = source.raw_os_error();
         LogError::Io {
             operation: "flush",
             object: "the mailboxes".to_owned(),
-            source: Arc::new(code.map_or_else(
-                || io::Error::from(source.kind()),
-                io::Error::from_raw_os_error,
-            )),
+            source: Arc::new(copy_error(source)),
         }
     }
 

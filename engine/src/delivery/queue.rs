@@ -13,7 +13,6 @@
 //! it will be long, and when none has come back for [`PATIENCE`]. Invariant: while something waits
 //! for a writer at work and another sleeps, one of those that sleep watches.
 
-use super::job::Job;
 use crate::clock;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::sync::{Condvar, Mutex, MutexGuard, wait, wait_timeout};
@@ -41,7 +40,7 @@ pub(super) trait Queued {
 
 /// A bounded queue; the bound is kept by those who submit ([`Queue::poll_room`]).
 #[derive(Debug)]
-pub(super) struct Queue<J = Job> {
+pub(super) struct Queue<J> {
     state: Mutex<State<J>>,
     work: Condvar,
     capacity: usize,
@@ -78,7 +77,7 @@ struct State<J> {
 
 /// What one writer takes at once.
 #[derive(Debug)]
-pub(super) struct Batch<J = Job> {
+pub(super) struct Taken<J> {
     pub(super) jobs: Vec<J>,
     /// What to give back with [`Queue::give_back`] when the writer is done.
     pub(super) hold: Hold,
@@ -170,7 +169,7 @@ impl<J: Queued> Queue<J> {
     }
 
     /// Waits for work and takes a batch of it; `None` when closed and empty.
-    pub(super) fn take(&self) -> Option<Batch<J>> {
+    pub(super) fn take(&self) -> Option<Taken<J>> {
         self.take_or(|state| {
             let is_over = state.closing && state.is_done();
             (!is_over).then(|| self.sleep(state))
@@ -178,7 +177,7 @@ impl<J: Queued> Queue<J> {
     }
 
     /// A batch of what is there now.
-    pub(super) fn take_waiting(&self) -> Option<Batch<J>> {
+    pub(super) fn take_waiting(&self) -> Option<Taken<J>> {
         self.take_or(|_| None)
     }
 
@@ -186,8 +185,8 @@ impl<J: Queued> Queue<J> {
     fn take_or<'a>(
         &'a self,
         idle: impl Fn(MutexGuard<'a, State<J>>) -> Option<MutexGuard<'a, State<J>>>,
-    ) -> Option<Batch<J>> {
-        let mut batch = Batch {
+    ) -> Option<Taken<J>> {
+        let mut batch = Taken {
             jobs: Vec::new(),
             hold: Hold::default(),
         };
@@ -348,7 +347,7 @@ impl<J: Queued> State<J> {
     }
 
     /// Moves deliveries into the batch; abandoned ones aside, to be dropped without the lock.
-    fn fill(&mut self, most: usize, batch: &mut Batch<J>, abandoned: &mut Vec<J>) {
+    fn fill(&mut self, most: usize, batch: &mut Taken<J>, abandoned: &mut Vec<J>) {
         let mut bytes = 0;
         while batch.jobs.len() < most && bytes < BATCH_BYTES_MAX {
             let Some(mut job) = self.ready.pop_front() else {
@@ -421,7 +420,7 @@ mod tests {
         let (tell, told) = channel();
         let queue = Arc::clone(queue);
         thread::spawn(move || {
-            while let Some(Batch { jobs, hold }) = queue.take() {
+            while let Some(Taken { jobs, hold }) = queue.take() {
                 let _ = tell.send(jobs.len());
                 queue.give_back(hold);
             }
@@ -437,7 +436,7 @@ mod tests {
     fn one_at_work() -> (Arc<Queue<Item>>, Hold, Receiver<usize>) {
         let queue = Arc::new(Queue::new(1000, 64));
         push(&queue, 1);
-        let Batch { hold, .. } = queue.take().unwrap();
+        let Taken { hold, .. } = queue.take().unwrap();
         let other = writer(&queue);
         while queue.state.lock().asleep == 0 {
             thread::yield_now();

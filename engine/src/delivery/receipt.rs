@@ -1,14 +1,12 @@
 //! What the sender of a message gets for it: the place to say whether its replies were read.
 //!
-//! Imports `job` (tickets), `journal`, `keeper`, `doubt`, `store` (shared state). Invariant: a
-//! message is confirmed once or in doubt; a receipt that is dropped never confirms.
+//! Invariant: a message is confirmed once or in doubt; a receipt that is dropped never confirms.
 
+use super::delivery::{Origin, Ticket};
 use super::doubt::{Verdict, is_one_of};
-use super::job::{Origin, Ticket};
 use super::journal::in_doubt_records;
 use super::keeper::Keeper;
-use super::promise::Promise;
-use super::store::Shared;
+use super::logged_message::LoggedMessage;
 use crate::io::{Blocking, Disk};
 use crate::log::InDoubt;
 use crate::sync::Arc;
@@ -48,16 +46,19 @@ pub struct Receipt {
     tickets: Vec<Ticket>,
     /// Recipients whose deliveries stay in doubt.
     doubtful: Vec<usize>,
-    shared: Weak<Shared<Blocking>>,
+    /// Of the log, if the store has one.
+    keeper: Weak<Keeper<<Blocking as Disk>::Handle>>,
 }
 
 impl Receipt {
-    pub(super) fn new(tickets: Vec<Ticket>, shared: &Arc<Shared<Blocking>>) -> Self {
-        let shared = Arc::downgrade(shared);
+    pub(super) fn new(
+        tickets: Vec<Ticket>,
+        keeper: Option<&Arc<Keeper<<Blocking as Disk>::Handle>>>,
+    ) -> Self {
         Self {
             tickets,
             doubtful: Vec::new(),
-            shared,
+            keeper: keeper.map_or_else(Weak::new, Arc::downgrade),
         }
     }
 
@@ -65,10 +66,10 @@ impl Receipt {
     /// is another message.
     pub fn confirm(mut self) {
         let tickets = std::mem::take(&mut self.tickets);
-        if let Some(shared) = self.shared.upgrade() {
+        if let Some(keeper) = self.keeper.upgrade() {
             match self.doubtful.as_slice() {
-                [] => shared.confirm(&tickets),
-                doubtful => shared.confirm_but(&tickets, doubtful),
+                [] => settle(&keeper, &tickets, Verdict::Read),
+                doubtful => confirm_but(&keeper, &tickets, doubtful),
             }
         }
     }
@@ -102,115 +103,103 @@ impl Drop for Receipt {
         if self.tickets.is_empty() {
             return;
         }
-        if let Some(shared) = self.shared.upgrade() {
-            shared.doubt(&self.tickets);
+        if let Some(keeper) = self.keeper.upgrade() {
+            settle(&keeper, &self.tickets, Verdict::Lost);
         }
     }
 }
 
-impl<D: Disk> Shared<D> {
-    /// The client has read the replies for these deliveries, all of one message: they are
-    /// settled, and the same message sent again is another message.
-    pub(super) fn confirm(&self, tickets: &[Ticket]) {
-        self.settle(tickets, Verdict::Read);
-    }
-
-    /// The client was lost before it showed that it read the replies for these deliveries, all
-    /// of one message. When it sends the same message again, those that succeeded are answered
-    /// with success and not stored a second time.
-    pub(super) fn doubt(&self, tickets: &[Ticket]) {
-        self.settle(tickets, Verdict::Lost);
-    }
-
-    /// As [`Shared::confirm`], but for the recipients with the indices `doubtful`.
-    pub(super) fn confirm_but(&self, tickets: &[Ticket], doubtful: &[usize]) {
-        let Some(keeper) = &self.keeper else {
-            return;
-        };
-        // A message with those of its own recipients that stay in doubt.
-        let mut messages: Vec<(&Arc<Promise>, Vec<usize>)> = Vec::new();
-        for (index, ticket) in tickets.iter().enumerate() {
-            match &ticket.origin {
-                Origin::Direct => {}
-                Origin::Repeated(repeated) if doubtful.contains(&index) => {
-                    keeper.doubts.doubt_repeated(repeated);
-                }
-                Origin::Repeated(repeated) => keeper.doubts.confirm_repeated(repeated),
-                Origin::Promise { promise, recipient } => {
-                    let at = messages
-                        .iter()
-                        .position(|(known, _)| Arc::ptr_eq(known, promise));
-                    let stays = doubtful.contains(&index).then_some(*recipient);
-                    match at.and_then(|at| messages.get_mut(at)) {
-                        Some((_, recipients)) => recipients.extend(stays),
-                        None => messages.push((promise, stays.into_iter().collect())),
+/// Settles deliveries, all of one message. With [`Verdict::Read`] the same message sent again is
+/// another message; with [`Verdict::Lost`] the deliveries that succeeded answer for it, and are not
+/// made a second time.
+pub(super) fn settle<H: fmt::Debug + Send + Sync>(
+    keeper: &Keeper<H>,
+    tickets: &[Ticket],
+    verdict: Verdict,
+) {
+    let mut last: Option<&Arc<LoggedMessage>> = None;
+    for ticket in tickets {
+        match &ticket.origin {
+            Origin::Direct => {}
+            Origin::Repeated(repeated) => match verdict {
+                Verdict::Read => keeper.doubts.confirm_repeated(repeated),
+                Verdict::Lost => keeper.doubts.doubt_repeated(repeated),
+            },
+            Origin::Message { message, .. } => {
+                if last.is_none_or(|last| !Arc::ptr_eq(last, message)) {
+                    match message.is_over() {
+                        true => settle_message(keeper, message, verdict),
+                        false => keeper.doubts.settle_later(message, verdict),
                     }
+                    last = Some(message);
                 }
             }
         }
-        for (promise, doubtful) in messages {
-            if !promise.is_over() {
-                keeper.doubts.settle_later(promise, Verdict::Lost);
-            } else if promise.is_logged() {
-                keeper.doubts.confirm_but(promise, &doubtful);
-            } else {
-                let mut entries = promise.doubts();
-                entries.retain(|entry| is_one_of(entry, &doubtful));
-                note_in_doubt(keeper, entries);
+    }
+}
+
+/// As [`settle`] with [`Verdict::Read`], but for the recipients with the indices `doubtful`, which
+/// stay in doubt.
+fn confirm_but<H: fmt::Debug + Send + Sync>(
+    keeper: &Keeper<H>,
+    tickets: &[Ticket],
+    doubtful: &[usize],
+) {
+    // A message with those of its own recipients that stay in doubt.
+    let mut messages: Vec<(&Arc<LoggedMessage>, Vec<usize>)> = Vec::new();
+    for (index, ticket) in tickets.iter().enumerate() {
+        match &ticket.origin {
+            Origin::Direct => {}
+            Origin::Repeated(repeated) if doubtful.contains(&index) => {
+                keeper.doubts.doubt_repeated(repeated);
             }
-        }
-    }
-
-    /// Settles messages whose receipts came back before their deliveries had ended.
-    pub(super) fn settle_early(&self) {
-        let Some(keeper) = &self.keeper else {
-            return;
-        };
-        for (promise, verdict) in keeper.doubts.take_early() {
-            settle_message(keeper, &promise, verdict);
-        }
-    }
-
-    fn settle(&self, tickets: &[Ticket], verdict: Verdict) {
-        let Some(keeper) = &self.keeper else {
-            return;
-        };
-        let mut last: Option<&Arc<Promise>> = None;
-        for ticket in tickets {
-            match &ticket.origin {
-                Origin::Direct => {}
-                Origin::Repeated(repeated) => match verdict {
-                    Verdict::Read => keeper.doubts.confirm_repeated(repeated),
-                    Verdict::Lost => keeper.doubts.doubt_repeated(repeated),
-                },
-                Origin::Promise { promise, .. } => {
-                    if last.is_none_or(|last| !Arc::ptr_eq(last, promise)) {
-                        match promise.is_over() {
-                            true => settle_message(keeper, promise, verdict),
-                            false => keeper.doubts.settle_later(promise, verdict),
-                        }
-                        last = Some(promise);
-                    }
+            Origin::Repeated(repeated) => keeper.doubts.confirm_repeated(repeated),
+            Origin::Message { message, recipient } => {
+                let at = messages
+                    .iter()
+                    .position(|(known, _)| Arc::ptr_eq(known, message));
+                let stays = doubtful.contains(&index).then_some(*recipient);
+                match at.and_then(|at| messages.get_mut(at)) {
+                    Some((_, recipients)) => recipients.extend(stays),
+                    None => messages.push((message, stays.into_iter().collect())),
                 }
             }
         }
+    }
+    for (message, doubtful) in messages {
+        if !message.is_over() {
+            keeper.doubts.settle_later(message, Verdict::Lost);
+        } else if message.is_logged() {
+            keeper.doubts.confirm_but(message, &doubtful);
+        } else {
+            let mut entries = message.doubts();
+            entries.retain(|entry| is_one_of(entry, &doubtful));
+            note_in_doubt(keeper, entries);
+        }
+    }
+}
+
+/// Settles messages whose receipts came back before their deliveries had ended.
+pub(super) fn settle_early<H: fmt::Debug + Send + Sync>(keeper: &Keeper<H>) {
+    for (message, verdict) in keeper.doubts.take_early() {
+        settle_message(keeper, &message, verdict);
     }
 }
 
 /// Settles a message whose deliveries have all ended.
 fn settle_message<H: fmt::Debug + Send + Sync>(
     keeper: &Keeper<H>,
-    promise: &Arc<Promise>,
+    message: &Arc<LoggedMessage>,
     verdict: Verdict,
 ) {
     match verdict {
-        Verdict::Read => keeper.doubts.confirm(promise),
-        Verdict::Lost if promise.is_logged() => keeper.doubts.doubt(promise),
-        Verdict::Lost => note_in_doubt(keeper, promise.doubts()),
+        Verdict::Read => keeper.doubts.confirm(message),
+        Verdict::Lost if message.is_logged() => keeper.doubts.doubt(message),
+        Verdict::Lost => note_in_doubt(keeper, message.doubts()),
     }
 }
 
-/// Remembers deliveries in doubt that are not in the log, and tells the log.
+/// Remembers deliveries in doubt that are not in the log, and appends them to it.
 fn note_in_doubt<H: fmt::Debug + Send + Sync>(keeper: &Keeper<H>, entries: Vec<InDoubt>) {
     if let (false, Ok(pass)) = (entries.is_empty(), keeper.enter()) {
         for record in in_doubt_records(&entries) {

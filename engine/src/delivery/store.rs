@@ -1,139 +1,39 @@
-//! The store: a bounded queue and the threads that write mailboxes.
-//!
-//! Imports the rest of `delivery`, `mailbox`, `message`, `io`, `config`, `sync`.
+//! The store: takes messages, and has a bounded queue and threads that write mailboxes.
 
 use super::ahead;
 use super::base::open_base;
+use super::context::Context;
 use super::copies::{Copy, copies};
-use super::digest::BaseDigest;
-use super::flush::Flusher;
+use super::delivery::{Delivery, MessagePart, OnOutcome, Ticket};
+use super::error::StoreError;
 use super::health::Health;
-use super::job::{Job, OnOutcome, Promised, Ticket};
 use super::journal::{DirectorySource, JournalSource};
 use super::keeper::Keeper;
-use super::promise::Promise;
+use super::logged_message::LoggedMessage;
 use super::queue::Queue;
-use super::receipt::Receipt;
+use super::receipt::{Receipt, settle_early};
 use super::recovery::RecoveryReport;
-use super::repetition::known_already;
+use super::repetition::{known_already, without_repeated};
 use super::types::Mail;
-use super::writer::write_mail;
+use super::writer::{Shared, write_mail};
+#[cfg(any(test, feature = "sim"))]
+use super::{doubt::Verdict, receipt::settle};
 use crate::clock;
-use crate::config::{Durability, Settings, StatusFields};
+use crate::config::{Durability, Settings};
 use crate::descriptors::Descriptors;
 use crate::envelope::{Recipient, ReversePath};
-use crate::io::{Blocking, Disk, PathError, StateDirectory};
+use crate::io::{Blocking, Disk, StateDirectory};
 use crate::log::{DeliveryId, LogError};
-use crate::mailbox::maildir::NameMaker;
 use crate::mailbox::{Known, MailboxSettings};
-use crate::message::{Message, MessageBuilder, Spool};
+use crate::message::{MessageBuilder, Spool};
 use crate::route::MailboxTarget;
 use crate::supervisor::{SupervisedThread, Supervisor};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::task::{Context, Poll};
-
-/// Why a store cannot be opened.
-///
-/// ```
-/// use mailstow_engine::{Engine, EngineError, Settings, StoreError};
-///
-/// let mut settings = Settings::default();
-/// settings.routing.virtual_mailbox_base = "vhosts".into();
-/// let error = Engine::open(&settings).expect_err("the path is relative");
-/// assert!(matches!(error, EngineError::Store(StoreError::RelativeBase { .. })));
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// There is no base.
-    #[error(
-        "virtual_mailbox_base is not set; set it to the directory that holds the mailboxes: mail \
-         cannot be delivered without"
-    )]
-    NoBase,
-    /// The base is not an absolute path.
-    #[error(
-        "virtual_mailbox_base = {}: not an absolute path; set it to the directory that holds the \
-         mailboxes",
-        base.display()
-    )]
-    RelativeBase {
-        /// As configured.
-        base: PathBuf,
-    },
-    /// The base is missing and cannot be made, or is no directory.
-    #[error("virtual_mailbox_base {}: {source}; {}", base.display(), base_remedy(source))]
-    Base {
-        /// As configured.
-        base: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The state directory cannot be made, or others can replace what is in it.
-    #[error(
-        "state directory {}: {source}; create it for the user mailstow runs as, or name another \
-         one with --state-directory",
-        directory.display()
-    )]
-    State {
-        /// As configured.
-        directory: PathBuf,
-        /// Why not.
-        source: PathError,
-    },
-    /// The delivery log cannot be opened or recovered.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// No more threads.
-    #[error(
-        "cannot start a writer thread: {source}; raise the limit on processes (TasksMax=, ulimit -u)"
-    )]
-    Thread {
-        /// The system's answer.
-        source: io::Error,
-    },
-}
-
-/// What an operator does about a base that cannot be used.
-fn base_remedy(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::NotFound => {
-            "create it, and the directories above it, or mount what belongs there"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "create it for the user mailstow runs as, and let that user into the directories \
-             above it"
-        }
-        _ => "name a directory",
-    }
-}
-
-/// What all writers share.
-#[derive(Debug)]
-pub(super) struct Shared<D: Disk> {
-    pub(super) disk: D,
-    pub(super) settings: MailboxSettings,
-    pub(super) base: BaseDigest,
-    pub(super) known: Known,
-    pub(super) names: NameMaker,
-    pub(super) flusher: Flusher,
-    pub(super) queue: Queue,
-    /// The delivery log, for `durability = "logged"`.
-    pub(super) keeper: Option<Keeper<D::Handle>>,
-    ids: Ids,
-}
-
-impl<D: Disk> Shared<D> {
-    /// True when copies of this message in mboxes lack the fields in which readers of mboxes keep
-    /// their state.
-    pub(super) fn without_status(&self, message: &Message) -> bool {
-        message.has_status_fields() && self.settings.mbox_status_fields == StatusFields::Remove
-    }
-}
+use std::path::Path;
+use std::sync::Weak;
+use std::task::{self, Poll};
 
 /// Makes ids of messages: a random part drawn when the store was opened, and a count.
 #[derive(Debug)]
@@ -164,6 +64,7 @@ impl Ids {
 #[derive(Debug)]
 pub struct Store<D: Disk = Blocking> {
     shared: Arc<Shared<D>>,
+    ids: Ids,
     spool: Spool,
     /// From this size on a message may go into its mailbox as it arrives.
     ahead_from_bytes: u64,
@@ -225,7 +126,7 @@ impl Store<Blocking> {
         on_outcome: Arc<OnOutcome>,
     ) -> Receipt {
         let tickets = self.submit(mail, to, on_outcome);
-        Receipt::new(tickets, &self.shared)
+        Receipt::new(tickets, self.shared.keeper.as_ref())
     }
 }
 
@@ -264,7 +165,8 @@ impl<D: Disk> Store<D> {
             let shared = Arc::clone(&store.shared);
             let checkpoint = move || {
                 if let Some(keeper) = &shared.keeper {
-                    keeper.run(&shared.disk, &shared.settings, &shared.known);
+                    let context = &shared.context;
+                    keeper.run(&context.disk, &context.settings, &context.known);
                 }
             };
             let thread = store.supervisor.spawn("mailstow-check", 0, checkpoint);
@@ -299,45 +201,40 @@ impl<D: Disk> Store<D> {
             source,
         })?;
         let descriptors = Descriptors::plan(settings);
-        let mut shared = Shared {
-            disk,
-            settings: MailboxSettings::from(settings),
-            base: BaseDigest::of(&settings.routing.virtual_mailbox_base),
-            known: Known::default(),
-            names: NameMaker::new(&settings.store.host),
-            flusher: Flusher::new(settings.store.flush),
-            queue: Queue::new(settings.limits.queued_deliveries, descriptors.batch()),
-            keeper: source.map(|source| Keeper::new(source, settings.delivery_log.clone())),
-            ids: Ids::new(),
-        };
+        let context = Context::new(disk, settings);
+        let is_logged = settings.store.durability == Durability::Logged;
         let mut recovered = None;
-        if let Some(keeper) = &shared.keeper {
-            let is_logged = settings.store.durability == Durability::Logged;
-            match keeper.open(&shared.disk, &shared.settings, &shared.known) {
-                Ok(report) => {
-                    tracing::info!("delivery log: {report}");
-                    recovered = Some(report);
+        let keeper = match source {
+            None => None,
+            Some(source) => {
+                let keeper = Keeper::new(source, settings.delivery_log.clone());
+                match keeper.open(&context.disk, &context.settings, &context.known) {
+                    Ok(report) => {
+                        tracing::info!("delivery log: {report}");
+                        recovered = Some(report);
+                    }
+                    // Mail is put off until there is room, which somebody who reads mail may make.
+                    Err(error) if is_logged && error.is_disk_full() => keeper.open_later(error),
+                    Err(error) => return Err(error.into()),
                 }
-                // Mail is put off until there is room, which whoever reads mail may make.
-                Err(error) if is_logged && error.is_disk_full() => keeper.open_later(error),
-                Err(error) => return Err(error.into()),
+                is_logged.then(|| Arc::new(keeper))
             }
-        }
-        if settings.store.durability == Durability::Direct {
-            shared.keeper = None;
-        }
-        let keeper = shared.keeper.as_ref();
-        let logged_bytes_max = keeper.map_or(0, Keeper::message_bytes_max);
-        let ahead_from_bytes = logged_bytes_max.max(settings.limits.message_memory_bytes as u64);
-        let shared = Arc::new(shared);
-        let weak = Arc::downgrade(&shared);
-        let make_room = move || {
-            let shared = weak.upgrade();
-            let keeper = shared.as_ref().and_then(|shared| shared.keeper.as_ref());
-            keeper.is_some_and(Keeper::make_room_for_others)
         };
+        let logged_bytes_max = keeper.as_ref().map_or(0, |k| k.message_bytes_max());
+        let ahead_from_bytes = logged_bytes_max.max(settings.limits.message_memory_bytes as u64);
+        let weak = keeper.as_ref().map(Arc::downgrade);
+        let make_room = move || {
+            let keeper = weak.as_ref().and_then(Weak::upgrade);
+            keeper.is_some_and(|keeper| keeper.make_room_for_others())
+        };
+        let shared = Arc::new(Shared {
+            context,
+            queue: Queue::new(settings.limits.queued_deliveries, descriptors.batch()),
+            keeper,
+        });
         Ok(Self {
             shared,
+            ids: Ids::new(),
             ahead_from_bytes,
             spool: Spool::new(Arc::new(state), &settings.limits, Arc::new(make_room))
                 .with_files(descriptors.scratch_files()),
@@ -373,12 +270,12 @@ impl<D: Disk> Store<D> {
             return;
         }
         let to = recipients.iter().map(|one| (one.clone(), target.clone()));
-        let copies = copies(to.collect(), self.shared.settings.copies);
+        let copies = copies(to.collect(), self.shared.context.settings.copies);
         let [Copy { names, .. }] = copies.as_slice() else {
             return;
         };
         let header = names.maildir_header(reverse_path);
-        if let Some(placed) = ahead::begin(&self.shared, header, target) {
+        if let Some(placed) = ahead::begin(&self.shared.context, header, target) {
             message.go_on_in(placed);
         }
     }
@@ -395,66 +292,69 @@ impl<D: Disk> Store<D> {
         to: Vec<(Recipient, MailboxTarget)>,
         on_outcome: Arc<OnOutcome>,
     ) -> Vec<Ticket> {
-        let shared = &self.shared;
-        let base = &shared.settings.base;
+        let Shared { context, queue, .. } = self.shared.as_ref();
+        let base = &context.settings.base;
         let mut tickets: Vec<Option<Ticket>> = Vec::new();
         tickets.resize_with(to.len(), || None);
-        let copies = copies(to, shared.settings.copies);
-        let (copies, repeated) = shared.without_repeated(&mail, copies);
-        for (name, target, repeated) in repeated {
-            for index in name.indices() {
-                if let Some(slot) = tickets.get_mut(index) {
-                    *slot = Some(Ticket::settled(repeated.clone()));
+        let mut copies = copies(to, context.settings.copies);
+        if let Some(keeper) = &self.shared.keeper {
+            settle_early(keeper);
+            let (left, repeated) =
+                without_repeated(&keeper.doubts, context.base_digest, &mail, copies);
+            copies = left;
+            for (name, target, repeated) in repeated {
+                for index in name.indices() {
+                    if let Some(slot) = tickets.get_mut(index) {
+                        *slot = Some(Ticket::settled(repeated.clone()));
+                    }
+                    on_outcome(index, known_already(base, &target));
                 }
-                on_outcome(index, known_already(base, &target));
             }
         }
-        let promise = self.promise(&mail, &copies);
-        let through_log = promise.as_ref().is_some_and(|p| self.fits_log(&mail, p));
-        let mut jobs = Vec::with_capacity(copies.len());
+        let message = self.logged_message(&mail, &copies);
+        let mut deliveries = Vec::with_capacity(copies.len());
         let mut recipient = 0;
         for copy in copies {
             let count = copy.names.iter().count();
-            let mut job = Job::new(Arc::clone(&mail), copy, Arc::clone(&on_outcome), base);
-            if let Some(promise) = &promise {
-                job = job.with_promise(Promised {
-                    promise: Arc::clone(promise),
-                    recipient,
-                    through_log,
-                });
-            }
+            let part = message.as_ref().map(|(message, through_log)| MessagePart {
+                message: Arc::clone(message),
+                recipient,
+                through_log: *through_log,
+            });
             recipient += count;
-            for (index, offset) in job.places() {
+            let (mail, on_outcome) = (Arc::clone(&mail), Arc::clone(&on_outcome));
+            let delivery = Delivery::new(mail, copy, part, on_outcome, base);
+            for (index, offset) in delivery.places() {
                 if let Some(slot) = tickets.get_mut(index) {
-                    *slot = Some(job.ticket(offset));
+                    *slot = Some(delivery.ticket(offset));
                 }
             }
-            jobs.push(job);
+            deliveries.push(delivery);
         }
-        shared.queue.push(jobs.into_iter());
+        queue.push(deliveries.into_iter());
         debug_assert!(tickets.iter().all(Option::is_some), "a ticket for each");
         tickets.into_iter().flatten().collect()
     }
 
-    fn promise(&self, mail: &Arc<Mail>, copies: &[Copy]) -> Option<Arc<Promise>> {
-        let shared = &self.shared;
-        shared.keeper.as_ref()?;
+    /// Returns the message as the log has it, and whether it goes through the log. `None` without a
+    /// log.
+    fn logged_message(
+        &self,
+        mail: &Arc<Mail>,
+        copies: &[Copy],
+    ) -> Option<(Arc<LoggedMessage>, bool)> {
+        let keeper = self.shared.keeper.as_ref()?;
         if copies.is_empty() {
             return None;
         }
-        let id = shared.ids.next();
-        let how = (shared.base, shared.without_status(&mail.message));
-        let promise = Promise::new(id, mail, copies, &shared.names, how);
-        Some(Arc::new(promise))
-    }
-
-    fn fits_log(&self, mail: &Mail, promise: &Promise) -> bool {
-        let (size, envelope) = (mail.message.size(), promise.envelope());
-        self.shared.keeper.as_ref().is_some_and(|keeper| {
-            size <= keeper.message_bytes_max()
-                && size + envelope.record_bytes() as u64 <= keeper.record_bytes_max() as u64
-                && envelope.recipients.len() <= LOGGED_RECIPIENTS_MAX
-        })
+        let context = &self.shared.context;
+        let how = (context.base_digest, context.without_status(&mail.message));
+        let message = LoggedMessage::new(self.ids.next(), mail, copies, &context.names, how);
+        let (size, envelope) = (mail.message.size(), message.envelope());
+        let fits_log = size <= keeper.message_bytes_max()
+            && size + envelope.record_bytes() as u64 <= keeper.record_bytes_max() as u64
+            && envelope.recipients.len() <= LOGGED_RECIPIENTS_MAX;
+        Some((Arc::new(message), fits_log))
     }
 
     /// What recovery did when the store was opened; `None` without a delivery log.
@@ -465,7 +365,7 @@ impl<D: Disk> Store<D> {
     /// Whether mail is taken now, what waits, and which threads failed.
     pub fn health(&self) -> Health {
         let keeper = self.shared.keeper.as_ref();
-        let (log, waiting) = keeper.map_or_else(Default::default, Keeper::health);
+        let (log, waiting) = keeper.map_or_else(Default::default, |keeper| keeper.health());
         Health {
             log,
             waiting,
@@ -484,7 +384,7 @@ impl<D: Disk> Store<D> {
     /// The disk failed.
     pub fn checkpoint(&self) -> Result<(), LogError> {
         match &self.shared.keeper {
-            Some(keeper) => keeper.checkpoint(&self.shared.disk),
+            Some(keeper) => keeper.checkpoint(&self.shared.context.disk),
             None => Ok(()),
         }
     }
@@ -496,7 +396,7 @@ impl<D: Disk> Store<D> {
 
     /// For asynchronous callers: ready when [`Store::has_room`]; else the task is woken when
     /// there may be room. Use it as `std::future::poll_fn(|cx| store.poll_room(cx)).await`.
-    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_room(&self, context: &mut task::Context<'_>) -> Poll<()> {
         self.shared.queue.poll_room(context)
     }
 }
@@ -522,19 +422,23 @@ impl<D: Disk> Store<D> {
 
     /// The disk the mailboxes are on.
     pub fn disk(&self) -> &D {
-        &self.shared.disk
+        &self.shared.context.disk
     }
 
     /// The client has read the replies for these deliveries, all of one message; see
     /// [`Receipt::confirm`].
     pub fn confirm(&self, tickets: &[Ticket]) {
-        self.shared.confirm(tickets);
+        if let Some(keeper) = &self.shared.keeper {
+            settle(keeper, tickets, Verdict::Read);
+        }
     }
 
     /// The client was lost before it showed that it read the replies for these deliveries, all
     /// of one message; see [`Receipt`].
     pub fn doubt(&self, tickets: &[Ticket]) {
-        self.shared.doubt(tickets);
+        if let Some(keeper) = &self.shared.keeper {
+            settle(keeper, tickets, Verdict::Lost);
+        }
     }
 
     /// Why the delivery log takes nothing now: its last write failed, and it is opened again
@@ -563,8 +467,8 @@ impl<D: Disk> Store<D> {
 
     /// Writes what waits.
     pub(super) fn step(&self, credentials: &std::cell::RefCell<crate::io::Credentials>) {
-        if let Some(batch) = self.shared.queue.take() {
-            super::writer::write_from(&self.shared, credentials, batch);
+        if let Some(taken) = self.shared.queue.take() {
+            super::writer::write_from(&self.shared, credentials, taken);
         }
     }
 
@@ -577,7 +481,7 @@ impl<D: Disk> Store<D> {
                 && let Some(keeper) = &shared.keeper
                 && !keeper.dirty.is_flushing()
             {
-                keeper.checkpoint_or_fail(&shared.disk);
+                keeper.checkpoint_or_fail(&shared.context.disk);
             }
         }
     }
@@ -588,10 +492,10 @@ impl<D: Disk> Store<D> {
 
     /// Opens a log that failed again, as the checkpoint thread does.
     pub(super) fn reopen(&self) -> Result<RecoveryReport, LogError> {
-        let shared = &self.shared;
+        let context = &self.shared.context;
         self.keeper().forget();
-        let known = &shared.known;
-        self.keeper().open(&shared.disk, &shared.settings, known)
+        self.keeper()
+            .open(&context.disk, &context.settings, &context.known)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Imports `status`, `io` (credentials). Every text names the mailbox, the cause and the remedy.
 //! Trouble of our own is 4xx, an I/O error too; only a limit or quota of the mailbox is 5xx.
 
-use crate::io::CredentialError;
+use crate::io::{CredentialError, copy_error};
 use crate::status::Status;
 use std::fmt;
 use std::io;
@@ -338,6 +338,14 @@ impl MailboxError {
                 doing,
                 source,
             },
+        }
+    }
+
+    /// Returns the error of a mailbox that a failed flush concerns, perhaps one of several.
+    pub(crate) fn from_flush(mailbox: &str, source: &io::Error) -> Self {
+        Self::Flush {
+            mailbox: mailbox.to_owned(),
+            source: copy_error(source),
         }
     }
 

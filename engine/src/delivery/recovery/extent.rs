@@ -2,7 +2,7 @@
 //!
 //! Imports the rest of `recovery`, `io`, `log`.
 
-use super::super::extent::{SECTOR_BYTES, Sums};
+use super::super::sums::{SECTOR_BYTES, Sums};
 use super::read::for_each_piece;
 use crate::io::Disk;
 use crate::log::Extent;

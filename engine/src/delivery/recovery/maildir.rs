@@ -2,7 +2,7 @@
 //!
 //! Imports the rest of `recovery`, `mailbox`, `io`.
 
-use super::super::promise::maildir_header;
+use super::super::logged_message::maildir_header;
 use super::read::{Standing, compare, for_each_piece};
 use super::{Fate, Run, Trust, target_of};
 use crate::io::Disk;

@@ -8,7 +8,7 @@
 //! log it has the place and the sums: a torn one is cut off, a whole one is not ours to touch.
 
 use super::super::journal::done_records;
-use super::super::promise::mbox_header;
+use super::super::logged_message::mbox_header;
 use super::super::stuck::Waiting;
 use super::extent::Torn;
 use super::read::{for_each_piece, stands_at};

@@ -4,7 +4,7 @@
 
 use super::super::digest::{BaseDigest, Digest};
 use super::super::journal::Found;
-use super::super::promise::doubt_of;
+use super::super::logged_message::doubt_of;
 use crate::log::{
     Accepted, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Entry, Extent, InDoubt,
     LogError, Plan, Record, RecordKind, Sequence,

@@ -4,7 +4,7 @@ use super::super::journal::{Journal, JournalSource, OpenedJournal};
 use super::super::keeper::Planted;
 use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
-use super::super::{Ticket, job::OnOutcome};
+use super::super::{OnOutcome, Ticket};
 use super::content::{LOGGED_BYTES_MAX, content};
 use crate::address::{Address, ReversePath, parse_address};
 use crate::config::{Compress, Copies, Durability, Settings, StatusFields};

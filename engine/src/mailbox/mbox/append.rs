@@ -6,7 +6,7 @@
 
 use super::Mbox;
 use super::form::Form;
-use crate::io::Disk;
+use crate::io::{Disk, copy_error};
 use crate::limits::MBOX_APPEND_BYTES;
 use crate::mailbox::{MailboxError, MailboxSettings};
 use crate::message::Message;
@@ -128,8 +128,7 @@ impl<H> Mbox<H> {
         };
         let path = self.path.display().to_owned();
         if !self.cut(disk) {
-            let code = error.raw_os_error().unwrap_or(libc::EIO);
-            let same = || MailboxError::from_io(&path, doing, io::Error::from_raw_os_error(code));
+            let same = || MailboxError::from_io(&path, doing, copy_error(&error));
             return entries.iter().map(|_| Err(same())).collect();
         }
         if entries.len() < 2 {

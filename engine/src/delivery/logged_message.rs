@@ -1,10 +1,10 @@
-//! A message in the delivery log, and what becomes of its deliveries.
+//! A message as the delivery log has it, and what becomes of its deliveries.
 //!
-//! Imports `log`, `mailbox` (names, trace lines), the rest of `delivery`, `sync`. A copy is
-//! known by the first of the recipients that share it. Invariants:
-//! the record is appended once, by whichever writer comes first; a delivery that ends without
-//! success after that is refused in the log, so that recovery does not do it; the log keeps the
-//! record until every delivery has ended.
+//! A copy is known by the first of the recipients that share it. Invariants: the record is
+//! appended once, by the first writer that gets to the message; a delivery that ends without
+//! success after that is refused in the log, so that recovery does not make it; the log keeps the
+//! record until every delivery has ended. A message that is too long for the log is never
+//! appended, and only remembered in case its reply is lost.
 
 use super::copies::Copy;
 use super::digest::{BaseDigest, Digest, Way, content_digest};
@@ -24,7 +24,7 @@ use std::fmt;
 use std::sync::Weak;
 
 /// One accepted message.
-pub(super) struct Promise {
+pub(super) struct LoggedMessage {
     envelope: Accepted,
     base: BaseDigest,
     state: Mutex<State>,
@@ -32,10 +32,10 @@ pub(super) struct Promise {
 
 struct State {
     stage: Stage,
-    /// Held until nobody needs the content any more.
+    /// Held as long as the content may be needed.
     mail: Option<Arc<Mail>>,
     digest: Option<Digest>,
-    /// Per recipient: what became of it.
+    /// What became of each recipient.
     ends: Vec<End>,
     /// Copies whose deliveries have not ended.
     open: usize,
@@ -59,25 +59,27 @@ enum Stage {
     },
 }
 
-impl fmt::Debug for Promise {
+impl fmt::Debug for LoggedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Promise")
+        f.debug_struct("LoggedMessage")
             .field("id", &self.envelope.id)
             .finish_non_exhaustive()
     }
 }
 
-/// What a writer needs to know to keep the promise.
-pub(super) enum Kept {
-    /// The record is, or will be, durable with this ticket; true when it was appended just now.
-    With(Ticket, bool),
+/// Whether a message is in the log.
+pub(super) enum InLog {
+    /// The record was appended just now, and is durable when the log is up to this ticket.
+    Appended(Ticket),
+    /// As before, but appended by an earlier delivery of the message.
+    Before(Ticket),
     /// The record is in a log that failed since: the delivery must not go on, because recovery
-    /// may have done it already.
+    /// may have made it already.
     Stale,
 }
 
-impl Promise {
-    /// Plans the deliveries; nothing is written. Its recipients are those of the copies, in their
+impl LoggedMessage {
+    /// Plans the deliveries, and writes nothing. Its recipients are those of the copies, in their
     /// order.
     pub(super) fn new(
         id: DeliveryId,
@@ -139,18 +141,19 @@ impl Promise {
         &self.envelope
     }
 
-    /// The recipient as the log has it.
+    /// Returns the recipient as the log has it.
     pub(super) fn recipient(&self, index: usize) -> Option<&AcceptedRecipient> {
         self.envelope.recipients.get(index)
     }
 
-    /// Sees that the record is in the log.
-    pub(super) fn keep(
+    /// Appends the record to the log, unless that was done. The log keeps it until the floor is
+    /// dropped.
+    pub(super) fn append_to(
         &self,
         journal: &Arc<dyn Journal>,
         floor: &Arc<Floor>,
         mail: &Mail,
-    ) -> Result<Kept, LogError> {
+    ) -> Result<InLog, LogError> {
         let mut state = self.state.lock();
         if let Stage::Logged {
             journal: holder,
@@ -160,9 +163,9 @@ impl Promise {
         {
             let same = std::ptr::addr_eq(Weak::as_ptr(holder), Arc::as_ptr(journal));
             return Ok(if same {
-                Kept::With(*ticket, false)
+                InLog::Before(*ticket)
             } else {
-                Kept::Stale
+                InLog::Stale
             });
         }
         let content_bytes = usize::try_from(mail.message.size()).unwrap_or(0);
@@ -180,13 +183,13 @@ impl Promise {
             ticket,
             floor: (state.open > 0).then(|| Arc::clone(floor)),
         };
-        // Given up before anybody wrote the record.
+        // Abandoned before the record was written.
         let refused: Vec<Done> = self.refused(&state);
         drop(state);
         for record in done_records(&refused) {
             journal.append(record)?;
         }
-        Ok(Kept::With(ticket, true))
+        Ok(InLog::Appended(ticket))
     }
 
     fn refused(&self, state: &State) -> Vec<Done> {
@@ -196,27 +199,27 @@ impl Promise {
             .collect()
     }
 
-    /// Its record was appended.
+    /// Returns true when its record was appended.
     pub(super) fn is_logged(&self) -> bool {
         matches!(self.state.lock().stage, Stage::Logged { .. })
     }
 
-    /// True when every delivery has ended.
+    /// Returns true when every delivery has ended.
     pub(super) fn is_over(&self) -> bool {
         self.state.lock().open == 0
     }
 
-    /// Trace header of a copy in a Maildir.
+    /// Returns the trace header of a copy in a Maildir.
     pub(super) fn maildir_header(&self, index: usize) -> Vec<u8> {
         maildir_header(&self.envelope, index)
     }
 
-    /// `From ` line and trace header of a copy in an mbox.
+    /// Returns the `From ` line and the trace header of a copy in an mbox.
     pub(super) fn mbox_header(&self, index: usize) -> Vec<u8> {
         mbox_header(&self.envelope, index)
     }
 
-    /// What a done record says of a copy.
+    /// Returns what a record says of the outcome of a copy.
     pub(super) fn done(&self, index: usize, outcome: DoneOutcome) -> Done {
         Done {
             id: self.envelope.id,
@@ -225,23 +228,24 @@ impl Promise {
         }
     }
 
-    /// The delivery ended well.
+    /// Notes that a copy was stored.
     pub(super) fn stored(&self, index: usize) {
         self.end(index, End::Stored);
     }
 
-    /// The delivery ended otherwise. Tells the log, without waiting, unless that was done.
+    /// Notes that a copy was not stored, and appends that to the log without waiting for it,
+    /// unless the log has it (`is_logged`).
     pub(super) fn refuse(&self, index: usize, is_logged: bool) {
         let journal = self.end(index, End::Refused);
         if let (false, Some(journal)) = (is_logged, journal) {
             let done = Record::Done(vec![self.done(index, DoneOutcome::Refused)]);
-            // A log that failed cannot take it: when recovery does the delivery all the same,
-            // the in-doubt memory sees to it that the repetition makes no second copy.
+            // A log that failed cannot take it. When recovery makes the delivery then, the in-doubt
+            // memory keeps the repetition from making a second copy.
             drop(journal.append(done.encode()));
         }
     }
 
-    /// Answers the log that has the record.
+    /// Notes the end of a copy, and returns the log that has the record.
     fn end(&self, index: usize, end: End) -> Option<Arc<dyn Journal>> {
         let sharing = self.envelope.sharing(index).len();
         let mut state = self.state.lock();
@@ -264,9 +268,9 @@ impl Promise {
         }
     }
 
-    /// What the log is to be told when the client has read the replies. Of a delivery that was
-    /// refused it is told nothing: when it does not know of the refusal, recovery does that
-    /// delivery, and the memory of doubts must answer for the repetition.
+    /// Returns what the log must have when the client has read the replies: nothing of a delivery
+    /// that was refused. When the log does not have the refusal, recovery makes that delivery, and
+    /// the in-doubt memory must answer for the repetition.
     pub(super) fn confirmed(&self) -> Vec<Confirmed> {
         let id = self.envelope.id;
         let state = self.state.lock();
@@ -284,7 +288,7 @@ impl Promise {
             .collect()
     }
 
-    /// The recipients whose success the client may not know of.
+    /// Returns the recipients whose success the client may not know.
     pub(super) fn doubts(&self) -> Vec<InDoubt> {
         let Some(digest) = self.settle_digest() else {
             return Vec::new();
@@ -304,7 +308,7 @@ impl Promise {
             .collect()
     }
 
-    /// Computes the digest of the content and lets the content go; `None` when it cannot be read.
+    /// Computes the digest of the content and releases the content; `None` when it cannot be read.
     fn settle_digest(&self) -> Option<Digest> {
         let mut state = self.state.lock();
         if state.digest.is_none()
@@ -315,13 +319,13 @@ impl Promise {
         state.digest
     }
 
-    /// The client has read the reply: the content is needed no more.
+    /// Releases the content, because the client has read the reply.
     pub(super) fn forget_content(&self) {
         self.state.lock().mail = None;
     }
 }
 
-/// The in-doubt entry of a delivery.
+/// Returns the in-doubt entry of a delivery.
 pub(super) fn doubt_of(
     base: BaseDigest,
     envelope: &Accepted,

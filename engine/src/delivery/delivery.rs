@@ -1,13 +1,12 @@
 //! One delivery: a copy of a message for one mailbox, and who waits for its outcome.
 //!
-//! Imports `delivery` types and `copies`, `route` (targets), `mailbox` (errors), `log` (record
-//! types), `status`, `sync`.
-//! Invariant: every job ends in exactly one of two ways, decided by one compare-and-swap: its
-//! outcome is reported once, or it was abandoned and nothing of it is ever seen.
+//! Invariant: every delivery ends in one of two ways, decided by one compare-and-swap: its outcome
+//! is reported once, or it was abandoned and nothing of it is ever visible.
 
 use super::copies::{Copy, Names};
 use super::doubt::Repeated;
-use super::promise::Promise;
+use super::error::DeliveryError;
+use super::logged_message::LoggedMessage;
 use super::queue::Queued;
 use super::types::{Mail, Outcome};
 use crate::clock;
@@ -54,12 +53,12 @@ pub(super) enum Origin {
     /// Nowhere.
     Direct,
     /// With its message.
-    Promise {
-        promise: Arc<Promise>,
+    Message {
+        message: Arc<LoggedMessage>,
         /// Which of its recipients.
         recipient: usize,
     },
-    /// It answered for an earlier delivery.
+    /// With the earlier delivery that answered for it.
     Repeated(Repeated),
 }
 
@@ -77,7 +76,7 @@ impl Ticket {
         matches!(given_up, Ok(_) | Err(ABANDONED))
     }
 
-    /// Of a delivery whose outcome is known.
+    /// Returns the ticket of a delivery whose outcome is known.
     pub(super) fn settled(repeated: Repeated) -> Self {
         Self {
             state: Arc::new(AtomicU8::new(CLAIMED)),
@@ -86,15 +85,32 @@ impl Ticket {
     }
 }
 
-/// A delivery on its way.
-pub(super) struct Job {
+/// Where a delivery that succeeded has put its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    Maildir,
+    Mbox,
+}
+
+impl Stored {
+    /// Returns what virtual(8) says of it.
+    fn status(self) -> Status {
+        Status::ok(match self {
+            Self::Maildir => "delivered to maildir",
+            Self::Mbox => "delivered to mailbox",
+        })
+    }
+}
+
+/// A delivery that has not ended.
+pub(super) struct Delivery {
     pub(super) mail: Arc<Mail>,
     pub(super) target: MailboxTarget,
     /// When a lock was first found busy, and how often since.
-    pub(super) lock_wait: Option<(Instant, u32)>,
-    /// The log has been told that it failed.
-    pub(super) is_refused_in_log: bool,
-    promise: Option<Promised>,
+    lock_wait: Option<(Instant, u32)>,
+    /// The log knows durably that recovery must not make this delivery.
+    is_refused_in_log: bool,
+    part: Option<MessagePart>,
     names: Names,
     on_outcome: Arc<OnOutcome>,
     state: Arc<AtomicU8>,
@@ -105,20 +121,22 @@ pub(super) struct Job {
     is_over: bool,
 }
 
-/// Its place in a message that goes through the log, or is remembered all the same.
+/// The part of a message that one delivery makes: the message is in the log, or is remembered in
+/// case its reply is lost.
 #[derive(Clone, Debug)]
-pub(super) struct Promised {
-    pub(super) promise: Arc<Promise>,
+pub(super) struct MessagePart {
+    pub(super) message: Arc<LoggedMessage>,
     /// The first of its recipients that the copy is for.
     pub(super) recipient: usize,
-    /// It goes through the log; else it is flushed in its mailbox.
+    /// The log makes the delivery durable; otherwise it is flushed in its mailbox.
     pub(super) through_log: bool,
 }
 
-impl Job {
+impl Delivery {
     pub(super) fn new(
         mail: Arc<Mail>,
         Copy { target, names }: Copy,
+        part: Option<MessagePart>,
         on_outcome: Arc<OnOutcome>,
         base: &Path,
     ) -> Self {
@@ -129,7 +147,7 @@ impl Job {
             target,
             lock_wait: None,
             is_refused_in_log: false,
-            promise: None,
+            part,
             names,
             on_outcome,
             state: Arc::new(AtomicU8::new(WAITING)),
@@ -140,67 +158,67 @@ impl Job {
         }
     }
 
-    pub(super) fn with_promise(mut self, promised: Promised) -> Self {
-        self.promise = Some(promised);
-        self
-    }
-
-    /// The ticket of the recipient that is `offset` behind the first one of the copy.
+    /// Returns the ticket of the recipient that is `offset` behind the first one of the copy.
     pub(super) fn ticket(&self, offset: usize) -> Ticket {
         Ticket {
             state: Arc::clone(&self.state),
-            origin: match &self.promise {
-                Some(promised) => Origin::Promise {
-                    promise: Arc::clone(&promised.promise),
-                    recipient: promised.recipient + offset,
+            origin: match &self.part {
+                Some(part) => Origin::Message {
+                    message: Arc::clone(&part.message),
+                    recipient: part.recipient + offset,
                 },
                 None => Origin::Direct,
             },
         }
     }
 
-    /// Where the recipients that it is for were submitted, each with its offset in the copy.
+    /// Returns where the recipients of the copy were submitted, each with its offset in the copy.
     pub(super) fn places(&self) -> impl Iterator<Item = (usize, usize)> {
         let names = self.names.iter().enumerate();
         names.flat_map(|(offset, named)| named.indices().map(move |index| (index, offset)))
     }
 
-    /// The message in the log, if it goes through it.
-    pub(super) fn promise(&self) -> Option<&Arc<Promise>> {
-        let promised = self.promise.as_ref().filter(|p| p.through_log)?;
-        Some(&promised.promise)
+    /// Returns true if the log makes it durable.
+    pub(super) fn is_through_log(&self) -> bool {
+        self.part.as_ref().is_some_and(|part| part.through_log)
     }
 
-    /// What the log is to be told of it; nothing when the log does not know of it.
+    /// Returns its message, if the log makes it durable.
+    pub(super) fn logged_message(&self) -> Option<&Arc<LoggedMessage>> {
+        let part = self.part.as_ref().filter(|part| part.through_log)?;
+        Some(&part.message)
+    }
+
+    /// Returns what a record says of its outcome; nothing when the log does not have its message.
     pub(super) fn done(&self, outcome: DoneOutcome) -> Option<Done> {
-        let promised = self.promise.as_ref()?;
-        let promise = &promised.promise;
-        promise
+        let part = self.part.as_ref()?;
+        let message = &part.message;
+        message
             .is_logged()
-            .then(|| promise.done(promised.recipient, outcome))
+            .then(|| message.done(part.recipient, outcome))
     }
 
-    /// The name of its file in `new/`.
+    /// Returns the name that the log gives its file in `new/`.
     pub(super) fn planned_name(&self) -> Option<&str> {
-        let promised = self.promise.as_ref()?;
-        match &promised.promise.recipient(promised.recipient)?.plan {
+        let part = self.part.as_ref()?;
+        match &part.message.recipient(part.recipient)?.plan {
             Plan::Maildir { file_name } => Some(file_name),
             Plan::Mbox { .. } | Plan::Shared => None,
         }
     }
 
-    /// Trace header for a Maildir.
+    /// Returns the trace header for a Maildir.
     pub(super) fn maildir_header(&self) -> Vec<u8> {
-        match &self.promise {
-            Some(promised) => promised.promise.maildir_header(promised.recipient),
+        match &self.part {
+            Some(part) => part.message.maildir_header(part.recipient),
             None => self.names.maildir_header(&self.mail.reverse_path),
         }
     }
 
-    /// `From ` line and trace header for an mbox; the same bytes each time.
+    /// Returns the `From ` line and the trace header for an mbox; the same bytes each time.
     pub(super) fn mbox_header(&self) -> Vec<u8> {
-        match &self.promise {
-            Some(promised) => promised.promise.mbox_header(promised.recipient),
+        match &self.part {
+            Some(part) => part.message.mbox_header(part.recipient),
             None => {
                 let names = &self.names;
                 names.mbox_header(&self.mail.reverse_path, clock::since_epoch())
@@ -212,12 +230,17 @@ impl Job {
         self.state.load(Ordering::Acquire) == ABANDONED
     }
 
-    /// Its mailbox, as operators know it.
+    /// Returns its mailbox, as operators know it.
     pub(super) fn mailbox(&self) -> &str {
         &self.mailbox
     }
 
-    /// From now on it cannot be abandoned; false when it was.
+    /// Returns the user and group that own its mailbox.
+    pub(super) fn owner(&self) -> (u32, u32) {
+        (self.target.uid, self.target.gid)
+    }
+
+    /// Makes sure that it cannot be abandoned any more; false when it was.
     pub(super) fn claim(&mut self) -> bool {
         if !self.is_claimed {
             let order = Ordering::AcqRel;
@@ -229,29 +252,26 @@ impl Job {
         self.is_claimed
     }
 
-    /// It ends well.
-    pub(super) fn succeed(mut self, text: &'static str) {
-        self.end(Status::ok(text));
+    /// Notes that the log durably has the refusal that follows.
+    pub(super) fn refusal_is_logged(&mut self) {
+        self.is_refused_in_log = true;
     }
 
-    /// It ends with this answer, which is no success.
-    pub(super) fn refuse(mut self, status: Status) {
-        self.end(status);
-    }
-
-    /// It ends with an error.
-    pub(super) fn fail(mut self, error: &MailboxError) {
-        self.end(error.status());
+    /// Ends it, and reports the outcome unless it was abandoned.
+    pub(super) fn finish(mut self, result: Result<Stored, DeliveryError>) {
+        self.end(match result {
+            Ok(stored) => stored.status(),
+            Err(error) => error.status(),
+        });
     }
 
     fn end(&mut self, status: Status) {
         self.is_over = true;
         let is_ours = self.claim();
-        if let Some(promised) = self.promise.take() {
-            let recipient = promised.recipient;
+        if let Some(part) = self.part.take() {
             match is_ours && status.is_success() {
-                true => promised.promise.stored(recipient),
-                false => promised.promise.refuse(recipient, self.is_refused_in_log),
+                true => part.message.stored(part.recipient),
+                false => part.message.refuse(part.recipient, self.is_refused_in_log),
             }
         }
         if !is_ours {
@@ -272,7 +292,15 @@ impl Job {
         }
     }
 
-    /// How long to wait before trying a busy lock again; `None` when `patience` is used up.
+    /// Returns the error of a delivery that a bug keeps from going on.
+    pub(super) fn interrupted(&self) -> MailboxError {
+        MailboxError::Interrupted {
+            mailbox: self.mailbox.clone(),
+        }
+    }
+
+    /// Returns how long to wait before a busy lock is tried again; `None` when `patience` is used
+    /// up.
     pub(super) fn lock_pause(&mut self, patience: Duration) -> Option<Duration> {
         let now = clock::now();
         let (since, tries) = self.lock_wait.unwrap_or((now, 0));
@@ -286,7 +314,7 @@ impl Job {
 /// Longest pause between two attempts at a busy lock.
 const LOCK_PAUSE_MAX: Duration = Duration::from_millis(100);
 
-impl Queued for Job {
+impl Queued for Delivery {
     fn is_abandoned(&self) -> bool {
         Self::is_abandoned(self)
     }
@@ -307,19 +335,19 @@ impl Queued for Job {
     }
 }
 
-impl Drop for Job {
-    /// Whoever waits is never left without an answer, not even when a writer panics.
+impl Drop for Delivery {
+    /// Answers a delivery that was lost on its way, for instance because a writer panicked.
     fn drop(&mut self) {
         if !self.is_over {
-            let mailbox = self.mailbox.clone();
-            self.end(MailboxError::Interrupted { mailbox }.status());
+            let error = self.interrupted();
+            self.end(error.status());
         }
     }
 }
 
-impl fmt::Debug for Job {
+impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job")
+        f.debug_struct("Delivery")
             .field("mailbox", &self.mailbox)
             .field("names", &self.names)
             .finish_non_exhaustive()
@@ -337,7 +365,7 @@ mod tests {
     use crate::message::Spool;
     use crate::sync::Mutex;
 
-    fn job(seen: &Arc<Mutex<Vec<String>>>) -> Job {
+    fn delivery(seen: &Arc<Mutex<Vec<String>>>) -> Delivery {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDirectory::open(dir.path()).unwrap();
         let spool = Spool::new(Arc::new(state), &Limits::default(), Arc::new(|| false));
@@ -362,44 +390,45 @@ mod tests {
         };
         let to = ["info", "sales", "info"].map(|name| (recipient(name), target.clone()));
         let copy = copies(to.into(), Copies::Mailbox).remove(0);
-        Job::new(Arc::new(mail), copy, Arc::new(report), Path::new("/base"))
+        let (mail, base) = (Arc::new(mail), Path::new("/base"));
+        Delivery::new(mail, copy, None, Arc::new(report), base)
     }
 
     #[test]
-    fn a_job_lost_on_the_way_is_answered_all_the_same() {
+    fn a_delivery_lost_on_the_way_is_answered_all_the_same() {
         let seen = Arc::default();
-        drop(job(&seen));
+        drop(delivery(&seen));
         let answers = seen.lock().clone();
         assert_eq!(answers.len(), 3, "one for each recipient");
         assert!(answers[0].starts_with("0: 451 4.3.0 mailbox /base/info: "));
     }
 
     #[test]
-    fn a_job_is_reported_once_or_abandoned_never_both() {
+    fn a_delivery_is_reported_once_or_abandoned_never_both() {
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
-        let one = job(&seen);
+        let one = delivery(&seen);
         let ticket = one.ticket(0);
-        one.succeed("stored");
+        one.finish(Ok(Stored::Mbox));
         assert!(!ticket.abandon());
         let indices = |text: &String| text.split(':').next().unwrap().to_owned();
         assert_eq!(seen.lock().iter().map(indices).collect::<String>(), "021");
-        let mut two = job(&seen);
+        let mut two = delivery(&seen);
         assert!(two.ticket(0).abandon());
         assert!(two.ticket(0).abandon(), "for every recipient of the copy");
         assert!(!two.claim());
-        two.succeed("stored");
+        two.finish(Ok(Stored::Mbox));
         assert_eq!(seen.lock().len(), 3);
     }
 
     #[test]
     fn busy_locks_are_tried_quickly_at_first_and_not_for_ever() {
         let seen = Arc::default();
-        let mut job = job(&seen);
+        let mut delivery = delivery(&seen);
         let patience = Duration::from_secs(1000);
         let pauses: Vec<u128> = (0..6)
-            .map(|_| job.lock_pause(patience).unwrap().as_millis())
+            .map(|_| delivery.lock_pause(patience).unwrap().as_millis())
             .collect();
         assert_eq!(pauses, [10, 20, 40, 80, 100, 100]);
-        assert_eq!(job.lock_pause(Duration::ZERO), None);
+        assert_eq!(delivery.lock_pause(Duration::ZERO), None);
     }
 }

@@ -1,0 +1,270 @@
+//! How the deliveries of a batch become durable: all that differs between batches.
+//!
+//! Invariant: through the log, nothing is published or answered before every record of the batch
+//! is durable, and a failure is answered only when the log has it or is out of service.
+
+use super::super::delivery::Delivery;
+use super::super::error::DeliveryError;
+use super::super::floors::Floor;
+use super::super::journal::{confirmed_records, done_records};
+#[cfg(test)]
+use super::super::keeper::Planted;
+use super::super::keeper::{Keeper, Pass};
+use super::super::logged_message::InLog;
+use crate::io::Disk;
+use crate::log::{Done, DoneOutcome, LogError, Ticket};
+use crate::mailbox::{Flush, Unflushed};
+use crate::sync::Arc;
+use std::fmt;
+use std::io;
+
+/// How a batch becomes durable.
+pub(in crate::delivery) enum Commit<'a, H> {
+    /// Through the delivery log. The mailboxes are flushed by its next checkpoint.
+    Log(LogCommit<'a, H>),
+    /// By flushing the mailboxes, in a store without a log.
+    Flush,
+    /// As [`Commit::Flush`], in a store with a log, which has an extent record of each message for
+    /// an mbox before the message is written.
+    FlushWithExtents(&'a Keeper<H>),
+}
+
+/// The state of a batch in the log.
+pub(in crate::delivery) struct LogCommit<'a, H> {
+    keeper: &'a Keeper<H>,
+    pass: Pass<'a, H>,
+    /// Keeps the records of the batch in the log.
+    floor: Arc<Floor>,
+    /// The newest record that must be durable before anything is published.
+    newest: Option<Ticket>,
+}
+
+/// When something written to a mailbox is flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlushTime {
+    /// By the next checkpoint of the log.
+    AtCheckpoint,
+    /// Right after it was written, because no checkpoint can flush its file system.
+    AtOnce,
+    /// Together with the rest of the batch.
+    WithBatch,
+}
+
+impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
+    /// Commits through the log.
+    ///
+    /// # Errors
+    /// The log is out of service.
+    pub(in crate::delivery) fn through_log(keeper: &'a Keeper<H>) -> Result<Self, LogError> {
+        let pass = keeper.enter()?;
+        let floor = keeper.floors.take(|| pass.journal.durable_up_to());
+        Ok(Self::Log(LogCommit {
+            keeper,
+            pass,
+            floor: Arc::new(floor),
+            newest: None,
+        }))
+    }
+
+    /// Commits by flushing the mailboxes.
+    pub(in crate::delivery) fn in_mailboxes(keeper: Option<&'a Keeper<H>>) -> Self {
+        match keeper {
+            Some(keeper) => Self::FlushWithExtents(keeper),
+            None => Self::Flush,
+        }
+    }
+
+    /// Returns true when mboxes are locked before the batch is recorded, so that the records can
+    /// name the place of each message; else each is locked when its messages are appended.
+    pub(super) fn locks_first(&self) -> bool {
+        matches!(self, Self::Log(_))
+    }
+
+    /// Returns true when the batch flushes what it wrote.
+    pub(super) fn flushes_batch(&self) -> bool {
+        !matches!(self, Self::Log(_))
+    }
+
+    /// Returns the keeper of the log that has extents of the messages for mboxes.
+    pub(super) fn extents(&self) -> Option<&'a Keeper<H>> {
+        match self {
+            Self::FlushWithExtents(keeper) => Some(keeper),
+            Self::Log(_) | Self::Flush => None,
+        }
+    }
+
+    /// Returns how well directories must be known to be used without being flushed.
+    pub(super) fn of_directories(&self) -> Flush {
+        match self {
+            Self::Log(_) => Flush::Later,
+            Self::Flush | Self::FlushWithExtents(_) => Flush::Now,
+        }
+    }
+
+    /// Says when what is written to a mailbox is flushed, before anything is written there. `near`
+    /// is a directory on the file system of the mailbox, and `above` are the directories that lead
+    /// to it.
+    pub(super) fn flush_time<D: Disk<Handle = H>>(
+        &self,
+        disk: &D,
+        (device, near): (u64, &H),
+        above: &[Unflushed<H>],
+    ) -> io::Result<FlushTime> {
+        let Self::Log(log) = self else {
+            return Ok(FlushTime::WithBatch);
+        };
+        let dirty = &log.keeper.dirty;
+        let by_checkpoint = dirty.enter(disk, device, near)?;
+        dirty.enter_all(disk, above)?;
+        Ok(match by_checkpoint {
+            true => FlushTime::AtCheckpoint,
+            false => FlushTime::AtOnce,
+        })
+    }
+
+    /// Makes room on a full disk: has the log give back what it can do without. True when something
+    /// was gained, and the write may be tried again.
+    #[cold]
+    pub(super) fn make_room(&self) -> bool {
+        match self {
+            Self::Log(log) => log.keeper.make_room(log.pass.journal.as_ref()),
+            Self::Flush => false,
+            Self::FlushWithExtents(keeper) => keeper.make_room_for_others(),
+        }
+    }
+
+    /// Appends the record of the message, unless the log has it.
+    pub(super) fn record(&mut self, delivery: &Delivery) -> Result<(), LogError> {
+        let Self::Log(log) = self else { return Ok(()) };
+        let Some(message) = delivery.logged_message() else {
+            return Err(LogError::Closed);
+        };
+        let ticket = match message.append_to(&log.pass.journal, &log.floor, &delivery.mail)? {
+            InLog::Stale => return Err(LogError::Closed),
+            InLog::Before(ticket) => ticket,
+            InLog::Appended(ticket) => {
+                log.keeper.doubts.open(message);
+                ticket
+            }
+        };
+        log.must_wait_for(ticket);
+        Ok(())
+    }
+
+    /// Appends the places of messages in mboxes.
+    pub(super) fn record_places(&mut self, places: &[Done]) -> Result<(), LogError> {
+        let Self::Log(log) = self else { return Ok(()) };
+        #[cfg(test)]
+        if log.keeper.is_planted(Planted::PlaceForgotten) {
+            return Ok(());
+        }
+        for record in done_records(places) {
+            let ticket = log.pass.journal.append(record)?;
+            log.must_wait_for(ticket);
+        }
+        Ok(())
+    }
+
+    /// Appends the place of one message in an mbox, and waits until it is durable.
+    pub(super) fn record_place_now(&self, place: Option<Done>) -> Result<(), LogError> {
+        let (Self::Log(log), Some(place)) = (self, place) else {
+            return Ok(());
+        };
+        for record in done_records(&[place]) {
+            let journal = &log.pass.journal;
+            journal.wait(journal.append(record)?)?;
+        }
+        Ok(())
+    }
+
+    /// Appends which replies were read, and waits for nothing: if a failing log loses that, the
+    /// deliveries are in doubt for a while.
+    pub(super) fn record_confirmations(&self) {
+        let Self::Log(log) = self else { return };
+        for record in confirmed_records(&log.keeper.doubts.take_confirmed()) {
+            drop(log.pass.journal.append(record));
+        }
+    }
+
+    /// Returns true while another batch may begin before this one is finished: this one waits for
+    /// the disk, and the log is not so full that the other would wait for what this one holds in
+    /// it.
+    pub(super) fn may_overlap(&self) -> bool {
+        let Self::Log(log) = self else { return false };
+        let Some(newest) = log.newest else {
+            return false;
+        };
+        let journal = &log.pass.journal;
+        let usage = journal.usage();
+        newest.sequence() > journal.durable_up_to() && usage.bytes_free > usage.log_bytes_max / 4
+    }
+
+    /// Waits until every record of the batch is durable. What else must be durable before anything
+    /// is published is waited for here, too.
+    ///
+    /// # Errors
+    /// The log failed: the records may never be durable.
+    pub(super) fn wait(&mut self) -> Result<(), LogError> {
+        let Self::Log(log) = self else { return Ok(()) };
+        let Some(newest) = log.newest.take() else {
+            return Ok(());
+        };
+        #[cfg(test)]
+        if log.keeper.is_planted(Planted::AnswerEarly) {
+            return Ok(());
+        }
+        log.pass.journal.wait(newest).map(|_| ())
+    }
+
+    /// Takes the log out of service after a failed flush, which may cover a whole file system and
+    /// drop what is there of logged messages: recovery writes them again before anything is
+    /// appended behind them.
+    pub(super) fn flush_failed(&self, error: &io::Error) {
+        if let Self::FlushWithExtents(keeper) = self {
+            keeper.flush_failed(error);
+        }
+    }
+
+    /// Returns true when the log must have a failure before it is answered.
+    pub(super) fn records_refusals(&self) -> bool {
+        matches!(self, Self::Log(_))
+    }
+
+    /// Makes sure that recovery does not make the deliveries that failed: appends that they are
+    /// refused, and waits until that is durable. A log that failed cannot keep recovery from
+    /// making them; then the in-doubt memory answers for the repetition.
+    pub(super) fn record_refusals(&self, refused: &mut [(Delivery, DeliveryError)]) {
+        let Self::Log(log) = self else { return };
+        let recorded = |delivery: &Delivery| delivery.done(DoneOutcome::Refused);
+        let done: Vec<Done> = refused.iter().filter_map(|(d, _)| recorded(d)).collect();
+        #[cfg(test)]
+        if log.keeper.is_planted(Planted::RefusalForgotten) {
+            return;
+        }
+        if done.is_empty() {
+            return;
+        }
+        let journal = &log.pass.journal;
+        let appended = done_records(&done).map(|record| journal.append(record));
+        let Ok(tickets) = appended.collect::<Result<Vec<Ticket>, LogError>>() else {
+            return;
+        };
+        let is_durable = |newest: &Ticket| journal.wait(*newest).is_ok();
+        if tickets.last().is_none_or(is_durable) {
+            for (delivery, _) in refused {
+                if recorded(delivery).is_some() {
+                    delivery.refusal_is_logged();
+                }
+            }
+        }
+    }
+}
+
+impl<H: fmt::Debug + Send + Sync> LogCommit<'_, H> {
+    fn must_wait_for(&mut self, ticket: Ticket) {
+        let is_newer = |newest: Ticket| newest.sequence() < ticket.sequence();
+        if self.newest.is_none_or(is_newer) {
+            self.newest = Some(ticket);
+        }
+    }
+}
