@@ -423,3 +423,33 @@ fn directories_made_anew_are_flushed_before_their_first_message_counts() {
         fs::remove_dir_all(place.base().join("dom")).unwrap();
     }
 }
+
+/// Two mailboxes in one batch, the second of them used before; in the order of the flushes, those
+/// with these numbers fail.
+fn second_mailbox_after_failed_flushes(mailboxes: [&str; 2], failed: [u64; 2]) -> [String; 2] {
+    let place = Place::new();
+    place.make_dir("dom");
+    let store = open(&settings(&place, FlushMethod::Fsync));
+    assert!(deliver(&store, CONTENT, mailboxes[1]).starts_with("250"));
+    store.disk().take_trace();
+    let faults = failed.map(|after| fault("sync", after, libc::EIO));
+    store.disk().plan_all(&faults);
+    let to = mailboxes.map(target).into();
+    let statuses = submit(&store, CONTENT, to).statuses();
+    let trace = store.disk().take_trace();
+    let flushes = trace.iter().filter(|operation| **operation == "sync");
+    assert!(flushes.count() as u64 > failed[1], "{trace:?}");
+    statuses.try_into().unwrap()
+}
+
+#[test]
+fn a_mailbox_whose_flush_failed_is_refused_after_another_one_whose_directories_failed_too() {
+    // The base, dom and dom/md of the first, then the two files.
+    let [first, second] = second_mailbox_after_failed_flushes(["dom/md/", "md/"], [0, 4]);
+    assert!(first.starts_with("451 4.3.0"), "{first}");
+    assert!(second.starts_with("451 4.3.0"), "{second}");
+    // The first file, the base and dom, then the second file.
+    let [first, second] = second_mailbox_after_failed_flushes(["dom/box", "box"], [0, 3]);
+    assert!(first.starts_with("451 4.3.0"), "{first}");
+    assert!(second.starts_with("451 4.3.0"), "{second}");
+}

@@ -1,9 +1,11 @@
 //! House rules that no compiler checks, over every file of the tree.
 //!
 //! Each `.rs` file opens with `//!`; no file grows past 600 lines, no comment past 100 columns;
-//! `unsafe` stands only in the files listed here, each reviewed; and the tree speaks of the
-//! project alone: no issue numbers, no machine's paths, no leftovers.
+//! `unsafe` stands only in the files listed here, each reviewed; files of a room import each other
+//! in one direction; and the tree speaks of the project alone: no issue numbers, no machine's
+//! paths, no leftovers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -238,4 +240,197 @@ fn documents(text: &str, word: &str) -> bool {
     let lines = text.lines().rev();
     let mut doc = lines.take_while(|line| !line.is_empty());
     doc.any(|line| line.starts_with("///") && line.contains(word))
+}
+
+/// Rooms whose files import each other in one direction only.
+const ONE_WAY_ROOMS: &[&str] = &["engine/src/delivery"];
+/// Folders in them that are one step of the way, whatever their own files import.
+const ONE_STEP: &[&str] = &["engine/src/delivery/recovery"];
+
+#[test]
+fn files_of_a_room_do_not_import_themselves_through_others() {
+    let files = rust_files();
+    let mut offences = Vec::new();
+    for room in ONE_WAY_ROOMS {
+        let graph = imports(room, &files);
+        assert!(graph.len() > 20, "the files of {room} were found");
+        assert!(graph.values().flatten().count() > 40, "imports were read");
+        offences.extend(cycle(&graph).map(|cycle| cycle.join(" -> ")));
+    }
+    assert_none("move what they share into a file below", &offences);
+}
+
+#[test]
+fn a_cycle_of_imports_is_found_in_whatever_way_they_are_written() {
+    let file = |name: &str, text: &str| (format!("room/{name}.rs"), text.to_owned());
+    let found = |files: &[(String, String)]| cycle(&imports("room", files));
+    let root = file("mod", "mod a;\nmod b;\npub use a::A;\nuse b::B;\n");
+    let one = file("a", "use super::b::{B, C};\n");
+    let leaf = file("b", "//! Not `super::a`.\nuse crate::io;\n");
+    assert_eq!(found(&[root.clone(), one.clone(), leaf]), None);
+    for back in [
+        "use super::{\n    a::A,\n    c,\n};\n",
+        "use crate::room::a::A;\n",
+        "fn f() -> super::a::A {}\n",
+        "use super::A;\n",
+        "#[cfg(test)]\nuse super::a::A;\n",
+    ] {
+        let files = [root.clone(), one.clone(), file("b", back)];
+        assert!(found(&files).is_some(), "{back}");
+    }
+    let tests = "#[cfg(test)]\nmod tests {\n    use super::super::a::A;\n}\n";
+    assert_eq!(found(&[root, one, file("b", tests)]), None);
+}
+
+/// Which files of a room each of them imports: by their modules, as `a::b`.
+fn imports(room: &str, files: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>> {
+    let step = |path: &str| ONE_STEP.iter().copied().find(|step| path.starts_with(step));
+    let within = |path: &str| {
+        let path = path
+            .strip_prefix(room)?
+            .strip_prefix('/')?
+            .strip_suffix(".rs")?;
+        let is_test = path.contains("tests") || path.ends_with("_loom");
+        let module = path.strip_suffix("/mod").unwrap_or(path);
+        let module = if module == "mod" { "" } else { module };
+        (!is_test).then(|| module.replace('/', "::"))
+    };
+    let modules: BTreeMap<String, &(String, String)> = files
+        .iter()
+        .filter_map(|file| Some((within(&file.0)?, file)))
+        .collect();
+    let node = |module: &str| {
+        let path = modules.get(module).map(|(path, _)| path.as_str());
+        path.and_then(step)
+            .unwrap_or(path.unwrap_or(room))
+            .to_owned()
+    };
+    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, (_, text)) in &modules {
+        let from = node(module);
+        let edges = graph.entry(from.clone()).or_default();
+        for path in paths(&code(text)).iter().filter(|path| path.contains("::")) {
+            let Some(mut at) = resolved(room, module, path) else {
+                continue;
+            };
+            while !modules.contains_key(&at) {
+                at = at
+                    .rsplit_once("::")
+                    .map_or("", |(above, _)| above)
+                    .to_owned();
+            }
+            let to = node(&at);
+            if to != from {
+                edges.insert(to);
+            }
+        }
+    }
+    graph
+}
+
+/// Where a path leads that is written in a module, both from the room's root; `None` when it leads
+/// out of the room.
+fn resolved(room: &str, module: &str, path: &str) -> Option<String> {
+    let room = room.rsplit('/').next().unwrap_or(room);
+    let mut at: Vec<&str> = module.split("::").filter(|name| !name.is_empty()).collect();
+    let mut names = path.split("::").peekable();
+    match *names.peek()? {
+        "crate" => {
+            names.next();
+            (names.next()? == room).then(|| at.clear())?;
+        }
+        "super" => {
+            while names.next_if_eq(&"super").is_some() {
+                at.pop()?;
+            }
+        }
+        "self" => drop(names.next()),
+        _ => {}
+    }
+    at.extend(names);
+    Some(at.join("::"))
+}
+
+/// The code of a file without its tests, and without the paths of `pub(in ...)`.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests").next();
+    let lines = code.unwrap_or_default().lines();
+    let lines = lines.filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = lines.collect::<Vec<_>>().join(" ");
+    let mut parts = code.split("pub(in ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let others = parts.filter_map(|part| part.split_once(')'));
+    others.fold(first, |code, (_, part)| code + part)
+}
+
+/// Every name and path in some code, with braces behind a path taken apart.
+fn paths(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = code;
+    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    while let Some(start) = rest.find(is_path) {
+        rest = &rest[start..];
+        let end = rest.find(|c| !is_path(c)).unwrap_or(rest.len());
+        let (path, after) = rest.split_at(end);
+        rest = after;
+        match path.strip_suffix("::") {
+            Some(before) if after.starts_with('{') => {
+                let (inner, behind) = braced(after);
+                let inner = inner.into_iter().flat_map(|part| paths(&part));
+                found.extend(inner.map(|path| format!("{before}::{path}")));
+                rest = behind;
+            }
+            _ if path.contains("::") || !path.contains(':') => found.push(path.to_owned()),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The parts between the braces that `text` begins with, and what follows.
+fn braced(text: &str) -> (Vec<String>, &str) {
+    let mut depth = 0;
+    let mut parts = vec![String::new()];
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        match (c, depth) {
+            ('}', 0) => return (parts, &text[at + 1..]),
+            ('{', 1) => {}
+            (',', 1) => parts.push(String::new()),
+            (c, _) => parts.last_mut().expect("there is one").push(c),
+        }
+    }
+    (parts, "")
+}
+
+/// A way from a file back to itself.
+fn cycle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    graph.keys().find_map(|start| {
+        // The shortest way, by width.
+        let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut next = vec![start.as_str()];
+        while let Some(at) = next.pop() {
+            for to in graph.get(at).into_iter().flatten() {
+                if to == start {
+                    let mut way = vec![start.clone(), at.to_owned()];
+                    let mut at = at;
+                    while let Some(before) = came_from.get(at) {
+                        way.push((*before).to_owned());
+                        at = before;
+                    }
+                    way.reverse();
+                    return Some(way);
+                }
+                if !came_from.contains_key(to.as_str()) {
+                    came_from.insert(to, at);
+                    next.insert(0, to);
+                }
+            }
+        }
+        None
+    })
 }

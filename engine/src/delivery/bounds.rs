@@ -3,11 +3,10 @@
 //! Imports `config`, `log`, `limits`. A log that may take all of a file system leaves nothing to
 //! the mailboxes on it, and in the end nothing to itself.
 
-use super::journal::directory;
 use crate::config::{DeliveryLogSettings, Settings};
 use crate::log::Volume;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The part of a file system with mailboxes that the log may take: one in so many.
 const SHARED_PART: u64 = 4;
@@ -41,7 +40,7 @@ pub struct LogBounds {
 impl LogBounds {
     /// The bounds of the log in the state directory.
     pub fn of(settings: &Settings) -> Self {
-        Self::at(&directory(settings), settings)
+        Self::at(&log_directory(settings), settings)
     }
 
     /// The bounds of a log at `path`, which need not be there yet.
@@ -86,6 +85,11 @@ impl LogBounds {
             ..settings.clone()
         }
     }
+}
+
+/// Returns the directory of the delivery log.
+pub(super) fn log_directory(settings: &Settings) -> PathBuf {
+    settings.state_directory.join("delivery-log")
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use crate::clock;
 use crate::config::FlushMethod;
 use crate::io::{Disk, copy_error};
+use crate::mailbox::Unflushed;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use std::collections::HashMap;
@@ -32,6 +33,36 @@ pub(super) struct Item<'a, H> {
     pub(super) whole: bool,
     /// It was written before the batch began: only its own handle knows of every write error.
     pub(super) alone: bool,
+}
+
+impl<'a, H> Item<'a, H> {
+    /// Returns the item of a directory that leads to a mailbox.
+    pub(super) fn of_directory(above: &'a Unflushed<H>) -> Self {
+        Self {
+            handle: &above.handle,
+            device: above.device,
+            whole: above.whole,
+            alone: false,
+        }
+    }
+
+    /// Returns the item of something that the batch has changed.
+    pub(super) fn of(handle: &'a H, device: u64) -> Self {
+        Self {
+            handle,
+            device,
+            whole: false,
+            alone: false,
+        }
+    }
+}
+
+/// Takes the next `count` results, all of them, and returns the first error among them.
+pub(super) fn take_results(
+    results: &mut impl Iterator<Item = io::Result<()>>,
+    count: usize,
+) -> io::Result<()> {
+    results.take(count).fold(Ok(()), io::Result::and)
 }
 
 /// Decides how to flush. Shared by all writers.

@@ -3,7 +3,7 @@
 //!
 //! Imports `bounds`, `log`, `config`, `limits`, `sync`.
 
-use super::bounds::{LOG_BYTES_MIN, LogBounds};
+use super::bounds::{LOG_BYTES_MIN, LogBounds, log_directory};
 use crate::config::{DeliveryLogSettings, Settings};
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{
@@ -125,7 +125,7 @@ pub(super) struct DirectorySource {
 
 impl DirectorySource {
     pub(super) fn new(settings: &Settings) -> Self {
-        Self::at(&directory(settings), settings)
+        Self::at(&log_directory(settings), settings)
     }
 
     pub(super) fn at(directory: &Path, settings: &Settings) -> Self {
@@ -172,11 +172,6 @@ impl JournalSource for DirectorySource {
         }
         Ok((Arc::new(writer), Box::new(found)))
     }
-}
-
-/// Where the delivery log stands.
-pub(super) fn directory(settings: &Settings) -> PathBuf {
-    settings.state_directory.join("delivery-log")
 }
 
 /// Room in a record for what stands beside the content.

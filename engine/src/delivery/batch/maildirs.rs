@@ -3,102 +3,102 @@
 use super::super::context::{Context, IdentityChanged};
 use super::super::delivery::{Delivery, Stored};
 use super::super::error::DeliveryError;
-use super::super::flush::Item;
+use super::super::flush::{Item, take_results};
 use super::commit::FlushTime;
-use super::{Batch, Unflushed};
+use super::work::{Work, flush_now};
 use crate::io::Disk;
 use crate::mailbox::maildir::{Maildir, Unpublished, sweep};
 use crate::mailbox::{MailboxError, MailboxPath};
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 
-/// The Maildirs that a batch has open.
-#[derive(Debug)]
-pub(super) struct OpenMaildirs<H> {
+/// The Maildirs of a batch and the messages for them.
+pub(super) struct Maildirs<H> {
     open: Vec<OpenMaildir<H>>,
     /// By path and owner, because the same path is opened again as another owner.
     by_key: HashMap<(String, u32, u32), usize>,
+    /// Not visible yet.
+    written: Vec<Written<H>>,
+    /// Visible, and not flushed yet.
+    published: Vec<Published>,
 }
 
-#[derive(Debug)]
 struct OpenMaildir<H> {
     maildir: Maildir<H>,
     flush_time: FlushTime,
 }
 
-impl<H> Default for OpenMaildirs<H> {
+impl<H> Default for Maildirs<H> {
     fn default() -> Self {
         Self {
             open: Vec::new(),
             by_key: HashMap::new(),
+            written: Vec::new(),
+            published: Vec::new(),
         }
     }
 }
 
-impl<H> OpenMaildirs<H> {
-    fn get(&self, at: usize) -> Option<&Maildir<H>> {
-        self.open.get(at).map(|open| &open.maildir)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Maildir<H>> {
-        self.open.iter().map(|open| &open.maildir)
-    }
-}
-
 /// A message in a Maildir that no reader sees.
-pub(super) struct Written<H> {
+struct Written<H> {
     delivery: Delivery,
     maildir: usize,
     unpublished: Unpublished<H>,
 }
 
 /// A message in `new/` that is not flushed yet.
-pub(super) struct Published {
-    pub(super) delivery: Delivery,
+struct Published {
+    delivery: Delivery,
     maildir: usize,
     /// Of its file.
     name: String,
 }
 
-/// Returns what to flush of a directory that leads to a mailbox.
-pub(super) fn item_of<H>(above: &Unflushed<H>) -> Item<'_, H> {
-    Item {
-        handle: &above.handle,
-        device: above.device,
-        whole: above.whole,
-        alone: false,
+impl<H: fmt::Debug + Send + Sync> Maildirs<H> {
+    fn get(&self, at: usize) -> Option<&Maildir<H>> {
+        self.open.get(at).map(|open| &open.maildir)
     }
-}
 
-impl<D: Disk> Batch<'_, D> {
+    /// Returns the first handle that was opened on a file system.
+    pub(super) fn witness(&self, device: u64) -> Option<&H> {
+        let mut maildirs = self.open.iter().map(|open| &open.maildir);
+        let first = maildirs.find(|maildir| maildir.device() == device);
+        first.map(Maildir::new_directory)
+    }
+
     /// Writes messages to files that no reader sees.
-    pub(super) fn write(&mut self, deliveries: Vec<Delivery>) {
+    pub(super) fn write<D: Disk<Handle = H>>(
+        &mut self,
+        work: &mut Work<'_, D>,
+        deliveries: Vec<Delivery>,
+    ) {
         for delivery in deliveries {
             if delivery.is_abandoned() {
                 continue;
             }
-            match self.with_room(|batch| batch.write_unseen(&delivery)) {
+            match work.with_room(|work| self.write_unseen(work, &delivery)) {
                 Ok((maildir, unpublished)) => self.written.push(Written {
                     delivery,
                     maildir,
                     unpublished,
                 }),
-                Err(error) => self.end(delivery, Err(error.into())),
+                Err(error) => work.end(delivery, Err(error.into())),
             }
         }
     }
 
-    fn write_unseen(
+    fn write_unseen<D: Disk<Handle = H>>(
         &mut self,
+        work: &mut Work<'_, D>,
         delivery: &Delivery,
-    ) -> Result<(usize, Unpublished<D::Handle>), MailboxError> {
-        let context = self.context;
+    ) -> Result<(usize, Unpublished<H>), MailboxError> {
+        let context = work.context;
         let message = &delivery.mail.message;
         let header = delivery.maildir_header();
         context.check_limit(delivery.mailbox(), header.len() as u64 + message.size())?;
-        let at = self.open_maildir(delivery)?;
-        let (Some(base), Some(open)) = (self.workspace.base(), self.maildirs.open.get_mut(at))
-        else {
+        let at = self.open_maildir(work, delivery)?;
+        let (Some(base), Some(open)) = (work.workspace.base(), self.open.get_mut(at)) else {
             return Err(delivery.interrupted());
         };
         let (disk, maildir) = (&context.disk, &mut open.maildir);
@@ -107,67 +107,73 @@ impl<D: Disk> Batch<'_, D> {
         }
         let how = (&context.names, context.settings.compress);
         let unpublished = maildir.write(disk, base, how, &header, message)?;
-        if open.flush_time == FlushTime::AtOnce {
-            flush_now(disk, delivery, unpublished.file())?;
+        if open.flush_time == FlushTime::AtOnce
+            && let Err(error) = flush_now(disk, delivery, unpublished.file())
+        {
+            maildir.discard(disk, &unpublished);
+            return Err(error);
         }
         Ok((at, unpublished))
     }
 
     /// Opens the Maildir of a delivery as its owner, unless it is open, and returns its place.
-    fn open_maildir(&mut self, delivery: &Delivery) -> Result<usize, MailboxError> {
-        let context = self.context;
+    fn open_maildir<D: Disk<Handle = H>>(
+        &mut self,
+        work: &mut Work<'_, D>,
+        delivery: &Delivery,
+    ) -> Result<usize, MailboxError> {
+        let context = work.context;
         let disk = &context.disk;
         let path = MailboxPath::new(&context.settings.base, &delivery.target)?;
         let (uid, gid) = delivery.owner();
-        let base = self.workspace.enter(delivery.mailbox(), (uid, gid))?;
+        let base = work.workspace.enter(delivery.mailbox(), (uid, gid))?;
         let key = (path.as_str().to_owned(), uid, gid);
-        if let Some(at) = self.maildirs.by_key.get(&key) {
+        if let Some(at) = self.by_key.get(&key) {
             return Ok(*at);
         }
-        let known = (&context.known, self.commit.of_directories());
+        let known = (&context.known, work.commit.of_directories());
         let maildir = Maildir::open(disk, base, &path, context.settings.owner(uid, gid), known)?;
         let near = (maildir.device(), maildir.new_directory());
-        let flush_time = self.commit.flush_time(disk, near, maildir.chain());
+        let flush_time = work.commit.flush_time(disk, near, maildir.chain());
         let flush_time = flush_time
             .map_err(|error| MailboxError::from_io(path.display(), "opening it", error))?;
         if flush_time != FlushTime::WithBatch {
             maildir.is_seen(&context.known);
         }
-        let at = self.maildirs.open.len();
-        self.maildirs.open.push(OpenMaildir {
+        let at = self.open.len();
+        self.open.push(OpenMaildir {
             maildir,
             flush_time,
         });
-        self.maildirs.by_key.insert(key, at);
+        self.by_key.insert(key, at);
         Ok(at)
     }
 
     /// Flushes the files, and the directories above Maildirs that are used for the first time, if
     /// the batch does that.
-    pub(super) fn flush_written(&mut self) {
-        if self.written.is_empty() || !self.commit.flushes_batch() {
+    pub(super) fn flush_written<D: Disk<Handle = H>>(&mut self, work: &mut Work<'_, D>) {
+        if self.written.is_empty() || !work.commit.flushes_batch() {
             return;
         }
         let mut items = Vec::new();
-        for maildir in self.maildirs.iter() {
-            items.extend(maildir.chain().iter().map(item_of));
+        for OpenMaildir { maildir, .. } in &self.open {
+            items.extend(maildir.chain().iter().map(Item::of_directory));
         }
         for written in &self.written {
-            let maildir = self.maildirs.get(written.maildir);
+            let maildir = self.get(written.maildir);
+            let device = maildir.map_or(0, Maildir::device);
             items.push(Item {
-                handle: written.unpublished.file(),
-                device: maildir.map_or(0, Maildir::device),
-                whole: false,
                 alone: written.unpublished.arrived_here(),
+                ..Item::of(written.unpublished.file(), device)
             });
         }
-        let mut results = self.flush(&items).into_iter();
+        let witness = |device| self.witness(device);
+        let mut results = work.flush(&items, witness).into_iter();
         let mut above = Vec::new();
-        for maildir in self.maildirs.iter() {
-            let chain = results.by_ref().take(maildir.chain().len());
-            let result: io::Result<()> = chain.collect();
+        for OpenMaildir { maildir, .. } in &self.open {
+            let result = take_results(&mut results, maildir.chain().len());
             if result.is_ok() {
-                maildir.chain_is_durable(&self.context.known);
+                maildir.chain_is_durable(&work.context.known);
             }
             above.push(result);
         }
@@ -178,100 +184,89 @@ impl<D: Disk> Batch<'_, D> {
                 (Ok(()), Ok(())) => durable.push(written),
                 (Err(source), _) | (Ok(()), Err(source)) => {
                     let error = MailboxError::from_flush(written.delivery.mailbox(), source);
-                    self.discard(written, error);
+                    self.discard(work, written, error);
                 }
             }
         }
         self.written = durable;
     }
 
-    /// Flushes what the batch wrote; one result for each item.
-    pub(super) fn flush(&self, items: &[Item<'_, D::Handle>]) -> Vec<io::Result<()>> {
-        let context = self.context;
-        // The first handle opened on each file system; nothing was written there before.
-        let witness = |device| {
-            let maildir = self.maildirs.iter().find(|m| m.device() == device);
-            let mbox = || self.appended.iter().find(|m| m.mbox.device() == device);
-            maildir
-                .map(Maildir::new_directory)
-                .or_else(|| mbox().map(|m| m.mbox.file()))
-        };
-        let results = context.flusher.flush(&context.disk, items, witness);
-        if let Some(Err(error)) = results.iter().find(|result| result.is_err()) {
-            tracing::error!(%error, "flushing mail to disk failed; these deliveries are refused");
-            self.commit.flush_failed(error);
-        }
-        results
-    }
-
     /// Gives every written message up.
-    pub(super) fn give_up_written(&mut self, error: impl Fn(&Delivery) -> DeliveryError) {
+    pub(super) fn give_up<D: Disk<Handle = H>>(
+        &mut self,
+        work: &mut Work<'_, D>,
+        error: impl Fn(&Delivery) -> DeliveryError,
+    ) {
         for written in std::mem::take(&mut self.written) {
             let error = error(&written.delivery);
-            self.discard(written, error);
+            self.discard(work, written, error);
         }
     }
 
     /// Gives a message up that no reader has seen.
-    fn discard(&mut self, written: Written<D::Handle>, error: impl Into<DeliveryError>) {
-        self.remove_unseen(&written);
-        self.end(written.delivery, Err(error.into()));
+    fn discard<D: Disk<Handle = H>>(
+        &self,
+        work: &mut Work<'_, D>,
+        written: Written<H>,
+        error: impl Into<DeliveryError>,
+    ) {
+        self.remove_unseen(work, &written);
+        work.end(written.delivery, Err(error.into()));
     }
 
-    fn remove_unseen(&self, written: &Written<D::Handle>) {
-        self.workspace
+    fn remove_unseen<D: Disk<Handle = H>>(&self, work: &Work<'_, D>, written: &Written<H>) {
+        work.workspace
             .become_owner_to_clean_up(written.delivery.owner());
-        if let Some(maildir) = self.maildirs.get(written.maildir) {
-            maildir.discard(&self.context.disk, &written.unpublished);
+        if let Some(maildir) = self.get(written.maildir) {
+            maildir.discard(&work.context.disk, &written.unpublished);
         }
     }
 
     /// Makes the written messages visible in `new/`. Answers them if that is durable; otherwise
     /// they are flushed next.
-    pub(super) fn publish(&mut self) {
+    pub(super) fn publish<D: Disk<Handle = H>>(&mut self, work: &mut Work<'_, D>) {
         if self.written.is_empty() {
             return;
         }
-        if let Err(IdentityChanged) = self.workspace.check_identity() {
-            return self.give_up_written(|delivery| {
+        if let Err(IdentityChanged) = work.workspace.check_identity() {
+            return self.give_up(work, |delivery| {
                 let error = IdentityChanged.error(delivery.mailbox());
                 error.into()
             });
         }
         for mut written in std::mem::take(&mut self.written) {
             if !written.delivery.claim() {
-                self.remove_unseen(&written);
+                self.remove_unseen(work, &written);
                 continue;
             }
-            match self.with_room(|batch| batch.publish_one(&written)) {
-                Ok(None) => self.end(written.delivery, Ok(Stored::Maildir)),
+            match work.with_room(|work| self.publish_one(work, &written)) {
+                Ok(None) => work.end(written.delivery, Ok(Stored::Maildir)),
                 Ok(Some(name)) => self.published.push(Published {
                     delivery: written.delivery,
                     maildir: written.maildir,
                     name,
                 }),
-                Err(error) => self.discard(written, error),
+                Err(error) => self.discard(work, written, error),
             }
         }
     }
 
     /// Publishes one message; returns the name of its file if that must still be flushed.
-    fn publish_one(
+    fn publish_one<D: Disk<Handle = H>>(
         &mut self,
-        written: &Written<D::Handle>,
+        work: &Work<'_, D>,
+        written: &Written<H>,
     ) -> Result<Option<String>, MailboxError> {
         let Written {
             delivery,
             maildir,
             unpublished,
         } = written;
-        let context = self.context;
+        let context = work.context;
         let disk = &context.disk;
-        self.workspace
+        work.workspace
             .become_owner(delivery.mailbox(), delivery.owner())?;
-        let (Some(base), Some(open)) =
-            (self.workspace.base(), self.maildirs.open.get_mut(*maildir))
-        else {
+        let (Some(base), Some(open)) = (work.workspace.base(), self.open.get_mut(*maildir)) else {
             return Err(delivery.interrupted());
         };
         let maildir = &mut open.maildir;
@@ -299,50 +294,56 @@ impl<D: Disk> Batch<'_, D> {
     }
 
     /// Returns the Maildirs that were published in, and what to flush of them.
-    pub(super) fn visible_maildirs(&self) -> (Vec<usize>, Vec<Item<'_, D::Handle>>) {
+    pub(super) fn visible(&self) -> (Vec<usize>, Vec<Item<'_, H>>) {
         let mut used: Vec<usize> = self.published.iter().map(|p| p.maildir).collect();
         used.sort_unstable();
         used.dedup();
-        let maildirs = used.iter().filter_map(|at| self.maildirs.get(*at));
-        let items = maildirs.map(|maildir| Item {
-            handle: maildir.new_directory(),
-            device: maildir.device(),
-            whole: false,
-            alone: false,
-        });
+        let maildirs = used.iter().filter_map(|at| self.get(*at));
+        let items = maildirs.map(|maildir| Item::of(maildir.new_directory(), maildir.device()));
         let items = items.collect();
         (used, items)
     }
 
     /// Removes what was published in a Maildir whose `new/` could not be flushed.
-    pub(super) fn withdraw_unless(&mut self, flushed: &HashMap<usize, io::Result<()>>) {
+    pub(super) fn withdraw_unless<D: Disk<Handle = H>>(
+        &mut self,
+        work: &mut Work<'_, D>,
+        flushed: &HashMap<usize, io::Result<()>>,
+    ) {
         for published in std::mem::take(&mut self.published) {
             let Some(Err(source)) = flushed.get(&published.maildir) else {
                 self.published.push(published);
                 continue;
             };
             let Published { delivery, name, .. } = published;
-            if self.workspace.become_owner_to_clean_up(delivery.owner())
-                && let Some(maildir) = self.maildirs.get(published.maildir)
+            if work.workspace.become_owner_to_clean_up(delivery.owner())
+                && let Some(maildir) = self.get(published.maildir)
             {
-                maildir.withdraw(&self.context.disk, &name);
+                maildir.withdraw(&work.context.disk, &name);
             }
             let error = MailboxError::from_flush(delivery.mailbox(), source);
-            self.end(delivery, Err(error.into()));
+            work.end(delivery, Err(error.into()));
+        }
+    }
+
+    /// Answers the deliveries that are durable.
+    pub(super) fn answer<D: Disk<Handle = H>>(&mut self, work: &mut Work<'_, D>) {
+        for Published { delivery, .. } in std::mem::take(&mut self.published) {
+            work.end(delivery, Ok(Stored::Maildir));
         }
     }
 
     /// Looks for files that crashed deliveries left behind, after everything was answered.
-    pub(super) fn sweep(&self) {
-        let context = self.context;
-        let Some(base) = self.workspace.base() else {
+    pub(super) fn sweep<D: Disk<Handle = H>>(&self, work: &Work<'_, D>) {
+        let context = work.context;
+        let Some(base) = work.workspace.base() else {
             return;
         };
-        for ((_, uid, gid), at) in &self.maildirs.by_key {
-            let Some(maildir) = self.maildirs.get(*at).filter(|m| m.is_sweep_due()) else {
+        for ((_, uid, gid), at) in &self.by_key {
+            let Some(maildir) = self.get(*at).filter(|m| m.is_sweep_due()) else {
                 continue;
             };
-            if !self.workspace.become_owner_to_clean_up((*uid, *gid)) {
+            if !work.workspace.become_owner_to_clean_up((*uid, *gid)) {
                 continue;
             }
             let path = maildir.path();
@@ -375,16 +376,4 @@ fn publish_copy<D: Disk>(
         maildir.discard(disk, &copied);
     }
     published
-}
-
-/// Flushes something on a file system that no checkpoint can flush.
-pub(super) fn flush_now<D: Disk>(
-    disk: &D,
-    delivery: &Delivery,
-    handle: &D::Handle,
-) -> Result<(), MailboxError> {
-    disk.sync(handle).map_err(|source| MailboxError::Flush {
-        mailbox: delivery.mailbox().to_owned(),
-        source,
-    })
 }

@@ -1,0 +1,123 @@
+//! What all phases of a batch work with, and how a delivery of it ends.
+
+use super::super::context::{Context, Workspace};
+use super::super::delivery::{Delivery, Stored};
+use super::super::error::DeliveryError;
+use super::super::flush::Item;
+use super::super::queue::Queue;
+use super::commit::Commit;
+use crate::clock;
+use crate::io::{Credentials, Disk};
+use crate::mailbox::MailboxError;
+use std::cell::RefCell;
+use std::io;
+
+/// The work on one batch.
+pub(super) struct Work<'a, D: Disk> {
+    pub(super) context: &'a Context<D>,
+    /// Takes back deliveries to locked mboxes.
+    queue: &'a Queue<Delivery>,
+    pub(super) commit: Commit<'a, D::Handle>,
+    pub(super) workspace: Workspace<'a, D>,
+    /// Failed, and not answered before the log has that.
+    refused: Vec<(Delivery, DeliveryError)>,
+}
+
+impl<'a, D: Disk> Work<'a, D> {
+    pub(super) fn new(
+        context: &'a Context<D>,
+        queue: &'a Queue<Delivery>,
+        credentials: &'a RefCell<Credentials>,
+        commit: Commit<'a, D::Handle>,
+    ) -> Self {
+        Self {
+            context,
+            queue,
+            commit,
+            workspace: Workspace::new(context, credentials),
+            refused: Vec::new(),
+        }
+    }
+
+    /// Ends a delivery: at once, but for a failure that the log must have before.
+    pub(super) fn end(&mut self, delivery: Delivery, result: Result<Stored, DeliveryError>) {
+        match result {
+            Err(error) if self.commit.records_refusals() => self.refused.push((delivery, error)),
+            result => delivery.finish(result),
+        }
+    }
+
+    /// Ends deliveries that failed, each with its own error.
+    pub(super) fn fail_all(
+        &mut self,
+        deliveries: impl IntoIterator<Item = Delivery>,
+        error: impl Fn(&Delivery) -> DeliveryError,
+    ) {
+        for delivery in deliveries {
+            let error = error(&delivery);
+            self.end(delivery, Err(error));
+        }
+    }
+
+    /// Answers the deliveries that failed, once the log has that.
+    pub(super) fn answer_refused(&mut self) {
+        let mut refused = std::mem::take(&mut self.refused);
+        self.commit.record_refusals(&mut refused);
+        for (delivery, error) in refused {
+            delivery.finish(Err(error));
+        }
+    }
+
+    /// Puts deliveries to a locked mbox back into the queue, until their patience is used up.
+    pub(super) fn postpone(&mut self, deliveries: Vec<Delivery>, lock: &'static str) {
+        for mut delivery in deliveries {
+            match delivery.lock_pause(self.context.settings.lock_patience) {
+                Some(pause) => self.queue.push_delayed(clock::now() + pause, delivery),
+                None => {
+                    let mailbox = delivery.mailbox().to_owned();
+                    let error = MailboxError::Busy { mailbox, lock };
+                    self.end(delivery, Err(error.into()));
+                }
+            }
+        }
+    }
+
+    /// Makes an attempt, and another one if the disk was full and the log gave space back.
+    pub(super) fn with_room<R>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<R, MailboxError>,
+    ) -> Result<R, MailboxError> {
+        match attempt(self) {
+            Err(error) if error.is_no_space() && self.commit.make_room() => attempt(self),
+            done => done,
+        }
+    }
+
+    /// Flushes what the batch wrote; one result for each item. `witness` returns the first handle
+    /// that the batch opened on a file system, before it wrote anything there.
+    pub(super) fn flush<'i>(
+        &self,
+        items: &[Item<'i, D::Handle>],
+        witness: impl Fn(u64) -> Option<&'i D::Handle>,
+    ) -> Vec<io::Result<()>> {
+        let context = self.context;
+        let results = context.flusher.flush(&context.disk, items, witness);
+        if let Some(Err(error)) = results.iter().find(|result| result.is_err()) {
+            tracing::error!(%error, "flushing mail to disk failed; these deliveries are refused");
+            self.commit.flush_failed(error);
+        }
+        results
+    }
+}
+
+/// Flushes something on a file system that no checkpoint can flush.
+pub(super) fn flush_now<D: Disk>(
+    disk: &D,
+    delivery: &Delivery,
+    handle: &D::Handle,
+) -> Result<(), MailboxError> {
+    disk.sync(handle).map_err(|source| MailboxError::Flush {
+        mailbox: delivery.mailbox().to_owned(),
+        source,
+    })
+}
