@@ -10,9 +10,10 @@ use crate::envelope::{Recipient, ReversePath};
 use crate::io::{PathError, SafeDirectory, open_state_directory};
 use crate::log::LogError;
 use crate::message::MessageBuilder;
-use crate::route::{MailboxTarget, Router};
+use crate::route::Router;
 use crate::routing::{EngineError, Routing};
 use crate::sync::{Arc, Condvar, Mutex, wait};
+use crate::target::MailboxTarget;
 use std::path::Path;
 use std::task::{Context, Poll};
 

@@ -98,6 +98,7 @@ mod swap;
 mod sync;
 pub mod system;
 pub mod table;
+mod target;
 mod thread;
 
 pub use address::{Address, AddressError, parse_address, parse_mailbox};
@@ -112,8 +113,8 @@ pub use envelope::{Recipient, ReversePath};
 pub use map::{MapBuilder, MapError, MapView};
 pub use message::{Converted, LineEnds, Lines, Message, MessageBuilder, Spool};
 pub use route::{
-    AddressClass, Destination, Format, Lookup, MailboxTarget, Mailboxes, Resolution, Route,
-    RouteError, Router,
+    AddressClass, Destination, Lookup, Mailboxes, Resolution, Route, RouteError, Router,
 };
 pub use routing::{EngineError, Routing};
 pub use status::{EnhancedCode, Status};
+pub use target::{Format, MailboxTarget};

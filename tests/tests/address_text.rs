@@ -241,7 +241,7 @@ fn router(settings: &RoutingSettings) -> Router {
 /// Path, or status, of the mailbox of a local part at `d.example`.
 fn ask(router: &Router, local_part: &str) -> String {
     match router.mailbox(&Address::new(local_part, Some("d.example"))) {
-        Ok(target) => target.path,
+        Ok(target) => target.path.to_string(),
         Err(error) => error.status().to_string(),
     }
 }

@@ -98,12 +98,7 @@ fn deliver(engine: &Engine, name: &str) -> String {
         address: Address::new("info", Some("vm.example")),
         original: None,
     };
-    let target = MailboxTarget {
-        path: "info".into(),
-        format: Format::Mbox,
-        uid: OWNER,
-        gid: OWNER,
-    };
+    let target = MailboxTarget::new("info", Format::Mbox, OWNER, OWNER).unwrap();
     let outcomes = engine.deliver(Arc::new(mail), vec![(recipient, target)]);
     outcomes[0].status.to_string()
 }

@@ -156,7 +156,7 @@ fn recipients_of_skipped_rules_end_where_virtual_takes_them() {
         let theirs = postfix.outcome(&recipient);
         let ours = match router.mailbox(&Address::new(local_part, Some("vm.example"))) {
             Ok(target) => {
-                let new = base.join(&target.path).join("new");
+                let new = target.below(&base).join("new");
                 let found = std::fs::read_dir(&new)
                     .expect("virtual(8) stored it there")
                     .flatten();

@@ -1,9 +1,9 @@
 //! House rules that no compiler checks, over every file of the tree.
 //!
 //! Each `.rs` file opens with `//!`; no file grows past 600 lines, no comment past 100 columns;
-//! `unsafe` stands only in the files listed here, each reviewed; files of a room import each other
-//! in one direction; and the tree speaks of the project alone: no issue numbers, no machine's
-//! paths, no leftovers.
+//! `unsafe` stands only in the files listed here, each reviewed; rooms, and the files of some of
+//! them, import each other in one direction; and the tree speaks of the project alone: no issue
+//! numbers, no machine's paths, no leftovers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -240,6 +240,46 @@ fn documents(text: &str, word: &str) -> bool {
     let lines = text.lines().rev();
     let mut doc = lines.take_while(|line| !line.is_empty());
     doc.any(|line| line.starts_with("///") && line.contains(word))
+}
+
+/// What rooms of the engine never import: they are above, or beside and joined above.
+const NEVER_IMPORTED: &[(&str, &[&str])] = &[
+    (
+        "target",
+        &["route", "delivery", "log", "mailbox", "io", "table"],
+    ),
+    (
+        "log",
+        &["route", "delivery", "mailbox", "message", "table", "map"],
+    ),
+    ("mailbox", &["route", "delivery", "log", "table", "map"]),
+    ("delivery", &["route", "table", "map"]),
+    ("route", &["delivery", "log", "mailbox", "message"]),
+    ("message", &["route", "delivery", "log", "mailbox", "table"]),
+];
+
+#[test]
+fn rooms_of_the_engine_import_nothing_from_above() {
+    let files = rust_files();
+    let mut offences = Vec::new();
+    for (room, never) in NEVER_IMPORTED {
+        let (folder, file) = (
+            format!("engine/src/{room}/"),
+            format!("engine/src/{room}.rs"),
+        );
+        let mut room_files = files.clone();
+        room_files.retain(|(path, _)| path.starts_with(&folder) || *path == file);
+        assert!(!room_files.is_empty(), "{room} was found");
+        offences.extend(offending_lines(&room_files, |line| {
+            let is_code = !line.trim_start().starts_with("//");
+            let mut imported = line.split("crate::").skip(1).map(|path| {
+                let end = path.find(|c: char| !c.is_alphanumeric() && c != '_');
+                &path[..end.unwrap_or(path.len())]
+            });
+            is_code && imported.any(|name| never.contains(&name))
+        }));
+    }
+    assert_none("move what they share into a leaf", &offences);
 }
 
 /// Rooms whose files import each other in one direction only.

@@ -8,8 +8,8 @@ use super::context::{Context, Workspace};
 use crate::config::Compress;
 use crate::io::{Credentials, Disk, Placed, Purpose};
 use crate::mailbox::maildir::open_ahead;
-use crate::mailbox::{MailboxError, MailboxPath};
-use crate::route::{Format, MailboxTarget};
+use crate::mailbox::{MailboxError, MailboxName};
+use crate::target::{Format, MailboxTarget};
 use crate::thread;
 use std::cell::RefCell;
 
@@ -39,22 +39,22 @@ fn open_as_owner<D: Disk>(
     target: &MailboxTarget,
 ) -> Result<Option<Placed>, MailboxError> {
     let (disk, settings) = (&context.disk, &context.settings);
-    let path = MailboxPath::new(&settings.base, target)?;
-    let owner = (target.uid, target.gid);
+    let mailbox = MailboxName::of(&settings.base, target);
+    let owner = target.owner();
     let credentials = RefCell::new(Credentials::of_own_thread());
     let mut workspace = Workspace::new(context, &credentials);
-    let base = workspace.enter(path.display(), owner)?;
-    let (file, directory) = open_ahead(disk, base, &path, settings.owner(owner.0, owner.1))?;
+    let base = workspace.enter(mailbox.display(), owner)?;
+    let (file, directory) = open_ahead(disk, base, &mailbox, settings.owner_check(owner))?;
     let Some(file) = disk.file_of(file) else {
         return Ok(None);
     };
     let purpose = Purpose {
         header,
         directory: (directory.device, directory.inode),
-        owner,
+        owner: (owner.uid, owner.gid),
     };
     let begun = Placed::begin(file, purpose);
     begun
         .map(Some)
-        .map_err(|error| MailboxError::from_io(path.display(), "opening it", error))
+        .map_err(|error| MailboxError::from_io(mailbox.display(), "opening it", error))
 }

@@ -11,6 +11,7 @@ use crate::io::{CredentialError, Credentials, Disk};
 use crate::mailbox::maildir::NameMaker;
 use crate::mailbox::{Known, MailboxError, MailboxSettings};
 use crate::message::Message;
+use crate::target::Owner;
 use std::cell::RefCell;
 
 /// The mailboxes of a store and how mail is written to them.
@@ -78,12 +79,12 @@ impl<'a, D: Disk> Workspace<'a, D> {
         }
     }
 
-    /// Takes the identity of the mailbox's owner (uid and gid), and returns the base, which it
-    /// opens before if that was not done yet.
+    /// Takes the identity of the mailbox's owner, and returns the base, which it opens before if
+    /// that was not done yet.
     pub(super) fn enter(
         &mut self,
         mailbox: &str,
-        (uid, gid): (u32, u32),
+        owner: Owner,
     ) -> Result<&D::Handle, MailboxError> {
         let mut credentials = self.credentials.borrow_mut();
         let base = match self.base.take() {
@@ -99,7 +100,7 @@ impl<'a, D: Disk> Workspace<'a, D> {
             }
         };
         let base = self.base.insert(base);
-        become_owner(&mut credentials, mailbox, (uid, gid))?;
+        become_owner(&mut credentials, mailbox, owner)?;
         Ok(base)
     }
 
@@ -109,18 +110,14 @@ impl<'a, D: Disk> Workspace<'a, D> {
     }
 
     /// Takes the identity of a mailbox's owner.
-    pub(super) fn become_owner(
-        &self,
-        mailbox: &str,
-        owner: (u32, u32),
-    ) -> Result<(), MailboxError> {
+    pub(super) fn become_owner(&self, mailbox: &str, owner: Owner) -> Result<(), MailboxError> {
         become_owner(&mut self.credentials.borrow_mut(), mailbox, owner)
     }
 
     /// Takes the identity of a mailbox's owner to remove what is not needed there any more; false
     /// when that fails. With another identity a lock file stays until it is stale, and a file in
     /// `tmp/` until it is swept.
-    pub(super) fn become_owner_to_clean_up(&self, (uid, gid): (u32, u32)) -> bool {
+    pub(super) fn become_owner_to_clean_up(&self, Owner { uid, gid }: Owner) -> bool {
         let switched = self.credentials.borrow_mut().become_user(uid, gid);
         if let Err(error) = &switched {
             tracing::debug!(%error, "cannot clean up in a mailbox");
@@ -142,7 +139,7 @@ impl<'a, D: Disk> Workspace<'a, D> {
 fn become_owner(
     credentials: &mut Credentials,
     mailbox: &str,
-    (uid, gid): (u32, u32),
+    Owner { uid, gid }: Owner,
 ) -> Result<(), MailboxError> {
     let switched = credentials.become_user(uid, gid);
     switched.map_err(|source| MailboxError::Identity {

@@ -7,7 +7,7 @@
 use crate::config::Copies;
 use crate::envelope::{Recipient, ReversePath};
 use crate::mailbox::trace::{self, Name};
-use crate::route::{Format, MailboxTarget};
+use crate::target::{Format, MailboxTarget};
 use std::iter::once;
 use std::time::Duration;
 
@@ -183,12 +183,8 @@ mod tests {
             address: Address::new(format!("u{name}"), Some("vm.example")),
             original: (original > 0).then(|| format!("o{original}@vm.example")),
         };
-        let target = MailboxTarget {
-            path: format!("m{}", mailbox / 2),
-            format: Format::Maildir,
-            uid: 5000 + u32::from(mailbox % 2),
-            gid: 5000,
-        };
+        let (path, uid) = (format!("m{}", mailbox / 2), 5000 + u32::from(mailbox % 2));
+        let target = MailboxTarget::new(path, Format::Maildir, uid, 5000).unwrap();
         (recipient, target)
     }
 

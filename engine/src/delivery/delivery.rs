@@ -11,11 +11,11 @@ use super::queue::Queued;
 use super::types::{Mail, Outcome};
 use crate::clock;
 use crate::log::{Done, DoneOutcome, Plan};
-use crate::mailbox::{MailboxError, MailboxPath};
-use crate::route::{Format, MailboxTarget};
+use crate::mailbox::{MailboxError, MailboxName};
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::target::{Format, MailboxTarget, Owner};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -114,7 +114,7 @@ pub(super) struct Delivery {
     names: Names,
     on_outcome: Arc<OnOutcome>,
     state: Arc<AtomicU8>,
-    mailbox: String,
+    mailbox: MailboxName,
     submitted: Instant,
     taken: Instant,
     is_claimed: bool,
@@ -143,7 +143,7 @@ impl Delivery {
         let now = clock::now();
         Self {
             mail,
-            mailbox: MailboxPath::display_of(base, &target),
+            mailbox: MailboxName::of(base, &target),
             target,
             lock_wait: None,
             is_refused_in_log: false,
@@ -232,12 +232,17 @@ impl Delivery {
 
     /// Returns its mailbox, as operators know it.
     pub(super) fn mailbox(&self) -> &str {
+        self.mailbox.display()
+    }
+
+    /// Returns its mailbox.
+    pub(super) fn mailbox_name(&self) -> &MailboxName {
         &self.mailbox
     }
 
     /// Returns the user and group that own its mailbox.
-    pub(super) fn owner(&self) -> (u32, u32) {
-        (self.target.uid, self.target.gid)
+    pub(super) fn owner(&self) -> Owner {
+        self.target.owner()
     }
 
     /// Makes sure that it cannot be abandoned any more; false when it was.
@@ -280,7 +285,7 @@ impl Delivery {
         let now = clock::now();
         let outcome = Outcome {
             status,
-            mailbox: Some(std::mem::take(&mut self.mailbox)),
+            mailbox: Some(self.mailbox.take_display()),
             queued: self.taken.saturating_duration_since(self.submitted),
             stored: now.saturating_duration_since(self.taken),
         };
@@ -295,7 +300,7 @@ impl Delivery {
     /// Returns the error of a delivery that a bug keeps from going on.
     pub(super) fn interrupted(&self) -> MailboxError {
         MailboxError::Interrupted {
-            mailbox: self.mailbox.clone(),
+            mailbox: self.mailbox().to_owned(),
         }
     }
 
@@ -348,7 +353,7 @@ impl Drop for Delivery {
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
-            .field("mailbox", &self.mailbox)
+            .field("mailbox", &self.mailbox())
             .field("names", &self.names)
             .finish_non_exhaustive()
     }
@@ -378,12 +383,7 @@ mod tests {
             address: Address::new(name, Some("vm.example")),
             original: None,
         };
-        let target = MailboxTarget {
-            path: "info".into(),
-            format: Format::Mbox,
-            uid: 5000,
-            gid: 5000,
-        };
+        let target = MailboxTarget::new("info", Format::Mbox, 5000, 5000).unwrap();
         let seen = Arc::clone(seen);
         let report = move |index: usize, outcome: Outcome| {
             seen.lock().push(format!("{index}: {}", outcome.status));

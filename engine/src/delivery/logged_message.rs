@@ -18,8 +18,8 @@ use crate::log::{
 };
 use crate::mailbox::maildir::{NameMaker, sizes};
 use crate::mailbox::trace::{self, Name};
-use crate::route::Format;
 use crate::sync::{Arc, Mutex};
+use crate::target::Format;
 use std::fmt;
 use std::sync::Weak;
 
@@ -95,7 +95,7 @@ impl LoggedMessage {
             recipients.extend(to.iter().map(|name| AcceptedRecipient {
                 address: name.recipient.address.external(),
                 original: name.recipient.original.clone().unwrap_or_default(),
-                mailbox: target.path.clone(),
+                mailbox: target.path.as_str().to_owned(),
                 uid: target.uid,
                 gid: target.gid,
                 plan: Plan::Shared,

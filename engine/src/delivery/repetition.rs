@@ -6,9 +6,9 @@ use super::digest::{BaseDigest, Digest, Outline, Way, content_digest};
 use super::doubt::{Doubts, Repeated};
 use super::types::{Mail, Outcome};
 use crate::envelope::Recipient;
-use crate::mailbox::MailboxPath;
-use crate::route::MailboxTarget;
+use crate::mailbox::MailboxName;
 use crate::status::Status;
+use crate::target::MailboxTarget;
 use std::path::Path;
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ fn way<'a>(
 pub(super) fn known_already(base: &Path, target: &MailboxTarget) -> Outcome {
     Outcome {
         status: Status::ok("delivered before"),
-        mailbox: Some(MailboxPath::display_of(base, target)),
+        mailbox: Some(MailboxName::display_of(base, target)),
         queued: Duration::ZERO,
         stored: Duration::ZERO,
     }

@@ -1,10 +1,10 @@
 //! What the log remembers: the kinds of records and their fields.
 //!
-//! Imports `route::types` (mailbox formats). A record names everything recovery needs to do a
+//! Imports `target` (mailbox formats). A record names everything recovery needs to do a
 //! delivery again without asking a table: settings and tables may have changed since. How the
 //! kinds work together is told in `manual::log_format`.
 
-use crate::route::Format;
+use crate::target::Format;
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! Imports `io`. Everything happens as the mailbox owner.
 
 use super::error::MailboxError;
-use super::path::{MailboxPath, prefixes};
+use super::path::{MailboxName, prefixes};
 use crate::io::{Disk, FileStat};
 use std::io;
 
@@ -23,7 +23,7 @@ pub struct Unflushed<H> {
 }
 
 /// The name of a directory below the base, for messages.
-pub(super) fn display(mailbox: &MailboxPath, directory: &str) -> String {
+pub(super) fn display(mailbox: &MailboxName, directory: &str) -> String {
     let relative = mailbox.as_str();
     let base = mailbox
         .display()
@@ -35,7 +35,7 @@ pub(super) fn display(mailbox: &MailboxPath, directory: &str) -> String {
 
 /// Refuses a directory in which anybody could replace the mailbox.
 pub(super) fn check_closed(
-    mailbox: &MailboxPath,
+    mailbox: &MailboxName,
     directory: &str,
     stat: &FileStat,
 ) -> Result<(), MailboxError> {
@@ -54,7 +54,7 @@ pub(super) fn check_closed(
 pub(super) fn open_chain<D: Disk>(
     disk: &D,
     base: &D::Handle,
-    mailbox: &MailboxPath,
+    mailbox: &MailboxName,
     path: &str,
 ) -> Result<Vec<Unflushed<D::Handle>>, MailboxError> {
     let failed = |error| MailboxError::from_io(mailbox.display(), "opening its directory", error);
@@ -85,7 +85,7 @@ pub(super) fn open_chain<D: Disk>(
 pub(super) fn make_all<D: Disk>(
     disk: &D,
     base: &D::Handle,
-    mailbox: &MailboxPath,
+    mailbox: &MailboxName,
     path: &str,
     gid: u32,
 ) -> Result<D::Handle, MailboxError> {

@@ -5,7 +5,7 @@
 //! mailbox flushes the directories above it, whoever made them; later uses need not. A mailbox
 //! that was removed and made anew has another inode, and counts as unknown again.
 
-use super::trust::Owner;
+use super::trust::OwnerCheck;
 use crate::clock;
 use crate::io::FileStat;
 use crate::limits::KNOWN_MAILBOXES_MAX;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const SWEEP_EVERY: Duration = Duration::from_secs(4 * 3600);
 
 /// A path, by a hash of it, what it leads to, and for whom.
-type Way = (u64, u64, u64, Owner);
+type Way = (u64, u64, u64, OwnerCheck);
 
 /// Mailboxes whose directories are durable. Any thread may use it.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ pub struct Known {
 struct Entry {
     device: u64,
     inode: u64,
-    owner: Owner,
+    owner: OwnerCheck,
     durable: bool,
     swept: Instant,
 }
@@ -118,7 +118,7 @@ impl TornEnds {
 
 impl Known {
     /// What is known of the mailbox at `path` whose file or `new/` directory is `stat`.
-    pub(super) fn look(&self, path: &str, stat: &FileStat, owner: Owner) -> Familiarity {
+    pub(super) fn look(&self, path: &str, stat: &FileStat, owner: OwnerCheck) -> Familiarity {
         let mailboxes = self.mailboxes.lock();
         let is_it = |entry: &&Entry| {
             (entry.device, entry.inode, entry.owner) == (stat.device, stat.inode, owner)
@@ -138,23 +138,23 @@ impl Known {
     }
 
     /// The directories above were flushed.
-    pub(super) fn remember(&self, path: &str, stat: &FileStat, owner: Owner) {
+    pub(super) fn remember(&self, path: &str, stat: &FileStat, owner: OwnerCheck) {
         self.put(path, (stat, owner), true);
     }
 
     /// It was looked at, and the directories above are flushed with the next checkpoint.
-    pub(super) fn note(&self, path: &str, stat: &FileStat, owner: Owner) {
+    pub(super) fn note(&self, path: &str, stat: &FileStat, owner: OwnerCheck) {
         let durable = self.look(path, stat, owner).durable;
         self.put(path, (stat, owner), durable);
     }
 
     /// True when the way to this directory was found safe for `owner`.
-    pub(super) fn is_safe(&self, path: &str, stat: &FileStat, owner: Owner) -> bool {
+    pub(super) fn is_safe(&self, path: &str, stat: &FileStat, owner: OwnerCheck) -> bool {
         self.ways.lock().contains(&self.way(path, stat, owner))
     }
 
     /// The way to this directory is safe for `owner`.
-    pub(super) fn found_safe(&self, path: &str, stat: &FileStat, owner: Owner) {
+    pub(super) fn found_safe(&self, path: &str, stat: &FileStat, owner: OwnerCheck) {
         let mut ways = self.ways.lock();
         if ways.len() >= KNOWN_MAILBOXES_MAX {
             ways.clear();
@@ -162,7 +162,7 @@ impl Known {
         ways.insert(self.way(path, stat, owner));
     }
 
-    fn way(&self, path: &str, stat: &FileStat, owner: Owner) -> Way {
+    fn way(&self, path: &str, stat: &FileStat, owner: OwnerCheck) -> Way {
         let path = self.hasher.hash_one(path);
         (path, stat.device, stat.inode, owner)
     }
@@ -179,7 +179,7 @@ impl Known {
 
     /// Forgetting a mailbox only costs flushing its directories again, so a full table is simply
     /// emptied.
-    fn put(&self, path: &str, (stat, owner): (&FileStat, Owner), durable: bool) {
+    fn put(&self, path: &str, (stat, owner): (&FileStat, OwnerCheck), durable: bool) {
         let mut mailboxes = self.mailboxes.lock();
         if mailboxes.len() >= KNOWN_MAILBOXES_MAX && !mailboxes.contains_key(path) {
             mailboxes.clear();

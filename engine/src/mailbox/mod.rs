@@ -21,11 +21,12 @@ pub(crate) use directory::Unflushed;
 pub use error::MailboxError;
 pub(crate) use error::Unfit;
 pub(crate) use known::{Flush, Known};
-pub(crate) use path::MailboxPath;
-pub(crate) use trust::Owner;
+pub(crate) use path::MailboxName;
+pub(crate) use trust::OwnerCheck;
 pub use trust::unsafe_mailbox;
 
 use crate::config::{Compress, Copies, MboxLock, Settings, StatusFields};
+use crate::target::Owner;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -81,11 +82,10 @@ impl From<&Settings> for MailboxSettings {
 }
 
 impl MailboxSettings {
-    /// For whom the mailbox of this user and group is opened.
-    pub fn owner(&self, uid: u32, gid: u32) -> Owner {
-        Owner {
-            uid,
-            gid,
+    /// Returns how a mailbox of this owner is checked.
+    pub fn owner_check(&self, owner: Owner) -> OwnerCheck {
+        OwnerCheck {
+            owner,
             strict: self.strict_ownership,
         }
     }

@@ -1,17 +1,18 @@
 //! Refuses a mailbox that would damage another where it lies.
 //!
-//! Imports `io`, `route` (the rule). What stands beside it is looked at as the mailbox owner.
+//! What is beside it is looked at as the mailbox owner.
 
 use super::error::MailboxError;
-use super::path::MailboxPath;
+use super::path::MailboxName;
 use crate::io::{Disk, FileKind};
-use crate::route::{Format, Standing, harm};
+use crate::target::Format;
+use crate::target::place::{Standing, harm};
 
 /// Refuses a mailbox that would do harm where it lies.
 pub(super) fn check<D: Disk>(
     disk: &D,
     base: &D::Handle,
-    path: &MailboxPath,
+    path: &MailboxName,
     format: Format,
 ) -> Result<(), MailboxError> {
     match harm(path.as_str(), format, &|at| standing(disk, base, at)) {

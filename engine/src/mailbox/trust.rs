@@ -8,22 +8,20 @@
 
 use super::directory::display;
 use super::error::{MailboxError, Unsafe};
-use super::path::MailboxPath;
+use super::path::MailboxName;
 use crate::config::RoutingSettings;
 use crate::io::{Blocking, Disk, FileStat, Step};
-use crate::route::{Format, MailboxTarget};
+use crate::target::{Format, MailboxTarget, Owner};
 use std::io;
 
 /// Symbolic links followed on one path, as the kernel has it.
 const LINKS_MAX: usize = 40;
 
-/// For whom a mailbox is opened.
+/// Checks that a mailbox is safe to use for its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Owner {
-    /// The recipient's user.
-    pub uid: u32,
-    /// The recipient's group.
-    pub gid: u32,
+pub struct OwnerCheck {
+    /// The recipient's user and group.
+    pub owner: Owner,
     /// `strict_mailbox_ownership`
     pub strict: bool,
 }
@@ -37,16 +35,16 @@ enum Part {
     Maildir,
 }
 
-impl Owner {
+impl OwnerCheck {
     /// Refuses a Maildir, or a directory of one, by its own attributes.
     pub(super) fn check_maildir(
         self,
-        mailbox: &MailboxPath,
+        mailbox: &MailboxName,
         directory: &str,
         stat: &FileStat,
     ) -> Result<(), MailboxError> {
         let cause = self.writable(stat, Part::Maildir).or_else(|| {
-            let is_foreign = self.strict && stat.uid != self.uid && stat.uid != 0;
+            let is_foreign = self.strict && stat.uid != self.owner.uid && stat.uid != 0;
             is_foreign.then_some(Unsafe::Owner { owner: stat.uid })
         });
         self.refuse(mailbox, directory, cause)
@@ -55,7 +53,7 @@ impl Owner {
     /// Refuses a directory on the way to a mailbox by its own attributes.
     pub(super) fn check_above(
         self,
-        mailbox: &MailboxPath,
+        mailbox: &MailboxName,
         directory: &str,
         stat: &FileStat,
     ) -> Result<(), MailboxError> {
@@ -68,7 +66,7 @@ impl Owner {
         if stat.mode & 0o002 != 0 && (part == Part::Maildir || !is_sticky) {
             return Some(Unsafe::Everyone);
         }
-        let is_foreign = stat.gid != self.gid && stat.gid != 0;
+        let is_foreign = stat.gid != self.owner.gid && stat.gid != 0;
         // In a sticky directory only the owners of names change them.
         let is_open = part == Part::Maildir || !is_sticky;
         (stat.mode & 0o020 != 0 && is_foreign && is_open)
@@ -79,13 +77,13 @@ impl Owner {
     /// those of the recipient, of root and of the directory's owner count.
     fn planted(self, above: &FileStat, stat: &FileStat) -> Option<Unsafe> {
         let is_open = above.mode & 0o022 != 0;
-        let is_known = [self.uid, 0, above.uid].contains(&stat.uid);
+        let is_known = [self.owner.uid, 0, above.uid].contains(&stat.uid);
         (is_open && !is_known).then_some(Unsafe::Owner { owner: stat.uid })
     }
 
     fn refuse(
         self,
-        mailbox: &MailboxPath,
+        mailbox: &MailboxName,
         directory: &str,
         cause: Option<Unsafe>,
     ) -> Result<(), MailboxError> {
@@ -94,7 +92,7 @@ impl Owner {
             Some(cause) => Err(MailboxError::Unsafe {
                 mailbox: mailbox.display().to_owned(),
                 directory: display(mailbox, directory),
-                uid: self.uid,
+                uid: self.owner.uid,
                 cause,
             }),
         }
@@ -110,8 +108,8 @@ impl Owner {
 pub(super) fn walk<D: Disk>(
     disk: &D,
     base: &D::Handle,
-    (mailbox, path): (&MailboxPath, &str),
-    owner: Owner,
+    (mailbox, path): (&MailboxName, &str),
+    owner: OwnerCheck,
     maildir: Option<&str>,
 ) -> Result<Option<FileStat>, MailboxError> {
     let failed = |error| MailboxError::from_io(mailbox.display(), "opening its directory", error);
@@ -169,10 +167,9 @@ pub(super) fn walk<D: Disk>(
 pub fn unsafe_mailbox(routing: &RoutingSettings, target: &MailboxTarget) -> Option<String> {
     let disk = Blocking::new();
     let base = disk.open_root(&routing.virtual_mailbox_base).ok()?;
-    let mailbox = MailboxPath::new(&routing.virtual_mailbox_base, target).ok()?;
-    let owner = Owner {
-        uid: target.uid,
-        gid: target.gid,
+    let mailbox = MailboxName::of(&routing.virtual_mailbox_base, target);
+    let owner = OwnerCheck {
+        owner: target.owner(),
         strict: routing.strict_mailbox_ownership,
     };
     let walked = match target.format {

@@ -4,9 +4,10 @@
 //! through the name service switch, and may wait for a network. Source: local(8) `home_mailbox`,
 //! `mail_spool_directory`, `default_privs`.
 
-use super::types::{Destination, Format, Rights};
+use super::types::{Destination, Rights};
 use crate::config::RoutingSettings;
 use crate::table::TableError;
+use crate::target::Format;
 use nix::unistd::{Uid, User};
 use std::path::PathBuf;
 

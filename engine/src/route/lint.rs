@@ -9,9 +9,10 @@ use super::error::RouteError;
 use super::router::Router;
 use super::search::Maps;
 use super::trace::{Step, Trace};
-use super::types::{Destination, Format, MailboxTarget, Resolution};
+use super::types::{Destination, Resolution};
 use crate::address::{Address, fold_case, parse_mailbox};
 use crate::status::Status;
+use crate::target::{Format, MailboxTarget};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 

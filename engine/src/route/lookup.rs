@@ -11,9 +11,10 @@ use super::error::RouteError;
 use super::router::Router;
 use super::search::{self, Keys};
 use super::trace::Trace;
-use super::types::{AddressClass, MailboxTarget};
+use super::types::AddressClass;
 use crate::address::{Address, push_internal};
 use crate::table::{Key, TableError};
+use crate::target::MailboxTarget;
 
 /// A recipient and what was found out about it.
 ///

@@ -6,14 +6,12 @@
 
 use super::error::RouteError;
 use super::opener::Opener;
-use super::place::reserved_name;
 use super::search::{self, KeyForms, Keys, Maps, Search, Strategy};
 use super::trace::Trace;
-use super::types::{Format, MailboxTarget};
 use crate::address::{Address, ExtensionRule, fold_case};
 use crate::config::RoutingSettings;
-use crate::limits::MAILBOX_PATH_BYTES_MAX;
 use crate::table::{KeyInValues, LookupTable, OpenError, TableError, steers};
+use crate::target::{Format, MailboxPath, MailboxPathError, MailboxTarget};
 
 /// virtual(8) tries keys in these forms.
 const FORMS: KeyForms = KeyForms::ExternalThenInternal;
@@ -225,74 +223,27 @@ impl MailboxTables {
     }
 }
 
-/// Format and cleaned path: no leading or trailing `/`, no `//`, no `.` and no `..`.
-fn check_path(address: &Address, mut value: String) -> Result<(String, Format), RouteError> {
+/// Format and checked path.
+fn check_path(address: &Address, mut value: String) -> Result<(MailboxPath, Format), RouteError> {
     let format = Format::of(&value);
-    if is_tidy(&value) && value.len() <= MAILBOX_PATH_BYTES_MAX {
+    if format == Format::Maildir {
+        value.pop();
+    }
+    let bad = |MailboxPathError { mut path, cause }| {
         if format == Format::Maildir {
-            value.pop();
+            path.push('/');
         }
-        return refuse_reserved(address, value, format);
-    }
-    let bad = |cause| RouteError::BadPath {
-        address: address.external(),
-        path: value.clone(),
-        cause,
-    };
-    if value.len() > MAILBOX_PATH_BYTES_MAX {
-        return Err(bad("it is too long"));
-    }
-    if value.contains('\0') {
-        return Err(bad("it has a NUL byte"));
-    }
-    let mut path = String::with_capacity(value.len());
-    for part in value.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                return Err(bad(
-                    "\"..\" would leave virtual_mailbox_base; write it without",
-                ));
-            }
-            part => {
-                if !path.is_empty() {
-                    path.push('/');
-                }
-                path.push_str(part);
-            }
-        }
-    }
-    if path.is_empty() {
-        return Err(bad(
-            "it names virtual_mailbox_base itself; name a mailbox below it",
-        ));
-    }
-    refuse_reserved(address, path, format)
-}
-
-fn refuse_reserved(
-    address: &Address,
-    path: String,
-    format: Format,
-) -> Result<(String, Format), RouteError> {
-    match reserved_name(&path, format) {
-        None => Ok((path, format)),
-        Some(cause) => Err(RouteError::BadPath {
+        RouteError::BadPath {
             address: address.external(),
             path,
             cause,
-        }),
+        }
+    };
+    let path = MailboxPath::new(value, format).map_err(bad)?;
+    match path.is_empty() {
+        false => Ok((path, format)),
+        true => Err(bad(MailboxPathError::base(String::new()))),
     }
-}
-
-/// Nothing but a `/` at its end has to be taken off this path; false for some that are tidy, too.
-fn is_tidy(path: &str) -> bool {
-    let bytes = path.as_bytes();
-    let begins = |part: &[u8]| !part.first().is_some_and(|byte| matches!(byte, b'/' | b'.'));
-    !bytes.is_empty()
-        && begins(bytes)
-        && memchr::memchr(0, bytes).is_none()
-        && memchr::memchr_iter(b'/', bytes).all(|at| bytes.get(at + 1..).is_none_or(begins))
 }
 
 #[cold]

@@ -8,8 +8,9 @@ use super::local::{Fate, Forward, Member};
 use super::resolver::Resolved;
 use super::router::Router;
 use super::trace::{Step, Trace};
-use super::types::{AddressClass, Destination, MailboxTarget, Resolution, Route};
+use super::types::{AddressClass, Destination, Resolution, Route};
 use crate::address::{Address, fold_case, quote_address};
+use crate::target::MailboxTarget;
 use std::collections::{HashMap, HashSet};
 
 /// To how many recipients the mail for one address may be sent on more than once. Lists that

@@ -14,13 +14,14 @@ use super::resolution::Resolving;
 use super::resolver::Resolver;
 use super::search::Maps;
 use super::trace::{Step, Trace};
-use super::types::{AddressClass, MailboxTarget, Resolution};
+use super::types::{AddressClass, Resolution};
 use crate::address::{Address, quote_address};
 use crate::config::RoutingSettings;
 use crate::map::MapView;
 use crate::status::{EnhancedCode, Status};
 use crate::sync::{Arc, OnceLock};
 use crate::table::{Hold, OpenError, TableCache, TableError};
+use crate::target::MailboxTarget;
 
 /// A snapshot of routing. A transaction keeps the one it began with.
 ///

@@ -34,7 +34,7 @@ fn mailbox(settings: &RoutingSettings, address: &str) -> Result<MailboxTarget, R
 
 fn path(settings: &RoutingSettings, address: &str) -> Result<String, String> {
     mailbox(settings, address)
-        .map(|m| m.path)
+        .map(|m| m.path.to_string())
         .map_err(|e| e.status().to_string())
 }
 
@@ -42,21 +42,11 @@ fn path(settings: &RoutingSettings, address: &str) -> Result<String, String> {
 fn a_trailing_slash_makes_a_maildir() {
     assert_eq!(
         mailbox(&example(), "sales@example.com"),
-        Ok(MailboxTarget {
-            path: "example.com/sales".into(),
-            format: Format::Maildir,
-            uid: 5000,
-            gid: 5000
-        })
+        Ok(MailboxTarget::new("example.com/sales", Format::Maildir, 5000, 5000).unwrap())
     );
     assert_eq!(
         mailbox(&example(), "info@example.com"),
-        Ok(MailboxTarget {
-            path: "example.com/info".into(),
-            format: Format::Mbox,
-            uid: 5001,
-            gid: 5000
-        })
+        Ok(MailboxTarget::new("example.com/info", Format::Mbox, 5001, 5000).unwrap())
     );
 }
 

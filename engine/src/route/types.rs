@@ -1,12 +1,12 @@
 //! What routing answers.
 //!
-//! Imports `status`, `octets`.
+//! Imports `status`, `target`.
 
 use super::error::RouteError;
-use crate::octets;
 use crate::status::Status;
+use crate::target::{Format, MailboxTarget};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Postfix's address classes (ADDRESS_CLASS_README).
 ///
@@ -48,75 +48,6 @@ impl fmt::Display for AddressClass {
             Self::Relay => "relay",
             Self::Default => "default",
         })
-    }
-}
-
-/// Mailbox formats.
-///
-/// ```
-/// use mailstow_engine::Format;
-///
-/// assert_eq!(Format::Maildir.to_string(), "maildir");
-/// assert_eq!(Format::Mbox.to_string(), "mbox");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// One file per message; the table's value ends in `/`.
-    Maildir,
-    /// All messages in one file.
-    Mbox,
-}
-
-impl Format {
-    /// That of a path: a Maildir ends in `/`.
-    pub(crate) fn of(path: &str) -> Self {
-        if path.ends_with('/') {
-            Self::Maildir
-        } else {
-            Self::Mbox
-        }
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Maildir => "maildir",
-            Self::Mbox => "mbox",
-        })
-    }
-}
-
-/// Where one recipient's mail is stored, and as whom.
-///
-/// ```
-/// use mailstow_engine::{Format, MailboxTarget};
-///
-/// let target = MailboxTarget {
-///     path: "example.com/info".into(),
-///     format: Format::Maildir,
-///     uid: 5000,
-///     gid: 5000,
-/// };
-/// assert_eq!(target.format.to_string(), "maildir");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct MailboxTarget {
-    /// Below `virtual_mailbox_base`, without leading or trailing `/`; may hold any octets (see
-    /// [`octets`](crate::octets)).
-    pub path: String,
-    /// Maildir or mbox.
-    pub format: Format,
-    /// Owner; never 0.
-    pub uid: u32,
-    /// Group; never 0.
-    pub gid: u32,
-}
-
-impl MailboxTarget {
-    /// The path of the mailbox, for programs.
-    pub fn below(&self, base: &Path) -> PathBuf {
-        base.join(octets::path(&self.path))
     }
 }
 

@@ -102,16 +102,7 @@ impl Place {
 
 pub fn target(path: &str) -> MailboxTarget {
     let (uid, gid) = owner();
-    MailboxTarget {
-        path: path.trim_end_matches('/').to_owned(),
-        format: if path.ends_with('/') {
-            Format::Maildir
-        } else {
-            Format::Mbox
-        },
-        uid,
-        gid,
-    }
+    MailboxTarget::new(path, Format::of(path), uid, gid).unwrap()
 }
 
 pub fn recipient() -> Recipient {

@@ -88,12 +88,7 @@ mod tests {
     fn maildirs_files_and_nothing_are_told_apart() {
         let directory = tempfile::tempdir().unwrap();
         let at = |path: &str| {
-            let target = MailboxTarget {
-                path: path.to_owned(),
-                format: Format::Mbox,
-                uid: 1,
-                gid: 1,
-            };
+            let target = MailboxTarget::new(path, Format::Mbox, 1, 1).unwrap();
             present(directory.path(), &target)
         };
         for name in ["m/cur", "m/new", "m/tmp", "plain"] {

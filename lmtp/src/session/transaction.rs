@@ -180,12 +180,7 @@ mod tests {
 
     fn accepted(name: &str, mailboxes: &[usize]) -> Accepted {
         let member = |mailbox: &usize| {
-            let target = MailboxTarget {
-                path: format!("m{mailbox}"),
-                format: Format::Maildir,
-                uid: 1,
-                gid: 1,
-            };
+            let target = MailboxTarget::new(format!("m{mailbox}"), Format::Maildir, 1, 1).unwrap();
             (Address::new(name, Some("x")), target)
         };
         Accepted {

@@ -7,14 +7,14 @@ use super::work::Work;
 use crate::io::Disk;
 use crate::mailbox::MailboxError;
 use crate::mailbox::mbox::Mbox;
+use crate::target::Owner;
 use std::fmt;
 use std::io;
 
 /// A locked mbox and the deliveries that were appended to it.
 pub(super) struct AppendedMbox<'a, H> {
     pub(super) mbox: Mbox<H>,
-    /// User and group.
-    pub(super) owner: (u32, u32),
+    pub(super) owner: Owner,
     pub(super) deliveries: Vec<Delivery>,
     /// Keeps the extent records of the messages in the log until they are flushed.
     pub(super) extents: Option<(Floor, Pass<'a, H>)>,

@@ -17,6 +17,7 @@ use crate::io::Disk;
 use crate::log::{Extent, LogError, Record};
 use crate::mailbox::MailboxError;
 use crate::mailbox::mbox::{Entry, Mbox};
+use crate::target::Owner;
 use std::io;
 
 /// Appends the messages one after the other, each flushed before the next is recorded. The last one
@@ -24,11 +25,10 @@ use std::io;
 pub(super) fn append_with_extents<'a, D: Disk>(
     work: &mut Work<'a, D>,
     keeper: &'a Keeper<D::Handle>,
-    mbox: Mbox<D::Handle>,
+    (mbox, owner): (Mbox<D::Handle>, Owner),
     deliveries: Vec<(Delivery, Vec<u8>)>,
 ) -> Option<AppendedMbox<'a, D::Handle>> {
     let disk = &work.context.disk;
-    let owner = deliveries.first().map(|(first, _)| first.owner());
     let pass = match keeper.enter() {
         Ok(pass) => pass,
         Err(error) => {
@@ -41,7 +41,7 @@ pub(super) fn append_with_extents<'a, D: Disk>(
     let floor = keeper.floors.take(|| pass.journal.durable_up_to());
     let mut open = AppendedMbox {
         mbox,
-        owner: owner.unwrap_or_default(),
+        owner,
         deliveries: Vec::new(),
         extents: None,
     };
@@ -110,9 +110,9 @@ fn extent_of(delivery: &Delivery, offset: u64, entry: &Entry<'_>) -> io::Result<
     let mut sums = Sums::from(offset);
     entry.show(|bytes| sums.feed(bytes))?;
     let (end, sums) = sums.finish();
-    let (uid, gid) = delivery.owner();
+    let Owner { uid, gid } = delivery.owner();
     Ok(Extent {
-        mailbox: delivery.target.path.clone(),
+        mailbox: delivery.target.path.as_str().to_owned(),
         uid,
         gid,
         offset,

@@ -7,8 +7,9 @@ use super::super::flush::{Item, take_results};
 use super::commit::FlushTime;
 use super::work::{Work, flush_now};
 use crate::io::Disk;
+use crate::mailbox::MailboxError;
 use crate::mailbox::maildir::{Maildir, Unpublished, sweep};
-use crate::mailbox::{MailboxError, MailboxPath};
+use crate::target::Owner;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -17,7 +18,7 @@ use std::io;
 pub(super) struct Maildirs<H> {
     open: Vec<OpenMaildir<H>>,
     /// By path and owner, because the same path is opened again as another owner.
-    by_key: HashMap<(String, u32, u32), usize>,
+    by_key: HashMap<(String, Owner), usize>,
     /// Not visible yet.
     written: Vec<Written<H>>,
     /// Visible, and not flushed yet.
@@ -124,19 +125,24 @@ impl<H: fmt::Debug + Send + Sync> Maildirs<H> {
     ) -> Result<usize, MailboxError> {
         let context = work.context;
         let disk = &context.disk;
-        let path = MailboxPath::new(&context.settings.base, &delivery.target)?;
-        let (uid, gid) = delivery.owner();
-        let base = work.workspace.enter(delivery.mailbox(), (uid, gid))?;
-        let key = (path.as_str().to_owned(), uid, gid);
+        let (mailbox, owner) = (delivery.mailbox_name(), delivery.owner());
+        let base = work.workspace.enter(mailbox.display(), owner)?;
+        let key = (mailbox.as_str().to_owned(), owner);
         if let Some(at) = self.by_key.get(&key) {
             return Ok(*at);
         }
         let known = (&context.known, work.commit.of_directories());
-        let maildir = Maildir::open(disk, base, &path, context.settings.owner(uid, gid), known)?;
+        let maildir = Maildir::open(
+            disk,
+            base,
+            mailbox,
+            context.settings.owner_check(owner),
+            known,
+        )?;
         let near = (maildir.device(), maildir.new_directory());
         let flush_time = work.commit.flush_time(disk, near, maildir.chain());
         let flush_time = flush_time
-            .map_err(|error| MailboxError::from_io(path.display(), "opening it", error))?;
+            .map_err(|error| MailboxError::from_io(mailbox.display(), "opening it", error))?;
         if flush_time != FlushTime::WithBatch {
             maildir.is_seen(&context.known);
         }
@@ -339,11 +345,11 @@ impl<H: fmt::Debug + Send + Sync> Maildirs<H> {
         let Some(base) = work.workspace.base() else {
             return;
         };
-        for ((_, uid, gid), at) in &self.by_key {
+        for ((_, owner), at) in &self.by_key {
             let Some(maildir) = self.get(*at).filter(|m| m.is_sweep_due()) else {
                 continue;
             };
-            if !work.workspace.become_owner_to_clean_up((*uid, *gid)) {
+            if !work.workspace.become_owner_to_clean_up(*owner) {
                 continue;
             }
             let path = maildir.path();

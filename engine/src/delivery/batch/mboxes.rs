@@ -13,16 +13,16 @@ use super::extents::append_with_extents;
 use super::work::{Work, flush_now};
 use crate::io::Disk;
 use crate::log::{DoneOutcome, LogError};
+use crate::mailbox::MailboxError;
 use crate::mailbox::mbox::{Entry, Mbox, Opened, Siblings, render};
-use crate::mailbox::{MailboxError, MailboxPath};
+use crate::target::Owner;
 use std::fmt;
 use std::io;
 
 /// A locked mbox and the messages to be appended to it in one write.
 struct RenderedMbox<H> {
     mbox: Mbox<H>,
-    /// User and group.
-    owner: (u32, u32),
+    owner: Owner,
     flush_time: FlushTime,
     /// Each with the length of its message.
     deliveries: Vec<(Delivery, usize)>,
@@ -52,8 +52,13 @@ impl<H> Default for Mboxes<'_, H> {
     }
 }
 
-/// A locked mbox, when it is flushed, and the deliveries to it.
-type Locked<H> = (Mbox<H>, FlushTime, Vec<Delivery>);
+/// A locked mbox and the deliveries to it.
+struct LockedMbox<H> {
+    mbox: Mbox<H>,
+    owner: Owner,
+    flush_time: FlushTime,
+    deliveries: Vec<Delivery>,
+}
 
 impl<'a, H: fmt::Debug + Send + Sync> Mboxes<'a, H> {
     /// Locks the mboxes and renders the messages for them, if the batch records their places;
@@ -81,10 +86,15 @@ impl<'a, H: fmt::Debug + Send + Sync> Mboxes<'a, H> {
         &mut self,
         work: &mut Work<'a, D>,
         group: Vec<Delivery>,
-    ) -> Option<Locked<H>> {
+    ) -> Option<LockedMbox<H>> {
         let first = group.first()?;
         match work.with_room(|work| self.open_mbox(work, first)) {
-            Ok((Opened::Ready(mbox), flush_time)) => Some((*mbox, flush_time, group)),
+            Ok((Opened::Ready(mbox), flush_time)) => Some(LockedMbox {
+                mbox: *mbox,
+                owner: first.owner(),
+                flush_time,
+                deliveries: group,
+            }),
             Ok((Opened::Busy(lock), _)) => {
                 work.postpone(group, lock);
                 None
@@ -104,13 +114,13 @@ impl<'a, H: fmt::Debug + Send + Sync> Mboxes<'a, H> {
     ) -> Result<(Opened<H>, FlushTime), MailboxError> {
         let context = work.context;
         let disk = &context.disk;
-        let path = MailboxPath::new(&context.settings.base, &delivery.target)?;
+        let mailbox = delivery.mailbox_name();
         let base = work.workspace.enter(delivery.mailbox(), delivery.owner())?;
         let known = (&context.known, work.commit.of_directories());
         let opened = Mbox::open(
             disk,
             base,
-            &path,
+            mailbox,
             delivery.owner(),
             &context.settings,
             known,
@@ -129,7 +139,11 @@ impl<'a, H: fmt::Debug + Send + Sync> Mboxes<'a, H> {
             }
             Err(error) => {
                 mbox.close(disk);
-                Err(MailboxError::from_io(path.display(), "opening it", error))
+                Err(MailboxError::from_io(
+                    mailbox.display(),
+                    "opening it",
+                    error,
+                ))
             }
         }
     }
@@ -183,9 +197,8 @@ impl<'a, H: fmt::Debug + Send + Sync> Mboxes<'a, H> {
             append_rendered(work, rendered);
         }
         for group in by_mailbox(std::mem::take(&mut self.unlocked)) {
-            if let Some((mbox, _, group)) = self.lock_mbox(work, group) {
-                let appended = append_group(work, mbox, group);
-                self.appended.extend(appended);
+            if let Some(locked) = self.lock_mbox(work, group) {
+                self.appended.extend(append_all(work, locked));
             }
         }
     }
@@ -233,16 +246,16 @@ impl<'a, H: fmt::Debug + Send + Sync> Mboxes<'a, H> {
 /// Renders the messages of a locked mbox; those that do not fit into it fail.
 fn render_all<D: Disk>(
     work: &mut Work<'_, D>,
-    (mbox, flush_time, group): Locked<D::Handle>,
+    locked: LockedMbox<D::Handle>,
 ) -> RenderedMbox<D::Handle> {
     let mut rendered = RenderedMbox {
-        owner: group.first().map(Delivery::owner).unwrap_or_default(),
-        mbox,
-        flush_time,
-        deliveries: Vec::with_capacity(group.len()),
+        mbox: locked.mbox,
+        owner: locked.owner,
+        flush_time: locked.flush_time,
+        deliveries: Vec::with_capacity(locked.deliveries.len()),
         messages: Vec::new(),
     };
-    for delivery in group {
+    for delivery in locked.deliveries {
         match render_one(work.context, &mut rendered, &delivery) {
             Ok(length) => rendered.deliveries.push((delivery, length)),
             Err(error) => work.end(delivery, Err(error.into())),
@@ -357,28 +370,30 @@ fn append_alone<D: Disk>(
 
 /// Appends all messages for one mbox under its locks; it is to be flushed with the batch. `None`
 /// when nothing was appended.
-fn append_group<'a, D: Disk>(
+fn append_all<'a, D: Disk>(
     work: &mut Work<'a, D>,
-    mut mbox: Mbox<D::Handle>,
-    group: Vec<Delivery>,
+    locked: LockedMbox<D::Handle>,
 ) -> Option<AppendedMbox<'a, D::Handle>> {
     let context = work.context;
+    let LockedMbox {
+        mut mbox, owner, ..
+    } = locked;
     if let Err(IdentityChanged) = work.workspace.check_identity() {
         mbox.close(&context.disk);
-        work.fail_all(group, |delivery| {
+        work.fail_all(locked.deliveries, |delivery| {
             IdentityChanged.error(delivery.mailbox()).into()
         });
         return None;
     }
-    let mut deliveries = Vec::with_capacity(group.len());
-    for mut delivery in group {
+    let mut deliveries = Vec::with_capacity(locked.deliveries.len());
+    for mut delivery in locked.deliveries {
         if delivery.claim() {
             let header = delivery.mbox_header();
             deliveries.push((delivery, header));
         }
     }
     if let Some(keeper) = work.commit.extents() {
-        return append_with_extents(work, keeper, mbox, deliveries);
+        return append_with_extents(work, keeper, (mbox, owner), deliveries);
     }
     let entries: Vec<Entry<'_>> = deliveries
         .iter()
@@ -396,10 +411,10 @@ fn append_group<'a, D: Disk>(
             Err(error) => work.end(delivery, Err(error.into())),
         }
     }
-    let Some(owner) = appended.first().map(Delivery::owner) else {
+    if appended.is_empty() {
         mbox.close(&context.disk);
         return None;
-    };
+    }
     Some(AppendedMbox {
         mbox,
         owner,

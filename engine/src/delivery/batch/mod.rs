@@ -16,7 +16,7 @@ use super::delivery::Delivery;
 use super::queue::Queue;
 use crate::io::{Credentials, Disk};
 use crate::log::LogError;
-use crate::route::Format;
+use crate::target::Format;
 pub(super) use commit::Commit;
 use maildirs::Maildirs;
 use mboxes::Mboxes;

@@ -4,13 +4,13 @@
 
 use super::super::logged_message::maildir_header;
 use super::read::{Standing, compare, for_each_piece};
-use super::{Fate, Run, Trust, target_of};
+use super::{Fate, LoggedMailbox, Run, Trust};
 use crate::io::Disk;
 use crate::limits::LISTED_NAMES_MAX;
 use crate::log::Accepted;
 use crate::mailbox::maildir::{Frame, Maildir, NameMaker, frame_of, look_into_frame};
-use crate::mailbox::{Flush, MailboxError, MailboxPath};
-use crate::route::Format;
+use crate::mailbox::{Flush, MailboxError, MailboxName};
+use crate::target::Format;
 use std::collections::HashMap;
 use std::io;
 
@@ -70,7 +70,8 @@ impl<D: Disk> Run<'_, D> {
         let Some(recipient) = envelope.recipients.get(at) else {
             return Ok(Fate::Stands);
         };
-        let (base, path) = self.enter(&target_of(recipient, Format::Maildir))?;
+        let logged = LoggedMailbox::of(recipient, Format::Maildir);
+        let (base, path) = self.enter(&logged)?;
         let failed = |error| MailboxError::from_io(path.display(), "recovering a message", error);
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
             return Err(MailboxError::Path {
@@ -79,7 +80,7 @@ impl<D: Disk> Run<'_, D> {
             });
         }
         let known = (with.known, Flush::Later);
-        let owner = with.settings.owner(recipient.uid, recipient.gid);
+        let owner = with.settings.owner_check(logged.owner);
         let mut maildir = Maildir::open(disk, &base, &path, owner, known)?;
         let new = maildir.new_directory();
         let later = with
@@ -129,7 +130,7 @@ impl<D: Disk> Run<'_, D> {
     fn look_in_cur(
         &mut self,
         base: &D::Handle,
-        path: &MailboxPath,
+        path: &MailboxName,
         name: &str,
         ours: &[u8],
     ) -> io::Result<bool> {

@@ -13,13 +13,13 @@ use super::super::stuck::Waiting;
 use super::extent::Torn;
 use super::read::{for_each_piece, stands_at};
 use super::survey::Survey;
-use super::{Message, Run, Trust, target_of};
+use super::{LoggedMailbox, Message, Run, Trust};
 use crate::clock;
 use crate::io::Disk;
 use crate::log::{Accepted, Done, DoneOutcome, Extent, Plan, Sequence};
 use crate::mailbox::mbox::{Mbox, Opened, Siblings, render};
 use crate::mailbox::{Flush, MailboxError};
-use crate::route::{Format, MailboxTarget};
+use crate::target::{Format, Owner};
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
@@ -78,7 +78,7 @@ pub(super) struct Work {
 
 /// The same by mbox.
 #[derive(Debug, Default)]
-pub(super) struct Gathered(HashMap<MailboxTarget, Work>);
+pub(super) struct Gathered(HashMap<LoggedMailbox, Work>);
 
 impl Gathered {
     pub(super) fn add(&mut self, survey: &Survey, message: Message<'_>, index: u32) {
@@ -103,11 +103,13 @@ impl Gathered {
 
     /// A message that is not in the log.
     pub(super) fn add_extent(&mut self, extent: &Extent) {
-        let target = MailboxTarget {
+        let target = LoggedMailbox {
             path: extent.mailbox.clone(),
             format: Format::Mbox,
-            uid: extent.uid,
-            gid: extent.gid,
+            owner: Owner {
+                uid: extent.uid,
+                gid: extent.gid,
+            },
         };
         let work = self.0.entry(target).or_default();
         work.extents.push(extent.clone());
@@ -138,7 +140,7 @@ impl Gathered {
         });
         let work = self
             .0
-            .entry(target_of(recipient, Format::Mbox))
+            .entry(LoggedMailbox::of(recipient, Format::Mbox))
             .or_default();
         work.entries.push(Entry {
             at: sequence,
@@ -151,7 +153,7 @@ impl Gathered {
         });
     }
 
-    pub(super) fn take(self) -> impl Iterator<Item = (MailboxTarget, Work)> {
+    pub(super) fn take(self) -> impl Iterator<Item = (LoggedMailbox, Work)> {
         self.0.into_iter()
     }
 }
@@ -160,7 +162,7 @@ impl<D: Disk> Run<'_, D> {
     /// Mends one mbox; tells how many messages were appended again.
     pub(super) fn mbox(
         &mut self,
-        target: &MailboxTarget,
+        target: &LoggedMailbox,
         work: &Work,
     ) -> Result<u64, MailboxError> {
         let (mut mbox, later) = self.open_mbox(target)?;
@@ -178,13 +180,13 @@ impl<D: Disk> Run<'_, D> {
 
     fn open_mbox(
         &mut self,
-        target: &MailboxTarget,
+        target: &LoggedMailbox,
     ) -> Result<(Mbox<D::Handle>, bool), MailboxError> {
         let with = self.with;
         let (base, path) = self.enter(target)?;
         let known = (with.known, Flush::Later);
         let mbox = loop {
-            let (settings, owner) = (with.settings, (target.uid, target.gid));
+            let (settings, owner) = (with.settings, target.owner);
             let mut alone = Siblings::default();
             match Mbox::open(with.disk, &base, &path, owner, settings, known, &mut alone)? {
                 Opened::Ready(mbox) => break *mbox,

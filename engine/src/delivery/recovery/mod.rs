@@ -20,9 +20,9 @@ use super::stuck::{Stuck, Waiting};
 use crate::clock;
 use crate::io::{Credentials, Disk};
 use crate::log::{Accepted, AcceptedRecipient, DeliveryId, InDoubt, LogError, Plan, Sequence};
-use crate::mailbox::{Known, MailboxError, MailboxPath, MailboxSettings};
-use crate::route::{Format, MailboxTarget};
+use crate::mailbox::{Known, MailboxError, MailboxName, MailboxSettings};
 use crate::sync::Arc;
+use crate::target::{Format, MailboxTarget, Owner};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -266,7 +266,7 @@ impl<'a, D: Disk> Run<'a, D> {
 
     fn mbox_with_room(
         &mut self,
-        target: &MailboxTarget,
+        target: &LoggedMailbox,
         work: &mbox::Work,
     ) -> Result<u64, MailboxError> {
         match self.mbox(target, work) {
@@ -458,9 +458,10 @@ impl<'a, D: Disk> Run<'a, D> {
     }
 
     /// Opens the base and takes the owner's identity.
-    fn enter(&mut self, target: &MailboxTarget) -> Result<(D::Handle, MailboxPath), MailboxError> {
+    fn enter(&mut self, logged: &LoggedMailbox) -> Result<(D::Handle, MailboxName), MailboxError> {
         let base = &self.with.settings.base;
-        let path = MailboxPath::new(base, target)?;
+        let target = logged.target()?;
+        let path = MailboxName::of(base, &target);
         let mailbox = || path.display().to_owned();
         // What was allowed when the mail was accepted may not be any more.
         let minimum = self.with.settings.minimum_uid;
@@ -499,11 +500,33 @@ fn tell_stuck(error: &MailboxError) {
     );
 }
 
-fn target_of(recipient: &AcceptedRecipient, format: Format) -> MailboxTarget {
-    MailboxTarget {
-        path: recipient.mailbox.clone(),
-        format,
-        uid: recipient.uid,
-        gid: recipient.gid,
+/// A mailbox as a record names it, not checked yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct LoggedMailbox {
+    path: String,
+    format: Format,
+    owner: Owner,
+}
+
+impl LoggedMailbox {
+    fn of(recipient: &AcceptedRecipient, format: Format) -> Self {
+        Self {
+            path: recipient.mailbox.clone(),
+            format,
+            owner: Owner {
+                uid: recipient.uid,
+                gid: recipient.gid,
+            },
+        }
+    }
+
+    /// Checks it as routing checks what tables say.
+    fn target(&self) -> Result<MailboxTarget, MailboxError> {
+        let Owner { uid, gid } = self.owner;
+        let target = MailboxTarget::new(self.path.as_str(), self.format, uid, gid);
+        target.map_err(|error| MailboxError::Path {
+            mailbox: error.path,
+            cause: error.cause,
+        })
     }
 }

@@ -9,8 +9,8 @@ use super::world::{SEGMENT_BYTES, World, recipient, sender};
 use crate::io::Credentials;
 use crate::io::sim::{DiskFault, SimDisk};
 use crate::log::sim::{SimFault, SimRandom};
-use crate::route::{Format, MailboxTarget};
 use crate::sync::{Arc, Mutex};
+use crate::target::{Format, MailboxTarget};
 use std::cell::RefCell;
 use std::io;
 
@@ -35,15 +35,7 @@ fn answers(
     );
     let (uid, gid) = if is_root { (5000, 5000) } else { own };
     let targets = to.iter().enumerate().map(|(index, name)| {
-        let target = MailboxTarget {
-            path: name.trim_end_matches('/').to_owned(),
-            format: match name.ends_with('/') {
-                true => Format::Maildir,
-                false => Format::Mbox,
-            },
-            uid,
-            gid,
-        };
+        let target = MailboxTarget::new(*name, Format::of(name), uid, gid).unwrap();
         (recipient((index, 1)), target)
     });
     let answers = Arc::new(Mutex::new(vec![String::new(); to.len()]));

@@ -5,7 +5,7 @@ use super::content::BROUGHT;
 use super::world::{MAILBOXES, To, USERS, World, recipient, sender};
 use crate::config::{Compress, Copies};
 use crate::mailbox::mbox::render;
-use crate::route::{Format, MailboxTarget};
+use crate::target::{Format, MailboxTarget};
 use std::collections::BTreeMap;
 
 /// How many copies of each message name each recipient.
@@ -64,12 +64,7 @@ impl World {
             user.split('@').next()?.parse().ok()
         });
         let named: Vec<usize> = named.filter(|user| (*user as u64) < USERS).collect();
-        let target = MailboxTarget {
-            path: String::new(),
-            format: Format::Maildir,
-            uid: 0,
-            gid: 0,
-        };
+        let target = MailboxTarget::new("", Format::Maildir, 0, 0).unwrap();
         let to = named
             .iter()
             .map(|user| (recipient((mailbox, *user)), target.clone()));

@@ -11,8 +11,8 @@ use super::world::{MAILBOXES, World, log_settings, recipient, sender};
 use crate::io::Credentials;
 use crate::io::sim::SimDisk;
 use crate::log::{DeliveryId, InDoubt, Record, StepLog};
-use crate::route::{Format, MailboxTarget};
 use crate::sync::{Arc, Mutex};
+use crate::target::{Format, MailboxTarget};
 use std::cell::RefCell;
 use std::path::Path;
 
@@ -38,14 +38,9 @@ fn send(
         message: message.finish().unwrap(),
     });
     let name = MAILBOXES[mailbox];
-    let target = MailboxTarget {
-        path: name.trim_end_matches('/').to_owned(),
-        format: match name.ends_with('/') {
-            true => Format::Maildir,
-            false => Format::Mbox,
-        },
-        uid: world.owner.0,
-        gid: world.owner.1,
+    let target = {
+        let (uid, gid) = world.owner;
+        MailboxTarget::new(name, Format::of(name), uid, gid).unwrap()
     };
     let to = users
         .iter()

@@ -13,8 +13,8 @@ use crate::io::Credentials;
 use crate::io::sim::{DiskFault, SimDisk};
 use crate::log::sim::{SimFault, SimMedium, SimRandom};
 use crate::log::{EncodedRecord, LogError, LogSettings, LogUsage, Sequence, StepLog};
-use crate::route::{Format, MailboxTarget};
 use crate::sync::{Arc, Mutex};
+use crate::target::{Format, MailboxTarget};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -361,15 +361,7 @@ impl World {
         let (uid, gid) = self.owner;
         let targets = to.iter().map(|to| {
             let name = MAILBOXES[to.0];
-            let target = MailboxTarget {
-                path: name.trim_end_matches('/').to_owned(),
-                format: match name.ends_with('/') {
-                    true => Format::Maildir,
-                    false => Format::Mbox,
-                },
-                uid,
-                gid,
-            };
+            let target = MailboxTarget::new(name, Format::of(name), uid, gid).unwrap();
             (recipient(*to), target)
         });
         let targets = targets.collect();

@@ -16,11 +16,11 @@ pub use sweep::sweep;
 
 use super::directory::{self, Unflushed};
 use super::trust::walk;
-use super::{Flush, Known, MailboxError, MailboxPath, Owner, place};
+use super::{Flush, Known, MailboxError, MailboxName, OwnerCheck, place};
 use crate::config::Compress;
 use crate::io::{Disk, FileKind, FileStat, Purpose};
 use crate::message::{Message, bare_newlines};
-use crate::route::Format;
+use crate::target::{Format, Owner};
 use form::Filler;
 use std::io;
 
@@ -32,8 +32,8 @@ const NAME_ATTEMPTS: usize = 8;
 /// An open Maildir.
 #[derive(Debug)]
 pub struct Maildir<H> {
-    path: MailboxPath,
-    owner: Owner,
+    path: MailboxName,
+    owner: OwnerCheck,
     new: H,
     new_stat: FileStat,
     /// Opened when files without a name cannot be made.
@@ -75,8 +75,8 @@ impl<H> Maildir<H> {
     pub fn open<D: Disk<Handle = H>>(
         disk: &D,
         base: &H,
-        path: &MailboxPath,
-        owner: Owner,
+        path: &MailboxName,
+        owner: OwnerCheck,
         (known, flush): (&Known, Flush),
     ) -> Result<Self, MailboxError> {
         let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
@@ -86,7 +86,7 @@ impl<H> Maildir<H> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Nothing is made where it would not be used.
                 walk(disk, base, (path, &new_path), owner, Some(path.as_str()))?;
-                make(disk, base, path, owner.gid)?;
+                make(disk, base, path, owner.owner.gid)?;
                 let new = disk.open_directory(base, &new_path).map_err(failed)?;
                 (new, true)
             }
@@ -118,7 +118,7 @@ impl<H> Maildir<H> {
     }
 
     /// Its path.
-    pub fn path(&self) -> &MailboxPath {
+    pub fn path(&self) -> &MailboxName {
         &self.path
     }
 
@@ -185,14 +185,14 @@ impl<H> Maildir<H> {
     pub fn arrived<D: Disk<Handle = H>>(
         &self,
         disk: &D,
-        owner: (u32, u32),
+        owner: Owner,
         header: &[u8],
         message: &Message,
     ) -> Option<Unpublished<H>> {
         let file = message.placed()?.take(&Purpose {
             header: header.to_owned(),
             directory: (self.new_stat.device, self.new_stat.inode),
-            owner,
+            owner: (owner.uid, owner.gid),
         })?;
         let (size, wire_size) = sizes(header, message.size(), message.bare_newlines());
         Some(Unpublished {
@@ -372,8 +372,8 @@ impl<H> Maildir<H> {
 pub fn open_ahead<D: Disk>(
     disk: &D,
     base: &D::Handle,
-    path: &MailboxPath,
-    owner: Owner,
+    path: &MailboxName,
+    owner: OwnerCheck,
 ) -> Result<(D::Handle, FileStat), MailboxError> {
     let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
     place::check(disk, base, path, Format::Maildir)?;
@@ -397,7 +397,7 @@ pub fn sizes(header: &[u8], content: u64, bare_newlines_of_content: u64) -> (u64
 fn make<D: Disk>(
     disk: &D,
     base: &D::Handle,
-    path: &MailboxPath,
+    path: &MailboxName,
     gid: u32,
 ) -> Result<(), MailboxError> {
     // Before `new/` is there nobody takes it for a Maildir, so it comes last.
@@ -411,8 +411,8 @@ fn make<D: Disk>(
 fn make_rest<D: Disk>(
     disk: &D,
     base: &D::Handle,
-    path: &MailboxPath,
-    owner: Owner,
+    path: &MailboxName,
+    owner: OwnerCheck,
 ) -> Result<(), MailboxError> {
     let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
     let directory = match disk.open_directory(base, path.as_str()) {

@@ -6,7 +6,7 @@
 use crate::clock;
 use crate::io::{Disk, FileKind};
 use crate::limits::SWEEP_FILES_MAX;
-use crate::mailbox::MailboxPath;
+use crate::mailbox::MailboxName;
 use std::io;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use std::time::Duration;
 pub fn sweep<D: Disk>(
     disk: &D,
     base: &D::Handle,
-    path: &MailboxPath,
+    path: &MailboxName,
     age_max: Duration,
 ) -> io::Result<usize> {
     let tmp = disk.open_directory(base, &path.below("tmp"))?;

@@ -18,10 +18,10 @@ pub use siblings::Siblings;
 use super::directory::{self, Unflushed};
 use super::known::TornEnds;
 use super::trust::walk;
-use super::{Flush, Known, MailboxError, MailboxPath, MailboxSettings, Owner, Unfit, place};
+use super::{Flush, Known, MailboxError, MailboxName, MailboxSettings, OwnerCheck, Unfit, place};
 use crate::config::MboxLock;
 use crate::io::{Disk, FileKind, FileStat, LockKind};
-use crate::route::Format;
+use crate::target::{Format, Owner};
 use dotlock::{DotLock, Judge};
 use std::io;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ const OPEN_ATTEMPTS: usize = 8;
 /// file stays until it is stale.
 #[derive(Debug)]
 pub struct Mbox<H> {
-    path: MailboxPath,
-    owner: Owner,
+    path: MailboxName,
+    owner: OwnerCheck,
     parent: Arc<H>,
     file: H,
     stat: FileStat,
@@ -64,7 +64,7 @@ pub enum Opened<H> {
 }
 
 impl<H> Mbox<H> {
-    /// Opens and locks an mbox of `owner` (uid and gid), which is the calling thread's identity,
+    /// Opens and locks an mbox of `owner`, which is the calling thread's identity,
     /// creating the file but never its directory. `siblings` is of this thread and base.
     ///
     /// # Errors
@@ -72,14 +72,14 @@ impl<H> Mbox<H> {
     pub fn open<D: Disk<Handle = H>>(
         disk: &D,
         base: &H,
-        path: &MailboxPath,
-        owner: (u32, u32),
+        path: &MailboxName,
+        owner: Owner,
         settings: &MailboxSettings,
         known: (&Known, Flush),
         siblings: &mut Siblings<H>,
     ) -> Result<Opened<H>, MailboxError> {
-        let (uid, gid) = owner;
-        let whose = settings.owner(uid, gid);
+        let uid = owner.uid;
+        let whose = settings.owner_check(owner);
         place::check(disk, base, path, Format::Mbox)?;
         let open_parent = || open_parent(disk, base, path, whose, known.0);
         let parent = siblings.parent(path.parent(), owner, open_parent)?;
@@ -136,7 +136,7 @@ impl<H> Mbox<H> {
     }
 
     /// Its path.
-    pub fn path(&self) -> &MailboxPath {
+    pub fn path(&self) -> &MailboxName {
         &self.path
     }
 
@@ -236,11 +236,11 @@ impl<H> Mbox<H> {
     }
 }
 
-fn failed(path: &MailboxPath, doing: &'static str, error: io::Error) -> MailboxError {
+fn failed(path: &MailboxName, doing: &'static str, error: io::Error) -> MailboxError {
     MailboxError::from_io(path.display(), doing, error)
 }
 
-fn unfit(path: &MailboxPath, unfit: Unfit) -> MailboxError {
+fn unfit(path: &MailboxName, unfit: Unfit) -> MailboxError {
     MailboxError::Unfit {
         mailbox: path.display().to_owned(),
         unfit,
@@ -250,8 +250,8 @@ fn unfit(path: &MailboxPath, unfit: Unfit) -> MailboxError {
 fn open_parent<D: Disk>(
     disk: &D,
     base: &D::Handle,
-    path: &MailboxPath,
-    owner: Owner,
+    path: &MailboxName,
+    owner: OwnerCheck,
     known: &Known,
 ) -> Result<D::Handle, MailboxError> {
     let parent = match disk.open_directory(base, path.parent()) {
@@ -285,7 +285,7 @@ fn open_parent<D: Disk>(
 /// Cuts off what could not be cut off when it was appended; the attributes of now.
 fn heal<D: Disk>(
     disk: &D,
-    path: &MailboxPath,
+    path: &MailboxName,
     file: &D::Handle,
     stat: FileStat,
     known: &Known,
@@ -318,7 +318,7 @@ type Prepared<H> = (&'static str, Vec<Unflushed<H>>);
 fn prepare<D: Disk>(
     disk: &D,
     base: &D::Handle,
-    (path, owner): (&MailboxPath, Owner),
+    (path, owner): (&MailboxName, OwnerCheck),
     (file, stat): (&D::Handle, &FileStat),
     (known, flush): (&Known, Flush),
     is_new: bool,
@@ -340,7 +340,7 @@ type OpenedFile<H> = Result<(H, FileStat, bool), &'static str>;
 fn open_file<D: Disk>(
     disk: &D,
     parent: &D::Handle,
-    path: &MailboxPath,
+    path: &MailboxName,
     uid: u32,
     settings: &MailboxSettings,
 ) -> Result<OpenedFile<D::Handle>, MailboxError> {
@@ -393,7 +393,7 @@ fn open_file<D: Disk>(
 fn open_or_create<D: Disk>(
     disk: &D,
     parent: &D::Handle,
-    path: &MailboxPath,
+    path: &MailboxName,
 ) -> Result<Option<(D::Handle, bool)>, MailboxError> {
     match disk.open_append(parent, path.name()) {
         Ok(file) => return Ok(Some((file, false))),
@@ -418,7 +418,7 @@ fn open_or_create<D: Disk>(
 fn lock_file<D: Disk>(
     disk: &D,
     file: &D::Handle,
-    path: &MailboxPath,
+    path: &MailboxName,
     settings: &MailboxSettings,
 ) -> Result<Option<&'static str>, MailboxError> {
     for lock in &settings.locks {

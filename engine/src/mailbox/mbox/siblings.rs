@@ -4,6 +4,7 @@
 //! open at the same time may be one: neither needs to be opened or made for each of them.
 
 use super::dotlock::LockFiles;
+use crate::target::Owner;
 use std::sync::Arc;
 
 /// The directory and the lock file of the mboxes opened so far. To be kept for one batch of
@@ -18,8 +19,7 @@ pub struct Siblings<H> {
 #[derive(Debug)]
 struct Parent<H> {
     path: String,
-    /// uid and gid
-    owner: (u32, u32),
+    owner: Owner,
     handle: Arc<H>,
 }
 
@@ -33,12 +33,12 @@ impl<H> Default for Siblings<H> {
 }
 
 impl<H> Siblings<H> {
-    /// The directory at `path`, opened as `owner` (uid and gid) unless that was done for the mbox
+    /// The directory at `path`, opened as `owner` unless that was done for the mbox
     /// before.
     pub(super) fn parent<E>(
         &mut self,
         path: &str,
-        owner: (u32, u32),
+        owner: Owner,
         open: impl FnOnce() -> Result<H, E>,
     ) -> Result<Arc<H>, E> {
         let newest = self.newest.as_ref();
@@ -63,7 +63,8 @@ mod tests {
     fn a_directory_is_opened_once_in_a_row_for_the_same_user_and_group() {
         let mut siblings = Siblings::default();
         let mut opened = 0;
-        let mut open = |path, owner| {
+        let mut open = |path, (uid, gid)| {
+            let owner = Owner { uid, gid };
             let parent = siblings.parent(path, owner, || {
                 opened += 1;
                 Ok::<_, ()>(opened)

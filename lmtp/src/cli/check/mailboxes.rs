@@ -92,7 +92,8 @@ struct Listed {
 
 impl Listed {
     fn add(&mut self, target: MailboxTarget) {
-        self.formats.insert(target.path.clone(), target.format);
+        self.formats
+            .insert(target.path.as_str().to_owned(), target.format);
         self.targets.push(target);
     }
 
@@ -140,10 +141,7 @@ fn harmful(base: &Path, target: &MailboxTarget) -> Option<String> {
         }
     };
     let cause = misplaced(target, look)?;
-    Some(format!(
-        "mailbox {}: {cause}",
-        base.join(&target.path).display()
-    ))
+    Some(format!("mailbox {}: {cause}", target.below(base).display()))
 }
 
 fn report(reasons: &Reasons, findings: &mut Findings) {
@@ -167,7 +165,7 @@ fn report(reasons: &Reasons, findings: &mut Findings) {
 /// may not look.
 fn unwritable(base: &Path, target: &MailboxTarget) -> Option<String> {
     let (uid, gid) = (target.uid, target.gid);
-    let directory = base.join(target.path.trim_end_matches('/'));
+    let directory = target.below(base);
     let directory = directory.parent()?;
     let (existing, metadata) = nearest_directory(directory)?.ok()?;
     if existing != directory {
@@ -206,7 +204,7 @@ fn unwritable(base: &Path, target: &MailboxTarget) -> Option<String> {
 /// be looked at.
 fn unusable(routing: &RoutingSettings, target: &MailboxTarget) -> Option<String> {
     let base = &routing.virtual_mailbox_base;
-    let path = base.join(target.path.trim_end_matches('/'));
+    let path = target.below(base);
     let shown = path.display();
     let metadata = fs::metadata(&path).ok()?;
     if !fs::canonicalize(&path)

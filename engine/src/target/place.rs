@@ -1,13 +1,13 @@
 //! Paths that lead into a part of another mailbox, or to a name that other programs use.
 //!
-//! Imports nothing. Some names are no mailbox's wherever they are; others do harm only beside
+//! Some names are no mailbox's wherever they are; others do harm only beside
 //! certain files, which are looked for: `d/new/` is a mailbox like any other, unless `d` is a
 //! Maildir. Sources: maildir(5), Maildir++, Postfix's dot_lockfile, the files of Dovecot,
 //! Pigeonhole and Courier.
 
-use super::types::{Format, MailboxTarget};
+use super::{Format, MailboxTarget};
 
-/// What stands at a path, links followed.
+/// What is at a path, links followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// A directory.
@@ -35,18 +35,17 @@ const CONTROL_FILES: [&str; 11] = [
     "maildirsize",
 ];
 
-/// Why `target` is no mailbox where it lies; `None` when it is one. `look` says what stands at a
-/// path below the base, links followed, `None` for nothing or what cannot be seen.
+/// Returns why `target` would damage another mailbox where it lies; `None` when it would not.
+/// `look` returns what is at a path below the base, links followed, and `None` for nothing or what
+/// cannot be seen.
 pub fn misplaced(
     target: &MailboxTarget,
     look: impl Fn(&str) -> Option<Standing>,
 ) -> Option<String> {
-    let path = target.path.trim_matches('/');
-    let reserved = reserved_name(path, target.format).map(str::to_owned);
-    reserved.or_else(|| harm(path, target.format, &look))
+    harm(&target.path, target.format, &look)
 }
 
-/// Why no mailbox has this path, which is in cleaned form; `None` when one may.
+/// Returns why no mailbox has this path, which is in cleaned form; `None` when one may.
 pub(crate) fn reserved_name(path: &str, format: Format) -> Option<&'static str> {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
     if format == Format::Mbox {
@@ -71,7 +70,8 @@ fn is_reserved(name: &str) -> bool {
     name.starts_with(['d', 'm', '.']) && CONTROL_FILES.iter().any(|file| name.starts_with(file))
 }
 
-/// Why a mailbox with this path, which is in cleaned form, would damage another where it lies.
+/// Returns why a mailbox with this path, which is in cleaned form, would damage another where it
+/// lies.
 pub(crate) fn harm(
     path: &str,
     format: Format,
@@ -155,13 +155,10 @@ mod tests {
             at if there.contains(&at) => Some(Standing::File),
             _ => None,
         };
-        let target = MailboxTarget {
-            path: path.trim_end_matches('/').to_owned(),
-            format: Format::of(path),
-            uid: 5000,
-            gid: 5000,
-        };
-        misplaced(&target, look)
+        match MailboxTarget::new(path, Format::of(path), 5000, 5000) {
+            Ok(target) => misplaced(&target, look),
+            Err(error) => Some(error.cause.to_owned()),
+        }
     }
 
     const MAILDIR: [&str; 4] = ["d/x/cur/", "d/x/new/", "d/x/tmp/", "d/mbox"];
