@@ -176,6 +176,24 @@ fn a_message_that_stands_in_a_locked_mbox_is_not_appended_again_when_the_lock_is
 }
 
 #[test]
+fn a_log_that_names_mailboxes_outside_the_base_puts_nothing_there() {
+    let place = Place::new();
+    let settings = settings(&place);
+    let outside = place.outside().join("outside");
+    fs::create_dir(&outside).unwrap();
+    place.give(&outside);
+    leave_a_log(&settings, CONTENT, ["../outside/md", "../outside/box"]);
+    let store = Store::open(&settings).unwrap();
+    let report = store.recovered().unwrap();
+    assert_eq!(
+        (report.messages, report.rewritten, report.waiting),
+        (1, 0, 2)
+    );
+    assert!(names(&outside).is_empty());
+    assert!(deliver(&store, CONTENT, "md/").starts_with("250"));
+}
+
+#[test]
 fn nothing_is_appended_behind_what_could_not_be_cut_off() {
     let place = Place::new();
     let store = Store::open_on(Faulty::new(Blocking::new()), &settings(&place)).unwrap();

@@ -6,6 +6,7 @@ mod common;
 use common::*;
 use mailstow_engine::config::{Durability, FlushMethod};
 use mailstow_engine::sim::Store;
+use mailstow_engine::{Format, MailboxTarget};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::{Duration, Instant, SystemTime};
@@ -111,15 +112,11 @@ fn a_path_never_leads_out_of_the_base() {
     symlink("/proc/self/cwd", base.join("magic")).unwrap();
     symlink("real", base.join("inside")).unwrap();
     let store = Store::open(&place.settings()).unwrap();
-    for path in [
-        "../outside/md/",
-        "real/../../outside/md/",
-        "..",
-        "absolute/md/",
-        "relative/md/",
-        "relative/mbox",
-        "magic/md/",
-    ] {
+    for path in ["../outside/md/", "real/../../outside/md/", ".."] {
+        let refused = MailboxTarget::new(path, Format::of(path), 5000, 5000);
+        assert!(refused.is_err(), "{path}");
+    }
+    for path in ["absolute/md/", "relative/md/", "relative/mbox", "magic/md/"] {
         let status = deliver(&store, CONTENT, path);
         assert!(status.starts_with("451 4.3.5 mailbox "), "{path}: {status}");
     }
@@ -315,9 +312,7 @@ fn a_mailbox_in_a_part_of_another_is_deferred_and_nothing_is_made() {
             ("d/x/new", "a part of the Maildir d/x"),
             ("d/x/.Sent/new/", "a part of the Maildir d/x/.Sent"),
             ("d/x/subscriptions", "subscriptions"),
-            ("d/x/dovecot-uidlist", "of a file that Dovecot"),
             ("d/mbox.lock/", "the lock file of the mbox d/mbox"),
-            ("d/new.lock", "lock file"),
         ] {
             let before = names(&place.base().join("d/x/new"));
             let status = deliver(&store, CONTENT, path);
