@@ -13,7 +13,7 @@ use crate::route::{Router, table_context};
 use crate::table::TableCache;
 
 pub use crate::config::fuzz_checks::{check_mailstow_toml, check_main_cf, check_master_cf};
-pub use crate::log::fuzz_checks::{check_log_history, check_log_record};
+pub use crate::log::fuzz_checks::{check_log_history, check_log_record, check_log_segments};
 pub use crate::mailbox::fuzz_checks::check_mbox_quoting;
 pub use crate::map::fuzz_checks::{check_map, check_map_changes};
 pub use crate::message::fuzz_checks::check_message_content;
@@ -180,6 +180,7 @@ mod tests {
         ("compiled_table", check_compiled_table),
         ("log_history", check_log_history),
         ("log_record", check_log_record),
+        ("log_segments", check_log_segments),
         ("mailstow_toml", check_mailstow_toml),
         ("main_cf", check_main_cf),
         ("map", check_map),
@@ -217,6 +218,11 @@ mod tests {
         #[test]
         fn histories_of_a_log_keep_what_was_durable(bytes in vec(any::<u8>(), 0..400)) {
             check_log_history(&bytes);
+        }
+
+        #[test]
+        fn records_before_damage_of_a_log_are_read(bytes in vec(any::<u8>(), 0..400)) {
+            check_log_segments(&bytes);
         }
 
         #[test]

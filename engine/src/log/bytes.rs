@@ -5,6 +5,11 @@
 
 use thiserror::Error;
 
+/// Highest number of a record or a segment. A log that writes a million records a second comes
+/// there in 146 000 years, so what is higher is no number of ours, and counting on never
+/// overflows.
+pub(super) const NUMBER_MAX: u64 = 1 << 62;
+
 /// Why bytes with a good checksum are not a record.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {

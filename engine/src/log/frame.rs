@@ -5,7 +5,7 @@
 //! covers the payload's checksum, which ties the payload to its header. The layout is drawn in
 //! `manual::log_format`.
 
-use super::bytes::{Put as _, Take};
+use super::bytes::{NUMBER_MAX, Put as _, Take};
 use crc32fast::Hasher;
 
 /// Bytes of a frame header.
@@ -103,7 +103,10 @@ impl FrameHeader {
         let zero = take.array::<2>("zero").ok()?;
         let payload = usize::try_from(payload_bytes).ok()?;
         let record = usize::try_from(record_bytes).ok()?;
+        // Each fragment before this one has a byte at least.
         let fits = payload > 0
+            && (1..=NUMBER_MAX).contains(&sequence)
+            && fragment < record_bytes
             && payload <= FRAGMENT_BYTES_MAX
             && payload <= record
             && record <= RECORD_BYTES_LIMIT
@@ -140,7 +143,7 @@ mod tests {
 
     fn any_header() -> impl Strategy<Value = FrameHeader> {
         (
-            any::<u64>(),
+            1..=NUMBER_MAX,
             1..=256 * 1024u32,
             any::<(u32, u32, u8, bool, bool)>(),
             0..1000u32,
@@ -149,7 +152,7 @@ mod tests {
                 sequence,
                 payload_bytes,
                 record_bytes: payload_bytes + more,
-                fragment: rest.0,
+                fragment: rest.0 % (payload_bytes + more),
                 payload_crc: rest.1,
                 kind: rest.2,
                 last: rest.3,

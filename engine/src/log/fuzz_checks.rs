@@ -1,5 +1,7 @@
 //! What must hold for any bytes in a delivery log, and for any life of one.
 
+mod segments;
+
 use super::record::{Accepted, AcceptedRecipient, Checkpoint, DeliveryId, Plan, Record, Sequence};
 use super::sim::{SimFault, SimMedium};
 use super::{EncodedRecord, LogMedium as _, LogScan, LogSettings, StepLog, Ticket};
@@ -8,6 +10,8 @@ use crate::sync::Arc;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::time::Duration;
+
+pub use segments::check_log_segments;
 
 /// Reads `bytes` as a record: the first is its kind.
 ///
@@ -159,29 +163,7 @@ impl History {
     /// A record that no other equals.
     fn record(&mut self, bytes: usize) -> EncodedRecord {
         self.next_id += 1;
-        let id = self.next_id;
-        let recipient = AcceptedRecipient {
-            address: "ann@example.org".to_owned(),
-            original: String::new(),
-            mailbox: "example.org/ann".to_owned(),
-            uid: 5000,
-            gid: 5000,
-            plan: Plan::Mbox {
-                size_before: 0,
-                without_status: false,
-            },
-        };
-        let envelope = Accepted {
-            id: DeliveryId(id),
-            accepted_at: Duration::from_secs(1_700_000_000),
-            reverse_path: "sender@example.com".to_owned(),
-            queue_id: String::new(),
-            content_digest: [7; 32],
-            recipients: vec![recipient],
-        };
-        let [low, ..] = id.to_le_bytes();
-        let content = vec![low; bytes].into();
-        Record::Accepted { envelope, content }.encode()
+        accepted(self.next_id, bytes)
     }
 
     fn hand_over(&mut self, record: &EncodedRecord) -> Vec<u8> {
@@ -222,4 +204,30 @@ impl History {
         self.durable = read;
         true
     }
+}
+
+/// A record with this identity and so many bytes of content.
+fn accepted(id: u128, bytes: usize) -> EncodedRecord {
+    let recipient = AcceptedRecipient {
+        address: "ann@example.org".to_owned(),
+        original: String::new(),
+        mailbox: "example.org/ann".to_owned(),
+        uid: 5000,
+        gid: 5000,
+        plan: Plan::Mbox {
+            size_before: 0,
+            without_status: false,
+        },
+    };
+    let envelope = Accepted {
+        id: DeliveryId(id),
+        accepted_at: Duration::from_secs(1_700_000_000),
+        reverse_path: "sender@example.com".to_owned(),
+        queue_id: String::new(),
+        content_digest: [7; 32],
+        recipients: vec![recipient],
+    };
+    let [low, ..] = id.to_le_bytes();
+    let content = vec![low; bytes].into();
+    Record::Accepted { envelope, content }.encode()
 }

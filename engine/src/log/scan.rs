@@ -255,10 +255,7 @@ impl<'v> Scanner<'v> {
                     self.damage(&name, 0, found);
                     return Ok(());
                 };
-                // Its frames are whole, and so may be a record that goes on in it.
-                let partial = self.partial.take();
-                self.damage(&name, 0, found);
-                self.partial = partial;
+                self.damage_beside(&name, 0, found);
                 walk
             }
         };
@@ -283,7 +280,7 @@ impl<'v> Scanner<'v> {
             return Ok(());
         }
         if size < header.segment_bytes {
-            self.damage(&name, size, format!("the file ends at byte {size}"));
+            self.damage_beside(&name, size, format!("the file ends at byte {size}"));
         }
         let before = self.report.segments.last().map(|s| s.header.number);
         if let Some(before) = before
@@ -556,9 +553,16 @@ impl<'v> Scanner<'v> {
         Ok(())
     }
 
+    /// Reports damage at the place that was reached: a record that goes on there is lost.
     fn damage(&mut self, file: &str, offset: u64, found: String) {
-        let expected = self.expected.map_or(0, |place| place.sequence);
         self.partial = None;
+        self.damage_beside(file, offset, found);
+    }
+
+    /// Reports damage elsewhere in a segment. Its frames may be whole, and so may be a record that
+    /// goes on in them.
+    fn damage_beside(&mut self, file: &str, offset: u64, found: String) {
+        let expected = self.expected.map_or(0, |place| place.sequence);
         self.report.damage.push(Damage {
             file: file.to_owned(),
             offset,

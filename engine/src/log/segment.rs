@@ -6,7 +6,8 @@
 //! frames, its header is written again before it takes any. The layout is drawn in
 //! `manual::log_format`.
 
-use super::bytes::{DecodeError, Put as _, Take};
+use super::bytes::{DecodeError, NUMBER_MAX, Put as _, Take};
+use super::frame::RECORD_BYTES_LIMIT;
 use crc32fast::Hasher;
 
 /// The unit of writing: every batch starts at a multiple of it and is padded to one.
@@ -128,6 +129,15 @@ impl SegmentHeader {
         if !header.segment_bytes.is_multiple_of(BLOCK) || header.segment_bytes < 2 * BLOCK {
             return Ok(Err(HeaderFault::Field("segment_bytes")));
         }
+        // A reserved segment may know of no record yet.
+        let first_least = u64::from(!header.reserved);
+        let fragment = usize::try_from(header.first_fragment);
+        let is_counted = (1..=NUMBER_MAX).contains(&header.number)
+            && (first_least..=NUMBER_MAX).contains(&header.first_sequence)
+            && fragment.is_ok_and(|fragment| fragment < RECORD_BYTES_LIMIT);
+        if !is_counted {
+            return Ok(Err(HeaderFault::Field("number")));
+        }
         Ok(Ok(header))
     }
 
@@ -177,7 +187,8 @@ pub(crate) fn role(name: &str) -> FileRole {
             .flatten()
     };
     if let Some(digits) = stem.strip_prefix("segment-") {
-        return number(digits, 16).map_or(FileRole::Other, FileRole::Live);
+        let number = number(digits, 16).filter(|number| (1..=NUMBER_MAX).contains(number));
+        return number.map_or(FileRole::Other, FileRole::Live);
     }
     if let Some(digits) = stem.strip_prefix("spare-n") {
         return number(digits, 15).map_or(FileRole::Other, FileRole::Spare);
@@ -250,6 +261,8 @@ mod tests {
             "lock",
             "segment-1.log",
             "segment-000000000000000g.log",
+            "segment-0000000000000000.log",
+            "segment-ffffffffffffffff.log",
             "x.log",
         ] {
             assert_eq!(role(other), FileRole::Other, "{other}");

@@ -222,6 +222,41 @@ impl SimMedium {
         }
     }
 
+    /// Puts a file of these durable bytes under a name, in place of one that has it.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
+        let mut state = self.0.lock();
+        let id = state.file_next;
+        state.file_next += 1;
+        let data = SimData {
+            durable: bytes.clone(),
+            live: bytes,
+            unsynced: Vec::new(),
+        };
+        state.files.insert(id, data);
+        state.names.insert(name.to_owned(), id);
+        state.durable_names.insert(name.to_owned(), id);
+    }
+
+    /// Takes a name away, durably.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn lose(&self, name: &str) {
+        let mut state = self.0.lock();
+        state.names.remove(name);
+        state.durable_names.remove(name);
+    }
+
+    /// Returns the names and bytes of all files.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn contents(&self) -> BTreeMap<String, Vec<u8>> {
+        let state = self.0.lock();
+        let bytes = |id: &u64| state.files.get(id).map(|data| data.live.clone());
+        let names = state.names.iter();
+        names
+            .map(|(name, id)| (name.clone(), bytes(id).unwrap_or_default()))
+            .collect()
+    }
+
     /// Counts an operation. `Ok(true)`: it takes place and then the power goes.
     fn operate(state: &mut SimState) -> io::Result<bool> {
         if state.crashed {

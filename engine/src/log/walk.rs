@@ -116,7 +116,9 @@ impl<F: LogFile> SegmentWalk<F> {
         fits: impl Fn(&FrameHeader) -> bool,
     ) -> io::Result<Option<FrameHeader>> {
         let mut offset = (self.position + 1).next_multiple_of(BLOCK);
-        while offset < self.header.segment_bytes {
+        // The header may name more bytes than there are.
+        let end = self.header.segment_bytes.min(self.file.size()?);
+        while offset < end {
             // Cheap tests first: most blocks here hold zeros or frames of an earlier use.
             if self.fault_at(offset)?.is_none()
                 && let Some(header) = self.valid_at(offset)?

@@ -44,7 +44,7 @@
 //! | 8 | 4 | version: 2 |
 //! | 12 | 4 | size of a block: 4096 |
 //! | 16 | 8 | identity of the log, drawn at random when it was made |
-//! | 24 | 8 | number of the segment, counting up from 1 |
+//! | 24 | 8 | number of the segment, counting up from 1, at most 2^62 |
 //! | 32 | 8 | size of the file, a multiple of 4096 |
 //! | 40 | 8 | sequence of the record whose frame comes first; while reserved, that of the newest segment's |
 //! | 48 | 4 | fragment of that record that comes first, likewise |
@@ -67,7 +67,7 @@
 //! |---|---|---|
 //! | 0 | 4 | CRC-32 of: identity (8 bytes) and number (8 bytes) of the segment, then bytes 4 to 31 |
 //! | 4 | 4 | CRC-32 of the payload |
-//! | 8 | 8 | sequence of the record, counting up from 1 without gaps |
+//! | 8 | 8 | sequence of the record, counting up from 1 without gaps, at most 2^62 |
 //! | 16 | 4 | bytes of payload in this frame, 1 to 262144 |
 //! | 20 | 4 | fragment: 0 for the first frame of a record, then 1, 2 ... |
 //! | 24 | 4 | bytes of payload in all frames of the record, at most 2^30 |

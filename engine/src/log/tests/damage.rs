@@ -304,3 +304,26 @@ fn segments_freed_below_a_checkpoint_are_not_missed() {
     assert_eq!(report.damage, []);
     assert!(report.segments[0].header.first_sequence > 1);
 }
+
+#[test]
+fn a_record_that_goes_on_in_a_segment_that_was_cut_behind_it_is_read() {
+    let medium = SimMedium::new(1);
+    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    // The second goes on in the next segment, where the third follows.
+    for (id, bytes) in [(1, 3000), (2, 9000), (3, 3000)] {
+        bench.batch(&[record(id, bytes).encode()]).unwrap().unwrap();
+    }
+    let report = report(&medium);
+    let [first, second, ..] = report.segments.as_slice() else {
+        panic!("{report:?}");
+    };
+    assert_eq!(second.header.first_fragment, 1, "{report:?}");
+    assert!(first.frames > 1, "{report:?}");
+    let mut cut = medium.contents().remove(&second.file).unwrap();
+    cut.truncate(4096 * 2);
+    medium.put(&second.file, cut);
+    let mut read = Vec::new();
+    let report = scan(&medium, &mut |entry| read.push(entry.sequence.0)).unwrap();
+    assert_eq!(read, [1, 2], "{report:?}");
+    assert!(!report.damage.is_empty(), "{report:?}");
+}

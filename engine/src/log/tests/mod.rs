@@ -6,6 +6,7 @@ mod beside;
 mod crash;
 mod damage;
 mod golden;
+mod odd_fields;
 mod records;
 mod support;
 mod threads;
