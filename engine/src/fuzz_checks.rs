@@ -13,6 +13,7 @@ use crate::route::{Router, table_context};
 use crate::table::TableCache;
 
 pub use crate::config::fuzz_checks::{check_mailstow_toml, check_main_cf, check_master_cf};
+pub use crate::delivery::fuzz_checks::check_mbox_recovery;
 pub use crate::log::fuzz_checks::{check_log_history, check_log_record, check_log_segments};
 pub use crate::mailbox::fuzz_checks::check_mbox_quoting;
 pub use crate::map::fuzz_checks::{check_map, check_map_changes};
@@ -187,6 +188,7 @@ mod tests {
         ("map_changes", check_map_changes),
         ("master_cf", check_master_cf),
         ("mbox_quoting", check_mbox_quoting),
+        ("mbox_recovery", check_mbox_recovery),
         ("message_content", check_message_content),
         ("pattern_table", check_pattern_table),
         ("text_table", check_text_table),
@@ -223,6 +225,11 @@ mod tests {
         #[test]
         fn records_before_damage_of_a_log_are_read(bytes in vec(any::<u8>(), 0..400)) {
             check_log_segments(&bytes);
+        }
+
+        #[test]
+        fn recovery_of_an_mbox_changes_only_what_is_ours(bytes in vec(any::<u8>(), 0..400)) {
+            check_mbox_recovery(&bytes);
         }
 
         #[test]

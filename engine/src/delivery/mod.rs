@@ -19,6 +19,8 @@ mod doubt;
 mod error;
 mod floors;
 mod flush;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz_checks;
 mod health;
 mod journal;
 mod keeper;

@@ -41,7 +41,7 @@ pub struct Ticket {
 #[cfg(any(test, fuzzing, feature = "sim"))]
 impl Ticket {
     /// Of a log without batches.
-    pub(super) fn of(sequence: u64) -> Self {
+    pub(crate) fn of(sequence: u64) -> Self {
         Self { sequence, batch: 0 }
     }
 }

@@ -61,10 +61,7 @@ fn copy_of(medium: &SimMedium) -> SimMedium {
     copy
 }
 
-fn open(
-    medium: &SimMedium,
-    accept_damage: bool,
-) -> Result<(StepLog<SimMedium>, Shown), LogError> {
+fn open(medium: &SimMedium, accept_damage: bool) -> Result<(StepLog<SimMedium>, Shown), LogError> {
     let settings = LogSettings {
         accept_damage,
         ..settings()
@@ -96,7 +93,9 @@ impl Shown {
     /// Whether no number is given twice.
     fn is_in_order(&self) -> bool {
         let numbers = self.records.iter().map(|seen| seen.sequence);
-        numbers.chain([self.next]).is_sorted_by(|one, other| one < other)
+        numbers
+            .chain([self.next])
+            .is_sorted_by(|one, other| one < other)
     }
 }
 
@@ -114,10 +113,17 @@ fn check_openings(medium: &SimMedium) -> Result<Shown, LogError> {
         Ok(first) => {
             assert_eq!(first.damage, [], "a damaged log does not open");
             let again = open(&one, false).map(|(_, shown)| shown);
-            assert_eq!(again.map(|shown| shown.records).ok().as_ref(), Some(&first.records));
+            assert_eq!(
+                again.map(|shown| shown.records).ok().as_ref(),
+                Some(&first.records)
+            );
         }
         Err(LogError::Damaged { .. }) => {
-            assert_eq!(one.contents(), medium.contents(), "a refused log stays as it is");
+            assert_eq!(
+                one.contents(),
+                medium.contents(),
+                "a refused log stays as it is"
+            );
         }
         Err(_) => {}
     }
@@ -413,7 +419,8 @@ impl Damaged {
                 self.appended.insert(ticket.sequence().0, payload);
                 self.last_batch = ticket.sequence().0;
                 log.wait(ticket).expect("a disk that works");
-                log.truncate_before(Sequence(below)).expect("a disk that works");
+                log.truncate_before(Sequence(below))
+                    .expect("a disk that works");
             }
         }
     }
@@ -511,4 +518,3 @@ impl Damaged {
         }
     }
 }
-

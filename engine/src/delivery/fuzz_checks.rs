@@ -1,0 +1,553 @@
+//! What must hold for the recovery of an mbox, whatever stands in it.
+//!
+//! A fuzzer composes messages that the delivery log knows, whole or by their sums only, and what
+//! became of the file: a crash that kept some of its sectors, or other programs. Then recovery
+//! runs, perhaps interrupted, and runs again.
+
+use super::dirty::Dirty;
+use super::extent::{SECTOR_BYTES, Sums};
+use super::journal::{Found, Journal};
+use super::promise::mbox_header;
+use super::recovery::{Recovery, Trust};
+use crate::config::Settings;
+use crate::fuzz_checks::Choices;
+use crate::io::Disk as _;
+use crate::io::sim::{DiskFault, SimDisk};
+use crate::log::{
+    Accepted, AcceptedRecipient, DeliveryId, Done, DoneOutcome, EncodedRecord, Entry, Extent,
+    LogError, LogUsage, Plan, Record, Sequence, Ticket,
+};
+use crate::mailbox::mbox::render;
+use crate::mailbox::{Known, MailboxSettings};
+use crate::sync::Mutex;
+use std::convert::Infallible;
+use std::path::Path;
+use std::time::Duration;
+
+/// The mailbox, and its path below the root of the disk.
+const MAILBOX: &str = "box";
+const PATH: &str = "base/box";
+/// Longest content of a message that is composed: a few sectors.
+const CONTENT_BYTES_MAX: u16 = 1500;
+
+/// Recovers an mbox.
+///
+/// # Panics
+/// What stood there before the messages has changed, bytes of others are gone, a message that was
+/// acknowledged is missing or there twice, or recovery is not at its end when it was run.
+pub fn check_mbox_recovery(bytes: &[u8]) {
+    let mut choices = Choices::new(bytes);
+    let mut case = Case::default();
+    case.compose(&mut choices);
+    let mut disk = case.disk();
+    let trust = match choices.byte() % 4 {
+        0 => Trust::Nothing,
+        _ => Trust::WhatIsWhole,
+    };
+    if choices.byte().is_multiple_of(2) {
+        let at = disk.operations() + u64::from(choices.byte() % 16);
+        disk.set_fault(DiskFault::Crash { at });
+        case.recover(&disk, trust);
+        disk = disk.after_crash(choices.byte().into());
+    }
+    let waiting = case.recover(&disk, trust);
+    assert_eq!(waiting, 0, "nothing holds recovery up");
+    let after = disk.content(PATH).unwrap_or_default();
+    println!("{}\nafter: {}", case.shape(), after.escape_ascii());
+    case.check(&after);
+    case.recover(&disk, Trust::WhatIsWhole);
+    let again = disk.content(PATH).unwrap_or_default();
+    same(&again, &after, "recovered again");
+}
+
+fn same(found: &[u8], expected: &[u8], why: &str) {
+    let shown = |bytes: &[u8]| bytes.escape_ascii().to_string();
+    assert_eq!(shown(found), shown(expected), "{why}");
+}
+
+/// What the log says of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It was acknowledged.
+    Pending,
+    /// Its client was refused.
+    Refused,
+    /// The log has its place and its sums.
+    Extent,
+}
+
+#[derive(Debug)]
+struct Message {
+    kind: Kind,
+    /// As it is to stand in the mbox.
+    rendered: Vec<u8>,
+    /// Where; a message without one was never written.
+    place: Option<usize>,
+}
+
+impl Message {
+    fn end(&self) -> Option<usize> {
+        self.place.map(|place| place + self.rendered.len())
+    }
+}
+
+/// An mbox, its messages and the log.
+#[derive(Debug, Default)]
+struct Case {
+    messages: Vec<Message>,
+    journal: Notes,
+    /// The file as recovery finds it.
+    found: Vec<u8>,
+    /// Where the first of the messages was put.
+    first: usize,
+    /// Another program wrote to it.
+    is_foreign: bool,
+}
+
+impl Case {
+    fn compose(&mut self, choices: &mut Choices<'_>) {
+        let mut file = choices.piece(600).to_vec();
+        if !file.is_empty() {
+            let missing = match file.as_slice() {
+                [.., b'\n', b'\n'] => 0,
+                [.., b'\n'] => 1,
+                _ => 2,
+            };
+            file.resize(file.len() + missing, b'\n');
+        }
+        self.first = file.len();
+        // What was flushed when the crash came.
+        let mut durable = file.len();
+        for id in 1..=u128::from(choices.byte() % 4) {
+            let kind = match choices.byte() % 6 {
+                0 => Kind::Refused,
+                1 | 2 => Kind::Extent,
+                _ => Kind::Pending,
+            };
+            let has_place = kind == Kind::Extent || !choices.byte().is_multiple_of(8);
+            let mut placed = self.messages.iter().rev();
+            let before = placed.find(|message| message.place.is_some());
+            if let Some(before) = before.filter(|_| has_place) {
+                match before.kind {
+                    Kind::Pending => {}
+                    // What is refused is cut off before the next is appended.
+                    Kind::Refused => file.truncate(before.place.unwrap_or(file.len())),
+                    Kind::Extent => durable = before.end().unwrap_or(durable),
+                }
+            }
+            let place = has_place.then_some(file.len());
+            let message = self.promise(id, kind, choices.piece(CONTENT_BYTES_MAX), place);
+            if has_place {
+                if kind == Kind::Extent {
+                    durable = file.len();
+                }
+                file.extend_from_slice(&message.rendered);
+            }
+            self.messages.push(message);
+        }
+        self.found = file;
+        self.crash(choices, durable);
+        for _ in 0..choices.byte() % 3 {
+            self.meddle(choices);
+        }
+    }
+
+    /// Puts a message into the log.
+    fn promise(&mut self, id: u128, kind: Kind, content: &[u8], place: Option<usize>) -> Message {
+        let (uid, gid) = owner();
+        let recipient = AcceptedRecipient {
+            address: "ann@example.org".to_owned(),
+            original: String::new(),
+            mailbox: MAILBOX.to_owned(),
+            uid,
+            gid,
+            plan: Plan::Mbox {
+                size_before: 0,
+                without_status: false,
+            },
+        };
+        let envelope = Accepted {
+            id: DeliveryId(id),
+            accepted_at: Duration::from_secs(1_700_000_000),
+            reverse_path: format!("s{id}@example.com"),
+            queue_id: String::new(),
+            content_digest: [7; 32],
+            recipients: vec![recipient],
+        };
+        let mut rendered = Vec::new();
+        let header = mbox_header(&envelope, 0);
+        let Ok(()) = render((&header, false), &mut rendered, |take| {
+            take(content);
+            Ok::<(), Infallible>(())
+        });
+        let (offset, length) = (place.unwrap_or_default() as u64, rendered.len() as u64);
+        let done = |outcome| {
+            let done = Done {
+                id: envelope.id,
+                recipient: 0,
+                outcome,
+            };
+            Record::Done(vec![done]).encode()
+        };
+        let placed = done(DoneOutcome::Mbox { offset, length });
+        let refused = done(DoneOutcome::Refused);
+        if kind == Kind::Extent {
+            let mut sums = Sums::from(offset);
+            sums.feed(&rendered);
+            let extent = Extent {
+                mailbox: MAILBOX.to_owned(),
+                uid,
+                gid,
+                offset,
+                length,
+                sums: sums.finish().1,
+            };
+            self.journal.note(Record::Extent(extent).encode());
+        } else {
+            let content = content.into();
+            self.journal
+                .note(Record::Accepted { envelope, content }.encode());
+            if place.is_some() {
+                self.journal.note(placed);
+            }
+        }
+        if kind == Kind::Refused {
+            self.journal.note(refused);
+        }
+        Message {
+            kind,
+            rendered,
+            place,
+        }
+    }
+
+    /// Loses some of what was not flushed: the end of the file, or sectors.
+    fn crash(&mut self, choices: &mut Choices<'_>, durable: usize) {
+        let room = self.found.len() - durable;
+        let lost = usize::from(choices.number()) % (room + 1);
+        let sector = usize::try_from(SECTOR_BYTES).unwrap_or(512);
+        if choices.byte().is_multiple_of(2) {
+            // Writes end with a page of the file, but for the last one of a message.
+            let end = (self.found.len() - lost).next_multiple_of(sector);
+            self.found.truncate(end);
+        }
+        for _ in 0..choices.byte() % 4 {
+            let from = (durable / sector + usize::from(choices.byte() % 8)) * sector;
+            let to = (from + sector).min(self.found.len());
+            if let Some(bytes) = self.found.get_mut(from.max(durable)..to) {
+                bytes.fill(0);
+            }
+        }
+    }
+
+    /// Another program changes the file.
+    fn meddle(&mut self, choices: &mut Choices<'_>) {
+        self.is_foreign = true;
+        let at = usize::from(choices.number()) % (self.found.len() + 1);
+        match choices.byte() % 4 {
+            0 => self.found.extend_from_slice(choices.piece(200)),
+            1 => {
+                let piece = choices.piece(200);
+                let end = (at + piece.len()).min(self.found.len());
+                self.found.splice(at..end, piece.iter().copied());
+            }
+            2 => {
+                let piece = choices.piece(200);
+                self.found.splice(at..at, piece.iter().copied());
+            }
+            _ => {
+                let end = (at + usize::from(choices.number())).min(self.found.len());
+                self.found.drain(at..end);
+            }
+        }
+    }
+
+    /// The file on a disk, durable.
+    fn disk(&self) -> SimDisk {
+        let (uid, gid) = owner();
+        let disk = SimDisk::new("base", uid, gid);
+        let made = || {
+            let base = disk.open_root(Path::new("base"))?;
+            let file = disk.create_new(&base, MAILBOX, 0o600)?;
+            disk.write_all(&file, [&self.found, b""])?;
+            disk.sync(&file)?;
+            disk.sync(&base)
+        };
+        made().expect("a disk that works");
+        disk
+    }
+
+    fn shape(&self) -> String {
+        let place = |m: &Message| format!("{:?} {:?} of {}", m.kind, m.place, m.rendered.len());
+        let messages: Vec<String> = self.messages.iter().map(place).collect();
+        let found = self.found.escape_ascii();
+        format!(
+            "messages: {messages:?}, first at {}\nfound: {found}",
+            self.first
+        )
+    }
+
+    /// Runs recovery; how many deliveries still wait.
+    fn recover(&self, disk: &SimDisk, trust: Trust) -> u64 {
+        let mut settings = Settings::default();
+        settings.routing.virtual_mailbox_base = "/base".into();
+        settings.routing.virtual_mailbox_limit = 0;
+        settings.routing.virtual_minimum_uid = 1;
+        settings.routing.deliver_lock_delay = Duration::ZERO;
+        let settings = MailboxSettings::from(&settings);
+        let recovery = Recovery {
+            disk,
+            settings: &settings,
+            known: &Known::default(),
+            journal: &self.journal,
+            dirty: &Dirty::default(),
+            trust,
+        };
+        let (report, _, _) = recovery
+            .run(&self.journal.found())
+            .expect("a log that reads");
+        report.waiting
+    }
+
+    fn check(&self, after: &[u8]) {
+        let placed = self.messages.iter().filter_map(|message| message.place);
+        let kept = placed.min().unwrap_or(self.found.len());
+        let kept = kept.min(self.found.len());
+        let before = self.found.get(..kept).unwrap_or_default();
+        same(
+            after.get(..kept).unwrap_or(after),
+            before,
+            "what was there before the messages",
+        );
+        self.check_what_is_gone(after);
+        for message in &self.messages {
+            self.check_message(after, message);
+        }
+        if !self.is_foreign {
+            self.check_parses(after);
+        }
+    }
+
+    /// Only what a message was to have at its place, or what a crash left empty, is cut off.
+    fn check_what_is_gone(&self, after: &[u8]) {
+        let common = self
+            .found
+            .iter()
+            .zip(after)
+            .take_while(|(f, a)| f == a)
+            .count();
+        let places = self.places();
+        for (at, byte) in self.found.iter().enumerate().skip(common) {
+            let is_ours = places.iter().any(|(place, rendered)| {
+                at.checked_sub(*place).and_then(|n| rendered.get(n)) == Some(byte)
+            });
+            assert!(
+                is_ours || matches!(byte, 0 | b'\n'),
+                "byte {at} ({byte}) of the mailbox is gone and was not ours"
+            );
+        }
+    }
+
+    /// All messages where the log says that they stand or were to stand.
+    fn places(&self) -> Vec<(usize, &[u8])> {
+        let mut places: Vec<(usize, &[u8])> = Vec::new();
+        for message in &self.messages {
+            places.extend(
+                message
+                    .place
+                    .map(|place| (place, message.rendered.as_slice())),
+            );
+        }
+        for record in self.journal.0.lock().iter() {
+            let Ok(Record::Done(done)) = Record::decode(record.kind() as u8, record.payload())
+            else {
+                continue;
+            };
+            for done in done {
+                let at = usize::try_from(done.id.0).unwrap_or(usize::MAX);
+                let message = at.checked_sub(1).and_then(|at| self.messages.get(at));
+                if let (DoneOutcome::Mbox { offset, .. }, Some(message)) = (done.outcome, message) {
+                    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+                    places.push((offset, &message.rendered));
+                }
+            }
+        }
+        places
+    }
+
+    fn check_message(&self, after: &[u8], message: &Message) {
+        let ours = message.rendered.as_slice();
+        let count = |bytes: &[u8]| memchr::memmem::find_iter(bytes, ours).count();
+        let (now, before) = (count(after), count(&self.found));
+        let stood_before = count(self.found.get(..self.first).unwrap_or(&self.found));
+        match message.kind {
+            Kind::Pending => {
+                let is_there = now > 0 || is_read(after, ours);
+                assert!(is_there, "an acknowledged message is missing");
+                let most = before.max(1) + stood_before;
+                assert!(now <= most, "{now} copies of a message, {before} before");
+            }
+            Kind::Refused => assert!(now <= before, "a refused message is delivered"),
+            Kind::Extent => {
+                let place = message.place.unwrap_or_default();
+                let stands = |bytes: &[u8]| bytes.get(place..).is_some_and(|b| b.starts_with(ours));
+                let is_kept = !stands(&self.found) || stands(after);
+                assert!(is_kept, "a message that was whole is gone");
+            }
+        }
+    }
+
+    /// After a crash alone, the file has whole messages and nothing else.
+    fn check_parses(&self, after: &[u8]) {
+        let mut rest = after.get(self.first..).unwrap_or_default();
+        let mut seen = vec![0; self.messages.len()];
+        while !rest.is_empty() {
+            let next = self
+                .messages
+                .iter()
+                .zip(&mut seen)
+                .find_map(|(message, seen)| {
+                    let behind = rest.strip_prefix(message.rendered.as_slice())?;
+                    *seen += 1;
+                    Some(behind)
+                });
+            rest = next.unwrap_or_else(|| panic!("no message: {}", rest.escape_ascii()));
+        }
+        for (message, seen) in self.messages.iter().zip(seen) {
+            let (least, most) = match message.kind {
+                Kind::Pending => (1, 1),
+                // The end of the mailbox before it was told of the refusal.
+                Kind::Refused => (0, 0),
+                Kind::Extent => (0, 1),
+            };
+            let kind = message.kind;
+            assert!((least..=most).contains(&seen), "{seen} copies: {kind:?}");
+        }
+    }
+}
+
+/// Whether a message is in an mbox, perhaps with lines that a reader added to its header.
+fn is_read(mbox: &[u8], ours: &[u8]) -> bool {
+    let lines: Vec<&[u8]> = mbox.split_inclusive(|byte| *byte == b'\n').collect();
+    let begins = |line: &&[u8]| line.starts_with(b"From ");
+    (0..lines.len()).any(|at| {
+        let rest = lines.get(at..).unwrap_or_default();
+        let end = rest
+            .iter()
+            .skip(1)
+            .position(begins)
+            .map_or(rest.len(), |end| end + 1);
+        let mut found = rest.get(..end).unwrap_or_default().iter();
+        let mut in_header = true;
+        let all = ours.split_inclusive(|byte| *byte == b'\n').all(|line| {
+            let is_there = match in_header {
+                true => found.any(|other| *other == line),
+                false => found.next() == Some(&line),
+            };
+            in_header &= line != b"\n";
+            is_there
+        });
+        all && found.next().is_none()
+    })
+}
+
+fn owner() -> (u32, u32) {
+    match nix::unistd::geteuid().is_root() {
+        true => (5000, 5000),
+        false => (
+            nix::unistd::geteuid().as_raw(),
+            nix::unistd::getegid().as_raw(),
+        ),
+    }
+}
+
+/// A log that never fails.
+#[derive(Debug, Default)]
+struct Notes(Mutex<Vec<EncodedRecord>>);
+
+impl Notes {
+    fn note(&self, record: EncodedRecord) -> u64 {
+        let mut records = self.0.lock();
+        records.push(record);
+        records.len() as u64
+    }
+
+    /// What a reader finds now.
+    fn found(&self) -> Stood {
+        let records = self.0.lock();
+        let read = records
+            .iter()
+            .map(|record| (record.kind() as u8, record.payload().to_vec()));
+        Stood(read.collect())
+    }
+}
+
+/// The records when recovery began.
+struct Stood(Vec<(u8, Vec<u8>)>);
+
+impl Found for Stood {
+    fn for_each(&self, visit: &mut dyn FnMut(Entry<'_>)) -> Result<(), LogError> {
+        for (sequence, (kind, payload)) in (1..).zip(&self.0) {
+            visit(Entry {
+                sequence: Sequence(sequence),
+                segment: 1,
+                offset: 0,
+                frames: 1,
+                kind: *kind,
+                payload,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Journal for Notes {
+    fn append(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+        self.append_anyway(record)
+    }
+
+    fn append_anyway(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+        Ok(Ticket::of(self.note(record)))
+    }
+
+    fn set_uncounted(&self, _bytes: u64) {}
+
+    fn wait(&self, ticket: Ticket) -> Result<Sequence, LogError> {
+        Ok(ticket.sequence())
+    }
+
+    fn durable_up_to(&self) -> Sequence {
+        Sequence(self.0.lock().len() as u64)
+    }
+
+    fn truncate_before(&self, _sequence: Sequence) -> Result<u64, LogError> {
+        Ok(0)
+    }
+
+    fn frees_before(&self, _sequence: Sequence) -> bool {
+        false
+    }
+
+    fn usage(&self) -> LogUsage {
+        LogUsage {
+            bytes_free: u64::MAX,
+            log_bytes_max: u64::MAX,
+            segments_live: 1,
+            segment_bytes: u64::MAX,
+        }
+    }
+
+    fn poisoned(&self) -> Option<LogError> {
+        None
+    }
+
+    fn give_back(&self, _is_recovering: bool) -> u64 {
+        0
+    }
+
+    fn look_at_room(&self) {}
+
+    fn has_room_for(&self, _bytes: u64) -> bool {
+        true
+    }
+}
