@@ -13,6 +13,7 @@
 )]
 
 mod content;
+mod object;
 mod site;
 mod steps;
 
@@ -43,10 +44,9 @@ use crate::result::{
     MAILSTOW_WRONG_HANDLE, mailstow_result,
 };
 use arbitrary::{Arbitrary, Unstructured};
-use content::Written;
+use object::Object;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use site::{Grown, MESSAGE_BYTES_MAX, Site};
-use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -56,24 +56,8 @@ use steps::{EMPTY_OUTCOME, EMPTY_REPLY, EMPTY_ROUTE, Kind, Size, Step, To};
 const CALLS_MAX: usize = 100;
 /// Most handles, which have threads, that one sequence opens.
 const HANDLES_MAX: usize = 2;
-
-/// An object that was made, and what the model knows of it.
-#[derive(Debug)]
-struct Object {
-    pointer: *mut c_void,
-    kind: Kind,
-    is_open: bool,
-    /// Of messages and results: their handle.
-    owner: usize,
-    /// Of messages, results and resolutions: how many recipients.
-    count: usize,
-    /// Of messages.
-    content: Written,
-    /// Of handles: recipients of submitted messages, and whether they are stored, by token.
-    flying: BTreeMap<u64, (usize, Option<bool>)>,
-    /// Of handles: recipients whose results are not freed.
-    in_flight: usize,
-}
+/// One in so many sequences has handles of its own, which it may close.
+const OWN_SITES: u8 = 64;
 
 /// All objects of one sequence.
 struct Model {
@@ -88,13 +72,12 @@ struct Model {
 /// An answer is not that of the model.
 pub fn check_calls(bytes: &[u8]) {
     let mut source = Unstructured::new(bytes);
-    let mut model = Model {
-        site: Site::new(),
-        objects: Vec::new(),
-        tokens: 0,
+    // Opening and closing a handle takes much longer than the calls between.
+    let site = match source.arbitrary::<u8>() {
+        Ok(choice) if choice.is_multiple_of(OWN_SITES) => Site::new(),
+        _ => Site::take_kept(),
     };
-    model.push(ptr::null_mut::<c_void>(), Kind::Null, 0);
-    model.open();
+    let mut model = Model::new(site);
     for _ in 0..CALLS_MAX {
         if source.is_empty() {
             break;
@@ -108,17 +91,20 @@ pub fn check_calls(bytes: &[u8]) {
 }
 
 impl Model {
+    /// Begins a sequence with NULL and one handle.
+    fn new(site: Site) -> Self {
+        let mut model = Self {
+            site,
+            objects: Vec::new(),
+            tokens: 0,
+        };
+        model.push(ptr::null_mut::<c_void>(), Kind::Null, 0);
+        model.open();
+        model
+    }
+
     fn push<T>(&mut self, pointer: *mut T, kind: Kind, owner: usize) -> usize {
-        self.objects.push(Object {
-            pointer: pointer.cast(),
-            kind,
-            is_open: true,
-            owner,
-            count: 0,
-            content: Written::default(),
-            flying: BTreeMap::new(),
-            in_flight: 0,
-        });
+        self.objects.push(Object::new(pointer.cast(), kind, owner));
         self.objects.len() - 1
     }
 
@@ -143,8 +129,9 @@ impl Model {
 
     fn open(&mut self) {
         let handles = self.objects.iter().filter(|o| o.kind == Kind::Handle);
-        if handles.count() < HANDLES_MAX {
-            let handle = self.site.open();
+        let count = handles.count();
+        if count < HANDLES_MAX {
+            let handle = self.site.open(count);
             self.push(handle, Kind::Handle, 0);
         }
     }
@@ -267,6 +254,9 @@ impl Model {
     }
 
     fn close(&mut self, at: usize) {
+        if self.site.is_kept && self.problem(at, Kind::Handle).is_none() {
+            return;
+        }
         let answer = mailstow_close(self.pointer(at));
         self.expect(at, Kind::Handle, answer, &[MAILSTOW_OK]);
         if answer == MAILSTOW_OK {
@@ -593,6 +583,7 @@ impl Model {
             self.figures(at, Size::Right);
             self.close(at);
         }
+        self.site.put_back();
     }
 }
 

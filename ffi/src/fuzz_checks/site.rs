@@ -1,10 +1,14 @@
-//! Where the checks of sequences of calls deliver to: a directory of its own for each sequence.
+//! Where the checks of sequences of calls deliver to: a directory with mailboxes and handles.
+//!
+//! A sequence either has a directory of its own, or uses the handles that the sequences before it
+//! on the same thread left open.
 
 use crate::api::config::{mailstow_config_free, mailstow_config_new, mailstow_config_set_file};
 use crate::api::handle::mailstow_open;
 use crate::boundary::mailstow;
 use crate::mode::MAILSTOW_MODE_DIRECT;
 use crate::result::MAILSTOW_OK;
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -41,11 +45,47 @@ impl<T> Grown<T> {
     }
 }
 
+thread_local! {
+    static KEPT: RefCell<Option<Site>> = const { RefCell::new(None) };
+}
+
 /// Mailboxes and their configuration; removed when dropped.
 #[derive(Debug)]
-pub(super) struct Site(tempfile::TempDir);
+pub(super) struct Site {
+    directory: tempfile::TempDir,
+    /// The handles stay open, for the next sequence.
+    pub(super) is_kept: bool,
+    handles: Vec<*mut mailstow>,
+}
 
 impl Site {
+    /// Takes the site that sequences of this thread share. A sequence that fails does not give it
+    /// back.
+    pub(super) fn take_kept() -> Self {
+        let kept = KEPT.with_borrow_mut(Option::take);
+        kept.unwrap_or_else(|| Self {
+            is_kept: true,
+            ..Self::new()
+        })
+    }
+
+    /// Gives a shared site back, its mailboxes empty.
+    pub(super) fn put_back(self) {
+        if !self.is_kept {
+            return;
+        }
+        let base = self.directory.path().join("mail");
+        for name in ["a/new", "b/new"] {
+            let messages = std::fs::read_dir(base.join(name)).into_iter().flatten();
+            for message in messages {
+                std::fs::remove_file(message.expect("an entry").path()).expect("a message");
+            }
+        }
+        // Other mailboxes than these are not in the tables.
+        let _ = std::fs::remove_file(base.join("box"));
+        KEPT.set(Some(self));
+    }
+
     pub(super) fn new() -> Self {
         let shm = Path::new("/dev/shm");
         let directory = match shm.is_dir() {
@@ -82,12 +122,19 @@ message_size_limit = {MESSAGE_BYTES_MAX}
 "#
         );
         std::fs::write(directory.path().join("mailstow.toml"), toml).expect("the settings");
-        Self(directory)
+        Self {
+            directory,
+            is_kept: false,
+            handles: Vec::new(),
+        }
     }
 
-    /// Opens a handle.
-    pub(super) fn open(&self) -> *mut mailstow {
-        let file = self.0.path().join("mailstow.toml");
+    /// Opens a handle, if this sequence or one before it has not opened that many.
+    pub(super) fn open(&mut self, number: usize) -> *mut mailstow {
+        if let Some(handle) = self.handles.get(number) {
+            return *handle;
+        }
+        let file = self.directory.path().join("mailstow.toml");
         let file = CString::new(file.as_os_str().as_bytes()).expect("no NUL");
         let (mut config, mut handle) = (ptr::null_mut(), ptr::null_mut());
         assert_eq!(mailstow_config_new(&raw mut config), MAILSTOW_OK);
@@ -100,6 +147,7 @@ message_size_limit = {MESSAGE_BYTES_MAX}
         );
         assert_eq!(opened, MAILSTOW_OK, "the library opens");
         mailstow_config_free(config);
+        self.handles.push(handle);
         handle
     }
 }

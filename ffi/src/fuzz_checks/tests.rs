@@ -30,13 +30,7 @@ fn sequences_of_calls_are_answered_as_the_model_says() {
 
 #[test]
 fn the_model_follows_messages_to_their_results() {
-    let mut model = Model {
-        site: Site::new(),
-        objects: Vec::new(),
-        tokens: 0,
-    };
-    model.push(ptr::null_mut::<c_void>(), Kind::Null, 0);
-    model.open();
+    let mut model = Model::new(Site::new());
     let (handle, first, second) = (1, 2, 3);
     for step in [
         Step::NewMessage(handle),
