@@ -13,6 +13,8 @@
     reason = "a check fails by panicking"
 )]
 
+mod socketmap;
+
 use crate::admission::{Bounds, Peer};
 use crate::command::{Paths, parse};
 use crate::decode::DataDecoder;
@@ -26,6 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+
+pub use socketmap::check_socketmap;
 
 /// Most of an input that is sent, in bytes: it fits into a socket's buffer.
 const INPUT_BYTES_MAX: usize = 64 * 1024;
@@ -451,6 +455,7 @@ mod tests {
         ("command", check_command),
         ("content", check_content),
         ("session", check_session),
+        ("socketmap", check_socketmap),
     ];
 
     #[test]
