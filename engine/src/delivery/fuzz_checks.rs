@@ -53,7 +53,6 @@ pub fn check_mbox_recovery(bytes: &[u8]) {
     let waiting = case.recover(&disk, trust);
     assert_eq!(waiting, 0, "nothing holds recovery up");
     let after = disk.content(PATH).unwrap_or_default();
-    println!("{}\nafter: {}", case.shape(), after.escape_ascii());
     case.check(&after);
     case.recover(&disk, Trust::WhatIsWhole);
     let again = disk.content(PATH).unwrap_or_default();
@@ -275,16 +274,6 @@ impl Case {
         };
         made().expect("a disk that works");
         disk
-    }
-
-    fn shape(&self) -> String {
-        let place = |m: &Message| format!("{:?} {:?} of {}", m.kind, m.place, m.rendered.len());
-        let messages: Vec<String> = self.messages.iter().map(place).collect();
-        let found = self.found.escape_ascii();
-        format!(
-            "messages: {messages:?}, first at {}\nfound: {found}",
-            self.first
-        )
     }
 
     /// Runs recovery; how many deliveries still wait.
