@@ -56,7 +56,7 @@ use steps::{EMPTY_OUTCOME, EMPTY_REPLY, EMPTY_ROUTE, Kind, Size, Step, To};
 const CALLS_MAX: usize = 100;
 /// Most handles, which have threads, that one sequence opens.
 const HANDLES_MAX: usize = 2;
-/// One in so many sequences has handles of its own, which it may close.
+/// One in so many choices asks for handles of its own, which the sequence may close.
 const OWN_SITES: u8 = 64;
 
 /// All objects of one sequence.
@@ -74,7 +74,7 @@ pub fn check_calls(bytes: &[u8]) {
     let mut source = Unstructured::new(bytes);
     // Opening and closing a handle takes much longer than the calls between.
     let site = match source.arbitrary::<u8>() {
-        Ok(choice) if choice.is_multiple_of(OWN_SITES) => Site::new(),
+        Ok(choice) if choice.is_multiple_of(OWN_SITES) => Site::own(),
         _ => Site::take_kept(),
     };
     let mut model = Model::new(site);

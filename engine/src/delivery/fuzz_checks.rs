@@ -5,10 +5,10 @@
 //! runs, perhaps interrupted, and runs again.
 
 use super::dirty::Dirty;
-use super::extent::{SECTOR_BYTES, Sums};
 use super::journal::{Found, Journal};
-use super::promise::mbox_header;
+use super::logged_message::mbox_header;
 use super::recovery::{Recovery, Trust};
+use super::sums::{SECTOR_BYTES, Sums};
 use crate::config::Settings;
 use crate::fuzz_checks::Choices;
 use crate::io::Disk as _;

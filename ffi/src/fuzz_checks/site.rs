@@ -4,11 +4,11 @@
 //! on the same thread left open.
 
 use crate::api::config::{mailstow_config_free, mailstow_config_new, mailstow_config_set_file};
-use crate::api::handle::mailstow_open;
+use crate::api::handle::{mailstow_close, mailstow_open};
 use crate::boundary::mailstow;
 use crate::mode::MAILSTOW_MODE_DIRECT;
 use crate::result::MAILSTOW_OK;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -45,7 +45,11 @@ impl<T> Grown<T> {
     }
 }
 
+/// Fewest sequences between two that have a site of their own.
+const OTHERS_MIN: u32 = 64;
+
 thread_local! {
+    static SINCE_OWN: Cell<u32> = const { Cell::new(OTHERS_MIN) };
     static KEPT: RefCell<Option<Site>> = const { RefCell::new(None) };
 }
 
@@ -62,11 +66,25 @@ impl Site {
     /// Takes the site that sequences of this thread share. A sequence that fails does not give it
     /// back.
     pub(super) fn take_kept() -> Self {
+        SINCE_OWN.set(SINCE_OWN.get().saturating_add(1));
         let kept = KEPT.with_borrow_mut(Option::take);
-        kept.unwrap_or_else(|| Self {
-            is_kept: true,
-            ..Self::new()
+        kept.unwrap_or_else(|| {
+            let mut site = Self::new();
+            site.is_kept = true;
+            site
         })
+    }
+
+    /// Makes a site for one sequence, or takes the shared one if another sequence had its own a
+    /// short while ago: a fuzzer keeps asking once it has found out how. The first sequence of a
+    /// thread gets what it asks for, so that a finding can be replayed.
+    pub(super) fn own() -> Self {
+        let others = SINCE_OWN.get();
+        if others < OTHERS_MIN {
+            return Self::take_kept();
+        }
+        SINCE_OWN.set(0);
+        Self::new()
     }
 
     /// Gives a shared site back, its mailboxes empty.
@@ -149,5 +167,14 @@ message_size_limit = {MESSAGE_BYTES_MAX}
         mailstow_config_free(config);
         self.handles.push(handle);
         handle
+    }
+}
+
+impl Drop for Site {
+    /// Closes what the sequences left open.
+    fn drop(&mut self) {
+        for handle in &self.handles {
+            let _ = mailstow_close(*handle);
+        }
     }
 }
