@@ -4,6 +4,12 @@
 //! became of the file: a crash that kept some of its sectors, or other programs. Then recovery
 //! runs, perhaps interrupted, and runs again.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a check fails by panicking"
+)]
+
 use super::dirty::Dirty;
 use super::journal::{Found, Journal};
 use super::logged_message::mbox_header;

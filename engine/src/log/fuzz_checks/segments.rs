@@ -4,6 +4,12 @@
 //! of a history whose files the fuzzer damages. In both cases it is opened more than once, as an
 //! operator does who first learns of the damage and then accepts it.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a check fails by panicking"
+)]
+
 use super::super::frame::{FRAGMENT_BYTES_MAX, FrameHeader, frame_bytes};
 use super::super::record::{Checkpoint, Record, Sequence};
 use super::super::segment::{
@@ -229,7 +235,7 @@ impl Composer {
             },
             number: edge(choices, number),
             segment_bytes: match choices.byte() % 16 {
-                0 => u64::MAX & !(BLOCK - 1),
+                0 => !(BLOCK - 1),
                 1 => 1 << 40,
                 2 => 2 * BLOCK,
                 _ => settings().segment_bytes,
