@@ -162,6 +162,12 @@ impl Admission {
         self.counts.lock().all
     }
 
+    /// Bytes that count for envelopes now, for checks that none stay behind.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn envelope_bytes(&self) -> usize {
+        self.envelopes.bytes()
+    }
+
     /// Logs that connections are refused: the first at once, then their number now and again.
     pub(crate) fn log_refusal(&self, peer: Peer, refused: Refused, bounds: Bounds) {
         let [full, peer_full, _] = &self.refusals;

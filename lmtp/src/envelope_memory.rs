@@ -36,7 +36,14 @@ impl Counted {
     }
 
     fn give_back(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.0.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(before >= bytes, "{bytes} of {before} bytes are given back");
+    }
+
+    /// Bytes that count now.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -122,10 +129,6 @@ mod tests {
         EnvelopeMemory::new(Arc::clone(of_all), Arc::clone(of_peer), MOST)
     }
 
-    fn bytes(counted: &Counted) -> usize {
-        counted.0.load(Ordering::Relaxed)
-    }
-
     #[test]
     fn one_peer_gets_half_of_the_memory_and_gives_it_back() {
         let all = Arc::<Counted>::default();
@@ -138,7 +141,7 @@ mod tests {
         while other.add_recipient(1000) {}
         assert!(!memory(&all, &Arc::default()).add_transaction(2000));
         drop((envelope, other));
-        assert_eq!((bytes(&all), bytes(&one)), (0, 0));
+        assert_eq!((all.bytes(), one.bytes()), (0, 0));
         assert!(memory(&all, &one).add_transaction(2000));
     }
 
@@ -147,6 +150,6 @@ mod tests {
         let all = Arc::<Counted>::default();
         let mut envelope = memory(&all, &Arc::default());
         assert!(envelope.add_transaction(40) && envelope.add_recipient(100));
-        assert_eq!(bytes(&all), FIRST_BYTES);
+        assert_eq!(all.bytes(), FIRST_BYTES);
     }
 }

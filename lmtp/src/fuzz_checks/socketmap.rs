@@ -1,6 +1,7 @@
 //! What must hold for any bytes that a client of the socketmap server sends.
 
-use super::{Host, INPUT_BYTES_MAX};
+use super::INPUT_BYTES_MAX;
+use super::session::Host;
 use crate::socketmap::serve;
 use mailstow_engine::octets;
 use mailstow_engine::route::Router;
