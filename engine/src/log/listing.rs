@@ -4,8 +4,8 @@
 //! segments between any two of these questions.
 
 use super::error::LogError;
-use super::medium::{Access, LogMedium};
-use super::segment::{FileRole, live_name, role};
+use super::medium::{Access, LogFile, LogMedium};
+use super::segment::{BLOCK_BYTES, FileRole, SegmentHeader, live_name, role};
 use super::walk::SegmentWalk;
 use std::collections::BTreeMap;
 use std::io;
@@ -32,6 +32,16 @@ pub(super) fn list<M: LogMedium>(medium: &M) -> Result<(Vec<u64>, Vec<String>), 
 pub(super) fn is_gone<M: LogMedium>(medium: &M, number: u64) -> bool {
     let opened = medium.open(&live_name(number), Access::Read);
     opened.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Whether it is known which frames a spare may hold: none, or those of the number in its header.
+/// Frames of an unknown number could be read again once that number is given to a segment.
+pub(super) fn is_known_spare<F: LogFile>(spare: &F) -> io::Result<bool> {
+    // A segment takes frames from its second block on.
+    let mut begin = vec![0; 2 * BLOCK_BYTES];
+    spare.read_at(&mut begin, 0)?;
+    let is_unused = begin.iter().all(|byte| *byte == 0);
+    Ok(is_unused || SegmentHeader::decode(&begin).is_ok())
 }
 
 /// One of these segments has been begun.

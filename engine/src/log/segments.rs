@@ -1,16 +1,17 @@
 //! Which segments are in use and which are free.
 //!
-//! Imports `segment`, `medium`, `room`, `settings`, `scan`, `error`, `io`, `sync`, `clock`. The
-//! table is locked only to look; the disk is touched outside of the lock, so that the log thread
-//! never waits for the thread that frees or prepares segments. Invariants: a spare is named
-//! `spare-*` durably before anything writes into it, and a segment is named `segment-*` durably
-//! before it takes a frame; that is done ahead, so that going on to the next segment costs one
-//! flush of its header and no change of names; segments are freed oldest first, each name made
+//! Imports `segment`, `listing`, `medium`, `room`, `settings`, `scan`, `error`, `io`, `sync`,
+//! `clock`. The table is locked only to look; the disk is touched outside of the lock, so that the
+//! log thread never waits for the thread that frees or prepares segments. Invariants: a spare is
+//! named `spare-*` durably before anything writes into it, and a segment is named `segment-*`
+//! durably before it takes a frame; that is done ahead, so that going on to the next segment costs
+//! one flush of its header and no change of names; segments are freed oldest first, each name made
 //! durable before the next is changed, so that a crash leaves no gap.
 
 mod giving;
 
 use super::error::LogError;
+use super::listing::is_known_spare;
 use super::medium::{Access, Haste, LogFile, LogMedium};
 use super::record::Sequence;
 use super::scan::ScanReport;
@@ -122,7 +123,8 @@ pub(crate) enum Prepared {
 }
 
 impl<M: LogMedium> Segments<M> {
-    /// Takes over what a scan found. Spares of another size, and those over the limit, go.
+    /// Takes over what a scan found. Spares of another size, those over the limit, and those that
+    /// may hold frames of any number go.
     pub(crate) fn adopt(
         medium: Arc<M>,
         settings: LogSettings,
@@ -217,10 +219,11 @@ impl<M: LogMedium> Segments<M> {
         let failed = |error| LogError::io("look at", name, error);
         let file = self.medium.open(name, Access::Read).map_err(failed)?;
         let size = file.size().map_err(failed)?;
+        let is_known = is_known_spare(&file).map_err(failed)?;
         drop(file);
         let may_stay = self.table.lock().unused() < SPARES_MIN || self.keeps_spares();
         let is_kept = may_stay && self.table.lock().count() < self.limit();
-        if size == self.settings.segment_bytes && is_kept {
+        if size == self.settings.segment_bytes && is_known && is_kept {
             let flushed = self.medium.open(name, Access::Write);
             flushed
                 .and_then(|mut file| file.flush())

@@ -27,7 +27,8 @@
 //! 2. reserved segment to segment: write the header again with what comes first in it, flush it,
 //!    and only then write frames. So every `segment-*` has a header with its number, and no number
 //!    is ever used for two sets of frames. A reserved segment found at opening is named
-//!    a spare again before anything else is written to it.
+//!    a spare again before anything else is written to it. A spare found at opening whose header
+//!    cannot be read is removed, unless it never held frames: they could have any number.
 //! 3. segment to spare: rename, flush the directory; oldest first, one at a time, so that no gap
 //!    arises.
 //!

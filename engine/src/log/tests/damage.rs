@@ -4,7 +4,7 @@
 use super::super::appender::Planted;
 use super::super::medium::LogMedium as _;
 use super::super::scan::{ScanReport, ScannedSegment, scan};
-use super::super::segment::live_name;
+use super::super::segment::{fresh_name, live_name, spare_name};
 use super::super::sim::SimMedium;
 use super::super::{DirectoryMedium, EncodedRecord, LogError, LogSettings, LogWriter, Sequence};
 use super::support::{Bench, Oracle, record, small};
@@ -326,4 +326,35 @@ fn a_record_that_goes_on_in_a_segment_that_was_cut_behind_it_is_read() {
     let report = scan(&medium, &mut |entry| read.push(entry.sequence.0)).unwrap();
     assert_eq!(read, [1, 2], "{report:?}");
     assert!(!report.damage.is_empty(), "{report:?}");
+}
+
+/// A log of one segment, whose spare was the one behind it and has another header now.
+fn with_a_spare_of_the_next_number(spare: &str, header: &[u8]) -> SimMedium {
+    let medium = filled(6);
+    let files = medium.contents();
+    for name in files.keys().filter(|name| **name != live_name(1)) {
+        medium.lose(name);
+    }
+    let mut next = files.get(&live_name(2)).cloned().unwrap();
+    next[..header.len()].copy_from_slice(header);
+    medium.put(spare, next);
+    medium
+}
+
+#[test]
+fn frames_in_a_spare_that_lost_its_header_are_never_read() {
+    for spare in [fresh_name(3), spare_name(2)] {
+        for header in [[0; 4096].as_slice(), b"torn"] {
+            let medium = with_a_spare_of_the_next_number(&spare, header);
+            for _ in 0..3 {
+                let (_, found) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+                let found = found.report();
+                assert_eq!(
+                    (found.records, found.next_sequence),
+                    (3, Sequence(4)),
+                    "{found:?}"
+                );
+            }
+        }
+    }
 }
