@@ -29,8 +29,13 @@ define(`confSERVICE_SWITCH_FILE', `/etc/mail/service.switch')dnl
 define(`confTO_IDENT', `0')dnl
 ";
 
-/// Makes the configuration and becomes the daemon.
+/// Puts the directories of the sockets where the recipe names them, makes the configuration and
+/// becomes the daemon.
 const START_SENDMAIL: &str = "\
+set -e
+mkdir /run/mailstow /run/mailstow-milter
+mount --bind \"$2\" /run/mailstow
+mount --bind \"$3\" /run/mailstow-milter
 cd /etc/mail
 m4 -D_CF_DIR_=/usr/share/sendmail/cf/ /usr/share/sendmail/cf/m4/cf.m4 sendmail.mc >sendmail.cf
 exec /usr/libexec/sendmail/sendmail -C/etc/mail/sendmail.cf -bD -q10s -X \"$1\"";
@@ -134,22 +139,34 @@ fn postfix_refuses_at_rcpt_what_the_milter_refuses_and_defers_while_it_cannot_kn
 
 #[test]
 fn sendmail_refuses_at_rcpt_what_the_milter_refuses_and_hands_the_rest_over() {
-    let filter = Filter::start("milter-sendmail", &[], Some(loopback_host()));
-    let scratch = Scratch::new("sendmail");
-    let mta = OtherMta::new("sendmail", &scratch, &[("smmta", 5104), ("smmsp", 5105)]);
-    let host = loopback_host();
-    // Sendmail uses no socket below a directory that everybody may write to, as /tmp.
-    let lmtp = match filter.store.inet() {
-        Address::Inet(host, port) => format!("[{host}] {port}"),
-        Address::Unix(path) => panic!("{} is no port", path.display()),
+    let filter = Filter::start("milter-sendmail", &[], None);
+    check_sendmail(&filter, &recipe("sendmail", &[]));
+}
+
+#[test]
+fn sendmail_does_so_over_tcp() {
+    let filter = Filter::start("milter-sendmail-tcp", &[], Some(loopback_host()));
+    let Address::Inet(host, port) = filter.store.inet() else {
+        panic!("{:?} is no port", filter.store.inet());
     };
     let rules = recipe(
         "sendmail",
         &[
-            ("inet:10026@127.0.0.1", &spelled(&filter.address)),
-            ("[127.0.0.1] 10024", &lmtp),
+            (
+                "unix:/run/mailstow-milter/socket",
+                &spelled(&filter.address),
+            ),
+            ("FILE /run/mailstow/lmtp", &format!("TCP [{host}] {port}")),
         ],
     );
+    check_sendmail(&filter, &rules);
+}
+
+/// Sendmail with these rules of the recipe refuses at RCPT, and delivers.
+fn check_sendmail(filter: &Filter, rules: &str) {
+    let scratch = Scratch::new("sendmail");
+    let mta = OtherMta::new("sendmail", &scratch, &[("smmta", 5104), ("smmsp", 5105)]);
+    let host = loopback_host();
     let listen = format!("DAEMON_OPTIONS(`Family=inet, Name=MTA, Port=10025, Addr={host}')dnl\n");
     let mc = format!("{SENDMAIL}{listen}{rules}");
     // Without a full name for this machine, Sendmail waits a minute for one.
@@ -179,6 +196,8 @@ fn sendmail_refuses_at_rcpt_what_the_milter_refuses_and_hands_the_rest_over() {
     let traffic = scratch.join("traffic");
     let mut command = mta.command("sh");
     command.args(["-c", START_SENDMAIL, "sh"]).arg(&traffic);
+    command.arg(filter.store.scratch().join("run"));
+    command.arg(filter.store.scratch().join("milter"));
     let mut sendmail = Daemon::start(&mut command, &scratch.join("console"));
     let smtp = Address::Inet(host, 10025);
     wait_for_greeting(&mut sendmail, &smtp);
