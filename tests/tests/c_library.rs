@@ -190,6 +190,29 @@ fn the_header_compiles_as_c11_and_as_cpp17_and_programs_link_with_both_libraries
     succeed(with_library(&mut Command::new(scratch.join("cpp"))));
 }
 
+#[test]
+fn the_library_is_put_below_a_directory_for_machines_without_rust() {
+    let scratch = Scratch::new("destdir");
+    let built = installed().parent().expect("a directory");
+    let mut install = Command::new(c_interface::directory().join("install"));
+    install
+        .arg("--built")
+        .arg(built)
+        .args(["--prefix", "/opt/x"]);
+    succeed(install.env("DESTDIR", scratch.path()));
+    let place = scratch.join("opt/x");
+    let pc = fs::read_to_string(place.join("lib/pkgconfig/mailstow.pc")).expect("a file");
+    assert!(pc.starts_with("prefix=/opt/x\n"), "{pc}");
+    for name in [
+        "lib/libmailstow.so",
+        "lib/libmailstow.a",
+        "include/mailstow.h",
+        "share/man/man3/libmailstow.3",
+    ] {
+        assert!(place.join(name).exists(), "{name}");
+    }
+}
+
 /// The first library with the SONAME of today, as a linker sees it: its symbols, and no code.
 fn stub_of_first_library(scratch: &Scratch, frozen: &Path) -> PathBuf {
     let symbols = fs::read_to_string(frozen.join("symbols.txt")).expect("symbols");
