@@ -7,16 +7,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::postfix::parse_main_cf;
+use crate::sync::LazyLock;
 
-/// All parameters of Postfix with their unexpanded defaults.
-pub(super) fn postfix_defaults() -> BTreeMap<String, String> {
-    let text = include_bytes!("postfix_defaults.cf");
-    let parsed = parse_main_cf(Path::new("postfix_defaults.cf"), text);
-    parsed
-        .assignments
-        .into_iter()
-        .map(|known| (known.name, known.value))
-        .collect()
+/// All parameters of Postfix with their unexpanded defaults. They are parsed once: a program that
+/// sets parameters one by one loads its configuration as often.
+pub(super) fn postfix_defaults() -> &'static BTreeMap<String, String> {
+    static DEFAULTS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+        let text = include_bytes!("postfix_defaults.cf");
+        let parsed = parse_main_cf(Path::new("postfix_defaults.cf"), text);
+        let assignments = parsed.assignments.into_iter();
+        assignments.map(|known| (known.name, known.value)).collect()
+    });
+    &DEFAULTS
 }
 
 /// Parameters that influence routing or final delivery in Postfix and that mailstow does not

@@ -24,7 +24,7 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) struct Values {
     written: BTreeMap<String, Written>,
-    postfix_defaults: BTreeMap<String, String>,
+    postfix_defaults: &'static BTreeMap<String, String>,
 }
 
 impl Values {
