@@ -9,7 +9,9 @@
 use super::buffer::AlignedBuffer;
 use super::codec::EncodedRecord;
 use super::error::LogError;
-use super::frame::{FRAGMENT_BYTES_MAX, FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader};
+use super::frame::{
+    FRAGMENT_BYTES_MAX, FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, RECORD_BYTES_LIMIT,
+};
 use super::medium::{LogFile as _, LogMedium};
 use super::segment::{BLOCK, BLOCK_BYTES, live_name};
 use super::segments::{Opened, Segments};
@@ -64,6 +66,10 @@ pub(crate) fn charge(payload_bytes: u64, usable_bytes: u64) -> u64 {
 impl<M: LogMedium> Appender<M> {
     /// Appends to a segment just begun.
     pub(crate) fn new(segments: Arc<Segments<M>>, opened: Opened<M::File>) -> Self {
+        debug_assert!(
+            !opened.header.reserved,
+            "a reserved segment takes no frames"
+        );
         Self {
             segments,
             epoch: opened.header.epoch(),
@@ -83,6 +89,10 @@ impl<M: LogMedium> Appender<M> {
 
     /// Bytes for frames left in this segment.
     pub(crate) fn room(&self) -> u64 {
+        debug_assert!(
+            self.position() <= self.end,
+            "frames end inside of their segment"
+        );
         self.end - self.position()
     }
 
@@ -97,10 +107,14 @@ impl<M: LogMedium> Appender<M> {
     ) -> Result<u64, LogError> {
         let before = self.consumed;
         self.batch_start = true;
+        let mut newest = None;
         for (sequence, record) in batch {
+            debug_assert!(newest < Some(sequence), "records are in order");
+            newest = Some(sequence);
             self.record(sequence, record)?;
         }
         self.flush()?;
+        debug_assert_eq!(self.buffer.len(), 0, "nothing of a batch waits");
         Ok(self.consumed - before)
     }
 
@@ -115,6 +129,11 @@ impl<M: LogMedium> Appender<M> {
 
     fn record(&mut self, sequence: u64, record: &EncodedRecord) -> Result<(), LogError> {
         let mut rest = record.payload();
+        debug_assert!(!rest.is_empty(), "a frame without payload is not read");
+        debug_assert!(
+            rest.len() <= RECORD_BYTES_LIMIT,
+            "a record can be read again"
+        );
         let record_bytes = u32::try_from(rest.len()).unwrap_or(u32::MAX);
         let mut fragment = 0;
         loop {
@@ -124,6 +143,7 @@ impl<M: LogMedium> Appender<M> {
             let space = usize::try_from(self.room()).unwrap_or(usize::MAX) - FRAME_HEADER_BYTES;
             let take = rest.len().min(FRAGMENT_BYTES_MAX).min(space);
             let (payload, behind) = rest.split_at_checked(take).unwrap_or((rest, &[]));
+            debug_assert!(!payload.is_empty(), "each fragment has a byte at least");
             let whole = fragment == 0 && behind.is_empty();
             let header = FrameHeader {
                 sequence,
@@ -162,6 +182,7 @@ impl<M: LogMedium> Appender<M> {
             let taken = self.buffer.put(bytes);
             bytes = bytes.get(taken..).unwrap_or_default();
             if self.buffer.is_full() {
+                debug_assert!(self.offset.is_multiple_of(BLOCK), "blocks are written");
                 self.file
                     .write_at(self.buffer.bytes(), self.offset)
                     .map_err(|error| LogError::io("write", &self.name, error))?;
@@ -192,6 +213,7 @@ impl<M: LogMedium> Appender<M> {
                 self.position() <= self.end,
                 "a batch ends inside of its segment"
             );
+            debug_assert!(self.offset.is_multiple_of(BLOCK), "blocks are written");
             self.file
                 .write_and_flush(self.buffer.bytes(), self.offset)
                 .map_err(failed)?;
@@ -207,7 +229,12 @@ impl<M: LogMedium> Appender<M> {
     fn next_segment(&mut self, sequence: u64, fragment: u32) -> Result<(), LogError> {
         self.flush()?;
         self.consumed += self.room();
+        debug_assert!(!self.dirty, "a segment is flushed before the next one");
         let opened = self.segments.begin(sequence, fragment, false)?;
+        debug_assert!(
+            live_name(opened.header.number) > self.name,
+            "numbers of segments count up"
+        );
         self.epoch = opened.header.epoch();
         self.name = live_name(opened.header.number);
         self.end = opened.header.segment_bytes;

@@ -77,6 +77,10 @@ impl AlignedBuffer {
     pub(crate) fn new(capacity: usize) -> Self {
         let capacity = capacity.next_multiple_of(BLOCK_BYTES).max(BLOCK_BYTES);
         let memory = Memory::new(capacity + BLOCK_BYTES);
+        debug_assert!(
+            memory.start() + capacity <= memory.bytes().len(),
+            "the memory has room behind the boundary"
+        );
         Self {
             start: memory.start(),
             memory,
@@ -97,6 +101,7 @@ impl AlignedBuffer {
     /// Takes as much of `bytes` as fits and tells how much that was.
     pub(crate) fn put(&mut self, bytes: &[u8]) -> usize {
         let take = bytes.len().min(self.capacity - self.filled);
+        debug_assert!(self.filled + take <= self.capacity, "it fits");
         let from = self.start + self.filled;
         if let (Some(room), Some(bytes)) = (
             self.memory.bytes_mut().get_mut(from..from + take),
@@ -110,7 +115,9 @@ impl AlignedBuffer {
 
     /// Zeros up to the next multiple of `unit`, which divides the block size.
     pub(crate) fn pad(&mut self, unit: usize) {
+        debug_assert!(BLOCK_BYTES.is_multiple_of(unit), "a unit of blocks");
         let to = self.filled.next_multiple_of(unit);
+        debug_assert!(to <= self.capacity, "whole blocks are reserved");
         let (from, to_byte) = (self.start + self.filled, self.start + to);
         if let Some(room) = self.memory.bytes_mut().get_mut(from..to_byte) {
             room.fill(0);

@@ -39,6 +39,7 @@ pub struct EncodedRecord {
 
 impl EncodedRecord {
     fn new(kind: RecordKind, payload: Vec<u8>) -> Self {
+        debug_assert!(!payload.is_empty(), "every record has a field");
         Self {
             kind,
             payload_crc: crc32fast::hash(&payload),
@@ -77,6 +78,11 @@ impl AcceptedEncoder {
         let mut payload = Vec::with_capacity(256 + 128 * envelope.recipients.len() + content_bytes);
         put_accepted(&mut payload, envelope);
         payload.put_u8(CONTENT_PLAIN);
+        debug_assert_eq!(
+            payload.len(),
+            envelope.record_bytes(),
+            "room was reserved for what is written"
+        );
         Self {
             #[cfg(any(test, feature = "sim"))]
             content_from: payload.len(),
@@ -212,6 +218,11 @@ fn put_accepted(out: &mut Vec<u8>, envelope: &Accepted) {
     out.put_text(&envelope.reverse_path);
     out.put_text(&envelope.queue_id);
     out.put_count(envelope.recipients.len());
+    let first = envelope.recipients.first();
+    debug_assert!(
+        first.is_none_or(|recipient| recipient.plan != Plan::Shared),
+        "the first recipient has nobody to share a copy with"
+    );
     for recipient in &envelope.recipients {
         out.put_text(&recipient.address);
         out.put_text(&recipient.original);
@@ -338,6 +349,11 @@ fn take_done(take: &mut Take<'_>) -> Result<Done, DecodeError> {
 }
 
 fn put_confirmed(out: &mut Vec<u8>, confirmed: &Confirmed) {
+    debug_assert_ne!(
+        confirmed.recipient,
+        Some(RECIPIENT_ALL),
+        "no recipient has that number"
+    );
     out.put_u128(confirmed.id.0);
     out.put_u32(confirmed.recipient.unwrap_or(RECIPIENT_ALL));
 }

@@ -147,6 +147,17 @@ impl<T, E: Clone> GroupCommit<T, E> {
             sequence: state.next_sequence,
             batch: state.filling,
         };
+        debug_assert!(
+            state
+                .waiting
+                .last()
+                .is_none_or(|last| last.0 + 1 == ticket.sequence),
+            "sequences are given out in order"
+        );
+        debug_assert!(
+            state.room >= weight.charge,
+            "there is room for what is taken"
+        );
         state.next_sequence += 1;
         state.room -= weight.charge;
         state.waiting_charge += weight.charge;
@@ -241,6 +252,12 @@ impl<T, E: Clone> GroupCommit<T, E> {
             }
             state = wait(&self.work, state);
         }
+        debug_assert!(batch.is_empty(), "the batch before was written");
+        debug_assert_eq!(
+            state.filling,
+            state.flushed + 1,
+            "one batch is flushed at a time"
+        );
         std::mem::swap(&mut state.waiting, batch);
         state.flushing_charge = std::mem::take(&mut state.waiting_charge);
         state.flushing_bytes = std::mem::take(&mut state.waiting_bytes);
@@ -251,6 +268,17 @@ impl<T, E: Clone> GroupCommit<T, E> {
     /// The batch taken last is durable up to `sequence` and has used `consumed` bytes of the log.
     pub(crate) fn complete(&self, sequence: u64, consumed: u64) {
         let mut state = self.state.lock();
+        debug_assert!(
+            consumed <= state.flushing_charge,
+            "{consumed} bytes used, {} charged",
+            state.flushing_charge
+        );
+        debug_assert!(state.flushed + 1 < state.filling, "a batch was taken");
+        // Relaxed: stored under this lock.
+        debug_assert!(
+            self.durable.load(Ordering::Relaxed) < sequence,
+            "batches are completed in order"
+        );
         let unused = std::mem::take(&mut state.flushing_charge).saturating_sub(consumed);
         state.room += unused;
         state.flushing_bytes = 0;
@@ -353,5 +381,13 @@ impl<T, E: Clone> GroupCommit<T, E> {
 
 /// Gives a place in the line up.
 fn leave<T, E>(state: &mut State<T, E>, place: Option<u64>) {
+    debug_assert!(
+        state.line.iter().is_sorted_by(|a, b| a < b),
+        "the line is in the order of those who came"
+    );
+    debug_assert!(
+        place.is_some_and(|place| state.line.contains(&place)),
+        "who leaves has stood in the line"
+    );
     state.line.retain(|other| Some(*other) != place);
 }

@@ -119,6 +119,7 @@ impl Accepted {
         let at = usize::try_from(index).unwrap_or(usize::MAX);
         let before = self.recipients.get(..=at).unwrap_or_default().iter().rev();
         let shared = before.take_while(|r| r.plan == Plan::Shared).count();
+        debug_assert!(shared <= at, "a copy is shared with recipients behind it");
         index.saturating_sub(u32::try_from(shared).unwrap_or(u32::MAX))
     }
 }

@@ -489,6 +489,8 @@ impl<'v> Scanner<'v> {
         let Some(mut partial) = self.partial.take() else {
             return;
         };
+        debug_assert_eq!(partial.sequence, header.sequence, "fragments of one record");
+        debug_assert_eq!(partial.frames, header.fragment, "each in its turn");
         partial.frames += 1;
         partial.payload.extend_from_slice(frame.payload);
         if !header.last {
@@ -581,6 +583,15 @@ impl<'v> Scanner<'v> {
             }
             Some(place) => place.sequence,
         };
+        let numbers = self.report.segments.iter().map(|s| s.header.number);
+        debug_assert!(
+            numbers.clone().is_sorted_by(|a, b| a < b),
+            "segments are visited in the order of their numbers"
+        );
+        debug_assert!(
+            numbers.max() <= Some(self.report.number_max),
+            "the highest number is known"
+        );
         self.report.next_sequence = Sequence(next);
         self.report
     }

@@ -61,6 +61,10 @@ pub(crate) enum HeaderFault {
 impl SegmentHeader {
     /// The header as it is written: one whole block.
     pub(crate) fn encode(&self) -> Vec<u8> {
+        debug_assert!(
+            !(self.after_open && self.reserved),
+            "a reserved segment was not begun"
+        );
         let mut out = Vec::with_capacity(BLOCK_BYTES);
         out.put(&MAGIC);
         out.put_u32(FORMAT_VERSION);

@@ -8,6 +8,7 @@
 //! one flush of its header and no change of names; segments are freed oldest first, each name made
 //! durable before the next is changed, so that a crash leaves no gap.
 
+mod freeing;
 mod giving;
 
 use super::error::LogError;
@@ -15,7 +16,7 @@ use super::listing::is_known_spare;
 use super::medium::{Access, Haste, LogFile, LogMedium};
 use super::record::Sequence;
 use super::scan::ScanReport;
-use super::segment::{BLOCK, FileRole, SegmentHeader, fresh_name, live_name, role, spare_name};
+use super::segment::{BLOCK, FileRole, SegmentHeader, fresh_name, live_name, role};
 use super::settings::LogSettings;
 use super::writer::SPARES_MIN;
 use crate::clock;
@@ -61,6 +62,11 @@ impl<F> Table<F> {
     /// The next segment has its name; it counted as busy until now.
     fn reserve(&mut self, reserved: Option<Reserved<F>>) {
         if let Some(reserved) = reserved {
+            let is_behind = |last: &Reserved<F>| last.number < reserved.number;
+            debug_assert!(
+                self.reserved.back().is_none_or(is_behind),
+                "segments are reserved in the order of their numbers"
+            );
             self.busy -= 1;
             self.reserved.push_back(reserved);
         }
@@ -135,6 +141,14 @@ impl<M: LogMedium> Segments<M> {
             |segment| segment.header.identity,
         );
         let live: VecDeque<Live> = report.segments.iter().map(Live::of).collect();
+        debug_assert!(
+            live.iter().is_sorted_by(|a, b| a.number < b.number),
+            "segments are in the order of their numbers"
+        );
+        debug_assert!(
+            live.back().is_none_or(|l| l.number <= report.number_max),
+            "no number is used twice"
+        );
         let segments = Self {
             medium,
             identity,
@@ -160,19 +174,6 @@ impl<M: LogMedium> Segments<M> {
             segments.set_aside(*number)?;
         }
         Ok(segments)
-    }
-
-    /// Frees segments without a record. Called once a newer segment says which record comes
-    /// next.
-    pub(crate) fn free_empty(&self, report: &ScanReport) -> Result<(), LogError> {
-        for segment in &report.segments {
-            if segment.frames == 0 && report.damage.is_empty() {
-                let number = segment.header.number;
-                self.table.lock().live.retain(|live| live.number != number);
-                self.recycle(Live::of(segment))?;
-            }
-        }
-        Ok(())
     }
 
     /// Renames a segment whose header cannot be read, for the operator to look at. Only a log
@@ -387,6 +388,10 @@ impl<M: LogMedium> Segments<M> {
             let number = table.number_next;
             table.number_next += 1;
             let newest = table.live.back();
+            debug_assert!(
+                newest.is_none_or(|l| l.number < number),
+                "no number is used twice"
+            );
             let newest = newest.map_or((0, 0), |l| (l.first_sequence, l.first_fragment));
             (spare, number, newest)
         };
@@ -403,6 +408,7 @@ impl<M: LogMedium> Segments<M> {
                 let mut table = self.table.lock();
                 table.busy -= 1;
                 // Numbers are given out by those who hold `reserving`, as this thread does.
+                debug_assert_eq!(table.number_next, number + 1, "nobody took another number");
                 table.number_next = number;
                 table.spare.push(spare.clone());
             }
@@ -443,12 +449,20 @@ impl<M: LogMedium> Segments<M> {
             .map_err(|error| LogError::io("write the header of", &live_name(number), error))?;
         let mut table = self.table.lock();
         table.busy -= 1;
-        table.live.push_back(Live {
+        let begun = Live {
             number,
             first_sequence,
             first_fragment,
             segment_bytes: header.segment_bytes,
-        });
+        };
+        debug_assert!(
+            table
+                .live
+                .back()
+                .is_none_or(|newest| newest.precedes(&begun)),
+            "segments are begun in order"
+        );
+        table.live.push_back(begun);
         Ok(Opened { file, header })
     }
 
@@ -489,67 +503,16 @@ impl<M: LogMedium> Segments<M> {
             created_ns: u64::try_from(clock::since_epoch().as_nanos()).unwrap_or(u64::MAX),
         }
     }
-
-    /// Whether [`Self::free_before`] would free any.
-    pub(crate) fn frees_before(&self, sequence: Sequence) -> bool {
-        self.table.lock().ends_before(sequence)
-    }
-
-    /// Frees the oldest segments as long as all their records come before `sequence`; tells how
-    /// many and the room gained.
-    ///
-    /// # Errors
-    /// The disk failed.
-    pub(crate) fn free_before(&self, sequence: Sequence) -> Result<(u64, u64), LogError> {
-        let (mut count, mut room) = (0, 0);
-        loop {
-            let oldest = {
-                let mut table = self.table.lock();
-                if !table.ends_before(sequence) {
-                    break;
-                }
-                let Some(oldest) = table.live.pop_front() else {
-                    break;
-                };
-                oldest
-            };
-            count += 1;
-            room += self.recycle(oldest)?;
-        }
-        Ok((count, room))
-    }
-
-    /// Makes a segment that is not in the table any more a spare; tells the room gained.
-    fn recycle(&self, live: Live) -> Result<u64, LogError> {
-        let (from, to) = (live_name(live.number), spare_name(live.number));
-        let keeps_spares = self.keeps_spares();
-        let keep = {
-            let mut table = self.table.lock();
-            let may_stay = keeps_spares || table.unused() < SPARES_MIN;
-            let keep = may_stay
-                && live.segment_bytes == self.settings.segment_bytes
-                && table.count() < self.limit();
-            table.busy += 1;
-            keep
-        };
-        let done = if keep {
-            self.medium.rename(&from, &to)
-        } else {
-            self.medium.remove(&from)
-        };
-        let done = done.and_then(|()| self.medium.sync_directory());
-        let mut table = self.table.lock();
-        table.busy -= 1;
-        done.map_err(|error| LogError::io("recycle", &from, error))?;
-        if !keep {
-            return Ok(0);
-        }
-        table.spare.push(to);
-        Ok(self.settings.usable_bytes())
-    }
 }
 
 impl Live {
+    /// Whether `next` may be the segment behind this one. One without frames begins where this
+    /// one begins.
+    fn precedes(&self, next: &Self) -> bool {
+        let first = |live: &Self| (live.first_sequence, live.first_fragment);
+        self.number < next.number && first(self) <= first(next)
+    }
+
     fn of(segment: &super::scan::ScannedSegment) -> Self {
         Self {
             number: segment.header.number,
@@ -561,6 +524,11 @@ impl Live {
 }
 
 fn write_header<F: LogFile>(file: &mut F, header: &SegmentHeader) -> io::Result<()> {
+    debug_assert_eq!(
+        SegmentHeader::decode(&header.encode()),
+        Ok(*header),
+        "the header can be read again"
+    );
     let mut block = super::buffer::AlignedBuffer::new(super::segment::BLOCK_BYTES);
     block.put(&header.encode());
     file.write_and_flush(block.bytes(), 0)

@@ -3,7 +3,9 @@
 //! Imports `frame`, `segment`, `medium`. Knows nothing of records: what a frame means, and
 //! whether it is the expected one, is decided by `scan`.
 
-use super::frame::{FRAGMENT_BYTES_MAX, FRAME_HEADER_BYTES, FrameFault, FrameHeader, frame_bytes};
+use super::frame::{
+    FRAGMENT_BYTES_MAX, FRAME_ALIGN, FRAME_HEADER_BYTES, FrameFault, FrameHeader, frame_bytes,
+};
 use super::medium::LogFile;
 use super::segment::{BLOCK, BLOCK_BYTES, HeaderFault, SegmentHeader};
 use crc32fast::Hasher;
@@ -101,6 +103,14 @@ impl<F: LogFile> SegmentWalk<F> {
         }
         let payload_bytes = usize::try_from(header.payload_bytes).unwrap_or(FRAGMENT_BYTES_MAX);
         self.position = offset + frame_bytes(payload_bytes) as u64;
+        debug_assert!(
+            self.position.is_multiple_of(FRAME_ALIGN as u64),
+            "frames are aligned"
+        );
+        debug_assert!(
+            self.position <= self.header.segment_bytes,
+            "a valid frame ends inside of its segment"
+        );
         let payload = self.window_bytes(offset + FRAME_HEADER_BYTES as u64, payload_bytes)?;
         Ok(Some(Frame {
             header,
@@ -118,6 +128,10 @@ impl<F: LogFile> SegmentWalk<F> {
         let mut offset = (self.position + 1).next_multiple_of(BLOCK);
         // The header may name more bytes than there are.
         let end = self.header.segment_bytes.min(self.file.size()?);
+        debug_assert!(
+            offset > self.position,
+            "what was read is not looked at again"
+        );
         while offset < end {
             // Cheap tests first: most blocks here hold zeros or frames of an earlier use.
             if self.fault_at(offset)?.is_none()
@@ -179,6 +193,7 @@ impl<F: LogFile> SegmentWalk<F> {
         if !inside(self.window_from, self.window.len()) {
             return Ok(None);
         }
+        debug_assert!(self.window_from.is_multiple_of(BLOCK), "blocks are read");
         let from = usize::try_from(offset - self.window_from).unwrap_or(usize::MAX);
         Ok(self.window.get(from..from.saturating_add(length)))
     }

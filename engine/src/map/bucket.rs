@@ -43,6 +43,11 @@ pub(super) fn overflow_bit(fingerprint: u16) -> u8 {
 /// before and were put further on.
 pub(super) fn encode(offset: u64, overflow: u8, slots: &[Slot]) -> [u8; LINE_BYTES] {
     debug_assert!(slots.len() <= SLOTS && offset <= OFFSET_MAX);
+    debug_assert_eq!(overflow & 0x1f, 0, "the count has its own bits");
+    debug_assert!(
+        slots.iter().all(|slot| slot.fingerprint < 1 << 12),
+        "a fingerprint has twelve bits"
+    );
     let mut line = [0u8; LINE_BYTES];
     for (to, from) in line
         .iter_mut()
@@ -65,6 +70,19 @@ pub(super) fn encode(offset: u64, overflow: u8, slots: &[Slot]) -> [u8; LINE_BYT
             *byte |= (slot.fingerprint.to_le_bytes()[1] & 0x0f) << shift;
         }
     }
+    let again = Line(&line);
+    debug_assert_eq!(
+        (again.offset(), again.count()),
+        (offset, slots.len()),
+        "the line is read as it was written"
+    );
+    debug_assert!(
+        slots
+            .iter()
+            .enumerate()
+            .all(|(at, slot)| again.matches(slot.fingerprint) & 1 << at != 0),
+        "every record is found by its fingerprint"
+    );
     line
 }
 

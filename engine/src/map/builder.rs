@@ -372,6 +372,7 @@ impl<'a> MapBuilder<'a> {
             }
             Ok(())
         })?;
+        debug_assert_eq!(done, total, "every entry was written or was a duplicate");
         let (duplicates, duplicates_named) = (grouping.duplicates, grouping.named);
         let (temp, header) = grouping.writer.finish(&self.tables, self.seed, self.id)?;
         temp.publish()?;
@@ -451,6 +452,10 @@ impl Grouping<'_> {
         while let Some(first) = next {
             written += 1;
             next = entries.next().transpose()?;
+            debug_assert!(
+                next.is_none_or(|next| first.hash <= next.hash),
+                "entries are in the order of their hashes"
+            );
             let Some(mut other) = next.filter(|next| next.hash == first.hash) else {
                 let key = StoredKey::new(first.key, first.domain);
                 self.writer.push(first.hash, key, first.payload, 1)?;

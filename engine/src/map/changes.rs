@@ -109,7 +109,9 @@ pub(super) fn encode_head(map_id: [u8; 16]) -> Vec<u8> {
     out.resize(60, 0);
     let crc = crc32fast::hash(&out);
     out.extend_from_slice(&crc.to_le_bytes());
+    debug_assert_eq!(out.len() as u64, MARK_AT, "the mark has its place");
     out.extend_from_slice(&encode_mark(map_id, FRAMES_AT));
+    debug_assert!(out.len() <= FRAMES_AT, "frames begin behind the mark");
     out.resize(FRAMES_AT, 0);
     out
 }
@@ -127,6 +129,8 @@ pub(super) fn encode_mark(map_id: [u8; 16], flushed: usize) -> [u8; 12] {
 
 /// One frame with `changes`, to stand at `offset`.
 pub(super) fn encode_frame(map_id: [u8; 16], offset: usize, changes: &[Change]) -> Vec<u8> {
+    debug_assert!(offset >= FRAMES_AT, "frames stand behind the head");
+    debug_assert!(!changes.is_empty(), "a frame has changes");
     let mut body = Vec::new();
     for change in changes {
         let (table, key, value) = change.parts();
@@ -138,6 +142,7 @@ pub(super) fn encode_frame(map_id: [u8; 16], offset: usize, changes: &[Change]) 
     }
     let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
     let crc = frame_crc(map_id, offset, len, &body);
+    debug_assert_ne!(len, u32::MAX, "the length of a frame has four bytes");
     let mut frame = Vec::with_capacity(FRAME_HEAD_BYTES + body.len());
     frame.extend_from_slice(&len.to_le_bytes());
     frame.extend_from_slice(&crc.to_le_bytes());
@@ -184,6 +189,10 @@ impl ChangeLog {
             end: FRAMES_AT,
         };
         while let Some((body, end)) = frame_at(bytes, map_id, log.end) {
+            debug_assert!(
+                end > log.end && end <= bytes.len(),
+                "one frame lies behind the other"
+            );
             decode_changes(body, &mut log.changes).ok_or_else(|| corrupt(log.end))?;
             log.end = end;
         }

@@ -96,6 +96,7 @@ fn create(log_path: &Path, id: [u8; 16], changes: &[Change]) -> Result<(), MapEr
 
 /// Writes one frame at `end`, over what a crash may have left there.
 fn append(log_path: &Path, id: [u8; 16], end: usize, changes: &[Change]) -> Result<(), MapError> {
+    debug_assert!(end >= changes::FRAMES_AT, "the head stays");
     let failed = |action| move |source| MapError::io(log_path, action, source);
     let file = files::open_for_write(log_path)?;
     file.set_len(end as u64).map_err(failed("cut"))?;
@@ -141,6 +142,11 @@ pub fn merge(
         },
     )?;
     merger.push_new_before(None)?;
+    debug_assert_eq!(
+        merger.next,
+        merger.keys.len(),
+        "every changed key was looked at"
+    );
     let seed = view.reader().header().seed;
     let (temp, header) = merger.writer.finish(&merger.tables, seed, new_id())?;
     temp.publish()?;

@@ -36,6 +36,7 @@ impl Flusher {
         if written < self.next {
             return Ok(());
         }
+        debug_assert!(written >= STEP_BYTES, "a small file is flushed at its end");
         self.next = written + STEP_BYTES;
         if self.thread.is_none() {
             self.thread = start(file.try_clone()?).ok();

@@ -83,6 +83,11 @@ impl Header {
             out.extend_from_slice(&section.len.to_le_bytes());
         }
         out.extend_from_slice(&self.checksums_crc.to_le_bytes());
+        debug_assert!(out.len() <= HEADER_CRC_AT, "the header fits its block");
+        debug_assert!(
+            self.check(self.file_bytes).is_ok(),
+            "the header can be read again"
+        );
         out.resize(HEADER_CRC_AT, 0);
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());

@@ -37,6 +37,10 @@ impl Overlay {
             Some(old) => old.1 = value,
             None => changed.push((number, value)),
         }
+        debug_assert!(
+            changed.len() <= self.tables.len(),
+            "one change for each table"
+        );
     }
 
     fn table(&self, name: &str) -> Option<usize> {

@@ -179,6 +179,11 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Entry<'_>> {
 /// Appends a record.
 pub(super) fn encode(key: StoredKey<'_>, payload: Payload<'_>, out: &mut Vec<u8>) {
     let StoredKey { domain, text } = key;
+    debug_assert!(
+        domain.is_none_or(|number| number < 1 << 24),
+        "a domain's number has three bytes"
+    );
+    let start = out.len();
     let (short, rest) = match text.len().checked_sub(TEXT_LEN_LONG) {
         Some(rest) => (TEXT_LEN_LONG, Some(rest as u64)),
         None => (text.len(), None),
@@ -203,10 +208,21 @@ pub(super) fn encode(key: StoredKey<'_>, payload: Payload<'_>, out: &mut Vec<u8>
         Payload::Here(bytes) => out.extend_from_slice(bytes),
         Payload::Reference(reference) => put_varint(out, reference),
     }
+    debug_assert!(
+        matches!(
+            decode(out.get(start..).unwrap_or_default()),
+            Some(Entry::Record(again)) if (again.key, again.payload) == (key, payload)
+        ),
+        "a record is read as it was written"
+    );
 }
 
 /// Appends what stands in for a long record.
 pub(super) fn encode_stub(offset: u64, len: usize, out: &mut Vec<u8>) {
+    debug_assert!(
+        len > RECORD_BYTES_MAX,
+        "short records stand where they belong"
+    );
     out.push(STUB);
     put_varint(out, offset);
     put_varint(out, len as u64);

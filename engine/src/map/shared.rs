@@ -64,6 +64,7 @@ impl SharedTexts {
         put_varint(&mut self.section, text.len() as u64);
         self.section.extend_from_slice(text);
         self.places.insert(hash, place);
+        debug_assert_eq!(self.read(place), Some(text), "it is found where it was put");
         Some(place)
     }
 

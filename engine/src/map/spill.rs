@@ -53,6 +53,7 @@ impl Spill {
     /// Appends whole entries to part `at`.
     #[inline]
     pub(super) fn put(&mut self, at: usize, entries: &[u8]) {
+        debug_assert!(at < PARTS, "every hash has its part");
         if let Some(part) = self.parts.get_mut(at) {
             part.memory.extend_from_slice(entries);
             self.buffered += entries.len();
@@ -68,6 +69,14 @@ impl Spill {
     }
 
     fn write_out(&mut self) -> Result<(), MapError> {
+        debug_assert_eq!(
+            self.buffered,
+            self.parts
+                .iter()
+                .map(|part| part.memory.len())
+                .sum::<usize>(),
+            "memory is counted"
+        );
         let file = match &self.file {
             Some(file) => file,
             None => self.file.insert(files::unnamed(&self.target)?),
@@ -127,6 +136,11 @@ impl Spilled {
                 })?;
         }
         bytes.extend_from_slice(&part.memory);
+        debug_assert_eq!(
+            bytes.len(),
+            spilled + part.memory.len(),
+            "a part comes back as it was put in"
+        );
         Ok(Cow::Owned(bytes))
     }
 }

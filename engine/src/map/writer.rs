@@ -78,6 +78,10 @@ impl BlockWriter {
 
     /// Writes the first `len` bytes of the buffer, which are whole blocks.
     fn write(&mut self, len: usize) -> Result<(), MapError> {
+        debug_assert!(
+            len.is_multiple_of(BLOCK_BYTES) && len <= self.buffer.len(),
+            "whole blocks are written"
+        );
         let blocks = self.buffer.get(..len).unwrap_or_default();
         // The header has a checksum of its own.
         let header = usize::from(self.written == 0);
@@ -172,10 +176,18 @@ impl MapWriter {
         payload: &[u8],
         values: u64,
     ) -> Result<(), MapError> {
-        debug_assert!(self.open.records.last().is_none_or(|last| last.0 <= hash));
+        debug_assert!(
+            self.open.records.last().is_none_or(|last| last.0 <= hash),
+            "records come in the order of their hashes"
+        );
         while segment::number(hash, self.segments_log2) > self.segments.len() as u64 {
             self.write_segment()?;
         }
+        debug_assert_eq!(
+            segment::number(hash, self.segments_log2),
+            self.segments.len() as u64,
+            "the segment of the hash is not written yet"
+        );
         let stored =
             if (PAYLOAD_SHARED_BYTES_MIN..=PAYLOAD_SHARED_BYTES_MAX).contains(&payload.len()) {
                 match self.payloads.place(payload) {
@@ -223,6 +235,10 @@ impl MapWriter {
         self.long.len += len as u64;
         self.open.bytes.truncate(start);
         record::encode_stub(offset, len, &mut self.open.bytes);
+        debug_assert!(
+            self.open.bytes.len() - start <= RECORD_BYTES_MAX,
+            "a stub is short"
+        );
         Ok(())
     }
 
@@ -272,6 +288,15 @@ impl MapWriter {
                     limit: OFFSET_MAX,
                 });
             }
+            debug_assert!(
+                offset >= segment.start_of(bucket),
+                "no record lies before the place that its hash tells"
+            );
+            debug_assert_eq!(
+                start + offset + BLOCK_BYTES as u64,
+                self.out.position(),
+                "the index says where the records stand"
+            );
             let line = bucket::encode(start + offset, overflow, here);
             self.index.extend_from_slice(&line);
             let len = here.iter().map(|slot| usize::from(slot.len)).sum::<usize>();
@@ -282,6 +307,10 @@ impl MapWriter {
             waiting.drain(..here.len());
             bucket += 1;
         }
+        debug_assert!(
+            bytes.is_empty() && next.is_none(),
+            "every record is in a bucket"
+        );
         // So that no place lies outside.
         self.out.zeros(segment.span.saturating_sub(offset));
         self.segments.push(segment);
@@ -310,6 +339,11 @@ impl MapWriter {
             buckets: (self.index.len() / bucket::LINE_BYTES) as u64,
             ..Header::default()
         };
+        debug_assert_eq!(
+            self.segments.len(),
+            1 << self.segments_log2,
+            "every hash has its segment"
+        );
         header.records = Section {
             offset: BLOCK_BYTES as u64,
             len: self.out.position() - BLOCK_BYTES as u64,
@@ -331,6 +365,10 @@ impl MapWriter {
         };
         header.checksums_crc = crc32fast::hash(&checksums);
         header.file_bytes = header.checksums.end();
+        debug_assert!(
+            Segments::decode(&Segments::encode(&self.segments), &header).is_some(),
+            "the segments can be read again"
+        );
         let temp = self.out.temp;
         let flushed = self.out.flusher.finish();
         flushed.map_err(|source| temp.error("flush", source))?;
@@ -361,6 +399,7 @@ impl MapWriter {
                 }
             }
         }
+        debug_assert_eq!(self.out.position(), section.end(), "all of it was copied");
         Ok(section)
     }
 }

@@ -87,6 +87,15 @@ fn standing<D: Disk>(
         }
         at = next;
     }
+    debug_assert!(
+        ours.is_sorted_by(|a, b| a.end < b.start),
+        "pieces that touch are one"
+    );
+    debug_assert!(
+        ours.iter()
+            .all(|r| extent.offset <= r.start && r.end <= end),
+        "only what the message covers is its own"
+    );
     let is_whole = stands_to == end && sums == extent.sums;
     Ok((is_whole, ours))
 }

@@ -50,6 +50,7 @@ impl Listings {
 
     fn forget(&mut self, mailbox: &str) {
         if let Some(names) = self.by_mailbox.remove(mailbox) {
+            debug_assert!(names.len() <= self.names, "all names are counted");
             self.names -= names.len();
         }
     }
@@ -70,6 +71,11 @@ impl<D: Disk> Run<'_, D> {
         let Some(recipient) = envelope.recipients.get(at) else {
             return Ok(Fate::Stands);
         };
+        debug_assert_eq!(
+            recipient.plan.format(),
+            Some(Format::Maildir),
+            "its own copy"
+        );
         let logged = LoggedMailbox::of(recipient, Format::Maildir);
         let (base, path) = self.enter(&logged)?;
         let failed = |error| MailboxError::from_io(path.display(), "recovering a message", error);

@@ -138,6 +138,10 @@ impl Gathered {
             take(content);
             Ok::<(), Infallible>(())
         });
+        debug_assert!(
+            rendered.starts_with(b"From ") && rendered.ends_with(b"\n"),
+            "a message in an mbox is whole lines behind its `From ` line"
+        );
         let work = self
             .0
             .entry(LoggedMailbox::of(recipient, Format::Mbox))
@@ -228,6 +232,7 @@ impl<D: Disk> Run<'_, D> {
         if bytes > SEARCHED_BYTES_MAX {
             return Err(failed(mbox, too_long(bytes)));
         }
+        debug_assert_eq!(stands.len(), entries.len(), "one answer for each message");
         self.cut(mbox, work, &mut stands)?;
         let lost = |(entry, stands): &(&Entry, &bool)| entry.is_pending && !**stands;
         if entries
@@ -310,6 +315,7 @@ impl<D: Disk> Run<'_, D> {
             return Ok(());
         }
         mbox.cut_to(disk, at)?;
+        debug_assert_eq!(mbox.length(), at, "nothing of ours is left behind it");
         if torn.first.is_some() {
             // Else it could come back behind what is appended now: of a sector that both share
             // nobody could tell whose it is.
@@ -323,6 +329,10 @@ impl<D: Disk> Run<'_, D> {
 
     /// Appends messages, their places told to the log before.
     fn append(&self, mbox: &mut Mbox<D::Handle>, missing: &[&Entry]) -> Result<(), MailboxError> {
+        debug_assert!(
+            missing.iter().all(|entry| entry.is_pending),
+            "what was refused is not appended"
+        );
         let mut offset = mbox.next_offset();
         let mut places = Vec::with_capacity(missing.len());
         let mut rendered = Vec::new();
@@ -343,7 +353,13 @@ impl<D: Disk> Run<'_, D> {
                 .and_then(|ticket| journal.wait(ticket))
                 .map_err(|error| failed(mbox, io::Error::other(error)))?;
         }
-        mbox.append_rendered(self.with.disk, &rendered)
+        mbox.append_rendered(self.with.disk, &rendered)?;
+        debug_assert_eq!(
+            mbox.length(),
+            offset,
+            "the messages stand where the log was told"
+        );
+        Ok(())
     }
 }
 

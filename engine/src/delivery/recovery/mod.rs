@@ -189,6 +189,11 @@ impl<'a, D: Disk> Run<'a, D> {
             self.mbox_pass(found, &survey, &group)?;
         }
         self.report.waiting = self.stuck.iter().map(|s| s.recipients.len() as u64).sum();
+        debug_assert!(
+            self.report.rewritten + self.report.waiting <= self.report.deliveries,
+            "a copy is rewritten or waits, once: {:?}",
+            self.report
+        );
         Ok((self.report, self.stuck, doubts))
     }
 
@@ -296,6 +301,13 @@ impl<'a, D: Disk> Run<'a, D> {
             content,
         } = message;
         let at = *self.stuck_at.entry(envelope.id).or_insert(self.stuck.len());
+        debug_assert!(at <= self.stuck.len(), "each message has its place");
+        debug_assert!(
+            self.stuck
+                .get(at)
+                .is_none_or(|stuck| stuck.envelope.id == envelope.id),
+            "a message waits once, with all its recipients"
+        );
         match self.stuck.get_mut(at) {
             Some(stuck) => {
                 stuck.recipients.extend(recipients);

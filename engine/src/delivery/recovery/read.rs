@@ -78,6 +78,10 @@ pub(super) fn compare<D: Disk>(disk: &D, file: &D::Handle, ours: &[u8]) -> io::R
         }
         standing != Standing::Foreign
     })?;
+    debug_assert!(
+        standing == Standing::Foreign || length <= ours.len(),
+        "a longer file is another message"
+    );
     if standing == Standing::Whole && length < ours.len() {
         standing = Standing::Torn;
     }

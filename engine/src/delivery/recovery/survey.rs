@@ -181,6 +181,15 @@ impl Survey {
                 group.insert(mailbox.clone());
             }
         }
+        debug_assert_eq!(
+            groups.iter().map(HashSet::len).sum::<usize>(),
+            self.mboxes.len(),
+            "each mbox is in one group"
+        );
+        debug_assert!(
+            groups.iter().all(|group| !group.is_empty()),
+            "the log is read for each group"
+        );
         groups
     }
 
