@@ -37,8 +37,10 @@ impl<M: LogMedium> LogScan<M> {
         from: Sequence,
         mut visit: impl FnMut(Entry<'_>),
     ) -> Result<(), LogError> {
+        // Those without frames were freed when the log was opened, unless it is damaged.
+        let is_damaged = !self.report.damage.is_empty();
         let segments = self.report.segments.iter();
-        let filled = segments.filter(|segment| segment.frames > 0);
+        let filled = segments.filter(|segment| segment.frames > 0 || is_damaged);
         scan_segments(self.medium.as_ref(), filled, &mut |entry| {
             if entry.sequence >= from {
                 visit(entry);

@@ -250,12 +250,12 @@ impl<'v> Scanner<'v> {
             }
             Err(fault) => {
                 let found = format!("no segment header ({fault:?})");
+                self.damage_beside(&name, 0, found);
                 let Some(walk) = self.without_header(medium, number, size).map_err(failed)? else {
+                    // Whether anything of it is missing is told by the next segment.
                     self.report.unreadable.push(number);
-                    self.damage(&name, 0, found);
                     return Ok(());
                 };
-                self.damage_beside(&name, 0, found);
                 walk
             }
         };
@@ -276,7 +276,7 @@ impl<'v> Scanner<'v> {
         {
             self.report.unreadable.push(number);
             let found = format!("header of segment {} of another log or name", header.number);
-            self.damage(&name, 0, found);
+            self.damage_beside(&name, 0, found);
             return Ok(());
         }
         if size < header.segment_bytes {

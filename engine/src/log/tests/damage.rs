@@ -2,9 +2,10 @@
 //! damage, and neither is ever skipped in silence.
 
 use super::super::appender::Planted;
+use super::super::frame::{FrameHeader, frame_bytes};
 use super::super::medium::LogMedium as _;
 use super::super::scan::{ScanReport, ScannedSegment, scan};
-use super::super::segment::{fresh_name, live_name, spare_name};
+use super::super::segment::{SegmentHeader, fresh_name, live_name, spare_name};
 use super::super::sim::SimMedium;
 use super::super::{DirectoryMedium, EncodedRecord, LogError, LogSettings, LogWriter, Sequence};
 use super::support::{Bench, Oracle, record, small};
@@ -356,5 +357,52 @@ fn frames_in_a_spare_that_lost_its_header_are_never_read() {
                 );
             }
         }
+    }
+}
+
+/// The segment as it would be with another number.
+fn renumbered(file: &[u8], number: u64) -> Vec<u8> {
+    let old = SegmentHeader::decode(file).unwrap();
+    let new = SegmentHeader { number, ..old };
+    let mut out = file.to_vec();
+    out[..4096].copy_from_slice(&new.encode());
+    let mut at = 4096;
+    while let Some(bytes) = file.get(at..).and_then(<[u8]>::first_chunk) {
+        match FrameHeader::decode(bytes, &old.epoch()) {
+            Ok(frame) => {
+                out[at..at + bytes.len()].copy_from_slice(&frame.encode(&new.epoch()));
+                at += frame_bytes(frame.payload_bytes as usize);
+            }
+            // The rest of the block is padding.
+            Err(_) => at = (at + 1).next_multiple_of(4096),
+        }
+    }
+    out
+}
+
+#[test]
+fn a_record_that_goes_on_behind_a_file_that_is_no_segment_is_counted_and_shown() {
+    let medium = SimMedium::new(1);
+    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    for (id, bytes) in [(1, 3000), (2, 9000)] {
+        bench.batch(&[record(id, bytes).encode()]).unwrap().unwrap();
+    }
+    drop(bench);
+    let second = medium.contents().remove(&live_name(2)).unwrap();
+    medium.put(&live_name(3), renumbered(&second, 3));
+    for stray in [vec![7; 16 << 10], renumbered(&second, 9)] {
+        let medium = medium.after_crash(1);
+        medium.put(&live_name(2), stray);
+        let settings = LogSettings {
+            accept_damage: true,
+            ..small()
+        };
+        let (_, found) = Bench::open(&medium, &settings, Planted::Nothing).unwrap();
+        let mut shown = Vec::new();
+        let each = found.for_each(Sequence(0), |entry| shown.push(entry.sequence.0));
+        each.unwrap();
+        assert_eq!(shown, [1, 2]);
+        assert_eq!(found.report().records, 2, "{:?}", found.report());
+        assert_eq!(found.report().unreadable, [2], "{:?}", found.report());
     }
 }
