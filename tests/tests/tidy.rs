@@ -15,6 +15,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/io/uring/mod.rs",
     "engine/src/map/copy.rs",
     "engine/src/map/processor.rs",
+    "engine/src/map/reserved.rs",
     "engine/src/table/perl.rs",
     "engine/src/table/posix.rs",
     "engine/src/table/writers.rs",

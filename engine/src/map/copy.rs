@@ -1,10 +1,10 @@
 //! A map's bytes in memory of this process, copied from the file block by block as they are asked
 //! for.
 //!
-//! Imports `format`, `processor`, `error`, `sync`. Invariants: a block is copied once, and a byte
-//! of it is given out only after its CRC-32 matched; it never changes after that. What happens to
-//! the file meanwhile, truncation included, or to its disk, is an error of the copying and never a
-//! signal, as it would be if the file were mapped.
+//! Imports `format`, `processor`, `reserved`, `error`, `sync`. Invariants: a block is copied once,
+//! and a byte of it is given out only after its CRC-32 matched; it never changes after that. What
+//! happens to the file meanwhile, truncation included, or to its disk, is an error of the copying
+//! and never a signal, as it would be if the file were mapped.
 //!
 //! Memory is that of the blocks that were asked for, rounded up to huge pages, and is given back
 //! with the copy.
@@ -20,20 +20,16 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
 use std::slice;
-
-use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::error::MapError;
 use super::format::{BLOCK_BYTES, BLOCK_BYTES_U64, Header, Section};
 use super::processor::prefetch_pointer;
+use super::reserved::{CHUNK_BYTES, Reserved};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 
-/// The size of a huge page, and the most that is copied at once: whoever asks a map often asks all
-/// of it.
-const CHUNK_BYTES: usize = 2 * 1024 * 1024;
+/// The most that is copied at once, a huge page: whoever asks a map often asks all of it.
 const CHUNK_BLOCKS: usize = CHUNK_BYTES / BLOCK_BYTES;
 /// Copied at once at first: a program that looks up one recipient reads no more.
 const SMALL_BLOCKS: usize = 16;
@@ -119,71 +115,6 @@ impl Source {
         let read = self.read(&mut bytes, section.offset);
         bytes.truncate(read.map_err(|source| self.failed(source))?);
         Ok(bytes.into())
-    }
-}
-
-/// Address space without memory, which the kernel gives where it is written.
-#[derive(Debug)]
-struct Reserved {
-    mapped: NonNull<u8>,
-    mapped_bytes: usize,
-    /// The first multiple of a chunk in it.
-    base: NonNull<u8>,
-}
-
-// SAFETY: it is memory that belongs to this value alone, wherever the value goes.
-unsafe impl Send for Reserved {}
-// SAFETY: shared references give out the address only; `PrivateCopy` says who reads and who writes.
-unsafe impl Sync for Reserved {}
-
-impl Reserved {
-    fn new(bytes: usize) -> io::Result<Self> {
-        let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
-        let mapped_bytes = bytes.checked_add(CHUNK_BYTES).ok_or_else(too_large)?;
-        // Nothing is promised: only the blocks that are asked for need memory.
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: the kernel chooses the place, so that no other memory is there.
-        let mapped = unsafe {
-            rustix::mm::mmap_anonymous(std::ptr::null_mut(), mapped_bytes, protection, flags)
-        }?;
-        let mapped = NonNull::new(mapped.cast::<u8>()).ok_or_else(too_large)?;
-        let skipped = mapped.as_ptr().align_offset(CHUNK_BYTES);
-        // It lies in the chunk that was mapped in addition.
-        let base = NonNull::new(mapped.as_ptr().wrapping_add(skipped)).unwrap_or(mapped);
-        let reserved = Self {
-            mapped,
-            mapped_bytes,
-            base,
-        };
-        // Lookups go everywhere: with huge pages the processor finds its way in fewer steps.
-        reserved.advise(Advice::LinuxHugepage);
-        // A map is no help in a core file.
-        reserved.advise(Advice::LinuxDontDump);
-        Ok(reserved)
-    }
-
-    /// Gives advice that changes no content. A kernel that cannot follow it says so, and nothing
-    /// is lost.
-    fn advise(&self, advice: Advice) {
-        // SAFETY: the range is mapped, and the advice leaves its bytes as they are.
-        let _ =
-            unsafe { rustix::mm::madvise(self.mapped.as_ptr().cast(), self.mapped_bytes, advice) };
-    }
-
-    /// Gives the memory back; every byte is zero then.
-    fn clear(&mut self) -> io::Result<()> {
-        let advice = Advice::LinuxDontNeed;
-        // SAFETY: the range is mapped, and as it is borrowed for writing, nobody reads it.
-        unsafe { rustix::mm::madvise(self.mapped.as_ptr().cast(), self.mapped_bytes, advice) }?;
-        Ok(())
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        // SAFETY: what was mapped here, and nobody can have it any more.
-        let _ = unsafe { rustix::mm::munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
     }
 }
 
@@ -324,7 +255,7 @@ impl PrivateCopy {
     #[inline]
     pub(super) fn prefetch(&self, at: u64) {
         if let Some(at) = usize::try_from(at).ok().filter(|at| *at < self.end) {
-            prefetch_pointer(self.memory.base.as_ptr().wrapping_add(at));
+            prefetch_pointer(self.memory.base().wrapping_add(at));
         }
     }
 
@@ -332,7 +263,7 @@ impl PrivateCopy {
     /// The range must end before `end`, and all its blocks must be sound.
     #[inline]
     unsafe fn slice(&self, range: Range<usize>) -> &[u8] {
-        let start = self.memory.base.as_ptr().wrapping_add(range.start);
+        let start = self.memory.base().wrapping_add(range.start);
         // SAFETY: the memory lives as long as `self`, the range lies in it, and nobody writes
         // to a block that is sound, before the copy is borrowed for writing.
         unsafe { slice::from_raw_parts(start, range.end.saturating_sub(range.start)) }
@@ -417,7 +348,7 @@ impl PrivateCopy {
             from + len <= self.end,
             "blocks end where the checksums begin"
         );
-        let start = self.memory.base.as_ptr().wrapping_add(from);
+        let start = self.memory.base().wrapping_add(from);
         // SAFETY: the blocks lie in the memory; none is sound, so nobody reads them, and this
         // thread has the lock without which nobody writes them.
         let memory = unsafe { slice::from_raw_parts_mut(start, len) };
@@ -446,4 +377,85 @@ impl PrivateCopy {
 #[cold]
 fn outside(what: &'static str, offset: u64) -> MapError {
     MapError::Corrupt { what, offset }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks of a map: the first reads are of 16 at a time.
+    const BLOCKS: usize = 20;
+    const DAMAGED: usize = 18;
+
+    /// A map of one block of each number from 1 on, of which one is not what its checksum says.
+    fn copy() -> PrivateCopy {
+        let mut file = vec![0; BLOCK_BYTES];
+        for number in 1..BLOCKS {
+            file.extend_from_slice(&[u8::try_from(number).unwrap(); BLOCK_BYTES]);
+        }
+        let checksums: Vec<u8> = file[BLOCK_BYTES..]
+            .chunks(BLOCK_BYTES)
+            .flat_map(|block| crc32fast::hash(block).to_le_bytes())
+            .collect();
+        file[DAMAGED * BLOCK_BYTES + 7] ^= 1;
+        let end = file.len() as u64;
+        file.extend_from_slice(&checksums);
+        PrivateCopy::new(Arc::new(Source::Bytes(file.into())), checksums.into(), end).unwrap()
+    }
+
+    /// Reads the middle of a block, and across its end where there is another one.
+    fn read(copy: &PrivateCopy, block: usize) {
+        let number = u8::try_from(block).unwrap();
+        let at = (block * BLOCK_BYTES) as u64;
+        let line = copy.line(at + 128, "line");
+        let across = copy.bytes(at + BLOCK_BYTES_U64 - 40, 80, "bytes");
+        if block == DAMAGED {
+            assert!(line.is_err());
+        } else {
+            assert_eq!(line.unwrap(), &[number; 64]);
+        }
+        if [block, block + 1].contains(&DAMAGED) || block + 1 == BLOCKS {
+            assert!(across.is_err());
+        } else {
+            let (left, right) = across.unwrap().split_at(40);
+            assert_eq!((left, right), (&[number; 40][..], &[number + 1; 40][..]));
+        }
+    }
+
+    #[test]
+    fn threads_that_fill_one_copy_at_once_read_the_same_and_nothing_that_is_damaged() {
+        let mut copy = copy();
+        for _ in 0..2 {
+            std::thread::scope(|scope| {
+                // Each begins elsewhere, so that one fills what another reads beside it.
+                for first in [0, 7, 16] {
+                    let copy = &copy;
+                    scope.spawn(move || {
+                        (first..first + BLOCKS).for_each(|at| match at % BLOCKS {
+                            0 => assert!(copy.bytes(0, 1, "header").is_err()),
+                            block => read(copy, block),
+                        });
+                    });
+                }
+            });
+            assert_eq!(copy.copied_bytes(), (BLOCKS - 2) * BLOCK_BYTES);
+            // What was given back is filled again.
+            copy.forget();
+            assert_eq!(copy.copied_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_outside_of_the_blocks() {
+        let copy = copy();
+        let end = (BLOCKS * BLOCK_BYTES) as u64;
+        for (start, len) in [(end, 1), (end - 1, 2), (u64::MAX, 1), (4096, usize::MAX)] {
+            assert!(copy.bytes(start, len, "bytes").is_err(), "{start} {len}");
+        }
+        for start in [4096 + 1, end, u64::MAX - 63] {
+            assert!(copy.line(start, "line").is_err(), "{start}");
+        }
+        assert_eq!(copy.bytes(end, 0, "bytes").unwrap(), b"");
+        copy.prefetch(end);
+    }
 }

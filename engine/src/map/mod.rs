@@ -46,6 +46,7 @@ mod overlay;
 mod processor;
 mod reader;
 mod record;
+mod reserved;
 mod segment;
 mod shared;
 mod spill;
