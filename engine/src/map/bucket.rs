@@ -186,6 +186,11 @@ use equal_anywhere as equal;
 mod tests {
     use super::*;
 
+    /// All of them, or what an interpreter gets through in a second.
+    fn fingerprints() -> impl Iterator<Item = u16> {
+        (0..0x1000).step_by(if cfg!(miri) { 97 } else { 1 })
+    }
+
     fn slots(count: usize) -> Vec<Slot> {
         (0u16..)
             .zip((0u8..=255).rev().step_by(3))
@@ -199,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_line_returns_what_was_put_in() {
-        for count in 0..=SLOTS {
+        for count in (0..=SLOTS).step_by(if cfg!(miri) { 8 } else { 1 }) {
             let slots = slots(count);
             let line = encode(0x12_3456_789a, 0x40, &slots);
             let line = Line(&line);
@@ -221,7 +226,7 @@ mod tests {
         for count in [0, 1, 2, 15, 16, 17, SLOTS] {
             let slots = slots(count);
             let line = encode(0, 0, &slots);
-            for fingerprint in 0..0x1000u16 {
+            for fingerprint in fingerprints() {
                 let wanted = slots.iter().enumerate().fold(0u32, |bits, (i, slot)| {
                     bits | u32::from(slot.fingerprint == fingerprint) << i
                 });
@@ -236,7 +241,7 @@ mod tests {
         let line = Line(&line);
         let words = [LOW_AT, LOW_AT + 8, LOW_AT + 16, HIGH_AT, HIGH_AT + 8].map(|at| line.word(at));
         let known = (1u32 << SLOTS) - 1;
-        for fingerprint in 0..0x1000u16 {
+        for fingerprint in fingerprints() {
             assert_eq!(
                 equal(words, fingerprint) & known,
                 equal_anywhere(words, fingerprint) & known

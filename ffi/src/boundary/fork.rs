@@ -43,6 +43,10 @@ fn begin(word: &AtomicU64) -> u64 {
 }
 
 fn page() -> Option<&'static AtomicU64> {
+    // An interpreter has no kernel, and forks no process.
+    if cfg!(miri) {
+        return None;
+    }
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new private mapping, at an address that the kernel chooses.
     let page =
