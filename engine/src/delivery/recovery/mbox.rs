@@ -302,9 +302,11 @@ impl<D: Disk> Run<'_, D> {
             .map(|(_, place, _)| place)
             .min();
         let last_good = placed().filter(|(_, _, stands)| *stands).map(end).max();
-        let first_refused = placed().map(|(_, place, _)| place).min();
+        let stays_to = last_good.unwrap_or(0).max(torn.flushed_to);
+        let refused = placed().filter(|(_, place, stands)| !stands && *place >= stays_to);
+        let first_refused = refused.map(|(_, place, _)| place).min();
         let first_bad = [first_bad, torn.first].into_iter().flatten().min();
-        let Some(at) = first_bad.or(last_good).or(first_refused) else {
+        let Some(at) = first_bad.or(first_refused).or(last_good) else {
             return Ok(());
         };
         if at >= length {
