@@ -129,9 +129,10 @@ pub(super) fn parse_master_cf(path: &Path, content: &[u8]) -> MasterCf {
 fn parse_service(line: usize, text: &str) -> Result<Service, String> {
     let mut fields = words(text)?.into_iter();
     let mut next = || {
-        fields.next().ok_or_else(|| {
+        let field = fields.next().filter(|field| !field.is_empty());
+        field.ok_or_else(|| {
             "a service has eight fields: name, type, private, unprivileged, chroot, wakeup, \
-             process limit, command; some are missing"
+             process limit, command; some are missing or empty"
                 .to_owned()
         })
     };
@@ -312,6 +313,14 @@ mod tests {
         let parsed = parse_master_cf(Path::new("master.cf"), text.as_bytes());
         assert_eq!(parsed.warnings.len(), 7, "{:?}", parsed.warnings);
         assert_eq!(parsed.services.len(), 1);
+    }
+
+    #[test]
+    fn a_service_with_an_empty_name_or_command_is_none() {
+        let text = "{} unix - n n - - pipe\nempty unix - n n - - { }\nok unix n n n - - ok {}\n";
+        let parsed = parse_master_cf(Path::new("master.cf"), text.as_bytes());
+        assert_eq!(parsed.warnings.len(), 2, "{:?}", parsed.warnings);
+        assert_eq!(parsed.services.len(), 1, "{:?}", parsed.services);
     }
 
     proptest! {
