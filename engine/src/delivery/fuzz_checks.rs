@@ -567,27 +567,4 @@ impl Journal for Notes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refused_message_behind_a_whole_one_that_is_not_in_the_log_is_cut_off() {
-        for kinds in [
-            &[Kind::Pending, Kind::Extent, Kind::Refused][..],
-            &[Kind::Extent, Kind::Refused],
-        ] {
-            let mut case = Case::default();
-            let mut kept = 0;
-            for (id, kind) in (1..).zip(kinds) {
-                kept = case.found.len();
-                let message = case.promise(id, *kind, b"text\n", Some(kept));
-                case.found.extend_from_slice(&message.rendered);
-                case.messages.push(message);
-            }
-            let disk = case.disk();
-            case.recover(&disk, Trust::WhatIsWhole);
-            let after = disk.content(PATH).unwrap_or_default();
-            same(&after, case.found.get(..kept).unwrap_or_default(), "kept");
-        }
-    }
-}
+mod tests;

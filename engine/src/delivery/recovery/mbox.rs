@@ -297,8 +297,10 @@ impl<D: Disk> Run<'_, D> {
             let (_, place, stands) = both;
             stands && (is_believed || place < torn.flushed_to)
         };
+        // Where a later message stands by now, a reader has moved what stood there before.
+        let is_moved = |(_, place, stands): (&Entry, u64, bool)| !stands && is_taken(place);
         let first_bad = placed()
-            .filter(|both| both.0.is_pending && !is_good(*both))
+            .filter(|both| both.0.is_pending && !is_good(*both) && !is_moved(*both))
             .map(|(_, place, _)| place)
             .min();
         let last_good = placed().filter(|(_, _, stands)| *stands).map(end).max();
@@ -324,7 +326,8 @@ impl<D: Disk> Run<'_, D> {
             disk.sync(mbox.file()).map_err(|e| failed(mbox, e))?;
         }
         for (entry, stands) in entries.iter().zip(stands) {
-            *stands &= entry.places.last().is_some_and(|place| *place < at);
+            let end = |place: &u64| place + entry.rendered.len() as u64;
+            *stands &= entry.places.last().is_some_and(|place| end(place) <= at);
         }
         Ok(())
     }
