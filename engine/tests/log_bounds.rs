@@ -307,7 +307,11 @@ fn a_message_that_waits_for_its_mailbox_does_not_answer_for_one_sent_on_purpose(
     let tickets = pending.tickets.clone();
     assert!(pending.statuses()[0].starts_with("250"));
     store.confirm(&tickets);
-    assert!(deliver(&store, CONTENT, "other/").starts_with("250"));
+    // The first one appends that behind its own record and does not wait for it; the record of the
+    // second one is behind both.
+    for number in 0..2 {
+        assert!(deliver(&store, &content(number, 100), "other/").starts_with("250"));
+    }
     // The log as a process leaves it that is killed now, and its mail is lost with a volume.
     let left = place.outside().join("left");
     fs::create_dir(&left).unwrap();
