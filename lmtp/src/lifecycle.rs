@@ -49,6 +49,14 @@ impl Signals {
         })
     }
 
+    /// Waits until the server is told to end.
+    pub async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
     /// Serves the signals for as long as the runtime lives.
     pub fn serve(self, handle: Handle, read: Arc<ReadSettings>, health: Arc<Health>) {
         let Self {
@@ -110,6 +118,11 @@ async fn reload(handle: Handle, read: Arc<ReadSettings>) {
         Err(error) => tracing::error!("not reloaded, everything stays as it was: {error}"),
     }
     notify(&[NotifyState::Ready]);
+}
+
+/// Tells systemd that the server ends.
+pub fn stopping() {
+    notify(&[NotifyState::Stopping]);
 }
 
 /// Tells systemd what the server is doing.

@@ -119,7 +119,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
              (TasksMax=, LimitNPROC=, ulimit -u) or on memory (ulimit -v)"
         ))
     })?;
-    let signals = {
+    let mut signals = {
         let _inside = runtime.enter();
         Signals::catch().map_err(refused)?
     };
@@ -134,7 +134,17 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         let answering = health.answer_on(&settings.state_directory);
         (Starting::begin(), answering.is_ok())
     };
-    let engine = Engine::open(&settings).map_err(|error| match error {
+    let Some(opened) = open(&runtime, &mut signals, &settings)? else {
+        health.stops();
+        lifecycle::stopping();
+        tracing::info!(
+            "stopped while the delivery log was recovered; the next start goes on with it"
+        );
+        log.finish(LOG_TIMEOUT);
+        // The recovery may wait for a file system that does not answer.
+        std::process::exit(0);
+    };
+    let engine = opened.map_err(|error| match error {
         EngineError::Thread(_) | EngineError::Store(StoreError::Thread { .. }) => refused(error),
         EngineError::Store(StoreError::Log(LogFault::Io { .. } | LogFault::Panicked { .. })) => {
             refused(error)
@@ -178,6 +188,35 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         std::process::exit(i32::from(BROKEN));
     }
     Ok(finish(ended, engine, &log))
+}
+
+/// Opens the engine on a thread of its own, since recovery may take long. `None`: the server was
+/// told to end meanwhile.
+fn open(
+    runtime: &Runtime,
+    signals: &mut Signals,
+    settings: &Settings,
+) -> Result<Option<Result<Engine, EngineError>>, Failure> {
+    let (sender, opened) = tokio::sync::oneshot::channel();
+    let settings = settings.clone();
+    let thread = std::thread::Builder::new().name("mailstow-open".to_owned());
+    thread
+        .spawn(move || drop(sender.send(Engine::open(&settings))))
+        .map_err(|error| {
+            refused(format_args!(
+                "cannot start a thread: {error}; raise the limit on processes of this user \
+                 (TasksMax=, LimitNPROC=, ulimit -u)"
+            ))
+        })?;
+    runtime.block_on(async {
+        tokio::select! {
+            opened = opened => match opened {
+                Ok(opened) => Ok(Some(opened)),
+                Err(_) => Err(refused("a bug ended the recovery of the delivery log; see the log")),
+            },
+            () = signals.end() => Ok(None),
+        }
+    })
 }
 
 /// The sockets on which Postfix asks for our tables.
