@@ -106,7 +106,8 @@ pub use config::{
     ConfigError, Configuration, Durability, Origin, Problem, RoutingSettings, Settings, Sources,
 };
 pub use delivery::{
-    Health, LogFailure, LogState, Mail, OnOutcome, Outcome, Receipt, RecoveryReport, StoreError,
+    FileSystemFailure, Health, LogFailure, LogState, Mail, OnOutcome, Outcome, Receipt,
+    RecoveryReport, StoreError,
 };
 pub use engine::Engine;
 pub use envelope::{Recipient, ReversePath};

@@ -12,10 +12,9 @@ use crate::listen_error::ListenError;
 use crate::socket_file::{self, Permissions};
 use crate::started_with::StartedWith;
 use crate::tasks;
-use mailstow_engine::Engine;
-use mailstow_engine::LogState;
 use mailstow_engine::config::ListenAddress;
 use mailstow_engine::supervisor::{Supervisor, ThreadFailure};
+use mailstow_engine::{Engine, FileSystemFailure, LogState};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
@@ -261,6 +260,7 @@ impl Health {
                  mailboxes"
             );
         }
+        text.extend(health.file_systems.iter().map(failed_file_system));
         let (state, log) = match health.log {
             LogState::Direct => ("delivering", Value::Null),
             LogState::InService {
@@ -280,10 +280,13 @@ impl Health {
                 ("log_failed", log)
             }
         };
+        let puts_off = |failure: &FileSystemFailure| failure.attempts > 0;
         let state = match (state, failures.as_slice()) {
             ("delivering", [_, ..]) => "thread_failed",
+            ("delivering", []) if health.file_systems.iter().any(puts_off) => "file_system_failed",
             (state, _) => state,
         };
+        let file_systems: Vec<Value> = health.file_systems.iter().map(file_system).collect();
         text.extend(failures.iter().map(failed_thread));
         let threads: Vec<&str> = failures.iter().map(|failure| &*failure.name).collect();
         self.line(
@@ -291,6 +294,7 @@ impl Health {
             &text,
             json!({
                 "waiting": waiting, "log": log, "listen": addresses, "failed_threads": threads,
+                "failed_file_systems": file_systems,
             }),
         )
     }
@@ -310,6 +314,34 @@ impl Health {
         }
         line
     }
+}
+
+/// What people should know of a file system that could not be flushed.
+fn failed_file_system(failure: &FileSystemFailure) -> String {
+    let mount_point = failure.mount_point.display();
+    let cause = &failure.cause;
+    let effect = match failure.attempts {
+        0 => "",
+        _ => "; mail for its mailboxes is answered 4xx",
+    };
+    format!(
+        "; the file system on {mount_point} could not be flushed {}: {cause}; the delivery log \
+         keeps {} of its deliveries until they are durable{effect}",
+        since(failure.since),
+        failure.held
+    )
+}
+
+/// The same for programs.
+fn file_system(failure: &FileSystemFailure) -> Value {
+    json!({
+        "mount_point": failure.mount_point.display().to_string(),
+        "cause": failure.cause.to_string(),
+        "since": failure.since.as_secs_f64(),
+        "attempts": failure.attempts,
+        "next_attempt_in_s": failure.next_attempt_in.as_secs_f64(),
+        "held": failure.held,
+    })
 }
 
 /// What people should know of a thread that failed.

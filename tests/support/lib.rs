@@ -15,6 +15,7 @@ pub mod deadline;
 pub mod dovecot;
 pub mod example;
 pub mod generate;
+pub mod hung;
 pub mod journey;
 pub mod load;
 pub mod mailboxes;

@@ -442,10 +442,15 @@ impl Mailstow {
 
     /// Starts it again, with the same configuration, directories and addresses.
     pub fn restart(&mut self) {
+        self.restart_only();
+        self.wait_until_ready();
+    }
+
+    /// Starts it again and waits for nothing.
+    pub fn restart_only(&mut self) {
         self.daemon.kill();
         let log = self.builder.scratch.join("mailstow.log");
         self.daemon = Daemon::start(&mut self.builder.serve(), &log);
-        self.wait_until_ready();
     }
 
     fn wait_until_ready(&mut self) {

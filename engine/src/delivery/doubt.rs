@@ -318,6 +318,13 @@ impl Doubts {
         all
     }
 
+    /// Has the log told again what it may have lost when it failed.
+    pub(super) fn tell_again(&self) {
+        let mut state = self.state.lock();
+        let told = std::mem::take(&mut state.told);
+        state.confirmed.extend(told);
+    }
+
     /// Forgets everything that recovery reads from the log again. What was confirmed is not
     /// forgotten, because a log that failed may have lost it.
     pub(super) fn clear(&self) {

@@ -10,7 +10,7 @@
     reason = "a check fails by panicking"
 )]
 
-use super::dirty::Dirty;
+use super::file_systems::FileSystems;
 use super::journal::{Found, Journal};
 use super::logged_message::mbox_header;
 use super::recovery::{Recovery, Trust};
@@ -295,7 +295,7 @@ impl Case {
             settings: &settings,
             known: &Known::default(),
             journal: &self.journal,
-            dirty: &Dirty::default(),
+            file_systems: &FileSystems::default(),
             trust,
         };
         let (report, _, _) = recovery
@@ -532,6 +532,14 @@ impl Journal for Notes {
 
     fn durable_up_to(&self) -> Sequence {
         Sequence(self.0.lock().len() as u64)
+    }
+
+    fn read_back(
+        &self,
+        _range: (Sequence, Sequence),
+        _visit: &mut dyn FnMut(Entry<'_>),
+    ) -> Result<(), LogError> {
+        Err(LogError::Closed)
     }
 
     fn truncate_before(&self, _sequence: Sequence) -> Result<u64, LogError> {

@@ -4,6 +4,9 @@
 
 use crate::log::LogError;
 use crate::supervisor::ThreadFailure;
+use crate::sync::Arc;
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a store is able to do now.
@@ -26,8 +29,41 @@ pub struct Health {
     /// Messages that recovery could not store yet, because their mailboxes cannot be opened,
     /// locked or written. They are tried again with every checkpoint.
     pub waiting: usize,
+    /// File systems of mailboxes whose flush failed, and that are not durable again. The delivery
+    /// log keeps their mail.
+    pub file_systems: Vec<FileSystemFailure>,
     /// Threads that panicked a short time ago, or are lost.
     pub threads: Vec<ThreadFailure>,
+}
+
+/// A file system of mailboxes that could not be flushed.
+///
+/// The first failure puts no mail off. Once another attempt has failed, deliveries to its mailboxes
+/// are answered 4xx until one succeeds.
+///
+/// ```
+/// use mailstow_engine::FileSystemFailure;
+///
+/// fn alarm(failure: &FileSystemFailure) -> String {
+///     let place = failure.mount_point.display();
+///     format!("{place}: {}; {} messages are held", failure.cause, failure.held)
+/// }
+/// # let _: fn(&FileSystemFailure) -> String = alarm;
+/// ```
+#[derive(Clone, Debug)]
+pub struct FileSystemFailure {
+    /// Where it is mounted; empty when the kernel did not tell.
+    pub mount_point: PathBuf,
+    /// Why the last flush failed.
+    pub cause: Arc<io::Error>,
+    /// When the first one failed, since the UNIX epoch.
+    pub since: Duration,
+    /// Times it was tried again, in vain.
+    pub attempts: u64,
+    /// How long until it is tried again.
+    pub next_attempt_in: Duration,
+    /// Deliveries that were acknowledged and are held until they are durable.
+    pub held: usize,
 }
 
 /// The state of the delivery log.

@@ -4,6 +4,7 @@
 //! Imports `bounds`, `log`, `config`, `limits`, `sync`.
 
 use super::bounds::{LOG_BYTES_MIN, LogBounds, log_directory};
+use super::suspect_note::{has_suspects, note_suspects};
 use crate::config::{DeliveryLogSettings, Settings};
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{
@@ -12,6 +13,7 @@ use crate::log::{
 };
 use crate::sync::Arc;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// An open log.
@@ -26,6 +28,12 @@ pub(super) trait Journal: fmt::Debug + Send + Sync {
     fn wait(&self, ticket: Ticket) -> Result<Sequence, LogError>;
     /// Everything up to this record is durable.
     fn durable_up_to(&self) -> Sequence;
+    /// Shows the records from the first up to the second, which is durable, in order.
+    fn read_back(
+        &self,
+        range: (Sequence, Sequence),
+        visit: &mut dyn FnMut(Entry<'_>),
+    ) -> Result<(), LogError>;
     /// Frees the segments that end before this record.
     fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError>;
     /// Whether that would free any.
@@ -62,6 +70,14 @@ impl<M: LogMedium> Journal for LogWriter<M> {
 
     fn durable_up_to(&self) -> Sequence {
         Self::durable_up_to(self)
+    }
+
+    fn read_back(
+        &self,
+        range: (Sequence, Sequence),
+        visit: &mut dyn FnMut(Entry<'_>),
+    ) -> Result<(), LogError> {
+        Self::read_back(self, range, visit)
     }
 
     fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError> {
@@ -112,6 +128,11 @@ pub(super) type OpenedJournal = (Arc<dyn Journal>, Box<dyn Found>);
 pub(super) trait JournalSource: fmt::Debug + Send + Sync {
     /// Opens it; whoever has it open must have dropped it before.
     fn open(&self) -> Result<OpenedJournal, LogError>;
+    /// Notes beside the log whether the kernel may show what a mailbox's disk does not have; that
+    /// is forgotten when the machine is started again.
+    fn note_suspects(&self, has_suspects: bool) -> io::Result<()>;
+    /// Returns true if that was noted since the machine was started.
+    fn has_suspects(&self) -> bool;
 }
 
 /// The log in its directory.
@@ -171,6 +192,14 @@ impl JournalSource for DirectorySource {
             tracing::info!("delivery log: {bytes_max} bytes at most on a volume of {volume_bytes}");
         }
         Ok((Arc::new(writer), Box::new(found)))
+    }
+
+    fn note_suspects(&self, has_suspects: bool) -> io::Result<()> {
+        note_suspects(&self.directory, has_suspects)
+    }
+
+    fn has_suspects(&self) -> bool {
+        has_suspects(&self.directory)
     }
 }
 

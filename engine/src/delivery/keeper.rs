@@ -6,19 +6,22 @@
 //! a checkpoint covers only messages whose every delivery ended before the flush of the file
 //! systems began.
 
+mod checkpoint;
+mod open;
+mod recheck;
 mod retry;
+mod status;
 
-use super::dirty::Dirty;
 use super::doubt::{Doubts, Keep};
+use super::file_systems::FileSystems;
 use super::floors::Floors;
-use super::health::{LogFailure, LogState};
 use super::journal::{Journal, JournalSource, confirmed_records, in_doubt_max, log_settings};
-use super::recovery::{Recovery, RecoveryReport, Trust};
+use super::refusals::Refusals;
 use super::stuck::StuckMail;
 use crate::clock;
 use crate::config::DeliveryLogSettings;
-use crate::io::{Disk, copy_error};
-use crate::log::{Checkpoint, LogError, Record, Sequence};
+use crate::io::Disk;
+use crate::log::{LogError, Sequence};
 use crate::mailbox::{Known, MailboxSettings};
 use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
 use std::fmt;
@@ -63,9 +66,12 @@ pub(super) struct Keeper<H> {
     state: Mutex<State>,
     changed: Condvar,
     pub(super) floors: Floors,
-    pub(super) dirty: Dirty<H>,
+    pub(super) file_systems: FileSystems<H>,
     pub(super) doubts: Doubts,
+    pub(super) refusals: Refusals,
     stuck: StuckMail,
+    /// The log directory says that a file system is suspect.
+    noted_suspects: Mutex<bool>,
     #[cfg(test)]
     pub(super) planted: Mutex<Option<Planted>>,
 }
@@ -79,10 +85,10 @@ struct State {
     users: usize,
     checkpoint_asked: bool,
     closing: bool,
+    /// What the log held when the store was opened was recovered.
+    is_recovered: bool,
     /// Where the last checkpoint stands: without records behind it there is nothing to do.
     checkpoint_at: Sequence,
-    /// After a failed flush of a mailbox: nothing there can be believed.
-    distrust: bool,
 }
 
 /// Why the log is out of service.
@@ -142,6 +148,12 @@ impl State {
         }
     }
 
+    fn is_in_service(&mut self, journal: Arc<dyn Journal>, checkpoint_at: Sequence) {
+        self.checkpoint_at = checkpoint_at;
+        self.journal = Some(journal);
+        self.failure = None;
+    }
+
     fn is_out_of_service(&mut self, error: LogError) {
         tracing::error!(
             %error,
@@ -158,16 +170,19 @@ impl State {
 }
 
 /// A panic of the checkpointer may come between a flush and its result: the log is taken out of
-/// service, and recovery believes nothing of what the mailboxes show.
+/// service, and every file system is suspect.
 struct FailOnPanic<'a, H: fmt::Debug + Send + Sync>(&'a Keeper<H>);
 
 impl<H: fmt::Debug + Send + Sync> Drop for FailOnPanic<'_, H> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.state.lock().distrust = true;
-            self.0.fail(LogError::Panicked {
+            let error = LogError::Panicked {
                 thread: "mailstow-check",
-            });
+            };
+            self.0
+                .file_systems
+                .all_fail(&io::Error::other(error.clone()));
+            self.0.fail(error);
         }
     }
 }
@@ -200,13 +215,15 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                 users: 0,
                 checkpoint_asked: false,
                 closing: false,
+                is_recovered: false,
                 checkpoint_at: Sequence(0),
-                distrust: false,
             }),
             changed: Condvar::new(),
             floors: Floors::default(),
-            dirty: Dirty::default(),
+            file_systems: FileSystems::default(),
+            refusals: Refusals::default(),
             stuck: StuckMail::default(),
+            noted_suspects: Mutex::default(),
             #[cfg(test)]
             planted: Mutex::default(),
         }
@@ -272,35 +289,6 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         state.failure.as_ref().map(|failure| failure.cause.clone())
     }
 
-    /// Whether the log is in service, and how many messages wait.
-    pub(super) fn health(&self) -> (LogState, usize) {
-        let waiting = self.stuck.count();
-        let mut state = self.state.lock();
-        state.fail_if_poisoned();
-        let log = match (&state.failure, &state.journal) {
-            (None, Some(journal)) => {
-                let usage = journal.usage();
-                LogState::InService {
-                    bytes_used: usage.segments_live * usage.segment_bytes,
-                    bytes_max: usage.log_bytes_max,
-                }
-            }
-            (failure, _) => {
-                let now = clock::now();
-                let failure = failure.as_ref();
-                LogState::Failed(LogFailure {
-                    cause: failure.map_or(LogError::Closed, |f| f.cause.clone()),
-                    since: failure.map_or_else(clock::since_epoch, |f| f.since),
-                    attempts: failure.map_or(0, |f| f.attempts),
-                    next_attempt_in: failure.map_or(Duration::ZERO, |f| {
-                        f.next_attempt.saturating_duration_since(now)
-                    }),
-                })
-            }
-        };
-        (log, waiting)
-    }
-
     /// It could not be opened again.
     fn not_yet(&self, error: LogError, next_attempt: Instant) {
         if let Some(failure) = &mut self.state.lock().failure {
@@ -341,131 +329,6 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         self.changed.notify_all();
     }
 
-    /// Opens the log and recovers what it holds. Nobody may be using it.
-    pub(super) fn open<D: Disk<Handle = H>>(
-        &self,
-        disk: &D,
-        settings: &MailboxSettings,
-        known: &Known,
-    ) -> Result<RecoveryReport, LogError> {
-        let trust = match self.state.lock().distrust {
-            true => Trust::Nothing,
-            false => Trust::WhatIsWhole,
-        };
-        known.clear();
-        self.doubts.clear();
-        self.stuck.clear();
-        self.dirty.recovers();
-        let (journal, found) = self.source.open()?;
-        let recovery = Recovery {
-            disk,
-            settings,
-            known,
-            journal: journal.as_ref(),
-            dirty: &self.dirty,
-            trust,
-        };
-        let (mut report, stuck, doubts) = recovery.run(found.as_ref())?;
-        drop(found);
-        self.doubts.add_recovered(doubts);
-        self.stuck.put(stuck, false);
-        let checkpoint = || {
-            // What recovery wrote itself is of no use after it either.
-            let next = Sequence(journal.durable_up_to().0 + 1);
-            self.checkpoint_on(disk, journal.as_ref(), next)
-        };
-        let mut checkpoint_at = checkpoint()?;
-        // The segments that were freed may have kept mailboxes from being written.
-        while self.stuck.wants_room() && self.retry_on(&recovery) {
-            checkpoint_at = checkpoint()?;
-        }
-        report.waiting = self.stuck.deliveries();
-        let mut state = self.state.lock();
-        state.checkpoint_at = checkpoint_at;
-        state.journal = Some(journal);
-        state.failure = None;
-        state.distrust = false;
-        Ok(report)
-    }
-
-    /// Makes the mailboxes durable and says so in the log, which frees its older segments.
-    pub(super) fn checkpoint<D: Disk<Handle = H>>(&self, disk: &D) -> Result<(), LogError> {
-        let Ok(pass) = self.enter() else {
-            return Ok(());
-        };
-        pass.journal.look_at_room();
-        let durable = || pass.journal.durable_up_to();
-        let below = self.floors.lowest(durable);
-        #[cfg(test)]
-        let below = match self.is_planted(Planted::CheckpointTooFar) {
-            true => Sequence(durable().0 + 1),
-            false => below,
-        };
-        let last = self.state.lock().checkpoint_at;
-        let is_idle = durable() <= last && !self.doubts.has_news() && !self.stuck.is_changed();
-        let is_full = pass.journal.usage().bytes_free == 0;
-        // One that frees nothing makes a full log only fuller.
-        let freed = self.stuck.coverable(pass.journal.as_ref(), below);
-        let is_vain = (is_idle || is_full) && !pass.journal.frees_before(freed);
-        let may_wait = self.stuck.rests() && !is_half_full(pass.journal.as_ref());
-        if is_vain || may_wait {
-            return Ok(());
-        }
-        let at = self.checkpoint_on(disk, pass.journal.as_ref(), below)?;
-        self.state.lock().checkpoint_at = at;
-        Ok(())
-    }
-
-    /// A checkpoint of everything before `below`, whose deliveries have all ended.
-    fn checkpoint_on<D: Disk<Handle = H>>(
-        &self,
-        disk: &D,
-        journal: &dyn Journal,
-        below: Sequence,
-    ) -> Result<Sequence, LogError> {
-        self.flush_mailboxes(disk)
-            .map_err(|source| self.distrust(&source))?;
-        // What could not be delivered yet must not be freed with the rest.
-        let below = self.stuck.coverable(journal, below);
-        self.stuck.copy(journal, &self.doubts, below)?;
-        for record in confirmed_records(&self.doubts.take_confirmed()) {
-            journal.append_anyway(record)?;
-        }
-        let told = self.doubts.told();
-        let checkpoint = Record::Checkpoint(Checkpoint {
-            below,
-            in_doubt: self.doubts.snapshot(),
-        });
-        let at = journal.wait(journal.append_anyway(checkpoint.encode())?)?;
-        self.doubts.told_durably(told);
-        journal.truncate_before(below)?;
-        Ok(at)
-    }
-
-    /// A flush failed of what the log has for a mailbox: nothing there can be believed.
-    fn distrust(&self, source: &io::Error) -> LogError {
-        self.state.lock().distrust = true;
-        LogError::Io {
-            operation: "flush",
-            object: "the mailboxes".to_owned(),
-            source: Arc::new(copy_error(source)),
-        }
-    }
-
-    /// The same, found by a delivery: the log is out of service until it was recovered.
-    pub(super) fn flush_failed(&self, source: &io::Error) {
-        let error = self.distrust(source);
-        self.fail(error);
-    }
-
-    fn flush_mailboxes<D: Disk<Handle = H>>(&self, disk: &D) -> io::Result<()> {
-        #[cfg(test)]
-        if self.is_planted(Planted::CheckpointWithoutFlush) {
-            return Ok(());
-        }
-        self.dirty.flush(disk)
-    }
-
     /// Makes checkpoints and opens a failed log again, until the store closes: the work of a
     /// supervised thread.
     pub(super) fn run<D: Disk<Handle = H>>(
@@ -485,6 +348,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                     continue;
                 }
                 Next::Checkpoint => {
+                    self.recheck_suspects(disk, settings, known);
                     self.retry_stuck(disk, settings, known);
                     if let Err(error) = self.checkpoint(disk) {
                         self.fail(error);
@@ -494,7 +358,9 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                 Next::Reopen => match self.open(disk, settings, known) {
                     Ok(report) => {
                         pause = REOPEN_PAUSE;
-                        tracing::info!("the delivery log is in service again: {report}");
+                        let report = report.map(|report| format!(": {report}"));
+                        let report = report.unwrap_or_default();
+                        tracing::info!("the delivery log is in service again{report}");
                     }
                     Err(error) => {
                         pause = (pause * 2).min(REOPEN_PAUSE_MAX);
@@ -508,6 +374,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                     }
                 },
                 Next::End => {
+                    self.recheck_suspects(disk, settings, known);
                     if let Err(error) = self.checkpoint(disk) {
                         tracing::error!(%error, "the last checkpoint of the delivery log failed");
                     }
@@ -581,6 +448,11 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                 false => pause,
             };
             let left = pause.saturating_sub(waited);
+            let attempt = self.file_systems.next_attempt();
+            let left = match attempt.map(|due| due.saturating_duration_since(now)) {
+                Some(due) => left.min(due.max(CHECKPOINT_PAUSE_MIN.saturating_sub(waited))),
+                None => left,
+            };
             if left.is_zero() {
                 state.checkpoint_asked = false;
                 return Next::Checkpoint;

@@ -9,7 +9,8 @@
 use super::copies::Copy;
 use super::digest::{BaseDigest, Digest, Way, content_digest};
 use super::floors::Floor;
-use super::journal::{Journal, done_records};
+use super::journal::Journal;
+use super::refusals::Refusals;
 use super::types::Mail;
 use crate::clock;
 use crate::log::{
@@ -54,6 +55,7 @@ enum Stage {
     Logged {
         journal: Weak<dyn Journal>,
         ticket: Ticket,
+        refusals: Refusals,
         /// None once every delivery has ended.
         floor: Option<Arc<Floor>>,
     },
@@ -73,8 +75,8 @@ pub(super) enum InLog {
     Appended(Ticket),
     /// As before, but appended by an earlier delivery of the message.
     Before(Ticket),
-    /// The record is in a log that failed since: the delivery must not go on, because recovery
-    /// may have made it already.
+    /// The record was appended to a log that failed since, and may be lost: the delivery must not
+    /// go on.
     Stale,
 }
 
@@ -147,11 +149,11 @@ impl LoggedMessage {
     }
 
     /// Appends the record to the log, unless that was done. The log keeps it until the floor is
-    /// dropped.
+    /// dropped. Recipients that are refused later are noted in `refusals`.
     pub(super) fn append_to(
         &self,
         journal: &Arc<dyn Journal>,
-        floor: &Arc<Floor>,
+        (floor, refusals): (&Arc<Floor>, &Refusals),
         mail: &Mail,
     ) -> Result<InLog, LogError> {
         let mut state = self.state.lock();
@@ -181,13 +183,14 @@ impl LoggedMessage {
         state.stage = Stage::Logged {
             journal: Arc::downgrade(journal),
             ticket,
+            refusals: refusals.clone(),
             floor: (state.open > 0).then(|| Arc::clone(floor)),
         };
         // Abandoned before the record was written.
         let refused: Vec<Done> = self.refused(&state);
         drop(state);
-        for record in done_records(&refused) {
-            journal.append(record)?;
+        for done in refused {
+            append_refusal(Some(journal.as_ref()), refusals, done);
         }
         Ok(InLog::Appended(ticket))
     }
@@ -236,17 +239,16 @@ impl LoggedMessage {
     /// Notes that a copy was not stored, and appends that to the log without waiting for it,
     /// unless the log has it (`is_logged`).
     pub(super) fn refuse(&self, index: usize, is_logged: bool) {
-        let journal = self.end(index, End::Refused);
-        if let (false, Some(journal)) = (is_logged, journal) {
-            let done = Record::Done(vec![self.done(index, DoneOutcome::Refused)]);
-            // A log that failed cannot take it. When recovery makes the delivery then, the in-doubt
-            // memory keeps the repetition from making a second copy.
-            drop(journal.append(done.encode()));
+        let holder = self.end(index, End::Refused);
+        if let (false, Some((journal, refusals))) = (is_logged, holder) {
+            let done = self.done(index, DoneOutcome::Refused);
+            append_refusal(journal.as_deref(), &refusals, done);
         }
     }
 
-    /// Notes the end of a copy, and returns the log that has the record.
-    fn end(&self, index: usize, end: End) -> Option<Arc<dyn Journal>> {
+    /// Notes the end of a copy. Returns the log that has the record, unless that log was closed
+    /// since, and the memory of refusals.
+    fn end(&self, index: usize, end: End) -> Option<(Option<Arc<dyn Journal>>, Refusals)> {
         let sharing = self.envelope.sharing(index).len();
         let mut state = self.state.lock();
         let ends = state.ends.get_mut(index..index + sharing);
@@ -258,12 +260,17 @@ impl LoggedMessage {
         let is_last = state.open == 0;
         match &mut state.stage {
             Stage::Fresh => None,
-            Stage::Logged { journal, floor, .. } => {
-                let journal = journal.upgrade();
+            Stage::Logged {
+                journal,
+                refusals,
+                floor,
+                ..
+            } => {
+                let holder = (journal.upgrade(), refusals.clone());
                 let floor = if is_last { floor.take() } else { None };
                 drop(state);
                 drop(floor);
-                journal
+                Some(holder)
             }
         }
     }
@@ -323,6 +330,14 @@ impl LoggedMessage {
     pub(super) fn forget_content(&self) {
         self.state.lock().mail = None;
     }
+}
+
+/// Appends a refusal without waiting for it. When the log fails, the refusal is appended to the
+/// log that is opened in its place.
+fn append_refusal(journal: Option<&dyn Journal>, refusals: &Refusals, done: Done) {
+    let record = Record::Done(vec![done]).encode();
+    let ticket = journal.and_then(|journal| journal.append(record).ok());
+    refusals.add(done, ticket);
 }
 
 /// Returns the in-doubt entry of a delivery.

@@ -14,9 +14,9 @@ mod delivery;
 #[cfg(loom)]
 mod delivery_loom;
 mod digest;
-mod dirty;
 mod doubt;
 mod error;
+mod file_systems;
 mod floors;
 mod flush;
 #[cfg(any(test, fuzzing))]
@@ -29,6 +29,7 @@ mod queue;
 mod queue_id;
 mod receipt;
 mod recovery;
+mod refusals;
 mod repetition;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -36,13 +37,14 @@ mod sim_tests;
 mod store;
 mod stuck;
 mod sums;
+mod suspect_note;
 mod types;
 mod writer;
 
 pub use bounds::LogBounds;
 pub use delivery::{OnOutcome, Ticket};
 pub use error::StoreError;
-pub use health::{Health, LogFailure, LogState};
+pub use health::{FileSystemFailure, Health, LogFailure, LogState};
 pub use receipt::Receipt;
 pub use recovery::RecoveryReport;
 pub use store::Store;

@@ -115,7 +115,8 @@ impl Store<Blocking> {
         let delivery_log = source.delivery_log();
         let keeper = Keeper::new(Box::new(source), delivery_log);
         let known = Known::default();
-        Ok(keeper.open(&disk, &MailboxSettings::from(settings), &known)?)
+        let report = keeper.open(&disk, &MailboxSettings::from(settings), &known)?;
+        Ok(report.unwrap_or_default())
     }
 
     /// As [`Store::submit`]; returns one receipt for the message.
@@ -210,8 +211,10 @@ impl<D: Disk> Store<D> {
                 let keeper = Keeper::new(source, settings.delivery_log.clone());
                 match keeper.open(&context.disk, &context.settings, &context.known) {
                     Ok(report) => {
-                        tracing::info!("delivery log: {report}");
-                        recovered = Some(report);
+                        recovered = report;
+                        if let Some(report) = report {
+                            tracing::info!("delivery log: {report}");
+                        }
                     }
                     // Mail is put off until there is room, which somebody who reads mail may make.
                     Err(error) if is_logged && error.is_disk_full() => keeper.open_later(error),
@@ -365,10 +368,12 @@ impl<D: Disk> Store<D> {
     /// Whether mail is taken now, what waits, and which threads failed.
     pub fn health(&self) -> Health {
         let keeper = self.shared.keeper.as_ref();
-        let (log, waiting) = keeper.map_or_else(Default::default, |keeper| keeper.health());
+        let health = keeper.map_or_else(Default::default, |keeper| keeper.health());
+        let (log, waiting, file_systems) = health;
         Health {
             log,
             waiting,
+            file_systems,
             threads: self.supervisor.failures(),
         }
     }
@@ -479,11 +484,21 @@ impl<D: Disk> Store<D> {
         move || {
             if let Some(shared) = shared.upgrade()
                 && let Some(keeper) = &shared.keeper
-                && !keeper.dirty.is_flushing()
+                && !keeper.file_systems.is_flushing()
             {
                 keeper.checkpoint_or_fail(&shared.context.disk);
             }
         }
+    }
+
+    /// What the checkpoint thread does from time to time, with every pause over.
+    pub(super) fn maintain(&self) {
+        let keeper = self.keeper();
+        keeper.file_systems.hurry();
+        let context = &self.shared.context;
+        keeper.recheck_suspects(&context.disk, &context.settings, &context.known);
+        keeper.retry_stuck(&context.disk, &context.settings, &context.known);
+        keeper.checkpoint_or_fail(&context.disk);
     }
 
     pub(super) fn keeper(&self) -> &Keeper<D::Handle> {
@@ -491,7 +506,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Opens a log that failed again, as the checkpoint thread does.
-    pub(super) fn reopen(&self) -> Result<RecoveryReport, LogError> {
+    pub(super) fn reopen(&self) -> Result<Option<RecoveryReport>, LogError> {
         let context = &self.shared.context;
         self.keeper().forget();
         self.keeper()

@@ -12,7 +12,7 @@ use crate::log::{
     Accepted, Confirmed, DeliveryId, Done, DoneOutcome, EncodedRecord, LogError, Record, Sequence,
 };
 use crate::sync::{Arc, Mutex};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 /// Bytes handed to the log before they are waited for.
@@ -42,9 +42,33 @@ pub(super) struct Stuck {
 pub(super) struct Waiting {
     pub(super) recipient: u32,
     pub(super) places: Vec<(u64, u64)>,
+    pub(super) held: Held,
+}
+
+/// Why a delivery is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// It could not be made.
+    Undelivered,
+    /// It was made, and may not be durable, because a flush of its file system failed.
+    Unflushed {
+        device: u64,
+        /// It could not be flushed by itself either.
+        is_left_over: bool,
+    },
 }
 
 impl Stuck {
+    /// Adds deliveries, but for those it has.
+    fn add(&mut self, recipients: Vec<Waiting>) {
+        for waiting in recipients {
+            let is_it = |known: &Waiting| known.recipient == waiting.recipient;
+            if !self.recipients.iter().any(is_it) {
+                self.recipients.push(waiting);
+            }
+        }
+    }
+
     /// What keeps it in the log past a checkpoint: the message again, where it may stand, that
     /// the other recipients are settled, and whose replies were read.
     fn records(
@@ -66,7 +90,10 @@ impl Stuck {
             .collect();
         let refused = self.refused.iter();
         ends.extend(refused.map(|recipient| done(*recipient, DoneOutcome::Refused)));
-        for Waiting { recipient, places } in &self.recipients {
+        for Waiting {
+            recipient, places, ..
+        } in &self.recipients
+        {
             let places = places.iter();
             ends.extend(places.map(|(offset, length)| {
                 let (offset, length) = (*offset, *length);
@@ -91,9 +118,23 @@ impl Stuck {
     }
 }
 
+/// How many of these messages wait for a mailbox.
+fn count_undelivered(mails: &[Stuck]) -> usize {
+    let is_undelivered = |waiting: &Waiting| waiting.held == Held::Undelivered;
+    let waits = |mail: &&Stuck| mail.recipients.iter().any(is_undelivered);
+    mails.iter().filter(waits).count()
+}
+
 /// How many deliveries these messages have left.
 pub(super) fn deliveries(mails: &[Stuck]) -> u64 {
     mails.iter().map(|mail| mail.recipients.len() as u64).sum()
+}
+
+/// The mail with its new records, and their bytes.
+#[derive(Debug)]
+pub(super) struct Copied {
+    mails: Vec<Stuck>,
+    bytes: u64,
 }
 
 /// All of it.
@@ -118,6 +159,12 @@ impl StuckMail {
     pub(super) fn count(&self) -> usize {
         let state = self.state.lock();
         state.mails.len() + state.taken
+    }
+
+    /// How many messages wait for a mailbox.
+    pub(super) fn undelivered(&self) -> usize {
+        let state = self.state.lock();
+        count_undelivered(&state.mails) + state.taken
     }
 
     /// How many deliveries wait.
@@ -151,7 +198,7 @@ impl StuckMail {
     /// What waits now; taken out to be tried again, and put back with what is left.
     pub(super) fn take(&self) -> Vec<Stuck> {
         let mut state = self.state.lock();
-        state.taken = state.mails.len();
+        state.taken = count_undelivered(&state.mails);
         std::mem::take(&mut state.mails)
     }
 
@@ -161,6 +208,67 @@ impl StuckMail {
         state.mails = mails;
         state.taken = 0;
         state.is_changed |= is_changed;
+    }
+
+    /// Keeps mail that was stored on a file system whose flush failed.
+    pub(super) fn hold(&self, mails: Vec<Stuck>) {
+        let mut state = self.state.lock();
+        for mail in mails {
+            let id = mail.envelope.id;
+            match state.mails.iter_mut().find(|kept| kept.envelope.id == id) {
+                Some(kept) => kept.add(mail.recipients),
+                None => state.mails.push(mail),
+            }
+        }
+    }
+
+    /// Lets go of what was made durable on a file system.
+    pub(super) fn is_flushed(&self, device: u64) {
+        let flushed = Held::Unflushed {
+            device,
+            is_left_over: false,
+        };
+        let mut state = self.state.lock();
+        for mail in &mut state.mails {
+            mail.recipients.retain(|waiting| waiting.held != flushed);
+        }
+        let before = state.mails.len();
+        state.mails.retain(|mail| !mail.recipients.is_empty());
+        state.is_changed |= state.mails.len() < before;
+    }
+
+    /// How many deliveries are held for a file system.
+    pub(super) fn held_for(&self, device: u64) -> usize {
+        let state = self.state.lock();
+        let all = state.mails.iter().flat_map(|mail| &mail.recipients);
+        let is_there = |waiting: &&Waiting| matches!(waiting.held, Held::Unflushed { device: on, .. } if on == device);
+        all.filter(is_there).count()
+    }
+
+    /// The file systems of what could not be flushed by itself.
+    pub(super) fn left_overs(&self) -> BTreeSet<u64> {
+        let state = self.state.lock();
+        let all = state.mails.iter().flat_map(|mail| &mail.recipients);
+        all.filter_map(|waiting| match waiting.held {
+            Held::Unflushed {
+                device,
+                is_left_over: true,
+            } => Some(device),
+            Held::Unflushed { .. } | Held::Undelivered => None,
+        })
+        .collect()
+    }
+
+    /// Has recovery make again what is held for a file system, for something else was mounted in
+    /// its place.
+    pub(super) fn is_undelivered(&self, on: u64) {
+        let mut state = self.state.lock();
+        let all = state.mails.iter_mut().flat_map(|mail| &mut mail.recipients);
+        for waiting in all {
+            if matches!(waiting.held, Held::Unflushed { device, .. } if device == on) {
+                waiting.held = Held::Undelivered;
+            }
+        }
     }
 
     /// Some of it need not be in the log any more.
@@ -175,20 +283,19 @@ impl StuckMail {
     }
 
     /// Appends to the log again what stands there before `below`, so that a checkpoint may free
-    /// that. Callers of [`Self::count`] do not wait for the disk meanwhile.
+    /// that. Callers of [`Self::count`] do not wait for the disk meanwhile. Returns the mail with
+    /// its new records, which count once the checkpoint is durable: see [`Self::is_copied`].
     pub(super) fn copy(
         &self,
         journal: &dyn Journal,
         doubts: &Doubts,
         below: Sequence,
-    ) -> Result<(), LogError> {
+    ) -> Result<Copied, LogError> {
         let mut mails = self.state.lock().mails.clone();
         let in_doubt = match mails.is_empty() {
             true => HashSet::new(),
             false => doubts.ids(),
         };
-        // A copy that fails takes the log out of service, and all of it is read again.
-        self.state.lock().is_changed = false;
         let (mut bytes, mut unflushed) = (0, 0);
         for mail in mails.iter_mut().filter(|mail| mail.at < below) {
             let mut first = None;
@@ -205,10 +312,15 @@ impl StuckMail {
             }
         }
         journal.set_uncounted(bytes);
+        Ok(Copied { mails, bytes })
+    }
+
+    /// Notes that a checkpoint durably stands behind the copies.
+    pub(super) fn is_copied(&self, Copied { mails, bytes }: Copied) {
         let rest = Duration::from_secs(bytes / COPIED_BYTES_PER_SECOND);
         let mut state = self.state.lock();
+        state.is_changed = false;
         state.mails = mails;
         state.rests_until = (!rest.is_zero()).then(|| clock::now() + rest);
-        Ok(())
     }
 }

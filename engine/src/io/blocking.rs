@@ -4,7 +4,7 @@
 //! fcntl_locking(2). Needs Linux; openat2 (5.6), linkat by descriptor, `O_TMPFILE`,
 //! `RENAME_NOREPLACE` and reporting syncfs (5.8) are used where they work.
 
-use super::{Disk, FileKind, FileStat, LockKind, Step, safe_path};
+use super::{Disk, FileKind, FileStat, LockKind, Mount, Step, mounts, safe_path};
 use crate::octets::{path, text};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -257,6 +257,36 @@ impl Disk for Blocking {
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW;
         let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         Ok(sys::openat(dir, &*path(name), flags, Mode::empty())?)
+    }
+
+    fn open_write(&self, dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW;
+        let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        Ok(sys::openat(dir, &*path(name), flags, Mode::empty())?)
+    }
+
+    fn write_at(&self, file: &OwnedFd, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let (mut rest, mut offset) = (bytes, offset);
+        while !rest.is_empty() {
+            match rustix::io::pwrite(file, rest, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    rest = rest.get(written..).unwrap_or_default();
+                    offset += written as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn mount_of(&self, handle: &OwnedFd) -> io::Result<Mount> {
+        mounts::mount_of(handle)
+    }
+
+    fn mounted_on(&self, point: &Path) -> io::Result<Option<u64>> {
+        mounts::mounted_on(point)
     }
 
     fn link(&self, from: (&OwnedFd, &str), to: (&OwnedFd, &str)) -> io::Result<()> {

@@ -3,7 +3,7 @@
 //! Imports `sync`. Reading operations and closing are not counted, so that
 //! operation numbers stay the same when a check is added.
 
-use super::{Disk, FileStat, LockKind, Step};
+use super::{Disk, FileStat, LockKind, Mount, Step};
 use crate::sync::{Condvar, Mutex, wait};
 use std::ffi::OsString;
 use std::fs::File;
@@ -176,6 +176,23 @@ impl<D: Disk> Disk for Faulty<D> {
 
     fn open_append(&self, dir: &Self::Handle, name: &str) -> io::Result<Self::Handle> {
         self.inner.open_append(dir, name)
+    }
+
+    fn open_write(&self, dir: &Self::Handle, name: &str) -> io::Result<Self::Handle> {
+        self.inner.open_write(dir, name)
+    }
+
+    fn write_at(&self, file: &Self::Handle, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.check("write_at")?;
+        self.inner.write_at(file, bytes, offset)
+    }
+
+    fn mount_of(&self, handle: &Self::Handle) -> io::Result<Mount> {
+        self.inner.mount_of(handle)
+    }
+
+    fn mounted_on(&self, point: &Path) -> io::Result<Option<u64>> {
+        self.inner.mounted_on(point)
     }
 
     fn link(&self, from: (&Self::Handle, &str), to: (&Self::Handle, &str)) -> io::Result<()> {

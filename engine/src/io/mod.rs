@@ -10,6 +10,7 @@ mod capabilities;
 mod credentials;
 #[cfg(any(test, feature = "sim"))]
 mod faulty;
+mod mounts;
 mod placed;
 mod safe_path;
 mod scratch;
@@ -33,7 +34,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Too many files are open, or memory is short: trouble that passes, and says nothing about the
@@ -90,6 +91,16 @@ pub struct FileStat {
     pub modified: Duration,
     /// When its attributes or content changed last, since the UNIX epoch; cannot be set back.
     pub changed: Duration,
+}
+
+/// A file system as it is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// A number that no other mount has had since the machine was started, if the kernel knows
+    /// such (Linux 6.8).
+    pub id: u64,
+    /// The directory it is mounted on.
+    pub point: PathBuf,
 }
 
 impl FileStat {
@@ -196,6 +207,31 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `ELOOP` for a symbolic link, else as openat(2).
     fn open_append(&self, dir: &Self::Handle, name: &str) -> io::Result<Self::Handle>;
+
+    /// Opens a file to change what stands in it, as [`Disk::open_append`] does otherwise.
+    ///
+    /// # Errors
+    /// It is missing, or cannot be opened.
+    fn open_write(&self, dir: &Self::Handle, name: &str) -> io::Result<Self::Handle>;
+
+    /// Writes all of `bytes` at `offset` of a file opened with [`Disk::open_write`].
+    ///
+    /// # Errors
+    /// The disk failed; any part may have been written.
+    fn write_at(&self, file: &Self::Handle, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Returns the mount that a file is on. Asks the kernel only, and so answers even if the file
+    /// system does not.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    fn mount_of(&self, handle: &Self::Handle) -> io::Result<Mount>;
+
+    /// Returns what is mounted on a directory; `None` when nothing is. Asks the kernel only.
+    ///
+    /// # Errors
+    /// The directory is not there.
+    fn mounted_on(&self, point: &Path) -> io::Result<Option<u64>>;
 
     /// Gives a file a second name, never replacing a file.
     ///

@@ -25,6 +25,7 @@ mod group_commit;
 #[cfg(loom)]
 mod group_commit_loom;
 mod listing;
+mod live;
 mod log_scan;
 mod medium;
 mod record;

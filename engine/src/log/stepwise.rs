@@ -8,9 +8,11 @@ use super::appender::{Appender, charge};
 use super::codec::EncodedRecord;
 use super::error::LogError;
 use super::group_commit::Ticket;
+use super::live::read_back;
 use super::log_scan::LogScan;
 use super::medium::{Haste, LogMedium};
 use super::record::{RecordKind, Sequence};
+use super::scan::Entry;
 use super::segments::{Prepared, Segments};
 use super::settings::LogSettings;
 use super::writer::{LogUsage, spares_kept, start};
@@ -19,6 +21,7 @@ use std::fmt;
 
 /// An open log that does its work when it is asked to.
 pub struct StepLog<M: LogMedium> {
+    medium: Arc<M>,
     settings: LogSettings,
     segments: Arc<Segments<M>>,
     state: Mutex<State<M>>,
@@ -62,6 +65,7 @@ impl<M: LogMedium> StepLog<M> {
             poisoned: None,
         };
         let log = Self {
+            medium: Arc::clone(medium),
             settings: settings.clone(),
             segments,
             state: Mutex::new(state),
@@ -194,6 +198,18 @@ impl<M: LogMedium> StepLog<M> {
     /// Everything up to this record is durable.
     pub fn durable_up_to(&self) -> Sequence {
         Sequence(self.state.lock().durable)
+    }
+
+    /// As [`super::LogWriter::read_back`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_back(
+        &self,
+        (from, to): (Sequence, Sequence),
+        visit: &mut dyn FnMut(Entry<'_>),
+    ) -> Result<(), LogError> {
+        read_back(self.medium.as_ref(), (from, to), visit)
     }
 
     /// As [`super::LogWriter::truncate_before`].

@@ -11,10 +11,11 @@ use super::codec::EncodedRecord;
 use super::directory::DirectoryMedium;
 use super::error::LogError;
 use super::group_commit::{Bounds, Class, GroupCommit, Refused, Ticket, Weight};
+use super::live::read_back;
 use super::log_scan::LogScan;
 use super::medium::{Access, Haste, LogFile as _, LogMedium};
 use super::record::{RecordKind, Sequence};
-use super::scan::scan_records;
+use super::scan::{Entry, scan_records};
 use super::segment::{FileRole, role};
 use super::segments::{Prepared, Segments};
 use super::settings::LogSettings;
@@ -335,6 +336,19 @@ impl<M: LogMedium> LogWriter<M> {
     /// Everything up to this record is durable.
     pub fn durable_up_to(&self) -> Sequence {
         Sequence(self.shared.commit.durable_up_to())
+    }
+
+    /// Shows the records from `from` up to the durable record `to`, in order, while the log is in
+    /// use. Nobody may free them meanwhile.
+    ///
+    /// # Errors
+    /// The disk failed, or a record of the range is missing.
+    pub fn read_back(
+        &self,
+        (from, to): (Sequence, Sequence),
+        visit: &mut dyn FnMut(Entry<'_>),
+    ) -> Result<(), LogError> {
+        read_back(self.medium.as_ref(), (from, to), visit)
     }
 
     /// Frees the segments whose records all come before `sequence`; tells how many. The caller

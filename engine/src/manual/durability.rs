@@ -38,8 +38,7 @@
 //! A message longer than `delivery_log.message_bytes_max` goes to its mboxes alone: the mbox is
 //! flushed, the log is told the place and the CRC-32 of every sector the message will have there
 //! (an *extent* record), and only then it is appended and flushed. When such a flush, or any other
-//! of a direct delivery, fails, the log is taken out of service and recovered as after a failed
-//! checkpoint.
+//! of a direct delivery, fails, its file system is suspect, as after a failed checkpoint.
 //!
 //! # Checkpoints
 //!
@@ -54,14 +53,43 @@
 //! A message whose record would not fit into a small log (about half of `bytes_max`) is flushed in
 //! its mailboxes, as a long one is.
 //!
-//! # When the log or a checkpoint fails
+//! # When the log fails
 //!
 //! After a failed write or flush of the log nothing is acknowledged: all are answered 451 4.3.0.
-//! The log is closed, opened again and recovered, at first after half a second, then more rarely.
-//! `mailstow health` and systemd's status say so, with the cause. The server goes on telling the
-//! watchdog that it lives: being restarted would do no more than it does itself, and would break
-//! off the sessions. After a failed flush of the mailboxes the same is done, and recovery writes
-//! every message again that the log holds: the machine may still show what the disk does not have.
+//! The log is closed and opened again, at first after half a second, then more rarely. `mailstow
+//! health` and systemd's status say so, with the cause. The server goes on telling the watchdog
+//! that it lives: being restarted would do no more than it does itself, and would break off the
+//! sessions. Before mail is accepted again, refusals that the log could not take are appended to it
+//! and flushed, and a checkpoint is made. Mailboxes are not recovered: the kernel has what was
+//! written to them, the process knows what became of each delivery, and what a reader has removed
+//! meanwhile stays removed.
+//!
+//! # When a file system cannot be flushed
+//!
+//! Each file system of mailboxes is flushed by itself. When its flush fails, it is *suspect*: the
+//! kernel may show what the disk does not have, and would answer another flush with success. The
+//! delivery log stays in service, other file systems are flushed, and the log keeps what the
+//! suspect one may have lost. These steps make it durable again:
+//!
+//! 1. A new handle is opened on the file system, so that no later error is missed, and the
+//!    deliveries under way are waited for.
+//! 2. Its mail is read back from the log and held: it is copied in the log from checkpoint to
+//!    checkpoint, so that the rest of the log is used again.
+//! 3. The same bytes are written again where they stand. What a reader has removed is not made
+//!    again, what a reader has changed is not touched.
+//! 4. The next checkpoint flushes the file system through the new handle. When that succeeds, all
+//!    of its mail is durable.
+//!
+//! The first attempt comes at once, and no mail is put off. If it fails, deliveries to this file
+//! system are answered 4xx, and attempts follow after 1 s, 2 s and so on up to a minute; they flush
+//! each file by itself, so that one that cannot be flushed (of a user over quota, say) is told from
+//! all others. Between attempts no file is kept open there, so that it can be unmounted. A file
+//! system that is mounted again in its place is recovered as after a crash. `mailstow health` names
+//! the file system, the cause, and how many deliveries are held.
+//!
+//! A file in the log directory, `suspect-file-systems`, says that there is one, with the id of the
+//! kernel's run. A process that is started in the same run writes all mail of the log again instead
+//! of believing what it reads.
 //!
 //! # Recovery
 //!
@@ -78,7 +106,8 @@
 //! | mbox: the message whole at its place | nothing |
 //! | no place in the log: it was never written | appended |
 //! | not at its place, but elsewhere behind the first place known, perhaps with header lines added by a reader | nothing |
-//! | at its place a part of it, or zeros, and nothing behind it that is not ours | cut off there; it and what followed is appended |
+//! | at its place a part of it and zeros, within the file | written again at its place |
+//! | at its place a part of it, where the file ends | cut off there; it and what followed is appended |
 //! | the same with other bytes behind it | left as it is; appended again at the end |
 //! | a part of a message that an extent record tells of, and nothing behind it that is not ours | cut off: nobody was told that it is stored |
 //! | such a message whole | nothing |

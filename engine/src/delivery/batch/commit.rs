@@ -113,9 +113,10 @@ impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
         let Self::Log(log) = self else {
             return Ok(FlushTime::WithBatch);
         };
-        let dirty = &log.keeper.dirty;
-        let by_checkpoint = dirty.enter(disk, device, near)?;
-        dirty.enter_all(disk, above)?;
+        let file_systems = &log.keeper.file_systems;
+        file_systems.check(device)?;
+        let by_checkpoint = file_systems.enter(disk, device, near)?;
+        file_systems.enter_all(disk, above)?;
         Ok(match by_checkpoint {
             true => FlushTime::AtCheckpoint,
             false => FlushTime::AtOnce,
@@ -139,7 +140,8 @@ impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
         let Some(message) = delivery.logged_message() else {
             return Err(LogError::Closed);
         };
-        let ticket = match message.append_to(&log.pass.journal, &log.floor, &delivery.mail)? {
+        let kept_by = (&log.floor, &log.keeper.refusals);
+        let ticket = match message.append_to(&log.pass.journal, kept_by, &delivery.mail)? {
             InLog::Stale => return Err(LogError::Closed),
             InLog::Before(ticket) => ticket,
             InLog::Appended(ticket) => {
@@ -216,12 +218,11 @@ impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
         log.pass.journal.wait(newest).map(|_| ())
     }
 
-    /// Takes the log out of service after a failed flush, which may cover a whole file system and
-    /// drop what is there of logged messages: recovery writes them again before anything is
-    /// appended behind them.
-    pub(super) fn flush_failed(&self, error: &io::Error) {
+    /// Notes that a flush failed, which may have covered the whole file system and dropped what is
+    /// there of logged messages.
+    pub(super) fn flush_failed(&self, device: u64, error: &io::Error) {
         if let Self::FlushWithExtents(keeper) = self {
-            keeper.flush_failed(error);
+            keeper.flush_failed(device, error);
         }
     }
 
@@ -231,8 +232,9 @@ impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
     }
 
     /// Makes sure that recovery does not make the deliveries that failed: appends that they are
-    /// refused, and waits until that is durable. A log that failed cannot keep recovery from
-    /// making them; then the in-doubt memory answers for the repetition.
+    /// refused, and waits until that is durable. What a log that failed cannot take is appended
+    /// when it is opened again; after a crash before that the in-doubt memory answers for the
+    /// repetition.
     pub(super) fn record_refusals(&self, refused: &mut [(Delivery, DeliveryError)]) {
         let Self::Log(log) = self else { return };
         let recorded = |delivery: &Delivery| delivery.done(DoneOutcome::Refused);

@@ -49,7 +49,7 @@ pub(super) fn append_with_extents<'a, D: Disk>(
     while let Some((delivery, header)) = deliveries.next() {
         if let Err(source) = disk.sync(open.mbox.file()) {
             // With the messages before it, which the log has.
-            work.commit.flush_failed(&source);
+            work.commit.flush_failed(open.mbox.device(), &source);
             let rest = deliveries.map(|(delivery, _)| delivery);
             let rest = std::iter::once(delivery).chain(rest);
             work.fail_all(rest, |delivery| flush_error(delivery, &source));

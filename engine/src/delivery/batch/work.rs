@@ -102,9 +102,15 @@ impl<'a, D: Disk> Work<'a, D> {
     ) -> Vec<io::Result<()>> {
         let context = self.context;
         let results = context.flusher.flush(&context.disk, items, witness);
-        if let Some(Err(error)) = results.iter().find(|result| result.is_err()) {
-            tracing::error!(%error, "flushing mail to disk failed; these deliveries are refused");
-            self.commit.flush_failed(error);
+        let mut told = Vec::new();
+        for (item, result) in items.iter().zip(&results) {
+            if let Err(error) = result
+                && !told.contains(&item.device)
+            {
+                told.push(item.device);
+                tracing::error!(%error, "flushing mail to disk failed; these deliveries are refused");
+                self.commit.flush_failed(item.device, error);
+            }
         }
         results
     }

@@ -11,7 +11,7 @@ use std::fmt;
 
 impl<H: fmt::Debug + Send + Sync> Keeper<H> {
     /// Deliveries that recovery could not do are tried again.
-    pub(super) fn retry_stuck<D: Disk<Handle = H>>(
+    pub(in crate::delivery) fn retry_stuck<D: Disk<Handle = H>>(
         &self,
         disk: &D,
         settings: &MailboxSettings,
@@ -26,7 +26,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                 settings,
                 known,
                 journal: pass.journal.as_ref(),
-                dirty: &self.dirty,
+                file_systems: &self.file_systems,
                 trust: Trust::WhatIsWhole,
             };
             self.retry_on(&recovery);

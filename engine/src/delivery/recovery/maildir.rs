@@ -23,7 +23,7 @@ pub(super) struct Listings {
 
 impl Listings {
     /// The full name of `name` in the `cur/` of a mailbox; `list` is asked once for each mailbox.
-    fn find(
+    pub(super) fn find(
         &mut self,
         mailbox: &str,
         name: &str,
@@ -48,7 +48,7 @@ impl Listings {
         Ok(names.and_then(|names| names.get(name).cloned()))
     }
 
-    fn forget(&mut self, mailbox: &str) {
+    pub(super) fn forget(&mut self, mailbox: &str) {
         if let Some(names) = self.by_mailbox.remove(mailbox) {
             debug_assert!(names.len() <= self.names, "all names are counted");
             self.names -= names.len();
@@ -90,10 +90,10 @@ impl<D: Disk> Run<'_, D> {
         let mut maildir = Maildir::open(disk, &base, &path, owner, known)?;
         let new = maildir.new_directory();
         let later = with
-            .dirty
+            .file_systems
             .enter(disk, maildir.device(), new)
             .map_err(failed)?;
-        with.dirty
+        with.file_systems
             .enter_all(disk, maildir.chain())
             .map_err(failed)?;
         maildir.is_seen(with.known);
@@ -166,7 +166,7 @@ impl<D: Disk> Run<'_, D> {
     }
 }
 
-fn names_in<D: Disk>(disk: &D, directory: &D::Handle) -> io::Result<Vec<String>> {
+pub(super) fn names_in<D: Disk>(disk: &D, directory: &D::Handle) -> io::Result<Vec<String>> {
     let names = disk.list(directory, usize::MAX)?;
     Ok(names
         .into_iter()

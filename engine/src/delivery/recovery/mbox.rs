@@ -9,9 +9,10 @@
 
 use super::super::journal::done_records;
 use super::super::logged_message::mbox_header;
-use super::super::stuck::Waiting;
+use super::super::stuck::{Held, Waiting};
 use super::extent::Torn;
-use super::read::{for_each_piece, stands_at};
+use super::read::{for_each_piece, is_torn_at, stands_at};
+use super::search::{search, search_from};
 use super::survey::Survey;
 use super::{LoggedMailbox, Message, Run, Trust};
 use crate::clock;
@@ -31,8 +32,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 const SEARCHED_BYTES_MAX: u64 = 2 << 30;
 /// Messages appended together.
 const APPENDED_MAX: usize = 128;
-/// Header lines that readers add to a message, in bytes, at most.
-const ADDED_BYTES_MAX: usize = 64 * 1024;
 
 /// One message for an mbox.
 #[derive(Debug)]
@@ -45,8 +44,9 @@ pub(super) struct Entry {
     /// It was not refused.
     pub(super) is_pending: bool,
     /// As it stands in the mbox.
-    rendered: Vec<u8>,
-    places: Vec<u64>,
+    pub(super) rendered: Vec<u8>,
+    pub(super) places: Vec<u64>,
+    held: Held,
 }
 
 impl Entry {
@@ -64,7 +64,14 @@ impl Entry {
         Waiting {
             recipient: self.recipient,
             places: self.places.iter().map(|place| (*place, length)).collect(),
+            held: self.held,
         }
+    }
+
+    /// Where it was appended last, and its bytes there.
+    pub(super) fn newest_place(&self) -> Option<(u64, &[u8])> {
+        let place = self.places.last()?;
+        Some((*place, &self.rendered))
     }
 }
 
@@ -91,14 +98,14 @@ impl Gathered {
         // Refused and never written: nothing of it can be there.
         if is_pending || !places.is_empty() {
             let places = places.iter().map(|(offset, _)| *offset).collect();
-            self.push(message, index, places, is_pending);
+            self.push(message, index, places, (is_pending, Held::Undelivered));
         }
     }
 
     /// A delivery that could not be seen to before.
     pub(super) fn add_waiting(&mut self, message: Message<'_>, delivery: &Waiting) {
         let places = delivery.places.iter().map(|(offset, _)| *offset).collect();
-        self.push(message, delivery.recipient, places, true);
+        self.push(message, delivery.recipient, places, (true, delivery.held));
     }
 
     /// A message that is not in the log.
@@ -115,7 +122,13 @@ impl Gathered {
         work.extents.push(extent.clone());
     }
 
-    fn push(&mut self, message: Message<'_>, index: u32, places: Vec<u64>, is_pending: bool) {
+    fn push(
+        &mut self,
+        message: Message<'_>,
+        index: u32,
+        places: Vec<u64>,
+        (is_pending, held): (bool, Held),
+    ) {
         let Message {
             at: sequence,
             envelope,
@@ -154,6 +167,7 @@ impl Gathered {
             is_pending,
             rendered,
             places,
+            held,
         });
     }
 
@@ -182,7 +196,7 @@ impl<D: Disk> Run<'_, D> {
         result
     }
 
-    fn open_mbox(
+    pub(super) fn open_mbox(
         &mut self,
         target: &LoggedMailbox,
     ) -> Result<(Mbox<D::Handle>, bool), MailboxError> {
@@ -204,10 +218,10 @@ impl<D: Disk> Run<'_, D> {
             }
         };
         let entered = with
-            .dirty
+            .file_systems
             .enter(with.disk, mbox.device(), mbox.parent())
             .and_then(|later| {
-                with.dirty.enter_all(with.disk, mbox.chain())?;
+                with.file_systems.enter_all(with.disk, mbox.chain())?;
                 Ok(later)
             });
         match entered {
@@ -227,6 +241,8 @@ impl<D: Disk> Run<'_, D> {
         let disk = self.with.disk;
         let entries = work.entries.as_slice();
         let mut stands = self.standing(mbox, entries).map_err(|e| failed(mbox, e))?;
+        self.fill(mbox, entries, &mut stands)
+            .map_err(|e| failed(mbox, e))?;
         let from = search_from(disk, mbox, entries).map_err(|e| failed(mbox, e))?;
         let bytes = mbox.length().saturating_sub(from);
         if bytes > SEARCHED_BYTES_MAX {
@@ -270,6 +286,51 @@ impl<D: Disk> Run<'_, D> {
         entries.iter().map(stands).collect()
     }
 
+    /// Writes messages again that are torn within the file: something else may stand behind them
+    /// that must stay. When nothing is believed, whole ones are written again too. Where two
+    /// messages were to go, it is not known whose the bytes are: there nothing is written.
+    fn fill(
+        &self,
+        mbox: &mut Mbox<D::Handle>,
+        entries: &[Entry],
+        stands: &mut [bool],
+    ) -> io::Result<()> {
+        let disk = self.with.disk;
+        let mut file = None;
+        for (entry, stands) in entries.iter().zip(stands) {
+            let Some((place, ours)) = entry.newest_place() else {
+                continue;
+            };
+            let is_wanted = !*stands || self.with.trust == Trust::Nothing;
+            let end = place + ours.len() as u64;
+            let is_within = end <= mbox.length();
+            let is_shared = entries.iter().any(|other| {
+                !std::ptr::eq(other, entry)
+                    && other.newest_place().is_some_and(|(begin, bytes)| {
+                        begin < end && place < begin + bytes.len() as u64
+                    })
+            });
+            if entry.is_pending
+                && !is_shared
+                && is_wanted
+                && is_within
+                && is_torn_at(disk, mbox.file(), place, ours)?
+            {
+                let opened = match file.take() {
+                    Some(opened) => opened,
+                    None => open_to_write(disk, mbox)?,
+                };
+                disk.write_at(&opened, ours, place)?;
+                file = Some(opened);
+                *stands = true;
+            }
+        }
+        if file.is_some() {
+            mbox.look_at_end(disk)?;
+        }
+        Ok(())
+    }
+
     /// Cuts off what is ours behind the last message that is to stay: torn messages, refused
     /// ones, and whole ones behind them, which are appended again.
     fn cut(
@@ -292,17 +353,11 @@ impl<D: Disk> Run<'_, D> {
         };
         let torn = Torn::look(disk, mbox.file(), length, &work.extents, is_taken);
         let torn = torn.map_err(|e| failed(mbox, e))?;
-        let is_believed = self.with.trust == Trust::WhatIsWhole;
-        let is_good = |both: (&Entry, u64, bool)| {
-            let (_, place, stands) = both;
-            stands && (is_believed || place < torn.flushed_to)
-        };
         // Where a later message stands by now, a reader has moved what stood there before.
-        let is_moved = |(_, place, stands): (&Entry, u64, bool)| !stands && is_taken(place);
-        let first_bad = placed()
-            .filter(|both| both.0.is_pending && !is_good(*both) && !is_moved(*both))
-            .map(|(_, place, _)| place)
-            .min();
+        let is_bad = |(entry, place, stands): &(&Entry, u64, bool)| {
+            entry.is_pending && !stands && !is_taken(*place)
+        };
+        let first_bad = placed().filter(is_bad).map(|(_, place, _)| place).min();
         let last_good = placed().filter(|(_, _, stands)| *stands).map(end).max();
         let stays_to = last_good.unwrap_or(0).max(torn.flushed_to);
         let refused = placed().filter(|(_, place, stands)| !stands && *place >= stays_to);
@@ -368,6 +423,16 @@ impl<D: Disk> Run<'_, D> {
     }
 }
 
+/// Opens an mbox that is open for appending, to change what stands in it.
+pub(super) fn open_to_write<D: Disk>(disk: &D, mbox: &Mbox<D::Handle>) -> io::Result<D::Handle> {
+    let file = disk.open_write(mbox.parent(), mbox.path().name())?;
+    match disk.stat(&file)?.is_same_file(&disk.stat(mbox.file())?) {
+        true => Ok(file),
+        // Its owner replaced it, in spite of the locks.
+        false => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+    }
+}
+
 /// The owner of an mbox can make it as long as he likes, at no cost with a hole in it.
 fn too_long(bytes: u64) -> io::Error {
     io::Error::other(format!(
@@ -425,137 +490,4 @@ fn tail_is_ours<D: Disk>(
         is_ours
     })?;
     Ok(is_ours)
-}
-
-/// Where messages that a reader moved may stand. Without a sign that the file was rewritten,
-/// what stands before the first place the log knows was there before: perhaps the same message,
-/// sent twice on purpose, of which the other copy is missing.
-fn search_from<D: Disk>(disk: &D, mbox: &Mbox<D::Handle>, entries: &[Entry]) -> io::Result<u64> {
-    let places = entries.iter().flat_map(|entry| &entry.places);
-    let first = places.min().copied().unwrap_or(0);
-    if mbox.length() < first {
-        return Ok(0);
-    }
-    let mut begin = [0; 5];
-    let read = disk.read_at(mbox.file(), &mut begin, first)?;
-    let begins = begin.iter().zip(b"From ").take(read);
-    let is_message = |(have, want): (&u8, &u8)| have == want || *have == 0;
-    Ok(if begins.into_iter().all(is_message) {
-        first
-    } else {
-        0
-    })
-}
-
-/// Looks through the file, from a line's beginning on, for messages that a reader moved, perhaps
-/// with header lines added.
-fn search<D: Disk>(
-    disk: &D,
-    mbox: &Mbox<D::Handle>,
-    from: u64,
-    entries: &[Entry],
-    stands: &mut [bool],
-) -> io::Result<()> {
-    let kept: Vec<u64> = entries
-        .iter()
-        .zip(stands.iter())
-        .filter(|(_, stands)| **stands)
-        .filter_map(|(entry, _)| entry.places.last().copied())
-        .collect();
-    let longest = entries.iter().map(|entry| entry.rendered.len()).max();
-    let bytes_max = longest.unwrap_or(0) + ADDED_BYTES_MAX;
-    for_each_message(disk, mbox.file(), from, bytes_max, |offset, message| {
-        if kept.contains(&offset) {
-            return;
-        }
-        let found = entries
-            .iter()
-            .zip(stands.iter_mut())
-            .find(|(entry, stands)| {
-                let may_be = entry.is_pending && !**stands && !entry.places.is_empty();
-                may_be && is_same_message(message, &entry.rendered)
-            });
-        if let Some((_, stands)) = found {
-            *stands = true;
-        }
-    })
-}
-
-/// Shows every message of at most `bytes_max` bytes, with its offset.
-fn for_each_message<D: Disk>(
-    disk: &D,
-    file: &D::Handle,
-    from: u64,
-    bytes_max: usize,
-    mut show: impl FnMut(u64, &[u8]),
-) -> io::Result<()> {
-    let mut message: Vec<u8> = Vec::new();
-    let (mut begins, mut is_long) = (from, false);
-    let mut line: Vec<u8> = Vec::new();
-    let mut at = from;
-    for_each_piece(disk, file, from, |_, piece| {
-        for part in piece.split_inclusive(|byte| *byte == b'\n') {
-            line.extend_from_slice(part);
-            if !line.ends_with(b"\n") && line.len() < bytes_max {
-                continue;
-            }
-            if line.starts_with(b"From ") {
-                if !is_long {
-                    show(begins, &message);
-                }
-                message.clear();
-                (begins, is_long) = (at, false);
-            }
-            at += line.len() as u64;
-            is_long |= message.len() + line.len() > bytes_max;
-            if !is_long {
-                message.extend_from_slice(&line);
-            }
-            line.clear();
-        }
-        true
-    })?;
-    message.extend_from_slice(&line);
-    if !is_long {
-        show(begins, &message);
-    }
-    Ok(())
-}
-
-/// The same lines in the same order; in the header there may be more.
-fn is_same_message(found: &[u8], ours: &[u8]) -> bool {
-    let mut ours = ours.split_inclusive(|byte| *byte == b'\n').peekable();
-    let mut in_header = true;
-    for line in found.split_inclusive(|byte| *byte == b'\n') {
-        match ours.peek() {
-            Some(expected) if *expected == line => {
-                in_header &= line != b"\n";
-                ours.next();
-            }
-            _ if in_header => {}
-            _ => return false,
-        }
-    }
-    ours.next().is_none()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn readers_may_add_header_lines_but_change_no_body() {
-        let ours = b"From a  date\nReturn-Path: <a>\nSubject: x\n\nbody\n\n";
-        let read = b"From a  date\nReturn-Path: <a>\nSubject: x\nStatus: RO\nX-UID: 7\n\nbody\n\n";
-        assert!(is_same_message(ours, ours));
-        assert!(is_same_message(read, ours));
-        for other in [
-            &b"From a  date\nReturn-Path: <a>\nSubject: x\n\nbod"[..],
-            b"From a  date\nReturn-Path: <a>\nSubject: x\n\nbody\nmore\n\n",
-            b"From a  date\nSubject: x\n\nbody\n\n",
-            b"",
-        ] {
-            assert!(!is_same_message(other, ours), "{other:?}");
-        }
-    }
 }

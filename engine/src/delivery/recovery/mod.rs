@@ -11,18 +11,21 @@ mod extent;
 mod maildir;
 mod mbox;
 mod read;
+mod recheck;
+mod search;
 mod survey;
 
 use super::digest::{BaseDigest, digest_of};
-use super::dirty::Dirty;
+use super::file_systems::FileSystems;
 use super::journal::{Found, Journal};
-use super::stuck::{Stuck, Waiting};
+use super::stuck::{Held, Stuck, Waiting};
 use crate::clock;
 use crate::io::{Credentials, Disk};
 use crate::log::{Accepted, AcceptedRecipient, DeliveryId, InDoubt, LogError, Plan, Sequence};
 use crate::mailbox::{Known, MailboxError, MailboxName, MailboxSettings};
 use crate::sync::Arc;
 use crate::target::{Format, MailboxTarget, Owner};
+pub(super) use recheck::Recheck;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -105,7 +108,7 @@ pub(super) struct Recovery<'a, D: Disk> {
     pub(super) settings: &'a MailboxSettings,
     pub(super) known: &'a Known,
     pub(super) journal: &'a dyn Journal,
-    pub(super) dirty: &'a Dirty<D::Handle>,
+    pub(super) file_systems: &'a FileSystems<D::Handle>,
     pub(super) trust: Trust,
 }
 
@@ -183,6 +186,7 @@ impl<'a, D: Disk> Run<'a, D> {
 
     fn run(mut self, found: &dyn Found) -> Result<Recovered, LogError> {
         let survey = Survey::of(found)?;
+        self.with.file_systems.log_begins_at(survey.below());
         let mut doubts = survey.in_doubt();
         self.maildir_pass(found, &survey, &mut doubts)?;
         for group in survey.mbox_groups(MBOX_BYTES_MAX) {
@@ -230,6 +234,7 @@ impl<'a, D: Disk> Run<'a, D> {
                             failed.push(Waiting {
                                 recipient: index,
                                 places,
+                                held: Held::Undelivered,
                             });
                         }
                     }
@@ -396,6 +401,8 @@ impl<'a, D: Disk> Run<'a, D> {
                     continue;
                 };
                 match &recipient.plan {
+                    // Another pass sees to it.
+                    _ if delivery.held != Held::Undelivered => failed.push(delivery.clone()),
                     Plan::Shared => {}
                     Plan::Mbox { .. } => {
                         mboxes.add_waiting(message, delivery);

@@ -58,6 +58,25 @@ pub(super) fn stands_at<D: Disk>(
     Ok(rest.is_empty())
 }
 
+/// Returns true if every byte from `offset` on is as it was written, or zero.
+pub(super) fn is_torn_at<D: Disk>(
+    disk: &D,
+    file: &D::Handle,
+    offset: u64,
+    ours: &[u8],
+) -> io::Result<bool> {
+    let (mut rest, mut is_ours) = (ours, true);
+    for_each_piece(disk, file, offset, |_, piece| {
+        let length = piece.len().min(rest.len());
+        let (expected, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+        let mut pairs = piece.iter().zip(expected);
+        is_ours = pairs.all(|(have, want)| have == want || *have == 0);
+        rest = behind;
+        is_ours && !rest.is_empty()
+    })?;
+    Ok(is_ours && rest.is_empty())
+}
+
 /// Compares a whole file with what should stand in it.
 pub(super) fn compare<D: Disk>(disk: &D, file: &D::Handle, ours: &[u8]) -> io::Result<Standing> {
     let mut standing = Standing::Whole;

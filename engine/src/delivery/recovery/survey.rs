@@ -97,6 +97,11 @@ impl Survey {
         }
     }
 
+    /// Everything before this record was settled when the last checkpoint was made.
+    pub(super) fn below(&self) -> Sequence {
+        self.below
+    }
+
     /// Messages to look at.
     pub(super) fn messages(&self) -> u64 {
         self.messages

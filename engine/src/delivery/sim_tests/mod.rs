@@ -10,6 +10,7 @@
 //! `SIM_FROM` the first of them.
 
 mod content;
+mod domains;
 mod planted;
 mod poisoned;
 mod reader;
@@ -125,7 +126,7 @@ fn work(
 ) {
     for _ in 0..rounds {
         match random.below(8) {
-            0 | 1 => store.keeper().checkpoint_or_fail(&world.disk),
+            0 | 1 => store.maintain(),
             2 => world.send_again(store, credentials, random),
             _ => world.send_some(store, credentials, random),
         }

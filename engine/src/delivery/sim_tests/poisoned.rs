@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::io;
 
 /// Delivers and waits; the answers.
-fn answers(
+pub(super) fn answers(
     store: &Store<SimDisk>,
     credentials: &RefCell<Credentials>,
     content: &[u8],
@@ -53,7 +53,7 @@ fn answers(
 }
 
 /// Mailbox owners' identities are taken on a thread that ends with the test.
-fn on_own_thread(test: impl FnOnce(&mut World, &RefCell<Credentials>) + Send) {
+pub(super) fn on_own_thread(test: impl FnOnce(&mut World, &RefCell<Credentials>) + Send) {
     std::thread::scope(|scope| {
         let run = || {
             let mut world = World::new(1, None, state_directory());

@@ -12,11 +12,13 @@ use crate::envelope::Recipient;
 use crate::io::Credentials;
 use crate::io::sim::{DiskFault, SimDisk};
 use crate::log::sim::{SimFault, SimMedium, SimRandom};
-use crate::log::{EncodedRecord, LogError, LogSettings, LogUsage, Sequence, StepLog};
+use crate::log::{EncodedRecord, Entry, LogError, LogSettings, LogUsage, Sequence, StepLog};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::target::{Format, MailboxTarget};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,6 +46,14 @@ impl Journal for StepLog<SimMedium> {
 
     fn durable_up_to(&self) -> Sequence {
         Self::durable_up_to(self)
+    }
+
+    fn read_back(
+        &self,
+        range: (Sequence, Sequence),
+        visit: &mut dyn FnMut(Entry<'_>),
+    ) -> Result<(), LogError> {
+        Self::read_back(self, range, visit)
     }
 
     fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError> {
@@ -80,6 +90,8 @@ impl Journal for StepLog<SimMedium> {
 struct SimSource {
     medium: SimMedium,
     no_flush: bool,
+    /// As the note beside the log, which lasts as long as the machine runs.
+    has_suspects: Arc<AtomicBool>,
 }
 
 pub(super) fn log_settings() -> LogSettings {
@@ -101,6 +113,15 @@ impl JournalSource for SimSource {
             log.plant(crate::log::Planted::NoFlush);
         }
         Ok((Arc::new(log), Box::new(found)))
+    }
+
+    fn note_suspects(&self, has_suspects: bool) -> io::Result<()> {
+        self.has_suspects.store(has_suspects, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn has_suspects(&self) -> bool {
+        self.has_suspects.load(Ordering::Relaxed)
     }
 }
 
@@ -172,6 +193,7 @@ pub(super) struct World {
     pub(super) owner: (u32, u32),
     /// Something failed: a refused message may have been stored.
     trouble: bool,
+    has_suspects: Arc<AtomicBool>,
     pub(super) repeated: u64,
 }
 
@@ -251,6 +273,7 @@ impl World {
             bug,
             owner,
             trouble: false,
+            has_suspects: Arc::default(),
             repeated: 0,
         }
     }
@@ -268,6 +291,7 @@ impl World {
         let source = SimSource {
             medium: self.medium.clone(),
             no_flush: self.bug == Some(Bug::LogWithoutFlush),
+            has_suspects: Arc::clone(&self.has_suspects),
         };
         match Store::open_stepwise(self.disk.clone(), &self.settings, Box::new(source)) {
             Ok(store) => {
@@ -289,6 +313,7 @@ impl World {
             0 => StatusFields::Remove,
             _ => StatusFields::Keep,
         };
+        self.has_suspects = Arc::default();
         self.disk = self.disk.after_crash(random.draw());
         self.medium = self.medium.after_crash(random.draw());
         self.disk.share_power_with(&self.medium);

@@ -12,14 +12,15 @@
 
 mod tree;
 
-use super::{Disk, FileStat, LockKind};
+use super::{Disk, FileStat, LockKind, Mount};
 use crate::log::sim::{SimMedium, SimRandom};
 use crate::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use tree::{NameChange, Node, Tree, errno};
+use tree::{Extent, NameChange, Node, ROOT_DEVICE, Tree, errno};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +47,12 @@ struct State {
     fault: DiskFault,
     operations: u64,
     crashed: bool,
-    /// Flushes that failed.
-    failures: u64,
+    /// Flushes that failed, for each file system.
+    failures: BTreeMap<u64, u64>,
+    /// File systems whose flushes fail, each with the error code.
+    failing: BTreeMap<u64, i32>,
+    /// Where each file system is mounted, and how often it was.
+    mounts: BTreeMap<u64, (String, u64)>,
     /// A log on the same machine: the power goes for both.
     medium: Option<SimMedium>,
     /// How often the machine was started.
@@ -102,7 +107,9 @@ impl SimDisk {
             fault: DiskFault::None,
             operations: 0,
             crashed: false,
-            failures: 0,
+            failures: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            mounts: BTreeMap::from([(ROOT_DEVICE, ("/".to_owned(), 1))]),
             medium: None,
             boot: 1,
             meanwhile: None,
@@ -150,23 +157,26 @@ impl SimDisk {
     pub fn after_crash(&self, seed: u64) -> Self {
         let mut random = SimRandom::new(seed);
         let state = self.0.lock();
-        Self::renewed(state.tree.survive(&mut random), state.boot + 1)
+        let tree = state.tree.survive(&mut random);
+        Self::renewed(tree, state.boot + 1, state.mounts.clone())
     }
 
     /// The disk as the next process finds it after this one was killed.
     #[must_use]
     pub fn after_kill(&self) -> Self {
         let state = self.0.lock();
-        Self::renewed(state.tree.unlocked(), state.boot)
+        Self::renewed(state.tree.unlocked(), state.boot, state.mounts.clone())
     }
 
-    fn renewed(tree: Tree, boot: u128) -> Self {
+    fn renewed(tree: Tree, boot: u128, mounts: BTreeMap<u64, (String, u64)>) -> Self {
         Self(Arc::new(Mutex::new(State {
             tree,
             fault: DiskFault::None,
             operations: 0,
             crashed: false,
-            failures: 0,
+            failures: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            mounts,
             medium: None,
             boot,
             meanwhile: None,
@@ -193,8 +203,63 @@ impl SimDisk {
         state.tree.make_durable_directory(path);
     }
 
+    /// Mounts another file system, which is empty, on the directory at `path`.
+    pub fn mount_on(&self, path: &str, device: u64) {
+        let mut state = self.0.lock();
+        state.tree.mount(path, device);
+        state.mounts.insert(device, (format!("/{path}"), 1));
+    }
+
+    /// Has every flush of a file system fail from now on, until `None`.
+    pub fn fail_flushes(&self, device: u64, errno: Option<i32>) {
+        let mut state = self.0.lock();
+        match errno {
+            Some(errno) => state.failing.insert(device, errno),
+            None => state.failing.remove(&device),
+        };
+    }
+
+    /// A file system is unmounted and mounted again: what was not durable is there, torn or lost as
+    /// after a crash.
+    pub fn remount(&self, device: u64, seed: u64) {
+        let mut state = self.0.lock();
+        state.failing.remove(&device);
+        state.tree.survive_on(device, &mut SimRandom::new(seed));
+        if let Some((_, count)) = state.mounts.get_mut(&device) {
+            *count += 1;
+        }
+    }
+
+    /// A reader removes the file at `path` below the root.
+    pub fn remove_by_reader(&self, path: &str) {
+        let mut state = self.0.lock();
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if let Some(directory) = state.tree.find(directory) {
+            state.tree.rename(NameChange::removal(directory, name));
+        }
+    }
+
+    /// A reader gives the file at `from` below the root another name.
+    pub fn rename_by_reader(&self, from: &str, to: &str) {
+        let mut state = self.0.lock();
+        let split = |path| str::rsplit_once(path, '/').unwrap_or(("", path));
+        let ((from_directory, from_name), (to_directory, to_name)) = (split(from), split(to));
+        let node = state.tree.find(from);
+        let directories = state
+            .tree
+            .find(from_directory)
+            .zip(state.tree.find(to_directory));
+        if let (Some(node), Some((from_directory, to_directory))) = (node, directories) {
+            let mut change = NameChange::add(to_directory, to_name, node);
+            change.remove(from_directory, from_name);
+            state.tree.rename(change);
+        }
+    }
+
     fn handle(&self, node: u64) -> SimHandle {
-        let told = Mutex::new(self.0.lock().failures);
+        let state = self.0.lock();
+        let told = Mutex::new(state.failures_on(node));
+        drop(state);
         SimHandle {
             told,
             disk: self.clone(),
@@ -223,20 +288,26 @@ impl SimDisk {
         look(&state.tree)
     }
 
-    fn flush(&self, nodes: Option<u64>) -> io::Result<()> {
+    fn flush(&self, node: u64, extent: Extent) -> io::Result<()> {
         self.others_go_first();
         let mut state = self.0.lock();
-        match state.operate() {
+        let device = state.tree.device(node).unwrap_or(ROOT_DEVICE);
+        let failing = state.failing.get(&device).copied();
+        let goes = match (state.operate(), failing) {
+            (Ok(_), Some(code)) => Err(errno(code)),
+            (answer, _) => answer,
+        };
+        match goes {
             // Each change by itself may have become durable before the power went.
             Ok(true) => Err(io::Error::other("the power went")),
             Ok(false) => {
-                state.tree.flush(nodes);
+                state.tree.flush(extent);
                 Ok(())
             }
             Err(error) => {
                 if !state.is_dead() {
-                    state.failures += 1;
-                    state.tree.drop_unflushed(nodes);
+                    *state.failures.entry(device).or_default() += 1;
+                    state.tree.drop_unflushed(extent);
                 }
                 Err(error)
             }
@@ -245,6 +316,13 @@ impl SimDisk {
 }
 
 impl State {
+    /// Failed flushes of the file system of a file or directory.
+    fn failures_on(&self, node: u64) -> u64 {
+        let device = self.tree.device(node);
+        let failures = device.and_then(|device| self.failures.get(&device));
+        failures.copied().unwrap_or(0)
+    }
+
     fn is_dead(&self) -> bool {
         self.crashed || self.medium.as_ref().is_some_and(SimMedium::is_crashed)
     }
@@ -343,6 +421,37 @@ impl Disk for SimDisk {
             }
         })?;
         Ok(self.handle(node))
+    }
+
+    fn open_write(&self, dir: &SimHandle, name: &str) -> io::Result<SimHandle> {
+        self.open_append(dir, name)
+    }
+
+    fn write_at(&self, file: &SimHandle, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.change(|tree| {
+            let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+            tree.write_at(file.node, offset, bytes);
+            Ok(())
+        })
+    }
+
+    fn mount_of(&self, handle: &SimHandle) -> io::Result<Mount> {
+        let device = self.look(|tree| Ok(tree.device(handle.node)))?;
+        let device = device.unwrap_or(ROOT_DEVICE);
+        let state = self.0.lock();
+        let mount = state.mounts.get(&device).map(|(point, count)| Mount {
+            id: (device << 32) | count,
+            point: point.into(),
+        });
+        mount.ok_or_else(|| errno(libc::ENOENT))
+    }
+
+    fn mounted_on(&self, point: &Path) -> io::Result<Option<u64>> {
+        let state = self.0.lock();
+        state.check_alive()?;
+        let mut mounts = state.mounts.iter();
+        let found = mounts.find(|(_, (mounted, _))| Path::new(mounted) == point);
+        Ok(found.map(|(device, (_, count))| (device << 32) | count))
     }
 
     fn link(&self, from: (&SimHandle, &str), to: (&SimHandle, &str)) -> io::Result<()> {
@@ -444,12 +553,14 @@ impl Disk for SimDisk {
     }
 
     fn sync(&self, handle: &SimHandle) -> io::Result<()> {
-        self.flush(Some(handle.node))
+        self.flush(handle.node, Extent::Node(handle.node))
     }
 
     fn sync_filesystem(&self, handle: &SimHandle) -> io::Result<()> {
-        self.flush(None)?;
-        let failures = self.0.lock().failures;
+        let device = self.look(|tree| Ok(tree.device(handle.node)))?;
+        let device = Extent::Device(device.unwrap_or(ROOT_DEVICE));
+        self.flush(handle.node, device)?;
+        let failures = self.0.lock().failures_on(handle.node);
         match std::mem::replace(&mut *handle.told.lock(), failures) {
             told if told < failures => Err(errno(libc::EIO)),
             _ => Ok(()),

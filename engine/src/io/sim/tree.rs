@@ -6,7 +6,7 @@
 use super::super::{FileKind, FileStat, LockKind};
 use crate::clock;
 use crate::log::sim::SimRandom;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ const SECTOR_BYTES: usize = 512;
 /// A file or directory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
+    /// The file system it is on.
+    pub(super) device: u64,
     pub(super) is_directory: bool,
     pub(super) names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
@@ -52,6 +54,17 @@ pub(super) struct Tree {
 
 /// The number of the root.
 const ROOT: u64 = 1;
+/// The file system of the root.
+pub(super) const ROOT_DEVICE: u64 = 1;
+
+/// What is flushed together.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Extent {
+    /// One file or directory.
+    Node(u64),
+    /// One file system.
+    Device(u64),
+}
 
 pub(super) fn errno(code: i32) -> io::Error {
     io::Error::from_raw_os_error(code)
@@ -76,9 +89,20 @@ impl NameChange {
         self.removed = Some((dir, name.to_owned()));
     }
 
-    fn touches(&self, dir: u64) -> bool {
-        let added = self.added.as_ref().is_some_and(|(at, ..)| *at == dir);
-        added || self.removed.as_ref().is_some_and(|(at, _)| *at == dir)
+    /// The names it changes, each with its directory.
+    fn names(&self) -> impl Iterator<Item = (u64, String)> + use<> {
+        let added = self
+            .added
+            .as_ref()
+            .map(|(dir, name, _)| (*dir, name.clone()));
+        added.into_iter().chain(self.removed.clone())
+    }
+
+    /// The directories it changes.
+    fn directories(&self) -> impl Iterator<Item = u64> + use<> {
+        let added = self.added.as_ref().map(|(dir, ..)| *dir);
+        let removed = self.removed.as_ref().map(|(dir, _)| *dir);
+        added.into_iter().chain(removed)
     }
 }
 
@@ -151,7 +175,7 @@ impl Tree {
     /// Bytes of all files that have a name.
     pub(super) fn used(&self) -> u64 {
         let named = self.nodes.values().flat_map(|node| node.names.values());
-        let files: std::collections::BTreeSet<&u64> = named.collect();
+        let files: BTreeSet<&u64> = named.collect();
         let files = files.into_iter().filter_map(|file| self.nodes.get(file));
         files.map(|file| file.live.len() as u64).sum()
     }
@@ -164,6 +188,7 @@ impl Tree {
         };
         if let Some(root) = tree.nodes.get_mut(&ROOT) {
             (root.uid, root.gid) = (uid, gid);
+            root.device = ROOT_DEVICE;
         }
         tree.make_durable_directory(base);
         tree
@@ -175,7 +200,14 @@ impl Tree {
         if let Some(parent) = self.find(parent) {
             let node = self.add(Node::directory(0o700), parent);
             self.rename(NameChange::add(parent, name, node));
-            self.flush(Some(parent));
+            self.flush(Extent::Node(parent));
+        }
+    }
+
+    /// Makes a directory the root of another file system, which is empty.
+    pub(super) fn mount(&mut self, path: &str, device: u64) {
+        if let Some(node) = self.find(path).and_then(|node| self.nodes.get_mut(&node)) {
+            node.device = device;
         }
     }
 
@@ -218,6 +250,7 @@ impl Tree {
         self.next += 1;
         if let Some(dir) = self.nodes.get(&dir) {
             (node.uid, node.gid) = (dir.uid, dir.gid);
+            node.device = dir.device;
         }
         node.changed = clock::since_epoch();
         self.nodes.insert(number, node);
@@ -247,8 +280,15 @@ impl Tree {
     }
 
     pub(super) fn append(&mut self, file: u64, bytes: &[u8]) {
+        if let Some(node) = self.nodes.get(&file) {
+            let end = node.live.len();
+            self.write_at(file, end, bytes);
+        }
+    }
+
+    pub(super) fn write_at(&mut self, file: u64, offset: usize, bytes: &[u8]) {
         if let Some(node) = self.nodes.get_mut(&file) {
-            let write = Write::At(node.live.len(), bytes.to_vec());
+            let write = Write::At(offset, bytes.to_vec());
             Node::write(&mut node.live, &write);
             node.unflushed.push(write);
         }
@@ -265,7 +305,7 @@ impl Tree {
         let node = self.nodes.get(&number).ok_or_else(|| errno(libc::ENOENT))?;
         let names = self.nodes.values().flat_map(|node| node.names.values());
         Ok(FileStat {
-            device: 1,
+            device: node.device,
             inode: number,
             kind: match node.is_directory {
                 true => FileKind::Directory,
@@ -281,19 +321,47 @@ impl Tree {
         })
     }
 
-    /// Makes one file or directory durable, or all.
-    pub(super) fn flush(&mut self, only: Option<u64>) {
-        for (number, node) in &mut self.nodes {
-            if only.is_none_or(|only| only == *number) {
+    fn contains(&self, extent: Extent, number: u64) -> bool {
+        match extent {
+            Extent::Node(node) => node == number,
+            Extent::Device(device) => self.device(number) == Some(device),
+        }
+    }
+
+    /// The file system of a file or directory.
+    pub(super) fn device(&self, number: u64) -> Option<u64> {
+        self.nodes.get(&number).map(|node| node.device)
+    }
+
+    fn numbers(&self, extent: Extent) -> Vec<u64> {
+        let all = self.nodes.keys().copied();
+        all.filter(|number| self.contains(extent, *number))
+            .collect()
+    }
+
+    /// Makes a file, a directory or a file system durable.
+    pub(super) fn flush(&mut self, extent: Extent) {
+        for number in self.numbers(extent) {
+            if let Some(node) = self.nodes.get_mut(&number) {
                 for write in std::mem::take(&mut node.unflushed) {
                     Node::write(&mut node.durable, &write);
                 }
             }
         }
-        let is_due = |change: &NameChange| only.is_none_or(|dir| change.touches(dir));
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unflushed)
-            .into_iter()
-            .partition(is_due);
+        // With a change of a name, those of the same name before it are durable too.
+        let mut names = BTreeSet::new();
+        let (mut due, mut later) = (Vec::new(), Vec::new());
+        for change in std::mem::take(&mut self.unflushed).into_iter().rev() {
+            let is_there = change.directories().any(|dir| self.contains(extent, dir));
+            if is_there || change.names().any(|name| names.contains(&name)) {
+                names.extend(change.names());
+                due.push(change);
+            } else {
+                later.push(change);
+            }
+        }
+        due.reverse();
+        later.reverse();
         for change in &due {
             self.apply(change, |node| &mut node.durable_names);
         }
@@ -301,12 +369,37 @@ impl Tree {
     }
 
     /// What a failed flush leaves: the bytes are seen, and will never be durable.
-    pub(super) fn drop_unflushed(&mut self, only: Option<u64>) {
-        for (number, node) in &mut self.nodes {
-            if only.is_none_or(|only| only == *number) {
+    pub(super) fn drop_unflushed(&mut self, extent: Extent) {
+        for number in self.numbers(extent) {
+            if let Some(node) = self.nodes.get_mut(&number) {
                 node.unflushed.clear();
             }
         }
+    }
+
+    /// One file system as found when it is mounted again, after it took no more writes.
+    pub(super) fn survive_on(&mut self, device: u64, random: &mut SimRandom) {
+        for number in self.numbers(Extent::Device(device)) {
+            if let Some(node) = self.nodes.get_mut(&number) {
+                node.names = node.durable_names.clone();
+                node.locks.clear();
+                node.live = node.survive(random);
+                node.durable = node.live.clone();
+                node.unflushed.clear();
+            }
+        }
+        let changes = std::mem::take(&mut self.unflushed);
+        let (there, elsewhere): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| {
+            let mut directories = change.directories();
+            directories.any(|dir| self.device(dir) == Some(device))
+        });
+        for change in there {
+            if random.below(2) == 0 {
+                self.apply(&change, |node| &mut node.names);
+                self.apply(&change, |node| &mut node.durable_names);
+            }
+        }
+        self.unflushed = elsewhere;
     }
 
     /// As found after a power failure.

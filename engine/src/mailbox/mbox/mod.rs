@@ -199,6 +199,15 @@ impl<H> Mbox<H> {
             .map_err(|error| failed(path, "cutting off an incomplete message", error))
     }
 
+    /// Looks at its end again, after something there was written in place.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn look_at_end<D: Disk<Handle = H>>(&mut self, disk: &D) -> io::Result<()> {
+        self.tail = missing_tail(disk, &self.file, self.end)?;
+        Ok(())
+    }
+
     /// Takes everything appended since it was opened back, as well as can be: what was flushed
     /// with an error is not in the mailbox.
     pub fn take_back<D: Disk<Handle = H>>(&mut self, disk: &D) {

@@ -1,0 +1,501 @@
+//! File systems with mail that only the delivery log keeps safe.
+//!
+//! Each file system is flushed by itself, and one whose flush failed is suspect by itself: the
+//! kernel may have dropped what it was to write, would report that to nobody again, and reading
+//! still shows it. What the log has for a suspect file system is written to it again, and then
+//! flushed through a handle that was opened after the failure. Invariants: a file system is entered
+//! before anything is written there; its sync handle was opened before everything that the next
+//! flush is to cover, so that a flush through it reports every error; the next handle is opened
+//! before that flush begins, so that there is no time without one. Where no file can be opened now,
+//! the flush goes through the handle that is there, which stays: it reports every error too, but
+//! only to one flush. So flushes come one after the other. A suspect file system has no handle, so
+//! that it can be unmounted, until the next attempt to flush it begins.
+
+use crate::clock;
+use crate::io::{Disk, Mount, copy_error, is_shortage};
+use crate::log::Sequence;
+use crate::mailbox::Unflushed;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// First pause after an attempt to flush a suspect file system failed; it doubles up to the
+/// longest.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The file systems that mail was written to. None is forgotten: a delivery that entered one
+/// before a checkpoint may write there after it.
+#[derive(Debug)]
+pub(super) struct FileSystems<H> {
+    known: Mutex<HashMap<u64, FileSystem<H>>>,
+    /// Held by whoever flushes.
+    flushing: Mutex<()>,
+    /// The log has nothing before this record.
+    low: AtomicU64,
+}
+
+#[derive(Debug)]
+struct FileSystem<H> {
+    /// A flush of the whole file system can be relied on.
+    whole: bool,
+    mount: Option<Mount>,
+    /// `None` while it is suspect.
+    sync_handle: Option<Arc<H>>,
+    /// All that the log has for it before this was flushed, or is held elsewhere.
+    flushed_below: Sequence,
+    suspect: Option<Suspect>,
+}
+
+/// A file system whose flush failed.
+#[derive(Clone, Debug)]
+struct Suspect {
+    cause: Arc<io::Error>,
+    /// Since the UNIX epoch.
+    since: Duration,
+    /// Attempts to flush it again that failed.
+    attempts: u32,
+    next_attempt: Instant,
+    stage: Stage,
+}
+
+/// How far an attempt to flush a suspect file system has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    /// The handle is open. Deliveries whose records come before `until` may have written something
+    /// before that, and must have ended before the log is read.
+    Opened {
+        until: Sequence,
+        now: u64,
+        is_remounted: bool,
+    },
+    /// What the log has was written again.
+    Rewritten,
+}
+
+/// A suspect file system, as operators know it.
+#[derive(Clone, Debug)]
+pub(super) struct SuspectState {
+    pub(super) mount_point: PathBuf,
+    pub(super) cause: Arc<io::Error>,
+    pub(super) since: Duration,
+    pub(super) attempts: u32,
+    pub(super) next_attempt: Instant,
+}
+
+/// What is mounted where a file system was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mounted {
+    /// The file system, as it was.
+    Same,
+    /// Another one, or the same after it was unmounted.
+    Other,
+    /// Nothing.
+    Nothing,
+}
+
+/// What an attempt to flush a suspect file system goes on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    pub(super) device: u64,
+    /// The number it has now; another one if something else was mounted in its place.
+    pub(super) now: u64,
+    /// It was unmounted since, and is mounted again.
+    pub(super) is_remounted: bool,
+    /// Not the first one: what fails is to be told apart from what does not.
+    pub(super) is_repeated: bool,
+}
+
+impl<H> Default for FileSystems<H> {
+    fn default() -> Self {
+        Self {
+            known: Mutex::default(),
+            flushing: Mutex::new(()),
+            low: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<H> FileSystem<H> {
+    fn fails(&mut self, error: &io::Error) {
+        let now = clock::now();
+        self.sync_handle = None;
+        let suspect = self.suspect.get_or_insert_with(|| Suspect {
+            cause: Arc::new(copy_error(error)),
+            since: clock::since_epoch(),
+            attempts: 0,
+            next_attempt: now,
+            stage: Stage::Waiting,
+        });
+        if suspect.stage != Stage::Waiting {
+            suspect.cause = Arc::new(copy_error(error));
+            let pause = PAUSE * (1 << suspect.attempts.min(10));
+            suspect.next_attempt = now + pause.min(PAUSE_MAX);
+            suspect.attempts = suspect.attempts.saturating_add(1);
+            suspect.stage = Stage::Waiting;
+        }
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        let mount = self.mount.as_ref();
+        mount.map_or_else(PathBuf::new, |mount| mount.point.clone())
+    }
+}
+
+impl<H> FileSystems<H> {
+    /// Returns an error for a file system that could not be flushed again since its flush failed.
+    pub(super) fn check(&self, device: u64) -> io::Result<()> {
+        let known = self.known.lock();
+        let suspect = known.get(&device).and_then(|known| known.suspect.as_ref());
+        match suspect.filter(|suspect| suspect.attempts > 0) {
+            // Whatever the cause is, it is not the recipient's.
+            Some(suspect) => Err(io::Error::other(format!(
+                "its file system could not be flushed to disk: {}",
+                suspect.cause
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that something will be written on the file system of the directory `near`. False: no
+    /// checkpoint can flush it, so that must be done at once.
+    ///
+    /// # Errors
+    /// No handle can be opened.
+    pub(super) fn enter<D: Disk<Handle = H>>(
+        &self,
+        disk: &D,
+        device: u64,
+        near: &H,
+    ) -> io::Result<bool> {
+        if let Some(known) = self.known.lock().get(&device) {
+            return Ok(known.whole);
+        }
+        let whole = disk.can_checkpoint(near);
+        let sync_handle = Some(Arc::new(disk.open_directory(near, "")?));
+        let mount = disk.mount_of(near).ok();
+        let entered = FileSystem {
+            whole,
+            mount,
+            sync_handle,
+            flushed_below: Sequence(self.low.load(Ordering::Acquire)),
+            suspect: None,
+        };
+        // Whoever came first has the older handle.
+        self.known.lock().entry(device).or_insert(entered);
+        Ok(whole)
+    }
+
+    /// The same for directories; those on file systems that a checkpoint cannot flush are flushed
+    /// now.
+    pub(super) fn enter_all<D: Disk<Handle = H>>(
+        &self,
+        disk: &D,
+        directories: &[Unflushed<H>],
+    ) -> io::Result<()> {
+        for directory in directories {
+            if !self.enter(disk, directory.device, &directory.handle)? {
+                disk.sync(&directory.handle)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Flushes every file system that is not suspect, or whose attempt has come so far. What the
+    /// log has before `below` is then durable there. Returns those that can be believed again.
+    pub(super) fn flush<D: Disk<Handle = H>>(&self, disk: &D, below: Sequence) -> Vec<u64> {
+        let _flushing = self.flushing.lock();
+        self.log_begins_at(below);
+        let mut believed = Vec::new();
+        for (device, sync_handle) in self.due(disk) {
+            // Nothing is locked: a file system may never answer.
+            let flushed = disk.sync_filesystem(&sync_handle);
+            let mut known = self.known.lock();
+            let Some(file_system) = known.get_mut(&device) else {
+                continue;
+            };
+            match flushed {
+                Ok(()) => {
+                    file_system.flushed_below = below.max(file_system.flushed_below);
+                    let was_suspect = file_system.suspect.take().is_some();
+                    believed.extend(was_suspect.then_some(device));
+                }
+                Err(error) => {
+                    let mount_point = file_system.mount_point();
+                    file_system.fails(&error);
+                    drop(known);
+                    tell_failure(&mount_point, &error);
+                }
+            }
+        }
+        believed
+    }
+
+    /// Takes the handles for a flush, and opens the next ones.
+    fn due<D: Disk<Handle = H>>(&self, disk: &D) -> Vec<(u64, Arc<H>)> {
+        let known = self.known.lock();
+        let ready = known.iter().filter(|(_, file_system)| {
+            let suspect = file_system.suspect.as_ref();
+            file_system.whole && suspect.is_none_or(|s| s.stage == Stage::Rewritten)
+        });
+        let handles: Vec<(u64, Arc<H>)> = ready
+            .filter_map(|(device, ready)| Some((*device, Arc::clone(ready.sync_handle.as_ref()?))))
+            .collect();
+        drop(known);
+        let mut due = Vec::new();
+        for (device, handle) in handles {
+            let next = disk.open_directory(&handle, "");
+            let mut known = self.known.lock();
+            let Some(file_system) = known.get_mut(&device) else {
+                continue;
+            };
+            match next {
+                // Somebody else may have found it to be suspect meanwhile.
+                Ok(next) if file_system.sync_handle.is_some() => {
+                    file_system.sync_handle = Some(Arc::new(next));
+                    due.push((device, handle));
+                }
+                Err(error) if is_shortage(&error) => due.push((device, handle)),
+                Ok(_) => {}
+                Err(error) => {
+                    let mount_point = file_system.mount_point();
+                    file_system.fails(&error);
+                    drop(known);
+                    tell_failure(&mount_point, &error);
+                }
+            }
+        }
+        due
+    }
+
+    /// Notes that a flush of one file system failed which may have covered what the log has for it.
+    pub(super) fn fails(&self, device: u64, error: &io::Error) {
+        let mut known = self.known.lock();
+        if let Some(file_system) = known.get_mut(&device).filter(|known| known.whole) {
+            let mount_point = file_system.mount_point();
+            file_system.fails(error);
+            drop(known);
+            tell_failure(&mount_point, error);
+        }
+    }
+
+    /// Notes that flushes may have failed without anybody having heard of it.
+    pub(super) fn all_fail(&self, error: &io::Error) {
+        let mut known = self.known.lock();
+        for file_system in known.values_mut().filter(|known| known.whole) {
+            file_system.fails(error);
+        }
+    }
+
+    /// The first record that a suspect file system needs in the log.
+    pub(super) fn needed_from(&self) -> Option<Sequence> {
+        let known = self.known.lock();
+        let suspects = known.values().filter(|known| known.suspect.is_some());
+        suspects.map(|suspect| suspect.flushed_below).min()
+    }
+
+    /// Returns the suspect file systems that an attempt is due for, and begun attempts.
+    pub(super) fn suspects_due(&self, now: Instant) -> Vec<u64> {
+        let known = self.known.lock();
+        let is_due = |suspect: &Suspect| match suspect.stage {
+            Stage::Waiting => suspect.next_attempt <= now,
+            Stage::Opened { .. } | Stage::Rewritten => true,
+        };
+        let suspects = known.iter();
+        suspects
+            .filter(|(_, known)| known.suspect.as_ref().is_some_and(is_due))
+            .map(|(device, _)| *device)
+            .collect()
+    }
+
+    /// When the next attempt is due; `None` while nothing is suspect.
+    pub(super) fn next_attempt(&self) -> Option<Instant> {
+        let known = self.known.lock();
+        let suspects = known.values().filter_map(|known| known.suspect.as_ref());
+        suspects.map(|suspect| suspect.next_attempt).min()
+    }
+
+    /// Begins an attempt, or goes on with it. `barrier` appends a record behind all others and
+    /// returns its sequence when it is durable. `None` while the attempt can not begin.
+    pub(super) fn begin<D: Disk<Handle = H>, E>(
+        &self,
+        disk: &D,
+        device: u64,
+        barrier: impl FnOnce() -> Result<Sequence, E>,
+    ) -> Result<Option<(Attempt, Sequence)>, E> {
+        let known = self.known.lock();
+        let Some((mount, suspect)) = known
+            .get(&device)
+            .and_then(|known| Some((known.mount.clone(), known.suspect.clone()?)))
+        else {
+            return Ok(None);
+        };
+        drop(known);
+        let attempt = |now, is_remounted| Attempt {
+            device,
+            now,
+            is_remounted,
+            is_repeated: suspect.attempts > 0,
+        };
+        if let Stage::Opened {
+            until,
+            now,
+            is_remounted,
+        } = suspect.stage
+        {
+            return Ok(Some((attempt(now, is_remounted), until)));
+        }
+        let opened = open_again(disk, mount.as_ref());
+        let until = barrier()?;
+        let mut known = self.known.lock();
+        let Some(file_system) = known.get_mut(&device) else {
+            return Ok(None);
+        };
+        let (now, is_remounted) = match &opened {
+            Ok(opened) => (opened.device, mount.as_ref() != Some(&opened.mount)),
+            Err(_) => (device, false),
+        };
+        if let Some(suspect) = &mut file_system.suspect {
+            suspect.stage = Stage::Opened {
+                until,
+                now,
+                is_remounted,
+            };
+        }
+        match opened {
+            Ok(opened) => {
+                file_system.sync_handle = Some(Arc::new(opened.sync_handle));
+                file_system.mount = Some(opened.mount);
+                Ok(Some((attempt(now, is_remounted), until)))
+            }
+            Err(error) => {
+                let mount_point = file_system.mount_point();
+                file_system.fails(&error);
+                drop(known);
+                tell_failure(&mount_point, &error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Returns what is mounted where a file system was. Asks no file system.
+    pub(super) fn mounted<D: Disk<Handle = H>>(&self, disk: &D, device: u64) -> Mounted {
+        let known = self.known.lock();
+        let mount = known.get(&device).and_then(|known| known.mount.clone());
+        drop(known);
+        let Some(mount) = mount else {
+            return Mounted::Same;
+        };
+        match disk.mounted_on(&mount.point) {
+            Ok(Some(id)) if id == mount.id => Mounted::Same,
+            Ok(Some(_)) => Mounted::Other,
+            Ok(None) | Err(_) => Mounted::Nothing,
+        }
+    }
+
+    /// All that the log has for a file system before this is durable there, or held elsewhere.
+    pub(super) fn flushed_below(&self, device: u64) -> Sequence {
+        let known = self.known.lock();
+        let known = known.get(&device);
+        known.map_or(Sequence(u64::MAX), |known| known.flushed_below)
+    }
+
+    /// Notes that what the log has before `until` is held elsewhere.
+    pub(super) fn is_held(&self, device: u64, until: Sequence) {
+        if let Some(file_system) = self.known.lock().get_mut(&device) {
+            file_system.flushed_below = until.max(file_system.flushed_below);
+        }
+    }
+
+    /// Notes that what the log has was written again.
+    pub(super) fn is_rewritten(&self, device: u64) {
+        let mut known = self.known.lock();
+        let suspect = known.get_mut(&device).and_then(|k| k.suspect.as_mut());
+        if let Some(suspect) = suspect {
+            suspect.stage = Stage::Rewritten;
+        }
+    }
+
+    /// Notes that the log has nothing before this record that mailboxes need.
+    pub(super) fn log_begins_at(&self, below: Sequence) {
+        self.low.fetch_max(below.0, Ordering::AcqRel);
+    }
+
+    /// Returns true while one is written and not flushed yet.
+    pub(super) fn awaits_flush(&self) -> bool {
+        let known = self.known.lock();
+        let mut suspects = known.values().filter_map(|known| known.suspect.as_ref());
+        suspects.any(|suspect| suspect.stage == Stage::Rewritten)
+    }
+
+    /// Returns the suspect file systems for operators.
+    pub(super) fn suspects(&self) -> Vec<(u64, SuspectState)> {
+        let known = self.known.lock();
+        let state = |(device, known): (&u64, &FileSystem<H>)| {
+            let suspect = known.suspect.as_ref()?;
+            Some((
+                *device,
+                SuspectState {
+                    mount_point: known.mount_point(),
+                    cause: Arc::clone(&suspect.cause),
+                    since: suspect.since,
+                    attempts: suspect.attempts,
+                    next_attempt: suspect.next_attempt,
+                },
+            ))
+        };
+        known.iter().filter_map(state).collect()
+    }
+
+    /// Returns true while mailboxes are flushed.
+    #[cfg(test)]
+    pub(super) fn is_flushing(&self) -> bool {
+        self.flushing.is_held()
+    }
+
+    /// Has every attempt be due now.
+    #[cfg(test)]
+    pub(super) fn hurry(&self) {
+        for file_system in self.known.lock().values_mut() {
+            if let Some(suspect) = &mut file_system.suspect {
+                suspect.next_attempt = clock::now();
+            }
+        }
+    }
+}
+
+/// A suspect file system, opened again.
+struct Opened<H> {
+    sync_handle: H,
+    mount: Mount,
+    device: u64,
+}
+
+/// Opens a handle on a suspect file system, or on the one that was mounted in its place.
+fn open_again<D: Disk>(disk: &D, mount: Option<&Mount>) -> io::Result<Opened<D::Handle>> {
+    let Some(mount) = mount else {
+        let cause = "where it is mounted is not known; restart mailstow";
+        return Err(io::Error::other(cause));
+    };
+    if disk.mounted_on(&mount.point)?.is_none() {
+        return Err(io::Error::other("it is not mounted"));
+    }
+    let sync_handle = disk.open_root(&mount.point)?;
+    Ok(Opened {
+        mount: disk.mount_of(&sync_handle)?,
+        device: disk.stat(&sync_handle)?.device,
+        sync_handle,
+    })
+}
+
+fn tell_failure(mount_point: &std::path::Path, error: &io::Error) {
+    tracing::error!(
+        file_system = %mount_point.display(),
+        %error,
+        "flushing mailboxes to disk failed; the delivery log keeps their mail until it is durable"
+    );
+}

@@ -1,0 +1,55 @@
+//! What operators are told of the log and of the file systems.
+
+use super::super::file_systems::SuspectState;
+use super::super::health::{FileSystemFailure, LogFailure, LogState};
+use super::Keeper;
+use crate::clock;
+use crate::log::LogError;
+use std::fmt;
+use std::time::Duration;
+
+impl<H: fmt::Debug + Send + Sync> Keeper<H> {
+    /// Whether the log is in service, and how many messages wait.
+    pub(in crate::delivery) fn health(&self) -> (LogState, usize, Vec<FileSystemFailure>) {
+        let waiting = self.stuck.undelivered();
+        let file_systems = self.failing_file_systems();
+        let mut state = self.state.lock();
+        state.fail_if_poisoned();
+        let log = match (&state.failure, &state.journal) {
+            (None, Some(journal)) => {
+                let usage = journal.usage();
+                LogState::InService {
+                    bytes_used: usage.segments_live * usage.segment_bytes,
+                    bytes_max: usage.log_bytes_max,
+                }
+            }
+            (failure, _) => {
+                let now = clock::now();
+                let failure = failure.as_ref();
+                LogState::Failed(LogFailure {
+                    cause: failure.map_or(LogError::Closed, |f| f.cause.clone()),
+                    since: failure.map_or_else(clock::since_epoch, |f| f.since),
+                    attempts: failure.map_or(0, |f| f.attempts),
+                    next_attempt_in: failure.map_or(Duration::ZERO, |f| {
+                        f.next_attempt.saturating_duration_since(now)
+                    }),
+                })
+            }
+        };
+        (log, waiting, file_systems)
+    }
+
+    fn failing_file_systems(&self) -> Vec<FileSystemFailure> {
+        let now = clock::now();
+        let failure = |(device, suspect): (u64, SuspectState)| FileSystemFailure {
+            mount_point: suspect.mount_point,
+            cause: suspect.cause,
+            since: suspect.since,
+            attempts: suspect.attempts.into(),
+            next_attempt_in: suspect.next_attempt.saturating_duration_since(now),
+            held: self.stuck.held_for(device),
+        };
+        let suspects = self.file_systems.suspects();
+        suspects.into_iter().map(failure).collect()
+    }
+}

@@ -1,0 +1,147 @@
+//! Looks for messages that a reader has moved within an mbox.
+
+use super::mbox::Entry;
+use super::read::for_each_piece;
+use crate::io::Disk;
+use crate::mailbox::mbox::Mbox;
+use std::io;
+
+/// Header lines that readers add to a message, in bytes, at most.
+const ADDED_BYTES_MAX: usize = 64 * 1024;
+
+/// Where messages that a reader moved may stand. Without a sign that the file was rewritten,
+/// what stands before the first place the log knows was there before: perhaps the same message,
+/// sent twice on purpose, of which the other copy is missing.
+pub(super) fn search_from<D: Disk>(
+    disk: &D,
+    mbox: &Mbox<D::Handle>,
+    entries: &[Entry],
+) -> io::Result<u64> {
+    let places = entries.iter().flat_map(|entry| &entry.places);
+    let first = places.min().copied().unwrap_or(0);
+    if mbox.length() < first {
+        return Ok(0);
+    }
+    let mut begin = [0; 5];
+    let read = disk.read_at(mbox.file(), &mut begin, first)?;
+    let begins = begin.iter().zip(b"From ").take(read);
+    let is_message = |(have, want): (&u8, &u8)| have == want || *have == 0;
+    Ok(if begins.into_iter().all(is_message) {
+        first
+    } else {
+        0
+    })
+}
+
+/// Looks through the file, from a line's beginning on, for messages that a reader moved, perhaps
+/// with header lines added.
+pub(super) fn search<D: Disk>(
+    disk: &D,
+    mbox: &Mbox<D::Handle>,
+    from: u64,
+    entries: &[Entry],
+    stands: &mut [bool],
+) -> io::Result<()> {
+    let kept: Vec<u64> = entries
+        .iter()
+        .zip(stands.iter())
+        .filter(|(_, stands)| **stands)
+        .filter_map(|(entry, _)| entry.places.last().copied())
+        .collect();
+    let longest = entries.iter().map(|entry| entry.rendered.len()).max();
+    let bytes_max = longest.unwrap_or(0) + ADDED_BYTES_MAX;
+    for_each_message(disk, mbox.file(), from, bytes_max, |offset, message| {
+        if kept.contains(&offset) {
+            return;
+        }
+        let found = entries
+            .iter()
+            .zip(stands.iter_mut())
+            .find(|(entry, stands)| {
+                let may_be = entry.is_pending && !**stands && !entry.places.is_empty();
+                may_be && is_same_message(message, &entry.rendered)
+            });
+        if let Some((_, stands)) = found {
+            *stands = true;
+        }
+    })
+}
+
+/// Shows every message of at most `bytes_max` bytes, with its offset.
+fn for_each_message<D: Disk>(
+    disk: &D,
+    file: &D::Handle,
+    from: u64,
+    bytes_max: usize,
+    mut show: impl FnMut(u64, &[u8]),
+) -> io::Result<()> {
+    let mut message: Vec<u8> = Vec::new();
+    let (mut begins, mut is_long) = (from, false);
+    let mut line: Vec<u8> = Vec::new();
+    let mut at = from;
+    for_each_piece(disk, file, from, |_, piece| {
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            line.extend_from_slice(part);
+            if !line.ends_with(b"\n") && line.len() < bytes_max {
+                continue;
+            }
+            if line.starts_with(b"From ") {
+                if !is_long {
+                    show(begins, &message);
+                }
+                message.clear();
+                (begins, is_long) = (at, false);
+            }
+            at += line.len() as u64;
+            is_long |= message.len() + line.len() > bytes_max;
+            if !is_long {
+                message.extend_from_slice(&line);
+            }
+            line.clear();
+        }
+        true
+    })?;
+    message.extend_from_slice(&line);
+    if !is_long {
+        show(begins, &message);
+    }
+    Ok(())
+}
+
+/// The same lines in the same order; in the header there may be more.
+fn is_same_message(found: &[u8], ours: &[u8]) -> bool {
+    let mut ours = ours.split_inclusive(|byte| *byte == b'\n').peekable();
+    let mut in_header = true;
+    for line in found.split_inclusive(|byte| *byte == b'\n') {
+        match ours.peek() {
+            Some(expected) if *expected == line => {
+                in_header &= line != b"\n";
+                ours.next();
+            }
+            _ if in_header => {}
+            _ => return false,
+        }
+    }
+    ours.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_may_add_header_lines_but_change_no_body() {
+        let ours = b"From a  date\nReturn-Path: <a>\nSubject: x\n\nbody\n\n";
+        let read = b"From a  date\nReturn-Path: <a>\nSubject: x\nStatus: RO\nX-UID: 7\n\nbody\n\n";
+        assert!(is_same_message(ours, ours));
+        assert!(is_same_message(read, ours));
+        for other in [
+            &b"From a  date\nReturn-Path: <a>\nSubject: x\n\nbod"[..],
+            b"From a  date\nReturn-Path: <a>\nSubject: x\n\nbody\nmore\n\n",
+            b"From a  date\nSubject: x\n\nbody\n\n",
+            b"",
+        ] {
+            assert!(!is_same_message(other, ours), "{other:?}");
+        }
+    }
+}

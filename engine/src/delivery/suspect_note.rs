@@ -1,0 +1,60 @@
+//! A note beside the delivery log: the kernel may show what the disk of a mailbox does not have.
+//!
+//! After a failed flush that is so until the file system is flushed again or the machine is started
+//! again. A process that is started meanwhile must not believe what it reads there. The note is a
+//! file that holds the id of the boot it was written in.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+const NAME: &str = "suspect-file-systems";
+const TEMPORARY: &str = "suspect-file-systems.new";
+
+/// The kernel's id of this boot.
+fn boot() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+}
+
+/// Writes the note durably, or removes it.
+pub(super) fn note_suspects(directory: &Path, has_suspects: bool) -> io::Result<()> {
+    if has_suspects {
+        let temporary = directory.join(TEMPORARY);
+        let mut file = File::create(&temporary)?;
+        file.write_all(boot()?.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(temporary, directory.join(NAME))?;
+        return File::open(directory)?.sync_all();
+    }
+    match fs::remove_file(directory.join(NAME)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Returns true if the note was written in this boot. A note that cannot be read counts.
+pub(super) fn has_suspects(directory: &Path) -> bool {
+    match fs::read_to_string(directory.join(NAME)) {
+        Ok(noted) => boot().is_ok_and(|boot| boot == noted),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_counts_until_it_is_removed_or_the_machine_is_started_again() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!has_suspects(dir.path()));
+        note_suspects(dir.path(), true).unwrap();
+        assert!(has_suspects(dir.path()));
+        fs::write(dir.path().join(NAME), "of another boot\n").unwrap();
+        assert!(!has_suspects(dir.path()));
+        note_suspects(dir.path(), true).unwrap();
+        note_suspects(dir.path(), false).unwrap();
+        note_suspects(dir.path(), false).unwrap();
+        assert!(!has_suspects(dir.path()));
+    }
+}
