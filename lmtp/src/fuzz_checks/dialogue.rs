@@ -90,7 +90,11 @@ impl Model {
     }
 
     fn command(&mut self, line: &[u8], rest: &mut &[u8]) -> Result<(), End> {
-        let line = line.trim_ascii_end();
+        let content = line.strip_suffix(b"\n").unwrap_or(line);
+        let content = content.strip_suffix(b"\r").unwrap_or(content);
+        // A CR or NUL within a line refuses it, also where a blank may stand.
+        let is_whole = !content.contains(&b'\r') && !content.contains(&b'\0');
+        let line = content.trim_ascii_end();
         if line.len() + 2 >= self.line_bytes_max {
             // At the bound the model does not know which of the two it is.
             self.reply()?;
@@ -103,7 +107,10 @@ impl Model {
             .unwrap_or_default()
             .to_ascii_uppercase();
         if verb == b"BDAT" {
-            return self.chunk(line, rest);
+            return match is_whole {
+                true => self.chunk(line, rest),
+                false => self.unreadable_chunk(),
+            };
         }
         let code = self.reply()?;
         match (verb.as_slice(), code) {
