@@ -134,10 +134,14 @@ fn check_openings(medium: &SimMedium) -> Result<Shown, LogError> {
         Ok(first) => {
             assert_eq!(first.damage, [], "a damaged log does not open");
             let again = open(&one, false).map(|(_, shown)| shown);
-            assert_eq!(
-                again.map(|shown| shown.records).ok().as_ref(),
-                Some(&first.records)
-            );
+            match again {
+                Ok(again) => {
+                    assert_eq!(again.records, first.records, "what was read is read again")
+                }
+                Err(error) => {
+                    panic!("a log that opened does not open again: {error}; it had {first:?}")
+                }
+            }
         }
         Err(LogError::Damaged { .. }) => {
             assert_eq!(

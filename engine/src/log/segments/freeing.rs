@@ -11,11 +11,15 @@ use super::super::writer::SPARES_MIN;
 use super::{Live, Segments};
 
 impl<M: LogMedium> Segments<M> {
-    /// Frees segments without a record. Called once a newer segment says which record comes
-    /// next.
+    /// Frees segments without a record. Called once a newer segment, the first since the log was
+    /// opened, says which record comes next. A segment that alone says that the log was opened
+    /// there stays: the record that a crash left unfinished before it would look damaged.
     pub(crate) fn free_empty(&self, report: &ScanReport) -> Result<(), LogError> {
-        for segment in &report.segments {
-            if segment.frames == 0 && report.damage.is_empty() {
+        let behind = report.segments.iter().skip(1);
+        let after_open = behind.map(|next| next.header.after_open).chain([true]);
+        for (segment, is_told_behind) in report.segments.iter().zip(after_open) {
+            let is_needed = segment.header.after_open && !is_told_behind;
+            if segment.frames == 0 && !is_needed && report.damage.is_empty() {
                 let number = segment.header.number;
                 self.table.lock().live.retain(|live| live.number != number);
                 self.recycle(Live::of(segment))?;

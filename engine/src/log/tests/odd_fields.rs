@@ -1,11 +1,14 @@
 //! Goal: fields that no log of ours has, under checksums that are right, are refused or bounded
 //! where they are read.
 
+use super::super::StepLog;
 use super::super::frame::FrameHeader;
 use super::super::record::{RecordKind, Sequence};
 use super::super::scan::{ScanReport, scan};
 use super::super::segment::{SegmentHeader, live_name};
 use super::super::sim::SimMedium;
+use super::support::small;
+use crate::sync::Arc;
 
 fn header() -> SegmentHeader {
     SegmentHeader {
@@ -33,16 +36,21 @@ fn frame() -> FrameHeader {
     }
 }
 
-/// Scans a log of one segment; the records that it shows.
-fn scanned(header: SegmentHeader, frames: &[FrameHeader]) -> (ScanReport, Vec<Sequence>) {
+/// Puts a segment with this name, header and frames.
+fn put(medium: &SimMedium, name: u64, header: &SegmentHeader, frames: &[FrameHeader]) {
     let mut bytes = header.encode();
     for frame in frames {
         bytes.extend_from_slice(&frame.encode(&header.epoch()));
         bytes.extend_from_slice(&[5; 8]);
     }
     bytes.resize(16 << 10, 0);
+    medium.put(&live_name(name), bytes);
+}
+
+/// Scans a log of one segment; the records that it shows.
+fn scanned(header: SegmentHeader, frames: &[FrameHeader]) -> (ScanReport, Vec<Sequence>) {
     let medium = SimMedium::new(1);
-    medium.put(&live_name(1), bytes);
+    put(&medium, 1, &header, frames);
     let mut shown = Vec::new();
     let report = scan(&medium, &mut |entry| shown.push(entry.sequence)).unwrap();
     (report, shown)
@@ -92,5 +100,37 @@ fn frames_with_numbers_that_are_never_reached_end_a_segment() {
         let (report, shown) = scanned(header, &[odd]);
         assert_eq!(shown, [], "{odd:?}");
         assert_eq!(report.segments[0].frames, 0, "{odd:?}: {report:?}");
+    }
+}
+
+#[test]
+fn a_log_opens_again_where_an_empty_segment_alone_tells_of_a_crash() {
+    let medium = Arc::new(SimMedium::new(1));
+    let unfinished = FrameHeader {
+        last: false,
+        record_bytes: 16,
+        ..frame()
+    };
+    put(&medium, 1, &header(), &[unfinished]);
+    let empty = SegmentHeader {
+        number: 2,
+        first_sequence: 2,
+        after_open: true,
+        ..header()
+    };
+    put(&medium, 2, &empty, &[]);
+    let next = SegmentHeader {
+        number: 3,
+        after_open: false,
+        ..empty
+    };
+    let second = FrameHeader {
+        sequence: 2,
+        ..unfinished
+    };
+    put(&medium, 3, &next, &[second]);
+    for _ in 0..3 {
+        let (_, found) = StepLog::open_on(&medium, &small()).unwrap();
+        assert_eq!(found.report().cut, [Sequence(1), Sequence(2)]);
     }
 }
