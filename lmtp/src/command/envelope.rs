@@ -211,10 +211,7 @@ fn split_path<'a>(
         Some(inside) => bracketed(inside)?,
         None if paths == Paths::Strict => return Err("Missing '<'"),
         None => {
-            let is_blank =
-                |(_, c, quoted): &(usize, char, bool)| !quoted && matches!(c, ' ' | '\t');
-            let blank = quoting(rest).find(is_blank);
-            let end = blank.map_or(rest.len(), |(at, ..)| at);
+            let end = bare_end(rest);
             if end == 0 {
                 return Err("Missing the path");
             }
@@ -247,6 +244,22 @@ fn bracketed(inside: &str) -> Result<(&str, &str), &'static str> {
         } else {
             "Missing '>'"
         })
+}
+
+/// Where a path without angle brackets ends: at the first blank that is not in quotes. A quote that
+/// is not closed quotes nothing.
+fn bare_end(text: &str) -> usize {
+    let is_blank = |c: char| matches!(c, ' ' | '\t');
+    // The blank behind the text is in quotes if one is not closed.
+    let ended = [text, " "].concat();
+    let outside = quoting(&ended).find(|(_, c, is_quoted)| !is_quoted && is_blank(*c));
+    if let Some((at, ..)) = outside {
+        return at;
+    }
+    let opening = quoting(text).filter(|(.., is_quoted)| !is_quoted).last();
+    let opening = opening.map_or(0, |(at, ..)| at);
+    let behind = text.get(opening..).and_then(|rest| rest.find(is_blank));
+    behind.map_or(text.len(), |blank| opening + blank)
 }
 
 /// The characters of a text with their places, and whether they are within quotes.
@@ -432,6 +445,26 @@ mod tests {
             assert_eq!(command.reverse_path.to_string(), "a@b", "{args:?}");
         }
         assert!(mail("FROM:", Paths::Lenient).is_err());
+    }
+
+    #[test]
+    fn a_path_without_brackets_ends_at_a_blank_that_is_not_in_closed_quotes() {
+        for (args, local_part, size) in [
+            ("FROM:\"a b\"@x SIZE=1", "a b", Some(1)),
+            ("FROM:\"a b\"@x", "a b", None),
+            ("FROM:a\"@x SIZE=1", "a\"", Some(1)),
+            ("FROM:\"a b\"\"@x SIZE=1", "\"a b\"\"", Some(1)),
+            ("FROM:a\"@x", "a\"", None),
+        ] {
+            let command = mail(args, Paths::Lenient).unwrap();
+            let address = Address::new(local_part, Some("x"));
+            assert_eq!(
+                command.reverse_path,
+                ReversePath::Address(address),
+                "{args:?}"
+            );
+            assert_eq!(command.size, size, "{args:?}");
+        }
     }
 
     #[test]

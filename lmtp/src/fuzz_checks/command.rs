@@ -3,7 +3,7 @@
 use crate::command::{
     Body, Command, Forwarded, ForwardedName, MailCommand, NoticeRequest, Paths, RcptCommand, parse,
 };
-use mailstow_engine::octets;
+use mailstow_engine::{ReversePath, octets};
 
 /// Most bytes that one byte of a line becomes in the texts of a command: an octet that is no UTF-8
 /// is kept as a character of four bytes.
@@ -64,6 +64,9 @@ fn check_texts(command: &Command, line_bytes: usize) {
 /// # Panics
 /// The command is another one when it is written and parsed again.
 fn check_again(command: &Command, line: &[u8]) {
+    if !has_spelling(command) {
+        return;
+    }
     let written = written(command);
     for paths in [Paths::Strict, Paths::Lenient] {
         let again = parse(&written, paths);
@@ -75,6 +78,21 @@ fn check_again(command: &Command, line: &[u8]) {
             written.escape_ascii()
         );
     }
+}
+
+/// Whether some spelling of the command tells where its path ends. A domain cannot be quoted: with
+/// `>` and a blank in it, what follows may be parameters.
+fn has_spelling(command: &Command) -> bool {
+    let address = match command {
+        Command::Mail(mail) => match &mail.reverse_path {
+            ReversePath::Null => None,
+            ReversePath::Address(address) => Some(address),
+        },
+        Command::Rcpt(rcpt) => Some(&rcpt.address),
+        _ => None,
+    };
+    let domain = address.and_then(|address| address.domain.as_deref());
+    domain.is_none_or(|domain| !domain.contains("> ") && !domain.contains(">\t"))
 }
 
 /// The command as a client would write it.
