@@ -323,7 +323,8 @@ impl Case {
         }
     }
 
-    /// Only what a message was to have at its place, or what a crash left empty, is cut off.
+    /// Only what a message was to have at its place, or what a crash left empty, is cut off or
+    /// written over.
     fn check_what_is_gone(&self, after: &[u8]) {
         let common = self
             .found
@@ -332,7 +333,8 @@ impl Case {
             .take_while(|(f, a)| f == a)
             .count();
         let places = self.places();
-        for (at, byte) in self.found.iter().enumerate().skip(common) {
+        let found = self.found.iter().enumerate().skip(common);
+        for (at, byte) in found.filter(|(at, byte)| after.get(*at) != Some(*byte)) {
             let is_ours = places.iter().any(|(place, rendered)| {
                 at.checked_sub(*place).and_then(|n| rendered.get(n)) == Some(byte)
             });
