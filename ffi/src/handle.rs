@@ -11,7 +11,7 @@ use crate::content::{Content, too_large};
 use crate::counters::{Counters, Permit, add};
 use crate::failure::Failure;
 use crate::flight::Flight;
-use crate::message::{Message, parse};
+use crate::message::{Message, parse, parse_to_send};
 use crate::mode::Mode;
 use crate::outcome::{Outcome, Proof, Results};
 use crate::result::{
@@ -152,7 +152,11 @@ impl Handle {
     pub(crate) fn check(&self, address: &[u8], size: u64) -> Result<Status, Failure> {
         let router = self.snapshot().ok_or(MAILSTOW_NO_TABLES)?;
         add(&self.counters.lookups);
-        let address = match parse(address) {
+        let parsed = match &self.backend {
+            Backend::Local(_) => parse(address),
+            Backend::Client(_) => parse_to_send(address),
+        };
+        let address = match parsed {
             Ok(address) => address,
             Err(status) => return Ok(status),
         };
@@ -429,3 +433,6 @@ fn over_limit(target: &MailboxTarget, size: u64, bounds: &Bounds) -> Option<Stat
     let text = format!("Mailbox would exceed its limit of {most} bytes");
     (length.saturating_add(size) > most).then(|| Status::mailbox_full(text))
 }
+
+#[cfg(test)]
+mod tests;

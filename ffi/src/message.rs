@@ -12,6 +12,7 @@ use mailstow_engine::{
     Address, EnhancedCode, MailboxTarget, Recipient, ReversePath, Router, Status, octets,
     parse_address, parse_mailbox,
 };
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,14 +90,19 @@ impl Message {
     /// Sets the sender; an empty text, `<>` and MAILER-DAEMON are the null reverse-path.
     pub(crate) fn set_sender(&mut self, sender: &[u8]) -> Result<(), Status> {
         let text = octets::text(sender);
-        self.envelope.reverse_path = match &*text {
+        let bad = |why: &dyn fmt::Display| {
+            let text = format!("<{}>: bad sender: {why}", octets::shown(&text));
+            Status::new(501, EnhancedCode::new(5, 1, 7), text)
+        };
+        let reverse_path = match &*text {
             "" | "<>" => ReversePath::Null,
             text if text.eq_ignore_ascii_case("MAILER-DAEMON") => ReversePath::Null,
-            text => parse_address(text).map_err(|error| {
-                let text = format!("<{}>: bad sender: {error}", octets::shown(text));
-                Status::new(501, EnhancedCode::new(5, 1, 7), text)
-            })?,
+            text => parse_address(text).map_err(|error| bad(&error))?,
         };
+        if !self.is_local && ends_a_command(&reverse_path.external()) {
+            return Err(bad(&UNSENDABLE));
+        }
+        self.envelope.reverse_path = reverse_path;
         Ok(())
     }
 
@@ -111,7 +117,10 @@ impl Message {
             let code = EnhancedCode::new(4, 5, 3);
             return Err(Status::new(452, code, "Too many recipients"));
         }
-        let given = parse(address)?;
+        let given = match self.is_local {
+            true => parse(address)?,
+            false => parse_to_send(address)?,
+        };
         let original = original.map(|text| parse_original_recipient(&octets::text(text)));
         let original = original.filter(|original| !original.is_empty());
         let texts = address.len() + original.as_ref().map_or(0, String::len);
@@ -197,9 +206,28 @@ impl Envelope {
 
 /// An address from outside.
 pub(crate) fn parse(address: &[u8]) -> Result<Address, Status> {
-    let text = octets::text(address);
-    parse_mailbox(&text).map_err(|error| {
-        let text = format!("<{}>: bad address: {error}", octets::shown(&text));
-        Status::new(501, EnhancedCode::new(5, 1, 3), text)
-    })
+    parse_mailbox(&octets::text(address)).map_err(|error| bad_recipient(address, &error))
+}
+
+/// An address from outside that is to be written into a command.
+pub(crate) fn parse_to_send(address: &[u8]) -> Result<Address, Status> {
+    let parsed = parse(address)?;
+    match ends_a_command(&parsed.external()) {
+        true => Err(bad_recipient(address, &UNSENDABLE)),
+        false => Ok(parsed),
+    }
+}
+
+fn bad_recipient(address: &[u8], why: &dyn fmt::Display) -> Status {
+    let address = octets::text(address);
+    let text = format!("<{}>: bad address: {why}", octets::shown(&address));
+    Status::new(501, EnhancedCode::new(5, 1, 3), text)
+}
+
+const UNSENDABLE: &str = "LMTP cannot carry CR, LF or NUL in an address";
+
+/// Whether an address in a command would make it another command, or two: servers differ in what
+/// they take for the end of a line. No quoting prevents that (RFC 5321 section 4.1.2).
+fn ends_a_command(address: &str) -> bool {
+    address.contains(['\r', '\n', '\0'])
 }

@@ -41,7 +41,8 @@ pub extern "C" fn mailstow_message_new(
 /// Sets the sender of the envelope, which becomes Return-Path.
 ///
 /// An empty text, "<>" and MAILER-DAEMON are the null reverse-path, which it also is when it is
-/// not set. MAILSTOW_INVALID says that it is no address.
+/// not set. MAILSTOW_INVALID says that it is no address, or in MAILSTOW_MODE_CLIENT that it holds
+/// CR, LF or NUL, which LMTP cannot carry.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_set_sender(
     message: *mut mailstow_message,
@@ -101,9 +102,10 @@ pub extern "C" fn mailstow_message_set_form(
 /// Adds a recipient, if it is accepted.
 ///
 /// MAILSTOW_REFUSED says that it is not, and that it was not added: what to answer is in `reply`,
-/// which may be NULL. The accepted recipients have their outcomes in the order in which they were
-/// added. The envelopes of all messages together take no more memory than limits.envelope_bytes;
-/// beyond that recipients are refused with 452 4.3.1.
+/// which may be NULL. In MAILSTOW_MODE_CLIENT an address that holds CR, LF or NUL is refused,
+/// because LMTP cannot carry it. The accepted recipients have their outcomes in the order in which
+/// they were added. The envelopes of all messages together take no more memory than
+/// limits.envelope_bytes; beyond that recipients are refused with 452 4.3.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_add_recipient(
     message: *mut mailstow_message,

@@ -1,0 +1,124 @@
+//! What a client says to servers that end, refuse and lie, and what it believes of their answers.
+//!
+//! Method: a server of the test takes one connection after another and follows a script; it keeps
+//! what it was told.
+
+use super::*;
+use crate::outcome::MAILSTOW_DURABLE;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixListener;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What a connection waits for, by the beginning of a line, and what it says then. Nothing said at
+/// its end is a connection that breaks.
+type Script = &'static [(&'static str, &'static str)];
+
+const HELLO: (&str, &str) = ("LHLO", "250 localhost\r\n");
+/// Takes the sender, one recipient and the content, which has no reply yet.
+const TAKE_CONTENT: (&str, &str) = ("DATA", "250 2.1.0 ok\r\n250 2.1.5 ok\r\n354 go on\r\n");
+const END: &str = ".\r\n";
+
+/// A server that follows a script for each connection, and a client of it.
+struct Scene {
+    _directory: tempfile::TempDir,
+    server: Option<JoinHandle<Vec<String>>>,
+    client: Option<Handle>,
+}
+
+impl Scene {
+    fn new(scripts: &'static [Script]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("lmtp");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut config = Config::default();
+        let listen = format!("unix:{}", socket.display());
+        config.set(b"lmtp.listen", listen.as_bytes()).unwrap();
+        let client = Handle::open(&config, Mode::Client).unwrap();
+        Self {
+            _directory: directory,
+            server: Some(std::thread::spawn(move || serve(&listener, scripts))),
+            client: Some(client),
+        }
+    }
+
+    fn client(&self) -> &Handle {
+        self.client.as_ref().unwrap()
+    }
+
+    /// Delivers one message to one recipient; its state and its reply code.
+    fn deliver(&self) -> (u32, u32) {
+        let mut message = self.client().new_message().unwrap();
+        message.set_sender(b"me@example.org").unwrap();
+        message
+            .add(b"info@example.com", None, Duration::from_secs(60))
+            .unwrap();
+        assert!(message.content.write(b"Subject: s\n\ntext\n").1.is_ok());
+        let permit = self.client().admit(&message).unwrap();
+        let results = self.client().deliver(message, permit);
+        let outcome = results.outcome(0).unwrap();
+        (outcome.state, outcome.code)
+    }
+
+    /// Everything that the server was told.
+    fn told(mut self) -> Vec<String> {
+        self.client.take().unwrap().close();
+        self.server.take().unwrap().join().unwrap()
+    }
+}
+
+fn serve(listener: &UnixListener, scripts: &[Script]) -> Vec<String> {
+    let mut told = Vec::new();
+    for script in scripts {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap());
+        stream.write_all(b"220 localhost LMTP\r\n").unwrap();
+        for (awaited, said) in *script {
+            let mut line = String::new();
+            while !line.starts_with(awaited) {
+                line.clear();
+                assert!(
+                    lines.read_line(&mut line).unwrap() > 0,
+                    "{awaited} does not come"
+                );
+                told.push(line.clone());
+            }
+            stream.write_all(said.as_bytes()).unwrap();
+        }
+    }
+    told
+}
+
+#[test]
+fn an_address_that_would_end_a_command_is_never_sent() {
+    let scene = Scene::new(&[&[HELLO, TAKE_CONTENT, (END, "250 2.0.0 stored\r\n")]]);
+    let bad = [
+        &b"a@b>\nRSET\nMAIL FROM:<"[..],
+        b"a@b>\r\nRSET\r\nMAIL FROM:<",
+        b"a\r@example.com",
+        b"\"a\nb\"@example.com",
+        b"a\0b@example.com",
+        b"a@example.com\n",
+    ];
+    let mut message = scene.client().new_message().unwrap();
+    for address in bad {
+        let shown = address.escape_ascii();
+        let status = message.set_sender(address).expect_err("a sender");
+        assert!(
+            status.to_string().starts_with("501 5.1.7 "),
+            "{shown}: {status}"
+        );
+        let refused = message.add(address, None, Duration::ZERO);
+        let status = refused.expect_err("a recipient");
+        assert!(
+            status.to_string().starts_with("501 5.1.3 "),
+            "{shown}: {status}"
+        );
+    }
+    assert_eq!(scene.deliver(), (MAILSTOW_DURABLE, 250));
+    let told = scene.told();
+    assert!(
+        told.iter().all(|line| !line.starts_with("RSET")),
+        "{told:?}"
+    );
+}
