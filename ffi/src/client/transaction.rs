@@ -72,9 +72,14 @@ impl Attempt {
             }
         }
         let data = connection.reply(deadline)?;
-        if data.code != 354 {
-            self.answer_all(&accepted, &data);
-            return Ok(());
+        match data.code {
+            354 => {}
+            // No content was sent that a 2xx could speak of: replies and commands do not match.
+            200..400 => return Err(Lost::Strange),
+            _ => {
+                self.answer_all(&accepted, &data);
+                return Ok(());
+            }
         }
         send_content(connection, message, deadline)?;
         self.was_sent = true;

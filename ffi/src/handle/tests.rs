@@ -4,7 +4,7 @@
 //! what it was told.
 
 use super::*;
-use crate::outcome::MAILSTOW_DURABLE;
+use crate::outcome::{MAILSTOW_DURABLE, MAILSTOW_NOT_STORED};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
@@ -12,12 +12,14 @@ use std::time::Duration;
 
 /// What a connection waits for, by the beginning of a line, and what it says then. Nothing said at
 /// its end is a connection that breaks.
-type Script = &'static [(&'static str, &'static str)];
+type Script = Vec<(&'static str, &'static str)>;
 
 const HELLO: (&str, &str) = ("LHLO", "250 localhost\r\n");
 /// Takes the sender, one recipient and the content, which has no reply yet.
 const TAKE_CONTENT: (&str, &str) = ("DATA", "250 2.1.0 ok\r\n250 2.1.5 ok\r\n354 go on\r\n");
 const END: &str = ".\r\n";
+/// Waits until the client has closed the connection.
+const CLOSED: (&str, &str) = ("the end", "");
 
 /// A server that follows a script for each connection, and a client of it.
 struct Scene {
@@ -27,7 +29,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(scripts: &'static [Script]) -> Self {
+    fn new(scripts: Vec<Script>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("lmtp");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -67,20 +69,20 @@ impl Scene {
     }
 }
 
-fn serve(listener: &UnixListener, scripts: &[Script]) -> Vec<String> {
+fn serve(listener: &UnixListener, scripts: Vec<Script>) -> Vec<String> {
     let mut told = Vec::new();
     for script in scripts {
         let (mut stream, _) = listener.accept().unwrap();
         let mut lines = BufReader::new(stream.try_clone().unwrap());
         stream.write_all(b"220 localhost LMTP\r\n").unwrap();
-        for (awaited, said) in *script {
+        for (awaited, said) in script {
             let mut line = String::new();
             while !line.starts_with(awaited) {
                 line.clear();
-                assert!(
-                    lines.read_line(&mut line).unwrap() > 0,
-                    "{awaited} does not come"
-                );
+                if lines.read_line(&mut line).unwrap() == 0 {
+                    assert_eq!(awaited, CLOSED.0, "the client closed the connection");
+                    break;
+                }
                 told.push(line.clone());
             }
             stream.write_all(said.as_bytes()).unwrap();
@@ -91,7 +93,11 @@ fn serve(listener: &UnixListener, scripts: &[Script]) -> Vec<String> {
 
 #[test]
 fn an_address_that_would_end_a_command_is_never_sent() {
-    let scene = Scene::new(&[&[HELLO, TAKE_CONTENT, (END, "250 2.0.0 stored\r\n")]]);
+    let scene = Scene::new(vec![vec![
+        HELLO,
+        TAKE_CONTENT,
+        (END, "250 2.0.0 stored\r\n"),
+    ]]);
     let bad = [
         &b"a@b>\nRSET\nMAIL FROM:<"[..],
         b"a@b>\r\nRSET\r\nMAIL FROM:<",
@@ -121,4 +127,22 @@ fn an_address_that_would_end_a_command_is_never_sent() {
         told.iter().all(|line| !line.starts_with("RSET")),
         "{told:?}"
     );
+}
+
+#[test]
+fn a_yes_to_data_is_no_promise() {
+    for said in [
+        "250 2.1.0 ok\r\n250 2.1.5 ok\r\n250 2.0.0 stored\r\n",
+        "250 2.1.0 ok\r\n250 2.1.5 ok\r\n334 more\r\n",
+    ] {
+        let scene = Scene::new(vec![vec![HELLO, ("DATA", said), CLOSED]]);
+        assert_eq!(scene.deliver(), (MAILSTOW_NOT_STORED, 451), "{said}");
+        // The connection is closed: no message follows on it.
+        let told = scene.told();
+        assert_eq!(
+            told.last().map(String::as_str),
+            Some("DATA\r\n"),
+            "{told:?}"
+        );
+    }
 }
