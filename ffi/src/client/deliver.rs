@@ -25,7 +25,7 @@ struct Open<'a> {
     at: usize,
     recipient: &'a Accepted,
     deadline: Instant,
-    /// The content was sent for it, and no reply came.
+    /// An attempt before sent the content for it and got no reply: it may be stored.
     was_sent: bool,
 }
 
@@ -58,10 +58,10 @@ pub(super) fn deliver(pool: &Arc<Pool>, cargo: Cargo, counters: &Arc<Counters>) 
                     transaction::run(&mut connection, &envelope, &message, &wanted, deadline);
                 let taken = begun.elapsed();
                 for (open, answer) in open.iter_mut().zip(&attempt.answers) {
-                    open.was_sent |= attempt.was_sent && answer.is_none();
                     if let (Some(status), Some(slot)) = (answer, outcomes.get_mut(open.at)) {
-                        *slot = Some(answered(status.clone(), taken));
+                        *slot = Some(answered(open, status, taken));
                     }
+                    open.was_sent |= attempt.was_sent && answer.is_none();
                 }
                 open.retain(|open| outcomes.get(open.at).is_some_and(Option::is_none));
                 if attempt.lost.is_none() {
@@ -126,9 +126,14 @@ fn is_hopeless(lost: &Lost) -> bool {
     }
 }
 
-fn answered(status: Status, taken: Duration) -> Outcome {
+fn answered(open: &Open<'_>, status: &Status, taken: Duration) -> Outcome {
+    if open.was_sent && !status.is_success() {
+        // The refusal is of this attempt alone. A 5xx would bounce mail that may be stored.
+        let text = format!("No reply came to the content; sent again, the message got: {status}");
+        return Outcome::in_doubt(Status::new(451, EnhancedCode::new(4, 4, 2), text));
+    }
     let outcome = mailstow_engine::Outcome {
-        status,
+        status: status.clone(),
         mailbox: None,
         queued: Duration::ZERO,
         stored: taken,

@@ -4,7 +4,7 @@
 //! what it was told.
 
 use super::*;
-use crate::outcome::{MAILSTOW_DURABLE, MAILSTOW_NOT_STORED};
+use crate::outcome::{MAILSTOW_DURABLE, MAILSTOW_IN_DOUBT, MAILSTOW_NOT_STORED};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
@@ -145,4 +145,37 @@ fn a_yes_to_data_is_no_promise() {
             "{told:?}"
         );
     }
+}
+
+#[test]
+fn a_refusal_after_content_without_a_reply_leaves_the_mail_in_doubt() {
+    // What the server says to the message when it comes again.
+    let later: [&[_]; 6] = [
+        &[("DATA", "451 4.3.0 full\r\n503 5.5.1 no\r\n503 5.5.1 no\r\n")],
+        &[("DATA", "250 2.1.0 ok\r\n450 4.2.0 busy\r\n503 5.5.1 no\r\n")],
+        &[(
+            "DATA",
+            "250 2.1.0 ok\r\n550 5.1.1 unknown\r\n503 5.5.1 no\r\n",
+        )],
+        &[("DATA", "250 2.1.0 ok\r\n250 2.1.5 ok\r\n451 4.3.0 full\r\n")],
+        &[TAKE_CONTENT, (END, "452 4.3.1 full\r\n")],
+        &[TAKE_CONTENT, (END, "552 5.2.2 full\r\n")],
+    ];
+    let unanswered = vec![HELLO, TAKE_CONTENT, (END, "")];
+    for said in later {
+        let again = [&[HELLO], said].concat();
+        let scene = Scene::new(vec![unanswered.clone(), again]);
+        // Mail that may be stored is not bounced.
+        assert_eq!(scene.deliver(), (MAILSTOW_IN_DOUBT, 451), "{said:?}");
+        scene.told();
+    }
+    let again = vec![HELLO, TAKE_CONTENT, (END, "250 2.0.0 stored\r\n")];
+    let scene = Scene::new(vec![unanswered, again]);
+    assert_eq!(scene.deliver(), (MAILSTOW_DURABLE, 250));
+    scene.told();
+    // Of content that was refused where it was sent, there is no doubt.
+    let refused = vec![HELLO, TAKE_CONTENT, (END, "552 5.2.2 full\r\n")];
+    let scene = Scene::new(vec![refused]);
+    assert_eq!(scene.deliver(), (MAILSTOW_NOT_STORED, 552));
+    scene.told();
 }
