@@ -105,6 +105,18 @@ impl Permit {
         }
         added.is_ok()
     }
+
+    /// The memory of the envelope that is counted, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives back what was counted beyond so many bytes.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        let more = self.bytes.saturating_sub(bytes);
+        self.bytes -= more;
+        self.counters.envelopes.fetch_sub(more, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Permit {

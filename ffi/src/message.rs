@@ -106,8 +106,23 @@ impl Message {
         Ok(())
     }
 
-    /// Adds a recipient, if it is accepted; its index among the recipients.
+    /// Adds a recipient, if it is accepted; its index among the recipients. One that is refused
+    /// takes no memory.
     pub(crate) fn add(
+        &mut self,
+        address: &[u8],
+        original: Option<&[u8]>,
+        deadline: Duration,
+    ) -> Result<usize, Status> {
+        let before = self.permit.bytes();
+        let added = self.try_add(address, original, deadline);
+        if added.is_err() {
+            self.permit.shrink_to(before);
+        }
+        added
+    }
+
+    fn try_add(
         &mut self,
         address: &[u8],
         original: Option<&[u8]>,

@@ -699,6 +699,16 @@ static void envelopes_take_bounded_memory(void) {
     for (; added > 0; added--)
         OK(mailstow_message_add_recipient(two, &recipient, &reply));
     mailstow_message_free(two);
+    /* Who is refused takes no memory. */
+    OK(mailstow_message_new(handle, &one));
+    for (int i = 0; i < 1000; i++) {
+        recipient.address = "nobody@example.com";
+        recipient.address_length = 18;
+        IS(MAILSTOW_REFUSED, mailstow_message_add_recipient(one, &recipient, &reply));
+        CHECK(reply.code == 550);
+    }
+    OK(add(one, "info@example.com", 0));
+    mailstow_message_free(one);
     OK(mailstow_close(handle));
 }
 
