@@ -765,7 +765,8 @@ mailstow_result mailstow_log_to_callback(mailstow_log_callback callback,
  * Sends the lines of the log up to `level` to a file descriptor.
  *
  * Each line is one write(2). The descriptor stays the caller's, who keeps it open until the log
- * goes elsewhere. MAILSTOW_LOG_OFF ends it.
+ * goes elsewhere. A line that cannot be written is lost; a pipe without a reader sends no SIGPIPE.
+ * MAILSTOW_LOG_OFF ends it.
  */
 mailstow_result mailstow_log_to_fd(int32_t fd, uint32_t level);
 

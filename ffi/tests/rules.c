@@ -1017,6 +1017,35 @@ static void the_log_goes_where_it_is_sent_and_nowhere_else(void) {
     close(pipes[0]);
 }
 
+static int is_pending(int number) {
+    sigset_t pending;
+    CHECK(sigpending(&pending) == 0);
+    return sigismember(&pending, number);
+}
+
+static void a_log_without_a_reader_sends_no_signal(void) {
+    int pipes[2], number;
+    sigset_t broken_pipe, mask;
+    CHECK(signal(SIGPIPE, SIG_DFL) != SIG_ERR);
+    CHECK(pipe(pipes) == 0);
+    close(pipes[0]);
+    OK(mailstow_log_to_fd(pipes[1], MAILSTOW_LOG_DEBUG));
+    OK(mailstow_close(open_mode(MAILSTOW_MODE_LOGGED, NULL, NULL)));
+    CHECK(!is_pending(SIGPIPE));
+    CHECK(pthread_sigmask(SIG_SETMASK, NULL, &mask) == 0 && !sigismember(&mask, SIGPIPE));
+    /* One that the program itself has to take stays. */
+    sigemptyset(&broken_pipe);
+    sigaddset(&broken_pipe, SIGPIPE);
+    CHECK(pthread_sigmask(SIG_BLOCK, &broken_pipe, NULL) == 0);
+    CHECK(pthread_kill(pthread_self(), SIGPIPE) == 0);
+    OK(mailstow_close(open_mode(MAILSTOW_MODE_LOGGED, NULL, NULL)));
+    CHECK(is_pending(SIGPIPE));
+    CHECK(sigwait(&broken_pipe, &number) == 0 && number == SIGPIPE);
+    CHECK(!is_pending(SIGPIPE));
+    OK(mailstow_log_to_fd(pipes[1], MAILSTOW_LOG_OFF));
+    close(pipes[1]);
+}
+
 static mailstow_message *shared_message;
 
 static void *write_for_ever(void *argument) {
@@ -1103,6 +1132,7 @@ static const struct {
     RULE(all_descriptors_are_closed_by_execve),
     RULE(a_changed_user_gets_errors_and_no_file_of_a_wrong_owner),
     RULE(the_log_goes_where_it_is_sent_and_nowhere_else),
+    RULE(a_log_without_a_reader_sends_no_signal),
     RULE(two_threads_with_one_message_get_errors_and_no_corruption),
     RULE(results_have_names_and_texts),
     RULE(a_client_says_what_it_cannot_do),

@@ -83,7 +83,8 @@ pub extern "C" fn mailstow_log_to_callback(
 /// Sends the lines of the log up to `level` to a file descriptor.
 ///
 /// Each line is one write(2). The descriptor stays the caller's, who keeps it open until the log
-/// goes elsewhere. MAILSTOW_LOG_OFF ends it.
+/// goes elsewhere. A line that cannot be written is lost; a pipe without a reader sends no SIGPIPE.
+/// MAILSTOW_LOG_OFF ends it.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_log_to_fd(fd: i32, level: u32) -> mailstow_result {
     run(|_| {
