@@ -257,12 +257,13 @@
 
 /**
  * The content is as it is on the wire behind DATA: lines end with CRLF, dots are stuffed, and
- * CRLF "." CRLF ends it.
+ * CRLF "." CRLF ends it. Content without that end was cut off, and is not delivered.
  */
 #define MAILSTOW_CONTENT_WIRE 1
 
 /**
- * Dots are stuffed and a line that is a dot ends the content, but lines end with LF.
+ * Dots are stuffed and a line that is a dot ends the content, but lines end with LF. The content
+ * may end without that line.
  */
 #define MAILSTOW_CONTENT_DOTS 2
 
@@ -1064,7 +1065,9 @@ void mailstow_message_free(struct mailstow_message *message);
  *
  * The message is freed when the answer is MAILSTOW_OK, which says only that there are results:
  * each recipient has its outcome. With any other answer the message is as before, and
- * MAILSTOW_BUSY says to try again. The results are to be confirmed when the replies have been
+ * MAILSTOW_BUSY says to try again. MAILSTOW_INVALID says that no recipient was accepted, that the
+ * message is another handle's, or that content in the form of MAILSTOW_CONTENT_WIRE has not come
+ * to its end: its sender hung up. The results are to be confirmed when the replies have been
  * passed on, and then freed.
  */
 mailstow_result mailstow_deliver(struct mailstow *handle,
@@ -1077,8 +1080,9 @@ mailstow_result mailstow_deliver(struct mailstow *handle,
  * When every recipient has its outcome, the results come with `token`: out of
  * mailstow_drain(3), or to the function of mailstow_on_completion(3), perhaps before this
  * returns. The message is freed when the answer is MAILSTOW_OK; with any other it is as before.
- * MAILSTOW_BUSY says that limits.queued_deliveries recipients have results that were not freed:
- * nothing grows without bound.
+ * MAILSTOW_INVALID is that of mailstow_deliver(3). MAILSTOW_BUSY says that
+ * limits.queued_deliveries recipients have results that were not freed: nothing grows without
+ * bound.
  */
 mailstow_result mailstow_submit(struct mailstow *handle,
                                 struct mailstow_message *message,

@@ -145,6 +145,13 @@ impl Content {
         }
     }
 
+    /// Whether the content ends with a line that has not come. Of content that is refused all the
+    /// same, no more has to come.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        let needs_end = self.dots.as_ref().is_some_and(Dots::needs_end);
+        needs_end && !self.has_ended && self.builder.is_ok()
+    }
+
     /// The content is complete.
     pub(crate) fn finish(mut self) -> Result<Message, Status> {
         if let Some(dots) = &mut self.dots

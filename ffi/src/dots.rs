@@ -79,6 +79,12 @@ impl Dots {
         (taken, false)
     }
 
+    /// Whether content without its last line was cut off: it was on the way behind DATA (RFC 5321
+    /// section 4.1.1.4). Text from a program may just end.
+    pub(crate) fn needs_end(&self) -> bool {
+        self.crlf
+    }
+
     /// The content ends without its last line: appends what was held back.
     pub(crate) fn finish(&mut self, content: &mut Vec<u8>) {
         if self.at == At::DotCr {

@@ -384,7 +384,7 @@ impl Model {
         let of_objects = self.problem(handle, Kind::Handle);
         let of_objects = of_objects.or_else(|| self.problem(message, Kind::Message));
         let object = &self.objects[message];
-        let is_good = object.owner == handle && object.count > 0;
+        let is_good = object.owner == handle && object.count > 0 && !object.content.is_cut_short();
         of_objects.or((!is_good).then_some(MAILSTOW_INVALID))
     }
 

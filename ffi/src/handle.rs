@@ -216,6 +216,10 @@ impl Handle {
             let text = "the message has no recipient that was accepted";
             return Err(Failure::new(MAILSTOW_INVALID, text));
         }
+        if message.content.is_cut_short() {
+            let text = "the content has not come to its end, CRLF \".\" CRLF; the sender hung up";
+            return Err(Failure::new(MAILSTOW_INVALID, text));
+        }
         let count = message.envelope.recipients.len();
         let most = message.bounds.in_flight_max;
         let permit = self.counters.deliver(count, most);

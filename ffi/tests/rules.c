@@ -400,6 +400,47 @@ static void content_comes_by_every_way_and_is_stored_the_same(void) {
     OK(mailstow_close(handle));
 }
 
+static void content_from_the_wire_whose_end_did_not_come_is_not_delivered(void) {
+    static const char wire[] = "Subject: s\r\n\r\nIf he does not pay\r\n.\r\n";
+    mailstow *handle = open_mode(MAILSTOW_MODE_LOGGED, NULL, NULL);
+    mailstow_message *message = NULL;
+    mailstow_results *results = NULL;
+    int pipes[2];
+    OK(mailstow_message_new(handle, &message));
+    OK(mailstow_message_set_form(message, MAILSTOW_CONTENT_WIRE));
+    OK(add(message, "info@example.com", 0));
+    for (size_t i = 0; wire[i] != '\0'; i++) {
+        IS(MAILSTOW_INVALID, mailstow_deliver(handle, message, &results));
+        IS(MAILSTOW_INVALID, mailstow_submit(handle, message, 1));
+        IS(wire[i + 1] == '\0' ? MAILSTOW_END : MAILSTOW_OK,
+           mailstow_message_write(message, wire + i, 1, NULL));
+    }
+    CHECK(count_files("vhosts/example.com/info/new") == 0);
+    OK(mailstow_deliver(handle, message, &results));
+    CHECK(mailstow_results_exit_status(results) == 0);
+    mailstow_results_free(results);
+    /* A stream that ends is no better. */
+    OK(mailstow_message_new(handle, &message));
+    OK(mailstow_message_set_form(message, MAILSTOW_CONTENT_WIRE));
+    OK(add(message, "info@example.com", 0));
+    CHECK(pipe(pipes) == 0 && write(pipes[1], wire, strlen(wire) - 3) > 0);
+    close(pipes[1]);
+    OK(mailstow_message_read_fd(message, pipes[0]));
+    close(pipes[0]);
+    IS(MAILSTOW_INVALID, mailstow_deliver(handle, message, &results));
+    mailstow_message_free(message);
+    /* Text from a program may end with its stream. */
+    OK(mailstow_message_new(handle, &message));
+    OK(mailstow_message_set_form(message, MAILSTOW_CONTENT_DOTS));
+    OK(add(message, "info@example.com", 0));
+    OK(mailstow_message_write(message, "Subject: s\n\n..\n", 15, NULL));
+    OK(mailstow_deliver(handle, message, &results));
+    CHECK(mailstow_results_exit_status(results) == 0);
+    mailstow_results_free(results);
+    OK(mailstow_close(handle));
+    CHECK(count_files("vhosts/example.com/info/new") == 2);
+}
+
 static void every_recipient_has_its_outcome(void) {
     mailstow *handle = open_mode(MAILSTOW_MODE_LOGGED, NULL, NULL);
     mailstow_message *message = NULL;
@@ -1116,6 +1157,7 @@ static const struct {
     RULE(structs_say_how_large_they_are_and_may_grow),
     RULE(a_child_of_fork_gets_errors_and_opens_its_own),
     RULE(content_comes_by_every_way_and_is_stored_the_same),
+    RULE(content_from_the_wire_whose_end_did_not_come_is_not_delivered),
     RULE(every_recipient_has_its_outcome),
     RULE(a_message_in_doubt_is_stored_once_and_a_confirmed_one_again),
     RULE(refused_content_is_answered_for_every_recipient),

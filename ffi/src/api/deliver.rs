@@ -21,7 +21,9 @@ pub type mailstow_completion_callback =
 ///
 /// The message is freed when the answer is MAILSTOW_OK, which says only that there are results:
 /// each recipient has its outcome. With any other answer the message is as before, and
-/// MAILSTOW_BUSY says to try again. The results are to be confirmed when the replies have been
+/// MAILSTOW_BUSY says to try again. MAILSTOW_INVALID says that no recipient was accepted, that the
+/// message is another handle's, or that content in the form of MAILSTOW_CONTENT_WIRE has not come
+/// to its end: its sender hung up. The results are to be confirmed when the replies have been
 /// passed on, and then freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_deliver(
@@ -44,8 +46,9 @@ pub extern "C" fn mailstow_deliver(
 /// When every recipient has its outcome, the results come with `token`: out of
 /// mailstow_drain(3), or to the function of mailstow_on_completion(3), perhaps before this
 /// returns. The message is freed when the answer is MAILSTOW_OK; with any other it is as before.
-/// MAILSTOW_BUSY says that limits.queued_deliveries recipients have results that were not freed:
-/// nothing grows without bound.
+/// MAILSTOW_INVALID is that of mailstow_deliver(3). MAILSTOW_BUSY says that
+/// limits.queued_deliveries recipients have results that were not freed: nothing grows without
+/// bound.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_submit(
     handle: *mut mailstow,

@@ -16,9 +16,10 @@ use std::time::Duration;
 /// The content is what is to be stored; its lines end with LF or CRLF.
 pub const MAILSTOW_CONTENT_PLAIN: u32 = 0;
 /// The content is as it is on the wire behind DATA: lines end with CRLF, dots are stuffed, and
-/// CRLF "." CRLF ends it.
+/// CRLF "." CRLF ends it. Content without that end was cut off, and is not delivered.
 pub const MAILSTOW_CONTENT_WIRE: u32 = 1;
-/// Dots are stuffed and a line that is a dot ends the content, but lines end with LF.
+/// Dots are stuffed and a line that is a dot ends the content, but lines end with LF. The content
+/// may end without that line.
 pub const MAILSTOW_CONTENT_DOTS: u32 = 2;
 
 /// Begins a message.

@@ -30,6 +30,11 @@ impl Written {
         found.map(|at| at + later.len())
     }
 
+    /// Whether the end has to come before the message can be delivered.
+    pub(super) fn is_cut_short(&self) -> bool {
+        self.form == MAILSTOW_CONTENT_WIRE && self.end().is_none() && !self.is_refused
+    }
+
     /// Whether the message is stored; `None` when that depends on how its lines end.
     pub(super) fn is_stored(&self) -> Option<bool> {
         match (self.is_refused, self.bytes.len() <= MESSAGE_BYTES_MAX) {
