@@ -357,22 +357,25 @@ impl<D: Disk> Run<'_, D> {
         let is_bad = |(entry, place, stands): &(&Entry, u64, bool)| {
             entry.is_pending && !stands && !is_taken(*place)
         };
-        let first_bad = placed().filter(is_bad).map(|(_, place, _)| place).min();
-        let last_good = placed().filter(|(_, _, stands)| *stands).map(end).max();
-        let stays_to = last_good.unwrap_or(0).max(torn.flushed_to);
-        let refused = placed().filter(|(_, place, stands)| !stands && *place >= stays_to);
-        let first_refused = refused.map(|(_, place, _)| place).min();
-        let first_bad = [first_bad, torn.first].into_iter().flatten().min();
-        let Some(at) = first_bad.or(first_refused).or(last_good) else {
+        let bad = placed().filter(is_bad).map(|(_, place, _)| place);
+        let mut begins: Vec<u64> = bad.chain(torn.first).collect();
+        if begins.is_empty() {
+            let last_good = placed().filter(|(_, _, stands)| *stands).map(end).max();
+            let stays_to = last_good.unwrap_or(0).max(torn.flushed_to);
+            let refused = placed().filter(|(_, place, stands)| !stands && *place >= stays_to);
+            let first_refused = refused.map(|(_, place, _)| place).min();
+            begins.extend(first_refused.or(last_good));
+        }
+        let Some(first) = begins.iter().min().copied().filter(|at| *at < length) else {
             return Ok(());
         };
-        if at >= length {
+        // Where bytes of others stand behind the first, what is ours behind them goes.
+        let foreign = foreign_up_to(disk, mbox, first, entries, &torn);
+        let foreign = foreign.map_err(|e| failed(mbox, e))?;
+        let behind = begins.into_iter().filter(|at| *at >= foreign).min();
+        let Some(at) = behind.filter(|at| *at < length) else {
             return Ok(());
-        }
-        let is_ours = tail_is_ours(disk, mbox, at, entries, &torn).map_err(|e| failed(mbox, e))?;
-        if !is_ours {
-            return Ok(());
-        }
+        };
         mbox.cut_to(disk, at)?;
         debug_assert_eq!(mbox.length(), at, "nothing of ours is left behind it");
         if torn.first.is_some() {
@@ -445,14 +448,15 @@ fn failed<H>(mbox: &Mbox<H>, error: io::Error) -> MailboxError {
     MailboxError::from_io(mbox.path().display(), "recovering messages", error)
 }
 
-/// True when every byte from `from` on is one that a message of ours has there, or zero.
-fn tail_is_ours<D: Disk>(
+/// Returns where the last byte from `from` on ends that is neither zero nor one that a message of
+/// ours has there; `from` when there is none.
+fn foreign_up_to<D: Disk>(
     disk: &D,
     mbox: &Mbox<D::Handle>,
     from: u64,
     entries: &[Entry],
     torn: &Torn,
-) -> io::Result<bool> {
+) -> io::Result<u64> {
     let mut covers: Vec<(u64, &[u8])> = entries
         .iter()
         .flat_map(|entry| {
@@ -461,33 +465,40 @@ fn tail_is_ours<D: Disk>(
         })
         .collect();
     covers.sort_unstable_by_key(|(place, _)| *place);
-    let mut is_ours = true;
+    let mut foreign_up_to = from;
     for_each_piece(disk, mbox.file(), from, |offset, piece| {
         let end = offset + piece.len() as u64;
         let mut here: VecDeque<&(u64, &[u8])> = covers
             .iter()
             .filter(|(place, ours)| *place < end && place + ours.len() as u64 > offset)
             .collect();
-        is_ours = (offset..).zip(piece).all(|(at, byte)| {
-            let mut is_covered = false;
+        for (at, byte) in (offset..).zip(piece) {
             while let Some((place, ours)) = here.front()
                 && place + ours.len() as u64 <= at
             {
                 here.pop_front();
             }
-            for (place, ours) in here.iter().take_while(|(place, _)| *place <= at) {
-                let within = at.checked_sub(*place).and_then(|n| usize::try_from(n).ok());
-                if let Some(ours) = within.and_then(|within| ours.get(within)) {
-                    is_covered = true;
-                    if ours == byte {
-                        return true;
-                    }
-                }
+            if !is_ours(at, *byte, &here) && !torn.has(at) {
+                foreign_up_to = at + 1;
             }
-            // Line ends that complete an older message stand between ours.
-            *byte == 0 || (*byte == b'\n' && !is_covered) || torn.has(at)
-        });
-        is_ours
+        }
+        true
     })?;
-    Ok(is_ours)
+    Ok(foreign_up_to)
+}
+
+/// Returns true for a zero, for a byte that one of these messages has there, and for a line end
+/// that completes an older message and stands between them.
+fn is_ours(at: u64, byte: u8, covers: &VecDeque<&(u64, &[u8])>) -> bool {
+    let mut is_covered = false;
+    for (place, ours) in covers.iter().take_while(|(place, _)| *place <= at) {
+        let within = at.checked_sub(*place).and_then(|n| usize::try_from(n).ok());
+        if let Some(ours) = within.and_then(|within| ours.get(within)) {
+            is_covered = true;
+            if *ours == byte {
+                return true;
+            }
+        }
+    }
+    byte == 0 || (byte == b'\n' && !is_covered)
 }
