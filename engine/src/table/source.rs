@@ -119,10 +119,16 @@ pub(super) struct Probe {
 
 impl Probe {
     fn of(file: &File) -> io::Result<Self> {
+        // Who writes the file is looked for before the stamp is taken: a writer who ends in between
+        // has left a stamp that differs from the last one.
+        let is_regular = !Stamp::from(&check(file)?).is_device;
+        let writer = match is_regular {
+            true => writers::writer_of(file),
+            false => Writer::None,
+        };
         let metadata = check(file)?;
         let stamp = Stamp::from(&metadata);
         let mut last = [b'\n'];
-        let is_regular = !stamp.is_device;
         if is_regular && stamp.bytes > 0 {
             // A file that was cut since is seen to have changed.
             file.read_at(&mut last, stamp.bytes - 1)?;
@@ -132,10 +138,7 @@ impl Probe {
         let emptied_after = |born| stamp.modified() > Some(born + EMPTIED);
         Ok(Self {
             stamp,
-            writer: match is_regular {
-                true => writers::writer_of(file),
-                false => Writer::None,
-            },
+            writer,
             was_emptied: is_regular && stamp.bytes == 0 && born.is_some_and(emptied_after),
             ends_in_line: last != *b"\n",
         })
