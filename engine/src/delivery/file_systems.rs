@@ -1,9 +1,9 @@
 //! File systems with mail that only the delivery log keeps safe.
 //!
-//! Each file system is flushed by itself, and one whose flush failed is suspect by itself: the
-//! kernel may have dropped what it was to write, would report that to nobody again, and reading
-//! still shows it. What the log has for a suspect file system is written to it again, and then
-//! flushed through a handle that was opened after the failure. Invariants: a file system is entered
+//! Each file system is flushed separately. A file system whose flush failed is suspect: the kernel
+//! may have dropped the data, reports the error only once, and still returns the data to readers.
+//! Mail that the log has for a suspect file system is written again, and then flushed through a
+//! handle that was opened after the failure. Invariants: a file system is entered
 //! before anything is written there; its sync handle was opened before everything that the next
 //! flush is to cover, so that a flush through it reports every error; the next handle is opened
 //! before that flush begins, so that there is no time without one. Where no file can be opened now,
@@ -32,7 +32,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct FileSystems<H> {
     known: Mutex<HashMap<u64, FileSystem<H>>>,
-    /// Held by whoever flushes.
+    /// Serializes flushes.
     flushing: Mutex<()>,
     /// The log has nothing before this record.
     low: AtomicU64,
@@ -185,7 +185,7 @@ impl<H> FileSystems<H> {
             flushed_below: Sequence(self.low.load(Ordering::Acquire)),
             suspect: None,
         };
-        // Whoever came first has the older handle.
+        // When two threads enter it at once, the older handle is kept.
         self.known.lock().entry(device).or_insert(entered);
         Ok(whole)
     }

@@ -45,11 +45,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             file_systems: &self.file_systems,
             trust: Trust::WhatIsWhole,
         };
-        for device in self.file_systems.suspects_due(clock::now()) {
-            if let Err(error) = self.recheck(&recovery, device) {
-                tracing::error!(%error, "mail on a suspect file system was not looked at");
-            }
-        }
+        // Before a handle is opened for an attempt, which would report the errors of these.
         for device in self.stuck.left_overs() {
             let tried = match self.file_systems.mounted(disk, device) {
                 Mounted::Same => self.rewrite(&recovery, (device, Recheck::LeftOver { device })),
@@ -63,12 +59,18 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                 tracing::error!(%error, "mail that could not be flushed was not looked at");
             }
         }
+        for device in self.file_systems.suspects_due(clock::now()) {
+            if let Err(error) = self.recheck(&recovery, device) {
+                tracing::error!(%error, "mail on a suspect file system was not looked at");
+            }
+        }
     }
 
     /// Has the next start know of suspect file systems, as long as the machine is not restarted:
     /// then the kernel forgets what it shows and the disk does not have.
     fn note_suspects(&self) {
-        let is_suspect = self.file_systems.needed_from().is_some();
+        let is_suspect =
+            self.file_systems.needed_from().is_some() || !self.stuck.left_overs().is_empty();
         let mut noted = self.noted_suspects.lock();
         if *noted != is_suspect {
             match self.source.note_suspects(is_suspect) {

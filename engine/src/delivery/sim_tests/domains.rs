@@ -111,6 +111,38 @@ fn a_file_system_whose_flush_fails_concerns_no_other_and_loses_nothing() {
 }
 
 #[test]
+fn a_file_that_cannot_be_flushed_puts_off_no_other_mail_of_its_file_system() {
+    on_own_thread(|world, credentials| {
+        with_other_file_system(world);
+        let store = world.open().unwrap().unwrap();
+        let deliver = |name: &str, to: &[&str]| answers(&store, credentials, &message(name), to);
+        assert!(is_accepted(&deliver("one", &["dir/eve/", "dir/box"])));
+        let errno = Some(libc::EDQUOT);
+        world.disk.fail_flushes_of("base/dir/box", errno);
+        for _ in 0..6 {
+            store.maintain();
+        }
+        for name in ["two", "three", "four"] {
+            assert!(is_accepted(&deliver(name, &["dir/eve/", "ann/"])));
+            store.maintain();
+            store.maintain();
+        }
+        world.disk.fail_flushes_of("base/dir/box", None);
+        for _ in 0..3 {
+            store.maintain();
+        }
+        assert!(store.health().file_systems.is_empty());
+        drop(store);
+        world.power_failure(&mut SimRandom::new(4));
+        let store = world.open().unwrap().unwrap();
+        assert_eq!(store.recovered().unwrap().rewritten, 0);
+        assert_eq!(mbox(&world.disk, "dir/box"), ["one"]);
+        let expected = ["four", "one", "three", "two"];
+        assert_eq!(maildir(&world.disk, "dir/eve"), expected);
+    });
+}
+
+#[test]
 fn power_lost_while_a_file_system_cannot_be_flushed_loses_nothing() {
     for rounds in 0..5 {
         on_own_thread(|world, credentials| {

@@ -49,8 +49,6 @@ struct State {
     crashed: bool,
     /// Flushes that failed, for each file system.
     failures: BTreeMap<u64, u64>,
-    /// File systems whose flushes fail, each with the error code.
-    failing: BTreeMap<u64, i32>,
     /// Where each file system is mounted, and how often it was.
     mounts: BTreeMap<u64, (String, u64)>,
     /// A log on the same machine: the power goes for both.
@@ -108,7 +106,6 @@ impl SimDisk {
             operations: 0,
             crashed: false,
             failures: BTreeMap::new(),
-            failing: BTreeMap::new(),
             mounts: BTreeMap::from([(ROOT_DEVICE, ("/".to_owned(), 1))]),
             medium: None,
             boot: 1,
@@ -175,7 +172,6 @@ impl SimDisk {
             operations: 0,
             crashed: false,
             failures: BTreeMap::new(),
-            failing: BTreeMap::new(),
             mounts,
             medium: None,
             boot,
@@ -213,17 +209,22 @@ impl SimDisk {
     /// Has every flush of a file system fail from now on, until `None`.
     pub fn fail_flushes(&self, device: u64, errno: Option<i32>) {
         let mut state = self.0.lock();
-        match errno {
-            Some(errno) => state.failing.insert(device, errno),
-            None => state.failing.remove(&device),
-        };
+        state.tree.fail_flushes(Extent::Device(device), errno);
+    }
+
+    /// The same of what is written to the file at `path` below the root.
+    pub fn fail_flushes_of(&self, path: &str, errno: Option<i32>) {
+        let mut state = self.0.lock();
+        if let Some(node) = state.tree.find(path) {
+            state.tree.fail_flushes(Extent::Node(node), errno);
+        }
     }
 
     /// A file system is unmounted and mounted again: what was not durable is there, torn or lost as
     /// after a crash.
     pub fn remount(&self, device: u64, seed: u64) {
         let mut state = self.0.lock();
-        state.failing.remove(&device);
+        state.tree.fail_flushes(Extent::Device(device), None);
         state.tree.survive_on(device, &mut SimRandom::new(seed));
         if let Some((_, count)) = state.mounts.get_mut(&device) {
             *count += 1;
@@ -292,8 +293,7 @@ impl SimDisk {
         self.others_go_first();
         let mut state = self.0.lock();
         let device = state.tree.device(node).unwrap_or(ROOT_DEVICE);
-        let failing = state.failing.get(&device).copied();
-        let goes = match (state.operate(), failing) {
+        let goes = match (state.operate(), state.tree.failure(extent)) {
             (Ok(_), Some(code)) => Err(errno(code)),
             (answer, _) => answer,
         };

@@ -50,6 +50,8 @@ pub(super) struct Tree {
     pub(super) nodes: BTreeMap<u64, Node>,
     next: u64,
     unflushed: Vec<NameChange>,
+    /// What cannot be flushed, each with the error code.
+    failing: Vec<(Extent, i32)>,
 }
 
 /// The number of the root.
@@ -58,7 +60,7 @@ const ROOT: u64 = 1;
 pub(super) const ROOT_DEVICE: u64 = 1;
 
 /// What is flushed together.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
     /// One file or directory.
     Node(u64),
@@ -185,6 +187,7 @@ impl Tree {
             nodes: BTreeMap::from([(ROOT, Node::directory(0o755))]),
             next: ROOT + 1,
             unflushed: Vec::new(),
+            failing: Vec::new(),
         };
         if let Some(root) = tree.nodes.get_mut(&ROOT) {
             (root.uid, root.gid) = (uid, gid);
@@ -368,6 +371,28 @@ impl Tree {
         self.unflushed = later;
     }
 
+    /// Has flushes of this fail with an error code, until `None`.
+    pub(super) fn fail_flushes(&mut self, extent: Extent, errno: Option<i32>) {
+        self.failing.retain(|(failing, _)| *failing != extent);
+        self.failing.extend(errno.map(|errno| (extent, errno)));
+    }
+
+    /// The error code with which a flush fails: of a file only while something was written to it.
+    pub(super) fn failure(&self, extent: Extent) -> Option<i32> {
+        let fails = |failing: Extent| match (failing, extent) {
+            (Extent::Device(device), Extent::Node(node)) => self.device(node) == Some(device),
+            (Extent::Device(_), Extent::Device(_)) => failing == extent,
+            (Extent::Node(node), _) => {
+                let unflushed = self.nodes.get(&node).map(|node| !node.unflushed.is_empty());
+                unflushed == Some(true) && self.contains(extent, node)
+            }
+        };
+        let mut failing = self.failing.iter();
+        failing
+            .find(|(failing, _)| fails(*failing))
+            .map(|(_, errno)| *errno)
+    }
+
     /// What a failed flush leaves: the bytes are seen, and will never be durable.
     pub(super) fn drop_unflushed(&mut self, extent: Extent) {
         for number in self.numbers(extent) {
@@ -405,6 +430,7 @@ impl Tree {
     /// As found after a power failure.
     pub(super) fn survive(&self, random: &mut SimRandom) -> Self {
         let mut tree = self.clone();
+        tree.failing.clear();
         for node in tree.nodes.values_mut() {
             node.names = node.durable_names.clone();
             node.locks.clear();
@@ -426,6 +452,7 @@ impl Tree {
     /// As found after the process was killed.
     pub(super) fn unlocked(&self) -> Self {
         let mut tree = self.clone();
+        tree.failing.clear();
         for node in tree.nodes.values_mut() {
             node.locks.clear();
         }
