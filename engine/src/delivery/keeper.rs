@@ -41,22 +41,6 @@ const ROOM_PAUSE: Duration = Duration::from_secs(1);
 /// killed before, the store takes an equal message sent on purpose for a repetition.
 const NEWS_WAIT: Duration = Duration::from_secs(1);
 
-/// Mistakes built in on purpose, to show that the crash tests would find them.
-#[cfg(test)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Planted {
-    /// Answers do not wait for the flush of the log.
-    AnswerEarly,
-    /// A checkpoint does not flush the mailboxes.
-    CheckpointWithoutFlush,
-    /// The log is not told of refused deliveries.
-    RefusalForgotten,
-    /// A checkpoint covers deliveries that are under way.
-    CheckpointTooFar,
-    /// The log is not told where in an mbox a message goes.
-    PlaceForgotten,
-}
-
 /// The log of a store and what belongs to it.
 pub(super) struct Keeper<H> {
     source: Box<dyn JournalSource>,
@@ -72,8 +56,6 @@ pub(super) struct Keeper<H> {
     stuck: StuckMail,
     /// The log directory says that a file system is suspect.
     noted_suspects: Mutex<bool>,
-    #[cfg(test)]
-    pub(super) planted: Mutex<Option<Planted>>,
 }
 
 #[derive(Debug)]
@@ -224,8 +206,6 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             refusals: Refusals::default(),
             stuck: StuckMail::default(),
             noted_suspects: Mutex::default(),
-            #[cfg(test)]
-            planted: Mutex::default(),
         }
     }
 
@@ -275,11 +255,6 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         if let Err(error) = self.checkpoint(disk) {
             self.fail(error);
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_planted(&self, bug: Planted) -> bool {
-        *self.planted.lock() == Some(bug)
     }
 
     /// What keeps the log from being used; `None` when all is well.

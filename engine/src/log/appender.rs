@@ -24,16 +24,6 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// More than a frame's header and alignment, and the end of a segment too short for another.
 const FRAME_OVERHEAD: u64 = 128;
 
-/// Mistakes built in on purpose, to show that the crash tests would find them.
-#[cfg(test)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Planted {
-    #[default]
-    Nothing,
-    /// The flush of a batch is left out.
-    NoFlush,
-}
-
 /// The writing end of the log.
 #[derive(Debug)]
 pub(crate) struct Appender<M: LogMedium> {
@@ -53,8 +43,6 @@ pub(crate) struct Appender<M: LogMedium> {
     consumed: u64,
     /// Another segment was begun since somebody asked.
     rotated: bool,
-    #[cfg(test)]
-    pub(crate) planted: Planted,
 }
 
 /// The most bytes of segments a record of `payload_bytes` can use up, alone in its batch.
@@ -82,8 +70,6 @@ impl<M: LogMedium> Appender<M> {
             batch_start: true,
             consumed: 0,
             rotated: true,
-            #[cfg(test)]
-            planted: Planted::Nothing,
         }
     }
 
@@ -202,10 +188,6 @@ impl<M: LogMedium> Appender<M> {
 
     /// Makes everything put so far durable.
     fn flush(&mut self) -> Result<(), LogError> {
-        #[cfg(test)]
-        if self.planted == Planted::NoFlush {
-            return self.write_only();
-        }
         self.pad(BLOCK_BYTES);
         let failed = |error| LogError::io("flush", &self.name, error);
         if self.buffer.len() > 0 {
@@ -242,17 +224,6 @@ impl<M: LogMedium> Appender<M> {
         self.offset = BLOCK;
         self.batch_start = true;
         self.rotated = true;
-        Ok(())
-    }
-
-    #[cfg(test)]
-    fn write_only(&mut self) -> Result<(), LogError> {
-        self.pad(BLOCK_BYTES);
-        self.file
-            .write_at(self.buffer.bytes(), self.offset)
-            .map_err(|error| LogError::io("write", &self.name, error))?;
-        self.offset += self.buffer.len() as u64;
-        self.buffer.clear();
         Ok(())
     }
 }

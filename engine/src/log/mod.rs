@@ -8,8 +8,6 @@
 //! byte in `manual::log_format`.
 
 mod appender;
-#[cfg(test)]
-pub(crate) use appender::Planted;
 mod backend;
 mod buffer;
 mod bytes;

@@ -60,7 +60,7 @@ impl RecordKind {
         }
     }
 
-    pub(super) fn to_byte(self) -> u8 {
+    pub(crate) fn to_byte(self) -> u8 {
         match self {
             Self::Accepted => 1,
             Self::Done => 2,

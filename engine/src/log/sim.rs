@@ -108,6 +108,8 @@ struct SimState {
     capacity: Option<u64>,
     /// Bytes that mailboxes on it take.
     others: u64,
+    /// Flushes make nothing durable but the headers of segments.
+    forgets_frames: bool,
 }
 
 /// The disk. Clones are handles of the same disk.
@@ -136,7 +138,13 @@ impl SimMedium {
             file_next: 0,
             capacity: None,
             others: 0,
+            forgets_frames: false,
         })))
+    }
+
+    /// Has every flush of frames say success and make nothing durable from now on.
+    pub fn forget_frames(&self) {
+        self.0.lock().forgets_frames = true;
     }
 
     /// The file system, which mailboxes may be on, too, has so many bytes from now on.
@@ -192,7 +200,7 @@ impl SimMedium {
                 files.insert(*id, data.survive(&mut random));
             }
         }
-        let file_next = state.file_next;
+        let (file_next, forgets_frames) = (state.file_next, state.forgets_frames);
         drop(state);
         Self(Arc::new(Mutex::new(SimState {
             random,
@@ -206,6 +214,7 @@ impl SimMedium {
             file_next,
             capacity: None,
             others: 0,
+            forgets_frames,
         })))
     }
 
@@ -357,9 +366,11 @@ impl SimData {
         }
     }
 
-    fn make_durable(&mut self) {
+    fn make_durable(&mut self, but_frames: bool) {
         self.durable.resize(self.live.len(), 0);
-        for (offset, length) in self.unsynced.drain(..) {
+        // What stands at the start is a header.
+        let is_due = |(from, _): &mut (usize, usize)| *from == 0 || !but_frames;
+        for (offset, length) in self.unsynced.extract_if(.., is_due) {
             let range = offset..offset + length;
             if let (Some(old), Some(new)) =
                 (self.durable.get_mut(range.clone()), self.live.get(range))
@@ -545,8 +556,9 @@ impl LogFile for SimFile {
         if crash {
             return Err(io::Error::other("the power went"));
         }
+        let but_frames = state.forgets_frames;
         if let Some(data) = state.files.get_mut(&self.id) {
-            data.make_durable();
+            data.make_durable(but_frames);
         }
         Ok(())
     }

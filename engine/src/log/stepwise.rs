@@ -73,12 +73,6 @@ impl<M: LogMedium> StepLog<M> {
         Ok((log, found))
     }
 
-    /// Leaves flushes out from now on, to show that the crash tests would notice.
-    #[cfg(test)]
-    pub(crate) fn plant(&self, bug: super::appender::Planted) {
-        self.state.lock().appender.planted = bug;
-    }
-
     /// Hands a record over; nothing is written yet.
     ///
     /// # Errors

@@ -7,8 +7,6 @@ use super::super::delivery::Delivery;
 use super::super::error::DeliveryError;
 use super::super::floors::Floor;
 use super::super::journal::{confirmed_records, done_records};
-#[cfg(test)]
-use super::super::keeper::Planted;
 use super::super::keeper::{Keeper, Pass};
 use super::super::logged_message::InLog;
 use crate::io::Disk;
@@ -156,10 +154,6 @@ impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
     /// Appends the places of messages in mboxes.
     pub(super) fn record_places(&mut self, places: &[Done]) -> Result<(), LogError> {
         let Self::Log(log) = self else { return Ok(()) };
-        #[cfg(test)]
-        if log.keeper.is_planted(Planted::PlaceForgotten) {
-            return Ok(());
-        }
         for record in done_records(places) {
             let ticket = log.pass.journal.append(record)?;
             log.must_wait_for(ticket);
@@ -211,10 +205,6 @@ impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
         let Some(newest) = log.newest.take() else {
             return Ok(());
         };
-        #[cfg(test)]
-        if log.keeper.is_planted(Planted::AnswerEarly) {
-            return Ok(());
-        }
         log.pass.journal.wait(newest).map(|_| ())
     }
 
@@ -239,10 +229,6 @@ impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
         let Self::Log(log) = self else { return };
         let recorded = |delivery: &Delivery| delivery.done(DoneOutcome::Refused);
         let done: Vec<Done> = refused.iter().filter_map(|(d, _)| recorded(d)).collect();
-        #[cfg(test)]
-        if log.keeper.is_planted(Planted::RefusalForgotten) {
-            return;
-        }
         if done.is_empty() {
             return;
         }

@@ -2,8 +2,6 @@
 
 use super::super::journal::{Journal, confirmed_records};
 use super::Keeper;
-#[cfg(test)]
-use super::Planted;
 use super::is_half_full;
 use crate::io::Disk;
 use crate::log::{Checkpoint, LogError, Record, Sequence};
@@ -22,11 +20,6 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         pass.journal.look_at_room();
         let durable = || pass.journal.durable_up_to();
         let below = self.floors.lowest(durable);
-        #[cfg(test)]
-        let below = match self.is_planted(Planted::CheckpointTooFar) {
-            true => Sequence(durable().0 + 1),
-            false => below,
-        };
         let last = self.state.lock().checkpoint_at;
         let has_news = self.doubts.has_news() || self.refusals.is_behind();
         let is_behind = has_news || self.stuck.is_changed() || self.file_systems.awaits_flush();
@@ -88,10 +81,6 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
     }
 
     fn flush_mailboxes<D: Disk<Handle = H>>(&self, disk: &D, below: Sequence) {
-        #[cfg(test)]
-        if self.is_planted(Planted::CheckpointWithoutFlush) {
-            return;
-        }
         for device in self.file_systems.flush(disk, below) {
             self.stuck.is_flushed(device);
             tracing::info!("a file system whose flush had failed is durable again");

@@ -11,10 +11,12 @@
 
 mod content;
 mod domains;
+mod mistaken;
 mod planted;
 mod poisoned;
 mod reader;
 mod repeated;
+mod source;
 mod world;
 
 use super::store::Store;

@@ -1,7 +1,8 @@
-//! Goal: the oracle of the crash tests would notice a mistake. Method: each mistake is built into
-//! the store or its log on purpose, and runs that are clean without it must fail with it.
+//! Goal: the oracle of the crash tests would notice a mistake. Method: each mistake is put between
+//! the store, its log and their disks, all of which are the shipped ones, and runs that are clean
+//! without it must fail with it.
 
-use super::super::keeper::Planted;
+use super::mistaken::Mistake;
 use super::world::Bug;
 use super::{Where, plan, run, tell};
 use crate::log::sim::SimRandom;
@@ -45,25 +46,25 @@ fn a_flush_of_the_log_left_out_is_found() {
 
 #[test]
 fn an_answer_before_the_flush_of_the_log_is_found() {
-    must_be_found(Bug::Store(Planted::AnswerEarly), None);
+    must_be_found(Bug::Store(Mistake::AnswerEarly), None);
 }
 
 #[test]
 fn a_checkpoint_that_flushes_no_mailbox_is_found() {
-    must_be_found(Bug::Store(Planted::CheckpointWithoutFlush), None);
+    must_be_found(Bug::CheckpointWithoutFlush, None);
 }
 
 #[test]
 fn a_checkpoint_that_covers_deliveries_under_way_is_found() {
-    must_be_found(Bug::Store(Planted::CheckpointTooFar), None);
+    must_be_found(Bug::Store(Mistake::CheckpointTooFar), None);
 }
 
 #[test]
 fn a_refusal_that_the_log_is_not_told_of_is_found() {
-    must_be_found(Bug::Store(Planted::RefusalForgotten), Some(libc::EDQUOT));
+    must_be_found(Bug::Store(Mistake::RefusalForgotten), Some(libc::EDQUOT));
 }
 
 #[test]
 fn a_message_appended_before_the_log_knows_its_place_is_found() {
-    must_be_found(Bug::Store(Planted::PlaceForgotten), None);
+    must_be_found(Bug::Store(Mistake::PlaceForgotten), None);
 }

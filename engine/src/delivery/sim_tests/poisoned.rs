@@ -4,8 +4,9 @@
 
 use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
+use super::source::SEGMENT_BYTES;
 use super::state_directory;
-use super::world::{SEGMENT_BYTES, World, recipient, sender};
+use super::world::{World, recipient, sender};
 use crate::io::Credentials;
 use crate::io::sim::{DiskFault, SimDisk};
 use crate::log::sim::{SimFault, SimRandom};

@@ -6,8 +6,9 @@
 use super::super::digest::{BaseDigest, Way, digest_of};
 use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
+use super::source::log_settings;
 use super::state_directory;
-use super::world::{MAILBOXES, World, log_settings, recipient, sender};
+use super::world::{MAILBOXES, World, recipient, sender};
 use crate::io::Credentials;
 use crate::io::sim::SimDisk;
 use crate::log::{DeliveryId, InDoubt, Record, StepLog};

@@ -1,129 +1,27 @@
 //! A store on a simulated disk, its clients, and what they were told.
 
-use super::super::journal::{Journal, JournalSource, OpenedJournal};
-use super::super::keeper::Planted;
 use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
 use super::super::{OnOutcome, Ticket};
 use super::content::{LOGGED_BYTES_MAX, content};
+use super::mistaken::Mistake;
+use super::source::SimSource;
 use crate::address::{Address, ReversePath, parse_address};
-use crate::config::{Compress, Copies, Durability, Settings, StatusFields};
+use crate::config::{Compress, Copies, Durability, FlushMethod, Settings, StatusFields};
 use crate::envelope::Recipient;
 use crate::io::Credentials;
 use crate::io::sim::{DiskFault, SimDisk};
 use crate::log::sim::{SimFault, SimMedium, SimRandom};
-use crate::log::{EncodedRecord, Entry, LogError, LogSettings, LogUsage, Sequence, StepLog};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, Mutex};
 use crate::target::{Format, MailboxTarget};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 /// Maildirs end with a slash.
 pub(super) const MAILBOXES: [&str; 5] = ["ann/", "bob/", "box", "dir/box", "eve/"];
-/// Size of a segment of the log.
-pub(super) const SEGMENT_BYTES: u64 = 32 << 10;
-
-impl Journal for StepLog<SimMedium> {
-    fn append(&self, record: EncodedRecord) -> Result<crate::log::Ticket, LogError> {
-        Self::append(self, record)
-    }
-
-    fn append_anyway(&self, record: EncodedRecord) -> Result<crate::log::Ticket, LogError> {
-        Self::append_anyway(self, record)
-    }
-
-    fn set_uncounted(&self, bytes: u64) {
-        Self::set_uncounted(self, bytes);
-    }
-
-    fn wait(&self, ticket: crate::log::Ticket) -> Result<Sequence, LogError> {
-        Self::wait(self, ticket)
-    }
-
-    fn durable_up_to(&self) -> Sequence {
-        Self::durable_up_to(self)
-    }
-
-    fn read_back(
-        &self,
-        range: (Sequence, Sequence),
-        visit: &mut dyn FnMut(Entry<'_>),
-    ) -> Result<(), LogError> {
-        Self::read_back(self, range, visit)
-    }
-
-    fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError> {
-        Self::truncate_before(self, sequence)
-    }
-
-    fn frees_before(&self, sequence: Sequence) -> bool {
-        Self::frees_before(self, sequence)
-    }
-
-    fn usage(&self) -> LogUsage {
-        Self::usage(self)
-    }
-
-    fn poisoned(&self) -> Option<LogError> {
-        Self::poisoned(self)
-    }
-
-    fn give_back(&self, is_recovering: bool) -> u64 {
-        Self::give_back(self, is_recovering)
-    }
-
-    fn look_at_room(&self) {
-        Self::look_at_room(self);
-    }
-
-    fn has_room_for(&self, bytes: u64) -> bool {
-        Self::has_room_for(self, bytes)
-    }
-}
-
-/// The log of the simulated machine.
-#[derive(Debug)]
-struct SimSource {
-    medium: SimMedium,
-    no_flush: bool,
-    /// As the note beside the log, which lasts as long as the machine runs.
-    has_suspects: Arc<AtomicBool>,
-}
-
-pub(super) fn log_settings() -> LogSettings {
-    LogSettings {
-        segment_bytes: 32 << 10,
-        log_bytes_max: 320 << 10,
-        in_flight_bytes_max: 1 << 20,
-        record_bytes_max: 24 << 10,
-        full_wait_max: Duration::ZERO,
-        ..LogSettings::default()
-    }
-}
-
-impl JournalSource for SimSource {
-    fn open(&self) -> Result<OpenedJournal, LogError> {
-        let settings = log_settings();
-        let (log, found) = StepLog::open_on(&Arc::new(self.medium.clone()), &settings)?;
-        if self.no_flush {
-            log.plant(crate::log::Planted::NoFlush);
-        }
-        Ok((Arc::new(log), Box::new(found)))
-    }
-
-    fn note_suspects(&self, has_suspects: bool) -> io::Result<()> {
-        self.has_suspects.store(has_suspects, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn has_suspects(&self) -> bool {
-        self.has_suspects.load(Ordering::Relaxed)
-    }
-}
 
 /// Users of each mailbox.
 pub(super) const USERS: u64 = 3;
@@ -197,11 +95,15 @@ pub(super) struct World {
     pub(super) repeated: u64,
 }
 
-/// A mistake in the store or in its log.
+/// A mistake in the store or below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bug {
-    Store(Planted),
+    /// Of the store, in what it does with its log.
+    Store(Mistake),
+    /// The disk does not flush what the log has written.
     LogWithoutFlush,
+    /// The disk does not flush the mailboxes for a checkpoint.
+    CheckpointWithoutFlush,
 }
 
 pub(super) fn sender() -> ReversePath {
@@ -265,6 +167,10 @@ impl World {
             _ => Copies::Mailbox,
         };
         settings.delivery_log.message_bytes_max = LOGGED_BYTES_MAX;
+        if bug == Some(Bug::CheckpointWithoutFlush) {
+            // Then whole file systems are flushed by checkpoints alone.
+            settings.store.flush = FlushMethod::Fsync;
+        }
         Self {
             disk,
             medium,
@@ -290,13 +196,19 @@ impl World {
     pub(super) fn open(&self) -> Result<Option<Store<SimDisk>>, String> {
         let source = SimSource {
             medium: self.medium.clone(),
-            no_flush: self.bug == Some(Bug::LogWithoutFlush),
+            mistake: match self.bug {
+                Some(Bug::Store(mistake)) => Some(mistake),
+                _ => None,
+            },
             has_suspects: Arc::clone(&self.has_suspects),
         };
         match Store::open_stepwise(self.disk.clone(), &self.settings, Box::new(source)) {
             Ok(store) => {
-                if let Some(Bug::Store(bug)) = self.bug {
-                    *store.keeper().planted.lock() = Some(bug);
+                // Opening it was without mistakes.
+                match self.bug {
+                    Some(Bug::LogWithoutFlush) => self.medium.forget_frames(),
+                    Some(Bug::CheckpointWithoutFlush) => self.disk.forget_flushes(),
+                    Some(Bug::Store(_)) | None => {}
                 }
                 Ok(Some(store))
             }

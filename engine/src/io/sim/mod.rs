@@ -220,6 +220,11 @@ impl SimDisk {
         }
     }
 
+    /// Has every flush of a whole file system say success and make nothing durable from now on.
+    pub fn forget_flushes(&self) {
+        self.0.lock().tree.forgets_flushes = true;
+    }
+
     /// A file system is unmounted and mounted again: what was not durable is there, torn or lost as
     /// after a crash.
     pub fn remount(&self, device: u64, seed: u64) {

@@ -1,7 +1,6 @@
 //! Goal: a log that a writer is using is never called damaged by whoever only looks. Method: a
 //! scan stops before its read 0, 1, 2 ..., the writer works for a while, and the scan goes on.
 
-use super::super::appender::Planted;
 use super::super::medium::{Access, Haste, LogFile, LogMedium};
 use super::super::scan;
 use super::super::sim::{SimMedium, SimRandom};
@@ -20,7 +19,7 @@ struct Work {
 impl Work {
     fn on(medium: &SimMedium, seed: u64) -> Self {
         Self {
-            bench: Bench::open(medium, &small(), Planted::Nothing).unwrap().0,
+            bench: Bench::open(medium, &small()).unwrap().0,
             oracle: Oracle::default(),
             random: SimRandom::new(seed),
             ids: 0,

@@ -3,7 +3,6 @@
 //! simulated disk is crashed at operation 0, 1, 2 ... until it ends without reaching the crash;
 //! then random runs from seeds. A failure prints seed and operation; `run` replays them.
 
-use super::super::appender::Planted;
 use super::super::medium::LogMedium as _;
 use super::super::segments::Prepared;
 use super::super::sim::{SimFault, SimMedium, SimRandom};
@@ -16,15 +15,6 @@ enum Bug {
     None,
     NoFlush,
     ReportedEarly,
-}
-
-impl Bug {
-    fn planted(self) -> Planted {
-        match self {
-            Self::NoFlush => Planted::NoFlush,
-            Self::None | Self::ReportedEarly => Planted::Nothing,
-        }
-    }
 }
 
 /// Batches with truncations in between; ends early when the disk does.
@@ -72,8 +62,11 @@ fn run(seed: u64, at: u64, again_at: Option<u64>, bug: Bug) -> Result<bool, Stri
     let mut random = SimRandom::new(seed);
     let mut oracle = Oracle::default();
     let mut medium = SimMedium::new(seed);
+    if bug == Bug::NoFlush {
+        medium.forget_frames();
+    }
     medium.set_fault(SimFault::Crash { at });
-    if let Ok((mut bench, _)) = Bench::open(&medium, &settings, bug.planted()) {
+    if let Ok((mut bench, _)) = Bench::open(&medium, &settings) {
         workload(&mut bench, &mut oracle, &mut random, bug, 24);
     }
     let reached = medium.is_crashed();
@@ -81,7 +74,7 @@ fn run(seed: u64, at: u64, again_at: Option<u64>, bug: Bug) -> Result<bool, Stri
     if let Some(again_at) = again_at {
         // The power goes while the log is opened, too, and a little later.
         medium.set_fault(SimFault::Crash { at: again_at });
-        if let Ok((mut bench, found)) = Bench::open(&medium, &settings, bug.planted()) {
+        if let Ok((mut bench, found)) = Bench::open(&medium, &settings) {
             if let Err(failure) = oracle.check(&found)
                 && !medium.is_crashed()
             {
@@ -93,7 +86,7 @@ fn run(seed: u64, at: u64, again_at: Option<u64>, bug: Bug) -> Result<bool, Stri
     }
     for _ in 0..2 {
         medium.set_fault(SimFault::None);
-        let (mut bench, found) = Bench::open(&medium, &settings, bug.planted())
+        let (mut bench, found) = Bench::open(&medium, &settings)
             .map_err(|error| format!("the log does not open: {error}"))?;
         oracle.check(&found)?;
         workload(&mut bench, &mut oracle, &mut random, bug, 3);
@@ -155,7 +148,7 @@ fn a_failed_operation_stops_the_log_and_loses_nothing() {
         let mut oracle = Oracle::default();
         let medium = SimMedium::new(seed);
         medium.set_fault(SimFault::Error { at, kind });
-        if let Ok((mut bench, _)) = Bench::open(&medium, &settings, Planted::Nothing) {
+        if let Ok((mut bench, _)) = Bench::open(&medium, &settings) {
             workload(&mut bench, &mut oracle, &mut random, Bug::None, 24);
         }
         medium.set_fault(SimFault::None);
@@ -165,7 +158,7 @@ fn a_failed_operation_stops_the_log_and_loses_nothing() {
             } else {
                 medium.after_crash(at)
             };
-            let (_, found) = Bench::open(&medium, &settings, Planted::Nothing)
+            let (_, found) = Bench::open(&medium, &settings)
                 .unwrap_or_else(|error| panic!("seed {seed} at {at} {step}: {error}"));
             oracle
                 .check(&found)
@@ -177,7 +170,7 @@ fn a_failed_operation_stops_the_log_and_loses_nothing() {
 #[test]
 fn going_on_to_a_reserved_segment_changes_no_names() {
     let medium = SimMedium::new(1);
-    let (bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (bench, _) = Bench::open(&medium, &small()).unwrap();
     bench.reserve().unwrap();
     let (names, before) = (medium.list().unwrap(), medium.operations());
     bench.begin().unwrap();
@@ -188,7 +181,7 @@ fn going_on_to_a_reserved_segment_changes_no_names() {
 #[test]
 fn a_new_spare_and_the_name_of_the_next_segment_are_made_durable_by_one_sync() {
     let medium = SimMedium::new(1);
-    let (bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (bench, _) = Bench::open(&medium, &small()).unwrap();
     let (names, before) = (medium.list().unwrap(), medium.operations());
     assert_eq!(bench.prepare().unwrap(), Prepared::Made);
     // Create; open, write and flush the header; rename; sync the names, flush the zeros.
@@ -205,7 +198,7 @@ fn a_new_spare_and_the_name_of_the_next_segment_are_made_durable_by_one_sync() {
 #[test]
 fn a_spare_that_cannot_be_flushed_for_want_of_space_goes_and_the_log_stays_as_large_as_it_is() {
     let medium = SimMedium::new(1);
-    let (bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (bench, _) = Bench::open(&medium, &small()).unwrap();
     let names = medium.list().unwrap();
     medium.set_fault(SimFault::Error {
         at: medium.operations() + 6,

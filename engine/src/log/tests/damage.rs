@@ -1,7 +1,6 @@
 //! Goal: damage to acknowledged records is reported with its place, a torn tail is not called
 //! damage, and neither is ever skipped in silence.
 
-use super::super::appender::Planted;
 use super::super::frame::{FrameHeader, frame_bytes};
 use super::super::medium::LogMedium as _;
 use super::super::scan::{ScanReport, ScannedSegment, scan};
@@ -14,7 +13,7 @@ use std::path::Path;
 /// A log of `batches` batches of one record of 1000 bytes: one block each.
 fn filled(batches: u128) -> SimMedium {
     let medium = SimMedium::new(1);
-    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (mut bench, _) = Bench::open(&medium, &small()).unwrap();
     for id in 1..=batches {
         bench.batch(&[record(id, 1000).encode()]).unwrap().unwrap();
     }
@@ -45,9 +44,7 @@ fn a_flipped_bit_in_the_middle_is_reported_with_file_and_offset() {
 fn a_damaged_log_is_opened_only_when_the_loss_is_accepted() {
     let medium = filled(8);
     medium.flip(&live_name(1), 4096 * 2 + 100);
-    let refused = Bench::open(&medium, &small(), Planted::Nothing)
-        .err()
-        .unwrap();
+    let refused = Bench::open(&medium, &small()).err().unwrap();
     assert!(matches!(refused, LogError::Damaged { .. }), "{refused}");
     assert!(
         refused.to_string().contains("mailstow log inspect"),
@@ -57,7 +54,7 @@ fn a_damaged_log_is_opened_only_when_the_loss_is_accepted() {
         accept_damage: true,
         ..small()
     };
-    let (_, found) = Bench::open(&medium, &settings, Planted::Nothing).unwrap();
+    let (_, found) = Bench::open(&medium, &settings).unwrap();
     let mut sequences = Vec::new();
     found
         .for_each(Sequence(0), |entry| sequences.push(entry.sequence.0))
@@ -94,7 +91,7 @@ fn recovered_in_part(medium: &SimMedium) -> Vec<u64> {
         accept_damage: true,
         ..small()
     };
-    let (mut bench, found) = Bench::open(medium, &settings, Planted::Nothing).unwrap();
+    let (mut bench, found) = Bench::open(medium, &settings).unwrap();
     let mut read = Vec::new();
     found
         .for_each(Sequence(0), |entry| read.push(entry.sequence.0))
@@ -103,7 +100,7 @@ fn recovered_in_part(medium: &SimMedium) -> Vec<u64> {
     bench.batch(&[record(9, 10).encode()]).unwrap().unwrap();
     bench.checkpoint(next, &mut Oracle::default()).unwrap();
     drop(bench);
-    let (_, found) = Bench::open(medium, &small(), Planted::Nothing).unwrap();
+    let (_, found) = Bench::open(medium, &small()).unwrap();
     assert_eq!(found.report().records, 2, "one, and the checkpoint");
     read
 }
@@ -128,7 +125,7 @@ fn the_records_of_a_segment_without_header_are_read_when_the_loss_is_accepted() 
 fn a_record_that_goes_on_in_a_segment_without_header_comes_back_whole() {
     let medium = SimMedium::new(3);
     let long = record(1, 20_000).encode();
-    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (mut bench, _) = Bench::open(&medium, &small()).unwrap();
     bench.batch(std::slice::from_ref(&long)).unwrap().unwrap();
     medium.flip(&live_name(2), 20);
     let mut read = Vec::new();
@@ -172,7 +169,7 @@ fn a_flipped_bit_in_padding_loses_nothing_and_reports_nothing() {
 fn records_longer_than_a_segment_come_back_whole() {
     let medium = SimMedium::new(3);
     let long: Vec<EncodedRecord> = (1..3).map(|id| record(id, 20_000).encode()).collect();
-    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (mut bench, _) = Bench::open(&medium, &small()).unwrap();
     bench.batch(&long).unwrap().unwrap();
     let mut read = Vec::new();
     let report = scan(&medium, &mut |entry| {
@@ -191,7 +188,7 @@ fn opening_again_and_again_uses_no_more_segments() {
     let medium = filled(4);
     let count = report(&medium).segments.len();
     for _ in 0..20 {
-        drop(Bench::open(&medium, &small(), Planted::Nothing).unwrap());
+        drop(Bench::open(&medium, &small()).unwrap());
     }
     let report = report(&medium);
     assert!(report.segments.len() <= count + 1, "{report:?}");
@@ -204,13 +201,13 @@ fn opening_again_and_again_uses_no_more_segments() {
 /// What is reported of a log that lost one of its segments; it opens only when that is accepted.
 fn report_without(lost: impl Fn(&[ScannedSegment]) -> &ScannedSegment) -> ScanReport {
     let medium = filled(8);
-    let (bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (bench, _) = Bench::open(&medium, &small()).unwrap();
     bench.reserve().unwrap();
     drop(bench);
     let whole = report(&medium);
     assert_eq!(whole.damage, []);
     medium.remove(&lost(&whole.segments).file).unwrap();
-    let refused = Bench::open(&medium, &small(), Planted::Nothing).err();
+    let refused = Bench::open(&medium, &small()).err();
     let is_told = matches!(refused, Some(LogError::Damaged { .. }));
     assert!(is_told, "{refused:?}");
     let report = report(&medium);
@@ -218,12 +215,12 @@ fn report_without(lost: impl Fn(&[ScannedSegment]) -> &ScannedSegment) -> ScanRe
         accept_damage: true,
         ..small()
     };
-    let (mut bench, _) = Bench::open(&medium, &settings, Planted::Nothing).unwrap();
+    let (mut bench, _) = Bench::open(&medium, &settings).unwrap();
     bench
         .checkpoint(bench.next(), &mut Oracle::default())
         .unwrap();
     drop(bench);
-    Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    Bench::open(&medium, &small()).unwrap();
     report
 }
 
@@ -253,7 +250,7 @@ fn all_are_missed(medium: &SimMedium) {
 #[test]
 fn all_segments_are_missed_once_one_was_freed() {
     let medium = filled(8);
-    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (mut bench, _) = Bench::open(&medium, &small()).unwrap();
     let freed = bench
         .checkpoint(bench.next(), &mut Oracle::default())
         .unwrap();
@@ -265,7 +262,7 @@ fn all_segments_are_missed_once_one_was_freed() {
 #[test]
 fn all_segments_are_missed_once_the_next_was_named_ahead() {
     let medium = filled(8);
-    let (bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (bench, _) = Bench::open(&medium, &small()).unwrap();
     bench.reserve().unwrap();
     drop(bench);
     all_are_missed(&medium);
@@ -297,7 +294,7 @@ fn a_stray_segment_of_another_log_does_not_make_strangers_of_the_others() {
 #[test]
 fn segments_freed_below_a_checkpoint_are_not_missed() {
     let medium = filled(8);
-    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (mut bench, _) = Bench::open(&medium, &small()).unwrap();
     // In the middle of a segment.
     let freed = bench.checkpoint(6, &mut Oracle::default()).unwrap();
     assert!(freed > 0);
@@ -309,7 +306,7 @@ fn segments_freed_below_a_checkpoint_are_not_missed() {
 #[test]
 fn a_record_that_goes_on_in_a_segment_that_was_cut_behind_it_is_read() {
     let medium = SimMedium::new(1);
-    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (mut bench, _) = Bench::open(&medium, &small()).unwrap();
     // The second goes on in the next segment, where the third follows.
     for (id, bytes) in [(1, 3000), (2, 9000), (3, 3000)] {
         bench.batch(&[record(id, bytes).encode()]).unwrap().unwrap();
@@ -348,7 +345,7 @@ fn frames_in_a_spare_that_lost_its_header_are_never_read() {
         for header in [[0; 4096].as_slice(), b"torn"] {
             let medium = with_a_spare_of_the_next_number(&spare, header);
             for _ in 0..3 {
-                let (_, found) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+                let (_, found) = Bench::open(&medium, &small()).unwrap();
                 let found = found.report();
                 assert_eq!(
                     (found.records, found.next_sequence),
@@ -383,7 +380,7 @@ fn renumbered(file: &[u8], number: u64) -> Vec<u8> {
 #[test]
 fn a_record_that_goes_on_behind_a_file_that_is_no_segment_is_counted_and_shown() {
     let medium = SimMedium::new(1);
-    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (mut bench, _) = Bench::open(&medium, &small()).unwrap();
     for (id, bytes) in [(1, 3000), (2, 9000)] {
         bench.batch(&[record(id, bytes).encode()]).unwrap().unwrap();
     }
@@ -397,7 +394,7 @@ fn a_record_that_goes_on_behind_a_file_that_is_no_segment_is_counted_and_shown()
             accept_damage: true,
             ..small()
         };
-        let (_, found) = Bench::open(&medium, &settings, Planted::Nothing).unwrap();
+        let (_, found) = Bench::open(&medium, &settings).unwrap();
         let mut shown = Vec::new();
         let each = found.for_each(Sequence(0), |entry| shown.push(entry.sequence.0));
         each.unwrap();

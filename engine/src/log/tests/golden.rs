@@ -2,7 +2,6 @@
 //! must read back as written, and the writer must write the bytes of the newest.
 //! `WRITE_FIXTURES=1` writes that one anew, which is right only together with a new format version.
 
-use super::super::appender::Planted;
 use super::super::medium::{Access, LogFile as _, LogMedium as _};
 use super::super::record::*;
 use super::super::segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader, live_name};
@@ -93,7 +92,7 @@ fn batches(version: u32) -> Vec<Vec<Record<'static>>> {
 /// The files that the writer makes of the batches.
 fn written() -> Vec<(String, Vec<u8>)> {
     let medium = SimMedium::new(SEED);
-    let (mut bench, _) = Bench::open(&medium, &small(), Planted::Nothing).unwrap();
+    let (mut bench, _) = Bench::open(&medium, &small()).unwrap();
     for batch in batches(FORMAT_VERSION) {
         let encoded: Vec<EncodedRecord> = batch.iter().map(Record::encode).collect();
         bench.batch(&encoded).unwrap().unwrap();

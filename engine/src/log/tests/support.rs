@@ -1,6 +1,6 @@
 //! Records, settings and the oracle of the log's tests.
 
-use super::super::appender::{Appender, Planted, charge};
+use super::super::appender::{Appender, charge};
 use super::super::medium::Haste;
 use super::super::record::*;
 use super::super::segments::{Prepared, Segments};
@@ -72,11 +72,9 @@ impl Bench {
     pub(super) fn open(
         medium: &SimMedium,
         settings: &LogSettings,
-        planted: Planted,
     ) -> Result<(Self, LogScan<SimMedium>), LogError> {
         let shared = Arc::new(medium.clone());
-        let (segments, mut appender, found) = start(&shared, settings)?;
-        appender.planted = planted;
+        let (segments, appender, found) = start(&shared, settings)?;
         let bench = Self {
             room: appender.room() + segments.spare_room(),
             next: found.report().next_sequence.0,

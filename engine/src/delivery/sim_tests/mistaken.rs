@@ -1,0 +1,136 @@
+//! A delivery log that is told and asked the wrong things: what a store with a mistake would do to
+//! it.
+
+use super::super::journal::Journal;
+use crate::log::{
+    Checkpoint, Done, DoneOutcome, EncodedRecord, Entry, LogError, LogUsage, Record, Sequence,
+    Ticket,
+};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+
+/// What a store may do wrong with its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mistake {
+    /// Answers do not wait for the flush of the log.
+    AnswerEarly,
+    /// A checkpoint covers deliveries that are under way.
+    CheckpointTooFar,
+    /// The log is not told where in an mbox a message goes.
+    PlaceForgotten,
+    /// The log is not told of refused deliveries.
+    RefusalForgotten,
+}
+
+/// A log between which and its store stands a mistake.
+#[derive(Debug)]
+pub(super) struct MistakenJournal {
+    journal: Arc<dyn Journal>,
+    mistake: Mistake,
+    /// Records that a delivery would wait for.
+    of_deliveries: Mutex<BTreeSet<Sequence>>,
+    /// What the last checkpoint covers.
+    below: AtomicU64,
+}
+
+impl MistakenJournal {
+    pub(super) fn new(journal: Arc<dyn Journal>, mistake: Mistake) -> Self {
+        Self {
+            journal,
+            mistake,
+            of_deliveries: Mutex::default(),
+            below: AtomicU64::new(0),
+        }
+    }
+
+    /// The record that the mistake leaves of this one.
+    fn mistaken(&self, encoded: EncodedRecord) -> EncodedRecord {
+        let record = Record::decode(encoded.kind().to_byte(), encoded.payload()).unwrap();
+        let without = |done: &[Done], is_forgotten: fn(DoneOutcome) -> bool| {
+            let left = done.iter().filter(|done| !is_forgotten(done.outcome));
+            Record::Done(left.copied().collect()).encode()
+        };
+        let is_refusal = |outcome| outcome == DoneOutcome::Refused;
+        let is_place = |outcome| matches!(outcome, DoneOutcome::Mbox { .. });
+        match (self.mistake, record) {
+            (Mistake::RefusalForgotten, Record::Done(done)) => without(&done, is_refusal),
+            (Mistake::PlaceForgotten, Record::Done(done)) => without(&done, is_place),
+            (Mistake::CheckpointTooFar, Record::Checkpoint(Checkpoint { in_doubt, .. })) => {
+                let below = Sequence(self.journal.durable_up_to().0 + 1);
+                self.below.store(below.0, Ordering::Relaxed);
+                Record::Checkpoint(Checkpoint { below, in_doubt }).encode()
+            }
+            _ => encoded,
+        }
+    }
+}
+
+impl Journal for MistakenJournal {
+    fn append(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+        let ticket = self.journal.append(self.mistaken(record))?;
+        self.of_deliveries.lock().insert(ticket.sequence());
+        Ok(ticket)
+    }
+
+    fn append_anyway(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+        self.journal.append_anyway(self.mistaken(record))
+    }
+
+    fn set_uncounted(&self, bytes: u64) {
+        self.journal.set_uncounted(bytes);
+    }
+
+    fn wait(&self, ticket: Ticket) -> Result<Sequence, LogError> {
+        let sequence = ticket.sequence();
+        let is_early = self.mistake == Mistake::AnswerEarly;
+        match is_early && self.of_deliveries.lock().contains(&sequence) {
+            true => Ok(sequence),
+            false => self.journal.wait(ticket),
+        }
+    }
+
+    fn durable_up_to(&self) -> Sequence {
+        self.journal.durable_up_to()
+    }
+
+    fn read_back(
+        &self,
+        range: (Sequence, Sequence),
+        visit: &mut dyn FnMut(Entry<'_>),
+    ) -> Result<(), LogError> {
+        self.journal.read_back(range, visit)
+    }
+
+    fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError> {
+        let sequence = match self.mistake {
+            Mistake::CheckpointTooFar => Sequence(self.below.load(Ordering::Relaxed)),
+            _ => sequence,
+        };
+        self.journal.truncate_before(sequence)
+    }
+
+    fn frees_before(&self, sequence: Sequence) -> bool {
+        self.journal.frees_before(sequence)
+    }
+
+    fn usage(&self) -> LogUsage {
+        self.journal.usage()
+    }
+
+    fn poisoned(&self) -> Option<LogError> {
+        self.journal.poisoned()
+    }
+
+    fn give_back(&self, is_recovering: bool) -> u64 {
+        self.journal.give_back(is_recovering)
+    }
+
+    fn look_at_room(&self) {
+        self.journal.look_at_room();
+    }
+
+    fn has_room_for(&self, bytes: u64) -> bool {
+        self.journal.has_room_for(bytes)
+    }
+}
