@@ -117,6 +117,51 @@ fn whichever_operation_fails_an_mbox_keeps_its_old_content() {
 }
 
 #[test]
+fn what_can_be_seen_after_a_disk_has_died_is_never_said_not_to_appear() {
+    let mut seen = [false; 2];
+    for path in ["dom/md/", "info"] {
+        for after in 0.. {
+            let place = Place::new();
+            let store = open(&settings(&place, FlushMethod::Fsync));
+            place.make_file("info", b"");
+            store.disk().plan(Fault {
+                persists: true,
+                ..fault("", after, libc::EIO)
+            });
+            let outcome = submit(&store, CONTENT, vec![target(path)])
+                .outcomes()
+                .remove(0);
+            let is_there = match path {
+                "info" => {
+                    let text = fs::read_to_string(place.base().join("info")).unwrap();
+                    text.contains("body of the message\n")
+                }
+                _ => !names(&place.base().join("dom/md/new")).is_empty(),
+            };
+            let is_success = outcome.status.is_success();
+            let operations = store.disk().take_trace();
+            if is_there && !is_success {
+                seen[usize::from(path == "info")] = true;
+                let last = operations.get(usize::try_from(after).unwrap());
+                assert!(
+                    outcome.may_appear,
+                    "{path}: {last:?} failed: {}",
+                    outcome.status
+                );
+            }
+            assert!(!(is_success && outcome.may_appear), "{path}");
+            if u64::try_from(operations.len()).unwrap() <= after {
+                break;
+            }
+        }
+    }
+    assert_eq!(
+        seen, [true; 2],
+        "a message that was not acknowledged was seen"
+    );
+}
+
+#[test]
 fn without_unnamed_files_tmp_is_used_and_nothing_is_left_there() {
     let place = Place::new();
     let store = open(&settings(&place, FlushMethod::Auto));

@@ -12,6 +12,7 @@ use mailstow_engine::sim::{Blocking, Fault, Faulty};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const CONTENT: &[u8] = b"Subject: x\n\nbody of the message\n";
@@ -265,6 +266,54 @@ fn a_message_in_doubt_in_one_base_is_stored_in_another_and_not_again_in_the_firs
         assert_eq!(deliver(&store, CONTENT, "md/"), expected);
         drop(store);
         assert_eq!(names(&base.join("md/new")).len(), 1);
+    }
+}
+
+#[test]
+fn a_message_that_comes_again_while_its_delivery_is_under_way_is_not_stored_twice() {
+    for content in [CONTENT.to_vec(), [CONTENT, &vec![b'x'; 3_000_000]].concat()] {
+        let place = Place::new();
+        let mut settings = settings(&place);
+        settings.routing.deliver_lock_delay = Duration::from_secs(10);
+        let store = Store::open(&settings).unwrap();
+        // Another program has the mbox.
+        let lock = place.make_file("info.lock", b"");
+        let named = |id: &str| {
+            let mut mail = mail(&store, &content);
+            Arc::make_mut(&mut mail).queue_id = Some(id.to_owned());
+            mail
+        };
+        let to = || vec![target("info"), target("md/")];
+        let first = submit_mail(&store, named("1"), to());
+        let tickets = first.tickets.clone();
+        let again = submit_mail(&store, named("1"), to()).outcomes();
+        assert_eq!(again[0].status.code, 451);
+        assert_eq!(again[0].status.enhanced.to_string(), "4.4.2");
+        assert!(
+            again
+                .iter()
+                .all(|outcome| outcome.may_appear || outcome.status.is_success())
+        );
+        // Another message, and one without a name, are not held up.
+        let others = [
+            submit_mail(&store, named("2"), to()),
+            submit(&store, &content, to()),
+        ];
+        fs::remove_file(&lock).unwrap();
+        let stored = [
+            "250 2.0.0 delivered to mailbox",
+            "250 2.0.0 delivered to maildir",
+        ];
+        assert_eq!(first.statuses(), stored);
+        store.doubt(&tickets);
+        for other in others {
+            assert_eq!(other.statuses(), stored);
+        }
+        let again = submit_mail(&store, named("1"), to()).statuses();
+        assert_eq!(again, ["250 2.0.0 delivered before"; 2]);
+        let text = fs::read_to_string(place.base().join("info")).unwrap();
+        assert_eq!(text.matches("body of the message\n").count(), 3);
+        assert_eq!(names(&place.base().join("md/new")).len(), 3);
     }
 }
 

@@ -83,6 +83,14 @@ impl Ticket {
             origin: Origin::Repeated(repeated),
         }
     }
+
+    /// Returns the ticket of a delivery that is not made.
+    pub(super) fn not_made() -> Self {
+        Self {
+            state: Arc::new(AtomicU8::new(CLAIMED)),
+            origin: Origin::Direct,
+        }
+    }
 }
 
 /// Where a delivery that succeeded has put its message.
@@ -264,16 +272,19 @@ impl Delivery {
 
     /// Ends it, and reports the outcome unless it was abandoned.
     pub(super) fn finish(mut self, result: Result<Stored, DeliveryError>) {
-        self.end(match result {
-            Ok(stored) => stored.status(),
-            Err(error) => error.status(),
-        });
+        match result {
+            Ok(stored) => self.end(stored.status(), false),
+            Err(error) => self.end(error.status(), error.may_be_stored()),
+        }
     }
 
-    fn end(&mut self, status: Status) {
+    fn end(&mut self, status: Status, may_be_stored: bool) {
         self.is_over = true;
         let is_ours = self.claim();
+        let mut may_appear = may_be_stored;
         if let Some(part) = self.part.take() {
+            let is_refused = !is_ours || !status.is_success();
+            may_appear |= is_refused && part.message.may_be_recovered(self.is_refused_in_log);
             match is_ours && status.is_success() {
                 true => part.message.stored(part.recipient),
                 false => part.message.refuse(part.recipient, self.is_refused_in_log),
@@ -285,6 +296,7 @@ impl Delivery {
         let now = clock::now();
         let outcome = Outcome {
             status,
+            may_appear,
             mailbox: Some(self.mailbox.take_display()),
             queued: self.taken.saturating_duration_since(self.submitted),
             stored: now.saturating_duration_since(self.taken),
@@ -345,7 +357,7 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         if !self.is_over {
             let error = self.interrupted();
-            self.end(error.status());
+            self.end(error.status(), true);
         }
     }
 }

@@ -26,6 +26,19 @@ impl DeliveryError {
         }
     }
 
+    /// Returns true when the message may be in the mailbox all the same: it could not be flushed,
+    /// and what a disk that fails keeps is not known.
+    pub(super) fn may_be_stored(&self) -> bool {
+        match self {
+            Self::Mailbox(error) => matches!(
+                **error,
+                MailboxError::Flush { .. } | MailboxError::Interrupted { .. }
+            ),
+            // What the log has is known by its message.
+            Self::Log(_) => false,
+        }
+    }
+
     /// Returns true when the file system of the mailbox is full.
     pub(super) fn is_no_space(&self) -> bool {
         match self {

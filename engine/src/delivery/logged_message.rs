@@ -212,6 +212,25 @@ impl LoggedMessage {
         self.state.lock().open == 0
     }
 
+    /// Returns true when its record was appended, and the log, as far as is known, does not have it
+    /// that the delivery is refused: recovery may make it.
+    pub(super) fn may_be_recovered(&self, is_refused_in_log: bool) -> bool {
+        !is_refused_in_log && self.is_logged()
+    }
+
+    /// Returns the keys of the recipients that were not refused; a repetition has the same.
+    pub(super) fn keys(&self) -> Vec<[u8; 32]> {
+        let Some(digest) = self.settle_digest() else {
+            return Vec::new();
+        };
+        let state = self.state.lock();
+        let ends = (0..).zip(&state.ends);
+        ends.filter(|(_, end)| **end != End::Refused)
+            .filter_map(|(index, _)| doubt_of(self.base, &self.envelope, index, &digest))
+            .map(|entry| entry.key)
+            .collect()
+    }
+
     /// Returns the trace header of a copy in a Maildir.
     pub(super) fn maildir_header(&self, index: usize) -> Vec<u8> {
         maildir_header(&self.envelope, index)

@@ -39,6 +39,7 @@ mod stuck;
 mod sums;
 mod suspect_note;
 mod types;
+mod under_way;
 mod writer;
 
 pub use bounds::LogBounds;

@@ -3,7 +3,7 @@
 use super::ahead;
 use super::base::open_base;
 use super::context::Context;
-use super::copies::{Copy, copies};
+use super::copies::{Copy, Named, copies};
 use super::delivery::{Delivery, MessagePart, OnOutcome, Ticket};
 use super::error::StoreError;
 use super::health::Health;
@@ -13,8 +13,9 @@ use super::logged_message::LoggedMessage;
 use super::queue::Queue;
 use super::receipt::{Receipt, settle_early};
 use super::recovery::RecoveryReport;
-use super::repetition::{known_already, without_repeated};
-use super::types::Mail;
+use super::repetition::{known_already, under_way_already, without_repeated, without_under_way};
+use super::types::{Mail, Outcome};
+use super::under_way::UnderWay;
 use super::writer::{Shared, write_mail};
 #[cfg(any(test, feature = "sim"))]
 use super::{doubt::Verdict, receipt::settle};
@@ -65,6 +66,7 @@ impl Ids {
 pub struct Store<D: Disk = Blocking> {
     shared: Arc<Shared<D>>,
     ids: Ids,
+    under_way: UnderWay,
     spool: Spool,
     /// From this size on a message may go into its mailbox as it arrives.
     ahead_from_bytes: u64,
@@ -238,6 +240,7 @@ impl<D: Disk> Store<D> {
         Ok(Self {
             shared,
             ids: Ids::new(),
+            under_way: UnderWay::default(),
             ahead_from_bytes,
             spool: Spool::new(Arc::new(state), &settings.limits, Arc::new(make_room))
                 .with_files(descriptors.scratch_files()),
@@ -302,19 +305,31 @@ impl<D: Disk> Store<D> {
         let mut copies = copies(to, context.settings.copies);
         if let Some(keeper) = &self.shared.keeper {
             settle_early(keeper);
-            let (left, repeated) =
-                without_repeated(&keeper.doubts, context.base_digest, &mail, copies);
-            copies = left;
-            for (name, target, repeated) in repeated {
+            let mut answer = |name: Named, ticket: Ticket, outcome: Outcome| {
                 for index in name.indices() {
                     if let Some(slot) = tickets.get_mut(index) {
-                        *slot = Some(Ticket::settled(repeated.clone()));
+                        *slot = Some(ticket.clone());
                     }
-                    on_outcome(index, known_already(base, &target));
+                    on_outcome(index, outcome.clone());
                 }
+            };
+            // In this order: a delivery that ends meanwhile is in doubt then.
+            let digest = context.base_digest;
+            let (left, under_way) = without_under_way(&self.under_way, digest, &mail, copies);
+            for (name, target) in under_way {
+                answer(name, Ticket::not_made(), under_way_already(base, &target));
+            }
+            let (left, repeated) = without_repeated(&keeper.doubts, digest, &mail, left);
+            copies = left;
+            for (name, target, repeated) in repeated {
+                let ticket = Ticket::settled(repeated);
+                answer(name, ticket, known_already(base, &target));
             }
         }
         let message = self.logged_message(&mail, &copies);
+        if let (Some((message, _)), Some(id)) = (&message, &mail.queue_id) {
+            self.under_way.add(id, message);
+        }
         let mut deliveries = Vec::with_capacity(copies.len());
         let mut recipient = 0;
         for copy in copies {

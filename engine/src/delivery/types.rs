@@ -52,6 +52,10 @@ pub struct Mail {
 pub struct Outcome {
     /// 2xx only after the message is durable.
     pub status: Status,
+    /// The delivery failed, or was not made, and the message may be in the mailbox all the same, or
+    /// appear there later: because flushing it failed, because the delivery log failed with the
+    /// message in it, or because an earlier delivery of the same message is under way.
+    pub may_appear: bool,
     /// The mailbox as an operator names it: `virtual_mailbox_base` joined with its path (a
     /// trailing `/` for a Maildir); for the log. `None` when no mailbox was chosen.
     pub mailbox: Option<String>,

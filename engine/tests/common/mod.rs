@@ -133,6 +133,10 @@ pub struct Pending {
 }
 
 pub fn submit<D: Disk>(store: &Store<D>, content: &[u8], to: Vec<MailboxTarget>) -> Pending {
+    submit_mail(store, mail(store, content), to)
+}
+
+pub fn submit_mail<D: Disk>(store: &Store<D>, mail: Arc<Mail>, to: Vec<MailboxTarget>) -> Pending {
     let (sender, outcomes) = mpsc::channel();
     // Recipients of one mailbox must differ to get a copy each.
     let to = to.into_iter().enumerate().map(|(number, target)| {
@@ -146,14 +150,20 @@ pub fn submit<D: Disk>(store: &Store<D>, content: &[u8], to: Vec<MailboxTarget>)
     let report = move |index, outcome| {
         let _ = sender.send((index, outcome));
     };
-    let tickets = store.submit(mail(store, content), to, Arc::new(report));
+    let tickets = store.submit(mail, to, Arc::new(report));
     Pending { tickets, outcomes }
 }
 
 impl Pending {
     /// The statuses, in order.
     pub fn statuses(self) -> Vec<String> {
-        let mut all = vec![String::new(); self.tickets.len()];
+        let outcomes = self.outcomes().into_iter();
+        outcomes.map(|outcome| outcome.status.to_string()).collect()
+    }
+
+    /// The outcomes, in order.
+    pub fn outcomes(self) -> Vec<Outcome> {
+        let mut all = vec![None; self.tickets.len()];
         let deadline = Instant::now() + DEADLINE;
         for _ in 0..all.len() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -161,10 +171,10 @@ impl Pending {
                 .outcomes
                 .recv_timeout(left)
                 .expect("an outcome in time");
-            assert!(all[index].is_empty(), "outcome {index} came twice");
-            all[index] = outcome.status.to_string();
+            assert!(all[index].is_none(), "outcome {index} came twice");
+            all[index] = Some(outcome);
         }
-        all
+        all.into_iter().flatten().collect()
     }
 
     pub fn is_silent_for(&self, time: Duration) -> bool {

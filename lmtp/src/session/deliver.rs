@@ -296,6 +296,7 @@ impl Deliveries {
 fn refused(status: Status) -> Outcome {
     Outcome {
         status,
+        may_appear: false,
         mailbox: None,
         queued: Duration::ZERO,
         stored: Duration::ZERO,

@@ -1,0 +1,54 @@
+//! Messages whose deliveries have not ended, by the queue ids that their clients gave them.
+//!
+//! Imports `logged_message`, `sync`. A client that has lost its connection may send a message again
+//! while the first delivery of it is still being made, and no delivery in doubt yet. Only messages
+//! with a queue id are noted: equal ones without are perhaps sent on purpose.
+
+use super::logged_message::LoggedMessage;
+use crate::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::sync::Weak;
+
+/// The messages of one store.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    by_id: HashMap<Box<str>, Vec<Weak<LoggedMessage>>>,
+    /// How many ids there may be before those of messages that have ended are forgotten.
+    room: usize,
+}
+
+/// So many ids are kept at least before any is forgotten.
+const ROOM_MIN: usize = 64;
+
+impl UnderWay {
+    /// Notes a message until its deliveries have ended.
+    pub(super) fn add(&self, queue_id: &str, message: &Arc<LoggedMessage>) {
+        let mut state = self.0.lock();
+        if state.by_id.len() >= state.room {
+            state.by_id.retain(|_, messages| {
+                messages.retain(is_under_way);
+                !messages.is_empty()
+            });
+            // So that each message pays for a constant number of others.
+            state.room = ROOM_MIN.max(2 * state.by_id.len());
+        }
+        let same_id = state.by_id.entry(queue_id.into()).or_default();
+        same_id.retain(is_under_way);
+        same_id.push(Arc::downgrade(message));
+    }
+
+    /// Returns the messages with this id whose deliveries have not ended.
+    pub(super) fn with_id(&self, queue_id: &str) -> Vec<Arc<LoggedMessage>> {
+        let state = self.0.lock();
+        let same_id = state.by_id.get(queue_id).into_iter().flatten();
+        let found = same_id.filter_map(Weak::upgrade);
+        found.filter(|message| !message.is_over()).collect()
+    }
+}
+
+fn is_under_way(message: &Weak<LoggedMessage>) -> bool {
+    message.upgrade().is_some_and(|message| !message.is_over())
+}
