@@ -20,7 +20,9 @@
  * a message piece by piece: the recipients first, each to be answered at once, then the content.
  * Results are an object as well, because they are two things: what to answer, and the receipt by
  * which the caller says, with mailstow_confirm(3), that the answer was passed on. Freed without
- * that, the message is in doubt: sent again, it is recognised and not stored twice.
+ * that, the message is in doubt: sent again, it is recognised by the delivery log and not stored
+ * twice. MAILSTOW_MODE_DIRECT has no log and remembers nothing: there a message that is sent again
+ * is stored again.
  *
  * Rules
  *
@@ -51,7 +53,9 @@
  *
  * After fork(2) the child's calls on handles of its parent answer MAILSTOW_FORKED, and change
  * nothing; handles, and maps, that it opens itself are as good as its parent's. A child that does
- * not call execve(2) keeps the lock of its parent's delivery log.
+ * not call execve(2) keeps the lock of its parent's delivery log. It does not keep connections of
+ * MAILSTOW_MODE_CLIENT, so that the server sees when its parent closes them or dies, unless it was
+ * made without fork(2) of the C library, as by clone(2).
  *
  * Drop privileges before mailstow_open(3). When the process changes its user later, deliveries
  * end with errors, and no file is seen that belongs to a wrong user.
@@ -109,8 +113,9 @@
 #define MAILSTOW_NOT_STORED 2
 
 /**
- * It is not known: the message may be stored, or appear later. Send the same again: with a
- * delivery log it is recognised and not stored twice.
+ * It is not known: the message may be stored, or appear later, for instance because the disk
+ * failed while it was flushed. Send the same again: with a delivery log it is recognised and not
+ * stored twice.
  */
 #define MAILSTOW_IN_DOUBT 3
 
@@ -998,7 +1003,10 @@ mailstow_result mailstow_message_set_sender(struct mailstow_message *message,
  * Sets what names the message in the queue of the caller: its queue id.
  *
  * It is remembered in the delivery log, and appears in the log of the server. Give the same key
- * when the same message is delivered again.
+ * when the same message is delivered again. While one delivery of a message with a key is being
+ * made, another one to the same recipient is not: it is in doubt, with 451 4.4.2. In
+ * MAILSTOW_MODE_CLIENT the server is asked again for it until the deadline. Without keys, equal
+ * messages that are delivered at once are all stored.
  */
 mailstow_result mailstow_message_set_retry_key(struct mailstow_message *message,
                                                const char *key,
@@ -1140,13 +1148,15 @@ int32_t mailstow_results_exit_status(const struct mailstow_results *results);
  * Says that the replies were passed on: the sender of the message knows what became of it.
  *
  * Then the same message sent again is another message. Without this, what was stored is in doubt,
- * and the same message is answered with success and not stored twice. The results are still to be
- * freed.
+ * and the same message is answered with success and not stored twice. MAILSTOW_MODE_DIRECT has no
+ * delivery log that remembers what is in doubt: there this changes nothing, and a message that is
+ * sent again is stored again. The results are still to be freed.
  */
 mailstow_result mailstow_confirm(struct mailstow_results *results);
 
 /**
- * Frees results; if they were not confirmed, what was stored is in doubt. Does nothing for NULL.
+ * Frees results; if they were not confirmed, what was stored is in doubt
+ * (mailstow_confirm(3)). Does nothing for NULL.
  */
 void mailstow_results_free(struct mailstow_results *results);
 

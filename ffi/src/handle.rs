@@ -49,7 +49,7 @@ pub(crate) struct Handle {
 #[derive(Debug)]
 enum Backend {
     /// Logged or direct.
-    Local(Engine),
+    Local(Box<Engine>),
     Client(Client),
 }
 
@@ -81,7 +81,7 @@ impl Handle {
                 for warning in engine.table_warnings() {
                     tracing::warn!("{warning}");
                 }
-                Backend::Local(engine)
+                Backend::Local(Box::new(engine))
             }
             Mode::Client => Backend::Client(Client::open(settings, &completions, &counters)?),
         };

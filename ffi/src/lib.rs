@@ -19,7 +19,9 @@
 //! a message piece by piece: the recipients first, each to be answered at once, then the content.
 //! Results are an object as well, because they are two things: what to answer, and the receipt by
 //! which the caller says, with mailstow_confirm(3), that the answer was passed on. Freed without
-//! that, the message is in doubt: sent again, it is recognised and not stored twice.
+//! that, the message is in doubt: sent again, it is recognised by the delivery log and not stored
+//! twice. MAILSTOW_MODE_DIRECT has no log and remembers nothing: there a message that is sent again
+//! is stored again.
 //!
 //! # Rules
 //!
@@ -50,7 +52,9 @@
 //!
 //! After fork(2) the child's calls on handles of its parent answer MAILSTOW_FORKED, and change
 //! nothing; handles, and maps, that it opens itself are as good as its parent's. A child that does
-//! not call execve(2) keeps the lock of its parent's delivery log.
+//! not call execve(2) keeps the lock of its parent's delivery log. It does not keep connections of
+//! MAILSTOW_MODE_CLIENT, so that the server sees when its parent closes them or dies, unless it was
+//! made without fork(2) of the C library, as by clone(2).
 //!
 //! Drop privileges before mailstow_open(3). When the process changes its user later, deliveries
 //! end with errors, and no file is seen that belongs to a wrong user.

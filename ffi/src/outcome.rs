@@ -15,8 +15,9 @@ use std::time::Duration;
 pub const MAILSTOW_DURABLE: u32 = 1;
 /// The message was not stored, and will not appear later: for good (5xx) or for now (4xx).
 pub const MAILSTOW_NOT_STORED: u32 = 2;
-/// It is not known: the message may be stored, or appear later. Send the same again: with a
-/// delivery log it is recognised and not stored twice.
+/// It is not known: the message may be stored, or appear later, for instance because the disk
+/// failed while it was flushed. Send the same again: with a delivery log it is recognised and not
+/// stored twice.
 pub const MAILSTOW_IN_DOUBT: u32 = 3;
 
 /// What became of one recipient.
@@ -66,6 +67,7 @@ impl From<mailstow_engine::Outcome> for Outcome {
         Self {
             state: match outcome.status.is_success() {
                 true => MAILSTOW_DURABLE,
+                false if outcome.may_appear => MAILSTOW_IN_DOUBT,
                 false => MAILSTOW_NOT_STORED,
             },
             status: outcome.status,
@@ -83,8 +85,8 @@ pub(crate) enum Proof {
     Nothing,
     /// Of the engine in this process.
     Receipt(Receipt),
-    /// Of a server: the replies wait unread in a connection.
-    Lease(Lease),
+    /// Of a server: the replies wait unread in connections, one for each attempt that got some.
+    Leases(Vec<Lease>),
 }
 
 /// The outcomes of one message.
@@ -197,7 +199,7 @@ impl Results {
         match proof {
             Proof::Nothing => {}
             Proof::Receipt(receipt) => receipt.confirm(),
-            Proof::Lease(lease) => lease.confirm(),
+            Proof::Leases(leases) => leases.into_iter().for_each(Lease::confirm),
         }
     }
 }

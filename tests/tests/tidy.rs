@@ -25,6 +25,7 @@ const UNSAFE_FILES: &[&str] = &[
     "ffi/src/boundary/forever.rs",
     "ffi/src/boundary/fork.rs",
     "ffi/src/boundary/slot.rs",
+    "ffi/src/boundary/sockets.rs",
     "ffi/src/boundary/structs.rs",
     "ffi/src/lib.rs",
     "lmtp/src/client_socket/unsent.rs",

@@ -166,8 +166,9 @@ pub extern "C" fn mailstow_results_exit_status(results: *const mailstow_results)
 /// Says that the replies were passed on: the sender of the message knows what became of it.
 ///
 /// Then the same message sent again is another message. Without this, what was stored is in doubt,
-/// and the same message is answered with success and not stored twice. The results are still to be
-/// freed.
+/// and the same message is answered with success and not stored twice. MAILSTOW_MODE_DIRECT has no
+/// delivery log that remembers what is in doubt: there this changes nothing, and a message that is
+/// sent again is stored again. The results are still to be freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_confirm(results: *mut mailstow_results) -> mailstow_result {
     run(|call| {
@@ -176,7 +177,8 @@ pub extern "C" fn mailstow_confirm(results: *mut mailstow_results) -> mailstow_r
     })
 }
 
-/// Frees results; if they were not confirmed, what was stored is in doubt. Does nothing for NULL.
+/// Frees results; if they were not confirmed, what was stored is in doubt
+/// (mailstow_confirm(3)). Does nothing for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_results_free(results: *mut mailstow_results) {
     free::<Results>(results);

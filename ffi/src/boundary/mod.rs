@@ -13,6 +13,7 @@ mod descriptor;
 mod forever;
 mod fork;
 mod slot;
+mod sockets;
 mod structs;
 #[cfg(test)]
 mod tests;
@@ -22,4 +23,5 @@ pub(crate) use callback::{CompletionCallback, LogCallback, Userdata};
 pub(crate) use descriptor::{borrow, write_line};
 pub(crate) use forever::Forever;
 pub(crate) use slot::{Kind, Pool, insert, take};
+pub(crate) use sockets::PrivateSocket;
 pub use structs::*;

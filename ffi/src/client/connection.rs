@@ -1,17 +1,17 @@
 //! One connection to the server: bytes out, replies in, each before its time is up.
 //!
-//! Imports `reply`, rustix. Invariant: the last reply of a message is left unread, at least in
-//! part, until the host says that it was passed on; a socket that is closed over unread bytes tells
-//! the server so.
+//! Imports `reply`, `boundary` (sockets), rustix. Invariant: the last reply of a message is left
+//! unread, at least in part, until the host says that it was passed on; a socket that is closed
+//! over unread bytes tells the server so. A child of fork(2) would keep it open.
 
 use super::reply::{Reply, Strange};
+use crate::boundary::PrivateSocket;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::net::{connect, recv, send, socket_with};
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const LOOK_BYTES: usize = 64 * 1024;
 /// A connection that was greeted.
 #[derive(Debug)]
 pub(super) struct Connection {
-    socket: OwnedFd,
+    socket: PrivateSocket,
     /// Bytes that were taken from the socket, or seen there, and not used yet.
     taken: Vec<u8>,
     /// Bytes of a reply that are left in the socket.
@@ -43,6 +43,8 @@ pub(super) enum Lost {
     Strange,
     /// Nothing came in time.
     Late,
+    /// The server is still making an earlier delivery of the message; the connection is good.
+    UnderWay,
 }
 
 impl From<Errno> for Lost {
@@ -67,6 +69,7 @@ impl fmt::Display for Lost {
             Self::Ended(text) => write!(f, "the server ended the connection: {text}"),
             Self::Strange => f.write_str("the server does not speak LMTP"),
             Self::Late => f.write_str("the server did not answer in time"),
+            Self::UnderWay => f.write_str("an earlier delivery of the message has not ended"),
         }
     }
 }
@@ -76,6 +79,7 @@ impl Connection {
     pub(super) fn open(path: &Path, deadline: Instant) -> Result<Self, Lost> {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let socket = PrivateSocket::new(socket);
         set_socket_timeout(&socket, Timeout::Send, Some(left(deadline)?))?;
         connect(&socket, &SocketAddrUnix::new(path)?)?;
         let mut connection = Self {

@@ -5,9 +5,9 @@
 //! second time.
 
 use super::Cargo;
-use super::connection::{Connection, Lost};
+use super::connection::Lost;
 use super::pool::{Lease, Pool};
-use super::transaction;
+use super::transaction::{self, Answer};
 use crate::counters::Counters;
 use crate::flight::late;
 use crate::message::Accepted;
@@ -38,7 +38,7 @@ pub(super) fn deliver(pool: &Arc<Pool>, cargo: Cargo, counters: &Arc<Counters>) 
     } = cargo;
     let begun = Instant::now();
     let mut outcomes: Vec<Option<Outcome>> = vec![None; envelope.recipients.len()];
-    let mut proof = Proof::Nothing;
+    let mut leases = Vec::new();
     let recipients = envelope.recipients.iter().enumerate();
     let mut open: Vec<Open<'_>> = recipients
         .map(|(at, recipient)| Open {
@@ -58,14 +58,19 @@ pub(super) fn deliver(pool: &Arc<Pool>, cargo: Cargo, counters: &Arc<Counters>) 
                     transaction::run(&mut connection, &envelope, &message, &wanted, deadline);
                 let taken = begun.elapsed();
                 for (open, answer) in open.iter_mut().zip(&attempt.answers) {
-                    if let (Some(status), Some(slot)) = (answer, outcomes.get_mut(open.at)) {
-                        *slot = Some(answered(open, status, taken));
+                    if let (Some(answer), Some(slot)) = (answer, outcomes.get_mut(open.at)) {
+                        *slot = Some(answered(open, answer, taken));
                     }
                     open.was_sent |= attempt.was_sent && answer.is_none();
                 }
                 open.retain(|open| outcomes.get(open.at).is_some_and(Option::is_none));
-                if attempt.lost.is_none() {
-                    proof = keep(connection, attempt.has_unread, pool);
+                match (&attempt.lost, attempt.has_unread) {
+                    // What shows whether the replies were passed on.
+                    (None | Some(Lost::UnderWay), true) => {
+                        leases.push(Lease::new(connection, pool));
+                    }
+                    (None, false) => pool.put(connection),
+                    (Some(_), _) => {}
                 }
                 attempt.lost
             }
@@ -105,16 +110,11 @@ pub(super) fn deliver(pool: &Arc<Pool>, cargo: Cargo, counters: &Arc<Counters>) 
         outcome.unwrap_or_else(|| Outcome::refused(Status::system("the delivery was lost")))
     });
     let outcomes = recipients.iter().map(String::as_str).zip(outcomes);
+    let proof = match leases.is_empty() {
+        true => Proof::Nothing,
+        false => Proof::Leases(leases),
+    };
     Results::new(outcomes, proof, permit, counters)
-}
-
-/// What shows whether the replies were passed on.
-fn keep(connection: Connection, has_unread: bool, pool: &Arc<Pool>) -> Proof {
-    if has_unread {
-        return Proof::Lease(Lease::new(connection, pool));
-    }
-    pool.put(connection);
-    Proof::Nothing
 }
 
 /// No later attempt can be better.
@@ -122,11 +122,12 @@ fn is_hopeless(lost: &Lost) -> bool {
     match lost {
         Lost::System(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
         Lost::Strange => true,
-        Lost::Ended(_) | Lost::Late => false,
+        Lost::Ended(_) | Lost::Late | Lost::UnderWay => false,
     }
 }
 
-fn answered(open: &Open<'_>, status: &Status, taken: Duration) -> Outcome {
+fn answered(open: &Open<'_>, answer: &Answer, taken: Duration) -> Outcome {
+    let status = &answer.status;
     if open.was_sent && !status.is_success() {
         // The refusal is of this attempt alone. A 5xx would bounce mail that may be stored.
         let text = format!("No reply came to the content; sent again, the message got: {status}");
@@ -134,6 +135,7 @@ fn answered(open: &Open<'_>, status: &Status, taken: Duration) -> Outcome {
     }
     let outcome = mailstow_engine::Outcome {
         status: status.clone(),
+        may_appear: answer.is_doubtful,
         mailbox: None,
         queued: Duration::ZERO,
         stored: taken,

@@ -7,7 +7,7 @@
 use super::connection::{Connection, Lost};
 use super::reply::Reply;
 use crate::message::{Accepted, Envelope};
-use mailstow_engine::{Message, Status, octets};
+use mailstow_engine::{EnhancedCode, Message, Status, octets};
 use std::io::Write as _;
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Attempt {
     /// For each recipient asked for, what the server said.
-    pub(super) answers: Vec<Option<Status>>,
+    pub(super) answers: Vec<Option<Answer>>,
     /// The whole content was sent to recipients that have no answer yet.
     pub(super) was_sent: bool,
     /// The replies to the content are in the connection.
@@ -26,6 +26,29 @@ pub(super) struct Attempt {
     /// Why it did not come to its end.
     pub(super) lost: Option<Lost>,
 }
+
+/// What the server said of a recipient.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) status: Status,
+    /// The content was sent for it, and its state is not known: the server had trouble of its own
+    /// with a message that it may have stored.
+    pub(super) is_doubtful: bool,
+}
+
+impl From<Status> for Answer {
+    fn from(status: Status) -> Self {
+        Self {
+            status,
+            is_doubtful: false,
+        }
+    }
+}
+
+/// Trouble of the server with a message that it has: flushing it failed, or writing it.
+const SYSTEM_TROUBLE: EnhancedCode = EnhancedCode::new(4, 3, 0);
+/// An earlier delivery of the message is under way.
+const UNDER_WAY: EnhancedCode = EnhancedCode::new(4, 4, 2);
 
 /// Hands the message over for `recipients` of its envelope.
 pub(super) fn run(
@@ -67,12 +90,14 @@ impl Attempt {
             let reply = connection.reply(deadline)?;
             match mail.is_success() && reply.is_success() {
                 true => accepted.push(at),
-                false if mail.is_success() => *answer = Some(reply.status()),
-                false => *answer = Some(mail.status()),
+                false if mail.is_success() => *answer = Some(reply.status().into()),
+                false => *answer = Some(mail.status().into()),
             }
         }
         let data = connection.reply(deadline)?;
         match data.code {
+            // Servers differ in what they say to a content that nobody gets.
+            354 if accepted.is_empty() => return Err(Lost::Strange),
             354 => {}
             // No content was sent that a 2xx could speak of: replies and commands do not match.
             200..400 => return Err(Lost::Strange),
@@ -84,24 +109,35 @@ impl Attempt {
         send_content(connection, message, deadline)?;
         self.was_sent = true;
         let last = accepted.last().copied();
+        let mut is_under_way = false;
         for at in accepted {
             let reply = match Some(at) == last {
                 true => connection.last_reply(deadline)?,
                 false => connection.reply(deadline)?,
             };
-            if let Some(answer) = self.answers.get_mut(at) {
-                *answer = Some(reply.status());
+            let status = reply.status();
+            if status.enhanced == UNDER_WAY {
+                // It has an outcome in the end, for which the server is asked again.
+                is_under_way = true;
+            } else if let Some(answer) = self.answers.get_mut(at) {
+                *answer = Some(Answer {
+                    is_doubtful: status.enhanced == SYSTEM_TROUBLE,
+                    status,
+                });
             }
         }
         self.has_unread = true;
-        Ok(())
+        match is_under_way {
+            true => Err(Lost::UnderWay),
+            false => Ok(()),
+        }
     }
 
     /// The content is refused for all that were accepted.
     fn answer_all(&mut self, accepted: &[usize], reply: &Reply) {
         for at in accepted {
             if let Some(answer) = self.answers.get_mut(*at) {
-                *answer = Some(reply.status());
+                *answer = Some(reply.status().into());
             }
         }
     }

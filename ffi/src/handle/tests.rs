@@ -179,3 +179,45 @@ fn a_refusal_after_content_without_a_reply_leaves_the_mail_in_doubt() {
     assert_eq!(scene.deliver(), (MAILSTOW_NOT_STORED, 552));
     scene.told();
 }
+
+#[test]
+fn trouble_of_the_server_with_content_that_it_has_leaves_the_mail_in_doubt() {
+    let trouble = vec![
+        HELLO,
+        TAKE_CONTENT,
+        (END, "451 4.3.0 flushing to disk failed\r\n"),
+    ];
+    let scene = Scene::new(vec![trouble]);
+    assert_eq!(scene.deliver(), (MAILSTOW_IN_DOUBT, 451));
+    scene.told();
+    // Without content there is nothing that could appear.
+    let refused = vec![
+        HELLO,
+        (
+            "DATA",
+            "250 2.1.0 ok\r\n451 4.3.0 table\r\n503 5.5.1 no\r\n",
+        ),
+    ];
+    let scene = Scene::new(vec![refused]);
+    assert_eq!(scene.deliver(), (MAILSTOW_NOT_STORED, 451));
+    scene.told();
+}
+
+#[test]
+fn a_server_that_still_delivers_the_message_is_asked_again() {
+    let busy = vec![HELLO, TAKE_CONTENT, (END, "451 4.4.2 under way\r\n")];
+    let stored = vec![HELLO, TAKE_CONTENT, (END, "250 2.0.0 stored\r\n")];
+    let scene = Scene::new(vec![busy.clone(), busy, stored]);
+    assert_eq!(scene.deliver(), (MAILSTOW_DURABLE, 250));
+    scene.told();
+}
+
+#[test]
+fn no_content_is_sent_to_a_server_that_wants_it_for_nobody() {
+    let said = "250 2.1.0 ok\r\n550 5.1.1 unknown\r\n354 go on\r\n";
+    let scene = Scene::new(vec![vec![HELLO, ("DATA", said), CLOSED]]);
+    assert_eq!(scene.deliver(), (MAILSTOW_NOT_STORED, 550));
+    let told = scene.told();
+    let last = told.last().map(String::as_str);
+    assert_eq!(last, Some("DATA\r\n"), "{told:?}");
+}
