@@ -212,7 +212,7 @@ impl<M: LogMedium> Appender<M> {
         self.flush()?;
         self.consumed += self.room();
         debug_assert!(!self.dirty, "a segment is flushed before the next one");
-        let opened = self.segments.begin(sequence, fragment, false)?;
+        let opened = self.segments.begin(sequence, fragment)?;
         debug_assert!(
             live_name(opened.header.number) > self.name,
             "numbers of segments count up"

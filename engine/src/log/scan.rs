@@ -322,6 +322,7 @@ impl<'v> Scanner<'v> {
             first_sequence: 0,
             first_fragment: 0,
             after_open: false,
+            follows_whole: false,
             reserved: false,
             created_ns: 0,
         };
@@ -381,12 +382,7 @@ impl<'v> Scanner<'v> {
             None => {}
             Some(expected) if expected == first => {}
             // A crash left the record unfinished; opening the log went on behind it.
-            Some(expected)
-                if header.after_open
-                    && expected.fragment > 0
-                    && first.fragment == 0
-                    && first.sequence == expected.sequence + 1 =>
-            {
+            Some(expected) if header.may_give_up(expected.sequence, expected.fragment) => {
                 self.report.cut.push(Sequence(expected.sequence));
                 self.partial = None;
             }

@@ -39,6 +39,9 @@ pub struct SegmentHeader {
     pub first_fragment: u32,
     /// True for the first segment after the log was opened: a torn tail may stand before it.
     pub after_open: bool,
+    /// True for such a segment if the record before it was whole then: what is missing of it was
+    /// lost since. Builds that did not tell this wrote false.
+    pub follows_whole: bool,
     /// True for a segment that was named ahead of its need and holds no frames: a spare.
     pub reserved: bool,
     /// When the segment was begun, in nanoseconds since the UNIX epoch; for people.
@@ -65,6 +68,10 @@ impl SegmentHeader {
             !(self.after_open && self.reserved),
             "a reserved segment was not begun"
         );
+        debug_assert!(
+            self.after_open || !self.follows_whole,
+            "only opening the log looks at the record before"
+        );
         let mut out = Vec::with_capacity(BLOCK_BYTES);
         out.put(&MAGIC);
         out.put_u32(FORMAT_VERSION);
@@ -78,7 +85,7 @@ impl SegmentHeader {
         let reserved = if self.reserved { FLAG_RESERVED } else { 0 };
         out.put_u32(after_open | reserved);
         out.put_u64(self.created_ns);
-        out.put_u32(0);
+        out.put_u32(u32::from(self.follows_whole));
         let checksum = crc32fast::hash(&out);
         out.put_u32(checksum);
         debug_assert_eq!(out.len(), HEADER_BYTES, "the header has a fixed size");
@@ -117,6 +124,7 @@ impl SegmentHeader {
             first_sequence: take.u64("first_sequence")?,
             first_fragment: take.u32("first_fragment")?,
             after_open: false,
+            follows_whole: false,
             reserved: false,
             created_ns: 0,
         };
@@ -127,6 +135,11 @@ impl SegmentHeader {
             _ => return Ok(Err(HeaderFault::Field("flags"))),
         }
         header.created_ns = take.u64("created_ns")?;
+        match take.u32("follows_whole")? {
+            0 => {}
+            1 if header.after_open => header.follows_whole = true,
+            _ => return Ok(Err(HeaderFault::Field("follows_whole"))),
+        }
         if u64::from(block_bytes) != BLOCK {
             return Ok(Err(HeaderFault::Field("block_bytes")));
         }
@@ -143,6 +156,13 @@ impl SegmentHeader {
             return Ok(Err(HeaderFault::Field("number")));
         }
         Ok(Ok(header))
+    }
+
+    /// Whether opening the log with this segment may have given up a record of which this fragment
+    /// is missing, because a crash had left it unfinished.
+    pub(crate) fn may_give_up(&self, sequence: u64, fragment: u32) -> bool {
+        let goes_on = self.first_sequence == sequence + 1 && self.first_fragment == 0;
+        self.after_open && !self.follows_whole && fragment > 0 && goes_on
     }
 
     /// The checksum state every frame header of this segment starts from.
@@ -216,6 +236,7 @@ mod tests {
             first_sequence: 42,
             first_fragment: 3,
             after_open: true,
+            follows_whole: true,
             reserved: false,
             created_ns: 1_700_000_000_000_000_000,
         }
@@ -232,6 +253,7 @@ mod tests {
     fn a_reserved_header_says_so() {
         let reserved = SegmentHeader {
             after_open: false,
+            follows_whole: false,
             reserved: true,
             ..header()
         };

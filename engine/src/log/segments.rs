@@ -436,23 +436,47 @@ impl<M: LogMedium> Segments<M> {
         &self,
         first_sequence: u64,
         first_fragment: u32,
-        after_open: bool,
     ) -> Result<Opened<M::File>, LogError> {
-        let Reserved { number, mut file } = self.next_reserved()?;
-        let header = SegmentHeader {
+        self.begin_with(|header| SegmentHeader {
             first_sequence,
             first_fragment,
-            after_open,
-            ..self.header(number)
-        };
+            ..header
+        })
+    }
+
+    /// Makes the next segment the newest, as the first one since the log was opened.
+    ///
+    /// # Errors
+    /// As for [`Self::begin`].
+    pub(crate) fn begin_after_open(
+        &self,
+        report: &ScanReport,
+    ) -> Result<Opened<M::File>, LogError> {
+        let next = report.next_sequence.0;
+        // An unfinished record has its number, as a whole one has.
+        let was_cut = report.cut.iter().any(|cut| cut.0 + 1 == next);
+        self.begin_with(|header| SegmentHeader {
+            first_sequence: next,
+            after_open: true,
+            follows_whole: next > 1 && !was_cut,
+            ..header
+        })
+    }
+
+    fn begin_with(
+        &self,
+        complete: impl FnOnce(SegmentHeader) -> SegmentHeader,
+    ) -> Result<Opened<M::File>, LogError> {
+        let Reserved { number, mut file } = self.next_reserved()?;
+        let header = complete(self.header(number));
         write_header(&mut file, &header)
             .map_err(|error| LogError::io("write the header of", &live_name(number), error))?;
         let mut table = self.table.lock();
         table.busy -= 1;
         let begun = Live {
             number,
-            first_sequence,
-            first_fragment,
+            first_sequence: header.first_sequence,
+            first_fragment: header.first_fragment,
             segment_bytes: header.segment_bytes,
         };
         debug_assert!(
@@ -499,6 +523,7 @@ impl<M: LogMedium> Segments<M> {
             first_sequence: 0,
             first_fragment: 0,
             after_open: false,
+            follows_whole: false,
             reserved: false,
             created_ns: u64::try_from(clock::since_epoch().as_nanos()).unwrap_or(u64::MAX),
         }

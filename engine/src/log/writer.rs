@@ -475,7 +475,7 @@ pub(super) fn start<M: LogMedium>(
             .map_err(|error| LogError::io("write", &scratch, error))?;
     }
     let segments = Arc::new(segments);
-    let opened = segments.begin(report.next_sequence.0, 0, true)?;
+    let opened = segments.begin_after_open(&report)?;
     segments.free_empty(&report)?;
     let appender = Appender::new(Arc::clone(&segments), opened);
     let found = LogScan::new(Arc::clone(medium), report);

@@ -51,7 +51,7 @@
 //! | 48 | 4 | fragment of that record that comes first, likewise |
 //! | 52 | 4 | 1 if the log was opened with this segment; 2 if it is reserved and holds no frames; else 0 |
 //! | 56 | 8 | time it was begun |
-//! | 64 | 4 | zero |
+//! | 64 | 4 | 1 if the log was opened with this segment and found the record before it whole; else 0, as older builds wrote |
 //! | 68 | 4 | CRC-32 of bytes 0 to 67 |
 //!
 //! Batches follow. A batch is what one flush made durable: frames one behind the other, begun at
@@ -97,7 +97,8 @@
 //!   matter; frames behind the first hole are not looked at, now or later.
 //! * The next segment must begin with the expected frame, else records are missing: damage. One
 //!   exception: opening the log gave up a record that a crash left unfinished, and went on with
-//!   the sequence behind it.
+//!   the sequence behind it. The header says whether that record was whole then; if it was, what
+//!   is missing of it now is damage.
 //!
 //! The oldest segment may begin inside of a record whose beginning is no longer needed. Segments
 //! are freed only below a checkpoint that is durable in a newer one. So what stands before the

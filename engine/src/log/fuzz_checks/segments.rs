@@ -272,6 +272,7 @@ impl Composer {
                 _ => self.next.1,
             },
             after_open: flags & 0x20 != 0,
+            follows_whole: flags & 0x30 == 0x30,
             reserved: flags & 0xe0 == 0x80,
             created_ns: 0,
         };

@@ -326,6 +326,51 @@ fn a_record_that_goes_on_in_a_segment_that_was_cut_behind_it_is_read() {
     assert!(!report.damage.is_empty(), "{report:?}");
 }
 
+/// A log whose last record goes on in its second segment. Answers the number of that record.
+fn ending_with_a_record_in_two_segments() -> (SimMedium, Sequence) {
+    let medium = SimMedium::new(1);
+    let (mut bench, _) = Bench::open(&medium, &small()).unwrap();
+    for (id, bytes) in [(1, 3000), (2, 9000)] {
+        bench.batch(&[record(id, bytes).encode()]).unwrap().unwrap();
+    }
+    drop(bench);
+    let report = report(&medium);
+    assert_eq!(report.segments[1].header.first_fragment, 1, "{report:?}");
+    (medium, Sequence(2))
+}
+
+#[test]
+fn the_end_of_a_record_that_was_whole_when_the_log_was_opened_is_missed() {
+    let harms: [fn(&SimMedium); 2] = [
+        |medium| medium.flip(&live_name(2), 4096 + 100),
+        |medium| medium.lose(&live_name(2)),
+    ];
+    for harm in harms {
+        for openings in 1..3 {
+            let (medium, last) = ending_with_a_record_in_two_segments();
+            for _ in 0..openings {
+                drop(Bench::open(&medium, &small()).unwrap());
+            }
+            harm(&medium);
+            let report = report(&medium);
+            assert_eq!((report.damage.len(), report.records), (1, 1), "{report:?}");
+            assert_eq!(report.damage[0].expected, last);
+            assert_eq!(report.cut, []);
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_record_that_a_crash_left_unfinished_is_not_missed() {
+    let (medium, last) = ending_with_a_record_in_two_segments();
+    medium.flip(&live_name(2), 4096 + 100);
+    for _ in 0..3 {
+        let (_, found) = Bench::open(&medium, &small()).unwrap();
+        assert_eq!(found.report().damage, []);
+        assert_eq!(found.report().cut, [last]);
+    }
+}
+
 /// A log of one segment, whose spare was the one behind it and has another header now.
 fn with_a_spare_of_the_next_number(spare: &str, header: &[u8]) -> SimMedium {
     let medium = filled(6);

@@ -18,6 +18,7 @@ fn header() -> SegmentHeader {
         first_sequence: 1,
         first_fragment: 0,
         after_open: false,
+        follows_whole: false,
         reserved: false,
         created_ns: 0,
     }

@@ -126,7 +126,7 @@ impl Bench {
 
     /// Goes on to the next segment as if the newest were full.
     pub(super) fn begin(&self) -> Result<(), LogError> {
-        self.segments.begin(self.next, 0, true).map(drop)
+        self.segments.begin(self.next, 0).map(drop)
     }
 
     /// A checkpoint, for which the log grows past its bound, and what it frees.
