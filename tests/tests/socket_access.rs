@@ -199,3 +199,31 @@ fn a_socket_of_systemd_keeps_the_mode_that_its_unit_gave_it() {
         server.stop();
     }
 }
+
+#[test]
+fn the_directory_of_the_default_socket_is_made_whether_the_socket_is_named_or_not() {
+    needs_root("another file system is mounted on /run");
+    for listen in ["", "[lmtp]\nlisten = \"unix:/run/mailstow/lmtp\"\n"] {
+        let scratch = Scratch::new("empty-run");
+        let root = scratch.path().display();
+        scratch.mkdir_owned("vhosts", 5000, 5000);
+        let toml = format!(
+            "state_directory = \"{root}/state\"\n[routing]\n\
+             virtual_mailbox_base = \"{root}/vhosts\"\nvirtual_mailbox_domains = \"example.com\"\n\
+             virtual_mailbox_maps = \"static:all/\"\nvirtual_uid_maps = \"static:5000\"\n\
+             virtual_gid_maps = \"static:5000\"\n{listen}"
+        );
+        let toml = scratch.write("mailstow.toml", toml);
+        let mut command = tied("unshare");
+        let in_empty_run = "mount -t tmpfs none /run && exec \"$@\"";
+        command.args(["--mount", "sh", "-c", in_empty_run, "sh"]);
+        command.arg(binary()).args(["serve", "--config"]).arg(toml);
+        let mut server = Daemon::start(&mut command, &scratch.join("log"));
+        let socket = format!("/proc/{}/root/run/mailstow/lmtp", server.pid());
+        eventually("the socket", Duration::from_secs(30), || {
+            let ended = server.status();
+            assert!(ended.is_none(), "the server ended: {}", server.log());
+            fs::symlink_metadata(&socket).ok()
+        });
+    }
+}

@@ -3,13 +3,13 @@
 //! Imports the engine's configuration.
 
 use clap::Args;
-use mailstow_engine::config::{Configuration, Flags, ListenAddress, Origin, Settings, Sources};
+use mailstow_engine::config::{Flags, ListenAddress, Settings, Sources};
 use mailstow_engine::descriptors::Descriptors;
 use mailstow_engine::octets;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// EX_CONFIG of sysexits(3).
@@ -91,31 +91,47 @@ pub fn configuration_failed(error: &dyn Display) -> ExitCode {
     ExitCode::from(CONFIGURATION_ERROR)
 }
 
-/// Makes the directory of the default socket when it is missing. Directories of sockets that
-/// were configured are the operator's business.
+/// The directory of the default socket, which is gone after a restart of the machine.
+const SOCKET_DIRECTORY: &str = "/run/mailstow";
+
+/// Makes the directory of the default socket when it is missing and a socket goes there, by
+/// default or because it is configured. Other directories are the operator's business.
 ///
 /// # Errors
 /// As mkdir(2).
-pub fn make_socket_directory(configuration: &Configuration) -> io::Result<()> {
-    let Some(directory) = default_socket_directory(configuration) else {
+pub fn make_socket_directory(settings: &Settings) -> io::Result<()> {
+    let mut sockets = settings
+        .lmtp
+        .listen
+        .iter()
+        .chain(&settings.socketmap.listen);
+    let is_needed = sockets.any(|address| match address {
+        ListenAddress::Unix(path) => path.parent().is_some_and(is_made),
+        ListenAddress::Inet { .. } => false,
+    });
+    if !is_needed {
         return Ok(());
-    };
-    match std::fs::DirBuilder::new().mode(0o755).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+    }
+    let made = std::fs::DirBuilder::new()
+        .mode(0o755)
+        .create(SOCKET_DIRECTORY);
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            let text = format!(
+                "{SOCKET_DIRECTORY}: {error}; create it for the user mailstow runs as, or listen \
+                 elsewhere"
+            );
+            Err(io::Error::new(error.kind(), text))
+        }
         _ => Ok(()),
     }
 }
 
-/// The directory of the default socket, if that is where the server listens.
-pub(super) fn default_socket_directory(configuration: &Configuration) -> Option<PathBuf> {
-    let entry = configuration.entry("lmtp", "listen")?;
-    match configuration.settings.lmtp.listen.as_slice() {
-        [ListenAddress::Unix(path)] if entry.origin == Origin::Default => {
-            Some(path.parent()?.to_owned())
-        }
-        _ => None,
-    }
+/// Whether the server makes this directory for its sockets.
+pub(super) fn is_made(directory: &Path) -> bool {
+    directory == Path::new(SOCKET_DIRECTORY)
 }
+
 /// What it means when not so many files may be open as the settings want.
 pub(super) fn too_few_files(plan: &Descriptors, settings: &Settings) -> Option<String> {
     let wanted = settings.limits.connections;

@@ -89,7 +89,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let activated = !inherited.is_empty();
     let configuration = read(&sources, activated).map_err(wrong)?;
     if !activated {
-        make_socket_directory(&configuration).map_err(refused)?;
+        make_socket_directory(&configuration.settings).map_err(refused)?;
     }
     let started_with = StartedWith::of(&sources, &configuration);
     let users = configuration.entry("lmtp", "socket_users");

@@ -4,7 +4,7 @@
 //! closed again; nothing is left behind and no socket file is touched. Those of the server that
 //! runs on the same state directory are its own and are not tried.
 
-use super::super::common::default_socket_directory;
+use super::super::common::is_made;
 use super::Findings;
 use super::access;
 use super::places::may_write;
@@ -51,11 +51,7 @@ pub(super) fn check(
         }
         match address {
             ListenAddress::Unix(path) => {
-                unix(
-                    path,
-                    default_socket_directory(configuration).is_some(),
-                    findings,
-                );
+                unix(path, findings);
             }
             ListenAddress::Inet { host, port } => opened.extend(inet(host, *port, findings)),
         }
@@ -67,7 +63,7 @@ pub(super) fn check(
     }
 }
 
-fn unix(path: &Path, is_default: bool, findings: &mut Findings) {
+fn unix(path: &Path, findings: &mut Findings) {
     let name = format!("listen unix:{}", path.display());
     let directory = match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -77,7 +73,7 @@ fn unix(path: &Path, is_default: bool, findings: &mut Findings) {
     // The directory of the default socket is made by serve.
     let made_in = directory
         .parent()
-        .filter(|_| is_default && !directory.exists());
+        .filter(|_| is_made(directory) && !directory.exists());
     if let Err(error) = may_write(made_in.unwrap_or(directory)) {
         findings.error(format_args!(
             "{name}: its directory cannot be written: {error}; create {} for the user mailstow \
