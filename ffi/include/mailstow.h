@@ -478,7 +478,9 @@ typedef struct mailstow_recipient {
      */
     uint32_t struct_size;
     /**
-     * Milliseconds that the delivery may take; 0: `lmtp.delivery_deadline`, two minutes.
+     * Milliseconds that the delivery may take; 0: `lmtp.delivery_deadline`, two minutes. A
+     * delivery that is being written at its deadline, and cannot be given up, has a minute more
+     * until it is in doubt.
      */
     uint32_t deadline_ms;
     /**
@@ -730,6 +732,8 @@ typedef struct mailstow_map_edit {
 extern "C" {
 #endif // __cplusplus
 
+extern int pthread_setcancelstate(int state, int *old);
+
 /**
  * Returns the version of the binary interface of the library that is running.
  *
@@ -770,9 +774,10 @@ mailstow_result mailstow_log_to_callback(mailstow_log_callback callback,
 /**
  * Sends the lines of the log up to `level` to a file descriptor.
  *
- * Each line is one write(2). The descriptor stays the caller's, who keeps it open until the log
- * goes elsewhere. A line that cannot be written is lost; a pipe without a reader sends no SIGPIPE.
- * MAILSTOW_LOG_OFF ends it.
+ * Each line is one write(2) of 4096 bytes at most. The descriptor stays the caller's, who keeps it
+ * open until the log goes elsewhere. A line that cannot be written is lost, as is one that a full
+ * pipe or socket has no room for; a pipe without a reader sends no SIGPIPE. MAILSTOW_LOG_OFF ends
+ * it.
  */
 mailstow_result mailstow_log_to_fd(int32_t fd, uint32_t level);
 
@@ -875,7 +880,8 @@ void mailstow_config_free(struct mailstow_config *config);
  * process left in it, and fails if another process has it. MAILSTOW_MODE_DIRECT opens only the
  * mailboxes. MAILSTOW_MODE_CLIENT opens nothing but tables: it connects when there is mail, to the
  * first UNIX-domain socket of lmtp.listen, and looks recipients up in the socketmap of
- * socketmap.listen, or in the tables of its configuration.
+ * socketmap.listen, or in the tables of its configuration. A server that is away is tried for
+ * lmtp.connect_timeout, 20 s; then recipients are answered 451 4.4.1.
  *
  * Drop privileges before: mail is written as its owner, which takes root, unless all mailboxes
  * belong to the user that runs the program.
@@ -992,8 +998,9 @@ mailstow_result mailstow_message_new(struct mailstow *handle, struct mailstow_me
  * Sets the sender of the envelope, which becomes Return-Path.
  *
  * An empty text, "<>" and MAILER-DAEMON are the null reverse-path, which it also is when it is
- * not set. MAILSTOW_INVALID says that it is no address, or in MAILSTOW_MODE_CLIENT that it holds
- * CR, LF or NUL, which LMTP cannot carry.
+ * not set. MAILSTOW_INVALID says that it is longer than 4096 bytes, that it holds CR, LF or NUL,
+ * or in MAILSTOW_MODE_CLIENT that its domain holds a blank, a control character, < or >, which
+ * LMTP cannot carry. All else is taken, as Postfix takes it.
  */
 mailstow_result mailstow_message_set_sender(struct mailstow_message *message,
                                             const char *sender,
@@ -1022,10 +1029,11 @@ mailstow_result mailstow_message_set_form(struct mailstow_message *message, uint
  * Adds a recipient, if it is accepted.
  *
  * MAILSTOW_REFUSED says that it is not, and that it was not added: what to answer is in `reply`,
- * which may be NULL. In MAILSTOW_MODE_CLIENT an address that holds CR, LF or NUL is refused,
- * because LMTP cannot carry it. The accepted recipients have their outcomes in the order in which
- * they were added. The envelopes of all messages together take no more memory than
- * limits.envelope_bytes; beyond that recipients are refused with 452 4.3.1.
+ * which may be NULL. An address that holds CR, LF or NUL is refused, and in MAILSTOW_MODE_CLIENT
+ * one whose domain holds what LMTP cannot carry (mailstow_message_set_sender(3)). The accepted
+ * recipients have their outcomes in the order in which they were added. The envelopes of all
+ * messages together take no more memory than limits.envelope_bytes; beyond that recipients are
+ * refused with 452 4.3.1.
  */
 mailstow_result mailstow_message_add_recipient(struct mailstow_message *message,
                                                const struct mailstow_recipient *recipient,
@@ -1058,8 +1066,12 @@ mailstow_result mailstow_message_writev(struct mailstow_message *message,
 /**
  * Takes the content from a file descriptor, up to the end of the file or stream.
  *
- * The descriptor stays the caller's. The answer is that of mailstow_message_write(3);
- * MAILSTOW_SYSTEM says that it cannot be read.
+ * The descriptor stays the caller's. The answer is that of mailstow_message_write(3). With
+ * MAILSTOW_END, what comes behind the line that is a dot was not taken, and is to be read from the
+ * descriptor next; pipes are slow in these forms, because they are read a few bytes at a time.
+ * The call waits for the content also where the descriptor would not (O_NONBLOCK): programs with
+ * an event loop read it themselves. MAILSTOW_SYSTEM says that it cannot be read; the message is
+ * then refused with 451 4.3.0.
  */
 mailstow_result mailstow_message_read_fd(struct mailstow_message *message, int32_t fd);
 

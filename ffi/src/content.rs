@@ -1,12 +1,13 @@
 //! The content of a message, as it comes: from memory, an iovec, a descriptor, or piece by piece.
 //!
-//! Imports `dots` and the engine. Line ends are converted by the engine's one rule, so that LF and
-//! CRLF may both come. Whatever is wrong with the content, all of it may be handed over; the
-//! delivery answers for it.
+//! Imports `dots`, `source` and the engine. Line ends are converted by the engine's one rule, so
+//! that LF and CRLF may both come. Whatever is wrong with the content, all of it may be handed
+//! over; the delivery answers for it.
 
 use crate::dots::Dots;
 use crate::failure::Failure;
 use crate::result::{MAILSTOW_END, MAILSTOW_INVALID, MAILSTOW_REFUSED};
+use crate::source::Source;
 use mailstow_engine::{EnhancedCode, LineEnds, Message, MessageBuilder, Status};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -74,28 +75,33 @@ impl Content {
         (taken, answer)
     }
 
-    /// Takes everything up to the end of a file or stream.
+    /// Takes everything up to the end of a file or stream, or up to the line that ends the content;
+    /// nothing behind that line is taken.
     pub(crate) fn read(&mut self, from: BorrowedFd<'_>) -> Result<(), Failure> {
-        let mut buffer = vec![0; PIECE_BYTES];
+        let mut source = Source::new(from, self.dots.is_some());
         let mut answer = Ok(());
         loop {
-            let count = match rustix::io::read(from, &mut *buffer) {
-                Ok(0) => return answer,
-                Ok(count) => count,
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => {
-                    let error = io::Error::from(error);
-                    let text = format!("cannot read the message: {error}");
-                    self.refuse(Status::system(text));
-                    return Err(error.into());
-                }
-            };
-            let (_, written) = self.write(buffer.get(..count).unwrap_or_default());
-            match written {
-                Err(failure) if failure.result == MAILSTOW_END => return Err(failure),
-                written => answer = written,
+            if self.has_ended {
+                return Err(MAILSTOW_END.into());
             }
+            let left_min = self.dots.as_ref().map_or(usize::MAX, Dots::left_min);
+            let seen = match source.next(left_min) {
+                Ok([]) => return answer,
+                Ok(seen) => seen,
+                Err(error) => return Err(self.unreadable(error)),
+            };
+            let (taken, written) = self.write(seen);
+            if let Err(error) = source.take(taken) {
+                return Err(self.unreadable(error));
+            }
+            answer = written;
         }
+    }
+
+    fn unreadable(&mut self, error: io::Error) -> Failure {
+        let text = format!("cannot read the message: {error}");
+        self.refuse(Status::system(text));
+        error.into()
     }
 
     /// Takes one piece; how much of it.

@@ -79,6 +79,20 @@ impl Dots {
         (taken, false)
     }
 
+    /// How many bytes are left until the content can end, at least.
+    pub(crate) fn left_min(&self) -> usize {
+        let end = match (self.crlf, self.at) {
+            (true, At::Text) => "\r\n.\r\n",
+            (true, At::Cr) => "\n.\r\n",
+            (true, At::LineStart) => ".\r\n",
+            (true, At::Dot) => "\r\n",
+            (false, At::Text | At::Cr) => "\n.\n",
+            (false, At::LineStart) => ".\n",
+            (_, At::Dot | At::DotCr) => "\n",
+        };
+        end.len()
+    }
+
     /// Whether content without its last line was cut off: it was on the way behind DATA (RFC 5321
     /// section 4.1.1.4). Text from a program may just end.
     pub(crate) fn needs_end(&self) -> bool {
@@ -141,12 +155,33 @@ mod tests {
             (false, b"no end", b"no end", None),
         ];
         for (crlf, wire, content, rest) in cases {
+            let shown = String::from_utf8_lossy(wire).into_owned();
             for step in 1..=wire.len() {
                 let (found, after) = undone(crlf, wire, step);
-                let shown = String::from_utf8_lossy(wire).into_owned();
                 assert_eq!(found, content, "{shown:?} by {step}");
                 assert_eq!(after.as_deref(), rest, "{shown:?} by {step}");
             }
+            let (found, after) = undone_carefully(crlf, wire);
+            assert_eq!(found, content, "{shown:?}");
+            assert_eq!(after.as_deref(), rest, "{shown:?}");
         }
+    }
+
+    /// As [`undone`], fed with as much as is left at least, so that nothing behind the end is.
+    fn undone_carefully(crlf: bool, wire: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+        let mut dots = Dots::new(crlf);
+        let mut content = Vec::new();
+        let mut at = 0;
+        while at < wire.len() {
+            let piece = &wire[at..(at + dots.left_min()).min(wire.len())];
+            let (taken, ended) = dots.undo(piece, &mut content);
+            assert_eq!(taken, piece.len(), "nothing behind the end");
+            at += taken;
+            if ended {
+                return (content, Some(wire[at..].to_vec()));
+            }
+        }
+        dots.finish(&mut content);
+        (content, None)
     }
 }

@@ -94,6 +94,7 @@ mod flight;
 mod map;
 mod message;
 mod metrics;
+mod source;
 mod thread;
 
 #[allow(unsafe_code, reason = "the names of functions that C finds")]

@@ -25,8 +25,8 @@ pub const MAILSTOW_LOG_INFO: u32 = 3;
 /// Everything.
 pub const MAILSTOW_LOG_DEBUG: u32 = 4;
 
-/// Longest line, in bytes.
-const LINE_BYTES_MAX: usize = 8192;
+/// Longest line, in bytes. A pipe takes so many with the line end in one piece, or none (pipe(7)).
+const LINE_BYTES_MAX: usize = 4095;
 
 /// Where lines go.
 #[derive(Clone, Copy, Debug)]

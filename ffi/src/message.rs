@@ -99,8 +99,12 @@ impl Message {
             text if text.eq_ignore_ascii_case("MAILER-DAEMON") => ReversePath::Null,
             text => parse_address(text).map_err(|error| bad(&error))?,
         };
-        if !self.is_local && ends_a_command(&reverse_path.external()) {
-            return Err(bad(&UNSENDABLE));
+        if let ReversePath::Address(address) = &reverse_path {
+            let unfit =
+                unwritable(address).or_else(|| unsendable(address).filter(|_| !self.is_local));
+            if let Some(why) = unfit {
+                return Err(bad(&why));
+            }
         }
         self.envelope.reverse_path = reverse_path;
         Ok(())
@@ -221,15 +225,20 @@ impl Envelope {
 
 /// An address from outside.
 pub(crate) fn parse(address: &[u8]) -> Result<Address, Status> {
-    parse_mailbox(&octets::text(address)).map_err(|error| bad_recipient(address, &error))
+    let parsed = parse_mailbox(&octets::text(address));
+    let parsed = parsed.map_err(|error| bad_recipient(address, &error))?;
+    match unwritable(&parsed) {
+        Some(why) => Err(bad_recipient(address, &why)),
+        None => Ok(parsed),
+    }
 }
 
 /// An address from outside that is to be written into a command.
 pub(crate) fn parse_to_send(address: &[u8]) -> Result<Address, Status> {
     let parsed = parse(address)?;
-    match ends_a_command(&parsed.external()) {
-        true => Err(bad_recipient(address, &UNSENDABLE)),
-        false => Ok(parsed),
+    match unsendable(&parsed) {
+        Some(why) => Err(bad_recipient(address, &why)),
+        None => Ok(parsed),
     }
 }
 
@@ -239,10 +248,20 @@ fn bad_recipient(address: &[u8], why: &dyn fmt::Display) -> Status {
     Status::new(501, EnhancedCode::new(5, 1, 3), text)
 }
 
-const UNSENDABLE: &str = "LMTP cannot carry CR, LF or NUL in an address";
+/// Why an address cannot stand in a line of text: in a command, which would become two, in a reply
+/// of the host, or in its log. Programs differ in what they take for the end of a line, and no
+/// quoting prevents that (RFC 5321 section 4.1.2).
+fn unwritable(address: &Address) -> Option<&'static str> {
+    let address = address.external();
+    let ends_a_line = address.contains(['\r', '\n', '\0']);
+    ends_a_line.then_some("it holds CR, LF or NUL")
+}
 
-/// Whether an address in a command would make it another command, or two: servers differ in what
-/// they take for the end of a line. No quoting prevents that (RFC 5321 section 4.1.2).
-fn ends_a_command(address: &str) -> bool {
-    address.contains(['\r', '\n', '\0'])
+/// Why an address cannot stand in a command: its domain would end there, and its rest would be
+/// read as parameters. Local parts are quoted.
+fn unsendable(address: &Address) -> Option<&'static str> {
+    let domain = address.domain.as_deref().unwrap_or_default();
+    let is_odd = |c: char| c.is_ascii_control() || matches!(c, ' ' | '<' | '>');
+    let text = "LMTP cannot carry a blank, a control character, < or > in a domain";
+    domain.contains(is_odd).then_some(text)
 }

@@ -5,6 +5,8 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 static void null_and_closed_and_foreign_handles_are_errors(void) {
@@ -271,6 +273,61 @@ static void content_comes_by_every_way_and_is_stored_the_same(void) {
     IS(MAILSTOW_INVALID, mailstow_message_read_fd(message, -1));
     IS(MAILSTOW_SYSTEM, mailstow_message_read_fd(message, 9999));
     mailstow_message_free(message);
+    OK(mailstow_close(handle));
+}
+
+static void *write_slowly(void *argument) {
+    static const char text[] = "Subject: s\r\n\r\n..dot\r\nend\r\n.\r\nNOOP\r\n";
+    int to = *(int *)argument;
+    for (size_t i = 0; i < strlen(text); i++) {
+        usleep(200);
+        CHECK(write(to, text + i, 1) == 1);
+    }
+    return NULL;
+}
+
+static void what_follows_the_content_stays_in_the_descriptor(void) {
+    static const char wire[] = "Subject: s\r\n\r\n..dot\r\nend\r\n.\r\nNOOP\r\n";
+    mailstow *handle = open_mode(MAILSTOW_MODE_DIRECT, NULL, NULL);
+    for (int way = 0; way < 5; way++) {
+        mailstow_message *message = NULL;
+        mailstow_results *results = NULL;
+        pthread_t thread;
+        int pair[2];
+        char text[4096];
+        OK(mailstow_message_new(handle, &message));
+        OK(mailstow_message_set_form(message, MAILSTOW_CONTENT_WIRE));
+        OK(add(message, "info@example.com", 0));
+        if (way == 0 || way == 1)
+            CHECK(pipe(pair) == 0);
+        else if (way == 2 || way == 3)
+            CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+        else
+            pair[0] = pair[1] = open(path_of("content"), O_CREAT | O_TRUNC | O_RDWR, 0600);
+        int is_slow = way == 1 || way == 3;
+        if (is_slow) {
+            CHECK(fcntl(pair[0], F_SETFL, O_NONBLOCK) == 0);
+            CHECK(pthread_create(&thread, NULL, write_slowly, &pair[1]) == 0);
+        } else {
+            CHECK(write(pair[1], wire, strlen(wire)) == (ssize_t)strlen(wire));
+        }
+        if (way == 4)
+            CHECK(lseek(pair[0], 0, SEEK_SET) == 0);
+        IS(MAILSTOW_END, mailstow_message_read_fd(message, pair[0]));
+        IS(MAILSTOW_END, mailstow_message_read_fd(message, pair[0]));
+        if (is_slow)
+            CHECK(pthread_join(thread, NULL) == 0);
+        CHECK(read(pair[0], text, sizeof text) == 6 && memcmp(text, "NOOP\r\n", 6) == 0);
+        close(pair[0]);
+        close(pair[1]);
+        OK(mailstow_deliver(handle, message, &results));
+        CHECK(mailstow_results_exit_status(results) == 0);
+        mailstow_results_free(results);
+        read_only_file("vhosts/example.com/info/new", text, sizeof text);
+        const char *content = strstr(text, "Subject:");
+        CHECK(content != NULL && strcmp(content, "Subject: s\n\n.dot\nend\n") == 0);
+        CHECK(system("rm -f \"$DIRECTORY\"/vhosts/example.com/info/new/*") == 0);
+    }
     OK(mailstow_close(handle));
 }
 
@@ -961,6 +1018,60 @@ static void a_log_without_a_reader_sends_no_signal(void) {
     close(pipes[1]);
 }
 
+static void a_log_that_is_full_holds_nobody_up(void) {
+    int pipes[2];
+    char text[4096] = {0};
+    CHECK(pipe(pipes) == 0);
+    CHECK(fcntl(pipes[1], F_SETFL, O_NONBLOCK) == 0);
+    while (write(pipes[1], text, sizeof text) > 0) {
+    }
+    CHECK(fcntl(pipes[1], F_SETFL, 0) == 0);
+    OK(mailstow_log_to_fd(pipes[1], MAILSTOW_LOG_DEBUG));
+    OK(mailstow_close(open_mode(MAILSTOW_MODE_LOGGED, NULL, NULL)));
+    OK(mailstow_log_to_fd(pipes[1], MAILSTOW_LOG_OFF));
+    close(pipes[0]);
+    close(pipes[1]);
+}
+
+static atomic_int has_returned;
+static int content_pipe[2];
+
+static void *read_until_the_pipe_ends(void *message) {
+    OK(mailstow_message_read_fd(message, content_pipe[0]));
+    atomic_store(&has_returned, 1);
+    for (;;) {
+        pthread_testcancel();
+        usleep(1000);
+    }
+    return NULL;
+}
+
+static void a_thread_is_cancelled_after_its_call_and_not_in_it(void) {
+    mailstow *handle = open_mode(MAILSTOW_MODE_DIRECT, NULL, NULL);
+    mailstow_message *message = NULL;
+    mailstow_results *results = NULL;
+    pthread_t thread;
+    void *ended = NULL;
+    OK(mailstow_message_new(handle, &message));
+    OK(add(message, "info@example.com", 0));
+    CHECK(pipe(content_pipe) == 0);
+    CHECK(pthread_create(&thread, NULL, read_until_the_pipe_ends, message) == 0);
+    /* The pipe is empty when the thread waits for more, or has not begun to read. */
+    CHECK(write(content_pipe[1], "Subject: s\n\n", 12) == 12);
+    for (int left = 1; left > 0; usleep(1000))
+        CHECK(ioctl(content_pipe[0], FIONREAD, &left) == 0);
+    CHECK(pthread_cancel(thread) == 0);
+    CHECK(write(content_pipe[1], "text\n", 5) == 5);
+    close(content_pipe[1]);
+    CHECK(pthread_join(thread, &ended) == 0);
+    CHECK(ended == PTHREAD_CANCELED && atomic_load(&has_returned));
+    close(content_pipe[0]);
+    OK(mailstow_deliver(handle, message, &results));
+    CHECK(mailstow_results_exit_status(results) == 0);
+    mailstow_results_free(results);
+    OK(mailstow_close(handle));
+}
+
 static mailstow_message *shared_message;
 
 static void *write_for_ever(void *argument) {
@@ -1010,7 +1121,9 @@ static void a_client_says_what_it_cannot_do(void) {
     CHECK(strstr(mailstow_error_text(error, 0), "lmtp.listen") != NULL);
     mailstow_error_free(error);
     OK(mailstow_config_set(config, "lmtp.listen", "unix:/nonexistent/lmtp", NULL));
-    OK(mailstow_config_set(config, "lmtp.delivery_deadline", "1s", NULL));
+    /* It does not wait for two minutes. */
+    OK(mailstow_config_set(config, "lmtp.delivery_deadline", "1d", NULL));
+    OK(mailstow_config_set(config, "lmtp.connect_timeout", "1s", NULL));
     OK(mailstow_open(config, MAILSTOW_MODE_CLIENT, &handle, NULL));
     IS(MAILSTOW_NO_TABLES, mailstow_check_recipient(handle, "a@b", 3, 0, &reply));
     CHECK(deliver(handle, "info@example.com", "x\n", &code) == MAILSTOW_NOT_STORED);
@@ -1025,6 +1138,7 @@ static const struct rule rules[] = {
     RULE(structs_say_how_large_they_are_and_may_grow),
     RULE(a_child_of_fork_gets_errors_and_opens_its_own),
     RULE(content_comes_by_every_way_and_is_stored_the_same),
+    RULE(what_follows_the_content_stays_in_the_descriptor),
     RULE(content_from_the_wire_whose_end_did_not_come_is_not_delivered),
     RULE(every_recipient_has_its_outcome),
     RULE(a_message_in_doubt_is_stored_once_and_a_confirmed_one_again),
@@ -1043,6 +1157,8 @@ static const struct rule rules[] = {
     RULE(a_changed_user_gets_errors_and_no_file_of_a_wrong_owner),
     RULE(the_log_goes_where_it_is_sent_and_nowhere_else),
     RULE(a_log_without_a_reader_sends_no_signal),
+    RULE(a_log_that_is_full_holds_nobody_up),
+    RULE(a_thread_is_cancelled_after_its_call_and_not_in_it),
     RULE(two_threads_with_one_message_get_errors_and_no_corruption),
     RULE(results_have_names_and_texts),
     RULE(a_client_says_what_it_cannot_do),

@@ -21,6 +21,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/table/writers.rs",
     "ffi/src/boundary/call.rs",
     "ffi/src/boundary/callback.rs",
+    "ffi/src/boundary/cancel.rs",
     "ffi/src/boundary/descriptor.rs",
     "ffi/src/boundary/forever.rs",
     "ffi/src/boundary/fork.rs",

@@ -310,6 +310,14 @@ pub(super) static GENERAL: &[Parameter] = &[
     ),
     parameter(
         "lmtp",
+        "connect_timeout",
+        "20s",
+        Time(1..=TIME_MAX, |s, v| s.lmtp.connect_timeout = v),
+        "How long programs with the C library try to reach a server that is away; then they answer \
+         451 4.4.1",
+    ),
+    parameter(
+        "lmtp",
         "drain_timeout",
         "1m",
         Time(0..=TIME_MAX, |s, v| s.lmtp.drain_timeout = v),

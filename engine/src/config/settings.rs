@@ -171,6 +171,8 @@ pub struct LmtpSettings {
     pub idle_timeout: Duration,
     /// After this a recipient whose delivery has not finished is answered 451 4.2.1.
     pub delivery_deadline: Duration,
+    /// `connect_timeout`
+    pub connect_timeout: Duration,
     /// How long SIGTERM waits for running transactions.
     pub drain_timeout: Duration,
     /// What to do with a line end without CR in a message.
@@ -478,6 +480,7 @@ impl Default for LmtpSettings {
             socket_users: String::new(),
             idle_timeout: Duration::from_secs(600),
             delivery_deadline: Duration::from_secs(120),
+            connect_timeout: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(60),
             bare_newline: BareNewline::Accept,
             nul: NulPolicy::Accept,

@@ -82,9 +82,10 @@ pub extern "C" fn mailstow_log_to_callback(
 
 /// Sends the lines of the log up to `level` to a file descriptor.
 ///
-/// Each line is one write(2). The descriptor stays the caller's, who keeps it open until the log
-/// goes elsewhere. A line that cannot be written is lost; a pipe without a reader sends no SIGPIPE.
-/// MAILSTOW_LOG_OFF ends it.
+/// Each line is one write(2) of 4096 bytes at most. The descriptor stays the caller's, who keeps it
+/// open until the log goes elsewhere. A line that cannot be written is lost, as is one that a full
+/// pipe or socket has no room for; a pipe without a reader sends no SIGPIPE. MAILSTOW_LOG_OFF ends
+/// it.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_log_to_fd(fd: i32, level: u32) -> mailstow_result {
     run(|_| {

@@ -42,8 +42,9 @@ pub extern "C" fn mailstow_message_new(
 /// Sets the sender of the envelope, which becomes Return-Path.
 ///
 /// An empty text, "<>" and MAILER-DAEMON are the null reverse-path, which it also is when it is
-/// not set. MAILSTOW_INVALID says that it is no address, or in MAILSTOW_MODE_CLIENT that it holds
-/// CR, LF or NUL, which LMTP cannot carry.
+/// not set. MAILSTOW_INVALID says that it is longer than 4096 bytes, that it holds CR, LF or NUL,
+/// or in MAILSTOW_MODE_CLIENT that its domain holds a blank, a control character, < or >, which
+/// LMTP cannot carry. All else is taken, as Postfix takes it.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_set_sender(
     message: *mut mailstow_message,
@@ -106,10 +107,11 @@ pub extern "C" fn mailstow_message_set_form(
 /// Adds a recipient, if it is accepted.
 ///
 /// MAILSTOW_REFUSED says that it is not, and that it was not added: what to answer is in `reply`,
-/// which may be NULL. In MAILSTOW_MODE_CLIENT an address that holds CR, LF or NUL is refused,
-/// because LMTP cannot carry it. The accepted recipients have their outcomes in the order in which
-/// they were added. The envelopes of all messages together take no more memory than
-/// limits.envelope_bytes; beyond that recipients are refused with 452 4.3.1.
+/// which may be NULL. An address that holds CR, LF or NUL is refused, and in MAILSTOW_MODE_CLIENT
+/// one whose domain holds what LMTP cannot carry (mailstow_message_set_sender(3)). The accepted
+/// recipients have their outcomes in the order in which they were added. The envelopes of all
+/// messages together take no more memory than limits.envelope_bytes; beyond that recipients are
+/// refused with 452 4.3.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_add_recipient(
     message: *mut mailstow_message,
@@ -199,8 +201,12 @@ pub extern "C" fn mailstow_message_writev(
 
 /// Takes the content from a file descriptor, up to the end of the file or stream.
 ///
-/// The descriptor stays the caller's. The answer is that of mailstow_message_write(3);
-/// MAILSTOW_SYSTEM says that it cannot be read.
+/// The descriptor stays the caller's. The answer is that of mailstow_message_write(3). With
+/// MAILSTOW_END, what comes behind the line that is a dot was not taken, and is to be read from the
+/// descriptor next; pipes are slow in these forms, because they are read a few bytes at a time.
+/// The call waits for the content also where the descriptor would not (O_NONBLOCK): programs with
+/// an event loop read it themselves. MAILSTOW_SYSTEM says that it cannot be read; the message is
+/// then refused with 451 4.3.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_read_fd(
     message: *mut mailstow_message,

@@ -1,9 +1,10 @@
 //! One call from C: its arguments as Rust's references, its panics kept in, its answer.
 //!
-//! Imports `slot`, `structs`, `result`. What is borrowed from C's memory lives no longer than the
-//! call. The rules that make this sound are those of the header file: a pointer is NULL or leads
-//! to what the function says, and no other thread changes that during the call.
+//! Imports `slot`, `structs`, `cancel`, `result`. What is borrowed from C's memory lives no longer
+//! than the call. The rules that make this sound are those of the header file: a pointer is NULL or
+//! leads to what the function says, and no other thread changes that during the call.
 
+use super::cancel::Uncancelled;
 use super::slot::{self, Exclusive, Kind, Shared};
 use super::structs::Sized32;
 use crate::failure::Failure;
@@ -26,6 +27,7 @@ pub(crate) struct Call(());
 /// Runs the body of a call. A panic in it becomes `MAILSTOW_PANIC`; the handles it had entered are
 /// poisoned.
 pub(crate) fn call(body: impl FnOnce(&Call) -> Result<(), Failure>) -> Result<(), Failure> {
+    let _uncancelled = Uncancelled::new();
     let answer = catch_unwind(AssertUnwindSafe(|| body(&Call(()))));
     answer.unwrap_or_else(|_| Err(MAILSTOW_PANIC.into()))
 }

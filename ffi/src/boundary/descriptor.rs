@@ -4,6 +4,7 @@
 //! them.
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
@@ -18,11 +19,16 @@ pub(crate) fn borrow(number: i32) -> Option<BorrowedFd<'static>> {
 }
 
 /// Writes a line, in one piece where the descriptor takes it; what it does not take is lost. A pipe
-/// or socket that nobody reads sends no signal: SIGPIPE would end the host.
+/// or socket that is full is not waited for: that would hold up the host. One that nobody reads
+/// sends no signal: SIGPIPE would end the host.
 pub(crate) fn write_line(number: i32, line: &[u8]) {
     let Some(descriptor) = borrow(number) else {
         return;
     };
+    let mut polled = [PollFd::new(&descriptor, PollFlags::OUT)];
+    if poll(&mut polled, Some(&Timespec::default())) == Ok(0) {
+        return;
+    }
     let broken_pipe = SigSet::from_iter([Signal::SIGPIPE]);
     let was_pending = is_broken_pipe_pending();
     let Ok(before) = broken_pipe.thread_swap_mask(SigmaskHow::SIG_BLOCK) else {

@@ -9,6 +9,7 @@
 
 mod call;
 mod callback;
+mod cancel;
 mod descriptor;
 mod forever;
 mod fork;

@@ -135,7 +135,9 @@ sized!(mailstow_route, up to sender: *const c_char);
 pub struct mailstow_recipient {
     /// Set to `sizeof(struct mailstow_recipient)`.
     pub struct_size: u32,
-    /// Milliseconds that the delivery may take; 0: `lmtp.delivery_deadline`, two minutes.
+    /// Milliseconds that the delivery may take; 0: `lmtp.delivery_deadline`, two minutes. A
+    /// delivery that is being written at its deadline, and cannot be given up, has a minute more
+    /// until it is in doubt.
     pub deadline_ms: u32,
     /// The address, with or without angle brackets.
     pub address: *const c_char,

@@ -50,9 +50,11 @@ pub(super) fn deliver(pool: &Arc<Pool>, cargo: Cargo, counters: &Arc<Counters>) 
         .collect();
     let mut rest = REST;
     let mut trouble = String::new();
+    let mut away_since: Option<Instant> = None;
     while let Some(deadline) = open.iter().map(|open| open.deadline).max() {
         let lost = match pool.take(deadline) {
             Ok(mut connection) => {
+                away_since = None;
                 let wanted: Vec<&Accepted> = open.iter().map(|open| open.recipient).collect();
                 let attempt =
                     transaction::run(&mut connection, &envelope, &message, &wanted, deadline);
@@ -74,13 +76,17 @@ pub(super) fn deliver(pool: &Arc<Pool>, cargo: Cargo, counters: &Arc<Counters>) 
                 }
                 attempt.lost
             }
-            Err(lost) => Some(lost),
+            Err(lost) => {
+                away_since.get_or_insert_with(Instant::now);
+                Some(lost)
+            }
         };
         let Some(lost) = lost else { continue };
         trouble = lost.to_string();
         tracing::debug!("{}: {trouble}; trying again", pool.path().display());
         let now = Instant::now();
-        let is_hopeless = is_hopeless(&lost);
+        let is_away = away_since.is_some_and(|since| now + rest >= since + pool.patience());
+        let is_hopeless = is_away || is_hopeless(&lost);
         open.retain(|open| {
             let is_over = is_hopeless || open.deadline <= now + rest;
             if is_over && let Some(slot) = outcomes.get_mut(open.at) {

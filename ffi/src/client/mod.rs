@@ -58,7 +58,7 @@ impl Client {
                         unix:/run/mailstow/lmtp";
             Failure::new(MAILSTOW_CONFIG, text)
         })?;
-        let pool = Arc::new(Pool::new(socket));
+        let pool = Arc::new(Pool::new(socket, settings.lmtp.connect_timeout));
         Ok(Self {
             spool: Spool::open(&settings.state_directory, &settings.limits)?,
             routing: routing(settings)?,

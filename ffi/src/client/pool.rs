@@ -6,7 +6,7 @@
 use super::connection::{Connection, Lost};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// So many connections wait at most; others are closed.
 const IDLE_MAX: usize = 64;
@@ -15,6 +15,8 @@ const IDLE_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Pool {
     path: PathBuf,
+    /// How long a server that is away is tried.
+    patience: Duration,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -27,15 +29,20 @@ pub(crate) struct Lease {
 }
 
 impl Pool {
-    pub(super) fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path, patience: Duration) -> Self {
         Self {
             path: path.to_owned(),
+            patience,
             idle: Mutex::default(),
         }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
@@ -51,7 +58,10 @@ impl Pool {
                 Some(connection) if connection.is_quiet() => return Ok(connection),
                 // The server ended it.
                 Some(_) => {}
-                None => return Connection::open(&self.path, deadline),
+                None => {
+                    let greeted_by = deadline.min(Instant::now() + self.patience);
+                    return Connection::open(&self.path, greeted_by);
+                }
             }
         }
     }

@@ -105,6 +105,10 @@ fn an_address_that_would_end_a_command_is_never_sent() {
         b"\"a\nb\"@example.com",
         b"a\0b@example.com",
         b"a@example.com\n",
+        b"a@b> SIZE=1",
+        b"a@b SIZE=1",
+        b"<a@<b>>",
+        b"a@b\t",
     ];
     let mut message = scene.client().new_message().unwrap();
     for address in bad {
