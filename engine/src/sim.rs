@@ -17,7 +17,7 @@ pub use crate::log::{
     Entry, Extent, FORMAT_VERSION, FRAGMENT_BYTES_MAX, FRAME_HEADER_BYTES, Haste, InDoubt,
     LogError, LogFile, LogMedium, LogScan, LogSettings, LogUsage, LogWriter, OnDurable, Plan,
     RECORD_BYTES_LIMIT, Record, RecordKind, ScanReport, ScannedSegment, SegmentHeader, Sequence,
-    StepLog, Ticket as LogTicket, scan, scan_records, sim as log_disk,
+    StepwiseLog, Ticket as LogTicket, Workers as LogWorkers, scan, scan_records, sim as log_disk,
 };
 /// The mailbox formats.
 pub use crate::mailbox::{MailboxError, maildir, mbox};

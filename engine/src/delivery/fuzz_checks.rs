@@ -11,7 +11,6 @@
 )]
 
 use super::file_systems::FileSystems;
-use super::journal::{Found, Journal};
 use super::logged_message::mbox_header;
 use super::recovery::{Recovery, Trust};
 use super::sums::{SECTOR_BYTES, Sums};
@@ -19,13 +18,14 @@ use crate::config::Settings;
 use crate::fuzz_checks::Choices;
 use crate::io::Disk as _;
 use crate::io::sim::{DiskFault, SimDisk};
+use crate::log::sim::SimMedium;
 use crate::log::{
-    Accepted, AcceptedRecipient, DeliveryId, Done, DoneOutcome, EncodedRecord, Entry, Extent,
-    LogError, LogUsage, Plan, Record, Sequence, Ticket,
+    Accepted, AcceptedRecipient, DeliveryId, Done, DoneOutcome, EncodedRecord, Extent, LogScan,
+    LogSettings, Plan, Record, StepwiseLog, scan,
 };
 use crate::mailbox::mbox::render;
 use crate::mailbox::{Known, MailboxSettings};
-use crate::sync::Mutex;
+use crate::sync::Arc;
 use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
@@ -100,7 +100,10 @@ impl Message {
 #[derive(Debug, Default)]
 struct Case {
     messages: Vec<Message>,
-    journal: Notes,
+    /// What the log has when recovery begins for the first time.
+    records: Vec<EncodedRecord>,
+    /// The disk of the log, once it has that.
+    medium: Option<SimMedium>,
     /// The file as recovery finds it.
     found: Vec<u8>,
     /// Where the first of the messages was put.
@@ -207,17 +210,17 @@ impl Case {
                 length,
                 sums: sums.finish().1,
             };
-            self.journal.note(Record::Extent(extent).encode());
+            self.records.push(Record::Extent(extent).encode());
         } else {
             let content = content.into();
-            self.journal
-                .note(Record::Accepted { envelope, content }.encode());
+            self.records
+                .push(Record::Accepted { envelope, content }.encode());
             if place.is_some() {
-                self.journal.note(placed);
+                self.records.push(placed);
             }
         }
         if kind == Kind::Refused {
-            self.journal.note(refused);
+            self.records.push(refused);
         }
         Message {
             kind,
@@ -283,24 +286,48 @@ impl Case {
     }
 
     /// Runs recovery; how many deliveries still wait.
-    fn recover(&self, disk: &SimDisk, trust: Trust) -> u64 {
+    /// Opens the log, which at first has what it was told of the messages.
+    fn open_log(&mut self) -> (StepwiseLog, LogScan<SimMedium>) {
+        let settings = LogSettings {
+            segment_bytes: 32 << 10,
+            log_bytes_max: 1 << 20,
+            record_bytes_max: 64 << 10,
+            ..LogSettings::default()
+        };
+        let open = |medium: &SimMedium| {
+            let medium = Arc::new(medium.clone());
+            StepwiseLog::open_stepwise(medium, settings.clone()).expect("a log that opens")
+        };
+        let medium = self.medium.get_or_insert_with(|| {
+            let medium = SimMedium::new(1);
+            let (log, _) = open(&medium);
+            for record in &self.records {
+                log.append(record.clone(), None).expect("room in the log");
+            }
+            log.close().expect("a disk that works");
+            medium
+        });
+        open(medium)
+    }
+
+    fn recover(&mut self, disk: &SimDisk, trust: Trust) -> u64 {
         let mut settings = Settings::default();
         settings.routing.virtual_mailbox_base = "/base".into();
         settings.routing.virtual_mailbox_limit = 0;
         settings.routing.virtual_minimum_uid = 1;
         settings.routing.deliver_lock_delay = Duration::ZERO;
         let settings = MailboxSettings::from(&settings);
+        let (log, found) = self.open_log();
         let recovery = Recovery {
             disk,
             settings: &settings,
             known: &Known::default(),
-            journal: &self.journal,
+            journal: &log,
             file_systems: &FileSystems::default(),
             trust,
         };
-        let (report, _, _) = recovery
-            .run(&self.journal.found())
-            .expect("a log that reads");
+        let (report, _, _) = recovery.run(&found).expect("a log that reads");
+        log.close().expect("a disk that works");
         report.waiting
     }
 
@@ -355,18 +382,21 @@ impl Case {
                     .map(|place| (place, message.rendered.as_slice())),
             );
         }
-        for record in self.journal.0.lock().iter() {
-            let Ok(Record::Done(done)) = Record::decode(record.kind() as u8, record.payload())
-            else {
-                continue;
-            };
-            for done in done {
-                let at = usize::try_from(done.id.0).unwrap_or(usize::MAX);
-                let message = at.checked_sub(1).and_then(|at| self.messages.get(at));
-                if let (DoneOutcome::Mbox { offset, .. }, Some(message)) = (done.outcome, message) {
-                    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-                    places.push((offset, &message.rendered));
+        let mut outcomes = Vec::new();
+        if let Some(medium) = &self.medium {
+            let read = scan(medium, &mut |entry| {
+                if let Ok(Record::Done(done)) = entry.record() {
+                    outcomes.extend(done);
                 }
+            });
+            read.expect("a log that reads");
+        }
+        for done in outcomes {
+            let at = usize::try_from(done.id.0).unwrap_or(usize::MAX);
+            let message = at.checked_sub(1).and_then(|at| self.messages.get(at));
+            if let (DoneOutcome::Mbox { offset, .. }, Some(message)) = (done.outcome, message) {
+                let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+                places.push((offset, &message.rendered));
             }
         }
         places
@@ -474,105 +504,6 @@ fn owner() -> (u32, u32) {
             nix::unistd::geteuid().as_raw(),
             nix::unistd::getegid().as_raw(),
         ),
-    }
-}
-
-/// A log that never fails.
-#[derive(Debug, Default)]
-struct Notes(Mutex<Vec<EncodedRecord>>);
-
-impl Notes {
-    fn note(&self, record: EncodedRecord) -> u64 {
-        let mut records = self.0.lock();
-        records.push(record);
-        records.len() as u64
-    }
-
-    /// What a reader finds now.
-    fn found(&self) -> Stood {
-        let records = self.0.lock();
-        let read = records
-            .iter()
-            .map(|record| (record.kind() as u8, record.payload().to_vec()));
-        Stood(read.collect())
-    }
-}
-
-/// The records when recovery began.
-struct Stood(Vec<(u8, Vec<u8>)>);
-
-impl Found for Stood {
-    fn for_each(&self, visit: &mut dyn FnMut(Entry<'_>)) -> Result<(), LogError> {
-        for (sequence, (kind, payload)) in (1..).zip(&self.0) {
-            visit(Entry {
-                sequence: Sequence(sequence),
-                segment: 1,
-                offset: 0,
-                frames: 1,
-                kind: *kind,
-                payload,
-            });
-        }
-        Ok(())
-    }
-}
-
-impl Journal for Notes {
-    fn append(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
-        self.append_anyway(record)
-    }
-
-    fn append_anyway(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
-        Ok(Ticket::of(self.note(record)))
-    }
-
-    fn set_uncounted(&self, _bytes: u64) {}
-
-    fn wait(&self, ticket: Ticket) -> Result<Sequence, LogError> {
-        Ok(ticket.sequence())
-    }
-
-    fn durable_up_to(&self) -> Sequence {
-        Sequence(self.0.lock().len() as u64)
-    }
-
-    fn read_back(
-        &self,
-        _range: (Sequence, Sequence),
-        _visit: &mut dyn FnMut(Entry<'_>),
-    ) -> Result<(), LogError> {
-        Err(LogError::Closed)
-    }
-
-    fn truncate_before(&self, _sequence: Sequence) -> Result<u64, LogError> {
-        Ok(0)
-    }
-
-    fn frees_before(&self, _sequence: Sequence) -> bool {
-        false
-    }
-
-    fn usage(&self) -> LogUsage {
-        LogUsage {
-            bytes_free: u64::MAX,
-            log_bytes_max: u64::MAX,
-            segments_live: 1,
-            segment_bytes: u64::MAX,
-        }
-    }
-
-    fn poisoned(&self) -> Option<LogError> {
-        None
-    }
-
-    fn give_back(&self, _is_recovering: bool) -> u64 {
-        0
-    }
-
-    fn look_at_room(&self) {}
-
-    fn has_room_for(&self, _bytes: u64) -> bool {
-        true
     }
 }
 

@@ -1,5 +1,5 @@
-//! The delivery log as deliveries see it, so that a log without threads can take the place of
-//! the real one.
+//! The delivery log as deliveries see it, which in a simulation may be one without threads, or one
+//! that is told wrong things.
 //!
 //! Imports `bounds`, `log`, `config`, `limits`, `sync`.
 
@@ -9,7 +9,7 @@ use crate::config::{DeliveryLogSettings, Settings};
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{
     BackendChoice, Confirmed, Done, EncodedRecord, Entry, InDoubt, LogError, LogMedium, LogScan,
-    LogSettings, LogUsage, LogWriter, Record, Sequence, Ticket,
+    LogSettings, LogUsage, LogWriter, Record, Sequence, Ticket, Workers as LogWorkers,
 };
 use crate::sync::Arc;
 use std::fmt;
@@ -51,7 +51,7 @@ pub(super) trait Journal: fmt::Debug + Send + Sync {
     fn has_room_for(&self, bytes: u64) -> bool;
 }
 
-impl<M: LogMedium> Journal for LogWriter<M> {
+impl<M: LogMedium, W: LogWorkers> Journal for LogWriter<M, W> {
     fn append(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
         Self::append(self, record, None)
     }

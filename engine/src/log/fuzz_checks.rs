@@ -4,7 +4,7 @@ mod segments;
 
 use super::record::{Accepted, AcceptedRecipient, Checkpoint, DeliveryId, Plan, Record, Sequence};
 use super::sim::{SimFault, SimMedium};
-use super::{EncodedRecord, LogMedium as _, LogScan, LogSettings, StepLog, Ticket};
+use super::{EncodedRecord, LogMedium as _, LogScan, LogSettings, StepwiseLog, Ticket};
 use crate::fuzz_checks::Choices;
 use crate::sync::Arc;
 use std::collections::{BTreeMap, HashSet};
@@ -45,7 +45,7 @@ pub fn check_log_history(bytes: &[u8]) {
         openings += 1;
         let seed = u64::from(choices.number());
         let shared = Arc::new(medium.clone());
-        let (log, found) = match StepLog::open_on(&shared, &settings()) {
+        let (log, found) = match StepwiseLog::open_stepwise(shared, settings()) {
             Ok(opened) => opened,
             Err(error) => {
                 assert!(history.is_damaged, "a log without damage opens: {error}");
@@ -92,17 +92,18 @@ struct History {
 }
 
 impl History {
-    fn live(&mut self, log: &StepLog<SimMedium>, medium: &SimMedium, choices: &mut Choices<'_>) {
+    fn live(&mut self, log: &StepwiseLog, medium: &SimMedium, choices: &mut Choices<'_>) {
         let mut waiting: Vec<(Ticket, Vec<u8>)> = Vec::new();
         while !choices.is_empty() {
             match choices.byte() % 16 {
-                0..=6 => {
+                0..=5 => {
                     let record = self.record(usize::from(choices.number()) % (18 << 10));
                     let payload = self.hand_over(&record);
-                    if let Ok(ticket) = log.append(record) {
+                    if let Ok(ticket) = log.append(record, None) {
                         waiting.push((ticket, payload));
                     }
                 }
+                6 => log.preallocate(),
                 7..=9 => {
                     let Some((ticket, _)) = waiting.last() else {
                         continue;

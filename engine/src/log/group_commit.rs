@@ -38,14 +38,6 @@ pub struct Ticket {
     batch: u64,
 }
 
-#[cfg(any(test, fuzzing, feature = "sim"))]
-impl Ticket {
-    /// Of a log without batches.
-    pub(crate) fn of(sequence: u64) -> Self {
-        Self { sequence, batch: 0 }
-    }
-}
-
 /// Why an append was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refused<E> {
@@ -242,12 +234,13 @@ impl<T, E: Clone> GroupCommit<T, E> {
         Ok(wait_timeout(&self.room, state, left))
     }
 
-    /// The log thread's turn: waits for items and takes all of them, exchanging `batch`, which
-    /// must be empty. False when there will be none any more.
-    pub(crate) fn take(&self, batch: &mut Vec<(u64, T)>) -> bool {
+    /// The log thread's turn: takes all items that wait, exchanging `batch`, which must be empty.
+    /// With `awaits_items` it waits until there are some. False when there are none, and will be
+    /// none if it waited.
+    pub(crate) fn take(&self, batch: &mut Vec<(u64, T)>, awaits_items: bool) -> bool {
         let mut state = self.state.lock();
         while state.waiting.is_empty() {
-            if state.closed || state.poisoned.is_some() {
+            if !awaits_items || state.closed || state.poisoned.is_some() {
                 return false;
             }
             state = wait(&self.work, state);

@@ -28,7 +28,7 @@ fn commit(in_flight_bytes_max: usize, room: u64) -> Arc<Commit> {
 fn flush_until(commit: &Commit, flushed: &AtomicU64, records: u64) {
     let mut batch = Vec::new();
     while flushed.load(Ordering::Relaxed) < records {
-        assert!(commit.take(&mut batch), "records are missing");
+        assert!(commit.take(&mut batch, true), "records are missing");
         let mut last = flushed.load(Ordering::Relaxed);
         for (sequence, _) in batch.drain(..) {
             assert_eq!(
@@ -129,10 +129,13 @@ fn loom_after_a_failure_everybody_is_told_and_nobody_succeeds() {
             })
             .collect();
         let mut batch = Vec::new();
-        assert!(commit.take(&mut batch));
+        assert!(commit.take(&mut batch, true));
         drop(commit.poison("disk"));
         batch.clear();
-        assert!(!commit.take(&mut batch), "nothing is taken after a failure");
+        assert!(
+            !commit.take(&mut batch, true),
+            "nothing is taken after a failure"
+        );
         for thread in threads {
             thread.join().unwrap();
         }
@@ -159,7 +162,7 @@ fn loom_closing_flushes_what_was_taken_in_and_refuses_the_rest() {
             thread::spawn(move || commit.close())
         };
         let (mut batch, mut taken) = (Vec::new(), 0);
-        while commit.take(&mut batch) {
+        while commit.take(&mut batch, true) {
             taken += batch.drain(..).count() as u64;
             commit.complete(taken, 0);
         }

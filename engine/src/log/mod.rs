@@ -12,6 +12,7 @@ mod backend;
 mod buffer;
 mod bytes;
 mod codec;
+mod committer;
 mod directory;
 mod ends;
 mod error;
@@ -26,21 +27,25 @@ mod listing;
 mod live;
 mod log_scan;
 mod medium;
+mod opening;
+mod orders;
+mod preallocator;
 mod record;
 mod room;
 mod scan;
 mod segment;
 mod segments;
 mod settings;
+mod shared;
 #[cfg(any(test, fuzzing, feature = "sim"))]
 pub mod sim;
 #[cfg(any(test, fuzzing, feature = "sim"))]
 mod stepwise;
-mod steward;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
 mod walk;
+mod workers;
 mod writer;
 
 pub use bytes::DecodeError;
@@ -59,6 +64,9 @@ pub(crate) use room::Volume;
 pub use scan::{Damage, Entry, ScanReport, ScannedSegment, scan, scan_records};
 pub use segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader};
 pub use settings::{BackendChoice, LogSettings};
+#[cfg(any(test, feature = "sim"))]
+pub use shared::OnDurable;
 #[cfg(any(test, fuzzing, feature = "sim"))]
-pub use stepwise::StepLog;
-pub use writer::{LogUsage, LogWriter, OnDurable};
+pub use stepwise::StepwiseLog;
+pub use workers::Workers;
+pub use writer::{LogUsage, LogWriter};

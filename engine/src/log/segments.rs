@@ -18,7 +18,6 @@ use super::record::Sequence;
 use super::scan::ScanReport;
 use super::segment::{BLOCK, FileRole, SegmentHeader, fresh_name, live_name, role};
 use super::settings::LogSettings;
-use super::writer::SPARES_MIN;
 use crate::clock;
 use crate::io::is_shortage;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +30,19 @@ use std::time::{Duration, Instant};
 /// is not known to be over before; meanwhile deliveries wait, and none is refused for it.
 const SHORTAGE_WAIT: Duration = Duration::from_secs(30);
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
+
+/// Segments kept ready besides the one in use: the fewest that let the log go on while another
+/// is made, and one more, which is made without haste.
+pub(super) const SPARES_MIN: usize = 2;
+pub(super) const SPARES_WANTED: usize = SPARES_MIN + 1;
+
+/// Segments that a log keeps ready on a full disk: one for what frees others, and one for mail.
+pub(super) fn spares_kept(is_recovering: bool) -> usize {
+    match is_recovering {
+        true => 1,
+        false => SPARES_MIN,
+    }
+}
 
 /// A segment that holds or may hold frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,53 +1,33 @@
 //! The delivery log as the rest of the engine sees it: open, append, wait, truncate, close.
-//!
-//! Imports the other files of this room, `sync`, `clock`. Two threads: one writes and flushes
-//! batches and is the only one that touches the segment in use; one makes spare segments ready,
-//! so that nobody waits for zeros to be written. Invariants: a record is reported durable only
-//! after the flush of its batch returned; after any failed write or flush nothing is reported
-//! durable any more.
 
-use super::appender::{Appender, charge};
+use super::appender::charge;
 use super::codec::EncodedRecord;
+use super::committer::Committer;
 use super::directory::DirectoryMedium;
 use super::error::LogError;
 use super::group_commit::{Bounds, Class, GroupCommit, Refused, Ticket, Weight};
 use super::live::read_back;
 use super::log_scan::LogScan;
-use super::medium::{Access, Haste, LogFile as _, LogMedium};
+use super::medium::LogMedium;
+use super::opening::start;
+use super::orders::Orders;
+use super::preallocator::Preallocator;
 use super::record::{RecordKind, Sequence};
-use super::scan::{Entry, scan_records};
-use super::segment::{FileRole, role};
-use super::segments::{Prepared, Segments};
+use super::scan::Entry;
+use super::segments::spares_kept;
 use super::settings::LogSettings;
-use super::steward::{Room, Steward};
+use super::shared::{Item, OnDurable, Shared};
+use super::workers::{Threads, Workers};
 use crate::clock;
-use crate::sync::{Arc, Mutex};
-use crate::thread;
+use crate::sync::Arc;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// Called on the log thread once a record's fate is known; must be short and must not append
-/// and wait. Calls come in the order of the log.
-pub type OnDurable = Box<dyn FnOnce(Result<Sequence, LogError>) + Send>;
 
 /// How long an append that must not be refused waits before it looks whether the disk is full.
 const FORCED_WAIT: Duration = Duration::from_millis(200);
-
-/// Segments kept ready besides the one in use: the fewest that let the log go on while another
-/// is made, and one more, which is made without haste.
-pub(super) const SPARES_MIN: usize = 2;
-pub(super) const SPARES_WANTED: usize = SPARES_MIN + 1;
-
-/// What cannot be started, and the remedy.
-const THREADS: &str = "the log's threads (raise the limit on processes: TasksMax=, ulimit -u)";
-
-struct Item {
-    record: EncodedRecord,
-    on_durable: Option<OnDurable>,
-}
+/// How long a delivery waits for space that the log gives back.
+const GIVE_WAIT: Duration = Duration::from_secs(2);
 
 /// How full the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,47 +42,18 @@ pub struct LogUsage {
     pub segment_bytes: u64,
 }
 
-/// Segments that a log keeps ready on a full disk: one for what frees others, and one for mail.
-pub(super) fn spares_kept(is_recovering: bool) -> usize {
-    match is_recovering {
-        true => 1,
-        false => SPARES_MIN,
-    }
-}
-
-/// The room of a log for its steward.
-struct CommitRoom<'a> {
-    commit: &'a GroupCommit<Item, LogError>,
-    /// Bytes for frames in one segment.
-    usable: u64,
-}
-
-impl Room for CommitRoom<'_> {
-    fn made(&self) {
-        self.commit.add_room(self.usable);
-    }
-
-    fn take(&self) -> bool {
-        self.commit.take_room(self.usable)
-    }
-}
-
-/// What the threads share.
-struct Shared<M: LogMedium> {
-    commit: Arc<GroupCommit<Item, LogError>>,
-    segments: Arc<Segments<M>>,
-    steward: Arc<Steward>,
-}
-
 /// The open log. Any number of threads may use it at once; dropping it flushes what waits.
-pub struct LogWriter<M: LogMedium = DirectoryMedium> {
-    shared: Shared<M>,
+///
+/// Threads of its own do its work. In a simulation whoever uses it does the same work step by step,
+/// and dropping it flushes nothing, as if the process had been killed.
+pub struct LogWriter<M: LogMedium = DirectoryMedium, W: Workers = Threads> {
+    pub(super) shared: Shared<M>,
     medium: Arc<M>,
     settings: LogSettings,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    workers: W,
 }
 
-impl<M: LogMedium> fmt::Debug for LogWriter<M> {
+impl<M: LogMedium, W: Workers> fmt::Debug for LogWriter<M, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogWriter")
             .field("backend", &self.backend())
@@ -131,6 +82,17 @@ impl<M: LogMedium> LogWriter<M> {
     /// # Errors
     /// As there.
     pub fn open_on(medium: Arc<M>, settings: LogSettings) -> Result<(Self, LogScan<M>), LogError> {
+        Self::open_with(medium, settings, Threads::start)
+    }
+}
+
+impl<M: LogMedium, W: Workers> LogWriter<M, W> {
+    /// Opens the log, and has `hire` find who does its work.
+    pub(super) fn open_with(
+        medium: Arc<M>,
+        settings: LogSettings,
+        hire: impl FnOnce(&Shared<M>, Committer<M>, Preallocator<M>) -> Result<W, LogError>,
+    ) -> Result<(Self, LogScan<M>), LogError> {
         let (segments, appender, found) = start(&medium, &settings)?;
         let room = appender.room() + segments.spare_room();
         let bounds = Bounds {
@@ -141,53 +103,22 @@ impl<M: LogMedium> LogWriter<M> {
         let shared = Shared {
             commit: Arc::new(GroupCommit::new(next, room, bounds)),
             segments,
-            steward: Arc::new(Steward::new()),
+            orders: Arc::new(Orders::new()),
         };
+        let committer = Committer::new(shared.clone(), appender);
+        let preallocator = Preallocator::new(shared.clone(), settings.usable_bytes());
         let writer = Self {
-            threads: Mutex::new(Vec::new()),
+            workers: hire(&shared, committer, preallocator)?,
             medium,
             settings,
             shared,
         };
-        writer.spawn("mailstow-log", {
-            let shared = writer.shared.clone();
-            move || run(&shared, appender)
-        })?;
-        writer.spawn("mailstow-spare", {
-            let shared = writer.shared.clone();
-            let usable = writer.settings.usable_bytes();
-            move || {
-                let commit = &shared.commit;
-                let room = CommitRoom { commit, usable };
-                let held_back = || commit.is_held_back();
-                let failed = shared.steward.run(&shared.segments, held_back, &room);
-                if let Err(error) = failed {
-                    fail(&shared, error, &mut Vec::new());
-                }
-            }
-        })?;
-        writer.shared.steward.ask();
+        writer.shared.orders.ask();
         Ok((writer, found))
     }
 
-    /// Starts a thread of the log. Its panic poisons the log, which leaves no appender waiting; the
-    /// log that is opened in its place has new threads.
-    fn spawn(
-        &self,
-        name: &'static str,
-        body: impl FnOnce() + Send + 'static,
-    ) -> Result<(), LogError> {
-        let shared = self.shared.clone();
-        let supervised = move || {
-            if catch_unwind(AssertUnwindSafe(body)).is_err() {
-                let panicked = LogError::Panicked { thread: name };
-                fail(&shared, panicked, &mut Vec::new());
-            }
-        };
-        let handle = thread::spawn(name, supervised)
-            .map_err(|error| LogError::io("start", THREADS, error))?;
-        self.threads.lock().push(handle);
-        Ok(())
+    pub(super) fn workers(&self) -> &W {
+        &self.workers
     }
 
     /// Hands a record to the log. `on_durable` is called when it is durable or never will be; it
@@ -214,9 +145,13 @@ impl<M: LogMedium> LogWriter<M> {
         let now = clock::now();
         let refused = match self.shared.commit.append(item, weight, Some(now)) {
             Ok(ticket) => return Ok(ticket),
-            Err((item, Refused::Full | Refused::InFlight)) => {
-                self.shared.steward.ask_for(self.segments_of(weight), false);
-                let deadline = now + self.settings.full_wait_max;
+            Err((item, obstacle @ (Refused::Full | Refused::InFlight))) => {
+                self.shared.orders.ask_for(self.segments_of(weight), false);
+                match obstacle {
+                    Refused::InFlight => self.workers.commit(None),
+                    _ => self.workers.preallocate(),
+                }
+                let deadline = now + self.workers.patience(self.settings.full_wait_max);
                 match self.shared.commit.append(item, weight, Some(deadline)) {
                     Ok(ticket) => return Ok(ticket),
                     Err((_, refused)) => refused,
@@ -244,15 +179,16 @@ impl<M: LogMedium> LogWriter<M> {
         loop {
             match self.shared.commit.append(item, weight, Some(deadline)) {
                 Ok(ticket) => return Ok(ticket),
-                Err((_, Refused::Full)) if self.shared.steward.is_disk_full() => {
+                Err((_, Refused::Full)) if self.shared.orders.is_disk_full() => {
                     return Err(self.refusal(Refused::Full));
                 }
                 Err((refused, Refused::Full)) => item = refused,
                 Err((_, refused)) => return Err(self.refusal(refused)),
             }
             // Its thread makes them: this one may have taken another's identity.
-            self.shared.steward.ask_for(self.segments_of(weight), true);
-            deadline = clock::now() + FORCED_WAIT;
+            self.shared.orders.ask_for(self.segments_of(weight), true);
+            self.workers.preallocate();
+            deadline = clock::now() + self.workers.patience(FORCED_WAIT);
         }
     }
 
@@ -261,7 +197,10 @@ impl<M: LogMedium> LogWriter<M> {
     /// are freed. Waits for another thread, as this one may have taken the identity of somebody who
     /// may not change the log.
     pub fn give_back(&self, is_recovering: bool) -> u64 {
-        self.shared.steward.give_back(spares_kept(is_recovering))
+        let orders = &self.shared.orders;
+        let order = orders.ask_to_give_back(spares_kept(is_recovering));
+        self.workers.preallocate();
+        orders.wait_for_gain(order, self.workers.patience(GIVE_WAIT))
     }
 
     /// Whether so many bytes of records can be appended with [`Self::append_anyway`], as far as can
@@ -273,7 +212,8 @@ impl<M: LogMedium> LogWriter<M> {
 
     /// Has the log look whether it should leave more space to others.
     pub fn look_at_room(&self) {
-        self.shared.steward.ask();
+        self.shared.orders.ask();
+        self.workers.preallocate();
     }
 
     /// Segments that give the room for such a record.
@@ -319,6 +259,7 @@ impl<M: LogMedium> LogWriter<M> {
     /// # Errors
     /// [`LogError::Poisoned`]: it may or may not be in the log when that is opened again.
     pub fn wait(&self, ticket: Ticket) -> Result<Sequence, LogError> {
+        self.workers.commit(Some(ticket.sequence));
         self.shared.commit.wait(ticket)?;
         Ok(Sequence(ticket.sequence))
     }
@@ -366,7 +307,7 @@ impl<M: LogMedium> LogWriter<M> {
                 self.shared.commit.add_room(room);
                 Ok(count)
             }
-            Err(error) => Err(fail(&self.shared, error, &mut Vec::new())),
+            Err(error) => Err(self.shared.fail(error, &mut Vec::new())),
         }
     }
 
@@ -403,148 +344,23 @@ impl<M: LogMedium> LogWriter<M> {
     ///
     /// # Errors
     /// The log is poisoned.
-    #[cfg(any(test, feature = "sim"))]
+    #[cfg(any(test, fuzzing, feature = "sim"))]
     pub fn close(self) -> Result<(), LogError> {
+        self.workers.commit(None);
         self.stop();
         self.poisoned().map_or(Ok(()), Err)
     }
 
     fn stop(&self) {
-        self.shared.commit.close();
-        self.shared.steward.stop();
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            // Panics end on the thread itself, and poison the log.
-            drop(thread.join());
-        }
+        self.shared.close();
+        self.workers.end();
     }
 }
 
-impl<M: LogMedium> Drop for LogWriter<M> {
+impl<M: LogMedium, W: Workers> Drop for LogWriter<M, W> {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-impl<M: LogMedium> Clone for Shared<M> {
-    fn clone(&self) -> Self {
-        Self {
-            commit: Arc::clone(&self.commit),
-            segments: Arc::clone(&self.segments),
-            steward: Arc::clone(&self.steward),
-        }
-    }
-}
-
-/// Scans the log and begins a new segment, so that nothing is ever written behind a torn tail.
-#[expect(
-    clippy::type_complexity,
-    reason = "the three parts of an open log, named by the caller"
-)]
-pub(super) fn start<M: LogMedium>(
-    medium: &Arc<M>,
-    settings: &LogSettings,
-) -> Result<(Arc<Segments<M>>, Appender<M>, LogScan<M>), LogError> {
-    settings.validate()?;
-    flush_tail(medium.as_ref())?;
-    let report = scan_records(medium.as_ref())?;
-    if let Some(error) = report.damage_error()
-        && !settings.accept_damage
-    {
-        return Err(error);
-    }
-    let segments = Segments::adopt(Arc::clone(medium), settings.clone(), &report)?;
-    // One to write into and one in reserve; after a crash with a full log, past its limit. On a
-    // disk that is full or nearly so one will do: recovery frees others, and needs space itself.
-    for wanted in 1..=SPARES_MIN {
-        let is_needed = wanted == 1 || !segments.is_low();
-        let prepared = segments.prepare(wanted, is_needed, &|| Haste::Hurry)?;
-        let obstacle = match prepared {
-            Prepared::Made | Prepared::Enough => None,
-            Prepared::DiskFull => Some(std::io::Error::from(std::io::ErrorKind::StorageFull)),
-            Prepared::NotNow => Some(std::io::Error::from_raw_os_error(libc::EMFILE)),
-        };
-        if let Some(error) = obstacle.filter(|_| wanted == 1) {
-            let segment = format!("a segment of {} bytes", settings.segment_bytes);
-            return Err(LogError::io("prepare", &segment, error));
-        }
-    }
-    if let Some(scratch) = segments.scratch() {
-        medium
-            .tune(&scratch)
-            .map_err(|error| LogError::io("write", &scratch, error))?;
-    }
-    let segments = Arc::new(segments);
-    let opened = segments.begin_after_open(&report)?;
-    segments.free_empty(&report)?;
-    let appender = Appender::new(Arc::clone(&segments), opened);
-    let found = LogScan::new(Arc::clone(medium), report);
-    Ok((segments, appender, found))
-}
-
-/// A process that died may have left bytes that were written and not flushed. Recovery acts on
-/// what it reads, so that must not be lost later.
-fn flush_tail<M: LogMedium>(medium: &M) -> Result<(), LogError> {
-    let names = medium
-        .list()
-        .map_err(|error| LogError::io("list", "the log directory", error))?;
-    for name in names {
-        if matches!(role(&name), FileRole::Live(_)) {
-            medium
-                .open(&name, Access::Read)
-                .and_then(|mut file| file.flush())
-                .map_err(|error| LogError::io("flush", &name, error))?;
-        }
-    }
-    Ok(())
-}
-
-/// The log thread.
-fn run<M: LogMedium>(shared: &Shared<M>, mut appender: Appender<M>) {
-    let mut batch = Vec::new();
-    while shared.commit.take(&mut batch) {
-        let last = batch.last().map_or(0, |(sequence, _)| *sequence);
-        let entries = batch
-            .iter()
-            .map(|(sequence, item)| (*sequence, &item.record));
-        match appender.write_batch(entries) {
-            Ok(consumed) => {
-                shared.commit.complete(last, consumed);
-                if appender.take_rotated() {
-                    shared.steward.ask();
-                }
-                for (sequence, item) in batch.drain(..) {
-                    if let Some(call) = item.on_durable {
-                        call(Ok(Sequence(sequence)));
-                    }
-                }
-            }
-            Err(error) => {
-                fail(shared, error, &mut batch);
-                break;
-            }
-        }
-    }
-}
-
-/// Poisons the log and tells `batch` and everything that waits; answers the error later appends
-/// get.
-fn fail<M: LogMedium>(
-    shared: &Shared<M>,
-    error: LogError,
-    batch: &mut Vec<(u64, Item)>,
-) -> LogError {
-    tracing::error!(%error, "the delivery log failed; nothing more is acknowledged");
-    let poisoned = LogError::Poisoned {
-        cause: Arc::new(error),
-    };
-    let waiting = shared.commit.poison(poisoned.clone());
-    for (_, item) in batch.drain(..).chain(waiting) {
-        if let Some(call) = item.on_durable {
-            call(Err(poisoned.clone()));
-        }
-    }
-    poisoned
 }
 
 impl Ticket {
@@ -553,6 +369,3 @@ impl Ticket {
         Sequence(self.sequence)
     }
 }
-
-/// How long the steward sleeps before it tries a full disk again.
-pub(super) const DISK_FULL_RETRY: Duration = Duration::from_secs(1);

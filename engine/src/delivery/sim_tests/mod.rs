@@ -127,6 +127,7 @@ fn work(
     rounds: u64,
 ) {
     for _ in 0..rounds {
+        world.preallocate_perhaps();
         match random.below(8) {
             0 | 1 => store.maintain(),
             2 => world.send_again(store, credentials, random),

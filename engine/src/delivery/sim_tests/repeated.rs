@@ -11,7 +11,7 @@ use super::state_directory;
 use super::world::{MAILBOXES, World, recipient, sender};
 use crate::io::Credentials;
 use crate::io::sim::SimDisk;
-use crate::log::{DeliveryId, InDoubt, Record, StepLog};
+use crate::log::{DeliveryId, InDoubt, Record, StepwiseLog};
 use crate::sync::{Arc, Mutex};
 use crate::target::{Format, MailboxTarget};
 use std::cell::RefCell;
@@ -134,7 +134,8 @@ fn each_recipient_finds_its_first_delivery_whoever_shares_its_copy() {
 fn a_delivery_in_doubt_since_a_log_of_version_1_answers_for_its_repetition() {
     on_thread(|| {
         let world = world();
-        let (log, _) = StepLog::open_on(&Arc::new(world.medium.clone()), &log_settings()).unwrap();
+        let medium = Arc::new(world.medium.clone());
+        let (log, _) = StepwiseLog::open_stepwise(medium, log_settings()).unwrap();
         let to = recipient((0, 1));
         let way = Way {
             base: BaseDigest::of(Path::new("/base")),
@@ -150,7 +151,9 @@ fn a_delivery_in_doubt_since_a_log_of_version_1_answers_for_its_repetition() {
             key: way.key_of_version_1(&digest_of(CONTENT)),
             since: crate::clock::since_epoch(),
         };
-        let ticket = log.append(Record::InDoubt(vec![entry]).encode()).unwrap();
+        let ticket = log
+            .append(Record::InDoubt(vec![entry]).encode(), None)
+            .unwrap();
         log.wait(ticket).unwrap();
         drop(log);
         let credentials = RefCell::new(Credentials::of_this_thread());

@@ -3,80 +3,41 @@
 use super::super::journal::{Journal, JournalSource, OpenedJournal};
 use super::mistaken::{Mistake, MistakenJournal};
 use crate::log::sim::SimMedium;
-use crate::log::{EncodedRecord, Entry, LogError, LogSettings, LogUsage, Sequence, StepLog};
-use crate::sync::Arc;
+use crate::log::{LogError, LogSettings, StepwiseLog};
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex};
 use std::io;
+use std::sync::Weak;
 use std::time::Duration;
 
 /// Size of a segment of the log.
 pub(super) const SEGMENT_BYTES: u64 = 32 << 10;
-
-impl Journal for StepLog<SimMedium> {
-    fn append(&self, record: EncodedRecord) -> Result<crate::log::Ticket, LogError> {
-        Self::append(self, record)
-    }
-
-    fn append_anyway(&self, record: EncodedRecord) -> Result<crate::log::Ticket, LogError> {
-        Self::append_anyway(self, record)
-    }
-
-    fn set_uncounted(&self, bytes: u64) {
-        Self::set_uncounted(self, bytes);
-    }
-
-    fn wait(&self, ticket: crate::log::Ticket) -> Result<Sequence, LogError> {
-        Self::wait(self, ticket)
-    }
-
-    fn durable_up_to(&self) -> Sequence {
-        Self::durable_up_to(self)
-    }
-
-    fn read_back(
-        &self,
-        range: (Sequence, Sequence),
-        visit: &mut dyn FnMut(Entry<'_>),
-    ) -> Result<(), LogError> {
-        Self::read_back(self, range, visit)
-    }
-
-    fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError> {
-        Self::truncate_before(self, sequence)
-    }
-
-    fn frees_before(&self, sequence: Sequence) -> bool {
-        Self::frees_before(self, sequence)
-    }
-
-    fn usage(&self) -> LogUsage {
-        Self::usage(self)
-    }
-
-    fn poisoned(&self) -> Option<LogError> {
-        Self::poisoned(self)
-    }
-
-    fn give_back(&self, is_recovering: bool) -> u64 {
-        Self::give_back(self, is_recovering)
-    }
-
-    fn look_at_room(&self) {
-        Self::look_at_room(self);
-    }
-
-    fn has_room_for(&self, bytes: u64) -> bool {
-        Self::has_room_for(self, bytes)
-    }
-}
 
 /// The log of the simulated machine.
 #[derive(Debug)]
 pub(super) struct SimSource {
     pub(super) medium: SimMedium,
     pub(super) mistake: Option<Mistake>,
-    /// As the note beside the log, which lasts as long as the machine runs.
-    pub(super) has_suspects: Arc<AtomicBool>,
+    pub(super) running: Arc<Running>,
+}
+
+/// What lasts as long as the machine runs.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    /// As the note beside the log.
+    has_suspects: AtomicBool,
+    /// The log opened last.
+    log: Mutex<Weak<StepwiseLog>>,
+}
+
+impl Running {
+    /// Makes segments that nobody waits for.
+    pub(super) fn preallocate(&self) {
+        let log = self.log.lock().upgrade();
+        if let Some(log) = log {
+            log.preallocate();
+        }
+    }
 }
 
 pub(super) fn log_settings() -> LogSettings {
@@ -92,10 +53,11 @@ pub(super) fn log_settings() -> LogSettings {
 
 impl JournalSource for SimSource {
     fn open(&self) -> Result<OpenedJournal, LogError> {
-        let settings = log_settings();
-        let (log, found) = StepLog::open_on(&Arc::new(self.medium.clone()), &settings)?;
-        let log: Arc<dyn Journal> = Arc::new(log);
-        let log = match self.mistake {
+        let medium = Arc::new(self.medium.clone());
+        let (log, found) = StepwiseLog::open_stepwise(medium, log_settings())?;
+        let log = Arc::new(log);
+        *self.running.log.lock() = Arc::downgrade(&log);
+        let log: Arc<dyn Journal> = match self.mistake {
             Some(mistake) => Arc::new(MistakenJournal::new(log, mistake)),
             None => log,
         };
@@ -103,11 +65,13 @@ impl JournalSource for SimSource {
     }
 
     fn note_suspects(&self, has_suspects: bool) -> io::Result<()> {
-        self.has_suspects.store(has_suspects, Ordering::Relaxed);
+        self.running
+            .has_suspects
+            .store(has_suspects, Ordering::Relaxed);
         Ok(())
     }
 
     fn has_suspects(&self) -> bool {
-        self.has_suspects.load(Ordering::Relaxed)
+        self.running.has_suspects.load(Ordering::Relaxed)
     }
 }

@@ -5,14 +5,13 @@ use super::super::types::{Mail, Outcome};
 use super::super::{OnOutcome, Ticket};
 use super::content::{LOGGED_BYTES_MAX, content};
 use super::mistaken::Mistake;
-use super::source::SimSource;
+use super::source::{Running, SimSource};
 use crate::address::{Address, ReversePath, parse_address};
 use crate::config::{Compress, Copies, Durability, FlushMethod, Settings, StatusFields};
 use crate::envelope::Recipient;
 use crate::io::Credentials;
 use crate::io::sim::{DiskFault, SimDisk};
 use crate::log::sim::{SimFault, SimMedium, SimRandom};
-use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, Mutex};
 use crate::target::{Format, MailboxTarget};
 use std::cell::RefCell;
@@ -91,7 +90,9 @@ pub(super) struct World {
     pub(super) owner: (u32, u32),
     /// Something failed: a refused message may have been stored.
     trouble: bool,
-    has_suspects: Arc<AtomicBool>,
+    running: Arc<Running>,
+    /// When segments are made that nobody waits for.
+    pace: SimRandom,
     pub(super) repeated: u64,
 }
 
@@ -179,7 +180,8 @@ impl World {
             bug,
             owner,
             trouble: false,
-            has_suspects: Arc::default(),
+            running: Arc::default(),
+            pace: SimRandom::new(seed ^ 0xfeed),
             repeated: 0,
         }
     }
@@ -200,7 +202,7 @@ impl World {
                 Some(Bug::Store(mistake)) => Some(mistake),
                 _ => None,
             },
-            has_suspects: Arc::clone(&self.has_suspects),
+            running: Arc::clone(&self.running),
         };
         match Store::open_stepwise(self.disk.clone(), &self.settings, Box::new(source)) {
             Ok(store) => {
@@ -225,7 +227,7 @@ impl World {
             0 => StatusFields::Remove,
             _ => StatusFields::Keep,
         };
-        self.has_suspects = Arc::default();
+        self.running = Arc::default();
         self.disk = self.disk.after_crash(random.draw());
         self.medium = self.medium.after_crash(random.draw());
         self.disk.share_power_with(&self.medium);
@@ -238,6 +240,13 @@ impl World {
         self.disk = self.disk.after_kill();
         self.disk.share_power_with(&self.medium);
         self.lose_connections();
+    }
+
+    /// The log makes segments ahead of their need, or has not come to it yet.
+    pub(super) fn preallocate_perhaps(&mut self) {
+        if self.pace.below(3) == 0 {
+            self.running.preallocate();
+        }
     }
 
     fn lose_connections(&mut self) {

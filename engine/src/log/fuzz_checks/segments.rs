@@ -16,7 +16,7 @@ use super::super::segment::{
     BLOCK, BLOCK_BYTES, FileRole, SegmentHeader, fresh_name, live_name, role, spare_name,
 };
 use super::super::sim::SimMedium;
-use super::super::{Damage, EncodedRecord, LogError, LogSettings, StepLog};
+use super::super::{Damage, EncodedRecord, LogError, LogSettings, StepwiseLog};
 use super::{accepted, settings};
 use crate::fuzz_checks::Choices;
 use crate::sync::Arc;
@@ -82,12 +82,12 @@ fn copy_of(medium: &SimMedium) -> SimMedium {
     copy
 }
 
-fn open(medium: &SimMedium, accept_damage: bool) -> Result<(StepLog<SimMedium>, Shown), LogError> {
+fn open(medium: &SimMedium, accept_damage: bool) -> Result<(StepwiseLog, Shown), LogError> {
     let settings = LogSettings {
         accept_damage,
         ..settings()
     };
-    let (log, found) = StepLog::open_on(&Arc::new(medium.clone()), &settings)?;
+    let (log, found) = StepwiseLog::open_stepwise(Arc::new(medium.clone()), settings)?;
     let report = found.report();
     let mut records: Vec<Seen> = Vec::new();
     found.for_each(Sequence(0), |entry| {
@@ -166,7 +166,7 @@ fn accept(medium: &SimMedium) -> Result<Shown, LogError> {
     }
     let record = accepted(u128::MAX, 700);
     let payload = record.payload().to_vec();
-    let Ok(ticket) = log.append(record) else {
+    let Ok(ticket) = log.append(record, None) else {
         // It may be full of what has to be recovered first.
         return Ok(shown);
     };
@@ -423,26 +423,25 @@ impl Damaged {
     fn live(&mut self, medium: &SimMedium, choices: &mut Choices<'_>) {
         let (log, _) = open(medium, false).expect("a log without damage");
         for _ in 0..choices.byte() % 16 {
-            let mut last = None;
+            let (mut first, mut newest) = (None, None);
             for _ in 0..=choices.byte() % 3 {
                 let id = self.appended.len() as u128;
                 let record = accepted(id, usize::from(choices.number()) % (10 << 10));
                 let payload = record.payload().to_vec();
-                let Ok(ticket) = log.append(record) else {
+                let Ok(ticket) = log.append(record, None) else {
                     break;
                 };
                 self.appended.insert(ticket.sequence().0, payload);
-                last = last.or(Some(ticket.sequence().0));
+                first = first.or(Some(ticket.sequence().0));
+                newest = Some(ticket);
+            }
+            if let (Some(first), Some(newest)) = (first, newest) {
+                self.last_batch = first;
+                log.wait(newest).expect("a disk that works");
             }
             let Some((newest, _)) = self.appended.last_key_value() else {
                 continue;
             };
-            let newest = *newest;
-            if let Some(first) = last {
-                self.last_batch = first;
-                let ticket = super::Ticket::of(newest);
-                log.wait(ticket).expect("a disk that works");
-            }
             if choices.byte().is_multiple_of(8) {
                 let below = newest.saturating_sub(u64::from(choices.byte() % 8));
                 let record = checkpoint(below);

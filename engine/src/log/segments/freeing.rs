@@ -1,14 +1,13 @@
 //! How segments that are needed no more become spares, or go.
 //!
-//! Imports `segment`, `scan`, `record`, `medium`, `error`, `writer`.
+//! Imports `segment`, `scan`, `record`, `medium`, `error`.
 
 use super::super::error::LogError;
 use super::super::medium::LogMedium;
 use super::super::record::Sequence;
 use super::super::scan::ScanReport;
 use super::super::segment::{live_name, spare_name};
-use super::super::writer::SPARES_MIN;
-use super::{Live, Segments};
+use super::{Live, SPARES_MIN, Segments};
 
 impl<M: LogMedium> Segments<M> {
     /// Frees segments without a record. Called once a newer segment, the first since the log was

@@ -29,7 +29,7 @@ impl Work {
     fn go_on(&mut self, rounds: u64) {
         for _ in 0..rounds {
             if self.random.below(2) == 0 {
-                self.bench.reserve().unwrap();
+                self.bench.preallocate().unwrap();
             }
             let records = some_records(&mut self.random, &mut self.ids);
             let is_full = self.bench.batch(&records).unwrap().is_none();

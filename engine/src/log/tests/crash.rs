@@ -3,6 +3,7 @@
 //! simulated disk is crashed at operation 0, 1, 2 ... until it ends without reaching the crash;
 //! then random runs from seeds. A failure prints seed and operation; `run` replays them.
 
+use super::super::medium::Haste;
 use super::super::medium::LogMedium as _;
 use super::super::segments::Prepared;
 use super::super::sim::{SimFault, SimMedium, SimRandom};
@@ -22,29 +23,26 @@ fn workload(bench: &mut Bench, oracle: &mut Oracle, random: &mut SimRandom, bug:
     let mut ids = u128::from(random.draw()) << 32;
     for _ in 0..rounds {
         let records = some_records(random, &mut ids);
-        if random.below(3) == 0 && bench.reserve().is_err() {
+        if random.below(3) == 0 && bench.preallocate().is_err() {
             return;
         }
-        let first = bench.next();
-        for (sequence, record) in (first..).zip(&records) {
+        let appended = bench.watched_batch(&records, &mut |sequence, record| {
             oracle.handed_over(sequence, record);
             if bug == Bug::ReportedEarly {
                 oracle.reported_durable(sequence, record);
             }
+        });
+        let Ok((sequences, is_full)) = appended else {
+            return;
+        };
+        for (sequence, record) in sequences.iter().zip(&records) {
+            oracle.reported_durable(*sequence, record);
         }
-        match bench.batch(&records) {
-            Ok(Some(sequences)) => {
-                for (sequence, record) in sequences.iter().zip(&records) {
-                    oracle.reported_durable(*sequence, record);
-                }
+        if is_full {
+            let below = bench.next();
+            if bench.checkpoint(below, oracle).is_err() {
+                return;
             }
-            Ok(None) => {
-                let below = bench.next();
-                if bench.checkpoint(below, oracle).is_err() {
-                    return;
-                }
-            }
-            Err(_) => return,
         }
         if random.below(5) == 0 {
             let below = bench.next().saturating_sub(random.below(6));
@@ -171,11 +169,18 @@ fn a_failed_operation_stops_the_log_and_loses_nothing() {
 fn going_on_to_a_reserved_segment_changes_no_names() {
     let medium = SimMedium::new(1);
     let (bench, _) = Bench::open(&medium, &small()).unwrap();
-    bench.reserve().unwrap();
+    bench.segments().reserve().unwrap();
     let (names, before) = (medium.list().unwrap(), medium.operations());
-    bench.begin().unwrap();
+    bench.segments().begin(1, 0).unwrap();
     assert_eq!(medium.list().unwrap(), names);
     assert!(medium.operations() - before <= 3, "header written, flushed");
+}
+
+fn prepare(bench: &Bench) -> Prepared {
+    let prepared = bench
+        .segments()
+        .prepare(usize::MAX, false, &|| Haste::Hurry);
+    prepared.unwrap()
 }
 
 #[test]
@@ -183,7 +188,7 @@ fn a_new_spare_and_the_name_of_the_next_segment_are_made_durable_by_one_sync() {
     let medium = SimMedium::new(1);
     let (bench, _) = Bench::open(&medium, &small()).unwrap();
     let (names, before) = (medium.list().unwrap(), medium.operations());
-    assert_eq!(bench.prepare().unwrap(), Prepared::Made);
+    assert_eq!(prepare(&bench), Prepared::Made);
     // Create; open, write and flush the header; rename; sync the names, flush the zeros.
     assert_eq!(medium.operations() - before, 7);
     let now = medium.list().unwrap();
@@ -204,10 +209,10 @@ fn a_spare_that_cannot_be_flushed_for_want_of_space_goes_and_the_log_stays_as_la
         at: medium.operations() + 6,
         kind: io::ErrorKind::StorageFull,
     });
-    assert_eq!(bench.prepare().unwrap(), Prepared::DiskFull);
+    assert_eq!(prepare(&bench), Prepared::DiskFull);
     medium.set_fault(SimFault::None);
     assert_eq!(medium.list().unwrap().len(), names.len());
-    assert_eq!(bench.prepare().unwrap(), Prepared::Made);
+    assert_eq!(prepare(&bench), Prepared::Made);
     assert_eq!(medium.list().unwrap().len(), names.len() + 1);
 }
 

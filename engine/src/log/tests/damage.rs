@@ -202,7 +202,7 @@ fn opening_again_and_again_uses_no_more_segments() {
 fn report_without(lost: impl Fn(&[ScannedSegment]) -> &ScannedSegment) -> ScanReport {
     let medium = filled(8);
     let (bench, _) = Bench::open(&medium, &small()).unwrap();
-    bench.reserve().unwrap();
+    bench.segments().reserve().unwrap();
     drop(bench);
     let whole = report(&medium);
     assert_eq!(whole.damage, []);
@@ -263,7 +263,7 @@ fn all_segments_are_missed_once_one_was_freed() {
 fn all_segments_are_missed_once_the_next_was_named_ahead() {
     let medium = filled(8);
     let (bench, _) = Bench::open(&medium, &small()).unwrap();
-    bench.reserve().unwrap();
+    bench.segments().reserve().unwrap();
     drop(bench);
     all_are_missed(&medium);
 }

@@ -1,7 +1,7 @@
 //! Goal: fields that no log of ours has, under checksums that are right, are refused or bounded
 //! where they are read.
 
-use super::super::StepLog;
+use super::super::StepwiseLog;
 use super::super::frame::FrameHeader;
 use super::super::record::{RecordKind, Sequence};
 use super::super::scan::{ScanReport, scan};
@@ -131,7 +131,7 @@ fn a_log_opens_again_where_an_empty_segment_alone_tells_of_a_crash() {
     };
     put(&medium, 3, &next, &[second]);
     for _ in 0..3 {
-        let (_, found) = StepLog::open_on(&medium, &small()).unwrap();
+        let (_, found) = StepwiseLog::open_stepwise(Arc::clone(&medium), small()).unwrap();
         assert_eq!(found.report().cut, [Sequence(1), Sequence(2)]);
     }
 }

@@ -1,12 +1,9 @@
 //! Records, settings and the oracle of the log's tests.
 
-use super::super::appender::{Appender, charge};
-use super::super::medium::Haste;
 use super::super::record::*;
-use super::super::segments::{Prepared, Segments};
+use super::super::segments::Segments;
 use super::super::sim::{SimMedium, SimRandom};
-use super::super::writer::start;
-use super::super::{EncodedRecord, LogError, LogScan, LogSettings};
+use super::super::{EncodedRecord, LogError, LogScan, LogSettings, StepwiseLog};
 use crate::sync::Arc;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -59,13 +56,9 @@ pub(super) fn checkpoint(below: u64) -> EncodedRecord {
     Record::Checkpoint(checkpoint).encode()
 }
 
-/// A log without threads: the same appender, driven step by step so that runs repeat.
+/// A log that does its work when it is told to, so that runs repeat.
 pub(super) struct Bench {
-    segments: Arc<Segments<SimMedium>>,
-    appender: Appender<SimMedium>,
-    room: u64,
-    next: u64,
-    usable: u64,
+    log: StepwiseLog,
 }
 
 impl Bench {
@@ -73,60 +66,55 @@ impl Bench {
         medium: &SimMedium,
         settings: &LogSettings,
     ) -> Result<(Self, LogScan<SimMedium>), LogError> {
-        let shared = Arc::new(medium.clone());
-        let (segments, appender, found) = start(&shared, settings)?;
-        let bench = Self {
-            room: appender.room() + segments.spare_room(),
-            next: found.report().next_sequence.0,
-            usable: settings.segment_bytes - 4096,
-            segments,
-            appender,
-        };
-        Ok((bench, found))
+        let medium = Arc::new(medium.clone());
+        let (log, found) = StepwiseLog::open_stepwise(medium, settings.clone())?;
+        Ok((Self { log }, found))
     }
 
-    /// Appends one batch; answers the sequences, or `None` when the log has no room.
+    /// Appends one batch; returns the sequences, or `None` when the log has no room for all of it.
     pub(super) fn batch(
         &mut self,
         records: &[EncodedRecord],
     ) -> Result<Option<Vec<u64>>, LogError> {
-        let charges: u64 = records
-            .iter()
-            .map(|record| charge(record.payload().len() as u64, self.usable))
-            .sum();
-        while charges > self.room
-            && self.segments.prepare(usize::MAX, false, &|| Haste::Hurry)? == Prepared::Made
-        {
-            self.room += self.usable;
+        let (sequences, is_full) = self.watched_batch(records, &mut |_, _| {})?;
+        Ok((!is_full).then_some(sequences))
+    }
+
+    /// Appends one batch, or as much of it as there is room for; returns the sequences, and whether
+    /// the log is full. Shows each record that it has taken before any is flushed.
+    pub(super) fn watched_batch(
+        &mut self,
+        records: &[EncodedRecord],
+        taken: &mut dyn FnMut(u64, &EncodedRecord),
+    ) -> Result<(Vec<u64>, bool), LogError> {
+        let (mut sequences, mut newest) = (Vec::new(), None);
+        for record in records {
+            match self.log.append(record.clone(), None) {
+                Ok(ticket) => {
+                    let sequence = ticket.sequence().0;
+                    taken(sequence, record);
+                    sequences.push(sequence);
+                    newest = Some(ticket);
+                }
+                Err(LogError::Full { .. }) => break,
+                Err(error) => return Err(error),
+            }
         }
-        if charges > self.room {
-            return Ok(None);
+        if let Some(newest) = newest {
+            self.log.wait(newest)?;
         }
-        let entries: Vec<(u64, &EncodedRecord)> = (self.next..).zip(records).collect();
-        let sequences = entries.iter().map(|(sequence, _)| *sequence).collect();
-        self.next += records.len() as u64;
-        let consumed = self.appender.write_batch(entries)?;
-        assert!(
-            consumed <= charges,
-            "{consumed} bytes used, {charges} charged"
-        );
-        self.room -= consumed;
-        Ok(Some(sequences))
+        let is_full = sequences.len() < records.len();
+        Ok((sequences, is_full))
     }
 
-    /// As the steward does when a segment was used.
-    pub(super) fn prepare(&self) -> Result<Prepared, LogError> {
-        self.segments.prepare(usize::MAX, false, &|| Haste::Hurry)
+    /// What a thread does when a segment was used, or at any time.
+    pub(super) fn preallocate(&self) -> Result<(), LogError> {
+        self.log.preallocate();
+        self.log.poisoned().map_or(Ok(()), Err)
     }
 
-    /// As the steward does at any time.
-    pub(super) fn reserve(&self) -> Result<(), LogError> {
-        self.segments.reserve()
-    }
-
-    /// Goes on to the next segment as if the newest were full.
-    pub(super) fn begin(&self) -> Result<(), LogError> {
-        self.segments.begin(self.next, 0).map(drop)
+    pub(super) fn segments(&self) -> &Segments<SimMedium> {
+        &self.log.shared.segments
     }
 
     /// A checkpoint, for which the log grows past its bound, and what it frees.
@@ -136,25 +124,17 @@ impl Bench {
         oracle: &mut Oracle,
     ) -> Result<u64, LogError> {
         let record = checkpoint(sequence);
-        let charge = charge(record.payload().len() as u64, self.usable);
-        while charge > self.room
-            && self.segments.prepare(usize::MAX, true, &|| Haste::Hurry)? == Prepared::Made
-        {
-            self.room += self.usable;
-        }
-        oracle.handed_over(self.next, &record);
-        let written = self.batch(std::slice::from_ref(&record))?;
-        for at in written.into_iter().flatten() {
-            oracle.reported_durable(at, &record);
-        }
+        let ticket = self.log.append_anyway(record.clone())?;
+        let at = ticket.sequence().0;
+        oracle.handed_over(at, &record);
+        self.log.wait(ticket)?;
+        oracle.reported_durable(at, &record);
         oracle.truncated(sequence);
-        let (count, room) = self.segments.free_before(Sequence(sequence))?;
-        self.room += room;
-        Ok(count)
+        self.log.truncate_before(Sequence(sequence))
     }
 
     pub(super) fn next(&self) -> u64 {
-        self.next
+        self.log.durable_up_to().0 + 1
     }
 }
 
