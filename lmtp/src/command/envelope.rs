@@ -246,24 +246,27 @@ fn bracketed(inside: &str) -> Result<(&str, &str), &'static str> {
         })
 }
 
-/// Where a path without angle brackets ends: at the first blank that is not in quotes. A quote that
-/// is not closed quotes nothing.
+/// Where a path without angle brackets ends: at the first blank that is not in quotes.
 fn bare_end(text: &str) -> usize {
-    let is_blank = |c: char| matches!(c, ' ' | '\t');
-    // The blank behind the text is in quotes if one is not closed.
-    let ended = [text, " "].concat();
-    let outside = quoting(&ended).find(|(_, c, is_quoted)| !is_quoted && is_blank(*c));
-    if let Some((at, ..)) = outside {
-        return at;
-    }
-    let opening = quoting(text).filter(|(.., is_quoted)| !is_quoted).last();
-    let opening = opening.map_or(0, |(at, ..)| at);
-    let behind = text.get(opening..).and_then(|rest| rest.find(is_blank));
-    behind.map_or(text.len(), |blank| opening + blank)
+    let is_end = |(_, c, is_quoted): &(usize, char, bool)| !is_quoted && matches!(*c, ' ' | '\t');
+    quoting(text).find(is_end).map_or(text.len(), |(at, ..)| at)
 }
 
-/// The characters of a text with their places, and whether they are within quotes.
+/// The characters of a text with their places, and whether they are within quotes. A quote that is
+/// not closed quotes nothing.
 fn quoting(text: &str) -> impl Iterator<Item = (usize, char, bool)> + Clone {
+    let mut unclosed = None;
+    for (at, _, was_quoted, is_quoted) in toggling(text) {
+        if was_quoted != is_quoted {
+            unclosed = is_quoted.then_some(at);
+        }
+    }
+    let end = unclosed.unwrap_or(text.len());
+    toggling(text).map(move |(at, c, was_quoted, _)| (at, c, was_quoted && at < end))
+}
+
+/// The characters of a text with their places, and whether a quote is open before and behind them.
+fn toggling(text: &str) -> impl Iterator<Item = (usize, char, bool, bool)> + Clone {
     let mut quoted = false;
     let mut escaped = false;
     text.char_indices().map(move |(at, c)| {
@@ -275,7 +278,7 @@ fn quoting(text: &str) -> impl Iterator<Item = (usize, char, bool)> + Clone {
         } else if c == '"' {
             quoted = !quoted;
         }
-        (at, c, was_quoted)
+        (at, c, was_quoted, quoted)
     })
 }
 
@@ -476,6 +479,10 @@ mod tests {
         assert_eq!(sender("FROM:<\"a> SIZE=1\"@b> SIZE=2"), "\"a> SIZE=1\"@b");
         assert_eq!(sender("FROM:<\"a@b> SIZE=1"), "\"\\\"a\"@b");
         assert_eq!(sender("FROM:<a@b\"c> SIZE=1"), "a@b\"c");
+        assert_eq!(
+            sender("FROM:<\"a> SIZE=1\"@b\"> SIZE=2"),
+            "\"a> SIZE=1\"@b\""
+        );
         assert_eq!(from("FROM:<a@b> c> SIZE=1").unwrap().size, Some(1));
     }
 
