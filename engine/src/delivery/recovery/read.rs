@@ -6,7 +6,7 @@ use crate::io::Disk;
 use std::io;
 
 /// Bytes read at once.
-const READ_BYTES: usize = 256 * 1024;
+pub(super) const READ_BYTES: usize = 256 * 1024;
 
 /// What a file holds, compared with what we wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,8 @@ use std::io;
 
 /// Header lines that readers add to a message, in bytes, at most.
 const ADDED_BYTES_MAX: usize = 64 * 1024;
+/// How the first line of a message begins.
+const FROM: &[u8] = b"From ";
 
 /// Where messages that a reader moved may stand. Without a sign that the file was rewritten,
 /// what stands before the first place the log knows was there before: perhaps the same message,
@@ -22,9 +24,9 @@ pub(super) fn search_from<D: Disk>(
     if mbox.length() < first {
         return Ok(0);
     }
-    let mut begin = [0; 5];
+    let mut begin = [0; FROM.len()];
     let read = disk.read_at(mbox.file(), &mut begin, first)?;
-    let begins = begin.iter().zip(b"From ").take(read);
+    let begins = begin.iter().zip(FROM).take(read);
     let is_message = |(have, want): (&u8, &u8)| have == want || *have == 0;
     Ok(if begins.into_iter().all(is_message) {
         first
@@ -67,7 +69,8 @@ pub(super) fn search<D: Disk>(
     })
 }
 
-/// Shows every message of at most `bytes_max` bytes, with its offset.
+/// Shows every message of at most `bytes_max` bytes, with its offset. One that a crash cut off
+/// within the first word of its first line ends the message before it, too.
 fn for_each_message<D: Disk>(
     disk: &D,
     file: &D::Handle,
@@ -77,31 +80,37 @@ fn for_each_message<D: Disk>(
 ) -> io::Result<()> {
     let mut message: Vec<u8> = Vec::new();
     let (mut begins, mut is_long) = (from, false);
-    let mut line: Vec<u8> = Vec::new();
     let mut at = from;
+    let mut is_line_start = true;
+    // Takes a line, or part of a long one.
+    let mut take = |line: &[u8], is_last: bool| {
+        let is_cut = is_last && !line.is_empty() && FROM.starts_with(line);
+        if is_line_start && (line.starts_with(FROM) || is_cut) {
+            if !is_long {
+                show(begins, &message);
+            }
+            message.clear();
+            (begins, is_long) = (at, false);
+        }
+        is_line_start = line.ends_with(b"\n");
+        at += line.len() as u64;
+        is_long |= message.len() + line.len() > bytes_max;
+        if !is_long {
+            message.extend_from_slice(line);
+        }
+    };
+    let mut line: Vec<u8> = Vec::new();
     for_each_piece(disk, file, from, |_, piece| {
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(part);
-            if !line.ends_with(b"\n") && line.len() < bytes_max {
-                continue;
+            if line.ends_with(b"\n") || line.len() >= bytes_max {
+                take(&line, false);
+                line.clear();
             }
-            if line.starts_with(b"From ") {
-                if !is_long {
-                    show(begins, &message);
-                }
-                message.clear();
-                (begins, is_long) = (at, false);
-            }
-            at += line.len() as u64;
-            is_long |= message.len() + line.len() > bytes_max;
-            if !is_long {
-                message.extend_from_slice(&line);
-            }
-            line.clear();
         }
         true
     })?;
-    message.extend_from_slice(&line);
+    take(&line, true);
     if !is_long {
         show(begins, &message);
     }
@@ -127,7 +136,45 @@ fn is_same_message(found: &[u8], ours: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::read::READ_BYTES;
     use super::*;
+    use crate::io::sim::SimDisk;
+    use std::path::Path;
+
+    /// The messages of at most so many bytes in an mbox, and their offsets.
+    fn shown(mbox: &[u8], bytes_max: usize) -> Vec<(u64, Vec<u8>)> {
+        let disk = SimDisk::new("base", 5000, 5000);
+        let base = disk.open_root(Path::new("base")).unwrap();
+        let file = disk.create_new(&base, "box", 0o600).unwrap();
+        disk.write_all(&file, [mbox, b""]).unwrap();
+        let mut shown = Vec::new();
+        for_each_message(&disk, &file, 0, bytes_max, |offset, message| {
+            if !message.is_empty() {
+                shown.push((offset, message.to_vec()));
+            }
+        })
+        .unwrap();
+        shown
+    }
+
+    #[test]
+    fn a_message_ends_where_the_next_begins_even_if_a_crash_cut_off_that_line() {
+        let first = b"From a  date\n\nbody\n\n".to_vec();
+        for next in [&b"From b  date\n"[..], b"From b  da", b"From ", b"F"] {
+            let mbox = [&first, next].concat();
+            let messages = [(0, first.clone()), (first.len() as u64, next.to_vec())];
+            assert_eq!(shown(&mbox, 1000), messages);
+        }
+    }
+
+    #[test]
+    fn no_message_begins_within_a_long_line() {
+        // It is read in pieces.
+        let mut mbox = b"From a  date\n\n".to_vec();
+        mbox.resize(READ_BYTES, b'x');
+        mbox.extend_from_slice(b"From b  date\n\nbody\n\n");
+        assert_eq!(shown(&mbox, 60), []);
+    }
 
     #[test]
     fn readers_may_add_header_lines_but_change_no_body() {
