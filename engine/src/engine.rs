@@ -49,6 +49,14 @@ impl Engine {
         Ok(Self { routing, store })
     }
 
+    /// Looks whether `virtual_mailbox_base` is there, and makes nothing.
+    ///
+    /// # Errors
+    /// The base is not set, or cannot be used.
+    pub fn check_base(settings: &Settings) -> Result<(), EngineError> {
+        Ok(Store::check_base(settings)?)
+    }
+
     /// Opens the state directory as [`Engine::open`] does: it is made, with those above it, for
     /// this user alone when it is missing.
     ///

@@ -27,8 +27,10 @@
  * Rules
  *
  * Functions answer with a mailstow_result: MAILSTOW_OK, which is 0, or why nothing was done. What
- * is wrong with a configuration, a table or a directory comes as an object with text, file and
- * line, where the function has a parameter for that; it may be NULL. Outputs come last, and are
+ * is wrong with a configuration, a table or a directory comes as an object with text, file (NULL
+ * when it is in none) and line, where the function has a parameter for that, which may be NULL.
+ * The object is the caller's, to be freed with mailstow_error_free(3); with MAILSTOW_OK there is
+ * none, and the parameter is not written: set it to NULL before. Outputs come last, and are
  * written only when the answer is MAILSTOW_OK, but for what is said otherwise.
  *
  * Text that programs make up (paths, names, values of settings) ends with a NUL. Text that comes
@@ -825,11 +827,17 @@ mailstow_result mailstow_config_new(struct mailstow_config **config);
 
 /**
  * Reads main.cf and master.cf in this directory, as Postfix does.
+ *
+ * They are read when a handle is opened, or by mailstow_config_check(3) and
+ * mailstow_config_get(3), which say when main.cf is missing. The last call counts.
  */
 mailstow_result mailstow_config_set_postfix(struct mailstow_config *config, const char *directory);
 
 /**
  * Reads this mailstow.toml.
+ *
+ * It is read when a handle is opened, or by mailstow_config_check(3) and mailstow_config_get(3),
+ * which say when it is missing. The last call counts.
  */
 mailstow_result mailstow_config_set_file(struct mailstow_config *config, const char *path);
 
@@ -861,7 +869,13 @@ mailstow_result mailstow_config_get(struct mailstow_config *config,
                                     struct mailstow_error **error);
 
 /**
- * Reads the configuration and says what is wrong with it, all at once, without opening anything.
+ * Reads the configuration and says what is wrong with it, all at once.
+ *
+ * Finds what mailstow_open(3) would refuse in that mode, and what would keep every recipient from
+ * getting mail: tables that cannot be opened, no virtual_mailbox_base, no usable virtual_uid_maps
+ * or virtual_gid_maps, no socket of the server. Tables are opened for a moment; nothing is made,
+ * locked or written. That another process has the delivery log, or that the state directory cannot
+ * be made, is seen by mailstow_open(3) alone.
  */
 mailstow_result mailstow_config_check(struct mailstow_config *config,
                                       uint32_t mode,
@@ -876,15 +890,18 @@ void mailstow_config_free(struct mailstow_config *config);
 /**
  * Opens the library in one of its modes.
  *
- * MAILSTOW_MODE_LOGGED opens the delivery log in the state directory, recovers what an earlier
- * process left in it, and fails if another process has it. MAILSTOW_MODE_DIRECT opens only the
- * mailboxes. MAILSTOW_MODE_CLIENT opens nothing but tables: it connects when there is mail, to the
- * first UNIX-domain socket of lmtp.listen, and looks recipients up in the socketmap of
- * socketmap.listen, or in the tables of its configuration. A server that is away is tried for
- * lmtp.connect_timeout, 20 s; then recipients are answered 451 4.4.1.
+ * MAILSTOW_MODE_LOGGED opens the delivery log in state_directory (without that setting
+ * /var/lib/mailstow for root, for others $XDG_STATE_HOME/mailstow or ~/.local/state/mailstow),
+ * recovers what an earlier process left in it, and fails if another process has it.
+ * MAILSTOW_MODE_DIRECT opens only the mailboxes. MAILSTOW_MODE_CLIENT opens nothing but tables: it
+ * connects when there is mail, to the first UNIX-domain socket of lmtp.listen, and looks
+ * recipients up in the socketmap of socketmap.listen, or in the tables of its configuration. A
+ * server that is away is tried for lmtp.connect_timeout, 20 s; then recipients are answered 451
+ * 4.4.1.
  *
  * Drop privileges before: mail is written as its owner, which takes root, unless all mailboxes
- * belong to the user that runs the program.
+ * belong to the user that runs the program. For others than root lmtp.listen has no default:
+ * MAILSTOW_MODE_CLIENT needs it then.
  */
 mailstow_result mailstow_open(struct mailstow_config *config,
                               uint32_t mode,
@@ -944,7 +961,10 @@ mailstow_result mailstow_close(struct mailstow *handle);
  *
  * Nothing is written, and no mailbox is opened. `size` is what the client announced with SIZE; 0
  * when it did not. The reply is 250 for what is not ours to judge: domains of the default class
- * are for another server. The answer is MAILSTOW_OK whatever the reply.
+ * are for another server. mailstow_message_add_recipient(3) takes fewer: in the modes that store
+ * mail themselves it refuses every recipient without a mailbox here, also one for another server,
+ * and an alias that lmtp.expand_aliases does not expand. The answer is MAILSTOW_OK whatever the
+ * reply.
  */
 mailstow_result mailstow_check_recipient(const struct mailstow *handle,
                                          const char *address,

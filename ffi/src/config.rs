@@ -12,9 +12,24 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 /// Sources of settings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Config {
     sources: Sources,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let sources = no_sources();
+        Self { sources }
+    }
+}
+
+/// No source yet; mistakes are told in the words of a program.
+fn no_sources() -> Sources {
+    Sources {
+        by_program: true,
+        ..Sources::default()
+    }
 }
 
 impl Kind for Config {
@@ -52,7 +67,7 @@ impl Config {
         // A mistake is reported now, where the host knows whose it is.
         let alone = Sources {
             settings: vec![setting.clone()],
-            ..Sources::default()
+            ..no_sources()
         };
         if let Err(mut error) = Configuration::load(&alone) {
             // What concerns other settings than this one is seen when a handle is opened.

@@ -26,8 +26,10 @@
 //! # Rules
 //!
 //! Functions answer with a mailstow_result: MAILSTOW_OK, which is 0, or why nothing was done. What
-//! is wrong with a configuration, a table or a directory comes as an object with text, file and
-//! line, where the function has a parameter for that; it may be NULL. Outputs come last, and are
+//! is wrong with a configuration, a table or a directory comes as an object with text, file (NULL
+//! when it is in none) and line, where the function has a parameter for that, which may be NULL.
+//! The object is the caller's, to be freed with mailstow_error_free(3); with MAILSTOW_OK there is
+//! none, and the parameter is not written: set it to NULL before. Outputs come last, and are
 //! written only when the answer is MAILSTOW_OK, but for what is said otherwise.
 //!
 //! Text that programs make up (paths, names, values of settings) ends with a NUL. Text that comes
@@ -83,6 +85,7 @@ mod handle;
 mod log;
 
 mod boundary;
+mod check;
 mod client;
 mod completions;
 mod config;

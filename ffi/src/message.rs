@@ -150,8 +150,13 @@ impl Message {
             Some(router) if self.is_local => {
                 let found = router.find(given.clone(), self.bounds.expand_aliases);
                 let mailboxes = found.mailboxes.map_err(|error| {
-                    tracing::debug!("{error}");
-                    error.status()
+                    let status = error.status();
+                    match status.is_permanent() {
+                        true => tracing::debug!("{error}"),
+                        // An operator can mend it.
+                        false => tracing::warn!("{error}"),
+                    }
+                    status
                 })?;
                 let members = mailboxes.members(found.address);
                 let known = original.as_ref().map_or(0, String::len);

@@ -550,6 +550,68 @@ static void mistakes_have_text_file_and_line(void) {
     mailstow_config_free(config);
 }
 
+/* Checks the site with one more setting, and opens it if that is asked for; the first error. */
+static const char *refusal(uint32_t mode, const char *name, const char *value, int opens) {
+    static char text[4096];
+    mailstow_config *config = config_of_site();
+    mailstow_error *error = NULL;
+    mailstow *handle = NULL;
+    OK(mailstow_config_set(config, name, value, NULL));
+    mailstow_result result = opens ? mailstow_open(config, mode, &handle, &error)
+                                   : mailstow_config_check(config, mode, &error);
+    CHECK((result == MAILSTOW_OK) == (mailstow_error_count(error) == 0));
+    snprintf(text, sizeof text, "%u ", result);
+    for (size_t i = 0; i < mailstow_error_count(error); i++)
+        strncat(text, mailstow_error_text(error, i), sizeof text - strlen(text) - 1);
+    mailstow_error_free(error);
+    mailstow_config_free(config);
+    if (handle != NULL)
+        OK(mailstow_close(handle));
+    return text;
+}
+
+static void a_check_finds_what_opening_would_refuse(void) {
+    static const struct {
+        uint32_t mode;
+        const char *name, *value, *expected;
+    } cases[] = {
+        {MAILSTOW_MODE_CLIENT, "lmtp.listen", "inet:127.0.0.1:24", "lmtp.listen"},
+        {MAILSTOW_MODE_DIRECT, "virtual_mailbox_base", "", "virtual_mailbox_base"},
+        {MAILSTOW_MODE_DIRECT, "virtual_mailbox_base", "/nonexistent/base", "/nonexistent/base"},
+        {MAILSTOW_MODE_LOGGED, "virtual_mailbox_domains", "hash:/nonexistent/d", "/nonexistent/d"},
+        {MAILSTOW_MODE_CLIENT, "virtual_mailbox_maps", "regexp:/nonexistent/m", "/nonexistent/m"},
+    };
+    char checked[4096];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *text = refusal(cases[i].mode, cases[i].name, cases[i].value, 0);
+        fprintf(stderr, "%s\n", text);
+        CHECK(text[0] != '0' && strstr(text, cases[i].expected) != NULL);
+        CHECK(strstr(text, "--") == NULL);
+        strcpy(checked, text);
+        CHECK(strcmp(refusal(cases[i].mode, cases[i].name, cases[i].value, 1), checked) == 0);
+    }
+    /* With these nobody gets mail. */
+    CHECK(strstr(refusal(MAILSTOW_MODE_DIRECT, "virtual_uid_maps", "static:vmail", 0), "number"));
+    CHECK(strstr(refusal(MAILSTOW_MODE_DIRECT, "virtual_gid_maps", "", 0), "not set"));
+    CHECK(strcmp(refusal(MAILSTOW_MODE_DIRECT, "store.writers", "1", 0), "0 ") == 0);
+    CHECK(strcmp(refusal(MAILSTOW_MODE_CLIENT, "virtual_uid_maps", "static:vmail", 0), "0 ") == 0);
+    CHECK(count_files("state") == 0);
+    /* A file that is missing is told by its name, and no flag of a command line. */
+    mailstow_config *config = NULL;
+    mailstow_error *error = NULL;
+    OK(mailstow_config_new(&config));
+    OK(mailstow_config_set_file(config, "/nonexistent/mailstow.toml"));
+    OK(mailstow_config_set_postfix(config, "/nonexistent/postfix"));
+    IS(MAILSTOW_CONFIG, mailstow_config_check(config, MAILSTOW_MODE_DIRECT, &error));
+    CHECK(mailstow_error_count(error) == 2);
+    for (size_t i = 0; i < 2; i++) {
+        CHECK(strstr(mailstow_error_text(error, i), "/nonexistent/") != NULL);
+        CHECK(strstr(mailstow_error_text(error, i), "--") == NULL);
+    }
+    mailstow_error_free(error);
+    mailstow_config_free(config);
+}
+
 static void submitted_messages_wake_the_eventfd_and_are_drained_in_batches(void) {
     enum { MESSAGES = 500 };
     mailstow *handle = open_mode(MAILSTOW_MODE_LOGGED, NULL, NULL);
@@ -1145,6 +1207,7 @@ static const struct rule rules[] = {
     RULE(refused_content_is_answered_for_every_recipient),
     RULE(recipients_are_checked_and_resolved_without_writing_anything),
     RULE(mistakes_have_text_file_and_line),
+    RULE(a_check_finds_what_opening_would_refuse),
     RULE(submitted_messages_wake_the_eventfd_and_are_drained_in_batches),
     RULE(a_function_gets_completions_when_it_is_asked_for),
     RULE(more_than_fits_is_busy_and_nothing_is_lost),

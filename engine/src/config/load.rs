@@ -48,6 +48,9 @@ pub struct Sources {
     /// Names and values that the program around the engine sets itself, which win over files:
     /// `section.name` as in mailstow.toml, or a routing parameter's name alone. Later ones win.
     pub settings: Vec<(String, String)>,
+    /// A program around the engine named the sources, and no command line: what is wrong with them
+    /// is told without flags.
+    pub by_program: bool,
 }
 
 /// The effective value of one parameter.
@@ -99,6 +102,7 @@ pub struct Configuration {
     pub other_parameters: Vec<String>,
     /// What is missing to deliver mail.
     missing_base: Option<Problem>,
+    by_program: bool,
 }
 
 impl Configuration {
@@ -161,9 +165,10 @@ impl Configuration {
     pub fn state_directory(&self) -> Result<&Path, ConfigError> {
         let directory = self.settings.state_directory.as_path();
         if directory.as_os_str().is_empty() {
-            return Err(ConfigError::one(Problem::anywhere(
-                "neither XDG_STATE_HOME nor HOME is set; add --state-directory DIR",
-            )));
+            return Err(ConfigError::one(Problem::anywhere(match self.by_program {
+                true => "neither XDG_STATE_HOME nor HOME is set; set state_directory",
+                false => "neither XDG_STATE_HOME nor HOME is set; add --state-directory DIR",
+            })));
         }
         Ok(directory)
     }
@@ -172,6 +177,7 @@ impl Configuration {
 /// What was gathered so far.
 struct Loader<'a> {
     around: &'a Surroundings,
+    by_program: bool,
     values: Values,
     main_cf: Vec<Assignment>,
     services: Vec<Service>,
@@ -209,6 +215,7 @@ fn gather(
 ) -> Result<(Configuration, Vec<Problem>), ConfigError> {
     let mut loader = Loader {
         around,
+        by_program: sources.by_program,
         values: Values::new(),
         main_cf: Vec::new(),
         services: Vec::new(),
@@ -267,14 +274,22 @@ impl Loader<'_> {
                 Ok(parsed.given)
             }
             Ok(None) if sources.config.is_none() => {
-                Err(ConfigError::one(Problem::anywhere(format!(
-                    "nothing is configured: give --domain DOMAIN --base DIR, or --postfix DIR, \
-                     or --config FILE, or create {}",
+                let give = match sources.by_program {
+                    true => "name a mailstow.toml, Postfix's configuration directory, or settings",
+                    false => "give --domain DOMAIN --base DIR, or --postfix DIR, or --config FILE",
+                };
+                let text = format!(
+                    "nothing is configured: {give}, or create {}",
                     path.display()
-                ))))
+                );
+                Err(ConfigError::one(Problem::anywhere(text)))
             }
             Ok(None) => {
-                let text = format!("there is no file {}; --config names one", path.display());
+                let remedy = match sources.by_program {
+                    true => "name another one, or create it",
+                    false => "--config names one",
+                };
+                let text = format!("there is no file {}; {remedy}", path.display());
                 self.problems.push(Problem::anywhere(text));
                 Ok(Vec::new())
             }
@@ -292,7 +307,11 @@ impl Loader<'_> {
         given: &[Given],
     ) -> Option<(PathBuf, Origin)> {
         if let Some(directory) = &sources.postfix {
-            return Some((directory.clone(), Origin::Flag("--postfix".to_owned())));
+            let origin = match sources.by_program {
+                true => Origin::Program("postfix.config_directory".to_owned()),
+                false => Origin::Flag("--postfix".to_owned()),
+            };
+            return Some((directory.clone(), origin));
         }
         let given = given
             .iter()
@@ -430,6 +449,7 @@ impl Loader<'_> {
             files: self.files,
             other_parameters,
             missing_base,
+            by_program: self.by_program,
         };
         (configuration, self.problems)
     }

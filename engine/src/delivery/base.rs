@@ -30,6 +30,13 @@ pub(super) fn open_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), St
     made.map_err(|source| StoreError::Base { base, source })
 }
 
+/// Looks whether the base is there, and makes nothing.
+pub(super) fn check_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), StoreError> {
+    let mut settings = settings.clone();
+    settings.store.make_base = false;
+    open_base(disk, &settings)
+}
+
 fn make_base(base: &Path, settings: &Settings) -> io::Result<()> {
     let is_root = nix::unistd::geteuid().is_root();
     let mode = if is_root { 0o755 } else { 0o700 };

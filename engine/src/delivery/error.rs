@@ -99,8 +99,8 @@ pub enum StoreError {
     },
     /// The state directory cannot be made, or others can replace what is in it.
     #[error(
-        "state directory {}: {source}; create it for the user mailstow runs as, or name another \
-         one with --state-directory",
+        "state directory {}: {source}; create it for the user mailstow runs as, or set \
+         state_directory to another one",
         directory.display()
     )]
     State {

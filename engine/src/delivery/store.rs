@@ -1,7 +1,7 @@
 //! The store: takes messages, and has a bounded queue and threads that write mailboxes.
 
 use super::ahead;
-use super::base::open_base;
+use super::base::{check_base, open_base};
 use super::context::Context;
 use super::copies::{Copy, Named, copies};
 use super::delivery::{Delivery, MessagePart, OnOutcome, Ticket};
@@ -85,6 +85,14 @@ impl Store<Blocking> {
     /// A directory cannot be opened or made, or a thread cannot be started.
     pub fn open(settings: &Settings) -> Result<Self, StoreError> {
         Self::open_on(Blocking::new(), settings)
+    }
+
+    /// Looks whether the base is there, and makes nothing.
+    ///
+    /// # Errors
+    /// The base is not set, or cannot be used.
+    pub fn check_base(settings: &Settings) -> Result<(), StoreError> {
+        check_base(&Blocking::new(), settings)
     }
 
     /// Recovers the delivery log in `directory`, which nobody may be using, and empties it: what

@@ -2,6 +2,7 @@
 
 use super::{free, run, run_explained};
 use crate::boundary::{insert, mailstow_config, mailstow_error};
+use crate::check;
 use crate::config::Config;
 use crate::mode::Mode;
 use crate::result::mailstow_result;
@@ -22,6 +23,9 @@ pub extern "C" fn mailstow_config_new(config: *mut *mut mailstow_config) -> mail
 }
 
 /// Reads main.cf and master.cf in this directory, as Postfix does.
+///
+/// They are read when a handle is opened, or by mailstow_config_check(3) and
+/// mailstow_config_get(3), which say when main.cf is missing. The last call counts.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_config_set_postfix(
     config: *mut mailstow_config,
@@ -35,6 +39,9 @@ pub extern "C" fn mailstow_config_set_postfix(
 }
 
 /// Reads this mailstow.toml.
+///
+/// It is read when a handle is opened, or by mailstow_config_check(3) and mailstow_config_get(3),
+/// which say when it is missing. The last call counts.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_config_set_file(
     config: *mut mailstow_config,
@@ -87,7 +94,13 @@ pub extern "C" fn mailstow_config_get(
     })
 }
 
-/// Reads the configuration and says what is wrong with it, all at once, without opening anything.
+/// Reads the configuration and says what is wrong with it, all at once.
+///
+/// Finds what mailstow_open(3) would refuse in that mode, and what would keep every recipient from
+/// getting mail: tables that cannot be opened, no virtual_mailbox_base, no usable virtual_uid_maps
+/// or virtual_gid_maps, no socket of the server. Tables are opened for a moment; nothing is made,
+/// locked or written. That another process has the delivery log, or that the state directory cannot
+/// be made, is seen by mailstow_open(3) alone.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_config_check(
     config: *mut mailstow_config,
@@ -96,8 +109,7 @@ pub extern "C" fn mailstow_config_check(
 ) -> mailstow_result {
     run_explained(error, |call| {
         let mode = Mode::new(mode)?;
-        call.exclusive::<Config>(config)?.load(mode)?;
-        Ok(())
+        check::check(&*call.exclusive::<Config>(config)?, mode)
     })
 }
 

@@ -13,15 +13,18 @@ use std::ffi::c_char;
 
 /// Opens the library in one of its modes.
 ///
-/// MAILSTOW_MODE_LOGGED opens the delivery log in the state directory, recovers what an earlier
-/// process left in it, and fails if another process has it. MAILSTOW_MODE_DIRECT opens only the
-/// mailboxes. MAILSTOW_MODE_CLIENT opens nothing but tables: it connects when there is mail, to the
-/// first UNIX-domain socket of lmtp.listen, and looks recipients up in the socketmap of
-/// socketmap.listen, or in the tables of its configuration. A server that is away is tried for
-/// lmtp.connect_timeout, 20 s; then recipients are answered 451 4.4.1.
+/// MAILSTOW_MODE_LOGGED opens the delivery log in state_directory (without that setting
+/// /var/lib/mailstow for root, for others $XDG_STATE_HOME/mailstow or ~/.local/state/mailstow),
+/// recovers what an earlier process left in it, and fails if another process has it.
+/// MAILSTOW_MODE_DIRECT opens only the mailboxes. MAILSTOW_MODE_CLIENT opens nothing but tables: it
+/// connects when there is mail, to the first UNIX-domain socket of lmtp.listen, and looks
+/// recipients up in the socketmap of socketmap.listen, or in the tables of its configuration. A
+/// server that is away is tried for lmtp.connect_timeout, 20 s; then recipients are answered 451
+/// 4.4.1.
 ///
 /// Drop privileges before: mail is written as its owner, which takes root, unless all mailboxes
-/// belong to the user that runs the program.
+/// belong to the user that runs the program. For others than root lmtp.listen has no default:
+/// MAILSTOW_MODE_CLIENT needs it then.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_open(
     config: *mut mailstow_config,

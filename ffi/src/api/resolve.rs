@@ -12,7 +12,10 @@ use std::ffi::c_char;
 ///
 /// Nothing is written, and no mailbox is opened. `size` is what the client announced with SIZE; 0
 /// when it did not. The reply is 250 for what is not ours to judge: domains of the default class
-/// are for another server. The answer is MAILSTOW_OK whatever the reply.
+/// are for another server. mailstow_message_add_recipient(3) takes fewer: in the modes that store
+/// mail themselves it refuses every recipient without a mailbox here, also one for another server,
+/// and an alias that lmtp.expand_aliases does not expand. The answer is MAILSTOW_OK whatever the
+/// reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_check_recipient(
     handle: *const mailstow,

@@ -53,11 +53,7 @@ impl Client {
         completions: &Arc<Completions>,
         counters: &Arc<Counters>,
     ) -> Result<Self, Failure> {
-        let socket = socket(&settings.lmtp.listen).ok_or_else(|| {
-            let text = "lmtp.listen names no UNIX-domain socket; set it to that of the server, as \
-                        unix:/run/mailstow/lmtp";
-            Failure::new(MAILSTOW_CONFIG, text)
-        })?;
+        let socket = Self::socket(settings)?;
         let pool = Arc::new(Pool::new(socket, settings.lmtp.connect_timeout));
         Ok(Self {
             spool: Spool::open(&settings.state_directory, &settings.limits)?,
@@ -65,6 +61,24 @@ impl Client {
             workers: Workers::new(&pool, completions, counters),
             pool,
         })
+    }
+
+    /// The socket of the server.
+    ///
+    /// # Errors
+    /// None is configured.
+    pub(crate) fn socket(settings: &Settings) -> Result<&Path, Failure> {
+        socket(&settings.lmtp.listen).ok_or_else(|| {
+            let text = "lmtp.listen names no UNIX-domain socket; set it to that of the server, as \
+                        unix:/run/mailstow/lmtp";
+            Failure::new(MAILSTOW_CONFIG, text)
+        })
+    }
+
+    /// The settings to look recipients up by: the server's socketmap where one is configured, else
+    /// the tables; `None` when there are neither.
+    pub(crate) fn looking_up(settings: &Settings) -> Option<Settings> {
+        looking_up(settings)
     }
 
     /// The tables of this moment.

@@ -22,7 +22,6 @@ use mailstow_engine::config::{
 };
 use mailstow_engine::route::{Router, table_context};
 use mailstow_engine::table::{KeyInValues, OpenError, TableCache, TableList, TableSet};
-use owners::Owners;
 use running::Running;
 use std::fmt;
 use std::io::{self, Write};
@@ -202,7 +201,7 @@ fn check(configuration: &Configuration, running: Option<&Running>, findings: &mu
         .for_each(|advice| findings.note(advice));
     tables(&settings.routing, findings);
     let before = findings.errors.len();
-    let owners = Owners::check(&settings.routing, findings);
+    let owners = owners::check(&settings.routing, findings);
     let owners_known = findings.errors.len() == before;
     places::base(settings, &owners, findings);
     places::state(configuration, findings);

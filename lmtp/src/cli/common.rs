@@ -38,6 +38,7 @@ impl SiteArgs {
     /// What to load.
     pub fn sources(&self) -> Sources {
         Sources {
+            by_program: false,
             config: self.config.clone(),
             postfix: self.postfix.clone(),
             flags: Flags {

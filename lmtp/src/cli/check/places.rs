@@ -4,8 +4,8 @@
 //! checked that it could be.
 
 use super::Findings;
-use super::owners::Owners;
 use mailstow_engine::config::{Configuration, Settings};
+use mailstow_engine::route::Owners;
 use mailstow_engine::system::SafeDirectory;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::fs::{self, Metadata};

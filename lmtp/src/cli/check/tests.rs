@@ -2,6 +2,7 @@
 
 use super::*;
 use mailstow_engine::config::{Flags, Sources};
+use mailstow_engine::route::Owners;
 use mailstow_engine::sim::{Checkpoint, LogSettings, LogWriter, Record, Sequence};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -223,7 +224,7 @@ fn an_owner_we_cannot_become_is_an_error() {
     };
     let found = |euid: u32, routing: &RoutingSettings| {
         let mut findings = Findings::default();
-        let owners = Owners::check_as(euid, routing, "hash", &mut findings);
+        let owners = owners::check_as(euid, routing, &mut findings);
         (owners, findings.errors)
     };
     let (owners, errors) = found(0, &routing("static:5000", "static:5001"));
