@@ -50,8 +50,10 @@
  * `struct mailstow` and `struct mailstow_map` may be used by any number of threads at once.
  * Configurations, messages and map builders are for one thread at a time: another one gets
  * MAILSTOW_IN_USE. Errors, resolutions and results never change. The library's own threads block
- * all signals. All its descriptors are closed by execve(2). It keeps no thread-local state, calls
- * no exit handlers, and stays loaded when dlclose(3) is called.
+ * all signals; a program with a limit on the size of files (RLIMIT_FSIZE) ignores SIGXFSZ, which
+ * else ends it in a call that writes. A thread that is cancelled with pthread_cancel(3) in a call
+ * ends after the call. All its descriptors are closed by execve(2). It keeps no thread-local
+ * state, calls no exit handlers, and stays loaded when dlclose(3) is called.
  *
  * After fork(2) the child's calls on handles of its parent answer MAILSTOW_FORKED, and change
  * nothing; handles, and maps, that it opens itself are as good as its parent's. A child that does

@@ -173,6 +173,12 @@ fn the_header_compiles_as_c11_and_as_cpp17_and_programs_link_with_both_libraries
     cc.args(libraries.iter().filter(|flag| *flag != "-lmailstow"));
     succeed(&mut cc);
     succeed(&mut Command::new(scratch.join("static")));
+    let mut cc = Command::new("cc");
+    cc.args(["-static", "-o"])
+        .arg(scratch.join("whole"))
+        .arg(&c);
+    succeed(cc.args(flags(&["--cflags", "--libs", "--static"])));
+    succeed(&mut Command::new(scratch.join("whole")));
 
     let cpp = scratch.write(
         "version.cc",
@@ -211,6 +217,34 @@ fn the_library_is_put_below_a_directory_for_machines_without_rust() {
         "share/man/man3/libmailstow.3",
     ] {
         assert!(place.join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_library_is_installed_without_what_only_debuggers_read() {
+    let scratch = Scratch::new("stripped");
+    let built = installed().parent().expect("a directory");
+    let mut install = Command::new(c_interface::directory().join("install"));
+    install.arg("--built").arg(built).arg("--strip");
+    succeed(install.arg("--prefix").arg(scratch.path()));
+    let object = scratch.join("lib/libmailstow.so");
+    let sections = succeed(Command::new("readelf").arg("-SW").arg(&object));
+    let sections = String::from_utf8_lossy(&sections.stdout);
+    for name in [".debug_info", ".debug_line", ".symtab"] {
+        assert!(!sections.contains(name), "{sections}");
+    }
+    let c = scratch.write(
+        "version.c",
+        "#include <mailstow.h>\n\
+         int main(void) { return mailstow_abi_version() == MAILSTOW_ABI_VERSION ? 0 : 1; }\n",
+    );
+    for library in ["libmailstow.so", "libmailstow.a"] {
+        let mut cc = Command::new("cc");
+        cc.arg("-I").arg(scratch.join("include")).arg(&c);
+        cc.arg(scratch.join("lib").join(library)).arg("-lm");
+        succeed(cc.arg("-o").arg(scratch.join("program")));
+        let mut program = Command::new(scratch.join("program"));
+        succeed(program.env("LD_LIBRARY_PATH", scratch.join("lib")));
     }
 }
 

@@ -53,7 +53,10 @@ impl Filter {
         let users: Vec<u32> = users.iter().copied().chain([NOBODY]).collect();
         let store = store(&format!("{name}-store"), &users).start();
         let scratch = store.scratch();
-        let directory = scratch.mkdir_owned("milter", NOBODY, NOBODY);
+        // As the recipe has it: the socket gets the group of its directory.
+        let directory = scratch.mkdir_owned("milter", NOBODY, postfix_group());
+        let mode = fs::Permissions::from_mode(0o2750);
+        fs::set_permissions(&directory, mode).expect("chmod");
         scratch.mkdir("c");
         let options = ["-lmilter", "-fsanitize=address", "-fno-omit-frame-pointer"];
         c_program("mta/milter.c", &options, &scratch.join("c/milter"));
@@ -61,9 +64,9 @@ impl Filter {
             Some(host) => Address::Inet(host, 10026),
             None => Address::Unix(directory.join("socket")),
         };
-        // libmilter makes its socket with the umask of the process; every user may connect here.
+        // libmilter makes its socket with the umask of the process.
         let mut command = tied("sh");
-        command.args(["-c", "umask 0; exec \"$@\"", "sh"]);
+        command.args(["-c", "umask 007; exec \"$@\"", "sh"]);
         command.arg(scratch.join("c/milter"));
         command.arg(scratch.join("mailstow.toml"));
         command.arg(spelled(&address)).uid(NOBODY).gid(NOBODY);
@@ -79,6 +82,12 @@ impl Filter {
             address,
         }
     }
+}
+
+/// The group of Postfix's daemons.
+fn postfix_group() -> u32 {
+    let group = nix::unistd::Group::from_name("postfix").expect("getgrnam");
+    group.expect("the package postfix").gid.as_raw()
 }
 
 /// As libmilter and Sendmail spell it.
