@@ -143,6 +143,7 @@ impl Orders {
             false => &mut pending.wanted,
         };
         *order = order.saturating_sub(1);
+        pending.disk_full = false;
     }
 
     /// There are spares enough, or as many as there may be.

@@ -5,6 +5,7 @@
 mod beside;
 mod crash;
 mod damage;
+mod full_disk;
 mod golden;
 mod odd_fields;
 mod records;
