@@ -8,7 +8,7 @@
 
 use super::backend::{Backend, Flusher};
 use super::error::LogError;
-use super::medium::{Access, Haste, LogFile, LogMedium};
+use super::medium::{Access, LogFile, LogMedium, Pacing};
 use super::room::Volume;
 use super::settings::BackendChoice;
 use crate::clock;
@@ -187,10 +187,15 @@ impl LogMedium for DirectoryMedium {
         Ok(names)
     }
 
-    fn create(&self, name: &str, bytes: u64, haste: &dyn Fn() -> Haste) -> io::Result<SegmentFile> {
+    fn create(
+        &self,
+        name: &str,
+        bytes: u64,
+        pacing: &dyn Fn() -> Pacing,
+    ) -> io::Result<SegmentFile> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let (file, _) = self.with_reserve(|| open_direct(&self.directory, name, flags))?;
-        if let Err(error) = fill_with_zeros(&file, bytes, haste) {
+        if let Err(error) = fill_with_zeros(&file, bytes, pacing) {
             // Best effort: a file of the wrong size is removed when the log is opened next.
             drop(self.remove(name));
             return Err(error);
@@ -273,7 +278,7 @@ impl LogMedium for DirectoryMedium {
 
 /// Reserves the space, then writes it: blocks that were written once are overwritten later
 /// without a change of metadata, so that a flush needs no journal commit.
-fn fill_with_zeros(file: &File, bytes: u64, haste: &dyn Fn() -> Haste) -> io::Result<()> {
+fn fill_with_zeros(file: &File, bytes: u64, pacing: &dyn Fn() -> Pacing) -> io::Result<()> {
     // Interrupted has another meaning for who asked for the file.
     match rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes)) {
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
@@ -291,11 +296,11 @@ fn fill_with_zeros(file: &File, bytes: u64, haste: &dyn Fn() -> Haste) -> io::Re
         let before = clock::now();
         file.write_all_at(part, offset)?;
         offset += part.len() as u64;
-        match haste() {
+        match pacing() {
             // The batches of the log would wait behind all of them.
-            Haste::Rest => thread::sleep(before.elapsed().min(REST_MAX)),
-            Haste::Hurry => {}
-            Haste::Stop => return Err(io::ErrorKind::Interrupted.into()),
+            Pacing::Rest => thread::sleep(before.elapsed().min(REST_MAX)),
+            Pacing::Hurry => {}
+            Pacing::Stop => return Err(io::ErrorKind::Interrupted.into()),
         }
     }
     Ok(())

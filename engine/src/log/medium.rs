@@ -18,7 +18,7 @@ pub enum Access {
 
 /// How a new file is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Haste {
+pub enum Pacing {
     /// Nobody awaits it: half of the disk's time is left to others.
     Rest,
     /// As fast as can be.
@@ -39,12 +39,13 @@ pub trait LogMedium: Send + Sync + 'static {
     fn list(&self) -> io::Result<Vec<String>>;
 
     /// Makes a file of `bytes` zeros, written, so that writing it again once it was flushed
-    /// changes no metadata. `haste` is asked now and again.
+    /// changes no metadata. `pacing` is asked now and again.
     ///
     /// # Errors
     /// `Interrupted` when stopped; the name exists, or the disk is full; then no file is left
     /// behind if that can be helped.
-    fn create(&self, name: &str, bytes: u64, haste: &dyn Fn() -> Haste) -> io::Result<Self::File>;
+    fn create(&self, name: &str, bytes: u64, pacing: &dyn Fn() -> Pacing)
+    -> io::Result<Self::File>;
 
     /// Opens an existing file.
     ///

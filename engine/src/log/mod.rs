@@ -55,7 +55,7 @@ pub use error::LogError;
 pub use frame::{FRAGMENT_BYTES_MAX, FRAME_HEADER_BYTES, RECORD_BYTES_LIMIT};
 pub use group_commit::Ticket;
 pub use log_scan::LogScan;
-pub use medium::{Access, Haste, LogFile, LogMedium};
+pub use medium::{Access, LogFile, LogMedium, Pacing};
 pub use record::{
     Accepted, AcceptedRecipient, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Extent,
     InDoubt, Plan, Record, RecordKind, Sequence,

@@ -3,7 +3,7 @@
 use super::appender::Appender;
 use super::error::LogError;
 use super::log_scan::LogScan;
-use super::medium::{Access, Haste, LogFile as _, LogMedium};
+use super::medium::{Access, LogFile as _, LogMedium, Pacing};
 use super::scan::scan_records;
 use super::segment::{FileRole, role};
 use super::segments::{Prepared, SPARES_MIN, Segments};
@@ -32,7 +32,7 @@ pub(super) fn start<M: LogMedium>(
     // disk that is full or nearly so one will do: recovery frees others, and needs space itself.
     for wanted in 1..=SPARES_MIN {
         let is_needed = wanted == 1 || !segments.is_low();
-        let prepared = segments.prepare(wanted, is_needed, &|| Haste::Hurry)?;
+        let prepared = segments.prepare(wanted, is_needed, &|| Pacing::Hurry)?;
         let obstacle = match prepared {
             Prepared::Made | Prepared::Enough => None,
             Prepared::DiskFull => Some(std::io::Error::from(std::io::ErrorKind::StorageFull)),

@@ -1,6 +1,6 @@
 //! What the preallocator of segments is asked to do, by those who need them.
 
-use super::medium::Haste;
+use super::medium::Pacing;
 use super::segments::SPARES_WANTED;
 use crate::clock;
 use crate::sync::{Condvar, Mutex, wait, wait_timeout};
@@ -121,7 +121,7 @@ impl Orders {
     }
 
     /// How the spare is to be made that nobody waited for when it was begun.
-    pub(super) fn haste(&self, is_awaited: impl FnOnce() -> bool) -> Haste {
+    pub(super) fn pacing(&self, is_awaited: impl FnOnce() -> bool) -> Pacing {
         let pending = self.pending.lock();
         let (stopped, ordered) = (
             pending.stopped || pending.give.is_some(),
@@ -129,9 +129,9 @@ impl Orders {
         );
         drop(pending);
         match stopped {
-            true => Haste::Stop,
-            false if ordered || is_awaited() => Haste::Hurry,
-            false => Haste::Rest,
+            true => Pacing::Stop,
+            false if ordered || is_awaited() => Pacing::Hurry,
+            false => Pacing::Rest,
         }
     }
 
@@ -196,13 +196,13 @@ mod tests {
     #[test]
     fn a_spare_nobody_awaits_is_made_without_haste_and_given_up_at_the_end() {
         let orders = Orders::new();
-        assert_eq!(orders.haste(|| false), Haste::Rest);
-        assert_eq!(orders.haste(|| true), Haste::Hurry);
+        assert_eq!(orders.pacing(|| false), Pacing::Rest);
+        assert_eq!(orders.pacing(|| true), Pacing::Hurry);
         orders.ask_for(1, false);
-        assert_eq!(orders.haste(|| false), Haste::Hurry);
+        assert_eq!(orders.pacing(|| false), Pacing::Hurry);
         orders.carried_out(false);
-        assert_eq!(orders.haste(|| false), Haste::Rest);
+        assert_eq!(orders.pacing(|| false), Pacing::Rest);
         orders.stop();
-        assert_eq!(orders.haste(|| true), Haste::Stop);
+        assert_eq!(orders.pacing(|| true), Pacing::Stop);
     }
 }

@@ -89,8 +89,8 @@ impl<M: LogMedium> Preallocator<M> {
                 // First of all: the log thread goes on to it soon.
                 *obstacle = reserve(segments)?;
             }
-            let haste = || orders.haste(|| force || is_short() || held_back());
-            match segments.prepare(wanted, force, &haste)? {
+            let pacing = || orders.pacing(|| force || is_short() || held_back());
+            match segments.prepare(wanted, force, &pacing)? {
                 Prepared::Made => {
                     orders.carried_out(force);
                     commit.add_room(self.usable_bytes);

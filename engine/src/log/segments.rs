@@ -13,7 +13,7 @@ mod giving;
 
 use super::error::LogError;
 use super::listing::is_known_spare;
-use super::medium::{Access, Haste, LogFile, LogMedium};
+use super::medium::{Access, LogFile, LogMedium, Pacing};
 use super::record::Sequence;
 use super::scan::ScanReport;
 use super::segment::{BLOCK, FileRole, SegmentHeader, fresh_name, live_name, role};
@@ -287,7 +287,7 @@ impl<M: LogMedium> Segments<M> {
         &self,
         wanted: usize,
         force: bool,
-        haste: &dyn Fn() -> Haste,
+        pacing: &dyn Fn() -> Pacing,
     ) -> Result<Prepared, LogError> {
         let bytes = self.settings.segment_bytes;
         let Some(mut name) = self.name_of_another(wanted, force) else {
@@ -298,14 +298,14 @@ impl<M: LogMedium> Segments<M> {
             self.table.lock().busy -= 1;
             return Ok(Prepared::DiskFull);
         }
-        let mut made = self.medium.create(&name, bytes, haste);
+        let mut made = self.medium.create(&name, bytes, pacing);
         // One of an earlier process may just be on its way to become a segment.
         while made
             .as_ref()
             .is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
         {
             name = self.fresh_name();
-            made = self.medium.create(&name, bytes, haste);
+            made = self.medium.create(&name, bytes, pacing);
         }
         let done = match made {
             Ok(mut file) => {

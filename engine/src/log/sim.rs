@@ -6,7 +6,7 @@
 //! bytes it was to make durable and later flushes say success (as Linux does). Operations are
 //! counted from 0, so that `seed` and operation replay a failure.
 
-use super::medium::{Access, Haste, LogFile, LogMedium};
+use super::medium::{Access, LogFile, LogMedium, Pacing};
 use super::room::Volume;
 use crate::sync::{Arc, Mutex};
 use std::collections::BTreeMap;
@@ -392,7 +392,7 @@ impl LogMedium for SimMedium {
         self.change(|state| Ok(state.names.keys().cloned().collect()))
     }
 
-    fn create(&self, name: &str, bytes: u64, _haste: &dyn Fn() -> Haste) -> io::Result<SimFile> {
+    fn create(&self, name: &str, bytes: u64, _pacing: &dyn Fn() -> Pacing) -> io::Result<SimFile> {
         let mut state = self.0.lock();
         if state.fault == SimFault::PanicInCreate {
             state.fault = SimFault::None;

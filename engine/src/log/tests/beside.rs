@@ -1,7 +1,7 @@
 //! Goal: a log that a writer is using is never called damaged by whoever only looks. Method: a
 //! scan stops before its read 0, 1, 2 ..., the writer works for a while, and the scan goes on.
 
-use super::super::medium::{Access, Haste, LogFile, LogMedium};
+use super::super::medium::{Access, LogFile, LogMedium, Pacing};
 use super::super::scan;
 use super::super::sim::{SimMedium, SimRandom};
 use super::support::{Bench, Oracle, small, some_records};
@@ -81,7 +81,7 @@ impl LogMedium for Paused {
         })
     }
 
-    fn create(&self, _: &str, _: u64, _: &dyn Fn() -> Haste) -> io::Result<PausedFile> {
+    fn create(&self, _: &str, _: u64, _: &dyn Fn() -> Pacing) -> io::Result<PausedFile> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

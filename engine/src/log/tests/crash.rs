@@ -3,8 +3,8 @@
 //! simulated disk is crashed at operation 0, 1, 2 ... until it ends without reaching the crash;
 //! then random runs from seeds. A failure prints seed and operation; `run` replays them.
 
-use super::super::medium::Haste;
 use super::super::medium::LogMedium as _;
+use super::super::medium::Pacing;
 use super::super::segments::Prepared;
 use super::super::sim::{SimFault, SimMedium, SimRandom};
 use super::support::{Bench, Oracle, small, some_records};
@@ -179,7 +179,7 @@ fn going_on_to_a_reserved_segment_changes_no_names() {
 fn prepare(bench: &Bench) -> Prepared {
     let prepared = bench
         .segments()
-        .prepare(usize::MAX, false, &|| Haste::Hurry);
+        .prepare(usize::MAX, false, &|| Pacing::Hurry);
     prepared.unwrap()
 }
 

@@ -4,7 +4,7 @@
 use super::super::record::{Checkpoint, Record, Sequence};
 use super::super::sim::{SimFault, SimMedium};
 use super::super::{
-    BackendChoice, DirectoryMedium, Haste, LogError, LogMedium as _, LogSettings, LogWriter, scan,
+    BackendChoice, DirectoryMedium, LogError, LogMedium as _, LogSettings, LogWriter, Pacing, scan,
 };
 use super::support::{Oracle, checkpoint, record, small};
 use crate::sync::{Arc, Mutex};
@@ -299,15 +299,17 @@ fn a_segment_file_that_is_needed_no_more_is_not_finished_and_does_not_stay() {
     let dir = tempfile::tempdir().unwrap();
     let medium = DirectoryMedium::open(dir.path(), BackendChoice::Plain).unwrap();
     let asked = Cell::new(0);
-    let haste = || {
+    let pacing = || {
         asked.set(asked.get() + 1);
         match asked.get() {
-            1 => Haste::Rest,
-            2 => Haste::Hurry,
-            _ => Haste::Stop,
+            1 => Pacing::Rest,
+            2 => Pacing::Hurry,
+            _ => Pacing::Stop,
         }
     };
-    let failed = medium.create("spare-n0.log", 64 << 20, &haste).unwrap_err();
+    let failed = medium
+        .create("spare-n0.log", 64 << 20, &pacing)
+        .unwrap_err();
     assert_eq!(failed.kind(), std::io::ErrorKind::Interrupted);
     assert_eq!(asked.get(), 3);
     assert!(!dir.path().join("spare-n0.log").exists());
