@@ -13,7 +13,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mailstow_engine::sim::{
     Accepted, AcceptedEncoder, AcceptedRecipient, BackendChoice, DeliveryId, DirectoryMedium,
-    EncodedRecord, LogSettings, LogWriter, Plan, Record, Sequence, scan,
+    EncodedRecord, LogWriter, LogWriterSettings, Plan, Record, Sequence, scan,
 };
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -170,9 +170,9 @@ fn appends(criterion: &mut Criterion) {
     ];
     for (name, backend) in choices {
         let directory = directory();
-        let settings = LogSettings {
+        let settings = LogWriterSettings {
             backend,
-            ..LogSettings::default()
+            ..LogWriterSettings::default()
         };
         let (log, _) = LogWriter::open(directory.path(), settings).unwrap();
         println!("{name}: {}", log.backend());
@@ -187,7 +187,7 @@ fn appends(criterion: &mut Criterion) {
 
 fn scanning(criterion: &mut Criterion) {
     let directory = directory();
-    let settings = LogSettings::default();
+    let settings = LogWriterSettings::default();
     let (log, _) = LogWriter::open(directory.path(), settings).unwrap();
     let record = encoded(&mail(4 << 10));
     append_all(&log, &record, 64, 20_000);

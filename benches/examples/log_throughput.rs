@@ -9,7 +9,7 @@
 
 use mailstow_engine::sim::{
     Accepted, AcceptedEncoder, AcceptedRecipient, BackendChoice, DeliveryId, EncodedRecord,
-    LogSettings, LogWriter, Plan, Sequence,
+    LogWriter, LogWriterSettings, Plan, Sequence,
 };
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
@@ -152,15 +152,15 @@ fn main() {
     ]
     .into_iter()
     .map(|(name, backend)| {
-        let settings = LogSettings {
+        let settings = LogWriterSettings {
             backend,
-            ..LogSettings::default()
+            ..LogWriterSettings::default()
         };
         let path = directory.join(name);
         (name, LogWriter::open(&path, settings).unwrap().0)
     })
     .collect();
-    let auto = LogWriter::open(&directory.join("auto"), LogSettings::default()).unwrap();
+    let auto = LogWriter::open(&directory.join("auto"), LogWriterSettings::default()).unwrap();
     println!("auto would take: {}", auto.0.backend());
     drop(auto);
     let mut series = Vec::new();

@@ -6,6 +6,6 @@
 pub use crate::delivery::LogBounds;
 pub use crate::log::{
     Accepted, AcceptedRecipient, Checkpoint, Confirmed, Damage, DecodeError, DeliveryId,
-    DirectoryMedium, Done, DoneOutcome, Entry, Extent, InDoubt, LogError, Plan, Record, RecordKind,
-    ScanReport, ScannedSegment, SegmentHeader, Sequence, scan, scan_records,
+    DirectoryMedium, Done, DoneOutcome, Extent, InDoubt, LogError, Plan, Record, RecordKind,
+    ScanReport, ScannedRecord, ScannedSegment, SegmentHeader, Sequence, scan, scan_records,
 };

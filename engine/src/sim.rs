@@ -14,10 +14,11 @@ pub use crate::io::{
 pub use crate::log::{
     Accepted, AcceptedEncoder, AcceptedRecipient, Access, BLOCK_BYTES, BackendChoice, Checkpoint,
     Confirmed, Damage, DecodeError, DeliveryId, DirectoryMedium, Done, DoneOutcome, EncodedRecord,
-    Entry, Extent, FORMAT_VERSION, FRAGMENT_BYTES_MAX, FRAME_HEADER_BYTES, InDoubt, LogError,
-    LogFile, LogMedium, LogScan, LogSettings, LogUsage, LogWriter, OnDurable, Pacing, Plan,
-    RECORD_BYTES_LIMIT, Record, RecordKind, ScanReport, ScannedSegment, SegmentHeader, Sequence,
-    StepwiseLog, Ticket as LogTicket, Workers as LogWorkers, scan, scan_records, sim as log_disk,
+    Extent, FORMAT_VERSION, FRAGMENT_BYTES_MAX, FRAME_HEADER_BYTES, InDoubt, LogError, LogFile,
+    LogMedium, LogScan, LogUsage, LogWriter, LogWriterSettings, OnDurable, Pacing, Plan,
+    RECORD_BYTES_LIMIT, Record, RecordKind, RecordTicket, ScanReport, ScannedRecord,
+    ScannedSegment, SegmentHeader, Sequence, StepwiseLog, Workers as LogWorkers, scan,
+    scan_records, sim as log_disk,
 };
 /// The mailbox formats.
 pub use crate::mailbox::{MailboxError, maildir, mbox};

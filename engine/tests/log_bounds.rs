@@ -9,7 +9,7 @@ use common::*;
 use mailstow_engine::config::{Durability, Settings};
 use mailstow_engine::sim::Store;
 use mailstow_engine::sim::{
-    Accepted, AcceptedRecipient, DeliveryId, LogSettings, LogWriter, Plan, Record,
+    Accepted, AcceptedRecipient, DeliveryId, LogWriter, LogWriterSettings, Plan, Record,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ fn content(number: usize, bytes: usize) -> Vec<u8> {
 
 /// Messages `from..to` in a log, as a process leaves it that was killed before it wrote any of
 /// them; one recipient each.
-fn leave_a_log(directory: &Path, log: &LogSettings, mails: &[(String, Vec<u8>)]) {
+fn leave_a_log(directory: &Path, log: &LogWriterSettings, mails: &[(String, Vec<u8>)]) {
     fs::create_dir_all(directory).unwrap();
     let (log, _) = LogWriter::open(directory, log.clone()).unwrap();
     let (uid, gid) = owner();
@@ -82,18 +82,18 @@ fn leave_a_log(directory: &Path, log: &LogSettings, mails: &[(String, Vec<u8>)])
     log.close().unwrap();
 }
 
-fn log_settings(settings: &Settings) -> LogSettings {
-    LogSettings {
+fn log_settings(settings: &Settings) -> LogWriterSettings {
+    LogWriterSettings {
         segment_bytes: settings.delivery_log.segment_bytes,
         log_bytes_max: settings.delivery_log.bytes_max,
         record_bytes_max: 100 << 10,
-        ..LogSettings::default()
+        ..LogWriterSettings::default()
     }
 }
 
 /// How many blocks the same messages take depends on how many share a flush: up to one each.
-fn with_room(settings: &Settings) -> LogSettings {
-    LogSettings {
+fn with_room(settings: &Settings) -> LogWriterSettings {
+    LogWriterSettings {
         log_bytes_max: 64 << 20,
         ..log_settings(settings)
     }

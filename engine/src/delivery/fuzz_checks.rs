@@ -21,7 +21,7 @@ use crate::io::sim::{DiskFault, SimDisk};
 use crate::log::sim::SimMedium;
 use crate::log::{
     Accepted, AcceptedRecipient, DeliveryId, Done, DoneOutcome, EncodedRecord, Extent, LogScan,
-    LogSettings, Plan, Record, StepwiseLog, scan,
+    LogWriterSettings, Plan, Record, StepwiseLog, scan,
 };
 use crate::mailbox::mbox::render;
 use crate::mailbox::{Known, MailboxSettings};
@@ -288,11 +288,11 @@ impl Case {
     /// Runs recovery; how many deliveries still wait.
     /// Opens the log, which at first has what it was told of the messages.
     fn open_log(&mut self) -> (StepwiseLog, LogScan<SimMedium>) {
-        let settings = LogSettings {
+        let settings = LogWriterSettings {
             segment_bytes: 32 << 10,
             log_bytes_max: 1 << 20,
             record_bytes_max: 64 << 10,
-            ..LogSettings::default()
+            ..LogWriterSettings::default()
         };
         let open = |medium: &SimMedium| {
             let medium = Arc::new(medium.clone());

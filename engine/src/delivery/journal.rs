@@ -8,8 +8,9 @@ use super::suspect_note::{has_suspects, note_suspects};
 use crate::config::{DeliveryLogSettings, Settings};
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{
-    BackendChoice, Confirmed, Done, EncodedRecord, Entry, InDoubt, LogError, LogMedium, LogScan,
-    LogSettings, LogUsage, LogWriter, Record, Sequence, Ticket, Workers as LogWorkers,
+    BackendChoice, Confirmed, Done, EncodedRecord, InDoubt, LogError, LogMedium, LogScan, LogUsage,
+    LogWriter, LogWriterSettings, Record, RecordTicket, ScannedRecord, Sequence,
+    Workers as LogWorkers,
 };
 use crate::sync::Arc;
 use std::fmt;
@@ -19,20 +20,20 @@ use std::path::{Path, PathBuf};
 /// An open log.
 pub(super) trait Journal: fmt::Debug + Send + Sync {
     /// Hands a record over; may wait for room.
-    fn append(&self, record: EncodedRecord) -> Result<Ticket, LogError>;
+    fn append(&self, record: EncodedRecord) -> Result<RecordTicket, LogError>;
     /// The same; a full log grows past its bound.
-    fn append_anyway(&self, record: EncodedRecord) -> Result<Ticket, LogError>;
+    fn append_anyway(&self, record: EncodedRecord) -> Result<RecordTicket, LogError>;
     /// So many bytes of records do not count against the bound.
     fn set_uncounted(&self, bytes: u64);
     /// Waits until the record, and all before it, are durable.
-    fn wait(&self, ticket: Ticket) -> Result<Sequence, LogError>;
+    fn wait(&self, ticket: RecordTicket) -> Result<Sequence, LogError>;
     /// Everything up to this record is durable.
     fn durable_up_to(&self) -> Sequence;
     /// Shows the records from the first up to the second, which is durable, in order.
     fn read_back(
         &self,
         range: (Sequence, Sequence),
-        visit: &mut dyn FnMut(Entry<'_>),
+        visit: &mut dyn FnMut(ScannedRecord<'_>),
     ) -> Result<(), LogError>;
     /// Frees the segments that end before this record.
     fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError>;
@@ -52,11 +53,11 @@ pub(super) trait Journal: fmt::Debug + Send + Sync {
 }
 
 impl<M: LogMedium, W: LogWorkers> Journal for LogWriter<M, W> {
-    fn append(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+    fn append(&self, record: EncodedRecord) -> Result<RecordTicket, LogError> {
         Self::append(self, record, None)
     }
 
-    fn append_anyway(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+    fn append_anyway(&self, record: EncodedRecord) -> Result<RecordTicket, LogError> {
         Self::append_anyway(self, record)
     }
 
@@ -64,7 +65,7 @@ impl<M: LogMedium, W: LogWorkers> Journal for LogWriter<M, W> {
         Self::set_uncounted(self, bytes);
     }
 
-    fn wait(&self, ticket: Ticket) -> Result<Sequence, LogError> {
+    fn wait(&self, ticket: RecordTicket) -> Result<Sequence, LogError> {
         Self::wait(self, ticket)
     }
 
@@ -75,7 +76,7 @@ impl<M: LogMedium, W: LogWorkers> Journal for LogWriter<M, W> {
     fn read_back(
         &self,
         range: (Sequence, Sequence),
-        visit: &mut dyn FnMut(Entry<'_>),
+        visit: &mut dyn FnMut(ScannedRecord<'_>),
     ) -> Result<(), LogError> {
         Self::read_back(self, range, visit)
     }
@@ -112,11 +113,11 @@ impl<M: LogMedium, W: LogWorkers> Journal for LogWriter<M, W> {
 /// What stood in the log when it was opened.
 pub(super) trait Found: Send + Sync {
     /// Shows every record, in order.
-    fn for_each(&self, visit: &mut dyn FnMut(Entry<'_>)) -> Result<(), LogError>;
+    fn for_each(&self, visit: &mut dyn FnMut(ScannedRecord<'_>)) -> Result<(), LogError>;
 }
 
 impl<M: LogMedium> Found for LogScan<M> {
-    fn for_each(&self, visit: &mut dyn FnMut(Entry<'_>)) -> Result<(), LogError> {
+    fn for_each(&self, visit: &mut dyn FnMut(ScannedRecord<'_>)) -> Result<(), LogError> {
         Self::for_each(self, Sequence(0), visit)
     }
 }
@@ -139,7 +140,7 @@ pub(super) trait JournalSource: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(super) struct DirectorySource {
     directory: PathBuf,
-    settings: LogSettings,
+    settings: LogWriterSettings,
     bounds: LogBounds,
     wanted: DeliveryLogSettings,
 }
@@ -213,7 +214,7 @@ const IN_DOUBT_BYTES: u64 = 60;
 /// the smallest segment, so that it finds room in a full log.
 const ENTRIES_MAX: usize = 128;
 
-pub(super) fn log_settings(settings: &DeliveryLogSettings) -> LogSettings {
+pub(super) fn log_settings(settings: &DeliveryLogSettings) -> LogWriterSettings {
     let bytes_max = settings.bytes_max.max(LOG_BYTES_MIN);
     // The bound of the whole counts more than the size of its parts.
     let segment_bytes = settings.segment_bytes.min(bytes_max / SEGMENTS_MIN) & !4095;
@@ -223,7 +224,7 @@ pub(super) fn log_settings(settings: &DeliveryLogSettings) -> LogSettings {
     let record_bytes = settings.message_bytes_max + ENVELOPE_BYTES_MAX;
     let record_bytes = record_bytes.max(in_doubt_bytes(IN_DOUBT_MAX));
     let record_bytes = record_bytes.min(record_most);
-    LogSettings {
+    LogWriterSettings {
         segment_bytes,
         log_bytes_max: bytes_max,
         in_flight_bytes_max: settings.in_flight_bytes,
@@ -241,7 +242,7 @@ fn in_doubt_bytes(entries: usize) -> u64 {
 
 /// Deliveries in doubt that a checkpoint of this log may name: a full log keeps room for a
 /// segment, of which half is for them.
-pub(super) fn in_doubt_max(settings: &LogSettings) -> usize {
+pub(super) fn in_doubt_max(settings: &LogWriterSettings) -> usize {
     let room = (settings.segment_bytes - 4096) / 2;
     let most = room.min(settings.record_bytes_max as u64);
     let entries = most.saturating_sub(in_doubt_bytes(0)) / IN_DOUBT_BYTES;

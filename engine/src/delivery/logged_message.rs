@@ -15,7 +15,7 @@ use super::types::Mail;
 use crate::clock;
 use crate::log::{
     Accepted, AcceptedEncoder, AcceptedRecipient, Confirmed, DeliveryId, Done, DoneOutcome,
-    InDoubt, LogError, Plan, Record, Ticket,
+    InDoubt, LogError, Plan, Record, RecordTicket,
 };
 use crate::mailbox::maildir::{NameMaker, sizes};
 use crate::mailbox::trace::{self, Name};
@@ -54,7 +54,7 @@ enum Stage {
     Fresh,
     Logged {
         journal: Weak<dyn Journal>,
-        ticket: Ticket,
+        ticket: RecordTicket,
         refusals: Refusals,
         /// None once every delivery has ended.
         floor: Option<Arc<Floor>>,
@@ -72,9 +72,9 @@ impl fmt::Debug for LoggedMessage {
 /// Whether a message is in the log.
 pub(super) enum InLog {
     /// The record was appended just now, and is durable when the log is up to this ticket.
-    Appended(Ticket),
+    Appended(RecordTicket),
     /// As before, but appended by an earlier delivery of the message.
-    Before(Ticket),
+    Before(RecordTicket),
     /// The record was appended to a log that failed since, and may be lost: the delivery must not
     /// go on.
     Stale,

@@ -6,7 +6,7 @@
 //! opened again, before any other mail is accepted.
 
 use super::journal::{Journal, done_records};
-use crate::log::{Done, LogError, Sequence, Ticket};
+use crate::log::{Done, LogError, RecordTicket, Sequence};
 use crate::sync::{Arc, Mutex};
 
 /// The refusals of one store. Clones are the same memory.
@@ -22,7 +22,7 @@ struct Refusal {
 
 impl Refusals {
     /// Remembers a refusal, and the ticket of its record if one was appended.
-    pub(super) fn add(&self, done: Done, ticket: Option<Ticket>) {
+    pub(super) fn add(&self, done: Done, ticket: Option<RecordTicket>) {
         let at = ticket.map(|ticket| ticket.sequence());
         self.0.lock().push(Refusal { done, at });
     }
@@ -74,7 +74,7 @@ impl Refusals {
         &self,
         journal: &dyn Journal,
         due: Vec<Done>,
-    ) -> Result<Option<Ticket>, LogError> {
+    ) -> Result<Option<RecordTicket>, LogError> {
         let mut newest = Ok(None);
         for done in due {
             if newest.is_ok()

@@ -4,7 +4,7 @@ mod segments;
 
 use super::record::{Accepted, AcceptedRecipient, Checkpoint, DeliveryId, Plan, Record, Sequence};
 use super::sim::{SimFault, SimMedium};
-use super::{EncodedRecord, LogMedium as _, LogScan, LogSettings, StepwiseLog, Ticket};
+use super::{EncodedRecord, LogMedium as _, LogScan, LogWriterSettings, RecordTicket, StepwiseLog};
 use crate::fuzz_checks::Choices;
 use crate::sync::Arc;
 use std::collections::{BTreeMap, HashSet};
@@ -71,13 +71,13 @@ fn restarted(medium: &SimMedium, seed: u64) -> SimMedium {
 }
 
 /// Small segments, so that a few records make many.
-fn settings() -> LogSettings {
-    LogSettings {
+fn settings() -> LogWriterSettings {
+    LogWriterSettings {
         segment_bytes: 16 << 10,
         log_bytes_max: 96 << 10,
         in_flight_bytes_max: 64 << 10,
         record_bytes_max: 24 << 10,
-        ..LogSettings::default()
+        ..LogWriterSettings::default()
     }
 }
 
@@ -93,7 +93,7 @@ struct History {
 
 impl History {
     fn live(&mut self, log: &StepwiseLog, medium: &SimMedium, choices: &mut Choices<'_>) {
-        let mut waiting: Vec<(Ticket, Vec<u8>)> = Vec::new();
+        let mut waiting: Vec<(RecordTicket, Vec<u8>)> = Vec::new();
         while !choices.is_empty() {
             match choices.byte() % 16 {
                 0..=5 => {

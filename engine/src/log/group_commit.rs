@@ -33,7 +33,7 @@ pub(crate) struct Weight {
 
 /// A record's place in the order and in the batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct RecordTicket {
     pub(super) sequence: u64,
     batch: u64,
 }
@@ -129,13 +129,13 @@ impl<T, E: Clone> GroupCommit<T, E> {
         item: T,
         weight: Weight,
         deadline: Option<Instant>,
-    ) -> Result<Ticket, (T, Refused<E>)> {
+    ) -> Result<RecordTicket, (T, Refused<E>)> {
         let state = match self.admit(weight, deadline) {
             Ok(state) => state,
             Err(refused) => return Err((item, refused)),
         };
         let mut state = state;
-        let ticket = Ticket {
+        let ticket = RecordTicket {
             sequence: state.next_sequence,
             batch: state.filling,
         };
@@ -304,7 +304,7 @@ impl<T, E: Clone> GroupCommit<T, E> {
     }
 
     /// Waits until the record is durable.
-    pub(crate) fn wait(&self, ticket: Ticket) -> Result<(), E> {
+    pub(crate) fn wait(&self, ticket: RecordTicket) -> Result<(), E> {
         let mut state = self.state.lock();
         loop {
             if state.flushed >= ticket.batch {

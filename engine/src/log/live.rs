@@ -6,7 +6,7 @@
 use super::error::LogError;
 use super::medium::LogMedium;
 use super::record::Sequence;
-use super::scan::{Entry, scan};
+use super::scan::{ScannedRecord, scan};
 
 /// Shows the records from `from` up to the durable record `to`, in order.
 ///
@@ -15,7 +15,7 @@ use super::scan::{Entry, scan};
 pub(super) fn read_back<M: LogMedium>(
     medium: &M,
     (from, to): (Sequence, Sequence),
-    visit: &mut dyn FnMut(Entry<'_>),
+    visit: &mut dyn FnMut(ScannedRecord<'_>),
 ) -> Result<(), LogError> {
     let mut next = from;
     let report = scan(medium, &mut |entry| {

@@ -7,7 +7,7 @@ use super::directory::DirectoryMedium;
 use super::error::LogError;
 use super::medium::LogMedium;
 use super::record::Sequence;
-use super::scan::{Entry, ScanReport, scan_segments};
+use super::scan::{ScanReport, ScannedRecord, scan_segments};
 use crate::sync::Arc;
 
 /// The records of a log as it was opened.
@@ -35,7 +35,7 @@ impl<M: LogMedium> LogScan<M> {
     pub fn for_each(
         &self,
         from: Sequence,
-        mut visit: impl FnMut(Entry<'_>),
+        mut visit: impl FnMut(ScannedRecord<'_>),
     ) -> Result<(), LogError> {
         // Those without frames were freed when the log was opened, unless it is damaged.
         let is_damaged = !self.report.damage.is_empty();

@@ -53,7 +53,7 @@ pub use codec::{AcceptedEncoder, EncodedRecord};
 pub use directory::DirectoryMedium;
 pub use error::LogError;
 pub use frame::{FRAGMENT_BYTES_MAX, FRAME_HEADER_BYTES, RECORD_BYTES_LIMIT};
-pub use group_commit::Ticket;
+pub use group_commit::RecordTicket;
 pub use log_scan::LogScan;
 pub use medium::{Access, LogFile, LogMedium, Pacing};
 pub use record::{
@@ -61,9 +61,9 @@ pub use record::{
     InDoubt, Plan, Record, RecordKind, Sequence,
 };
 pub(crate) use room::Volume;
-pub use scan::{Damage, Entry, ScanReport, ScannedSegment, scan, scan_records};
+pub use scan::{Damage, ScanReport, ScannedRecord, ScannedSegment, scan, scan_records};
 pub use segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader};
-pub use settings::{BackendChoice, LogSettings};
+pub use settings::{BackendChoice, LogWriterSettings};
 #[cfg(any(test, feature = "sim"))]
 pub use shared::OnDurable;
 #[cfg(any(test, fuzzing, feature = "sim"))]

@@ -7,7 +7,7 @@ use super::medium::{Access, LogFile as _, LogMedium, Pacing};
 use super::scan::scan_records;
 use super::segment::{FileRole, role};
 use super::segments::{Prepared, SPARES_MIN, Segments};
-use super::settings::LogSettings;
+use super::settings::LogWriterSettings;
 use crate::sync::Arc;
 
 /// Scans the log and begins a new segment, so that nothing is ever written behind a torn tail.
@@ -17,7 +17,7 @@ use crate::sync::Arc;
 )]
 pub(super) fn start<M: LogMedium>(
     medium: &Arc<M>,
-    settings: &LogSettings,
+    settings: &LogWriterSettings,
 ) -> Result<(Arc<Segments<M>>, Appender<M>, LogScan<M>), LogError> {
     settings.validate()?;
     flush_tail(medium.as_ref())?;

@@ -17,7 +17,7 @@ use std::io;
 
 /// A record as it stands in the log.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
+pub struct ScannedRecord<'a> {
     /// Its place in the order.
     pub sequence: Sequence,
     /// Number of the segment its first frame is in.
@@ -32,7 +32,7 @@ pub struct Entry<'a> {
     pub payload: &'a [u8],
 }
 
-impl<'a> Entry<'a> {
+impl<'a> ScannedRecord<'a> {
     /// The record in these bytes.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ struct Partial {
 /// The medium fails, or a newer mailstow wrote a segment. Damage is no error: it is reported.
 pub fn scan<M: LogMedium>(
     medium: &M,
-    visit: &mut dyn FnMut(Entry<'_>),
+    visit: &mut dyn FnMut(ScannedRecord<'_>),
 ) -> Result<ScanReport, LogError> {
     let (live, spares) = list(medium)?;
     let mut scanner = Scanner::new(visit);
@@ -185,7 +185,7 @@ pub fn scan_records<M: LogMedium>(medium: &M) -> Result<ScanReport, LogError> {
 pub(super) fn scan_segments<'s, M: LogMedium>(
     medium: &M,
     segments: impl IntoIterator<Item = &'s ScannedSegment>,
-    visit: &mut dyn FnMut(Entry<'_>),
+    visit: &mut dyn FnMut(ScannedRecord<'_>),
 ) -> Result<ScanReport, LogError> {
     let mut scanner = Scanner::new(visit);
     for segment in segments {
@@ -196,7 +196,7 @@ pub(super) fn scan_segments<'s, M: LogMedium>(
 }
 
 struct Scanner<'v> {
-    visit: &'v mut dyn FnMut(Entry<'_>),
+    visit: &'v mut dyn FnMut(ScannedRecord<'_>),
     report: ScanReport,
     identity: Option<u64>,
     expected: Option<Place>,
@@ -210,7 +210,7 @@ struct Scanner<'v> {
 }
 
 impl<'v> Scanner<'v> {
-    fn new(visit: &'v mut dyn FnMut(Entry<'_>)) -> Self {
+    fn new(visit: &'v mut dyn FnMut(ScannedRecord<'_>)) -> Self {
         Self {
             visit,
             report: ScanReport::default(),
@@ -461,7 +461,7 @@ impl<'v> Scanner<'v> {
         });
         if header.fragment == 0 {
             if header.last {
-                self.show(Entry {
+                self.show(ScannedRecord {
                     sequence: Sequence(header.sequence),
                     segment,
                     offset: frame.offset,
@@ -502,7 +502,7 @@ impl<'v> Scanner<'v> {
             self.damage(&file, partial.offset, found);
             return;
         }
-        self.show(Entry {
+        self.show(ScannedRecord {
             sequence: Sequence(partial.sequence),
             segment: partial.segment,
             offset: partial.offset,
@@ -512,7 +512,7 @@ impl<'v> Scanner<'v> {
         });
     }
 
-    fn show(&mut self, entry: Entry<'_>) {
+    fn show(&mut self, entry: ScannedRecord<'_>) {
         self.report.records += 1;
         if entry.kind == RecordKind::Checkpoint.to_byte()
             && let Ok(Record::Checkpoint(checkpoint)) = entry.record()

@@ -17,7 +17,7 @@ use super::medium::{Access, LogFile, LogMedium, Pacing};
 use super::record::Sequence;
 use super::scan::ScanReport;
 use super::segment::{BLOCK, FileRole, SegmentHeader, fresh_name, live_name, role};
-use super::settings::LogSettings;
+use super::settings::LogWriterSettings;
 use crate::clock;
 use crate::io::is_shortage;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -116,7 +116,7 @@ pub(crate) struct Opened<F> {
 #[derive(Debug)]
 pub(crate) struct Segments<M: LogMedium> {
     medium: Arc<M>,
-    settings: LogSettings,
+    settings: LogWriterSettings,
     identity: u64,
     table: Mutex<Table<M::File>>,
     /// Held while a segment is reserved, so that they are in the order of their numbers.
@@ -145,7 +145,7 @@ impl<M: LogMedium> Segments<M> {
     /// may hold frames of any number go.
     pub(crate) fn adopt(
         medium: Arc<M>,
-        settings: LogSettings,
+        settings: LogWriterSettings,
         report: &ScanReport,
     ) -> Result<Self, LogError> {
         let identity = report.segments.first().map_or_else(

@@ -23,7 +23,7 @@ pub enum BackendChoice {
 
 /// How a log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogSettings {
+pub struct LogWriterSettings {
     /// Size of one segment file, in bytes; a multiple of 4096, at least 16 KiB.
     pub segment_bytes: u64,
     /// All segments together, in bytes; at least four of them. It bounds the disk space and the
@@ -43,7 +43,7 @@ pub struct LogSettings {
     pub accept_damage: bool,
 }
 
-impl Default for LogSettings {
+impl Default for LogWriterSettings {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
@@ -57,7 +57,7 @@ impl Default for LogSettings {
     }
 }
 
-impl LogSettings {
+impl LogWriterSettings {
     /// Fewest segments: one in use, one ready, one for bookkeeping when the log is full, one
     /// waiting for its checkpoint.
     pub(super) const SEGMENTS_MIN: u64 = 4;
@@ -113,13 +113,13 @@ mod tests {
 
     #[test]
     fn the_default_settings_are_valid() {
-        LogSettings::default().validate().unwrap();
+        LogWriterSettings::default().validate().unwrap();
     }
 
     #[test]
     fn settings_that_cannot_work_are_refused_by_name() {
-        let refused = |change: fn(&mut LogSettings)| {
-            let mut settings = LogSettings::default();
+        let refused = |change: fn(&mut LogWriterSettings)| {
+            let mut settings = LogWriterSettings::default();
             change(&mut settings);
             settings.validate().unwrap_err().to_string()
         };

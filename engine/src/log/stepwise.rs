@@ -11,7 +11,7 @@ use super::error::LogError;
 use super::log_scan::LogScan;
 use super::medium::LogMedium;
 use super::preallocator::Preallocator;
-use super::settings::LogSettings;
+use super::settings::LogWriterSettings;
 use super::shared::Shared;
 use super::sim::SimMedium;
 use super::workers::Workers;
@@ -36,7 +36,7 @@ impl<M: LogMedium> StepwiseLog<M> {
     /// As there.
     pub fn open_stepwise(
         medium: Arc<M>,
-        settings: LogSettings,
+        settings: LogWriterSettings,
     ) -> Result<(Self, LogScan<M>), LogError> {
         Self::open_with(medium, settings, |shared, committer, preallocator| {
             Ok(Stepwise {

@@ -5,7 +5,7 @@ use super::codec::EncodedRecord;
 use super::committer::Committer;
 use super::directory::DirectoryMedium;
 use super::error::LogError;
-use super::group_commit::{Bounds, Class, GroupCommit, Refused, Ticket, Weight};
+use super::group_commit::{Bounds, Class, GroupCommit, RecordTicket, Refused, Weight};
 use super::live::read_back;
 use super::log_scan::LogScan;
 use super::medium::LogMedium;
@@ -13,9 +13,9 @@ use super::opening::start;
 use super::orders::Orders;
 use super::preallocator::Preallocator;
 use super::record::{RecordKind, Sequence};
-use super::scan::Entry;
+use super::scan::ScannedRecord;
 use super::segments::spares_kept;
-use super::settings::LogSettings;
+use super::settings::LogWriterSettings;
 use super::shared::{Item, OnDurable, Shared};
 use super::workers::{Threads, Workers};
 use crate::clock;
@@ -49,7 +49,7 @@ pub struct LogUsage {
 pub struct LogWriter<M: LogMedium = DirectoryMedium, W: Workers = Threads> {
     pub(super) shared: Shared<M>,
     medium: Arc<M>,
-    settings: LogSettings,
+    settings: LogWriterSettings,
     workers: W,
 }
 
@@ -69,7 +69,10 @@ impl LogWriter {
     /// # Errors
     /// [`LogError::Locked`] names the process that has it; [`LogError::Damaged`] if acknowledged
     /// records are missing and `accept_damage` is off; else what the disk said.
-    pub fn open(directory: &Path, settings: LogSettings) -> Result<(Self, LogScan), LogError> {
+    pub fn open(
+        directory: &Path,
+        settings: LogWriterSettings,
+    ) -> Result<(Self, LogScan), LogError> {
         settings.validate()?;
         let medium = DirectoryMedium::open(directory, settings.backend)?;
         Self::open_on(Arc::new(medium), settings).map_err(|error| error.in_directory(directory))
@@ -81,7 +84,10 @@ impl<M: LogMedium> LogWriter<M> {
     ///
     /// # Errors
     /// As there.
-    pub fn open_on(medium: Arc<M>, settings: LogSettings) -> Result<(Self, LogScan<M>), LogError> {
+    pub fn open_on(
+        medium: Arc<M>,
+        settings: LogWriterSettings,
+    ) -> Result<(Self, LogScan<M>), LogError> {
         Self::open_with(medium, settings, Threads::start)
     }
 }
@@ -90,7 +96,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
     /// Opens the log, and has `hire` find who does its work.
     pub(super) fn open_with(
         medium: Arc<M>,
-        settings: LogSettings,
+        settings: LogWriterSettings,
         hire: impl FnOnce(&Shared<M>, Committer<M>, Preallocator<M>) -> Result<W, LogError>,
     ) -> Result<(Self, LogScan<M>), LogError> {
         let (segments, appender, found) = start(&medium, &settings)?;
@@ -132,7 +138,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
         &self,
         record: EncodedRecord,
         on_durable: Option<OnDurable>,
-    ) -> Result<Ticket, LogError> {
+    ) -> Result<RecordTicket, LogError> {
         let bytes = record.payload().len();
         if bytes > self.settings.record_bytes_max {
             return Err(LogError::TooLong {
@@ -167,7 +173,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
     ///
     /// # Errors
     /// As there; [`LogError::Full`] when the disk is full.
-    pub fn append_anyway(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+    pub fn append_anyway(&self, record: EncodedRecord) -> Result<RecordTicket, LogError> {
         let mut weight = self.weight(&record);
         // It waits for no flush either.
         weight.class = Class::Bookkeeping;
@@ -258,7 +264,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
     ///
     /// # Errors
     /// [`LogError::Poisoned`]: it may or may not be in the log when that is opened again.
-    pub fn wait(&self, ticket: Ticket) -> Result<Sequence, LogError> {
+    pub fn wait(&self, ticket: RecordTicket) -> Result<Sequence, LogError> {
         self.workers.commit(Some(ticket.sequence));
         self.shared.commit.wait(ticket)?;
         Ok(Sequence(ticket.sequence))
@@ -287,7 +293,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
     pub fn read_back(
         &self,
         (from, to): (Sequence, Sequence),
-        visit: &mut dyn FnMut(Entry<'_>),
+        visit: &mut dyn FnMut(ScannedRecord<'_>),
     ) -> Result<(), LogError> {
         read_back(self.medium.as_ref(), (from, to), visit)
     }
@@ -363,7 +369,7 @@ impl<M: LogMedium, W: Workers> Drop for LogWriter<M, W> {
     }
 }
 
-impl Ticket {
+impl RecordTicket {
     /// The record's place in the log.
     pub fn sequence(self) -> Sequence {
         Sequence(self.sequence)

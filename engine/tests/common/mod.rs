@@ -13,7 +13,7 @@ use mailstow_engine::config::{Copies, Durability, Settings};
 use mailstow_engine::route::{Format, MailboxTarget};
 use mailstow_engine::sim::Disk;
 use mailstow_engine::sim::{
-    Accepted, AcceptedRecipient, DeliveryId, LogSettings, LogWriter, Plan, Record,
+    Accepted, AcceptedRecipient, DeliveryId, LogWriter, LogWriterSettings, Plan, Record,
 };
 use mailstow_engine::sim::{Store, Ticket};
 use mailstow_engine::{Mail, Outcome};
@@ -206,7 +206,7 @@ pub fn names(path: &Path) -> Vec<String> {
 pub fn leave_a_log(settings: &Settings, content: &[u8], mailboxes: [&str; 2]) {
     let directory = settings.state_directory.join("delivery-log");
     std::fs::create_dir_all(&directory).unwrap();
-    let (log, _) = LogWriter::open(&directory, LogSettings::default()).unwrap();
+    let (log, _) = LogWriter::open(&directory, LogWriterSettings::default()).unwrap();
     let (uid, gid) = owner();
     let [maildir, mbox] = mailboxes;
     let to = |mailbox: &str, plan| AcceptedRecipient {

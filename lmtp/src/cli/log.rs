@@ -12,8 +12,8 @@ use clap::{Args, Subcommand};
 use mailstow_engine::Engine;
 use mailstow_engine::config::Configuration;
 use mailstow_engine::delivery_log::{
-    AcceptedRecipient, DirectoryMedium, DoneOutcome, Entry, InDoubt, LogError, Plan, Record,
-    ScanReport, scan,
+    AcceptedRecipient, DirectoryMedium, DoneOutcome, InDoubt, LogError, Plan, Record, ScanReport,
+    ScannedRecord, scan,
 };
 use serde_json::{Value, json};
 use std::ffi::OsStr;
@@ -234,7 +234,11 @@ fn verify(directory: &Path, out: &mut dyn Write) -> Result<bool, LogError> {
     Ok(whole)
 }
 
-fn write_record(out: &mut dyn Write, entry: &Entry<'_>, record: &Record<'_>) -> io::Result<()> {
+fn write_record(
+    out: &mut dyn Write,
+    entry: &ScannedRecord<'_>,
+    record: &Record<'_>,
+) -> io::Result<()> {
     write!(
         out,
         "{} segment {:x} byte {} {}",
@@ -372,7 +376,7 @@ fn write_findings(out: &mut dyn Write, report: &ScanReport) -> io::Result<()> {
     Ok(())
 }
 
-fn record_json(entry: &Entry<'_>, record: &Record<'_>) -> Value {
+fn record_json(entry: &ScannedRecord<'_>, record: &Record<'_>) -> Value {
     let body = match record {
         Record::Accepted { envelope, content } => json!({
             "id": envelope.id.to_string(),
@@ -449,17 +453,17 @@ fn write_report_json(out: &mut dyn Write, report: &ScanReport) -> io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mailstow_engine::sim::{Checkpoint, LogSettings, LogWriter, Sequence};
+    use mailstow_engine::sim::{Checkpoint, LogWriter, LogWriterSettings, Sequence};
     use std::os::unix::fs::FileExt as _;
 
     /// A log of three checkpoints, each in a block of its own.
     fn three_checkpoints() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
-        let settings = LogSettings {
+        let settings = LogWriterSettings {
             segment_bytes: 32 << 10,
             log_bytes_max: 256 << 10,
             record_bytes_max: 4 << 10,
-            ..LogSettings::default()
+            ..LogWriterSettings::default()
         };
         let (log, _) = LogWriter::open(directory.path(), settings).unwrap();
         for below in 1..4 {

@@ -10,13 +10,13 @@ use super::common::{complain, configuration_failed, make_socket_directory, too_f
 use crate::health::Health;
 use crate::lifecycle::{self, Signals, Starting};
 use crate::listener::{self, Listener, Peers};
-use crate::log::{self, Log, LogError};
+use crate::log::{self, Log, LogStartError};
 use crate::server::{Ended, Handle, Server};
 use crate::session::AHEAD_MESSAGES_MAX;
 use crate::started_with::StartedWith;
 use crate::tasks;
 use mailstow_engine::config::{Configuration, LmtpSettings, Origin, Settings, Sources};
-use mailstow_engine::delivery_log::LogError as LogFault;
+use mailstow_engine::delivery_log::LogError;
 use mailstow_engine::descriptors::Descriptors;
 use mailstow_engine::supervisor::build_runtime;
 use mailstow_engine::system;
@@ -102,7 +102,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         settings, warnings, ..
     } = configuration;
     let log = log::start(&settings.log).map_err(|error| match error {
-        LogError::Thread(_) => refused(error),
+        LogStartError::Thread(_) => refused(error),
         _ => wrong(error),
     })?;
     for warning in warnings {
@@ -146,7 +146,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     };
     let engine = opened.map_err(|error| match error {
         EngineError::Thread(_) | EngineError::Store(StoreError::Thread { .. }) => refused(error),
-        EngineError::Store(StoreError::Log(LogFault::Io { .. } | LogFault::Panicked { .. })) => {
+        EngineError::Store(StoreError::Log(LogError::Io { .. } | LogError::Panicked { .. })) => {
             refused(error)
         }
         _ => wrong(error),

@@ -19,7 +19,7 @@ use tracing_subscriber::fmt::SubscriberBuilder;
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum LogError {
+pub enum LogStartError {
     /// An unknown level.
     #[error("log level \"{0}\": use one of error, warn, info, debug, trace")]
     Level(String),
@@ -34,13 +34,13 @@ pub enum LogError {
 /// Sends the events of the whole process to standard error as `settings` say.
 ///
 /// # Errors
-/// See [`LogError`].
-pub fn start(settings: &LogSettings) -> Result<Log, LogError> {
+/// See [`LogStartError`].
+pub fn start(settings: &LogSettings) -> Result<Log, LogStartError> {
     let level: LevelFilter = settings
         .level
         .parse()
-        .map_err(|_| LogError::Level(settings.level.clone()))?;
-    let log = Log::start(io::stderr()).map_err(LogError::Thread)?;
+        .map_err(|_| LogStartError::Level(settings.level.clone()))?;
+    let log = Log::start(io::stderr()).map_err(LogStartError::Thread)?;
     let builder = SubscriberBuilder::default()
         .with_max_level(level)
         .with_writer(log.clone());
@@ -54,5 +54,9 @@ pub fn start(settings: &LogSettings) -> Result<Log, LogError> {
             tracing::subscriber::set_global_default(text.finish()).is_err()
         }
     };
-    if taken { Err(LogError::Taken) } else { Ok(log) }
+    if taken {
+        Err(LogStartError::Taken)
+    } else {
+        Ok(log)
+    }
 }

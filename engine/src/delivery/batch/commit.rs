@@ -10,7 +10,7 @@ use super::super::journal::{confirmed_records, done_records};
 use super::super::keeper::{Keeper, Pass};
 use super::super::logged_message::InLog;
 use crate::io::Disk;
-use crate::log::{Done, DoneOutcome, LogError, Ticket};
+use crate::log::{Done, DoneOutcome, LogError, RecordTicket};
 use crate::mailbox::{Flush, Unflushed};
 use crate::sync::Arc;
 use std::fmt;
@@ -34,7 +34,7 @@ pub(in crate::delivery) struct LogCommit<'a, H> {
     /// Keeps the records of the batch in the log.
     floor: Arc<Floor>,
     /// The newest record that must be durable before anything is published.
-    newest: Option<Ticket>,
+    newest: Option<RecordTicket>,
 }
 
 /// When something written to a mailbox is flushed.
@@ -234,10 +234,10 @@ impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
         }
         let journal = &log.pass.journal;
         let appended = done_records(&done).map(|record| journal.append(record));
-        let Ok(tickets) = appended.collect::<Result<Vec<Ticket>, LogError>>() else {
+        let Ok(tickets) = appended.collect::<Result<Vec<RecordTicket>, LogError>>() else {
             return;
         };
-        let is_durable = |newest: &Ticket| journal.wait(*newest).is_ok();
+        let is_durable = |newest: &RecordTicket| journal.wait(*newest).is_ok();
         if tickets.last().is_none_or(is_durable) {
             for (delivery, _) in refused {
                 if recorded(delivery).is_some() {
@@ -249,8 +249,8 @@ impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
 }
 
 impl<H: fmt::Debug + Send + Sync> LogCommit<'_, H> {
-    fn must_wait_for(&mut self, ticket: Ticket) {
-        let is_newer = |newest: Ticket| newest.sequence() < ticket.sequence();
+    fn must_wait_for(&mut self, ticket: RecordTicket) {
+        let is_newer = |newest: RecordTicket| newest.sequence() < ticket.sequence();
         if self.newest.is_none_or(is_newer) {
             self.newest = Some(ticket);
         }

@@ -6,7 +6,7 @@ use super::super::recovery::{Recheck, Recovery, Trust};
 use super::Keeper;
 use crate::clock;
 use crate::io::Disk;
-use crate::log::{Entry, LogError, Record, Sequence};
+use crate::log::{LogError, Record, ScannedRecord, Sequence};
 use crate::mailbox::{Known, MailboxSettings};
 use std::fmt;
 use std::io;
@@ -19,7 +19,7 @@ struct LiveRecords<'a> {
 }
 
 impl Found for LiveRecords<'_> {
-    fn for_each(&self, visit: &mut dyn FnMut(Entry<'_>)) -> Result<(), LogError> {
+    fn for_each(&self, visit: &mut dyn FnMut(ScannedRecord<'_>)) -> Result<(), LogError> {
         self.journal.read_back((self.from, self.to), visit)
     }
 }

@@ -6,8 +6,8 @@ use super::super::digest::{BaseDigest, Digest};
 use super::super::journal::Found;
 use super::super::logged_message::doubt_of;
 use crate::log::{
-    Accepted, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Entry, Extent, InDoubt,
-    LogError, Plan, Record, RecordKind, Sequence,
+    Accepted, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Extent, InDoubt, LogError,
+    Plan, Record, RecordKind, ScannedRecord, Sequence,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -228,7 +228,7 @@ impl Survey {
 
 fn visit(found: &dyn Found, take: &mut dyn FnMut(Sequence, Record<'_>)) -> Result<(), LogError> {
     let mut failed = None;
-    found.for_each(&mut |entry: Entry<'_>| match entry.record() {
+    found.for_each(&mut |entry: ScannedRecord<'_>| match entry.record() {
         Ok(record) => take(entry.sequence, record),
         Err(error) => failed = failed.take().or(Some(error)),
     })?;

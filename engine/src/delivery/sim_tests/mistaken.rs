@@ -3,8 +3,8 @@
 
 use super::super::journal::Journal;
 use crate::log::{
-    Checkpoint, Done, DoneOutcome, EncodedRecord, Entry, LogError, LogUsage, Record, Sequence,
-    Ticket,
+    Checkpoint, Done, DoneOutcome, EncodedRecord, LogError, LogUsage, Record, RecordTicket,
+    ScannedRecord, Sequence,
 };
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
@@ -67,13 +67,13 @@ impl MistakenJournal {
 }
 
 impl Journal for MistakenJournal {
-    fn append(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+    fn append(&self, record: EncodedRecord) -> Result<RecordTicket, LogError> {
         let ticket = self.journal.append(self.mistaken(record))?;
         self.of_deliveries.lock().insert(ticket.sequence());
         Ok(ticket)
     }
 
-    fn append_anyway(&self, record: EncodedRecord) -> Result<Ticket, LogError> {
+    fn append_anyway(&self, record: EncodedRecord) -> Result<RecordTicket, LogError> {
         self.journal.append_anyway(self.mistaken(record))
     }
 
@@ -81,7 +81,7 @@ impl Journal for MistakenJournal {
         self.journal.set_uncounted(bytes);
     }
 
-    fn wait(&self, ticket: Ticket) -> Result<Sequence, LogError> {
+    fn wait(&self, ticket: RecordTicket) -> Result<Sequence, LogError> {
         let sequence = ticket.sequence();
         let is_early = self.mistake == Mistake::AnswerEarly;
         match is_early && self.of_deliveries.lock().contains(&sequence) {
@@ -97,7 +97,7 @@ impl Journal for MistakenJournal {
     fn read_back(
         &self,
         range: (Sequence, Sequence),
-        visit: &mut dyn FnMut(Entry<'_>),
+        visit: &mut dyn FnMut(ScannedRecord<'_>),
     ) -> Result<(), LogError> {
         self.journal.read_back(range, visit)
     }

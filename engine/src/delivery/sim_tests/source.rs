@@ -3,7 +3,7 @@
 use super::super::journal::{Journal, JournalSource, OpenedJournal};
 use super::mistaken::{Mistake, MistakenJournal};
 use crate::log::sim::SimMedium;
-use crate::log::{LogError, LogSettings, StepwiseLog};
+use crate::log::{LogError, LogWriterSettings, StepwiseLog};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 use std::io;
@@ -40,14 +40,14 @@ impl Running {
     }
 }
 
-pub(super) fn log_settings() -> LogSettings {
-    LogSettings {
+pub(super) fn log_settings() -> LogWriterSettings {
+    LogWriterSettings {
         segment_bytes: SEGMENT_BYTES,
         log_bytes_max: 320 << 10,
         in_flight_bytes_max: 1 << 20,
         record_bytes_max: 24 << 10,
         full_wait_max: Duration::ZERO,
-        ..LogSettings::default()
+        ..LogWriterSettings::default()
     }
 }
 

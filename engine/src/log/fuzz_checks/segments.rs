@@ -16,7 +16,7 @@ use super::super::segment::{
     BLOCK, BLOCK_BYTES, FileRole, SegmentHeader, fresh_name, live_name, role, spare_name,
 };
 use super::super::sim::SimMedium;
-use super::super::{Damage, EncodedRecord, LogError, LogSettings, StepwiseLog};
+use super::super::{Damage, EncodedRecord, LogError, LogWriterSettings, StepwiseLog};
 use super::{accepted, settings};
 use crate::fuzz_checks::Choices;
 use crate::sync::Arc;
@@ -83,7 +83,7 @@ fn copy_of(medium: &SimMedium) -> SimMedium {
 }
 
 fn open(medium: &SimMedium, accept_damage: bool) -> Result<(StepwiseLog, Shown), LogError> {
-    let settings = LogSettings {
+    let settings = LogWriterSettings {
         accept_damage,
         ..settings()
     };

@@ -6,7 +6,9 @@ use super::super::medium::LogMedium as _;
 use super::super::scan::{ScanReport, ScannedSegment, scan};
 use super::super::segment::{SegmentHeader, fresh_name, live_name, spare_name};
 use super::super::sim::SimMedium;
-use super::super::{DirectoryMedium, EncodedRecord, LogError, LogSettings, LogWriter, Sequence};
+use super::super::{
+    DirectoryMedium, EncodedRecord, LogError, LogWriter, LogWriterSettings, Sequence,
+};
 use super::support::{Bench, Oracle, record, small};
 use std::path::Path;
 
@@ -50,7 +52,7 @@ fn a_damaged_log_is_opened_only_when_the_loss_is_accepted() {
         refused.to_string().contains("mailstow log inspect"),
         "{refused}"
     );
-    let settings = LogSettings {
+    let settings = LogWriterSettings {
         accept_damage: true,
         ..small()
     };
@@ -87,7 +89,7 @@ fn a_segment_that_lost_its_header_is_reported() {
 
 /// Opens a damaged log, and once more after a checkpoint; the records that were read first.
 fn recovered_in_part(medium: &SimMedium) -> Vec<u64> {
-    let settings = LogSettings {
+    let settings = LogWriterSettings {
         accept_damage: true,
         ..small()
     };
@@ -211,7 +213,7 @@ fn report_without(lost: impl Fn(&[ScannedSegment]) -> &ScannedSegment) -> ScanRe
     let is_told = matches!(refused, Some(LogError::Damaged { .. }));
     assert!(is_told, "{refused:?}");
     let report = report(&medium);
-    let settings = LogSettings {
+    let settings = LogWriterSettings {
         accept_damage: true,
         ..small()
     };
@@ -435,7 +437,7 @@ fn a_record_that_goes_on_behind_a_file_that_is_no_segment_is_counted_and_shown()
     for stray in [vec![7; 16 << 10], renumbered(&second, 9)] {
         let medium = medium.after_crash(1);
         medium.put(&live_name(2), stray);
-        let settings = LogSettings {
+        let settings = LogWriterSettings {
             accept_damage: true,
             ..small()
         };

@@ -6,7 +6,9 @@ use super::super::medium::{Access, LogFile as _, LogMedium as _};
 use super::super::record::*;
 use super::super::segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader, live_name};
 use super::super::sim::SimMedium;
-use super::super::{DirectoryMedium, EncodedRecord, Entry, LogSettings, LogWriter, scan};
+use super::super::{
+    DirectoryMedium, EncodedRecord, LogWriter, LogWriterSettings, ScannedRecord, scan,
+};
 use super::support::{Bench, record, small};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -155,12 +157,12 @@ fn a_log_begun_by_an_older_version_goes_on() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), directory.path().join(entry.file_name())).unwrap();
     }
-    let settings = LogSettings::default();
+    let settings = LogWriterSettings::default();
     let (log, found) = LogWriter::open(directory.path(), settings.clone()).unwrap();
     let mut expected: Vec<_> = batches(1).into_iter().flatten().collect();
     let mut read = 0;
     found
-        .for_each(Sequence(1), &mut |_: Entry<'_>| read += 1)
+        .for_each(Sequence(1), &mut |_: ScannedRecord<'_>| read += 1)
         .unwrap();
     assert_eq!(read, expected.len());
     let added = batches(FORMAT_VERSION)

@@ -3,20 +3,20 @@
 use super::super::record::*;
 use super::super::segments::Segments;
 use super::super::sim::{SimMedium, SimRandom};
-use super::super::{EncodedRecord, LogError, LogScan, LogSettings, StepwiseLog};
+use super::super::{EncodedRecord, LogError, LogScan, LogWriterSettings, StepwiseLog};
 use crate::sync::Arc;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Small segments, so that a few records make many.
-pub(super) fn small() -> LogSettings {
-    LogSettings {
+pub(super) fn small() -> LogWriterSettings {
+    LogWriterSettings {
         segment_bytes: 16 << 10,
         log_bytes_max: 96 << 10,
         in_flight_bytes_max: 64 << 10,
         record_bytes_max: 24 << 10,
         full_wait_max: Duration::from_secs(20),
-        ..LogSettings::default()
+        ..LogWriterSettings::default()
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn open(
         medium: &SimMedium,
-        settings: &LogSettings,
+        settings: &LogWriterSettings,
     ) -> Result<(Self, LogScan<SimMedium>), LogError> {
         let medium = Arc::new(medium.clone());
         let (log, found) = StepwiseLog::open_stepwise(medium, settings.clone())?;

@@ -4,7 +4,8 @@
 use super::super::record::{Checkpoint, Record, Sequence};
 use super::super::sim::{SimFault, SimMedium};
 use super::super::{
-    BackendChoice, DirectoryMedium, LogError, LogMedium as _, LogSettings, LogWriter, Pacing, scan,
+    BackendChoice, DirectoryMedium, LogError, LogMedium as _, LogWriter, LogWriterSettings, Pacing,
+    scan,
 };
 use super::support::{Oracle, checkpoint, record, small};
 use crate::sync::{Arc, Mutex};
@@ -23,7 +24,7 @@ fn open(medium: &SimMedium) -> LogWriter<SimMedium> {
 #[test]
 fn many_appenders_are_told_in_the_order_of_the_log() {
     let medium = SimMedium::new(1);
-    let settings = LogSettings {
+    let settings = LogWriterSettings {
         log_bytes_max: 4 << 20,
         ..small()
     };
@@ -55,7 +56,7 @@ fn many_appenders_are_told_in_the_order_of_the_log() {
 #[test]
 fn a_full_log_refuses_mail_with_452_and_still_takes_its_checkpoint() {
     let medium = SimMedium::new(2);
-    let settings = LogSettings {
+    let settings = LogWriterSettings {
         full_wait_max: Duration::from_millis(20),
         ..small()
     };
@@ -257,7 +258,7 @@ fn each_way_to_the_disk_writes_the_same_log() {
         BackendChoice::Uring,
     ] {
         let directory = tempfile::tempdir().unwrap();
-        let settings = LogSettings { backend, ..small() };
+        let settings = LogWriterSettings { backend, ..small() };
         let (log, _) = LogWriter::open(directory.path(), settings.clone()).unwrap();
         for id in 0..12 {
             log.append_and_wait(record(id, 2000).encode()).unwrap();

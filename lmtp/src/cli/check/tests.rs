@@ -3,7 +3,7 @@
 use super::*;
 use mailstow_engine::config::{Flags, Sources};
 use mailstow_engine::route::Owners;
-use mailstow_engine::sim::{Checkpoint, LogSettings, LogWriter, Record, Sequence};
+use mailstow_engine::sim::{Checkpoint, LogWriter, LogWriterSettings, Record, Sequence};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
@@ -316,7 +316,7 @@ fn mailboxes_that_could_not_be_written_are_named_with_the_command_that_mends_it(
 fn a_delivery_log_that_keeps_serve_from_starting_is_found() {
     let site = Site::new();
     let directory = site.path("state/delivery-log");
-    let (log, _) = LogWriter::open(&directory, LogSettings::default()).unwrap();
+    let (log, _) = LogWriter::open(&directory, LogWriterSettings::default()).unwrap();
     for below in 1..3 {
         let record = Record::Checkpoint(Checkpoint {
             below: Sequence(below),
