@@ -305,6 +305,9 @@ fn a_message_that_comes_again_while_its_delivery_is_under_way_is_not_stored_twic
             "250 2.0.0 delivered to maildir",
         ];
         assert_eq!(first.statuses(), stored);
+        // Its client may have read the replies, or not.
+        let again = submit_mail(&store, named("1"), to()).outcomes();
+        assert!(again.iter().all(|outcome| outcome.may_appear));
         store.doubt(&tickets);
         for other in others {
             assert_eq!(other.statuses(), stored);

@@ -1032,10 +1032,10 @@ mailstow_result mailstow_message_set_sender(struct mailstow_message *message,
  * Sets what names the message in the queue of the caller: its queue id.
  *
  * It is remembered in the delivery log, and appears in the log of the server. Give the same key
- * when the same message is delivered again. While one delivery of a message with a key is being
- * made, another one to the same recipient is not: it is in doubt, with 451 4.4.2. In
- * MAILSTOW_MODE_CLIENT the server is asked again for it until the deadline. Without keys, equal
- * messages that are delivered at once are all stored.
+ * when the same message is delivered again. Until the results of a message with a key are
+ * confirmed or freed, another delivery of it to the same recipient is not made: it is in doubt,
+ * with 451 4.4.2. In MAILSTOW_MODE_CLIENT the server is asked again for it until the deadline.
+ * Without keys, equal messages that are delivered at once are all stored.
  */
 mailstow_result mailstow_message_set_retry_key(struct mailstow_message *message,
                                                const char *key,

@@ -40,6 +40,8 @@ struct State {
     ends: Vec<End>,
     /// Copies whose deliveries have not ended.
     open: usize,
+    /// It is known whether the client has read the replies.
+    is_settled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +133,7 @@ impl LoggedMessage {
                 digest: None,
                 ends,
                 open: copies.len(),
+                is_settled: false,
             }),
         }
     }
@@ -229,6 +232,17 @@ impl LoggedMessage {
             .filter_map(|(index, _)| doubt_of(self.base, &self.envelope, index, &digest))
             .map(|entry| entry.key)
             .collect()
+    }
+
+    /// Notes that the memory of doubts knows what the client has read.
+    pub(super) fn settled(&self) {
+        self.state.lock().is_settled = true;
+    }
+
+    /// Returns true when the memory of doubts answers for it, or nothing does: until then a
+    /// repetition can find it nowhere else.
+    pub(super) fn is_settled(&self) -> bool {
+        self.state.lock().is_settled
     }
 
     /// Returns the trace header of a copy in a Maildir.

@@ -169,13 +169,16 @@ fn confirm_but<H: fmt::Debug + Send + Sync>(
     for (message, doubtful) in messages {
         if !message.is_over() {
             keeper.doubts.settle_later(message, Verdict::Lost);
-        } else if message.is_logged() {
+            continue;
+        }
+        if message.is_logged() {
             keeper.doubts.confirm_but(message, &doubtful);
         } else {
             let mut entries = message.doubts();
             entries.retain(|entry| is_one_of(entry, &doubtful));
             note_in_doubt(keeper, entries);
         }
+        message.settled();
     }
 }
 
@@ -197,6 +200,7 @@ fn settle_message<H: fmt::Debug + Send + Sync>(
         Verdict::Lost if message.is_logged() => keeper.doubts.doubt(message),
         Verdict::Lost => note_in_doubt(keeper, message.doubts()),
     }
+    message.settled();
 }
 
 /// Remembers deliveries in doubt that are not in the log, and appends them to it.

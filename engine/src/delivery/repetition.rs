@@ -46,8 +46,8 @@ pub(super) fn without_repeated(
     (left, repeated)
 }
 
-/// Takes recipients out to whom an earlier delivery of the message is being made: each of the two
-/// would store a copy. The others of a copy keep it.
+/// Takes recipients out to whom an earlier delivery of the message is being made, or was made and
+/// is not settled: each of the two would store a copy. The others of a copy keep it.
 pub(super) fn without_under_way(
     under_way: &UnderWay,
     base: BaseDigest,

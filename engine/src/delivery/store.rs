@@ -321,7 +321,7 @@ impl<D: Disk> Store<D> {
                     on_outcome(index, outcome.clone());
                 }
             };
-            // In this order: a delivery that ends meanwhile is in doubt then.
+            // In this order: a message that is settled meanwhile is in doubt then.
             let digest = context.base_digest;
             let (left, under_way) = without_under_way(&self.under_way, digest, &mail, copies);
             for (name, target) in under_way {

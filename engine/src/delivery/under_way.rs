@@ -1,8 +1,10 @@
-//! Messages whose deliveries have not ended, by the queue ids that their clients gave them.
+//! Messages of which it is not known yet whether their clients have read the replies, by the queue
+//! ids that their clients gave them.
 //!
 //! Imports `logged_message`, `sync`. A client that has lost its connection may send a message again
-//! while the first delivery of it is still being made, and no delivery in doubt yet. Only messages
-//! with a queue id are noted: equal ones without are perhaps sent on purpose.
+//! while the first delivery of it is still being made, or has just ended, and is no delivery in
+//! doubt yet. Only messages with a queue id are noted: equal ones without are perhaps sent on
+//! purpose.
 
 use super::logged_message::LoggedMessage;
 use crate::sync::{Arc, Mutex};
@@ -16,7 +18,7 @@ pub(super) struct UnderWay(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     by_id: HashMap<Box<str>, Vec<Weak<LoggedMessage>>>,
-    /// How many ids there may be before those of messages that have ended are forgotten.
+    /// How many ids there may be before those of messages that are settled are forgotten.
     room: usize,
 }
 
@@ -24,7 +26,7 @@ struct State {
 const ROOM_MIN: usize = 64;
 
 impl UnderWay {
-    /// Notes a message until its deliveries have ended.
+    /// Notes a message until it is settled.
     pub(super) fn add(&self, queue_id: &str, message: &Arc<LoggedMessage>) {
         let mut state = self.0.lock();
         if state.by_id.len() >= state.room {
@@ -40,15 +42,17 @@ impl UnderWay {
         same_id.push(Arc::downgrade(message));
     }
 
-    /// Returns the messages with this id whose deliveries have not ended.
+    /// Returns the messages with this id that are not settled.
     pub(super) fn with_id(&self, queue_id: &str) -> Vec<Arc<LoggedMessage>> {
         let state = self.0.lock();
         let same_id = state.by_id.get(queue_id).into_iter().flatten();
         let found = same_id.filter_map(Weak::upgrade);
-        found.filter(|message| !message.is_over()).collect()
+        found.filter(|message| !message.is_settled()).collect()
     }
 }
 
 fn is_under_way(message: &Weak<LoggedMessage>) -> bool {
-    message.upgrade().is_some_and(|message| !message.is_over())
+    message
+        .upgrade()
+        .is_some_and(|message| !message.is_settled())
 }
