@@ -1,11 +1,12 @@
 //! The delivery log: one flush acknowledges many deliveries.
 //!
-//! Imports `io` (io_uring only), `route` (mailbox formats), `status`, `sync`, `clock`. It knows no
-//! mailbox: what the records mean to one is `delivery`'s business. The order of the files is the
-//! way of a record: `record` (what is remembered), `codec` (to bytes), `group_commit` (many
-//! callers, one flush), `appender` (frames into segments), `medium` and `directory` (the disk);
-//! and back: `walk` (frames of a segment), `scan` (the whole log). The format is drawn byte by
-//! byte in `manual::log_format`.
+//! It knows no mailbox: what the records mean to one is `delivery`'s business. The order of the
+//! files is the way of a record: `record` (what is remembered), `codec` (to bytes), `writer` and
+//! `group_commit` (many callers, one flush), `committer` (a batch), `appender` (frames into
+//! segments), `medium` and `directory` (the disk); and back: `walk` (frames of a segment), `scan`
+//! (the whole log). `preallocator` makes segments ready beside it; `workers` and `stepwise` say
+//! whether threads do the work or whoever uses the log. The format is drawn byte by byte in
+//! `manual::log_format`.
 
 mod appender;
 mod backend;
