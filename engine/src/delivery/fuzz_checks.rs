@@ -435,8 +435,7 @@ impl Case {
         let (before, from) = self.found.split_at_checked(at).unwrap_or_default();
         let behind = from.get(message.rendered.len()..);
         let begins = before.is_empty() || before.ends_with(b"\n");
-        let is_from = |rest: &[u8]| rest.starts_with(b"From ") || b"From ".starts_with(rest);
-        let ends = behind.is_some_and(is_from);
+        let ends = behind.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"From "));
         let is_alone = begins && ends;
         let is_whole = behind.is_some();
         message

@@ -69,8 +69,9 @@ pub(super) fn search<D: Disk>(
     })
 }
 
-/// Shows every message of at most `bytes_max` bytes, with its offset. One that a crash cut off
-/// within the first word of its first line ends the message before it, too.
+/// Shows every message of at most `bytes_max` bytes, with its offset. A last line that a crash cut
+/// off ends the message before it if all of `From ` is left. With less of it, what recovery appends
+/// would make it a line of that message, which the next recovery would not find any more.
 fn for_each_message<D: Disk>(
     disk: &D,
     file: &D::Handle,
@@ -83,9 +84,8 @@ fn for_each_message<D: Disk>(
     let mut at = from;
     let mut is_line_start = true;
     // Takes a line, or part of a long one.
-    let mut take = |line: &[u8], is_last: bool| {
-        let is_cut = is_last && !line.is_empty() && FROM.starts_with(line);
-        if is_line_start && (line.starts_with(FROM) || is_cut) {
+    let mut take = |line: &[u8]| {
+        if is_line_start && line.starts_with(FROM) {
             if !is_long {
                 show(begins, &message);
             }
@@ -104,13 +104,13 @@ fn for_each_message<D: Disk>(
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(part);
             if line.ends_with(b"\n") || line.len() >= bytes_max {
-                take(&line, false);
+                take(&line);
                 line.clear();
             }
         }
         true
     })?;
-    take(&line, true);
+    take(&line);
     if !is_long {
         show(begins, &message);
     }
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_message_ends_where_the_next_begins_even_if_a_crash_cut_off_that_line() {
         let first = b"From a  date\n\nbody\n\n".to_vec();
-        for next in [&b"From b  date\n"[..], b"From b  da", b"From ", b"F"] {
+        for next in [&b"From b  date\n"[..], b"From b  da", b"From "] {
             let mbox = [&first, next].concat();
             let messages = [(0, first.clone()), (first.len() as u64, next.to_vec())];
             assert_eq!(shown(&mbox, 1000), messages);
