@@ -31,12 +31,6 @@ impl<T> Mutex<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// True when a thread, perhaps this one, has the lock.
-    #[cfg(test)]
-    pub(crate) fn is_held(&self) -> bool {
-        matches!(self.0.try_lock(), Err(TryLockError::WouldBlock))
-    }
 }
 
 /// A lock for many readers or one writer that does not poison.

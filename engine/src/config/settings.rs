@@ -314,6 +314,8 @@ pub struct StoreSettings {
     pub writers: usize,
     /// Deliveries one writer takes at once.
     pub batch: usize,
+    /// A step in a mailbox that takes longer than this counts as one that may never end.
+    pub mailbox_timeout: Duration,
     /// Files in Maildir `tmp/` older than this are removed.
     pub tmp_age_max: Duration,
     /// Host name in Maildir file names.
@@ -501,6 +503,7 @@ impl Default for StoreSettings {
             mbox_status_fields: StatusFields::default(),
             writers: 4,
             batch: 64,
+            mailbox_timeout: Duration::from_secs(30),
             tmp_age_max: Duration::from_secs(36 * 3600),
             host: "localhost".into(),
             make_base: false,

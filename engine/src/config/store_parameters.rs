@@ -82,6 +82,14 @@ pub(super) static STORE: &[Parameter] = &[
     ),
     parameter(
         "store",
+        "mailbox_timeout",
+        "30s",
+        Time(1..=3600, |s, v| s.store.mailbox_timeout = v),
+        "How long one step in a mailbox (open, write, flush) may take before its file system \
+         counts as one that does not answer, and its mail is put off",
+    ),
+    parameter(
+        "store",
         "mailbox_path",
         "",
         Text(|s, v| s.routing.mailbox_path = v),

@@ -1,114 +1,22 @@
-//! One delivery: a copy of a message for one mailbox, and who waits for its outcome.
+//! One delivery: a copy of a message for one mailbox, in the hands of a writer.
 //!
-//! Invariant: every delivery ends in one of two ways, decided by one compare-and-swap: its outcome
-//! is reported once, or it was abandoned and nothing of it is ever visible.
+//! Invariant: whoever drops it has answered it; see [`Reply`].
 
-use super::copies::{Copy, Names};
-use super::doubt::Repeated;
+use super::copies::Copy;
 use super::error::DeliveryError;
 use super::logged_message::LoggedMessage;
 use super::queue::Queued;
-use super::types::{Mail, Outcome};
+use super::reply::{MessagePart, OnOutcome, Reply, Stored, Ticket};
+use super::types::Mail;
 use crate::clock;
 use crate::log::{Done, DoneOutcome, Plan};
 use crate::mailbox::{MailboxError, MailboxName};
 use crate::status::Status;
 use crate::sync::Arc;
-use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::target::{Format, MailboxTarget, Owner};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// Takes the outcome of the recipient with that index. Runs on a writer thread: must be quick.
-///
-/// ```
-/// use mailstow_engine::{OnOutcome, Outcome};
-/// use std::sync::{Arc, mpsc};
-///
-/// let (sender, outcomes) = mpsc::channel();
-/// let on_outcome: Arc<OnOutcome> = Arc::new(move |recipient, outcome: Outcome| {
-///     let _ = sender.send((recipient, outcome.status.code));
-/// });
-/// # drop((on_outcome, outcomes));
-/// ```
-pub type OnOutcome = dyn Fn(usize, Outcome) + Send + Sync;
-
-const WAITING: u8 = 0;
-const CLAIMED: u8 = 1;
-const ABANDONED: u8 = 2;
-
-/// The right to give a delivery up, and the place to say whether its reply was read. Any thread
-/// may use it, at any time.
-#[derive(Clone, Debug)]
-pub struct Ticket {
-    state: Arc<AtomicU8>,
-    pub(super) origin: Origin,
-}
-
-/// Where a delivery is remembered until its reply was read.
-#[derive(Clone, Debug)]
-pub(super) enum Origin {
-    /// Nowhere.
-    Direct,
-    /// With its message.
-    Message {
-        message: Arc<LoggedMessage>,
-        /// Which of its recipients.
-        recipient: usize,
-    },
-    /// With the earlier delivery that answered for it.
-    Repeated(Repeated),
-}
-
-impl Ticket {
-    /// Gives the delivery up, for all recipients that share the copy, if it has not begun to be
-    /// published.
-    ///
-    /// True: it will never appear in the mailbox, and its outcome will not be reported. False:
-    /// its outcome was reported or will be.
-    pub fn abandon(&self) -> bool {
-        let order = Ordering::AcqRel;
-        let given_up = self
-            .state
-            .compare_exchange(WAITING, ABANDONED, order, Ordering::Acquire);
-        matches!(given_up, Ok(_) | Err(ABANDONED))
-    }
-
-    /// Returns the ticket of a delivery whose outcome is known.
-    pub(super) fn settled(repeated: Repeated) -> Self {
-        Self {
-            state: Arc::new(AtomicU8::new(CLAIMED)),
-            origin: Origin::Repeated(repeated),
-        }
-    }
-
-    /// Returns the ticket of a delivery that is not made.
-    pub(super) fn not_made() -> Self {
-        Self {
-            state: Arc::new(AtomicU8::new(CLAIMED)),
-            origin: Origin::Direct,
-        }
-    }
-}
-
-/// Where a delivery that succeeded has put its message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stored {
-    Maildir,
-    Mbox,
-}
-
-impl Stored {
-    /// Returns what virtual(8) says of it.
-    fn status(self) -> Status {
-        Status::ok(match self {
-            Self::Maildir => "delivered to maildir",
-            Self::Mbox => "delivered to mailbox",
-        })
-    }
-}
 
 /// A delivery that has not ended.
 pub(super) struct Delivery {
@@ -118,26 +26,12 @@ pub(super) struct Delivery {
     lock_wait: Option<(Instant, u32)>,
     /// The log knows durably that recovery must not make this delivery.
     is_refused_in_log: bool,
-    part: Option<MessagePart>,
-    names: Names,
-    on_outcome: Arc<OnOutcome>,
-    state: Arc<AtomicU8>,
-    mailbox: MailboxName,
-    submitted: Instant,
+    reply: Arc<Reply>,
+    /// Which one of its batch it is.
+    number: usize,
     taken: Instant,
     is_claimed: bool,
     is_over: bool,
-}
-
-/// The part of a message that one delivery makes: the message is in the log, or is remembered in
-/// case its reply is lost.
-#[derive(Clone, Debug)]
-pub(super) struct MessagePart {
-    pub(super) message: Arc<LoggedMessage>,
-    /// The first of its recipients that the copy is for.
-    pub(super) recipient: usize,
-    /// The log makes the delivery durable; otherwise it is flushed in its mailbox.
-    pub(super) through_log: bool,
 }
 
 impl Delivery {
@@ -149,17 +43,15 @@ impl Delivery {
         base: &Path,
     ) -> Self {
         let now = clock::now();
+        let is_mbox = target.format == Format::Mbox;
+        let mailbox = (MailboxName::of(base, &target), is_mbox);
         Self {
             mail,
-            mailbox: MailboxName::of(base, &target),
             target,
             lock_wait: None,
             is_refused_in_log: false,
-            part,
-            names,
-            on_outcome,
-            state: Arc::new(AtomicU8::new(WAITING)),
-            submitted: now,
+            reply: Arc::new(Reply::new(names, part, on_outcome, mailbox, now)),
+            number: 0,
             taken: now,
             is_claimed: false,
             is_over: false,
@@ -168,38 +60,48 @@ impl Delivery {
 
     /// Returns the ticket of the recipient that is `offset` behind the first one of the copy.
     pub(super) fn ticket(&self, offset: usize) -> Ticket {
-        Ticket {
-            state: Arc::clone(&self.state),
-            origin: match &self.part {
-                Some(part) => Origin::Message {
-                    message: Arc::clone(&part.message),
-                    recipient: part.recipient + offset,
-                },
-                None => Origin::Direct,
-            },
-        }
+        self.reply.ticket(offset)
+    }
+
+    /// Returns who waits for its outcome.
+    pub(super) fn reply(&self) -> &Arc<Reply> {
+        &self.reply
+    }
+
+    /// Makes it the one with this number in its batch.
+    pub(super) fn set_number(&mut self, number: usize) {
+        self.number = number;
+    }
+
+    /// Returns which one of its batch it is.
+    pub(super) fn number(&self) -> usize {
+        self.number
     }
 
     /// Returns where the recipients of the copy were submitted, each with its offset in the copy.
     pub(super) fn places(&self) -> impl Iterator<Item = (usize, usize)> {
-        let names = self.names.iter().enumerate();
+        let names = self.reply.names.iter().enumerate();
         names.flat_map(|(offset, named)| named.indices().map(move |index| (index, offset)))
+    }
+
+    fn part(&self) -> Option<&MessagePart> {
+        self.reply.part.as_ref()
     }
 
     /// Returns true if the log makes it durable.
     pub(super) fn is_through_log(&self) -> bool {
-        self.part.as_ref().is_some_and(|part| part.through_log)
+        self.part().is_some_and(|part| part.through_log)
     }
 
     /// Returns its message, if the log makes it durable.
     pub(super) fn logged_message(&self) -> Option<&Arc<LoggedMessage>> {
-        let part = self.part.as_ref().filter(|part| part.through_log)?;
+        let part = self.part().filter(|part| part.through_log)?;
         Some(&part.message)
     }
 
     /// Returns what a record says of its outcome; nothing when the log does not have its message.
     pub(super) fn done(&self, outcome: DoneOutcome) -> Option<Done> {
-        let part = self.part.as_ref()?;
+        let part = self.part()?;
         let message = &part.message;
         message
             .is_logged()
@@ -208,7 +110,7 @@ impl Delivery {
 
     /// Returns the name that the log gives its file in `new/`.
     pub(super) fn planned_name(&self) -> Option<&str> {
-        let part = self.part.as_ref()?;
+        let part = self.part()?;
         match &part.message.recipient(part.recipient)?.plan {
             Plan::Maildir { file_name } => Some(file_name),
             Plan::Mbox { .. } | Plan::Shared => None,
@@ -217,35 +119,35 @@ impl Delivery {
 
     /// Returns the trace header for a Maildir.
     pub(super) fn maildir_header(&self) -> Vec<u8> {
-        match &self.part {
+        match self.part() {
             Some(part) => part.message.maildir_header(part.recipient),
-            None => self.names.maildir_header(&self.mail.reverse_path),
+            None => self.reply.names.maildir_header(&self.mail.reverse_path),
         }
     }
 
     /// Returns the `From ` line and the trace header for an mbox; the same bytes each time.
     pub(super) fn mbox_header(&self) -> Vec<u8> {
-        match &self.part {
+        match self.part() {
             Some(part) => part.message.mbox_header(part.recipient),
             None => {
-                let names = &self.names;
+                let names = &self.reply.names;
                 names.mbox_header(&self.mail.reverse_path, clock::since_epoch())
             }
         }
     }
 
     pub(super) fn is_abandoned(&self) -> bool {
-        self.state.load(Ordering::Acquire) == ABANDONED
+        self.reply.is_abandoned()
     }
 
     /// Returns its mailbox, as operators know it.
     pub(super) fn mailbox(&self) -> &str {
-        self.mailbox.display()
+        self.reply.mailbox.display()
     }
 
     /// Returns its mailbox.
     pub(super) fn mailbox_name(&self) -> &MailboxName {
-        &self.mailbox
+        &self.reply.mailbox
     }
 
     /// Returns the user and group that own its mailbox.
@@ -256,11 +158,7 @@ impl Delivery {
     /// Makes sure that it cannot be abandoned any more; false when it was.
     pub(super) fn claim(&mut self) -> bool {
         if !self.is_claimed {
-            let order = Ordering::AcqRel;
-            self.is_claimed = self
-                .state
-                .compare_exchange(WAITING, CLAIMED, order, Ordering::Acquire)
-                .is_ok();
+            self.is_claimed = self.reply.claim();
         }
         self.is_claimed
     }
@@ -273,39 +171,33 @@ impl Delivery {
     /// Ends it, and reports the outcome unless it was abandoned.
     pub(super) fn finish(mut self, result: Result<Stored, DeliveryError>) {
         match result {
-            Ok(stored) => self.end(stored.status(), false),
-            Err(error) => self.end(error.status(), error.may_be_stored()),
+            Ok(stored) => self.end(&stored.status(), false),
+            Err(error) => self.end(&error.status(), error.may_be_stored()),
         }
     }
 
-    fn end(&mut self, status: Status, may_be_stored: bool) {
+    fn end(&mut self, status: &Status, may_be_stored: bool) {
         self.is_over = true;
         let is_ours = self.claim();
+        let is_answered = is_ours && !self.reply.close();
         let mut may_appear = may_be_stored;
-        if let Some(part) = self.part.take() {
+        if let Some(MessagePart {
+            message, recipient, ..
+        }) = self.part()
+        {
             let is_refused = !is_ours || !status.is_success();
-            may_appear |= is_refused && part.message.may_be_recovered(self.is_refused_in_log);
+            may_appear |= is_refused && message.may_be_recovered(self.is_refused_in_log);
             match is_ours && status.is_success() {
-                true => part.message.stored(part.recipient),
-                false => part.message.refuse(part.recipient, self.is_refused_in_log),
+                stored if is_answered => message.ended_late(*recipient, stored),
+                true => message.stored(*recipient),
+                false => message.refuse(*recipient, self.is_refused_in_log),
             }
         }
-        if !is_ours {
-            return;
-        }
-        let now = clock::now();
-        let outcome = Outcome {
-            status,
-            may_appear,
-            mailbox: Some(self.mailbox.take_display()),
-            queued: self.taken.saturating_duration_since(self.submitted),
-            stored: now.saturating_duration_since(self.taken),
-        };
-        for index in self.names.indices() {
-            let report = || (self.on_outcome)(index, outcome.clone());
-            if catch_unwind(AssertUnwindSafe(report)).is_err() {
-                tracing::error!("a callback that takes delivery outcomes panicked");
-            }
+        if is_ours && !is_answered {
+            let now = clock::now();
+            let queued = self.taken.saturating_duration_since(self.reply.submitted);
+            let stored = now.saturating_duration_since(self.taken);
+            self.reply.report(status, may_appear, (queued, stored));
         }
     }
 
@@ -357,7 +249,7 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         if !self.is_over {
             let error = self.interrupted();
-            self.end(error.status(), true);
+            self.end(&error.status(), true);
         }
     }
 }
@@ -366,7 +258,7 @@ impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("mailbox", &self.mailbox())
-            .field("names", &self.names)
+            .field("names", &self.reply.names)
             .finish_non_exhaustive()
     }
 }
@@ -374,6 +266,7 @@ impl fmt::Debug for Delivery {
 #[cfg(test)]
 mod tests {
     use super::super::copies::copies;
+    use super::super::types::Outcome;
     use super::*;
     use crate::address::{Address, ReversePath};
     use crate::config::{Copies, Limits};

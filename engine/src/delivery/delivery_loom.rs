@@ -1,10 +1,11 @@
 //! Models of what writers share, run over every interleaving (up to the bound loom is given): the
 //! mboxes in hand, and how far back the log is needed.
 //!
-//! Imports `queue`, `floors`. Run with `tests/loom`.
+//! Imports `queue`, `room`, `floors`. Run with `tests/loom`.
 
 use super::floors::Floors;
 use super::queue::{Queue, Queued, Taken};
+use super::room::Room;
 use crate::log::Sequence;
 use crate::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,7 +51,7 @@ fn write(queue: &Queue<Item>, in_use: &AtomicBool) -> u64 {
 #[test]
 fn loom_an_mbox_is_in_the_hands_of_one_writer_and_no_delivery_is_left() {
     loom::model(|| {
-        let queue = Arc::new(Queue::new(10, 1));
+        let queue = Arc::new(Queue::new(Arc::new(Room::new(10)), 1));
         let in_use = Arc::new(AtomicBool::new(false));
         let other = {
             let (queue, in_use) = (Arc::clone(&queue), Arc::clone(&in_use));
@@ -67,7 +68,7 @@ fn loom_an_mbox_is_in_the_hands_of_one_writer_and_no_delivery_is_left() {
 #[test]
 fn loom_sleeping_writers_are_woken_for_every_delivery() {
     loom::model(|| {
-        let queue = Arc::new(Queue::new(10, 1));
+        let queue = Arc::new(Queue::new(Arc::new(Room::new(10)), 1));
         let done = Arc::new(AtomicU64::new(0));
         let writer = || {
             let (queue, done) = (Arc::clone(&queue), Arc::clone(&done));

@@ -8,19 +8,24 @@
 //! flush is to cover, so that a flush through it reports every error; the next handle is opened
 //! before that flush begins, so that there is no time without one. Where no file can be opened now,
 //! the flush goes through the handle that is there, which stays: it reports every error too, but
-//! only to one flush. So flushes come one after the other. A suspect file system has no handle, so
-//! that it can be unmounted, until the next attempt to flush it begins.
+//! only to one flush. So its flushes come one after the other. A suspect file system has no handle,
+//! so that it can be unmounted, until the next attempt to flush it begins. A flush that does not end
+//! is waited for by nobody: what the log has for that file system is held until it does.
+
+mod flush;
 
 use crate::clock;
-use crate::io::{Disk, Mount, copy_error, is_shortage};
+use crate::io::{Disk, Mount, copy_error};
 use crate::log::Sequence;
 use crate::mailbox::Unflushed;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+pub(super) use flush::{Flushed, Unanswered};
 
 /// First pause after an attempt to flush a suspect file system failed; it doubles up to the
 /// longest.
@@ -32,8 +37,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct FileSystems<H> {
     known: Mutex<HashMap<u64, FileSystem<H>>>,
-    /// Serializes flushes.
-    flushing: Mutex<()>,
     /// The log has nothing before this record.
     low: AtomicU64,
 }
@@ -48,6 +51,12 @@ struct FileSystem<H> {
     /// All that the log has for it before this was flushed, or is held elsewhere.
     flushed_below: Sequence,
     suspect: Option<Suspect>,
+    /// When the flush that is under way began.
+    flushing_since: Option<Duration>,
+    /// Flushes that were begun.
+    flushes: u64,
+    /// Mailboxes on it have paths that lead through other mount points.
+    has_strays: bool,
 }
 
 /// A file system whose flush failed.
@@ -114,7 +123,6 @@ impl<H> Default for FileSystems<H> {
     fn default() -> Self {
         Self {
             known: Mutex::default(),
-            flushing: Mutex::new(()),
             low: AtomicU64::new(0),
         }
     }
@@ -140,6 +148,17 @@ impl<H> FileSystem<H> {
         }
     }
 
+    fn is_mounted_on(&self, point: &Path) -> bool {
+        self.mount
+            .as_ref()
+            .is_some_and(|mount| mount.point == point)
+    }
+
+    /// Returns true while what was written there may not be durable.
+    fn is_unsure(&self) -> bool {
+        self.suspect.is_some() || self.flushing_since.is_some()
+    }
+
     fn mount_point(&self) -> PathBuf {
         let mount = self.mount.as_ref();
         mount.map_or_else(PathBuf::new, |mount| mount.point.clone())
@@ -161,8 +180,9 @@ impl<H> FileSystems<H> {
         }
     }
 
-    /// Notes that something will be written on the file system of the directory `near`. False: no
-    /// checkpoint can flush it, so that must be done at once.
+    /// Notes that something will be written on the file system of the directory `near`, which the
+    /// path of the mailbox says is mounted on `expected`. False: no checkpoint can flush it, so
+    /// that must be done at once.
     ///
     /// # Errors
     /// No handle can be opened.
@@ -170,20 +190,25 @@ impl<H> FileSystems<H> {
         &self,
         disk: &D,
         device: u64,
-        near: &H,
+        (near, expected): (&H, &Path),
     ) -> io::Result<bool> {
-        if let Some(known) = self.known.lock().get(&device) {
+        if let Some(known) = self.known.lock().get_mut(&device) {
+            known.has_strays |= !known.is_mounted_on(expected);
             return Ok(known.whole);
         }
         let whole = disk.can_checkpoint(near);
         let sync_handle = Some(Arc::new(disk.open_directory(near, "")?));
         let mount = disk.mount_of(near).ok();
+        let is_stray = mount.as_ref().is_none_or(|mount| mount.point != expected);
         let entered = FileSystem {
             whole,
             mount,
             sync_handle,
             flushed_below: Sequence(self.low.load(Ordering::Acquire)),
             suspect: None,
+            flushing_since: None,
+            flushes: 0,
+            has_strays: is_stray,
         };
         // When two threads enter it at once, the older handle is kept.
         self.known.lock().entry(device).or_insert(entered);
@@ -196,80 +221,15 @@ impl<H> FileSystems<H> {
         &self,
         disk: &D,
         directories: &[Unflushed<H>],
+        expected: &Path,
     ) -> io::Result<()> {
         for directory in directories {
-            if !self.enter(disk, directory.device, &directory.handle)? {
+            let near = (&directory.handle, expected);
+            if !self.enter(disk, directory.device, near)? {
                 disk.sync(&directory.handle)?;
             }
         }
         Ok(())
-    }
-
-    /// Flushes every file system that is not suspect, or whose attempt has come so far. What the
-    /// log has before `below` is then durable there. Returns those that can be believed again.
-    pub(super) fn flush<D: Disk<Handle = H>>(&self, disk: &D, below: Sequence) -> Vec<u64> {
-        let _flushing = self.flushing.lock();
-        self.log_begins_at(below);
-        let mut believed = Vec::new();
-        for (device, sync_handle) in self.due(disk) {
-            // Nothing is locked: a file system may never answer.
-            let flushed = disk.sync_filesystem(&sync_handle);
-            let mut known = self.known.lock();
-            let Some(file_system) = known.get_mut(&device) else {
-                continue;
-            };
-            match flushed {
-                Ok(()) => {
-                    file_system.flushed_below = below.max(file_system.flushed_below);
-                    let was_suspect = file_system.suspect.take().is_some();
-                    believed.extend(was_suspect.then_some(device));
-                }
-                Err(error) => {
-                    let mount_point = file_system.mount_point();
-                    file_system.fails(&error);
-                    drop(known);
-                    tell_failure(&mount_point, &error);
-                }
-            }
-        }
-        believed
-    }
-
-    /// Takes the handles for a flush, and opens the next ones.
-    fn due<D: Disk<Handle = H>>(&self, disk: &D) -> Vec<(u64, Arc<H>)> {
-        let known = self.known.lock();
-        let ready = known.iter().filter(|(_, file_system)| {
-            let suspect = file_system.suspect.as_ref();
-            file_system.whole && suspect.is_none_or(|s| s.stage == Stage::Rewritten)
-        });
-        let handles: Vec<(u64, Arc<H>)> = ready
-            .filter_map(|(device, ready)| Some((*device, Arc::clone(ready.sync_handle.as_ref()?))))
-            .collect();
-        drop(known);
-        let mut due = Vec::new();
-        for (device, handle) in handles {
-            let next = disk.open_directory(&handle, "");
-            let mut known = self.known.lock();
-            let Some(file_system) = known.get_mut(&device) else {
-                continue;
-            };
-            match next {
-                // Somebody else may have found it to be suspect meanwhile.
-                Ok(next) if file_system.sync_handle.is_some() => {
-                    file_system.sync_handle = Some(Arc::new(next));
-                    due.push((device, handle));
-                }
-                Err(error) if is_shortage(&error) => due.push((device, handle)),
-                Ok(_) => {}
-                Err(error) => {
-                    let mount_point = file_system.mount_point();
-                    file_system.fails(&error);
-                    drop(known);
-                    tell_failure(&mount_point, &error);
-                }
-            }
-        }
-        due
     }
 
     /// Notes that a flush of one file system failed which may have covered what the log has for it.
@@ -291,11 +251,17 @@ impl<H> FileSystems<H> {
         }
     }
 
-    /// The first record that a suspect file system needs in the log.
+    /// The first record that a file system needs in the log which is suspect, or being flushed.
     pub(super) fn needed_from(&self) -> Option<Sequence> {
         let known = self.known.lock();
-        let suspects = known.values().filter(|known| known.suspect.is_some());
-        suspects.map(|suspect| suspect.flushed_below).min()
+        let not_durable = known.values().filter(|known| known.is_unsure());
+        not_durable.map(|known| known.flushed_below).min()
+    }
+
+    /// Returns true while one is suspect.
+    pub(super) fn has_suspects(&self) -> bool {
+        let known = self.known.lock();
+        known.values().any(|known| known.suspect.is_some())
     }
 
     /// Returns the suspect file systems that an attempt is due for, and begun attempts.
@@ -397,6 +363,14 @@ impl<H> FileSystems<H> {
         }
     }
 
+    /// Returns where a file system is mounted; empty when that is not known.
+    pub(super) fn mount_point(&self, device: u64) -> PathBuf {
+        let known = self.known.lock();
+        known
+            .get(&device)
+            .map_or_else(PathBuf::new, FileSystem::mount_point)
+    }
+
     /// All that the log has for a file system before this is durable there, or held elsewhere.
     pub(super) fn flushed_below(&self, device: u64) -> Sequence {
         let known = self.known.lock();
@@ -454,7 +428,8 @@ impl<H> FileSystems<H> {
     /// Returns true while mailboxes are flushed.
     #[cfg(test)]
     pub(super) fn is_flushing(&self) -> bool {
-        self.flushing.is_held()
+        let known = self.known.lock();
+        known.values().any(|known| known.flushing_since.is_some())
     }
 
     /// Has every attempt be due now.
@@ -492,7 +467,7 @@ fn open_again<D: Disk>(disk: &D, mount: Option<&Mount>) -> io::Result<Opened<D::
     })
 }
 
-fn tell_failure(mount_point: &std::path::Path, error: &io::Error) {
+fn tell_failure(mount_point: &Path, error: &io::Error) {
     tracing::error!(
         file_system = %mount_point.display(),
         %error,

@@ -2,9 +2,10 @@
 //!
 //! Imports `sync`; does no I/O. Invariant: a floor is taken before the first record it covers is
 //! appended, from what was durable then, so that it is never above that record; it is given back
-//! only when every delivery of these records was published or refused.
+//! only when every delivery of these records was published or refused, or is held elsewhere.
 
 use crate::log::Sequence;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 use std::collections::BTreeMap;
 
@@ -12,11 +13,54 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Floors(Arc<Mutex<BTreeMap<u64, usize>>>);
 
-/// Records from here on are needed, until it is dropped.
+/// Records from here on are needed, until it is dropped or lifted.
 #[derive(Debug)]
 pub(super) struct Floor {
     floors: Floors,
     sequence: u64,
+    /// No record may rely on it any more.
+    is_closed: AtomicBool,
+    is_given_back: AtomicBool,
+}
+
+impl Floor {
+    fn new(floors: &Floors, sequence: u64) -> Self {
+        Self {
+            floors: floors.clone(),
+            sequence,
+            is_closed: AtomicBool::new(false),
+            is_given_back: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes another one at the same record.
+    pub(super) fn again(&self) -> Self {
+        *self.floors.0.lock().entry(self.sequence).or_default() += 1;
+        Self::new(&self.floors, self.sequence)
+    }
+
+    /// Has no record rely on it from now on.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Gives it back before it is dropped; nothing may rely on it any more.
+    pub(super) fn give_back(&self) {
+        if self.is_given_back.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut floors = self.floors.0.lock();
+        if let Some(count) = floors.get_mut(&self.sequence) {
+            *count -= 1;
+            if *count == 0 {
+                floors.remove(&self.sequence);
+            }
+        }
+    }
 }
 
 impl Floors {
@@ -27,10 +71,7 @@ impl Floors {
         let sequence = durable().0 + 1;
         *floors.entry(sequence).or_default() += 1;
         drop(floors);
-        Floor {
-            floors: self.clone(),
-            sequence,
-        }
+        Floor::new(self, sequence)
     }
 
     /// Everything before this was settled.
@@ -45,13 +86,7 @@ impl Floors {
 
 impl Drop for Floor {
     fn drop(&mut self) {
-        let mut floors = self.floors.0.lock();
-        if let Some(count) = floors.get_mut(&self.sequence) {
-            *count -= 1;
-            if *count == 0 {
-                floors.remove(&self.sequence);
-            }
-        }
+        self.give_back();
     }
 }
 

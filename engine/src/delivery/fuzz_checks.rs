@@ -10,9 +10,11 @@
     reason = "a check fails by panicking"
 )]
 
+use super::domains::Domains;
 use super::file_systems::FileSystems;
 use super::logged_message::mbox_header;
-use super::recovery::{Recovery, Trust};
+use super::recovery::{Part, Recovery, Trust};
+use super::room::Room;
 use super::sums::{SECTOR_BYTES, Sums};
 use crate::config::Settings;
 use crate::fuzz_checks::Choices;
@@ -316,6 +318,7 @@ impl Case {
         settings.routing.virtual_mailbox_limit = 0;
         settings.routing.virtual_minimum_uid = 1;
         settings.routing.deliver_lock_delay = Duration::ZERO;
+        let domains = Domains::new(disk, &settings, (Arc::new(Room::new(1)), 1));
         let settings = MailboxSettings::from(&settings);
         let (log, found) = self.open_log();
         let recovery = Recovery {
@@ -324,11 +327,13 @@ impl Case {
             known: &Known::default(),
             journal: &log,
             file_systems: &FileSystems::default(),
+            domains: &domains,
             trust,
         };
-        let (report, _, _) = recovery.run(&found).expect("a log that reads");
+        let all = Part::new(Box::new(|_| true));
+        let recovered = recovery.run(&found, &all).expect("a log that reads");
         log.close().expect("a disk that works");
-        report.waiting
+        recovered.report.waiting
     }
 
     fn check(&self, after: &[u8]) {

@@ -123,7 +123,7 @@ impl<M: LogMedium> Found for LogScan<M> {
 }
 
 /// An open log and what stood in it.
-pub(super) type OpenedJournal = (Arc<dyn Journal>, Box<dyn Found>);
+pub(super) type OpenedJournal = (Arc<dyn Journal>, Arc<dyn Found>);
 
 /// Opens the log, at the start and again after it failed.
 pub(super) trait JournalSource: fmt::Debug + Send + Sync {
@@ -192,7 +192,7 @@ impl JournalSource for DirectorySource {
         if bytes_max < self.wanted.bytes_max {
             tracing::info!("delivery log: {bytes_max} bytes at most on a volume of {volume_bytes}");
         }
-        Ok((Arc::new(writer), Box::new(found)))
+        Ok((Arc::new(writer), Arc::new(found)))
     }
 
     fn note_suspects(&self, has_suspects: bool) -> io::Result<()> {

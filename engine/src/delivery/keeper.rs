@@ -12,20 +12,26 @@ mod recheck;
 mod retry;
 mod status;
 
+use super::context::Context;
+use super::domains::Domains;
 use super::doubt::{Doubts, Keep};
 use super::file_systems::FileSystems;
 use super::floors::Floors;
+use super::jobs::{Job, Jobs};
 use super::journal::{Journal, JournalSource, confirmed_records, in_doubt_max, log_settings};
+use super::late_ends::LateEnds;
+use super::recovery::{Recovery, Trust};
 use super::refusals::Refusals;
-use super::stuck::StuckMail;
+use super::stuck::{Stuck, StuckMail};
 use crate::clock;
 use crate::config::DeliveryLogSettings;
 use crate::io::Disk;
 use crate::log::{LogError, Sequence};
-use crate::mailbox::{Known, MailboxSettings};
 use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// First pause before a failed log is opened again; it doubles up to the longest.
@@ -53,7 +59,13 @@ pub(super) struct Keeper<H> {
     pub(super) file_systems: FileSystems<H>,
     pub(super) doubts: Doubts,
     pub(super) refusals: Refusals,
+    /// The ends of deliveries that were answered before.
+    pub(super) late_ends: LateEnds,
     stuck: StuckMail,
+    domains: Arc<Domains>,
+    jobs: Jobs,
+    /// Mount points of file systems whose mail is being tried again.
+    at_work: Mutex<BTreeSet<PathBuf>>,
     /// The log directory says that a file system is suspect.
     noted_suspects: Mutex<bool>,
 }
@@ -153,9 +165,9 @@ impl State {
 
 /// A panic of the checkpointer may come between a flush and its result: the log is taken out of
 /// service, and every file system is suspect.
-struct FailOnPanic<'a, H: fmt::Debug + Send + Sync>(&'a Keeper<H>);
+struct FailOnPanic<'a, H: fmt::Debug + Send + Sync + 'static>(&'a Keeper<H>);
 
-impl<H: fmt::Debug + Send + Sync> Drop for FailOnPanic<'_, H> {
+impl<H: fmt::Debug + Send + Sync + 'static> Drop for FailOnPanic<'_, H> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let error = LogError::Panicked {
@@ -166,6 +178,18 @@ impl<H: fmt::Debug + Send + Sync> Drop for FailOnPanic<'_, H> {
                 .all_fail(&io::Error::other(error.clone()));
             self.0.fail(error);
         }
+    }
+}
+
+/// Work on a file system, until it ends.
+struct EndOfWork<H> {
+    keeper: Arc<Keeper<H>>,
+    mount_point: PathBuf,
+}
+
+impl<H> Drop for EndOfWork<H> {
+    fn drop(&mut self) {
+        self.keeper.at_work.lock().remove(&self.mount_point);
     }
 }
 
@@ -183,8 +207,12 @@ enum Next {
     End,
 }
 
-impl<H: fmt::Debug + Send + Sync> Keeper<H> {
-    pub(super) fn new(source: Box<dyn JournalSource>, settings: DeliveryLogSettings) -> Self {
+impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
+    pub(super) fn new(
+        source: Box<dyn JournalSource>,
+        settings: DeliveryLogSettings,
+        (domains, jobs): (Arc<Domains>, Jobs),
+    ) -> Self {
         let log = log_settings(&settings);
         Self {
             source,
@@ -204,7 +232,11 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             floors: Floors::default(),
             file_systems: FileSystems::default(),
             refusals: Refusals::default(),
+            late_ends: LateEnds::default(),
             stuck: StuckMail::default(),
+            domains,
+            jobs,
+            at_work: Mutex::default(),
             noted_suspects: Mutex::default(),
         }
     }
@@ -251,8 +283,11 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
 
     /// As the checkpoint thread does with a checkpoint that fails.
     #[cfg(test)]
-    pub(super) fn checkpoint_or_fail<D: Disk<Handle = H>>(&self, disk: &D) {
-        if let Err(error) = self.checkpoint(disk) {
+    pub(super) fn checkpoint_or_fail<D: Disk<Handle = H>>(
+        self: &Arc<Self>,
+        context: &Arc<Context<D>>,
+    ) {
+        if let Err(error) = self.checkpoint(context) {
             self.fail(error);
         }
     }
@@ -306,12 +341,7 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
 
     /// Makes checkpoints and opens a failed log again, until the store closes: the work of a
     /// supervised thread.
-    pub(super) fn run<D: Disk<Handle = H>>(
-        &self,
-        disk: &D,
-        settings: &MailboxSettings,
-        known: &Known,
-    ) {
+    pub(super) fn run<D: Disk<Handle = H>>(self: &Arc<Self>, context: &Arc<Context<D>>) {
         let guard = FailOnPanic(self);
         let mut pause = REOPEN_PAUSE;
         let mut again = clock::now();
@@ -323,14 +353,14 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                     continue;
                 }
                 Next::Checkpoint => {
-                    self.recheck_suspects(disk, settings, known);
-                    self.retry_stuck(disk, settings, known);
-                    if let Err(error) = self.checkpoint(disk) {
+                    self.recheck_suspects(context);
+                    self.retry_stuck(context);
+                    if let Err(error) = self.checkpoint(context) {
                         self.fail(error);
                         again = clock::now() + pause;
                     }
                 }
-                Next::Reopen => match self.open(disk, settings, known) {
+                Next::Reopen => match self.open(context) {
                     Ok(report) => {
                         pause = REOPEN_PAUSE;
                         let report = report.map(|report| format!(": {report}"));
@@ -349,8 +379,8 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
                     }
                 },
                 Next::End => {
-                    self.recheck_suspects(disk, settings, known);
-                    if let Err(error) = self.checkpoint(disk) {
+                    self.recheck_suspects(context);
+                    if let Err(error) = self.checkpoint(context) {
                         tracing::error!(%error, "the last checkpoint of the delivery log failed");
                     }
                     self.state.lock().journal = None;
@@ -366,6 +396,50 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
     fn fail(&self, error: LogError) {
         self.state.lock().fail(error);
         self.changed.notify_all();
+    }
+
+    /// Begins work on the file system that is mounted there, which may never end; `None` if such
+    /// work is under way.
+    fn work_on(
+        self: &Arc<Self>,
+        mount_point: PathBuf,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Option<Job>> {
+        if !self.at_work.lock().insert(mount_point.clone()) {
+            return Ok(None);
+        }
+        let end = EndOfWork {
+            keeper: Arc::clone(self),
+            mount_point,
+        };
+        let job = self.jobs.begin(move || {
+            let _end = end;
+            work();
+        });
+        job.map(Some)
+    }
+
+    /// Holds a message that a writer has which does not come back.
+    pub(super) fn hold_in_hand(&self, mail: Stuck) {
+        self.stuck.hold(vec![mail]);
+    }
+
+    /// Returns what recovery works with.
+    fn recovery<'a, D: Disk<Handle = H>>(
+        &'a self,
+        context: &'a Context<D>,
+        journal: &'a dyn Journal,
+        trust: Trust,
+    ) -> Recovery<'a, D> {
+        Recovery {
+            disk: &context.disk,
+            settings: &context.settings,
+            known: &context.known,
+            journal,
+            file_systems: &self.file_systems,
+            domains: &self.domains,
+            trust,
+        }
     }
 
     /// Tells the log which replies were read; nobody waits for that.

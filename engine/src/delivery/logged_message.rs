@@ -10,12 +10,13 @@ use super::copies::Copy;
 use super::digest::{BaseDigest, Digest, Way, content_digest};
 use super::floors::Floor;
 use super::journal::Journal;
+use super::late_ends::{LateEnd, LateEnds};
 use super::refusals::Refusals;
 use super::types::Mail;
 use crate::clock;
 use crate::log::{
     Accepted, AcceptedEncoder, AcceptedRecipient, Confirmed, DeliveryId, Done, DoneOutcome,
-    InDoubt, LogError, Plan, Record, RecordTicket,
+    InDoubt, LogError, Plan, Record, RecordTicket, Sequence,
 };
 use crate::mailbox::maildir::{NameMaker, sizes};
 use crate::mailbox::trace::{self, Name};
@@ -28,7 +29,18 @@ use std::sync::Weak;
 pub(super) struct LoggedMessage {
     envelope: Accepted,
     base: BaseDigest,
+    late_ends: LateEnds,
     state: Mutex<State>,
+}
+
+/// A message of the log, to be held past the delivery.
+pub(super) struct HeldMessage {
+    /// Its record.
+    pub(super) at: Sequence,
+    pub(super) envelope: Accepted,
+    pub(super) content: Vec<u8>,
+    /// Recipients that were refused.
+    pub(super) refused: Vec<u32>,
 }
 
 struct State {
@@ -77,8 +89,8 @@ pub(super) enum InLog {
     Appended(RecordTicket),
     /// As before, but appended by an earlier delivery of the message.
     Before(RecordTicket),
-    /// The record was appended to a log that failed since, and may be lost: the delivery must not
-    /// go on.
+    /// The record was appended to a log that failed since, and may be lost; or the delivery was
+    /// given up. It must not go on.
     Stale,
 }
 
@@ -91,6 +103,7 @@ impl LoggedMessage {
         copies: &[Copy],
         names: &NameMaker,
         (base, without_status): (BaseDigest, bool),
+        late_ends: LateEnds,
     ) -> Self {
         let reverse_path = mail.reverse_path.external();
         let mut recipients = Vec::with_capacity(copies.len());
@@ -127,6 +140,7 @@ impl LoggedMessage {
                 recipients,
             },
             base,
+            late_ends,
             state: Mutex::new(State {
                 stage: Stage::Fresh,
                 mail: Some(Arc::clone(mail)),
@@ -173,6 +187,9 @@ impl LoggedMessage {
                 InLog::Stale
             });
         }
+        if floor.is_closed() {
+            return Ok(InLog::Stale);
+        }
         let content_bytes = usize::try_from(mail.message.size()).unwrap_or(0);
         let mut encoder = AcceptedEncoder::new(&self.envelope, content_bytes);
         mail.message
@@ -196,6 +213,53 @@ impl LoggedMessage {
             append_refusal(Some(journal.as_ref()), refusals, done);
         }
         Ok(InLog::Appended(ticket))
+    }
+
+    /// Has the log keep the record by another floor, if it is kept by `from`. A record that is
+    /// appended later cannot rely on `from`, which must be closed.
+    pub(super) fn move_floor(&self, from: &Arc<Floor>, to: &Arc<Floor>) {
+        debug_assert!(from.is_closed(), "else a record may rely on it after this");
+        let mut state = self.state.lock();
+        if let Stage::Logged {
+            floor: Some(floor), ..
+        } = &mut state.stage
+            && Arc::ptr_eq(floor, from)
+        {
+            *floor = Arc::clone(to);
+        }
+    }
+
+    /// Returns what is needed to hold the message past its delivery; `None` if the log does not
+    /// durably have it, or the content cannot be read.
+    pub(super) fn held(&self) -> Option<HeldMessage> {
+        let state = self.state.lock();
+        let Stage::Logged {
+            journal, ticket, ..
+        } = &state.stage
+        else {
+            return None;
+        };
+        let at = ticket.sequence();
+        let is_durable = journal.upgrade()?.durable_up_to() >= at;
+        let message = &state.mail.as_ref()?.message;
+        let mut content = Vec::with_capacity(usize::try_from(message.size()).ok()?);
+        message.copy_to(&mut content).ok()?;
+        let refused = self.refused(&state).into_iter();
+        is_durable.then(|| HeldMessage {
+            at,
+            envelope: self.envelope.clone(),
+            content,
+            refused: refused.map(|done| done.recipient).collect(),
+        })
+    }
+
+    /// Says what became of a delivery that was answered before it ended.
+    pub(super) fn ended_late(&self, index: usize, is_stored: bool) {
+        self.late_ends.add(LateEnd {
+            id: self.envelope.id,
+            recipient: u32::try_from(index).unwrap_or(u32::MAX),
+            is_stored,
+        });
     }
 
     fn refused(&self, state: &State) -> Vec<Done> {

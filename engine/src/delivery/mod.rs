@@ -14,6 +14,8 @@ mod delivery;
 #[cfg(loom)]
 mod delivery_loom;
 mod digest;
+mod domain;
+mod domains;
 mod doubt;
 mod error;
 mod file_systems;
@@ -22,15 +24,22 @@ mod flush;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz_checks;
 mod health;
+mod in_hand;
+mod jobs;
 mod journal;
 mod keeper;
+mod late_ends;
 mod logged_message;
+mod patience;
 mod queue;
 mod queue_id;
 mod receipt;
 mod recovery;
 mod refusals;
 mod repetition;
+mod reply;
+mod room;
+mod shared;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod sim_tests;
@@ -40,13 +49,14 @@ mod sums;
 mod suspect_note;
 mod types;
 mod under_way;
+mod watch;
 mod writer;
 
 pub use bounds::LogBounds;
-pub use delivery::{OnOutcome, Ticket};
 pub use error::StoreError;
 pub use health::{FileSystemFailure, Health, LogFailure, LogState};
 pub use receipt::Receipt;
 pub use recovery::RecoveryReport;
+pub use reply::{OnOutcome, Ticket};
 pub use store::Store;
 pub use types::{Mail, Outcome};

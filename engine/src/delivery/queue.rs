@@ -1,11 +1,9 @@
 //! Deliveries waiting for a writer.
 //!
-//! Imports `sync`, `clock`, `limits`. Holds no I/O, and knows of deliveries only what [`Queued`]
+//! Imports `room`, `sync`, `clock`, `limits`. Holds no I/O, and knows of deliveries only what [`Queued`]
 //! says, so that a model checker can run it. Invariants: an mbox is in
 //! the hands of one writer at most, and deliveries to it meanwhile wait beside it without
-//! occupying a writer, to go out together next time; a delivery takes up room until a writer is
-//! done with it, so that one which tries a lock again and again never frees its room in between;
-//! whoever waits for room is woken when there is some.
+//! occupying a writer, to go out together next time.
 //!
 //! As few writers as will do are kept busy: one that has a batch in hand comes back for what came
 //! meanwhile, all of it at once, and large batches cost far fewer flushes and changes of threads
@@ -13,11 +11,11 @@
 //! it will be long, and when none has come back for [`PATIENCE`]. Invariant: while something waits
 //! for a writer at work and another sleeps, one of those that sleep watches.
 
+use super::room::Room;
 use crate::clock;
 use crate::limits::BATCH_BYTES_MAX;
-use crate::sync::{Condvar, Mutex, MutexGuard, wait, wait_timeout};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, wait, wait_timeout};
 use std::collections::{HashMap, VecDeque};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// So many deliveries may wait for a writer that has a batch in hand. Measured with 64 sessions on
@@ -38,12 +36,12 @@ pub(super) trait Queued {
     fn bytes(&self) -> u64;
 }
 
-/// A bounded queue; the bound is kept by those who submit ([`Queue::poll_room`]).
+/// A queue of deliveries to one file system.
 #[derive(Debug)]
 pub(super) struct Queue<J> {
     state: Mutex<State<J>>,
     work: Condvar,
-    capacity: usize,
+    room: Arc<Room>,
     /// Most deliveries in a batch.
     batch: usize,
 }
@@ -57,8 +55,6 @@ struct State<J> {
     in_hand: HashMap<String, VecDeque<J>>,
     /// Deliveries beside mboxes in hand.
     parked: usize,
-    /// Deliveries in the hands of writers.
-    taken: usize,
     /// Batches in the hands of writers that will soon be back for more.
     batches: usize,
     /// Batches taken so far.
@@ -72,7 +68,8 @@ struct State<J> {
     asleep: usize,
     /// One of them was woken and is on its way.
     is_waking: bool,
-    waiting_for_room: Vec<Waker>,
+    /// Mboxes in the hands of writers that do not come back.
+    given_up: usize,
 }
 
 /// What one writer takes at once.
@@ -90,18 +87,26 @@ pub(super) struct Hold {
     mboxes: Vec<String>,
     /// The writer will not be back soon.
     is_long: bool,
+    /// Nobody waits for the writer any more.
+    is_given_up: bool,
+}
+
+impl Hold {
+    /// Notes that the queue was told to give up on its mboxes.
+    pub(super) fn is_given_up(&mut self) {
+        self.is_given_up = true;
+    }
 }
 
 impl<J: Queued> Queue<J> {
-    /// For `capacity` deliveries, of which a writer takes up to `batch` at once.
-    pub(super) fn new(capacity: usize, batch: usize) -> Self {
+    /// A writer takes up to `batch` deliveries at once.
+    pub(super) fn new(room: Arc<Room>, batch: usize) -> Self {
         Self {
             state: Mutex::new(State {
                 ready: VecDeque::new(),
                 delayed: Vec::new(),
                 in_hand: HashMap::new(),
                 parked: 0,
-                taken: 0,
                 batches: 0,
                 takes: 0,
                 is_watched: false,
@@ -109,10 +114,10 @@ impl<J: Queued> Queue<J> {
                 closing: false,
                 asleep: 0,
                 is_waking: false,
-                waiting_for_room: Vec::new(),
+                given_up: 0,
             }),
             work: Condvar::new(),
-            capacity,
+            room,
             batch: batch.max(1),
         }
     }
@@ -120,7 +125,9 @@ impl<J: Queued> Queue<J> {
     /// Adds deliveries, whether there is room or not.
     pub(super) fn push(&self, jobs: impl Iterator<Item = J>) {
         let mut state = self.state.lock();
+        let before = state.ready.len();
         state.ready.extend(jobs);
+        self.room.take(state.ready.len() - before);
         let is_much = state.batches == 0 || state.ready.len() > WAITING_MAX;
         let is_wanted = match is_much {
             true => state.wake_one(),
@@ -134,6 +141,7 @@ impl<J: Queued> Queue<J> {
 
     /// A delivery whose mailbox was busy waits until `due`.
     pub(super) fn push_delayed(&self, due: Instant, job: J) {
+        self.room.take(1);
         let mut state = self.state.lock();
         state.delayed.push((due, job));
         // Another writer may sleep past that time.
@@ -144,22 +152,45 @@ impl<J: Queued> Queue<J> {
         }
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.state.lock().occupied() < self.capacity
+    /// Takes out everything that waits, for no writer will come for it.
+    pub(super) fn take_out(&self) -> Vec<J> {
+        let mut state = self.state.lock();
+        let mut jobs: Vec<J> = state.ready.drain(..).collect();
+        jobs.extend(state.delayed.drain(..).map(|(_, job)| job));
+        jobs.extend(
+            state
+                .in_hand
+                .values_mut()
+                .flat_map(|parked| parked.drain(..)),
+        );
+        state.parked = 0;
+        drop(state);
+        self.room.give_back(jobs.len());
+        jobs
     }
 
-    /// Ready when there is room; else the task is woken when there may be.
-    pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+    /// Gives up on mboxes whose writer does not come back: takes out what waits for them.
+    pub(super) fn give_up(&self, mboxes: &[&str]) -> Vec<J> {
         let mut state = self.state.lock();
-        if state.occupied() < self.capacity {
-            return Poll::Ready(());
+        state.given_up += mboxes.len();
+        let mut jobs = Vec::new();
+        for path in mboxes {
+            jobs.extend(
+                state
+                    .in_hand
+                    .get_mut(*path)
+                    .into_iter()
+                    .flat_map(|parked| parked.drain(..)),
+            );
         }
-        let waker = context.waker();
-        let is_known = |known: &Waker| known.will_wake(waker);
-        if !state.waiting_for_room.iter().any(is_known) {
-            state.waiting_for_room.push(waker.clone());
+        state.parked -= jobs.len();
+        let is_end = state.closing && state.is_done();
+        drop(state);
+        if is_end {
+            self.work.notify_all();
         }
-        Poll::Pending
+        self.room.give_back(jobs.len());
+        jobs
     }
 
     /// No more deliveries will come; writers end when all are done.
@@ -192,22 +223,22 @@ impl<J: Queued> Queue<J> {
         };
         let mut abandoned = Vec::new();
         let mut state = self.state.lock();
-        let wakers = loop {
+        loop {
             state.wake_delayed();
             state.fill(self.batch, &mut batch, &mut abandoned);
             if !batch.jobs.is_empty() {
-                break state.wakers_if_room(self.capacity);
+                break;
             }
             if !abandoned.is_empty() {
-                let wakers = state.wakers_if_room(self.capacity);
                 drop(state);
+                self.room.give_back(abandoned.len());
                 abandoned.clear();
-                wakers.into_iter().for_each(Waker::wake);
                 state = self.state.lock();
                 continue;
             }
             state = idle(state)?;
-        };
+        }
+        let gone = abandoned.len();
         let is_wanted = match state.ready.is_empty() {
             false => state.wake_one(),
             // This writer may have been the one that knew when they are due.
@@ -217,7 +248,9 @@ impl<J: Queued> Queue<J> {
         if is_wanted {
             self.work.notify_one();
         }
-        wakers.into_iter().for_each(Waker::wake);
+        if gone > 0 {
+            self.room.give_back(gone);
+        }
         Some(batch)
     }
 
@@ -273,7 +306,9 @@ impl<J: Queued> Queue<J> {
     /// beside these goes first.
     pub(super) fn give_back(&self, hold: Hold) {
         let mut state = self.state.lock();
-        state.taken -= hold.jobs;
+        if hold.is_given_up {
+            state.given_up -= hold.mboxes.len();
+        }
         if !hold.is_long {
             state.batches -= 1;
         }
@@ -287,14 +322,13 @@ impl<J: Queued> Queue<J> {
         let is_end = state.closing && state.is_done();
         // This writer takes next what was parked, unless it has another batch to finish.
         let is_wanted = !state.ready.is_empty() && state.wake_watcher();
-        let wakers = state.wakers_if_room(self.capacity);
         drop(state);
         if is_end {
             self.work.notify_all();
         } else if is_wanted {
             self.work.notify_one();
         }
-        wakers.into_iter().for_each(Waker::wake);
+        self.room.give_back(hold.jobs);
     }
 }
 
@@ -320,14 +354,9 @@ impl<J: Queued> State<J> {
         self.ready.len() + self.delayed.len() + self.parked
     }
 
-    /// The room that is taken up.
-    fn occupied(&self) -> usize {
-        self.waiting() + self.taken
-    }
-
     /// True when nothing waits, and no writer can give anything back any more.
     fn is_done(&self) -> bool {
-        self.waiting() == 0 && self.in_hand.is_empty()
+        self.waiting() == 0 && self.in_hand.len() <= self.given_up
     }
 
     /// Makes ready what is due.
@@ -373,18 +402,9 @@ impl<J: Queued> State<J> {
             batch.jobs.push(job);
         }
         batch.hold.jobs = batch.jobs.len();
-        self.taken += batch.jobs.len();
         if !batch.jobs.is_empty() {
             self.batches += 1;
             self.takes += 1;
-        }
-    }
-
-    fn wakers_if_room(&mut self, capacity: usize) -> Vec<Waker> {
-        if self.occupied() < capacity {
-            std::mem::take(&mut self.waiting_for_room)
-        } else {
-            Vec::new()
         }
     }
 }
@@ -392,7 +412,6 @@ impl<J: Queued> State<J> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
     use std::thread;
 
@@ -434,7 +453,7 @@ mod tests {
 
     /// A queue, a batch in this thread's hands, and another writer that sleeps.
     fn one_at_work() -> (Arc<Queue<Item>>, Hold, Receiver<usize>) {
-        let queue = Arc::new(Queue::new(1000, 64));
+        let queue = Arc::new(Queue::new(Arc::new(Room::new(1000)), 64));
         push(&queue, 1);
         let Taken { hold, .. } = queue.take().unwrap();
         let other = writer(&queue);
@@ -493,7 +512,7 @@ mod tests {
 
     #[test]
     fn a_writer_that_went_to_sleep_before_the_first_got_stuck_does_what_comes() {
-        let queue = Arc::new(Queue::new(1000, 64));
+        let queue = Arc::new(Queue::new(Arc::new(Room::new(1000)), 64));
         let (tell, told) = channel();
         for _ in 0..2 {
             let (queue, tell) = (Arc::clone(&queue), tell.clone());

@@ -2,11 +2,11 @@
 //!
 //! Invariant: a message is confirmed once or in doubt; a receipt that is dropped never confirms.
 
-use super::delivery::{Origin, Ticket};
 use super::doubt::{Verdict, is_one_of};
 use super::journal::in_doubt_records;
 use super::keeper::Keeper;
 use super::logged_message::LoggedMessage;
+use super::reply::{Origin, Ticket};
 use crate::io::{Blocking, Disk};
 use crate::log::InDoubt;
 use crate::sync::Arc;
@@ -112,7 +112,7 @@ impl Drop for Receipt {
 /// Settles deliveries, all of one message. With [`Verdict::Read`] the same message sent again is
 /// another message; with [`Verdict::Lost`] the deliveries that succeeded answer for it, and are not
 /// made a second time.
-pub(super) fn settle<H: fmt::Debug + Send + Sync>(
+pub(super) fn settle<H: fmt::Debug + Send + Sync + 'static>(
     keeper: &Keeper<H>,
     tickets: &[Ticket],
     verdict: Verdict,
@@ -140,7 +140,7 @@ pub(super) fn settle<H: fmt::Debug + Send + Sync>(
 
 /// As [`settle`] with [`Verdict::Read`], but for the recipients with the indices `doubtful`, which
 /// stay in doubt.
-fn confirm_but<H: fmt::Debug + Send + Sync>(
+fn confirm_but<H: fmt::Debug + Send + Sync + 'static>(
     keeper: &Keeper<H>,
     tickets: &[Ticket],
     doubtful: &[usize],
@@ -183,14 +183,14 @@ fn confirm_but<H: fmt::Debug + Send + Sync>(
 }
 
 /// Settles messages whose receipts came back before their deliveries had ended.
-pub(super) fn settle_early<H: fmt::Debug + Send + Sync>(keeper: &Keeper<H>) {
+pub(super) fn settle_early<H: fmt::Debug + Send + Sync + 'static>(keeper: &Keeper<H>) {
     for (message, verdict) in keeper.doubts.take_early() {
         settle_message(keeper, &message, verdict);
     }
 }
 
 /// Settles a message whose deliveries have all ended.
-fn settle_message<H: fmt::Debug + Send + Sync>(
+fn settle_message<H: fmt::Debug + Send + Sync + 'static>(
     keeper: &Keeper<H>,
     message: &Arc<LoggedMessage>,
     verdict: Verdict,
@@ -204,7 +204,7 @@ fn settle_message<H: fmt::Debug + Send + Sync>(
 }
 
 /// Remembers deliveries in doubt that are not in the log, and appends them to it.
-fn note_in_doubt<H: fmt::Debug + Send + Sync>(keeper: &Keeper<H>, entries: Vec<InDoubt>) {
+fn note_in_doubt<H: fmt::Debug + Send + Sync + 'static>(keeper: &Keeper<H>, entries: Vec<InDoubt>) {
     if let (false, Ok(pass)) = (entries.is_empty(), keeper.enter()) {
         for record in in_doubt_records(&entries) {
             // Not waited for: when a crash loses it, the message comes twice.

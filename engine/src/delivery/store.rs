@@ -4,19 +4,25 @@ use super::ahead;
 use super::base::{check_base, open_base};
 use super::context::Context;
 use super::copies::{Copy, Named, copies};
-use super::delivery::{Delivery, MessagePart, OnOutcome, Ticket};
+use super::delivery::Delivery;
+use super::domain::Domain;
+use super::domains::Domains;
 use super::error::StoreError;
-use super::health::Health;
+use super::health::{FileSystemFailure, Health};
+use super::jobs::Jobs;
 use super::journal::{DirectorySource, JournalSource};
 use super::keeper::Keeper;
 use super::logged_message::LoggedMessage;
-use super::queue::Queue;
+use super::patience::Patience;
 use super::receipt::{Receipt, settle_early};
 use super::recovery::RecoveryReport;
 use super::repetition::{known_already, under_way_already, without_repeated, without_under_way};
+use super::reply::{MessagePart, OnOutcome, Ticket};
+use super::room::Room;
+use super::shared::Shared;
 use super::types::{Mail, Outcome};
 use super::under_way::UnderWay;
-use super::writer::{Shared, write_mail};
+use super::watch;
 #[cfg(any(test, feature = "sim"))]
 use super::{doubt::Verdict, receipt::settle};
 use crate::clock;
@@ -25,13 +31,13 @@ use crate::descriptors::Descriptors;
 use crate::envelope::{Recipient, ReversePath};
 use crate::io::{Blocking, Disk, StateDirectory};
 use crate::log::{DeliveryId, LogError};
-use crate::mailbox::{Known, MailboxSettings};
 use crate::message::{MessageBuilder, Spool};
 use crate::supervisor::{SupervisedThread, Supervisor};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::target::MailboxTarget;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::path::Path;
 use std::sync::Weak;
 use std::task::{self, Poll};
@@ -72,7 +78,10 @@ pub struct Store<D: Disk = Blocking> {
     ahead_from_bytes: u64,
     descriptors: Descriptors,
     supervisor: Supervisor,
-    writers: Vec<SupervisedThread>,
+    watch: Option<SupervisedThread>,
+    room: Arc<Room>,
+    /// Its work is done by threads.
+    has_threads: bool,
     checkpointer: Option<SupervisedThread>,
     recovered: Option<RecoveryReport>,
 }
@@ -123,9 +132,13 @@ impl Store<Blocking> {
         let disk = Blocking::new();
         open_base(&disk, settings)?;
         let delivery_log = source.delivery_log();
-        let keeper = Keeper::new(Box::new(source), delivery_log);
-        let known = Known::default();
-        let report = keeper.open(&disk, &MailboxSettings::from(settings), &known)?;
+        let patience = Arc::new(Patience::new(settings.store.mailbox_timeout));
+        let bounds = (Arc::new(Room::new(0)), 1);
+        let domains = Arc::new(Domains::new(&disk, settings, bounds));
+        let with = (domains, Jobs::Threads(patience));
+        let keeper = Arc::new(Keeper::new(Box::new(source), delivery_log, with));
+        let context = Arc::new(Context::new(disk, settings));
+        let report = keeper.open(&context)?;
         Ok(report.unwrap_or_default())
     }
 
@@ -171,35 +184,49 @@ impl<D: Disk> Store<D> {
         settings: &Settings,
         source: Option<Box<dyn JournalSource>>,
     ) -> Result<Self, StoreError> {
-        let mut store = Self::without_threads(disk, settings, source)?;
+        let mut store = Self::with_or_without_threads(disk, settings, source, true)?;
         if store.shared.keeper.is_some() {
             let shared = Arc::clone(&store.shared);
             let checkpoint = move || {
                 if let Some(keeper) = &shared.keeper {
-                    let context = &shared.context;
-                    keeper.run(&context.disk, &context.settings, &context.known);
+                    keeper.run(&shared.context);
                 }
             };
             let thread = store.supervisor.spawn("mailstow-check", 0, checkpoint);
             store.checkpointer = Some(thread.map_err(|source| StoreError::Thread { source })?);
         }
-        for number in 0..settings.store.writers.max(1) {
-            let shared = Arc::clone(&store.shared);
-            let name = format!("mailstow-wr{number}");
-            let thread = store
-                .supervisor
-                .spawn(&name, 0, move || write_mail(&shared));
-            let thread = thread.map_err(|source| StoreError::Thread { source })?;
-            store.writers.push(thread);
-        }
+        store.start_writers(store.shared.domains.base())?;
+        let (shared, supervisor) = (Arc::clone(&store.shared), store.supervisor.clone());
+        let work = move || watch::run(&shared, &supervisor);
+        let thread = store.supervisor.spawn("mailstow-watch", 0, work);
+        store.watch = Some(thread.map_err(|source| StoreError::Thread { source })?);
         Ok(store)
     }
 
-    /// A store whose work is done by whoever asks for it.
-    fn without_threads(
+    fn start_writers(&self, domain: &Arc<Domain>) -> Result<(), StoreError> {
+        for _ in 0..domain.writers_wanted() {
+            let started = watch::start_writer(&self.shared, &self.supervisor, domain);
+            started.map_err(|source| StoreError::Thread { source })?;
+        }
+        Ok(())
+    }
+
+    /// Returns the file system of a mailbox.
+    fn domain(&self, mailbox: &str) -> Arc<Domain> {
+        self.shared
+            .domains
+            .of(mailbox, |domain| match self.has_threads {
+                true => self.start_writers(domain).map_err(io::Error::other),
+                false => Ok(()),
+            })
+    }
+
+    /// A store whose work is done by threads to be started, or by whoever asks for it.
+    fn with_or_without_threads(
         disk: D,
         settings: &Settings,
         source: Option<Box<dyn JournalSource>>,
+        has_threads: bool,
     ) -> Result<Self, StoreError> {
         open_base(&disk, settings)?;
         let directory = &settings.state_directory;
@@ -212,14 +239,23 @@ impl<D: Disk> Store<D> {
             source,
         })?;
         let descriptors = Descriptors::plan(settings);
-        let context = Context::new(disk, settings);
+        let context = Arc::new(Context::new(disk, settings));
+        let room = Arc::new(Room::new(settings.limits.queued_deliveries));
+        let bounds = (Arc::clone(&room), descriptors.batch());
+        let domains = Arc::new(Domains::new(&context.disk, settings, bounds));
+        let patience = Arc::new(Patience::new(settings.store.mailbox_timeout));
         let is_logged = settings.store.durability == Durability::Logged;
         let mut recovered = None;
         let keeper = match source {
             None => None,
             Some(source) => {
-                let keeper = Keeper::new(source, settings.delivery_log.clone());
-                match keeper.open(&context.disk, &context.settings, &context.known) {
+                let jobs = match has_threads {
+                    true => Jobs::Threads(Arc::clone(&patience)),
+                    false => Jobs::AtOnce,
+                };
+                let with = (Arc::clone(&domains), jobs);
+                let keeper = Arc::new(Keeper::new(source, settings.delivery_log.clone(), with));
+                match keeper.open(&context) {
                     Ok(report) => {
                         recovered = report;
                         if let Some(report) = report {
@@ -230,7 +266,7 @@ impl<D: Disk> Store<D> {
                     Err(error) if is_logged && error.is_disk_full() => keeper.open_later(error),
                     Err(error) => return Err(error.into()),
                 }
-                is_logged.then(|| Arc::new(keeper))
+                is_logged.then_some(keeper)
             }
         };
         let logged_bytes_max = keeper.as_ref().map_or(0, |k| k.message_bytes_max());
@@ -242,7 +278,8 @@ impl<D: Disk> Store<D> {
         };
         let shared = Arc::new(Shared {
             context,
-            queue: Queue::new(settings.limits.queued_deliveries, descriptors.batch()),
+            domains,
+            patience,
             keeper,
         });
         Ok(Self {
@@ -254,7 +291,9 @@ impl<D: Disk> Store<D> {
                 .with_files(descriptors.scratch_files()),
             descriptors,
             supervisor: Supervisor::default(),
-            writers: Vec::new(),
+            watch: None,
+            has_threads,
+            room,
             checkpointer: None,
             recovered,
         })
@@ -289,6 +328,10 @@ impl<D: Disk> Store<D> {
             return;
         };
         let header = names.maildir_header(reverse_path);
+        let domain = self.domain(&target.path);
+        if !domain.admits(&target.path, self.shared.patience.limit()) {
+            return;
+        }
         if let Some(placed) = ahead::begin(&self.shared.context, header, target) {
             message.go_on_in(placed);
         }
@@ -306,7 +349,7 @@ impl<D: Disk> Store<D> {
         to: Vec<(Recipient, MailboxTarget)>,
         on_outcome: Arc<OnOutcome>,
     ) -> Vec<Ticket> {
-        let Shared { context, queue, .. } = self.shared.as_ref();
+        let context = &self.shared.context;
         let base = &context.settings.base;
         let mut tickets: Vec<Option<Ticket>> = Vec::new();
         tickets.resize_with(to.len(), || None);
@@ -338,7 +381,8 @@ impl<D: Disk> Store<D> {
         if let (Some((message, _)), Some(id)) = (&message, &mail.queue_id) {
             self.under_way.add(id, message);
         }
-        let mut deliveries = Vec::with_capacity(copies.len());
+        let mut deliveries: Vec<(Arc<Domain>, Vec<Delivery>)> = Vec::new();
+        let limit = self.shared.patience.limit();
         let mut recipient = 0;
         for copy in copies {
             let count = copy.names.iter().count();
@@ -355,9 +399,22 @@ impl<D: Disk> Store<D> {
                     *slot = Some(delivery.ticket(offset));
                 }
             }
-            deliveries.push(delivery);
+            let path = &delivery.target.path;
+            let domain = self.domain(path);
+            if !domain.admits(path, limit) {
+                let error = domain.error(delivery.mailbox());
+                delivery.finish(Err(error.into()));
+                continue;
+            }
+            let is_it = |(known, _): &&mut (Arc<Domain>, _)| Arc::ptr_eq(known, &domain);
+            match deliveries.iter_mut().find(is_it) {
+                Some((_, deliveries)) => deliveries.push(delivery),
+                None => deliveries.push((domain, vec![delivery])),
+            }
         }
-        queue.push(deliveries.into_iter());
+        for (domain, deliveries) in deliveries {
+            domain.queue.push(deliveries.into_iter());
+        }
         debug_assert!(tickets.iter().all(Option::is_some), "a ticket for each");
         tickets.into_iter().flatten().collect()
     }
@@ -375,7 +432,14 @@ impl<D: Disk> Store<D> {
         }
         let context = &self.shared.context;
         let how = (context.base_digest, context.without_status(&mail.message));
-        let message = LoggedMessage::new(self.ids.next(), mail, copies, &context.names, how);
+        let message = LoggedMessage::new(
+            self.ids.next(),
+            mail,
+            copies,
+            &context.names,
+            how,
+            keeper.late_ends.clone(),
+        );
         let (size, envelope) = (mail.message.size(), message.envelope());
         let fits_log = size <= keeper.message_bytes_max()
             && size + envelope.record_bytes() as u64 <= keeper.record_bytes_max() as u64
@@ -392,7 +456,8 @@ impl<D: Disk> Store<D> {
     pub fn health(&self) -> Health {
         let keeper = self.shared.keeper.as_ref();
         let health = keeper.map_or_else(Default::default, |keeper| keeper.health());
-        let (log, waiting, file_systems) = health;
+        let (log, waiting, mut file_systems) = health;
+        add_hung(&self.shared.domains, &mut file_systems);
         Health {
             log,
             waiting,
@@ -412,27 +477,36 @@ impl<D: Disk> Store<D> {
     /// The disk failed.
     pub fn checkpoint(&self) -> Result<(), LogError> {
         match &self.shared.keeper {
-            Some(keeper) => keeper.checkpoint(&self.shared.context.disk),
+            Some(keeper) => keeper.checkpoint(&self.shared.context),
             None => Ok(()),
         }
     }
 
     /// True while fewer deliveries than `limits.queued_deliveries` wait or are being made.
     pub fn has_room(&self) -> bool {
-        self.shared.queue.has_room()
+        self.room.is_left()
     }
 
     /// For asynchronous callers: ready when [`Store::has_room`]; else the task is woken when
     /// there may be room. Use it as `std::future::poll_fn(|cx| store.poll_room(cx)).await`.
     pub fn poll_room(&self, context: &mut task::Context<'_>) -> Poll<()> {
-        self.shared.queue.poll_room(context)
+        self.room.poll(context)
+    }
+
+    /// The store will be dropped soon: what a mailbox holds up is answered within seconds.
+    pub fn hurry(&self) {
+        self.shared.patience.hurry();
     }
 }
 
 impl<D: Disk> Drop for Store<D> {
     fn drop(&mut self) {
-        self.shared.queue.close();
-        self.writers.clear();
+        for domain in self.shared.domains.all() {
+            domain.queue.close();
+        }
+        watch::wait_for_writers(&self.shared);
+        self.shared.patience.end();
+        self.watch = None;
         if let Some(keeper) = &self.shared.keeper {
             keeper.close();
         }
@@ -490,13 +564,21 @@ impl<D: Disk> Store<D> {
         settings: &Settings,
         source: Box<dyn JournalSource>,
     ) -> Result<Self, StoreError> {
-        Self::without_threads(disk, settings, Some(source))
+        Self::with_or_without_threads(disk, settings, Some(source), false)
     }
 
     /// Writes what waits.
     pub(super) fn step(&self, credentials: &std::cell::RefCell<crate::io::Credentials>) {
-        if let Some(taken) = self.shared.queue.take() {
-            super::writer::write_from(&self.shared, credentials, taken);
+        for domain in self.shared.domains.all() {
+            if let Some(taken) = domain.queue.take_waiting() {
+                let writer = super::writer::Writer {
+                    shared: &self.shared,
+                    domain: &domain,
+                    number: 0,
+                    credentials,
+                };
+                writer.write(taken);
+            }
         }
     }
 
@@ -509,7 +591,7 @@ impl<D: Disk> Store<D> {
                 && let Some(keeper) = &shared.keeper
                 && !keeper.file_systems.is_flushing()
             {
-                keeper.checkpoint_or_fail(&shared.context.disk);
+                keeper.checkpoint_or_fail(&shared.context);
             }
         }
     }
@@ -519,12 +601,12 @@ impl<D: Disk> Store<D> {
         let keeper = self.keeper();
         keeper.file_systems.hurry();
         let context = &self.shared.context;
-        keeper.recheck_suspects(&context.disk, &context.settings, &context.known);
-        keeper.retry_stuck(&context.disk, &context.settings, &context.known);
-        keeper.checkpoint_or_fail(&context.disk);
+        keeper.recheck_suspects(context);
+        keeper.retry_stuck(context);
+        keeper.checkpoint_or_fail(context);
     }
 
-    pub(super) fn keeper(&self) -> &Keeper<D::Handle> {
+    pub(super) fn keeper(&self) -> &Arc<Keeper<D::Handle>> {
         self.shared.keeper.as_ref().unwrap()
     }
 
@@ -532,10 +614,33 @@ impl<D: Disk> Store<D> {
     pub(super) fn reopen(&self) -> Result<Option<RecoveryReport>, LogError> {
         let context = &self.shared.context;
         self.keeper().forget();
-        self.keeper()
-            .open(&context.disk, &context.settings, &context.known)
+        self.keeper().open(context)
     }
 }
 
 /// More recipients would make the envelope as large as messages are.
 const LOGGED_RECIPIENTS_MAX: usize = 2000;
+
+/// Adds the file systems that do not answer to those that failed.
+fn add_hung(domains: &Domains, failures: &mut Vec<FileSystemFailure>) {
+    let now = clock::now();
+    for hung in domains.hung() {
+        if failures
+            .iter()
+            .any(|known| known.mount_point == hung.mount_point)
+        {
+            continue;
+        }
+        failures.push(FileSystemFailure {
+            mount_point: hung.mount_point,
+            cause: Arc::new(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "it does not answer",
+            )),
+            since: hung.since,
+            attempts: hung.trials.into(),
+            next_attempt_in: hung.next_trial.saturating_duration_since(now),
+            held: 0,
+        });
+    }
+}

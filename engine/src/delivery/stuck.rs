@@ -1,4 +1,5 @@
-//! Mail that recovery could not deliver: kept in the log past every checkpoint until it can be.
+//! Mail that could not be delivered, or is not durable in its mailbox, or whose writer does not come
+//! back: kept in the log past every checkpoint until that is over.
 //!
 //! Imports the rest of `delivery`, `log`, `clock`, `sync`. Invariant: before a checkpoint frees the
 //! records of such a message, they stand in the log again behind it, with all that is known of its
@@ -7,12 +8,13 @@
 
 use super::doubt::Doubts;
 use super::journal::{Journal, confirmed_records, done_records};
+use super::late_ends::LateEnd;
 use crate::clock;
 use crate::log::{
     Accepted, Confirmed, DeliveryId, Done, DoneOutcome, EncodedRecord, LogError, Record, Sequence,
 };
 use crate::sync::{Arc, Mutex};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// Bytes handed to the log before they are waited for.
@@ -53,9 +55,15 @@ pub(super) enum Held {
     /// It was made, and may not be durable, because a flush of its file system failed.
     Unflushed {
         device: u64,
+        /// The number of the last flush that began before it was held.
+        after: u64,
         /// It could not be flushed by itself either.
         is_left_over: bool,
     },
+    /// A writer has it that does not come back.
+    InHand,
+    /// That writer came back and has made it. The next flush makes it durable.
+    Made,
 }
 
 impl Stuck {
@@ -120,7 +128,8 @@ impl Stuck {
 
 /// How many of these messages wait for a mailbox.
 fn count_undelivered(mails: &[Stuck]) -> usize {
-    let is_undelivered = |waiting: &Waiting| waiting.held == Held::Undelivered;
+    let is_undelivered =
+        |waiting: &Waiting| matches!(waiting.held, Held::Undelivered | Held::InHand);
     let waits = |mail: &&Stuck| mail.recipients.iter().any(is_undelivered);
     mails.iter().filter(waits).count()
 }
@@ -130,10 +139,10 @@ pub(super) fn deliveries(mails: &[Stuck]) -> u64 {
     mails.iter().map(|mail| mail.recipients.len() as u64).sum()
 }
 
-/// The mail with its new records, and their bytes.
+/// The new records of the mail, and their bytes.
 #[derive(Debug)]
 pub(super) struct Copied {
-    mails: Vec<Stuck>,
+    copied: HashMap<DeliveryId, Sequence>,
     bytes: u64,
 }
 
@@ -146,8 +155,6 @@ pub(super) struct StuckMail {
 #[derive(Debug, Default)]
 struct State {
     mails: Vec<Stuck>,
-    /// So many were taken out and are being tried.
-    taken: usize,
     /// Some of it was delivered since it was copied.
     is_changed: bool,
     /// It is not copied again before this.
@@ -157,14 +164,12 @@ struct State {
 impl StuckMail {
     /// How many messages wait.
     pub(super) fn count(&self) -> usize {
-        let state = self.state.lock();
-        state.mails.len() + state.taken
+        self.state.lock().mails.len()
     }
 
     /// How many messages wait for a mailbox.
     pub(super) fn undelivered(&self) -> usize {
-        let state = self.state.lock();
-        count_undelivered(&state.mails) + state.taken
+        count_undelivered(&self.state.lock().mails)
     }
 
     /// How many deliveries wait.
@@ -195,19 +200,133 @@ impl StuckMail {
         *self.state.lock() = State::default();
     }
 
-    /// What waits now; taken out to be tried again, and put back with what is left.
-    pub(super) fn take(&self) -> Vec<Stuck> {
-        let mut state = self.state.lock();
-        state.taken = count_undelivered(&state.mails);
-        std::mem::take(&mut state.mails)
+    /// Adds what recovery could not deliver.
+    pub(super) fn add(&self, mails: Vec<Stuck>) {
+        self.state.lock().mails.extend(mails);
     }
 
-    /// What is left after it was tried.
-    pub(super) fn put(&self, mails: Vec<Stuck>, is_changed: bool) {
+    /// Returns what is held for such a reason, to be tried again; it is held meanwhile. See
+    /// [`StuckMail::settle`].
+    pub(super) fn snapshot(&self, is_meant: impl Fn(Held) -> bool) -> Vec<Stuck> {
+        let state = self.state.lock();
+        let meant = state.mails.iter().filter_map(|mail| {
+            let recipients = mail
+                .recipients
+                .iter()
+                .filter(|waiting| is_meant(waiting.held));
+            let recipients: Vec<Waiting> = recipients.cloned().collect();
+            (!recipients.is_empty()).then(|| Stuck {
+                at: mail.at,
+                envelope: mail.envelope.clone(),
+                content: Arc::clone(&mail.content),
+                recipients,
+                refused: mail.refused.clone(),
+                wants_room: mail.wants_room,
+            })
+        });
+        meant.collect()
+    }
+
+    /// Notes what is left of the mail that was tried; what was added meanwhile stays. Returns true
+    /// if something need not be held any more.
+    pub(super) fn settle(&self, tried: &[Stuck], left: Vec<Stuck>) -> bool {
+        let key = |mail: &Stuck, waiting: &Waiting| (mail.envelope.id, waiting.recipient);
+        let mut after: HashMap<(DeliveryId, u32), (Waiting, bool)> = HashMap::new();
+        for mail in left {
+            for waiting in &mail.recipients {
+                after.insert(key(&mail, waiting), (waiting.clone(), mail.wants_room));
+            }
+        }
+        let tried = tried
+            .iter()
+            .flat_map(|mail| mail.recipients.iter().map(move |w| (mail, w)));
+        let tried: HashSet<(DeliveryId, u32)> = tried.map(|(mail, w)| key(mail, w)).collect();
+        let mut is_changed = false;
         let mut state = self.state.lock();
-        state.mails = mails;
-        state.taken = 0;
+        for mail in &mut state.mails {
+            let id = mail.envelope.id;
+            let (mut was_tried, mut wants_room) = (false, false);
+            mail.recipients.retain_mut(|waiting| {
+                let key = (id, waiting.recipient);
+                if !tried.contains(&key) {
+                    return true;
+                }
+                was_tried = true;
+                match after.remove(&key) {
+                    Some((left, wants)) => {
+                        *waiting = left;
+                        wants_room |= wants;
+                        true
+                    }
+                    None => {
+                        is_changed = true;
+                        false
+                    }
+                }
+            });
+            if was_tried {
+                mail.wants_room = wants_room;
+            }
+        }
+        state.mails.retain(|mail| !mail.recipients.is_empty());
         state.is_changed |= is_changed;
+        is_changed
+    }
+
+    /// Notes what became of deliveries whose writers came back.
+    pub(super) fn note_ends(&self, ends: &[LateEnd]) {
+        if ends.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        for end in ends {
+            let mails = state
+                .mails
+                .iter_mut()
+                .filter(|mail| mail.envelope.id == end.id);
+            let recipients = mails.flat_map(|mail| &mut mail.recipients);
+            for waiting in recipients.filter(|waiting| waiting.recipient == end.recipient) {
+                waiting.held = match end.is_stored {
+                    true => Held::Made,
+                    false => Held::Undelivered,
+                };
+            }
+        }
+    }
+
+    /// Returns the deliveries that the next flush makes durable.
+    pub(super) fn made(&self) -> HashSet<(DeliveryId, u32)> {
+        let state = self.state.lock();
+        let all = state.mails.iter().flat_map(|mail| {
+            let made = mail
+                .recipients
+                .iter()
+                .filter(|waiting| waiting.held == Held::Made);
+            made.map(|waiting| (mail.envelope.id, waiting.recipient))
+        });
+        all.collect()
+    }
+
+    /// Lets go of deliveries that are durable.
+    pub(super) fn forget(&self, durable: &HashSet<(DeliveryId, u32)>) {
+        if durable.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        for mail in &mut state.mails {
+            let id = mail.envelope.id;
+            mail.recipients
+                .retain(|waiting| !durable.contains(&(id, waiting.recipient)));
+        }
+        state.mails.retain(|mail| !mail.recipients.is_empty());
+        state.is_changed = true;
+    }
+
+    /// Returns true while something only waits for a flush.
+    pub(super) fn awaits_flush(&self) -> bool {
+        let state = self.state.lock();
+        let mut all = state.mails.iter().flat_map(|mail| &mail.recipients);
+        all.any(|waiting| waiting.held == Held::Made)
     }
 
     /// Keeps mail that was stored on a file system whose flush failed.
@@ -222,15 +341,19 @@ impl StuckMail {
         }
     }
 
-    /// Lets go of what was made durable on a file system.
-    pub(super) fn is_flushed(&self, device: u64) {
-        let flushed = Held::Unflushed {
-            device,
-            is_left_over: false,
+    /// Lets go of what a flush of a file system made durable: what was held before it began.
+    pub(super) fn is_flushed(&self, device: u64, flush: u64) {
+        let is_flushed = |waiting: &Waiting| match waiting.held {
+            Held::Unflushed {
+                device: on,
+                after,
+                is_left_over: false,
+            } => on == device && after < flush,
+            _ => false,
         };
         let mut state = self.state.lock();
         for mail in &mut state.mails {
-            mail.recipients.retain(|waiting| waiting.held != flushed);
+            mail.recipients.retain(|waiting| !is_flushed(waiting));
         }
         let before = state.mails.len();
         state.mails.retain(|mail| !mail.recipients.is_empty());
@@ -253,8 +376,9 @@ impl StuckMail {
             Held::Unflushed {
                 device,
                 is_left_over: true,
+                ..
             } => Some(device),
-            Held::Unflushed { .. } | Held::Undelivered => None,
+            _ => None,
         })
         .collect()
     }
@@ -291,18 +415,21 @@ impl StuckMail {
         doubts: &Doubts,
         below: Sequence,
     ) -> Result<Copied, LogError> {
-        let mut mails = self.state.lock().mails.clone();
+        let mut state = self.state.lock();
+        state.is_changed = false;
+        let mails = state.mails.clone();
+        drop(state);
         let in_doubt = match mails.is_empty() {
             true => HashSet::new(),
             false => doubts.ids(),
         };
         let (mut bytes, mut unflushed) = (0, 0);
-        for mail in mails.iter_mut().filter(|mail| mail.at < below) {
-            let mut first = None;
+        let mut copied = HashMap::new();
+        for mail in mails.iter().filter(|mail| mail.at < below) {
             for record in mail.records(&in_doubt) {
                 let length = record.payload().len() as u64;
                 let ticket = journal.append_anyway(record)?;
-                mail.at = *first.get_or_insert(ticket.sequence());
+                copied.entry(mail.envelope.id).or_insert(ticket.sequence());
                 bytes += length;
                 unflushed += length;
                 if unflushed > UNFLUSHED_BYTES_MAX {
@@ -312,15 +439,18 @@ impl StuckMail {
             }
         }
         journal.set_uncounted(bytes);
-        Ok(Copied { mails, bytes })
+        Ok(Copied { copied, bytes })
     }
 
     /// Notes that a checkpoint durably stands behind the copies.
-    pub(super) fn is_copied(&self, Copied { mails, bytes }: Copied) {
+    pub(super) fn is_copied(&self, Copied { copied, bytes }: Copied) {
         let rest = Duration::from_secs(bytes / COPIED_BYTES_PER_SECOND);
         let mut state = self.state.lock();
-        state.is_changed = false;
-        state.mails = mails;
+        for mail in &mut state.mails {
+            if let Some(at) = copied.get(&mail.envelope.id) {
+                mail.at = *at;
+            }
+        }
         state.rests_until = (!rest.is_zero()).then(|| clock::now() + rest);
     }
 }

@@ -1,26 +1,29 @@
-//! A writer thread: takes deliveries from the queue and takes them through the phases of a batch.
+//! A writer thread: takes deliveries from the queue of a file system and takes them through the
+//! phases of a batch.
 //!
 //! While the log is being flushed for one batch the writer begins the next, so that it seldom waits
 //! for the disk; the batch that was begun first is finished first. Invariant: a panic costs the
 //! deliveries of one batch, which are answered 451, and nothing else.
 
 use super::batch::{Batch, Commit};
-use super::context::Context;
 use super::delivery::Delivery;
+use super::domain::Domain;
+use super::in_hand::InHand;
 use super::keeper::Keeper;
-use super::queue::{Hold, Queue, Taken};
+use super::queue::{Hold, Taken};
+use super::shared::Shared;
 use crate::io::{Credentials, Disk};
 use crate::sync::Arc;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What the writers of a store share.
-#[derive(Debug)]
-pub(super) struct Shared<D: Disk> {
-    pub(super) context: Context<D>,
-    pub(super) queue: Queue<Delivery>,
-    /// Of the delivery log, for `durability = "logged"`.
-    pub(super) keeper: Option<Arc<Keeper<D::Handle>>>,
+/// A writer of one file system.
+pub(super) struct Writer<'a, D: Disk> {
+    pub(super) shared: &'a Shared<D>,
+    pub(super) domain: &'a Domain,
+    /// Its number in the domain.
+    pub(super) number: u64,
+    pub(super) credentials: &'a RefCell<Credentials>,
 }
 
 /// What was taken from the queue, after its first phases.
@@ -29,78 +32,114 @@ struct Begun<'a, D: Disk> {
     logged: Option<Batch<'a, D>>,
     /// Deliveries that are flushed in their mailboxes, which are not begun at all.
     direct: Vec<Delivery>,
+    in_hand: Arc<InHand>,
     hold: Hold,
 }
 
-/// Works until the queue is closed and empty.
-pub(super) fn write_mail<D: Disk>(shared: &Shared<D>) {
+/// Works until the queue is closed and empty, or the writer was replaced.
+pub(super) fn write_mail<D: Disk>(shared: &Shared<D>, domain: &Domain, number: u64) {
     let credentials = RefCell::new(Credentials::of_own_thread());
-    while let Some(taken) = shared.queue.take() {
-        write_from(shared, &credentials, taken);
-    }
-}
-
-/// Writes these deliveries, those that came since, and so on.
-pub(super) fn write_from<D: Disk>(
-    shared: &Shared<D>,
-    credentials: &RefCell<Credentials>,
-    taken: Taken<Delivery>,
-) {
-    let begin = |taken| begin(shared, credentials, taken);
-    let mut begun = Some(begin(taken));
-    while let Some(first) = begun {
-        begun = match first.may_overlap() {
-            true => shared.queue.take_waiting().map(begin),
-            false => None,
-        };
-        finish(shared, credentials, first);
-    }
-}
-
-fn begin<'a, D: Disk>(
-    shared: &'a Shared<D>,
-    credentials: &'a RefCell<Credentials>,
-    Taken { jobs, mut hold }: Taken<Delivery>,
-) -> Begun<'a, D> {
-    let (logged, direct): (Vec<Delivery>, Vec<Delivery>) =
-        jobs.into_iter().partition(Delivery::is_through_log);
-    if !direct.is_empty() {
-        shared.queue.leave_to_others(&mut hold);
-    }
-    let logged = survive(|| match &shared.keeper {
-        Some(keeper) if !logged.is_empty() => begin_logged(shared, keeper, credentials, logged),
-        _ => None,
-    });
-    Begun {
-        logged: logged.flatten(),
-        direct,
-        hold,
-    }
-}
-
-/// Begins a batch through the log; `None` when the log is out of service, and every delivery was
-/// answered.
-fn begin_logged<'a, D: Disk>(
-    shared: &'a Shared<D>,
-    keeper: &'a Keeper<D::Handle>,
-    credentials: &'a RefCell<Credentials>,
-    deliveries: Vec<Delivery>,
-) -> Option<Batch<'a, D>> {
-    let Shared { context, queue, .. } = shared;
-    match Commit::through_log(keeper) {
-        Ok(commit) => Some(Batch::begin(
-            context,
-            queue,
-            credentials,
-            commit,
-            deliveries,
-        )),
-        Err(error) => {
-            for delivery in deliveries {
-                delivery.finish(Err(error.clone().into()));
-            }
-            None
+    let writer = Writer {
+        shared,
+        domain,
+        number,
+        credentials: &credentials,
+    };
+    while let Some(taken) = domain.queue.take() {
+        writer.write(taken);
+        if domain.is_surplus() {
+            break;
         }
+    }
+    domain.writer_ends(number);
+}
+
+impl<'a, D: Disk> Writer<'a, D> {
+    /// Writes these deliveries, those that came since, and so on.
+    pub(super) fn write(&self, taken: Taken<Delivery>) {
+        let begin = |taken| self.begin(taken);
+        let mut begun = Some(begin(taken));
+        while let Some(first) = begun {
+            begun = match first.may_overlap() {
+                true => self.domain.queue.take_waiting().map(begin),
+                false => None,
+            };
+            self.finish(first);
+        }
+    }
+
+    fn begin(&self, Taken { mut jobs, mut hold }: Taken<Delivery>) -> Begun<'a, D> {
+        let in_hand = self.domain.begin(self.number, &mut jobs);
+        let (logged, direct): (Vec<Delivery>, Vec<Delivery>) =
+            jobs.into_iter().partition(Delivery::is_through_log);
+        if !direct.is_empty() {
+            self.domain.queue.leave_to_others(&mut hold);
+        }
+        let logged = survive(|| match &self.shared.keeper {
+            Some(keeper) if !logged.is_empty() => self.begin_logged(keeper, &in_hand, logged),
+            _ => None,
+        });
+        Begun {
+            logged: logged.flatten(),
+            direct,
+            in_hand,
+            hold,
+        }
+    }
+
+    /// Begins a batch through the log; `None` when the log is out of service, and every delivery
+    /// was answered.
+    fn begin_logged(
+        &self,
+        keeper: &'a Keeper<D::Handle>,
+        in_hand: &Arc<InHand>,
+        deliveries: Vec<Delivery>,
+    ) -> Option<Batch<'a, D>> {
+        match Commit::through_log(keeper, in_hand) {
+            Ok(commit) => Some(self.batch(commit, in_hand, deliveries)),
+            Err(error) => {
+                for delivery in deliveries {
+                    delivery.finish(Err(error.clone().into()));
+                }
+                None
+            }
+        }
+    }
+
+    fn batch(
+        &self,
+        commit: Commit<'a, D::Handle>,
+        in_hand: &Arc<InHand>,
+        deliveries: Vec<Delivery>,
+    ) -> Batch<'a, D> {
+        let context = self.shared.context.as_ref();
+        let in_hand = Arc::clone(in_hand);
+        Batch::begin(
+            (context, self.domain, self.credentials),
+            (commit, in_hand),
+            deliveries,
+        )
+    }
+
+    fn finish(
+        &self,
+        Begun {
+            logged,
+            direct,
+            in_hand,
+            hold,
+        }: Begun<'_, D>,
+    ) {
+        if let Some(batch) = logged {
+            survive(|| batch.finish());
+        }
+        if !direct.is_empty() {
+            survive(|| {
+                let commit = Commit::in_mailboxes(self.shared.keeper.as_deref());
+                self.batch(commit, &in_hand, direct).finish();
+            });
+        }
+        self.domain.end(&in_hand, hold);
     }
 }
 
@@ -109,32 +148,6 @@ impl<D: Disk> Begun<'_, D> {
     fn may_overlap(&self) -> bool {
         self.direct.is_empty() && self.logged.as_ref().is_some_and(Batch::may_overlap)
     }
-}
-
-fn finish<D: Disk>(
-    shared: &Shared<D>,
-    credentials: &RefCell<Credentials>,
-    Begun {
-        logged,
-        direct,
-        hold,
-    }: Begun<'_, D>,
-) {
-    if let Some(batch) = logged {
-        survive(|| batch.finish());
-    }
-    if !direct.is_empty() {
-        let Shared {
-            context,
-            queue,
-            keeper,
-        } = shared;
-        survive(|| {
-            let commit = Commit::in_mailboxes(keeper.as_deref());
-            Batch::begin(context, queue, credentials, commit, direct).finish();
-        });
-    }
-    shared.queue.give_back(hold);
 }
 
 /// `None` after a panic; the deliveries of the batch were answered by being dropped.

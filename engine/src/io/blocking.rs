@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// File systems whose syncfs is known to write everything out and to report failures, and not to
@@ -283,6 +283,10 @@ impl Disk for Blocking {
 
     fn mount_of(&self, handle: &OwnedFd) -> io::Result<Mount> {
         mounts::mount_of(handle)
+    }
+
+    fn mount_points(&self) -> io::Result<Vec<PathBuf>> {
+        mounts::mount_points()
     }
 
     fn mounted_on(&self, point: &Path) -> io::Result<Option<u64>> {

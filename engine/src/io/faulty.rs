@@ -8,7 +8,7 @@ use crate::sync::{Condvar, Mutex, wait};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One planned failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +189,10 @@ impl<D: Disk> Disk for Faulty<D> {
 
     fn mount_of(&self, handle: &Self::Handle) -> io::Result<Mount> {
         self.inner.mount_of(handle)
+    }
+
+    fn mount_points(&self) -> io::Result<Vec<PathBuf>> {
+        self.inner.mount_points()
     }
 
     fn mounted_on(&self, point: &Path) -> io::Result<Option<u64>> {

@@ -143,7 +143,7 @@ pub enum LockKind {
 /// are refused with `EXDEV`, magic links with `ELOOP`.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// An open directory or file; closed (and unlocked) on drop.
-    type Handle: fmt::Debug + Send + Sync;
+    type Handle: fmt::Debug + Send + Sync + 'static;
 
     /// Opens a directory by its absolute path: the base of all that follows.
     ///
@@ -226,6 +226,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The kernel does not tell.
     fn mount_of(&self, handle: &Self::Handle) -> io::Result<Mount>;
+
+    /// Returns every directory that something is mounted on. Asks the kernel only.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    fn mount_points(&self) -> io::Result<Vec<PathBuf>>;
 
     /// Returns what is mounted on a directory; `None` when nothing is. Asks the kernel only.
     ///

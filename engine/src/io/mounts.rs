@@ -40,6 +40,16 @@ fn unique_id(dir: impl AsFd, path: &Path, flags: AtFlags) -> io::Result<(u64, St
     Ok((answer.stx_mnt_id, answer))
 }
 
+/// Returns every directory that something is mounted on.
+pub(super) fn mount_points() -> io::Result<Vec<PathBuf>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    let lines = table.split(|byte| *byte == b'\n');
+    Ok(lines
+        .filter_map(parse_line)
+        .map(|(_, point)| point)
+        .collect())
+}
+
 /// Returns the directory of a mount by the number that the mount table has.
 fn mount_point(listed: u64) -> io::Result<PathBuf> {
     let table = std::fs::read("/proc/self/mountinfo")?;

@@ -7,6 +7,7 @@ use crate::io::{CredentialError, copy_error};
 use crate::status::Status;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 /// A mailbox that does not take a message, and why.
 #[derive(Debug, thiserror::Error)]
@@ -197,6 +198,18 @@ pub enum MailboxError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The file system does not answer.
+    #[error(
+        "mailbox {mailbox}: the file system on {} does not answer; see whether its server and its \
+         disk are well, or unmount it",
+        mount_point.display()
+    )]
+    Hung {
+        /// The mailbox.
+        mailbox: String,
+        /// Where the file system is mounted.
+        mount_point: PathBuf,
+    },
     /// A writer stopped in the middle of its work by an error of the program.
     #[error("mailbox {mailbox}: the delivery was cut short by a bug in mailstow; see its log")]
     Interrupted {
@@ -373,7 +386,9 @@ impl MailboxError {
             | Self::Again { .. } => Status::mailbox(text),
             Self::OverLimit { .. } | Self::Quota { .. } => Status::mailbox_full(text),
             Self::NoSpace { .. } => Status::storage_full(text),
-            Self::Io { .. } | Self::Flush { .. } | Self::Interrupted { .. } => Status::system(text),
+            Self::Io { .. } | Self::Flush { .. } | Self::Hung { .. } | Self::Interrupted { .. } => {
+                Status::system(text)
+            }
         }
     }
 }

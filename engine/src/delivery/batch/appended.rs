@@ -1,8 +1,9 @@
 //! A locked mbox with messages that are not flushed yet.
 
-use super::super::delivery::{Delivery, Stored};
+use super::super::delivery::Delivery;
 use super::super::floors::Floor;
 use super::super::keeper::Pass;
+use super::super::reply::Stored;
 use super::work::Work;
 use crate::io::Disk;
 use crate::mailbox::MailboxError;
@@ -20,7 +21,7 @@ pub(super) struct AppendedMbox<'a, H> {
     pub(super) extents: Option<(Floor, Pass<'a, H>)>,
 }
 
-impl<H: fmt::Debug + Send + Sync> AppendedMbox<'_, H> {
+impl<H: fmt::Debug + Send + Sync + 'static> AppendedMbox<'_, H> {
     /// Unlocks the mbox and answers its deliveries, which are durable.
     pub(super) fn answer<D: Disk<Handle = H>>(self, work: &mut Work<'_, D>) {
         work.workspace.become_owner_to_clean_up(self.owner);

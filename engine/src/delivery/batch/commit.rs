@@ -6,6 +6,7 @@
 use super::super::delivery::Delivery;
 use super::super::error::DeliveryError;
 use super::super::floors::Floor;
+use super::super::in_hand::InHand;
 use super::super::journal::{confirmed_records, done_records};
 use super::super::keeper::{Keeper, Pass};
 use super::super::logged_message::InLog;
@@ -15,6 +16,7 @@ use crate::mailbox::{Flush, Unflushed};
 use crate::sync::Arc;
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 /// How a batch becomes durable.
 pub(in crate::delivery) enum Commit<'a, H> {
@@ -48,18 +50,22 @@ pub(super) enum FlushTime {
     WithBatch,
 }
 
-impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
+impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
     /// Commits through the log.
     ///
     /// # Errors
     /// The log is out of service.
-    pub(in crate::delivery) fn through_log(keeper: &'a Keeper<H>) -> Result<Self, LogError> {
+    pub(in crate::delivery) fn through_log(
+        keeper: &'a Keeper<H>,
+        in_hand: &InHand,
+    ) -> Result<Self, LogError> {
         let pass = keeper.enter()?;
-        let floor = keeper.floors.take(|| pass.journal.durable_up_to());
+        let floor = Arc::new(keeper.floors.take(|| pass.journal.durable_up_to()));
+        in_hand.is_kept_by(&floor);
         Ok(Self::Log(LogCommit {
             keeper,
             pass,
-            floor: Arc::new(floor),
+            floor,
             newest: None,
         }))
     }
@@ -101,20 +107,21 @@ impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
 
     /// Says when what is written to a mailbox is flushed, before anything is written there. `near`
     /// is a directory on the file system of the mailbox, and `above` are the directories that lead
-    /// to it.
+    /// to it, through `mount_point`.
     pub(super) fn flush_time<D: Disk<Handle = H>>(
         &self,
         disk: &D,
         (device, near): (u64, &H),
         above: &[Unflushed<H>],
+        mount_point: &Path,
     ) -> io::Result<FlushTime> {
         let Self::Log(log) = self else {
             return Ok(FlushTime::WithBatch);
         };
         let file_systems = &log.keeper.file_systems;
         file_systems.check(device)?;
-        let by_checkpoint = file_systems.enter(disk, device, near)?;
-        file_systems.enter_all(disk, above)?;
+        let by_checkpoint = file_systems.enter(disk, device, (near, mount_point))?;
+        file_systems.enter_all(disk, above, mount_point)?;
         Ok(match by_checkpoint {
             true => FlushTime::AtCheckpoint,
             false => FlushTime::AtOnce,
@@ -248,7 +255,7 @@ impl<'a, H: fmt::Debug + Send + Sync> Commit<'a, H> {
     }
 }
 
-impl<H: fmt::Debug + Send + Sync> LogCommit<'_, H> {
+impl<H: fmt::Debug + Send + Sync + 'static> LogCommit<'_, H> {
     fn must_wait_for(&mut self, ticket: RecordTicket) {
         let is_newer = |newest: RecordTicket| newest.sequence() < ticket.sequence();
         if self.newest.is_none_or(is_newer) {

@@ -1,9 +1,10 @@
 //! The Maildirs of a batch: messages written unseen, flushed if the batch does that, published.
 
 use super::super::context::{Context, IdentityChanged};
-use super::super::delivery::{Delivery, Stored};
+use super::super::delivery::Delivery;
 use super::super::error::DeliveryError;
 use super::super::flush::{Item, take_results};
+use super::super::reply::Stored;
 use super::commit::FlushTime;
 use super::work::{Work, flush_now};
 use crate::io::Disk;
@@ -56,7 +57,7 @@ struct Published {
     name: String,
 }
 
-impl<H: fmt::Debug + Send + Sync> Maildirs<H> {
+impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
     fn get(&self, at: usize) -> Option<&Maildir<H>> {
         self.open.get(at).map(|open| &open.maildir)
     }
@@ -78,6 +79,7 @@ impl<H: fmt::Debug + Send + Sync> Maildirs<H> {
             if delivery.is_abandoned() {
                 continue;
             }
+            work.in_hand.step(Some(&delivery));
             match work.with_room(|work| self.write_unseen(work, &delivery)) {
                 Ok((maildir, unpublished)) => self.written.push(Written {
                     delivery,
@@ -140,7 +142,9 @@ impl<H: fmt::Debug + Send + Sync> Maildirs<H> {
             known,
         )?;
         let near = (maildir.device(), maildir.new_directory());
-        let flush_time = work.commit.flush_time(disk, near, maildir.chain());
+        let flush_time = work
+            .commit
+            .flush_time(disk, near, maildir.chain(), work.mount_point());
         let flush_time = flush_time
             .map_err(|error| MailboxError::from_io(mailbox.display(), "opening it", error))?;
         if flush_time != FlushTime::WithBatch {
@@ -241,6 +245,7 @@ impl<H: fmt::Debug + Send + Sync> Maildirs<H> {
             });
         }
         for mut written in std::mem::take(&mut self.written) {
+            work.in_hand.step(Some(&written.delivery));
             if !written.delivery.claim() {
                 self.remove_unseen(work, &written);
                 continue;

@@ -4,9 +4,10 @@
 //! until the message is there.
 
 use super::super::context::{Context, IdentityChanged};
-use super::super::delivery::{Delivery, Stored};
+use super::super::delivery::Delivery;
 use super::super::error::DeliveryError;
 use super::super::flush::{Item, take_results};
+use super::super::reply::Stored;
 use super::appended::AppendedMbox;
 use super::commit::FlushTime;
 use super::extents::append_with_extents;
@@ -60,7 +61,7 @@ struct LockedMbox<H> {
     deliveries: Vec<Delivery>,
 }
 
-impl<'a, H: fmt::Debug + Send + Sync> Mboxes<'a, H> {
+impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
     /// Locks the mboxes and renders the messages for them, if the batch records their places;
     /// otherwise each is locked when its messages are appended.
     pub(super) fn lock<D: Disk<Handle = H>>(
@@ -88,6 +89,7 @@ impl<'a, H: fmt::Debug + Send + Sync> Mboxes<'a, H> {
         group: Vec<Delivery>,
     ) -> Option<LockedMbox<H>> {
         let first = group.first()?;
+        work.in_hand.step(Some(first));
         match work.with_room(|work| self.open_mbox(work, first)) {
             Ok((Opened::Ready(mbox), flush_time)) => Some(LockedMbox {
                 mbox: *mbox,
@@ -130,7 +132,10 @@ impl<'a, H: fmt::Debug + Send + Sync> Mboxes<'a, H> {
             return Ok((opened, FlushTime::WithBatch));
         };
         let near = (mbox.device(), mbox.parent());
-        match work.commit.flush_time(disk, near, mbox.chain()) {
+        match work
+            .commit
+            .flush_time(disk, near, mbox.chain(), work.mount_point())
+        {
             Ok(flush_time) => {
                 if flush_time != FlushTime::WithBatch {
                     mbox.is_seen(&context.known);
@@ -167,6 +172,7 @@ impl<'a, H: fmt::Debug + Send + Sync> Mboxes<'a, H> {
             }
             let mut offset = open.mbox.next_offset();
             for (delivery, length) in &open.deliveries {
+                delivery.reply().goes_to((offset, *length as u64));
                 places.extend(delivery.done(place(offset, *length)));
                 offset += *length as u64;
             }
@@ -300,6 +306,8 @@ fn append_rendered<D: Disk>(work: &mut Work<'_, D>, open: RenderedMbox<D::Handle
         messages,
     } = open;
     let disk = &work.context.disk;
+    work.in_hand
+        .step(deliveries.first().map(|(delivery, _)| delivery));
     work.workspace.become_owner_to_clean_up(owner);
     if let Err(IdentityChanged) = work.workspace.check_identity() {
         mbox.close(disk);
@@ -353,7 +361,9 @@ fn append_alone<D: Disk>(
     if !delivery.claim() {
         return None;
     }
-    let place = delivery.done(place(mbox.next_offset(), rendered.len()));
+    let next = mbox.next_offset();
+    delivery.reply().goes_to((next, rendered.len() as u64));
+    let place = delivery.done(place(next, rendered.len()));
     let appended = mbox
         .check_untorn()
         .map_err(DeliveryError::from)

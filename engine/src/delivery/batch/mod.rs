@@ -13,9 +13,11 @@ mod work;
 
 use super::context::Context;
 use super::delivery::Delivery;
-use super::queue::Queue;
+use super::domain::Domain;
+use super::in_hand::InHand;
 use crate::io::{Credentials, Disk};
 use crate::log::LogError;
+use crate::sync::Arc;
 use crate::target::Format;
 pub(super) use commit::Commit;
 use maildirs::Maildirs;
@@ -34,14 +36,12 @@ impl<'a, D: Disk> Batch<'a, D> {
     /// Begins a batch: does all that comes before the wait. Deliveries to locked mboxes go back
     /// into the queue.
     pub(super) fn begin(
-        context: &'a Context<D>,
-        queue: &'a Queue<Delivery>,
-        credentials: &'a RefCell<Credentials>,
-        commit: Commit<'a, D::Handle>,
+        with: (&'a Context<D>, &'a Domain, &'a RefCell<Credentials>),
+        (commit, in_hand): (Commit<'a, D::Handle>, Arc<InHand>),
         mut deliveries: Vec<Delivery>,
     ) -> Self {
         let mut batch = Self {
-            work: Work::new(context, queue, credentials, commit),
+            work: Work::new(with, commit, in_hand),
             maildirs: Maildirs::default(),
             mboxes: Mboxes::default(),
         };
@@ -51,9 +51,11 @@ impl<'a, D: Disk> Batch<'a, D> {
             .partition(|delivery| delivery.target.format == Format::Maildir);
         let work = &mut batch.work;
         batch.mboxes.lock(work, to_mbox);
+        work.in_hand.waits_for_log();
         let to_maildir = record(work, to_maildir);
         batch.mboxes.record(work);
         work.commit.record_confirmations();
+        work.in_hand.step(None);
         batch.maildirs.write(work, to_maildir);
         batch
     }
@@ -66,7 +68,10 @@ impl<'a, D: Disk> Batch<'a, D> {
     /// Takes every delivery to its end.
     pub(super) fn finish(mut self) {
         let work = &mut self.work;
-        match work.commit.wait() {
+        work.in_hand.waits_for_log();
+        let is_durable = work.commit.wait();
+        work.in_hand.step(None);
+        match is_durable {
             Ok(()) => {
                 self.maildirs.flush_written(work);
                 self.maildirs.publish(work);
@@ -77,7 +82,9 @@ impl<'a, D: Disk> Batch<'a, D> {
         }
         self.mboxes.answer(&mut self.work);
         self.maildirs.answer(&mut self.work);
+        self.work.in_hand.waits_for_log();
         self.work.answer_refused();
+        self.work.in_hand.step(None);
         self.maildirs.sweep(&self.work);
     }
 

@@ -1,23 +1,28 @@
 //! What all phases of a batch work with, and how a delivery of it ends.
 
 use super::super::context::{Context, Workspace};
-use super::super::delivery::{Delivery, Stored};
+use super::super::delivery::Delivery;
+use super::super::domain::Domain;
 use super::super::error::DeliveryError;
 use super::super::flush::Item;
-use super::super::queue::Queue;
+use super::super::in_hand::InHand;
+use super::super::reply::Stored;
 use super::commit::Commit;
 use crate::clock;
 use crate::io::{Credentials, Disk};
 use crate::mailbox::MailboxError;
+use crate::sync::Arc;
 use std::cell::RefCell;
 use std::io;
+use std::path::Path;
 
 /// The work on one batch.
 pub(super) struct Work<'a, D: Disk> {
     pub(super) context: &'a Context<D>,
-    /// Takes back deliveries to locked mboxes.
-    queue: &'a Queue<Delivery>,
+    domain: &'a Domain,
     pub(super) commit: Commit<'a, D::Handle>,
+    /// Told of every step that may never end.
+    pub(super) in_hand: Arc<InHand>,
     pub(super) workspace: Workspace<'a, D>,
     /// Failed, and not answered before the log has that.
     refused: Vec<(Delivery, DeliveryError)>,
@@ -25,18 +30,23 @@ pub(super) struct Work<'a, D: Disk> {
 
 impl<'a, D: Disk> Work<'a, D> {
     pub(super) fn new(
-        context: &'a Context<D>,
-        queue: &'a Queue<Delivery>,
-        credentials: &'a RefCell<Credentials>,
+        (context, domain, credentials): (&'a Context<D>, &'a Domain, &'a RefCell<Credentials>),
         commit: Commit<'a, D::Handle>,
+        in_hand: Arc<InHand>,
     ) -> Self {
         Self {
             context,
-            queue,
+            domain,
             commit,
+            in_hand,
             workspace: Workspace::new(context, credentials),
             refused: Vec::new(),
         }
+    }
+
+    /// Returns where the file system is mounted that the paths of the mailboxes lead to.
+    pub(super) fn mount_point(&self) -> &'a Path {
+        self.domain.mount_point()
     }
 
     /// Ends a delivery: at once, but for a failure that the log must have before.
@@ -72,7 +82,10 @@ impl<'a, D: Disk> Work<'a, D> {
     pub(super) fn postpone(&mut self, deliveries: Vec<Delivery>, lock: &'static str) {
         for mut delivery in deliveries {
             match delivery.lock_pause(self.context.settings.lock_patience) {
-                Some(pause) => self.queue.push_delayed(clock::now() + pause, delivery),
+                Some(pause) => self
+                    .domain
+                    .queue
+                    .push_delayed(clock::now() + pause, delivery),
                 None => {
                     let mailbox = delivery.mailbox().to_owned();
                     let error = MailboxError::Busy { mailbox, lock };
@@ -100,6 +113,7 @@ impl<'a, D: Disk> Work<'a, D> {
         items: &[Item<'i, D::Handle>],
         witness: impl Fn(u64) -> Option<&'i D::Handle>,
     ) -> Vec<io::Result<()>> {
+        self.in_hand.step(None);
         let context = self.context;
         let results = context.flusher.flush(&context.disk, items, witness);
         let mut told = Vec::new();

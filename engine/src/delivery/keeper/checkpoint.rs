@@ -1,18 +1,25 @@
 //! Checkpoints: the mailboxes are flushed, and the log frees what it kept for them.
 
+use super::super::context::Context;
+use super::super::file_systems::{Flushed, Unanswered};
+use super::super::jobs::Job;
 use super::super::journal::{Journal, confirmed_records};
+use super::super::recovery::Trust;
+use super::super::stuck::Held;
 use super::Keeper;
 use super::is_half_full;
+use super::recheck::LiveRecords;
 use crate::io::Disk;
 use crate::log::{Checkpoint, LogError, Record, Sequence};
+use crate::sync::Arc;
 use std::fmt;
 use std::io;
 
-impl<H: fmt::Debug + Send + Sync> Keeper<H> {
+impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
     /// Makes the mailboxes durable and says so in the log, which frees its older segments.
     pub(in crate::delivery) fn checkpoint<D: Disk<Handle = H>>(
-        &self,
-        disk: &D,
+        self: &Arc<Self>,
+        context: &Arc<Context<D>>,
     ) -> Result<(), LogError> {
         let Ok(pass) = self.enter() else {
             return Ok(());
@@ -20,9 +27,10 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         pass.journal.look_at_room();
         let durable = || pass.journal.durable_up_to();
         let below = self.floors.lowest(durable);
+        self.stuck.note_ends(&self.late_ends.take());
         let last = self.state.lock().checkpoint_at;
         let has_news = self.doubts.has_news() || self.refusals.is_behind();
-        let is_behind = has_news || self.stuck.is_changed() || self.file_systems.awaits_flush();
+        let is_behind = has_news || self.stuck.is_changed() || self.awaits_flush();
         let is_idle = durable() <= last && !is_behind;
         let is_full = pass.journal.usage().bytes_free == 0;
         // One that frees nothing makes a full log only fuller.
@@ -30,26 +38,32 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         let freed = self
             .stuck
             .coverable(pass.journal.as_ref(), needed.min(below));
-        let is_vain = (is_idle || is_full)
-            && !self.file_systems.awaits_flush()
-            && !pass.journal.frees_before(freed);
+        let is_vain =
+            (is_idle || is_full) && !self.awaits_flush() && !pass.journal.frees_before(freed);
         let may_wait = self.stuck.rests() && !is_half_full(pass.journal.as_ref());
         if is_vain || may_wait {
             return Ok(());
         }
-        let at = self.checkpoint_on(disk, pass.journal.as_ref(), below)?;
+        let at = self.checkpoint_on(context, pass.journal.as_ref(), below)?;
         self.state.lock().checkpoint_at = at;
         Ok(())
     }
 
     /// A checkpoint of everything before `below`, whose deliveries have all ended.
     pub(super) fn checkpoint_on<D: Disk<Handle = H>>(
-        &self,
-        disk: &D,
+        self: &Arc<Self>,
+        context: &Arc<Context<D>>,
         journal: &dyn Journal,
         below: Sequence,
     ) -> Result<Sequence, LogError> {
-        self.flush_mailboxes(disk, below);
+        let made = self.stuck.made();
+        self.flush_mailboxes(context, below);
+        for unanswered in self.file_systems.unanswered() {
+            self.hold_unanswered(context, journal, (&unanswered, below))?;
+        }
+        if self.file_systems.unanswered().is_empty() && !self.file_systems.has_suspects() {
+            self.stuck.forget(&made);
+        }
         // What may not be durable on one of them must not be freed with the rest, nor what could
         // not be delivered yet.
         let needed = self.file_systems.needed_from();
@@ -80,10 +94,89 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         self.ask();
     }
 
-    fn flush_mailboxes<D: Disk<Handle = H>>(&self, disk: &D, below: Sequence) {
-        for device in self.file_systems.flush(disk, below) {
-            self.stuck.is_flushed(device);
-            tracing::info!("a file system whose flush had failed is durable again");
+    fn awaits_flush(&self) -> bool {
+        self.file_systems.awaits_flush() || self.stuck.awaits_flush()
+    }
+
+    fn flush_mailboxes<D: Disk<Handle = H>>(
+        self: &Arc<Self>,
+        context: &Arc<Context<D>>,
+        below: Sequence,
+    ) {
+        let begin = |device| {
+            let (keeper, context) = (Arc::clone(self), Arc::clone(context));
+            let flush = move || keeper.flush(&context.disk, device, below);
+            let job = self.jobs.begin(flush.clone());
+            if job.is_err() {
+                // There are no threads: it is waited for.
+                flush();
+            }
+            job.ok()
+        };
+        let jobs = self
+            .file_systems
+            .begin_flushes(below)
+            .into_iter()
+            .filter_map(begin);
+        // All of them are begun before the first is waited for.
+        let jobs: Vec<Job> = jobs.collect();
+        for job in jobs {
+            job.wait();
         }
+    }
+
+    fn flush<D: Disk<Handle = H>>(&self, disk: &D, device: u64, below: Sequence) {
+        if let Some(Flushed {
+            number,
+            was_suspect,
+        }) = self.file_systems.flush(disk, device, below)
+        {
+            self.stuck.is_flushed(device, number);
+            if was_suspect {
+                tracing::info!("a file system whose flush had failed is durable again");
+            }
+        }
+    }
+
+    /// Takes the mail of a file system whose flush does not end out of the log's way, so that the
+    /// log frees what others need no more. All deliveries before `below` have ended.
+    fn hold_unanswered<D: Disk<Handle = H>>(
+        &self,
+        context: &Context<D>,
+        journal: &dyn Journal,
+        (unanswered, below): (&Unanswered, Sequence),
+    ) -> Result<(), LogError> {
+        let Unanswered {
+            device,
+            mount_point,
+            flush,
+            has_strays,
+            ..
+        } = unanswered;
+        let from = self.file_systems.flushed_below(*device);
+        // Mail for strays cannot be told apart without asking the file system.
+        if *has_strays || from >= below {
+            return Ok(());
+        }
+        let found = LiveRecords {
+            journal,
+            from,
+            to: journal.durable_up_to(),
+        };
+        let recovery = self.recovery(context, journal, Trust::WhatIsWhole);
+        let held = Held::Unflushed {
+            device: *device,
+            after: *flush,
+            is_left_over: false,
+        };
+        let is_there = |mailbox: &str| self.domains.mount_point_of(mailbox) == *mount_point;
+        self.stuck
+            .hold(recovery.hold_by_path(&found, (from, below), (held, &is_there))?);
+        self.file_systems.is_held(*device, below);
+        tracing::error!(
+            mount_point = %mount_point.display(),
+            "flushing mailboxes to disk does not end; the delivery log keeps their mail until it does"
+        );
+        Ok(())
     }
 }

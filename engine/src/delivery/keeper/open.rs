@@ -1,37 +1,38 @@
 //! Opens the delivery log: recovers what it holds when the store opens, and takes it into service
 //! again after it failed.
 
-use super::super::recovery::{Recovery, RecoveryReport, Trust};
+use super::super::context::Context;
+use super::super::journal::{Found, Journal};
+use super::super::recovery::{Part, Recovered, RecoveryReport, Trust, in_doubt, mailboxes};
 use super::Keeper;
 use crate::io::Disk;
 use crate::log::{LogError, Sequence};
-use crate::mailbox::{Known, MailboxSettings};
+use crate::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 
-impl<H: fmt::Debug + Send + Sync> Keeper<H> {
+impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
     /// Opens the log, which nobody may be using. `None`: it was recovered before, and is in service
     /// again.
     pub(in crate::delivery) fn open<D: Disk<Handle = H>>(
-        &self,
-        disk: &D,
-        settings: &MailboxSettings,
-        known: &Known,
+        self: &Arc<Self>,
+        context: &Arc<Context<D>>,
     ) -> Result<Option<RecoveryReport>, LogError> {
         let is_recovered = self.state.lock().is_recovered;
         match is_recovered {
-            true => self.reopen(disk).map(|()| None),
-            false => self.recover(disk, settings, known).map(Some),
+            true => self.reopen(context).map(|()| None),
+            false => self.recover(context).map(Some),
         }
     }
 
     /// Opens the log and recovers what it holds.
     fn recover<D: Disk<Handle = H>>(
-        &self,
-        disk: &D,
-        settings: &MailboxSettings,
-        known: &Known,
+        self: &Arc<Self>,
+        context: &Arc<Context<D>>,
     ) -> Result<RecoveryReport, LogError> {
-        known.clear();
+        context.known.clear();
         self.doubts.clear();
         self.stuck.clear();
         let (journal, found) = self.source.open()?;
@@ -42,26 +43,23 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
             true => Trust::Nothing,
             false => Trust::WhatIsWhole,
         };
-        let recovery = Recovery {
-            disk,
-            settings,
-            known,
-            journal: journal.as_ref(),
-            file_systems: &self.file_systems,
-            trust,
-        };
-        let (mut report, stuck, doubts) = recovery.run(found.as_ref())?;
+        let recovered = self.recover_each(context, (&journal, trust), &found)?;
         drop(found);
-        self.doubts.add_recovered(doubts);
-        self.stuck.put(stuck, false);
+        let Recovered {
+            mut report,
+            stuck,
+            in_doubt,
+        } = recovered;
+        self.doubts.add_recovered(in_doubt);
+        self.stuck.add(stuck);
         let checkpoint = || {
             // What recovery wrote itself is of no use after it either.
             let next = Sequence(journal.durable_up_to().0 + 1);
-            self.checkpoint_on(disk, journal.as_ref(), next)
+            self.checkpoint_on(context, journal.as_ref(), next)
         };
         let mut checkpoint_at = checkpoint()?;
         // The segments that were freed may have kept mailboxes from being written.
-        while self.stuck.wants_room() && self.retry_on(&recovery) {
+        while self.stuck.wants_room() && self.retry_on(context, &journal) {
             checkpoint_at = checkpoint()?;
         }
         report.waiting = self.stuck.deliveries();
@@ -71,20 +69,102 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         Ok(report)
     }
 
+    /// Recovers the mailboxes of each file system by themselves, all at once. A file system that
+    /// does not answer for so long as a step in a mailbox may take is set aside.
+    fn recover_each<D: Disk<Handle = H>>(
+        self: &Arc<Self>,
+        context: &Arc<Context<D>>,
+        (journal, trust): (&Arc<dyn Journal>, Trust),
+        found: &Arc<dyn Found>,
+    ) -> Result<Recovered, LogError> {
+        let mut all = Recovered {
+            in_doubt: in_doubt(found.as_ref())?,
+            ..Recovered::default()
+        };
+        let mut begun = Vec::new();
+        for mount_point in self.mount_points(found.as_ref())? {
+            let (domains, is_it) = (Arc::clone(&self.domains), mount_point.clone());
+            let is_there = move |mailbox: &str| domains.mount_point_of(mailbox) == is_it;
+            let part = Arc::new(Part::new(Box::new(is_there)));
+            let done = Arc::new(Mutex::new(None));
+            let job = {
+                let (keeper, context) = (Arc::clone(self), Arc::clone(context));
+                let (journal, found) = (Arc::clone(journal), Arc::clone(found));
+                let (part, done) = (Arc::clone(&part), Arc::clone(&done));
+                self.work_on(mount_point.clone(), move || {
+                    let recovery = keeper.recovery(&context, journal.as_ref(), trust);
+                    let recovered = recovery.run(found.as_ref(), &part);
+                    *done.lock() = Some(recovered);
+                })
+            };
+            let job = job.map_err(|error| no_thread(error))?;
+            begun.push((mount_point, part, done, job));
+        }
+        let recovery = self.recovery(context, journal.as_ref(), trust);
+        for (mount_point, part, done, job) in begun {
+            let is_over = job.is_none_or(|job| self.jobs.wait_for(job, || part.progress()));
+            let recovered = match done.lock().take() {
+                Some(recovered) => recovered?,
+                None if is_over => {
+                    return Err(LogError::Panicked {
+                        thread: "mailstow-job",
+                    });
+                }
+                None => {
+                    tracing::error!(
+                        mount_point = %mount_point.display(),
+                        "a file system does not answer; its mail stays in the delivery log and is \
+                         tried again"
+                    );
+                    recovery.set_aside(found.as_ref(), &part)?
+                }
+            };
+            all.add(recovered);
+        }
+        Ok(all)
+    }
+
+    /// Returns where the file systems are mounted that the log has mail for.
+    fn mount_points(&self, found: &dyn Found) -> Result<BTreeSet<PathBuf>, LogError> {
+        if !self.domains.has_mounts() {
+            return Ok(BTreeSet::from([self
+                .domains
+                .base()
+                .mount_point()
+                .to_owned()]));
+        }
+        let mailboxes = mailboxes(found)?;
+        let mailboxes = mailboxes.iter();
+        Ok(mailboxes
+            .map(|mailbox| self.domains.mount_point_of(mailbox))
+            .collect())
+    }
+
     /// Takes the log into service again after it failed. The mailboxes need no recovery: the kernel
     /// has all that was written to them, and the process knows what became of each delivery. A
     /// message that a reader has removed since does not come back.
     ///
     /// Deliveries that were refused while the log could not say so are refused in it now, before
     /// their clients can repeat them.
-    fn reopen<D: Disk<Handle = H>>(&self, disk: &D) -> Result<(), LogError> {
+    fn reopen<D: Disk<Handle = H>>(
+        self: &Arc<Self>,
+        context: &Arc<Context<D>>,
+    ) -> Result<(), LogError> {
         let (journal, found) = self.source.open()?;
         drop(found);
         self.refusals.append_again(journal.as_ref())?;
         self.doubts.tell_again();
         let below = self.floors.lowest(|| journal.durable_up_to());
-        let checkpoint_at = self.checkpoint_on(disk, journal.as_ref(), below)?;
+        let checkpoint_at = self.checkpoint_on(context, journal.as_ref(), below)?;
         self.state.lock().is_in_service(journal, checkpoint_at);
         Ok(())
+    }
+}
+
+fn no_thread(error: io::Error) -> LogError {
+    LogError::Io {
+        operation: "start",
+        object: "a thread for recovery (raise the limit on processes: TasksMax=, ulimit -u)".into(),
+        source: Arc::new(error),
     }
 }

@@ -1,21 +1,24 @@
 //! Suspect file systems: what the log has for them is written again, and they are flushed again.
 
+use super::super::context::Context;
 use super::super::file_systems::{Attempt, Mounted};
+use super::super::jobs::Job;
 use super::super::journal::{Found, Journal};
 use super::super::recovery::{Recheck, Recovery, Trust};
+use super::super::stuck::Held;
 use super::Keeper;
 use crate::clock;
 use crate::io::Disk;
 use crate::log::{LogError, Record, ScannedRecord, Sequence};
-use crate::mailbox::{Known, MailboxSettings};
+use crate::sync::Arc;
 use std::fmt;
 use std::io;
 
 /// Records of a log in use.
-struct LiveRecords<'a> {
-    journal: &'a dyn Journal,
-    from: Sequence,
-    to: Sequence,
+pub(super) struct LiveRecords<'a> {
+    pub(super) journal: &'a dyn Journal,
+    pub(super) from: Sequence,
+    pub(super) to: Sequence,
 }
 
 impl Found for LiveRecords<'_> {
@@ -24,53 +27,70 @@ impl Found for LiveRecords<'_> {
     }
 }
 
-impl<H: fmt::Debug + Send + Sync> Keeper<H> {
+impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
     /// Goes on with every attempt that is due to make a suspect file system durable again. Others
     /// are not concerned.
     pub(in crate::delivery) fn recheck_suspects<D: Disk<Handle = H>>(
-        &self,
-        disk: &D,
-        settings: &MailboxSettings,
-        known: &Known,
+        self: &Arc<Self>,
+        context: &Arc<Context<D>>,
     ) {
         self.note_suspects();
-        let Ok(pass) = self.enter() else {
-            return;
-        };
-        let recovery = Recovery {
-            disk,
-            settings,
-            known,
-            journal: pass.journal.as_ref(),
-            file_systems: &self.file_systems,
-            trust: Trust::WhatIsWhole,
-        };
         // Before a handle is opened for an attempt, which would report the errors of these.
-        for device in self.stuck.left_overs() {
-            let tried = match self.file_systems.mounted(disk, device) {
-                Mounted::Same => self.rewrite(&recovery, (device, Recheck::LeftOver { device })),
-                Mounted::Other => {
-                    self.stuck.is_undelivered(device);
-                    Ok(None)
+        self.each_recheck(self.stuck.left_overs(), context, Self::recheck_left_over);
+        let due = self.file_systems.suspects_due(clock::now());
+        self.each_recheck(due, context, Self::recheck);
+    }
+
+    /// Does something with each of these file systems, all at once, and waits for those that
+    /// answer.
+    fn each_recheck<D: Disk<Handle = H>>(
+        self: &Arc<Self>,
+        devices: impl IntoIterator<Item = u64>,
+        context: &Arc<Context<D>>,
+        recheck: fn(&Self, &Recovery<'_, D>, u64) -> Result<(), LogError>,
+    ) {
+        let begin = |device| {
+            let (keeper, context) = (Arc::clone(self), Arc::clone(context));
+            self.work_on(self.file_systems.mount_point(device), move || {
+                let Ok(pass) = keeper.enter() else {
+                    return;
+                };
+                let recovery = keeper.recovery(&context, pass.journal.as_ref(), Trust::WhatIsWhole);
+                if let Err(error) = recheck(&keeper, &recovery, device) {
+                    tracing::error!(%error, "mail on a suspect file system was not looked at");
                 }
-                Mounted::Nothing => Ok(None),
-            };
-            if let Err(error) = tried {
-                tracing::error!(%error, "mail that could not be flushed was not looked at");
-            }
+            })
+            .ok()
+            .flatten()
+        };
+        let begun: Vec<Job> = devices.into_iter().filter_map(begin).collect();
+        for job in begun {
+            job.wait();
         }
-        for device in self.file_systems.suspects_due(clock::now()) {
-            if let Err(error) = self.recheck(&recovery, device) {
-                tracing::error!(%error, "mail on a suspect file system was not looked at");
+    }
+
+    fn recheck_left_over<D: Disk<Handle = H>>(
+        &self,
+        recovery: &Recovery<'_, D>,
+        device: u64,
+    ) -> Result<(), LogError> {
+        match self.file_systems.mounted(recovery.disk, device) {
+            Mounted::Same => {
+                let how = Recheck::LeftOver { device };
+                self.rewrite(recovery, (device, how)).map(drop)
             }
+            Mounted::Other => {
+                self.stuck.is_undelivered(device);
+                Ok(())
+            }
+            Mounted::Nothing => Ok(()),
         }
     }
 
     /// Has the next start know of suspect file systems, as long as the machine is not restarted:
     /// then the kernel forgets what it shows and the disk does not have.
     fn note_suspects(&self) {
-        let is_suspect =
-            self.file_systems.needed_from().is_some() || !self.stuck.left_overs().is_empty();
+        let is_suspect = self.file_systems.has_suspects() || !self.stuck.left_overs().is_empty();
         let mut noted = self.noted_suspects.lock();
         if *noted != is_suspect {
             match self.source.note_suspects(is_suspect) {
@@ -150,20 +170,14 @@ impl<H: fmt::Debug + Send + Sync> Keeper<H> {
         recovery: &Recovery<'_, D>,
         (device, how): (u64, Recheck),
     ) -> Result<Option<io::Error>, LogError> {
-        let mails = self.stuck.take();
-        let rechecked = match recovery.recheck(&mails, how) {
-            Ok(rechecked) => rechecked,
-            Err(error) => {
-                self.stuck.put(mails, false);
-                return Err(error);
-            }
-        };
+        let is_there = |held| matches!(held, Held::Unflushed { device: on, .. } if on == device);
+        let mails = self.stuck.snapshot(is_there);
+        let rechecked = recovery.recheck(&mails, how)?;
         // Whatever was not found is gone only if it was looked for on that file system.
         if self.file_systems.mounted(recovery.disk, device) != Mounted::Same {
-            self.stuck.put(mails, false);
             return Ok(Some(io::Error::other("it was unmounted")));
         }
-        self.stuck.put(rechecked.left, true);
+        self.stuck.settle(&mails, rechecked.left);
         Ok(rechecked.error.map(io::Error::other))
     }
 }

@@ -1,48 +1,106 @@
-//! Mail that recovery could not put into its mailboxes is tried again.
+//! Mail that could not be put into its mailboxes is tried again, each file system by itself.
 //!
-//! Imports `recovery`, `stuck`, `mailbox`, `io`.
+//! Imports `recovery`, `stuck`, `domains`, `io`.
 
-use super::super::recovery::{Recovery, Trust};
-use super::super::stuck::deliveries;
+use super::super::context::Context;
+use super::super::jobs::Job;
+use super::super::journal::Journal;
+use super::super::recovery::Trust;
+use super::super::stuck::{Held, Stuck};
 use super::Keeper;
 use crate::io::Disk;
-use crate::mailbox::{Known, MailboxSettings};
+use crate::sync::Arc;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
-impl<H: fmt::Debug + Send + Sync> Keeper<H> {
-    /// Deliveries that recovery could not do are tried again.
+impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
+    /// Deliveries that could not be made are tried again.
     pub(in crate::delivery) fn retry_stuck<D: Disk<Handle = H>>(
-        &self,
-        disk: &D,
-        settings: &MailboxSettings,
-        known: &Known,
+        self: &Arc<Self>,
+        context: &Arc<Context<D>>,
     ) {
         if self.stuck.count() == 0 {
             return;
         }
-        if let Ok(pass) = self.enter() {
-            let recovery = Recovery {
-                disk,
-                settings,
-                known,
-                journal: pass.journal.as_ref(),
-                file_systems: &self.file_systems,
-                trust: Trust::WhatIsWhole,
-            };
-            self.retry_on(&recovery);
+        let begun = self.undelivered().into_iter().map(|(mount_point, mails)| {
+            let (keeper, context) = (Arc::clone(self), Arc::clone(context));
+            self.work_on(mount_point, move || {
+                if let Ok(pass) = keeper.enter() {
+                    keeper.retry(&context, pass.journal.as_ref(), &mails);
+                }
+            })
+        });
+        // Without a thread, it is tried another time.
+        let begun: Vec<Job> = begun.filter_map(|job| job.ok().flatten()).collect();
+        for job in begun {
+            job.wait();
         }
     }
 
-    /// As [`Self::retry_stuck`]; true when some were done.
-    pub(super) fn retry_on<D: Disk<Handle = H>>(&self, recovery: &Recovery<'_, D>) -> bool {
+    /// As [`Self::retry_stuck`], on a log that is not in service yet; true when some were made.
+    pub(super) fn retry_on<D: Disk<Handle = H>>(
+        self: &Arc<Self>,
+        context: &Arc<Context<D>>,
+        journal: &Arc<dyn Journal>,
+    ) -> bool {
         let before = self.stuck.deliveries();
-        let waiting = self.stuck.take();
-        let left = recovery.retry(&waiting).unwrap_or_else(|error| {
-            tracing::error!(%error, "mail that waits since recovery was not tried again");
-            waiting
-        });
-        let is_changed = deliveries(&left) < before;
-        self.stuck.put(left, is_changed);
-        is_changed
+        for (mount_point, mails) in self.undelivered() {
+            let (keeper, context) = (Arc::clone(self), Arc::clone(context));
+            let journal = Arc::clone(journal);
+            let job = self.work_on(mount_point, move || {
+                keeper.retry(&context, journal.as_ref(), &mails);
+            });
+            if let Ok(Some(job)) = job {
+                job.wait();
+            }
+        }
+        self.stuck.deliveries() < before
+    }
+
+    fn retry<D: Disk<Handle = H>>(
+        &self,
+        context: &Context<D>,
+        journal: &dyn Journal,
+        mails: &[Stuck],
+    ) {
+        match self
+            .recovery(context, journal, Trust::WhatIsWhole)
+            .retry(mails)
+        {
+            Ok(left) => {
+                self.stuck.settle(mails, left);
+            }
+            Err(error) => tracing::error!(%error, "mail that waits was not tried again"),
+        }
+    }
+
+    /// Returns what is to be made, by the mount points of the file systems it goes to. Those that do
+    /// not answer are left out.
+    fn undelivered(&self) -> BTreeMap<PathBuf, Vec<Stuck>> {
+        let mut by_mount_point: BTreeMap<PathBuf, Vec<Stuck>> = BTreeMap::new();
+        for mail in self.stuck.snapshot(|held| held == Held::Undelivered) {
+            for waiting in &mail.recipients {
+                let at = usize::try_from(waiting.recipient).unwrap_or(usize::MAX);
+                let Some(recipient) = mail.envelope.recipients.get(at) else {
+                    continue;
+                };
+                let mount_point = self.domains.mount_point_of(&recipient.mailbox);
+                let mails = by_mount_point.entry(mount_point).or_default();
+                match mails.last_mut() {
+                    Some(last) if last.envelope.id == mail.envelope.id => {
+                        last.recipients.push(waiting.clone());
+                    }
+                    _ => mails.push(Stuck {
+                        recipients: vec![waiting.clone()],
+                        ..mail.clone()
+                    }),
+                }
+            }
+        }
+        let hung = self.domains.hung();
+        by_mount_point
+            .retain(|mount_point, _| !hung.iter().any(|hung| hung.mount_point == *mount_point));
+        by_mount_point
     }
 }

@@ -8,7 +8,7 @@ use crate::log::LogError;
 use std::fmt;
 use std::time::Duration;
 
-impl<H: fmt::Debug + Send + Sync> Keeper<H> {
+impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
     /// Whether the log is in service, and how many messages wait.
     pub(in crate::delivery) fn health(&self) -> (LogState, usize, Vec<FileSystemFailure>) {
         let waiting = self.stuck.undelivered();

@@ -89,12 +89,13 @@ impl<D: Disk> Run<'_, D> {
         let owner = with.settings.owner_check(logged.owner);
         let mut maildir = Maildir::open(disk, &base, &path, owner, known)?;
         let new = maildir.new_directory();
+        let expected = with.domains.mount_point_of(&logged.path);
         let later = with
             .file_systems
-            .enter(disk, maildir.device(), new)
+            .enter(disk, maildir.device(), (new, &expected))
             .map_err(failed)?;
         with.file_systems
-            .enter_all(disk, maildir.chain())
+            .enter_all(disk, maildir.chain(), &expected)
             .map_err(failed)?;
         maildir.is_seen(with.known);
         let header = maildir_header(envelope, at);

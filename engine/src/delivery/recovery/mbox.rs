@@ -217,11 +217,13 @@ impl<D: Disk> Run<'_, D> {
                 Opened::Busy(_) => std::thread::sleep(LOCK_PAUSE),
             }
         };
+        let expected = with.domains.mount_point_of(&target.path);
         let entered = with
             .file_systems
-            .enter(with.disk, mbox.device(), mbox.parent())
+            .enter(with.disk, mbox.device(), (mbox.parent(), &expected))
             .and_then(|later| {
-                with.file_systems.enter_all(with.disk, mbox.chain())?;
+                with.file_systems
+                    .enter_all(with.disk, mbox.chain(), &expected)?;
                 Ok(later)
             });
         match entered {

@@ -10,12 +10,14 @@
 mod extent;
 mod maildir;
 mod mbox;
+mod part;
 mod read;
 mod recheck;
 mod search;
 mod survey;
 
 use super::digest::{BaseDigest, digest_of};
+use super::domains::Domains;
 use super::file_systems::FileSystems;
 use super::journal::{Found, Journal};
 use super::stuck::{Held, Stuck, Waiting};
@@ -25,6 +27,7 @@ use crate::log::{Accepted, AcceptedRecipient, DeliveryId, InDoubt, LogError, Pla
 use crate::mailbox::{Known, MailboxError, MailboxName, MailboxSettings};
 use crate::sync::Arc;
 use crate::target::{Format, MailboxTarget, Owner};
+pub(super) use part::Part;
 pub(super) use recheck::Recheck;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -102,6 +105,54 @@ enum Fate {
     Rewritten,
 }
 
+impl Recovered {
+    /// Adds another part.
+    pub(super) fn add(&mut self, part: Self) {
+        let Self {
+            report,
+            stuck,
+            in_doubt,
+        } = part;
+        self.report.messages += report.messages;
+        self.report.deliveries += report.deliveries;
+        self.report.rewritten += report.rewritten;
+        self.report.waiting += report.waiting;
+        for mail in stuck {
+            let id = mail.envelope.id;
+            match self.stuck.iter_mut().find(|kept| kept.envelope.id == id) {
+                Some(kept) => {
+                    kept.recipients.extend(mail.recipients);
+                    kept.wants_room |= mail.wants_room;
+                }
+                None => self.stuck.push(mail),
+            }
+        }
+        self.in_doubt.extend(in_doubt);
+    }
+}
+
+/// Returns what is in doubt by the records of a log, but for the messages that recovery looks at.
+///
+/// # Errors
+/// The log cannot be read.
+pub(super) fn in_doubt(found: &dyn Found) -> Result<Vec<InDoubt>, LogError> {
+    Ok(Survey::of(found)?.in_doubt())
+}
+
+/// Returns the mailboxes that recovery looks at, by their paths relative to the base.
+///
+/// # Errors
+/// The log cannot be read.
+pub(super) fn mailboxes(found: &dyn Found) -> Result<HashSet<String>, LogError> {
+    let survey = Survey::of(found)?;
+    let extents = survey.extents().iter().map(|extent| extent.mailbox.clone());
+    let mut mailboxes: HashSet<String> = extents.collect();
+    survey.for_each(found, &mut |_, envelope, _| {
+        mailboxes.extend(envelope.recipients.into_iter().map(|to| to.mailbox));
+    })?;
+    Ok(mailboxes)
+}
+
 /// One recovery.
 pub(super) struct Recovery<'a, D: Disk> {
     pub(super) disk: &'a D,
@@ -109,19 +160,36 @@ pub(super) struct Recovery<'a, D: Disk> {
     pub(super) known: &'a Known,
     pub(super) journal: &'a dyn Journal,
     pub(super) file_systems: &'a FileSystems<D::Handle>,
+    pub(super) domains: &'a Domains,
     pub(super) trust: Trust,
 }
 
-/// Report, what could not be done, and what is in doubt.
-type Recovered = (RecoveryReport, Vec<Stuck>, Vec<InDoubt>);
+/// What became of a part of a recovery.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    pub(super) report: RecoveryReport,
+    /// What could not be done.
+    pub(super) stuck: Vec<Stuck>,
+    pub(super) in_doubt: Vec<InDoubt>,
+}
 
 impl<D: Disk> Recovery<'_, D> {
-    /// Works through everything the log holds.
+    /// Works through everything the log holds for one part, on this thread, which takes the
+    /// identities of mailbox owners.
     ///
     /// # Errors
-    /// The log cannot be read, or there is no thread for the work.
-    pub(super) fn run(&self, found: &dyn Found) -> Result<Recovered, LogError> {
-        on_own_thread(|| Run::new(self, self.settings.lock_patience).run(found))?
+    /// The log cannot be read.
+    pub(super) fn run(&self, found: &dyn Found, part: &Part) -> Result<Recovered, LogError> {
+        Run::new(self, self.settings.lock_patience).run(found, part)
+    }
+
+    /// Sets a part aside whose file system does not answer: what it has not done waits. Asks no
+    /// file system.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub(super) fn set_aside(&self, found: &dyn Found, part: &Part) -> Result<Recovered, LogError> {
+        Run::new(self, Duration::ZERO).set_aside(found, part)
     }
 
     /// Tries deliveries again that could not be done; those that still cannot. Waits for no
@@ -184,13 +252,16 @@ impl<'a, D: Disk> Run<'a, D> {
         }
     }
 
-    fn run(mut self, found: &dyn Found) -> Result<Recovered, LogError> {
+    fn run(mut self, found: &dyn Found, part: &Part) -> Result<Recovered, LogError> {
         let survey = Survey::of(found)?;
         self.with.file_systems.log_begins_at(survey.below());
-        let mut doubts = survey.in_doubt();
-        self.maildir_pass(found, &survey, &mut doubts)?;
-        for group in survey.mbox_groups(MBOX_BYTES_MAX) {
-            self.mbox_pass(found, &survey, &group)?;
+        let mut in_doubt = Vec::new();
+        self.maildir_pass(found, (&survey, part), &mut in_doubt)?;
+        for mut group in survey.mbox_groups(MBOX_BYTES_MAX) {
+            group.retain(|mailbox| part.has(mailbox));
+            if !group.is_empty() {
+                self.mbox_pass(found, (&survey, part), &group)?;
+            }
         }
         self.report.waiting = self.stuck.iter().map(|s| s.recipients.len() as u64).sum();
         debug_assert!(
@@ -198,15 +269,78 @@ impl<'a, D: Disk> Run<'a, D> {
             "a copy is rewritten or waits, once: {:?}",
             self.report
         );
-        Ok((self.report, self.stuck, doubts))
+        Ok(Recovered {
+            report: self.report,
+            stuck: self.stuck,
+            in_doubt,
+        })
+    }
+
+    fn set_aside(mut self, found: &dyn Found, part: &Part) -> Result<Recovered, LogError> {
+        let done = part.set_aside();
+        let survey = Survey::of(found)?;
+        let base = BaseDigest::of(&self.with.settings.base);
+        let mut in_doubt = Vec::new();
+        let mut seen = HashSet::new();
+        survey.for_each(found, &mut |at, envelope, content| {
+            if !seen.insert(envelope.id) {
+                return;
+            }
+            self.count_message(
+                part,
+                &envelope,
+                || survey.doubts_of(base, &envelope, || digest_of(content)),
+                &mut in_doubt,
+            );
+            let mut waits = Vec::new();
+            for (index, recipient) in (0..).zip(&envelope.recipients) {
+                if recipient.plan == Plan::Shared || !is_due(&survey, part, &envelope, index) {
+                    continue;
+                }
+                self.report.deliveries += 1;
+                if !done.contains(&(envelope.id, index)) {
+                    waits.push(Waiting {
+                        recipient: index,
+                        places: survey.places(envelope.id, index).to_vec(),
+                        held: Held::Undelivered,
+                    });
+                }
+            }
+            let message = Message {
+                at,
+                envelope: &envelope,
+                content,
+            };
+            self.keep_stuck(message, waits, false, || survey.refused_of(&envelope));
+        })?;
+        Ok(Recovered {
+            report: self.report,
+            stuck: self.stuck,
+            in_doubt,
+        })
+    }
+
+    /// Counts a message in the part that its first recipient is of.
+    fn count_message(
+        &mut self,
+        part: &Part,
+        envelope: &Accepted,
+        doubts: impl FnOnce() -> Vec<InDoubt>,
+        in_doubt: &mut Vec<InDoubt>,
+    ) {
+        let first = envelope.recipients.first();
+        if first.is_none_or(|first| part.has(&first.mailbox)) {
+            self.report.messages += 1;
+            in_doubt.extend(doubts());
+        }
     }
 
     /// Everything but mboxes, one message after the other.
     fn maildir_pass(
         &mut self,
         found: &dyn Found,
-        survey: &Survey,
-        doubts: &mut Vec<InDoubt>,
+        (survey, part): (&Survey, &Part),
+        in_doubt: &mut Vec<InDoubt>,
     ) -> Result<(), LogError> {
         let mut seen = HashSet::new();
         let base = BaseDigest::of(&self.with.settings.base);
@@ -214,17 +348,23 @@ impl<'a, D: Disk> Run<'a, D> {
             if !seen.insert(envelope.id) {
                 return;
             }
-            self.report.messages += 1;
-            doubts.extend(survey.doubts_of(base, &envelope, || digest_of(content)));
+            self.count_message(
+                part,
+                &envelope,
+                || survey.doubts_of(base, &envelope, || digest_of(content)),
+                in_doubt,
+            );
             let mut failed = Vec::new();
             let mut wants_room = false;
             for (index, recipient) in (0..).zip(&envelope.recipients) {
-                let copy = envelope.copy_of(index);
-                if survey.is_refused(envelope.id, copy) || survey.is_settled(envelope.id, copy) {
+                if !is_due(survey, part, &envelope, index) {
                     continue;
                 }
                 self.report.deliveries += 1;
                 if let Plan::Maildir { file_name } = &recipient.plan {
+                    if !part.goes_on(None) {
+                        return;
+                    }
                     match self.maildir_with_room(&envelope, index, file_name, content) {
                         Ok(fate) => self.count(fate),
                         Err(error) => {
@@ -238,6 +378,7 @@ impl<'a, D: Disk> Run<'a, D> {
                             });
                         }
                     }
+                    part.goes_on(Some((envelope.id, index)));
                 }
             }
             let refused = || survey.refused_of(&envelope);
@@ -333,7 +474,7 @@ impl<'a, D: Disk> Run<'a, D> {
     fn mbox_pass(
         &mut self,
         found: &dyn Found,
-        survey: &Survey,
+        (survey, part): (&Survey, &Part),
         group: &HashSet<String>,
     ) -> Result<(), LogError> {
         let mut mboxes = mbox::Gathered::default();
@@ -360,6 +501,9 @@ impl<'a, D: Disk> Run<'a, D> {
             }
         }
         for (target, work) in mboxes.take() {
+            if !part.goes_on(None) {
+                break;
+            }
             match self.mbox_with_room(&target, &work) {
                 Ok(rewritten) => self.report.rewritten += rewritten,
                 Err(error) => {
@@ -370,6 +514,9 @@ impl<'a, D: Disk> Run<'a, D> {
                         self.keep_stuck(entry.message(), waiting, error.is_no_space(), refused);
                     }
                 }
+            }
+            for entry in &work.entries {
+                part.goes_on(Some((entry.envelope.id, entry.recipient)));
             }
             self.tell(survey.messages());
         }
@@ -506,6 +653,16 @@ impl<'a, D: Disk> Run<'a, D> {
             })?;
         Ok((opened, path))
     }
+}
+
+/// Returns true if recovery is to see that a copy stands in a mailbox of this part.
+fn is_due(survey: &Survey, part: &Part, envelope: &Accepted, recipient: u32) -> bool {
+    let copy = envelope.copy_of(recipient);
+    let at = usize::try_from(recipient).unwrap_or(usize::MAX);
+    let mailbox = envelope.recipients.get(at).map(|to| &to.mailbox);
+    mailbox.is_some_and(|mailbox| part.has(mailbox))
+        && !survey.is_refused(envelope.id, copy)
+        && !survey.is_settled(envelope.id, copy)
 }
 
 /// The directory below the base that a mailbox is in, for a file system may be mounted there.

@@ -78,7 +78,7 @@ impl Recheck {
             match &mut waiting.held {
                 _ if is_done => return None,
                 Held::Unflushed { is_left_over, .. } => *is_left_over = true,
-                Held::Undelivered => {}
+                Held::Undelivered | Held::InHand | Held::Made => {}
             }
         }
         Some(waiting)
@@ -86,12 +86,13 @@ impl Recheck {
 
     fn concerns(self, waiting: &Waiting) -> bool {
         match (self, waiting.held) {
-            (_, Held::Undelivered) => false,
+            (_, Held::Undelivered | Held::InHand | Held::Made) => false,
             (
                 Self::Whole { device, .. } | Self::Each { device, .. },
                 Held::Unflushed {
                     device: held,
                     is_left_over,
+                    ..
                 },
             ) => held == device && !is_left_over,
             (
@@ -99,6 +100,7 @@ impl Recheck {
                 Held::Unflushed {
                     device: held,
                     is_left_over,
+                    ..
                 },
             ) => held == device && is_left_over,
         }
@@ -114,38 +116,41 @@ impl<D: Disk> Recovery<'_, D> {
     pub(in crate::delivery) fn hold(
         &self,
         found: &dyn Found,
-        (from, until): (Sequence, Sequence),
+        range: (Sequence, Sequence),
         (device, now): (u64, u64),
     ) -> Result<Vec<Stuck>, LogError> {
+        let held = Held::Unflushed {
+            device,
+            after: self.file_systems.flush_number(device),
+            is_left_over: false,
+        };
         on_own_thread(|| {
-            let survey = Survey::of(found)?;
             let mut run = Run::new(self, Duration::ZERO);
-            let mut seen = HashSet::new();
-            survey.for_each(found, &mut |at, envelope, content| {
-                if at < from || at >= until || !seen.insert(envelope.id) {
-                    return;
-                }
-                let held = run.held(&survey, &envelope, |on| on == device || on == now);
-                let mark = |(recipient, places)| Waiting {
-                    recipient,
-                    places,
-                    held: Held::Unflushed {
-                        device,
-                        is_left_over: false,
-                    },
-                };
-                let held = held.into_iter().map(mark).collect();
-                let refused = || survey.refused_of(&envelope);
-                let message = Message {
-                    at,
-                    envelope: &envelope,
-                    content,
-                };
-                run.keep_stuck(message, held, false, refused);
-                run.leave();
+            run.hold(found, range, held, &|run, recipient, format| {
+                // One that cannot be looked at may be there.
+                let on = run.device(recipient, format);
+                on.is_none_or(|on| on == device || on == now)
             })?;
             Ok(run.stuck)
         })?
+    }
+
+    /// Returns the mail in `found`, between these records, whose mailboxes `is_there` says yes to.
+    /// Asks no file system.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub(in crate::delivery) fn hold_by_path(
+        &self,
+        found: &dyn Found,
+        range: (Sequence, Sequence),
+        (held, is_there): (Held, &dyn Fn(&str) -> bool),
+    ) -> Result<Vec<Stuck>, LogError> {
+        let mut run = Run::new(self, Duration::ZERO);
+        run.hold(found, range, held, &|_, recipient, _| {
+            is_there(&recipient.mailbox)
+        })?;
+        Ok(run.stuck)
     }
 
     /// Writes mail again that was stored and may not be durable.
@@ -162,18 +167,39 @@ impl<D: Disk> Recovery<'_, D> {
 }
 
 impl<D: Disk> Run<'_, D> {
-    /// Returns the copies of a message that were stored on such a device, and their places.
-    #[allow(
-        clippy::type_complexity,
-        reason = "recipient and places, as in the log"
-    )]
+    fn hold(
+        &mut self,
+        found: &dyn Found,
+        (from, until): (Sequence, Sequence),
+        held: Held,
+        is_there: &dyn Fn(&mut Self, &AcceptedRecipient, Format) -> bool,
+    ) -> Result<(), LogError> {
+        let survey = Survey::of(found)?;
+        let mut seen = HashSet::new();
+        survey.for_each(found, &mut |at, envelope, content| {
+            if at < from || at >= until || !seen.insert(envelope.id) {
+                return;
+            }
+            let kept = self.held(&survey, &envelope, (held, is_there));
+            let refused = || survey.refused_of(&envelope);
+            let message = Message {
+                at,
+                envelope: &envelope,
+                content,
+            };
+            self.keep_stuck(message, kept, false, refused);
+            self.leave();
+        })
+    }
+
+    /// Returns the copies of a message that were stored there.
     fn held(
         &mut self,
         survey: &Survey,
         envelope: &Accepted,
-        is_there: impl Fn(u64) -> bool,
-    ) -> Vec<(u32, Vec<(u64, u64)>)> {
-        let mut held = Vec::new();
+        (held, is_there): (Held, &dyn Fn(&mut Self, &AcceptedRecipient, Format) -> bool),
+    ) -> Vec<Waiting> {
+        let mut kept = Vec::new();
         for (index, recipient) in (0..).zip(&envelope.recipients) {
             let format = match recipient.plan {
                 Plan::Maildir { .. } => Format::Maildir,
@@ -183,13 +209,15 @@ impl<D: Disk> Run<'_, D> {
             if survey.is_refused(envelope.id, index) || survey.is_settled(envelope.id, index) {
                 continue;
             }
-            let device = self.device(recipient, format);
-            // One that cannot be looked at may be there.
-            if device.is_none_or(&is_there) {
-                held.push((index, survey.places(envelope.id, index).to_vec()));
+            if is_there(self, recipient, format) {
+                kept.push(Waiting {
+                    recipient: index,
+                    places: survey.places(envelope.id, index).to_vec(),
+                    held,
+                });
             }
         }
-        held
+        kept
     }
 
     fn device(&mut self, recipient: &AcceptedRecipient, format: Format) -> Option<u64> {

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tree::{Extent, NameChange, Node, ROOT_DEVICE, Tree, errno};
 
 /// What goes wrong.
@@ -449,6 +449,12 @@ impl Disk for SimDisk {
             point: point.into(),
         });
         mount.ok_or_else(|| errno(libc::ENOENT))
+    }
+
+    fn mount_points(&self) -> io::Result<Vec<PathBuf>> {
+        let state = self.0.lock();
+        let points = state.mounts.values().map(|(point, _)| point.into());
+        Ok(points.collect())
     }
 
     fn mounted_on(&self, point: &Path) -> io::Result<Option<u64>> {

@@ -1,0 +1,283 @@
+//! A file system with mailboxes, and the writers that have nothing but its mailboxes to write.
+//!
+//! Imports `queue`, `in_hand`. A file system that does not answer keeps its own writers waiting,
+//! and nobody else. Invariants: a delivery to a file system that is known not to answer is refused
+//! at once, but for one from time to time that finds out whether it does again; a mailbox that a
+//! writer does not come back from is refused alone as long as other deliveries end.
+
+use super::delivery::Delivery;
+use super::in_hand::InHand;
+use super::queue::{Hold, Queue};
+use super::room::Room;
+use crate::clock;
+use crate::mailbox::MailboxError;
+use crate::supervisor::SupervisedThread;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Longest pause between two trials.
+const TRIAL_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// A file system with mailboxes.
+#[derive(Debug)]
+pub(super) struct Domain {
+    mount_point: PathBuf,
+    pub(super) queue: Queue<Delivery>,
+    /// Something in it is not to be waited for.
+    is_impeded: AtomicBool,
+    numbers: AtomicU64,
+    state: Mutex<State>,
+    threads: Mutex<Vec<SupervisedThread>>,
+}
+
+#[derive(Debug)]
+struct State {
+    in_hand: Vec<Arc<InHand>>,
+    /// The numbers of its writers.
+    writers: BTreeSet<u64>,
+    writers_wanted: usize,
+    /// When a batch ended the last time.
+    last_end: Option<Instant>,
+    hung: Option<Hung>,
+}
+
+/// It does not answer.
+#[derive(Clone, Copy, Debug)]
+struct Hung {
+    /// Since the UNIX epoch.
+    since: Duration,
+    trials: u32,
+    next_trial: Instant,
+}
+
+/// A file system that does not answer, as operators know it.
+#[derive(Clone, Debug)]
+pub(super) struct HungDomain {
+    pub(super) mount_point: PathBuf,
+    pub(super) since: Duration,
+    pub(super) trials: u32,
+    pub(super) next_trial: Instant,
+}
+
+/// What is to be done after a look at a domain.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    /// Batches whose writers are not waited for any more.
+    pub(super) given_up: Vec<Arc<InHand>>,
+    /// Deliveries that no writer will come for.
+    pub(super) refused: Vec<Delivery>,
+    /// Writers that are missing.
+    pub(super) writers: usize,
+}
+
+impl State {
+    /// Returns the writers that do not come back.
+    fn stuck(&self) -> BTreeSet<u64> {
+        let given_up = self.in_hand.iter().filter(|in_hand| in_hand.is_given_up());
+        given_up.map(|in_hand| in_hand.writer).collect()
+    }
+
+    /// Stuck writers are replaced up to this many.
+    fn writers_max(&self) -> usize {
+        self.writers_wanted * 2
+    }
+
+    /// Returns true if no delivery has ended since one got stuck.
+    fn is_hung(&self) -> bool {
+        let given_up = self.in_hand.iter().filter(|in_hand| in_hand.is_given_up());
+        let last_end = self.last_end;
+        given_up
+            .filter_map(|stuck| stuck.since())
+            .any(|since| last_end.is_none_or(|end| end < since))
+    }
+}
+
+impl Domain {
+    pub(super) fn new(
+        mount_point: PathBuf,
+        (room, batch): (Arc<Room>, usize),
+        writers: usize,
+    ) -> Self {
+        Self {
+            mount_point,
+            queue: Queue::new(room, batch),
+            is_impeded: AtomicBool::new(false),
+            numbers: AtomicU64::new(0),
+            state: Mutex::new(State {
+                in_hand: Vec::new(),
+                writers: BTreeSet::new(),
+                writers_wanted: writers,
+                last_end: None,
+                hung: None,
+            }),
+            threads: Mutex::default(),
+        }
+    }
+
+    /// Returns how many writers it has when none is stuck.
+    pub(super) fn writers_wanted(&self) -> usize {
+        self.state.lock().writers_wanted
+    }
+
+    pub(super) fn mount_point(&self) -> &Path {
+        &self.mount_point
+    }
+
+    /// Returns the error of a delivery that is not made because the file system does not answer.
+    pub(super) fn error(&self, mailbox: &str) -> MailboxError {
+        MailboxError::Hung {
+            mailbox: mailbox.to_owned(),
+            mount_point: self.mount_point.clone(),
+        }
+    }
+
+    /// Returns true if a delivery to this mailbox, relative to the base, may be made now. `limit`
+    /// is how long a step may take.
+    pub(super) fn admits(&self, mailbox: &str, limit: Duration) -> bool {
+        if !self.is_impeded.load(Ordering::Acquire) {
+            return true;
+        }
+        let mut state = self.state.lock();
+        let may_try = state.stuck().len() < state.writers_max();
+        let mut given_up = state.in_hand.iter().filter(|in_hand| in_hand.is_given_up());
+        let is_blocked = given_up.any(|in_hand| in_hand.blocks(mailbox));
+        let Some(hung) = &mut state.hung else {
+            return !is_blocked;
+        };
+        let now = clock::now();
+        let is_trial = !is_blocked && may_try && now >= hung.next_trial;
+        if is_trial {
+            hung.trials = hung.trials.saturating_add(1);
+            let pause = limit.max(Duration::from_secs(1)) * (1 << hung.trials.min(6));
+            hung.next_trial = now + pause.min(TRIAL_PAUSE_MAX).max(limit);
+        }
+        is_trial
+    }
+
+    /// A writer begins to work, and gets its number.
+    pub(super) fn writer_begins(&self) -> u64 {
+        // Relaxed: only the numbers must differ.
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        self.state.lock().writers.insert(number);
+        number
+    }
+
+    pub(super) fn writer_ends(&self, number: u64) {
+        self.state.lock().writers.remove(&number);
+    }
+
+    /// Returns true if a writer is one too many: it came back after it was replaced.
+    pub(super) fn is_surplus(&self) -> bool {
+        let state = self.state.lock();
+        state.writers.len() - state.stuck().len() > state.writers_wanted
+    }
+
+    /// A writer has these deliveries in hand.
+    pub(super) fn begin(&self, writer: u64, deliveries: &mut [Delivery]) -> Arc<InHand> {
+        let in_hand = Arc::new(InHand::new(writer, deliveries));
+        self.state.lock().in_hand.push(Arc::clone(&in_hand));
+        in_hand
+    }
+
+    /// A writer is done with a batch.
+    pub(super) fn end(&self, in_hand: &Arc<InHand>, mut hold: Hold) {
+        let mut state = self.state.lock();
+        state.in_hand.retain(|kept| !Arc::ptr_eq(kept, in_hand));
+        state.last_end = Some(clock::now());
+        if in_hand.is_given_up() {
+            hold.is_given_up();
+        }
+        if self.is_impeded.load(Ordering::Acquire) {
+            self.update(&mut state);
+        }
+        drop(state);
+        self.queue.give_back(hold);
+    }
+
+    /// Looks for steps that began more than `limit` ago.
+    pub(super) fn look(&self, limit: Duration) -> Look {
+        let now = clock::now();
+        let mut look = Look::default();
+        let mut state = self.state.lock();
+        for in_hand in &state.in_hand {
+            let is_late = in_hand
+                .since()
+                .is_some_and(|since| now.saturating_duration_since(since) > limit);
+            if is_late && in_hand.give_up() {
+                look.refused.extend(self.queue.give_up(&in_hand.mboxes()));
+                look.given_up.push(Arc::clone(in_hand));
+            }
+        }
+        self.update(&mut state);
+        if state.hung.is_some() {
+            look.refused.extend(self.queue.take_out());
+        }
+        let at_work = state.writers.len() - state.stuck().len();
+        let missing = state.writers_wanted.saturating_sub(at_work);
+        let most = state.writers_max().saturating_sub(state.writers.len());
+        look.writers = missing.min(most);
+        look
+    }
+
+    fn update(&self, state: &mut State) {
+        let is_hung = state.is_hung();
+        let is_stuck = state.in_hand.iter().any(|in_hand| in_hand.is_given_up());
+        let mount_point = self.mount_point.display();
+        match (is_hung, state.hung) {
+            (true, None) => {
+                tracing::error!(
+                    %mount_point,
+                    "a file system does not answer; mail for it is put off: see whether its \
+                     server and its disk are well"
+                );
+                state.hung = Some(Hung {
+                    since: clock::since_epoch(),
+                    trials: 0,
+                    next_trial: clock::now() + Duration::from_secs(1),
+                });
+            }
+            (false, Some(_)) => {
+                tracing::info!(%mount_point, "a file system answers again");
+                state.hung = None;
+            }
+            _ => {}
+        }
+        self.is_impeded.store(is_stuck, Ordering::Release);
+    }
+
+    /// Returns what operators are told if it does not answer.
+    pub(super) fn hung(&self) -> Option<HungDomain> {
+        let hung = self.state.lock().hung?;
+        Some(HungDomain {
+            mount_point: self.mount_point.clone(),
+            since: hung.since,
+            trials: hung.trials,
+            next_trial: hung.next_trial,
+        })
+    }
+
+    /// Returns true once no writer works that may come back.
+    pub(super) fn is_left(&self) -> bool {
+        let state = self.state.lock();
+        state.writers.len() <= state.stuck().len()
+    }
+
+    /// Keeps a thread of it.
+    pub(super) fn keep(&self, thread: SupervisedThread) {
+        self.threads.lock().push(thread);
+    }
+
+    /// Waits for the threads that end; those that do not are left to themselves.
+    pub(super) fn join(&self) {
+        let is_over = self.state.lock().writers.is_empty();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            match is_over {
+                true => thread.join(),
+                false => thread.detach(),
+            }
+        }
+    }
+}

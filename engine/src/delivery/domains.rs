@@ -1,0 +1,163 @@
+//! Which file system a mailbox is on, found without asking any.
+//!
+//! Imports `domain`, `io`. A mailbox belongs to the mount point that its path leads through, as
+//! the kernel's table of mounts says. One that a symbolic link leads to another file system from is
+//! written by the writers of the first.
+
+use super::domain::{Domain, HungDomain};
+use super::room::Room;
+use crate::config::Settings;
+use crate::io::Disk;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+
+/// File systems below the base with writers of their own; the mailboxes of more are written by the
+/// writers of the base.
+const DOMAINS_MAX: usize = 64;
+
+/// The file systems of a store.
+#[derive(Debug)]
+pub(super) struct Domains {
+    /// The base, without symbolic links.
+    base_path: PathBuf,
+    base: Arc<Domain>,
+    /// Deliveries, and how many a writer takes at once.
+    bounds: (Arc<Room>, usize),
+    writers: usize,
+    /// Something is mounted below the base.
+    has_mounts: AtomicBool,
+    below: Mutex<Below>,
+}
+
+#[derive(Debug, Default)]
+struct Below {
+    /// Mount points below the base, relative to it, the longest first.
+    mounts: Vec<String>,
+    domains: HashMap<String, Arc<Domain>>,
+}
+
+impl Domains {
+    pub(super) fn new<D: Disk>(disk: &D, settings: &Settings, bounds: (Arc<Room>, usize)) -> Self {
+        let base = &settings.routing.virtual_mailbox_base;
+        let base_path = std::fs::canonicalize(base).unwrap_or_else(|_| base.clone());
+        let writers = settings.store.writers.max(1);
+        let points = disk.mount_points().unwrap_or_default();
+        let above = points.iter().filter(|point| base_path.starts_with(point));
+        let mount_point = above.max_by_key(|point| point.as_os_str().len());
+        let mount_point = mount_point.cloned().unwrap_or_else(|| PathBuf::from("/"));
+        let domains = Self {
+            base: Arc::new(Domain::new(mount_point, bounds.clone(), writers)),
+            base_path,
+            bounds,
+            writers,
+            has_mounts: AtomicBool::new(false),
+            below: Mutex::default(),
+        };
+        domains.are_mounted(&points);
+        domains
+    }
+
+    /// Returns the file system of the base.
+    pub(super) fn base(&self) -> &Arc<Domain> {
+        &self.base
+    }
+
+    /// Returns the file system of a mailbox, whose path is relative to the base. `start` starts
+    /// its writers when it is used for the first time.
+    pub(super) fn of(
+        &self,
+        mailbox: &str,
+        start: impl FnOnce(&Arc<Domain>) -> io::Result<()>,
+    ) -> Arc<Domain> {
+        if !self.has_mounts.load(Ordering::Acquire) {
+            return Arc::clone(&self.base);
+        }
+        let mut below = self.below.lock();
+        let Some(mount) = mount_of(&below.mounts, mailbox) else {
+            return Arc::clone(&self.base);
+        };
+        if let Some(domain) = below.domains.get(mount) {
+            return Arc::clone(domain);
+        }
+        let mount = mount.to_owned();
+        if below.domains.len() >= DOMAINS_MAX {
+            return Arc::clone(&self.base);
+        }
+        let mount_point = self.base_path.join(&mount);
+        let domain = Arc::new(Domain::new(mount_point, self.bounds.clone(), self.writers));
+        match start(&domain) {
+            Ok(()) => {
+                below.domains.insert(mount, Arc::clone(&domain));
+                domain
+            }
+            Err(error) => {
+                tracing::error!(
+                    mount_point = %domain.mount_point().display(),
+                    %error,
+                    "cannot start writers for a file system; those of virtual_mailbox_base write \
+                     its mail"
+                );
+                // Those that were started end.
+                domain.queue.close();
+                Arc::clone(&self.base)
+            }
+        }
+    }
+
+    /// Returns where the file system of a mailbox is mounted.
+    pub(super) fn mount_point_of(&self, mailbox: &str) -> PathBuf {
+        let below = self.below.lock();
+        match mount_of(&below.mounts, mailbox) {
+            Some(mount) => self.base_path.join(mount),
+            None => self.base.mount_point().to_owned(),
+        }
+    }
+
+    /// Returns all file systems that mail was submitted for.
+    pub(super) fn all(&self) -> Vec<Arc<Domain>> {
+        let below = self.below.lock();
+        let others = below.domains.values().cloned();
+        std::iter::once(Arc::clone(&self.base))
+            .chain(others)
+            .collect()
+    }
+
+    /// Returns true if something is mounted below the base.
+    pub(super) fn has_mounts(&self) -> bool {
+        self.has_mounts.load(Ordering::Acquire)
+    }
+
+    /// Returns the file systems that do not answer.
+    pub(super) fn hung(&self) -> Vec<HungDomain> {
+        self.all()
+            .iter()
+            .filter_map(|domain| domain.hung())
+            .collect()
+    }
+
+    /// Takes note of what is mounted now.
+    pub(super) fn are_mounted(&self, points: &[PathBuf]) {
+        let below_base = |point: &PathBuf| {
+            let relative = point.strip_prefix(&self.base_path).ok()?;
+            let relative = relative.to_str()?.to_owned();
+            (!relative.is_empty()).then_some(relative)
+        };
+        let mut mounts: Vec<String> = points.iter().filter_map(below_base).collect();
+        mounts.sort_by_key(|mount| std::cmp::Reverse(mount.len()));
+        mounts.dedup();
+        self.has_mounts.store(!mounts.is_empty(), Ordering::Release);
+        self.below.lock().mounts = mounts;
+    }
+}
+
+/// Returns the mount that a path leads through.
+fn mount_of<'m>(mounts: &'m [String], mailbox: &str) -> Option<&'m str> {
+    let leads_through = |mount: &&String| {
+        let rest = mailbox.strip_prefix(mount.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    mounts.iter().find(leads_through).map(String::as_str)
+}

@@ -1,0 +1,142 @@
+//! A batch in a writer's hands, as those see it who do not wait for the writer for ever.
+//!
+//! Imports `reply`, `floors`. Invariant: the log gives up what it keeps for a batch only when each
+//! of its deliveries was answered with an error, or is held elsewhere.
+
+use super::delivery::Delivery;
+use super::floors::Floor;
+use super::reply::Reply;
+use crate::clock;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// The batch waits for the log, not for a mailbox.
+const WAITS_FOR_LOG: u64 = u64::MAX;
+/// No delivery in particular.
+const NONE: usize = usize::MAX;
+
+/// A batch in a writer's hands.
+pub(super) struct InHand {
+    /// The number of the writer.
+    pub(super) writer: u64,
+    pub(super) replies: Vec<Arc<Reply>>,
+    begun: Instant,
+    /// Milliseconds from then to when the last step in a mailbox began.
+    step_ms: AtomicU64,
+    /// The delivery that the step is for.
+    step_of: AtomicUsize,
+    /// What keeps its records in the log.
+    floor: Mutex<Option<Arc<Floor>>>,
+    /// Its writer is not waited for any more.
+    is_given_up: AtomicBool,
+}
+
+impl InHand {
+    /// Numbers the deliveries.
+    pub(super) fn new(writer: u64, deliveries: &mut [Delivery]) -> Self {
+        let numbered = |(number, delivery): (usize, &mut Delivery)| {
+            delivery.set_number(number);
+            Arc::clone(delivery.reply())
+        };
+        Self {
+            writer,
+            replies: deliveries.iter_mut().enumerate().map(numbered).collect(),
+            begun: clock::now(),
+            step_ms: AtomicU64::new(0),
+            step_of: AtomicUsize::new(NONE),
+            floor: Mutex::default(),
+            is_given_up: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that the writer begins something in a mailbox that may never end.
+    pub(super) fn step(&self, delivery: Option<&Delivery>) {
+        let of = delivery.map_or(NONE, Delivery::number);
+        self.step_of.store(of, Ordering::Relaxed);
+        let elapsed = self.begun.elapsed().as_millis();
+        let elapsed = u64::try_from(elapsed).unwrap_or(WAITS_FOR_LOG - 1);
+        self.step_ms.store(elapsed, Ordering::Release);
+    }
+
+    /// Notes that the writer waits for the log.
+    pub(super) fn waits_for_log(&self) {
+        self.step_ms.store(WAITS_FOR_LOG, Ordering::Release);
+    }
+
+    /// Notes what keeps its records in the log.
+    pub(super) fn is_kept_by(&self, floor: &Arc<Floor>) {
+        *self.floor.lock() = Some(Arc::clone(floor));
+    }
+
+    /// Returns when the step began that the writer is at; `None` while it waits for the log.
+    pub(super) fn since(&self) -> Option<Instant> {
+        match self.step_ms.load(Ordering::Acquire) {
+            WAITS_FOR_LOG => None,
+            elapsed => Some(self.begun + Duration::from_millis(elapsed)),
+        }
+    }
+
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Returns the reply of the delivery that the writer is at.
+    fn current(&self) -> Option<&Arc<Reply>> {
+        self.replies.get(self.step_of.load(Ordering::Relaxed))
+    }
+
+    /// Returns true if the writer has that mailbox locked, or does not come back from it.
+    pub(super) fn blocks(&self, mailbox: &str) -> bool {
+        let is_it = |reply: &&Arc<Reply>| reply.mailbox.as_str() == mailbox;
+        self.current().is_some_and(|current| is_it(&current))
+            || self
+                .replies
+                .iter()
+                .any(|reply| reply.is_mbox && is_it(&reply))
+    }
+
+    /// Returns the mboxes, each once.
+    pub(super) fn mboxes(&self) -> Vec<&str> {
+        let mboxes = self.replies.iter().filter(|reply| reply.is_mbox);
+        let mut mboxes: Vec<&str> = mboxes.map(|reply| reply.mailbox.as_str()).collect();
+        mboxes.sort_unstable();
+        mboxes.dedup();
+        mboxes
+    }
+
+    /// Waits for the writer no more; false if that was so before.
+    pub(super) fn give_up(&self) -> bool {
+        !self.is_given_up.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Acquire)
+    }
+
+    /// Has the log keep nothing for it any more, once every delivery was answered. Records that
+    /// deliveries elsewhere need stay.
+    pub(super) fn let_go_of_log(&self) {
+        let Some(floor) = self.floor.lock().take() else {
+            return;
+        };
+        let own = Arc::new(floor.again());
+        floor.close();
+        for reply in &self.replies {
+            if let Some(part) = &reply.part {
+                part.message.move_floor(&floor, &own);
+            }
+        }
+        floor.give_back();
+    }
+}
+
+impl fmt::Debug for InHand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InHand")
+            .field("writer", &self.writer)
+            .field("deliveries", &self.replies.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,58 @@
+//! How long a step in a mailbox may take.
+//!
+//! Imports `sync`.
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, wait_timeout};
+use std::time::Duration;
+
+/// How long it may take when the store is about to close.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// How long a step may take, and whether the store closes.
+#[derive(Debug)]
+pub(super) struct Patience {
+    limit_ms: AtomicU64,
+    is_over: Mutex<bool>,
+    ended: Condvar,
+}
+
+impl Patience {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self {
+            limit_ms: AtomicU64::new(milliseconds(limit)),
+            is_over: Mutex::new(false),
+            ended: Condvar::new(),
+        }
+    }
+
+    pub(super) fn limit(&self) -> Duration {
+        // Relaxed: nothing else depends on it.
+        Duration::from_millis(self.limit_ms.load(Ordering::Relaxed))
+    }
+
+    /// Has nobody wait for long any more: the store is about to close.
+    pub(super) fn hurry(&self) {
+        let closing = milliseconds(CLOSING);
+        self.limit_ms.fetch_min(closing, Ordering::Relaxed);
+    }
+
+    /// The store closes.
+    pub(super) fn end(&self) {
+        *self.is_over.lock() = true;
+        self.ended.notify_all();
+    }
+
+    /// Returns true once the store closes; waits for that until the pause is over.
+    pub(super) fn is_over_after(&self, pause: Duration) -> bool {
+        let is_over = self.is_over.lock();
+        match *is_over {
+            true => true,
+            false => *wait_timeout(&self.ended, is_over, pause),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,261 @@
+//! Who waits for the outcome of a delivery, and how it is answered exactly once.
+//!
+//! Invariant: a delivery is answered in one of these ways, decided by one compare-and-swap: its
+//! outcome is reported; it is abandoned, and nothing of it is ever visible; it is given up because
+//! its writer does not come back, which is reported, and nothing of it is ever visible; or success
+//! is reported before its writer comes back, because the log has it.
+
+use super::copies::Names;
+use super::doubt::Repeated;
+use super::logged_message::LoggedMessage;
+use super::types::Outcome;
+use crate::mailbox::MailboxName;
+use crate::status::Status;
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::{Arc, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// Takes the outcome of the recipient with that index. Runs on a writer thread: must be quick.
+///
+/// ```
+/// use mailstow_engine::{OnOutcome, Outcome};
+/// use std::sync::{Arc, mpsc};
+///
+/// let (sender, outcomes) = mpsc::channel();
+/// let on_outcome: Arc<OnOutcome> = Arc::new(move |recipient, outcome: Outcome| {
+///     let _ = sender.send((recipient, outcome.status.code));
+/// });
+/// # drop((on_outcome, outcomes));
+/// ```
+pub type OnOutcome = dyn Fn(usize, Outcome) + Send + Sync;
+
+/// No writer has begun to publish it.
+const WAITING: u8 = 0;
+/// A writer publishes it.
+const CLAIMED: u8 = 1;
+/// Nobody wants it any more.
+const ABANDONED: u8 = 2;
+/// It was answered with an error, because its writer does not come back.
+const GIVEN_UP: u8 = 3;
+/// It was answered with success while a writer publishes it.
+const ANSWERED: u8 = 4;
+/// Its writer has answered it.
+const OVER: u8 = 5;
+
+/// The right to give a delivery up, and the place to say whether its reply was read. Any thread
+/// may use it, at any time.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    state: Arc<AtomicU8>,
+    pub(super) origin: Origin,
+}
+
+/// Where a delivery is remembered until its reply was read.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// Nowhere.
+    Direct,
+    /// With its message.
+    Message {
+        message: Arc<LoggedMessage>,
+        /// Which of its recipients.
+        recipient: usize,
+    },
+    /// With the earlier delivery that answered for it.
+    Repeated(Repeated),
+}
+
+impl Ticket {
+    /// Gives the delivery up, for all recipients that share the copy, if it has not begun to be
+    /// published.
+    ///
+    /// True: it will never appear in the mailbox, and its outcome will not be reported. False:
+    /// its outcome was reported or will be.
+    pub fn abandon(&self) -> bool {
+        let state = change(&self.state, WAITING, ABANDONED);
+        matches!(state, Ok(()) | Err(ABANDONED))
+    }
+
+    /// Returns the ticket of a delivery that is not made.
+    pub(super) fn not_made() -> Self {
+        Self {
+            state: Arc::new(AtomicU8::new(OVER)),
+            origin: Origin::Direct,
+        }
+    }
+
+    /// Returns the ticket of a delivery whose outcome is known.
+    pub(super) fn settled(repeated: Repeated) -> Self {
+        Self {
+            state: Arc::new(AtomicU8::new(OVER)),
+            origin: Origin::Repeated(repeated),
+        }
+    }
+}
+
+/// Where a delivery that succeeded has put its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    Maildir,
+    Mbox,
+    /// In the delivery log; the mailbox does not answer.
+    Log,
+}
+
+impl Stored {
+    /// Returns what virtual(8) says of it.
+    pub(super) fn status(self) -> Status {
+        Status::ok(match self {
+            Self::Maildir => "delivered to maildir",
+            Self::Mbox => "delivered to mailbox",
+            Self::Log => "accepted; the mailbox does not answer yet",
+        })
+    }
+}
+
+/// The part of a message that one delivery makes: the message is in the log, or is remembered in
+/// case its reply is lost.
+#[derive(Clone, Debug)]
+pub(super) struct MessagePart {
+    pub(super) message: Arc<LoggedMessage>,
+    /// The first of its recipients that the copy is for.
+    pub(super) recipient: usize,
+    /// The log makes the delivery durable; otherwise it is flushed in its mailbox.
+    pub(super) through_log: bool,
+}
+
+/// The reply of one delivery, for all recipients that share its copy.
+pub(super) struct Reply {
+    state: Arc<AtomicU8>,
+    pub(super) names: Names,
+    pub(super) part: Option<MessagePart>,
+    on_outcome: Arc<OnOutcome>,
+    pub(super) mailbox: MailboxName,
+    pub(super) is_mbox: bool,
+    pub(super) submitted: Instant,
+    /// Where in an mbox the log says that it goes: offset and length.
+    places: Mutex<Vec<(u64, u64)>>,
+}
+
+impl Reply {
+    pub(super) fn new(
+        names: Names,
+        part: Option<MessagePart>,
+        on_outcome: Arc<OnOutcome>,
+        (mailbox, is_mbox): (MailboxName, bool),
+        submitted: Instant,
+    ) -> Self {
+        Self {
+            state: Arc::new(AtomicU8::new(WAITING)),
+            names,
+            part,
+            on_outcome,
+            mailbox,
+            is_mbox,
+            submitted,
+            places: Mutex::default(),
+        }
+    }
+
+    /// Returns the ticket of the recipient that is `offset` behind the first one of the copy.
+    pub(super) fn ticket(&self, offset: usize) -> Ticket {
+        Ticket {
+            state: Arc::clone(&self.state),
+            origin: match &self.part {
+                Some(part) => Origin::Message {
+                    message: Arc::clone(&part.message),
+                    recipient: part.recipient + offset,
+                },
+                None => Origin::Direct,
+            },
+        }
+    }
+
+    /// Returns true if it must not be published.
+    pub(super) fn is_abandoned(&self) -> bool {
+        matches!(self.state.load(Ordering::Acquire), ABANDONED | GIVEN_UP)
+    }
+
+    /// Has the writer publish it: it cannot be abandoned any more. False when it was.
+    pub(super) fn claim(&self) -> bool {
+        change(&self.state, WAITING, CLAIMED).is_ok()
+    }
+
+    /// Has the writer that claimed it answer it. False when it was answered with success before.
+    pub(super) fn close(&self) -> bool {
+        change(&self.state, CLAIMED, OVER).is_ok()
+    }
+
+    /// Returns true once its writer has answered it, or nobody wants it.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state.load(Ordering::Acquire), OVER | ABANDONED)
+    }
+
+    /// Notes where in an mbox the log says that it goes.
+    pub(super) fn goes_to(&self, place: (u64, u64)) {
+        self.places.lock().push(place);
+    }
+
+    /// Returns what [`Reply::goes_to`] was told.
+    pub(super) fn places(&self) -> Vec<(u64, u64)> {
+        self.places.lock().clone()
+    }
+
+    /// Answers it with an error if no writer publishes it; none will then.
+    pub(super) fn give_up(&self, status: &Status, waited: Duration) -> bool {
+        if change(&self.state, WAITING, GIVEN_UP).is_err() {
+            return false;
+        }
+        let mut may_appear = false;
+        if let Some(part) = &self.part {
+            may_appear = part.message.may_be_recovered(false);
+            part.message.refuse(part.recipient, false);
+        }
+        self.report(status, may_appear, (waited, Duration::ZERO));
+        true
+    }
+
+    /// Answers it with success while a writer publishes it, which then tells of its end. The
+    /// message must be held elsewhere.
+    pub(super) fn answer_early(&self, waited: Duration) -> bool {
+        if change(&self.state, CLAIMED, ANSWERED).is_err() {
+            return false;
+        }
+        if let Some(part) = &self.part {
+            part.message.stored(part.recipient);
+        }
+        self.report(&Stored::Log.status(), false, (waited, Duration::ZERO));
+        true
+    }
+
+    /// Tells everybody who waits.
+    pub(super) fn report(
+        &self,
+        status: &Status,
+        may_appear: bool,
+        (queued, stored): (Duration, Duration),
+    ) {
+        for index in self.names.indices() {
+            let outcome = Outcome {
+                status: status.clone(),
+                may_appear,
+                mailbox: Some(self.mailbox.display().to_owned()),
+                queued,
+                stored,
+            };
+            let report = || (self.on_outcome)(index, outcome);
+            if catch_unwind(AssertUnwindSafe(report)).is_err() {
+                tracing::error!("a callback that takes delivery outcomes panicked");
+            }
+        }
+    }
+}
+
+/// Changes a state, or returns the one there is.
+fn change(state: &AtomicU8, from: u8, to: u8) -> Result<(), u8> {
+    let order = (Ordering::AcqRel, Ordering::Acquire);
+    state
+        .compare_exchange(from, to, order.0, order.1)
+        .map(|_| ())
+}

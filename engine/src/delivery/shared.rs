@@ -1,0 +1,18 @@
+//! What the threads of a store share.
+
+use super::context::Context;
+use super::domains::Domains;
+use super::keeper::Keeper;
+use super::patience::Patience;
+use crate::io::Disk;
+use crate::sync::Arc;
+
+/// What the threads of a store share.
+#[derive(Debug)]
+pub(super) struct Shared<D: Disk> {
+    pub(super) context: Arc<Context<D>>,
+    pub(super) domains: Arc<Domains>,
+    pub(super) patience: Arc<Patience>,
+    /// Of the delivery log, for `durability = "logged"`.
+    pub(super) keeper: Option<Arc<Keeper<D::Handle>>>,
+}

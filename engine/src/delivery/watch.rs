@@ -1,0 +1,152 @@
+//! Looks whether writers come back from mailboxes, and answers for those that do not.
+//!
+//! Imports `domains`, `keeper`. A delivery that its writer has not begun to publish is refused. One
+//! that it publishes is accepted, if the log durably has it, and held until the writer tells what
+//! became of it. Invariant: nothing here asks a file system with mailboxes.
+
+use super::domain::{Domain, Look};
+use super::in_hand::InHand;
+use super::logged_message::HeldMessage;
+use super::reply::Reply;
+use super::shared::Shared;
+use super::stuck::{Held, Stuck, Waiting};
+use super::writer::write_mail;
+use crate::clock;
+use crate::io::Disk;
+use crate::supervisor::Supervisor;
+use crate::sync::Arc;
+use std::io;
+use std::time::Duration;
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks when the store closes.
+const CLOSING_PAUSE: Duration = Duration::from_millis(20);
+
+/// Looks from time to time, until the store closes: the work of a supervised thread.
+pub(super) fn run<D: Disk>(shared: &Arc<Shared<D>>, supervisor: &Supervisor) {
+    let pause = || PAUSE.min(shared.patience.limit() / 4);
+    while !shared.patience.is_over_after(pause()) {
+        if let Ok(points) = shared.context.disk.mount_points() {
+            shared.domains.are_mounted(&points);
+        }
+        look(shared, |domain| start_writer(shared, supervisor, domain));
+    }
+}
+
+/// Starts a writer of a file system.
+pub(super) fn start_writer<D: Disk>(
+    shared: &Arc<Shared<D>>,
+    supervisor: &Supervisor,
+    domain: &Arc<Domain>,
+) -> io::Result<()> {
+    let number = domain.writer_begins();
+    let (for_writer, of_writer) = (Arc::clone(shared), Arc::clone(domain));
+    let work = move || write_mail(&for_writer, &of_writer, number);
+    match supervisor.spawn(&format!("mailstow-wr{number}"), 0, work) {
+        Ok(thread) => domain.keep(thread),
+        Err(error) => {
+            domain.writer_ends(number);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Looks at every file system once.
+pub(super) fn look<D: Disk>(
+    shared: &Arc<Shared<D>>,
+    start: impl Fn(&Arc<Domain>) -> io::Result<()>,
+) {
+    for domain in shared.domains.all() {
+        let Look {
+            given_up,
+            refused,
+            writers,
+        } = domain.look(shared.patience.limit());
+        for in_hand in given_up {
+            give_up(shared, &domain, &in_hand);
+        }
+        for delivery in refused {
+            let error = domain.error(delivery.mailbox());
+            delivery.finish(Err(error.into()));
+        }
+        for _ in 0..writers {
+            // There is another look soon.
+            if start(&domain).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// Answers for a batch whose writer does not come back.
+fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, in_hand: &InHand) {
+    let waited = clock::now().saturating_duration_since(in_hand.begun());
+    let (mut refused, mut held) = (0, 0);
+    let mut is_answered = true;
+    for reply in &in_hand.replies {
+        let status = domain.error(reply.mailbox.display()).status();
+        if reply.give_up(&status, waited) {
+            refused += 1;
+        } else if hold(shared, reply) {
+            if reply.answer_early(waited) {
+                held += 1;
+            }
+        } else {
+            is_answered &= reply.is_over();
+        }
+    }
+    if is_answered {
+        in_hand.let_go_of_log();
+    }
+    tracing::error!(
+        mount_point = %domain.mount_point().display(),
+        refused,
+        held,
+        "a writer does not come back from a mailbox; its deliveries are answered without it"
+    );
+}
+
+/// Holds a message that a writer publishes, if the log durably has it.
+fn hold<D: Disk>(shared: &Arc<Shared<D>>, reply: &Reply) -> bool {
+    let (Some(keeper), Some(part)) = (&shared.keeper, &reply.part) else {
+        return false;
+    };
+    let Some(message) = part.through_log.then(|| part.message.held()).flatten() else {
+        return false;
+    };
+    let HeldMessage {
+        at,
+        envelope,
+        content,
+        refused,
+    } = message;
+    let waiting = Waiting {
+        recipient: u32::try_from(part.recipient).unwrap_or(u32::MAX),
+        places: reply.places(),
+        held: Held::InHand,
+    };
+    keeper.hold_in_hand(Stuck {
+        at,
+        envelope,
+        content: content.into(),
+        recipients: vec![waiting],
+        refused,
+        wants_room: false,
+    });
+    true
+}
+
+/// Waits for the writers, whose queues are closed, as long as they are not stuck.
+pub(super) fn wait_for_writers<D: Disk>(shared: &Arc<Shared<D>>) {
+    let domains = shared.domains.all();
+    shared.patience.hurry();
+    while !domains.iter().all(|domain| domain.is_left()) {
+        look(shared, |_| Ok(()));
+        shared.patience.is_over_after(CLOSING_PAUSE);
+    }
+    for domain in &domains {
+        domain.join();
+    }
+}
