@@ -186,6 +186,12 @@ impl Engine {
         self.store.poll_room(context)
     }
 
+    /// Says that the engine will be dropped soon: deliveries that a mailbox holds up, for example
+    /// because its file server does not answer, are answered 4xx within seconds.
+    pub fn prepare_close(&self) {
+        self.store.prepare_close();
+    }
+
     /// How the file descriptors of the process are shared out: how many connections a server may
     /// have open beside the engine.
     pub fn descriptors(&self) -> Descriptors {

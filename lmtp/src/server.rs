@@ -151,6 +151,7 @@ impl Server {
             }
         }
         self.shared.drain.ordered().await;
+        self.shared.engine.prepare_close();
         let limit = self.shared.settings().lmtp.drain_timeout;
         let gone = tokio::time::timeout(limit, self.shared.admission.fewer_than(1));
         Ok(match gone.await {

@@ -50,6 +50,14 @@ fn far(builder: &Builder) -> PathBuf {
     far
 }
 
+/// A site whose file systems have two seconds to answer.
+fn impatient_site(name: &str, checkpoint_interval: &str) -> Builder {
+    site(name, checkpoint_interval).toml(&format!(
+        "[delivery_log]\ncheckpoint_interval = \"{checkpoint_interval}\"\n\
+         [store]\nmailbox_timeout = \"2s\""
+    ))
+}
+
 fn run(command: &mut Command) -> bool {
     command.status().expect("the program is there").success()
 }
@@ -181,4 +189,96 @@ fn sigterm_ends_a_server_whose_recovery_waits_for_a_file_system_that_never_answe
     drop(hung);
     server.restart();
     assert_eq!(subjects(&server.mailbox("far/mail")), ["one"]);
+}
+
+#[test]
+fn a_file_system_that_never_answers_puts_off_its_own_mail_and_nothing_else() {
+    let _machine = machine_alone();
+    let builder = impatient_site("hung-mailbox", "1s");
+    let far = far(&builder);
+    let mut server = builder.start();
+    assert_eq!(deliver(&server, "before", &["far", "near"]), [250, 250]);
+    let hung = HungMount::on(&far);
+    let mut near = vec!["before".to_owned()];
+    let mut deliver_near = |server: &Mailstow| {
+        let subject = format!("near {:03}", near.len());
+        assert_eq!(deliver(server, &subject, &["near"]), [250], "{subject}");
+        near.push(subject);
+    };
+    std::thread::scope(|scope| {
+        // More than there are writers.
+        let waiting: Vec<_> = (0..6)
+            .map(|number| {
+                let server = &server;
+                let subject = format!("far {number}");
+                scope.spawn(move || deliver(server, &subject, &["far"]))
+            })
+            .collect();
+        eventually("health names the file system", LIMIT, || {
+            deliver_near(&server);
+            let (_, health) = server.health();
+            let failing = health["failed_file_systems"].as_array()?;
+            let failing = failing.iter().find(|one| one["mount_point"] == far.to_str()?);
+            failing.map(drop)
+        });
+        for waiting in waiting {
+            deliver_near(&server);
+            assert_eq!(waiting.join().expect("no panic"), [451]);
+        }
+    });
+    eventually("it is refused", LIMIT, || {
+        let codes = deliver(&server, "both", &["near", "far"]);
+        assert_eq!(codes[0], 250);
+        near.push("both".to_owned());
+        (codes[1] == 451).then_some(())
+    });
+    // A client waits for that file system when the server is to end.
+    let writer = std::thread::scope(|scope| {
+        let server = &server;
+        let late = scope.spawn(move || deliver(server, "late", &["far"]));
+        server.daemon.signal(Signal::SIGTERM);
+        late.join().is_ok()
+    });
+    eprintln!("the client was answered: {writer}");
+    let status = eventually("the server ends", STOP_LIMIT, || server.daemon.status());
+    assert!(status.success(), "{status}: {}", server.log());
+    drop(hung);
+    server.restart();
+    assert_eq!(deliver(&server, "after", &["far", "near"]), [250, 250]);
+    near.push("after".to_owned());
+    near.sort();
+    assert_eq!(subjects(&server.mailbox("near")), near);
+    assert_eq!(subjects(&server.mailbox("far/mail")), ["after", "before"]);
+}
+
+#[test]
+fn a_server_starts_although_mail_waits_for_a_file_system_that_never_answers() {
+    let _machine = machine_alone();
+    let builder = impatient_site("hung-start", "1h");
+    let far = far(&builder);
+    let mut server = builder.start();
+    let to = ["far", "farbox", "near"];
+    assert_eq!(deliver(&server, "one", &to), [250, 250, 250]);
+    server.kill();
+    let hung = HungMount::on(&far);
+    server.restart();
+    assert_eq!(deliver(&server, "two", &["near"]), [250]);
+    let (_, health) = server.health();
+    assert_eq!(health["waiting"], 1, "{health}");
+    // Once more, with the mail where it was put aside.
+    server.kill();
+    server.restart();
+    let (_, health) = server.health();
+    assert_eq!(health["waiting"], 1, "{health}");
+    drop(hung);
+    eventually("nothing waits", LIMIT, || {
+        deliver(&server, "more", &["far"]);
+        let (_, health) = server.health();
+        (health["waiting"] == 0).then_some(())
+    });
+    assert_eq!(subjects(&server.mailbox("near")), ["one", "two"]);
+    let far = subjects(&server.mailbox("far/mail"));
+    assert_eq!(far.iter().filter(|subject| *subject == "one").count(), 1);
+    let mbox = std::fs::read_to_string(server.mailbox("far/box")).expect("an mbox");
+    assert_eq!(mbox.matches("Subject: one").count(), 1);
 }

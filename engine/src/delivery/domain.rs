@@ -39,8 +39,8 @@ struct State {
     /// The numbers of its writers.
     writers: BTreeSet<u64>,
     writers_wanted: usize,
-    /// When a batch ended the last time.
-    last_end: Option<Instant>,
+    /// When the newest of the batches began that have ended.
+    ended: Option<Instant>,
     hung: Option<Hung>,
 }
 
@@ -85,13 +85,13 @@ impl State {
         self.writers_wanted * 2
     }
 
-    /// Returns true if no delivery has ended since one got stuck.
+    /// Returns true if nothing that was begun since a delivery got stuck has ended.
     fn is_hung(&self) -> bool {
         let given_up = self.in_hand.iter().filter(|in_hand| in_hand.is_given_up());
-        let last_end = self.last_end;
+        let ended = self.ended;
         given_up
             .filter_map(|stuck| stuck.since())
-            .any(|since| last_end.is_none_or(|end| end < since))
+            .any(|since| ended.is_none_or(|begun| begun < since))
     }
 }
 
@@ -110,7 +110,7 @@ impl Domain {
                 in_hand: Vec::new(),
                 writers: BTreeSet::new(),
                 writers_wanted: writers,
-                last_end: None,
+                ended: None,
                 hung: None,
             }),
             threads: Mutex::default(),
@@ -186,7 +186,7 @@ impl Domain {
     pub(super) fn end(&self, in_hand: &Arc<InHand>, mut hold: Hold) {
         let mut state = self.state.lock();
         state.in_hand.retain(|kept| !Arc::ptr_eq(kept, in_hand));
-        state.last_end = Some(clock::now());
+        state.ended = state.ended.max(Some(in_hand.begun()));
         if in_hand.is_given_up() {
             hold.is_given_up();
         }

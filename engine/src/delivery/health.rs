@@ -2,6 +2,8 @@
 //!
 //! Imports `log` (errors), `supervisor`.
 
+use super::domain::HungDomain;
+use crate::clock;
 use crate::log::LogError;
 use crate::supervisor::ThreadFailure;
 use crate::sync::Arc;
@@ -29,14 +31,32 @@ pub struct Health {
     /// Messages that recovery could not store yet, because their mailboxes cannot be opened,
     /// locked or written. They are tried again with every checkpoint.
     pub waiting: usize,
-    /// File systems of mailboxes whose flush failed, and that are not durable again. The delivery
-    /// log keeps their mail.
+    /// File systems of mailboxes whose flush failed, and that are not durable again, and those that
+    /// do not answer. The delivery log keeps their mail.
     pub file_systems: Vec<FileSystemFailure>,
     /// Threads that panicked a short time ago, or are lost.
     pub threads: Vec<ThreadFailure>,
 }
 
-/// A file system of mailboxes that could not be flushed.
+/// Returns what operators are told of a file system that does not answer.
+pub(super) fn hung_failure(hung: HungDomain) -> FileSystemFailure {
+    FileSystemFailure {
+        mount_point: hung.mount_point,
+        cause: no_answer(),
+        since: hung.since,
+        attempts: hung.trials.into(),
+        next_attempt_in: hung.next_trial.saturating_duration_since(clock::now()),
+        held: 0,
+    }
+}
+
+/// Returns the cause of a failure that is the lack of an answer.
+pub(super) fn no_answer() -> Arc<io::Error> {
+    let cause = "it does not answer";
+    Arc::new(io::Error::new(io::ErrorKind::TimedOut, cause))
+}
+
+/// A file system of mailboxes that could not be flushed, or does not answer.
 ///
 /// The first failure puts no mail off. Once another attempt has failed, deliveries to its mailboxes
 /// are answered 4xx until one succeeds.
@@ -54,7 +74,7 @@ pub struct Health {
 pub struct FileSystemFailure {
     /// Where it is mounted; empty when the kernel did not tell.
     pub mount_point: PathBuf,
-    /// Why the last flush failed.
+    /// Why the last flush failed; [`io::ErrorKind::TimedOut`] when there is no answer.
     pub cause: Arc<io::Error>,
     /// When the first one failed, since the UNIX epoch.
     pub since: Duration,

@@ -9,7 +9,10 @@ use crate::sync::Arc;
 use crate::thread;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Between two looks at how long a job is to be waited for.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Begins jobs.
 #[derive(Clone, Debug)]
@@ -23,12 +26,22 @@ pub(super) enum Jobs {
 /// A job that was begun.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// Nothing is sent: it is closed when the job is over.
+    /// Nothing is sent: it is closed when the job is over. `None`: it is over.
     end: Option<Receiver<()>>,
-    until: Instant,
+    patience: Option<Arc<Patience>>,
+    /// When it was begun, or went on the last time.
+    since: Instant,
 }
 
 impl Jobs {
+    /// Returns how long a job is waited for.
+    pub(super) fn limit(&self) -> Duration {
+        match self {
+            Self::Threads(patience) => patience.limit(),
+            Self::AtOnce => Duration::MAX,
+        }
+    }
+
     /// Begins a job.
     ///
     /// # Errors
@@ -39,7 +52,8 @@ impl Jobs {
             work();
             return Ok(Job {
                 end: None,
-                until: now,
+                patience: None,
+                since: now,
             });
         };
         let (running, end) = channel();
@@ -49,37 +63,32 @@ impl Jobs {
         });
         thread.map(|_| Job {
             end: Some(end),
-            until: now + patience.limit(),
+            patience: Some(Arc::clone(patience)),
+            since: now,
         })
-    }
-
-    /// Waits for a job as long as it goes on; `progress` says when it did so the last time. False
-    /// if it does not.
-    pub(super) fn wait_for(&self, mut job: Job, progress: impl Fn() -> Instant) -> bool {
-        let Self::Threads(patience) = self else {
-            return job.wait();
-        };
-        loop {
-            job.until = progress() + patience.limit();
-            if clock::now() >= job.until {
-                return job.wait();
-            }
-            if job.wait_again() {
-                return true;
-            }
-        }
     }
 }
 
 impl Job {
     /// Waits for the end of the job. False if it may never come.
     pub(super) fn wait(self) -> bool {
-        self.wait_again()
+        let since = self.since;
+        self.wait_while(|| since)
     }
 
-    fn wait_again(&self) -> bool {
-        let Some(end) = &self.end else { return true };
-        let left = self.until.saturating_duration_since(clock::now());
-        !matches!(end.recv_timeout(left), Err(RecvTimeoutError::Timeout))
+    /// As [`Job::wait`], as long as the job goes on; `progress` says when it did so the last time.
+    pub(super) fn wait_while(self, progress: impl Fn() -> Instant) -> bool {
+        let (Some(end), Some(patience)) = (self.end, self.patience) else {
+            return true;
+        };
+        loop {
+            // Both may change while it is waited for.
+            let left = (progress() + patience.limit()).saturating_duration_since(clock::now());
+            match end.recv_timeout(left.min(LOOK)) {
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => return false,
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return true,
+            }
+        }
     }
 }

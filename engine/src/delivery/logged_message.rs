@@ -56,6 +56,15 @@ struct State {
     is_settled: bool,
 }
 
+impl State {
+    /// Releases the content unless a delivery has not ended.
+    fn release_content(&mut self) {
+        if self.open == 0 {
+            self.mail = None;
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Open,
@@ -355,6 +364,9 @@ impl LoggedMessage {
         }
         state.open -= 1;
         let is_last = state.open == 0;
+        if state.digest.is_some() {
+            state.release_content();
+        }
         match &mut state.stage {
             Stage::Fresh => None,
             Stage::Logged {
@@ -412,14 +424,16 @@ impl LoggedMessage {
             .collect()
     }
 
-    /// Computes the digest of the content and releases the content; `None` when it cannot be read.
+    /// Computes the digest of the content, and releases the content if no delivery needs it; `None`
+    /// when it cannot be read.
     fn settle_digest(&self) -> Option<Digest> {
         let mut state = self.state.lock();
         if state.digest.is_none()
-            && let Some(mail) = state.mail.take()
+            && let Some(mail) = &state.mail
         {
             state.digest = content_digest(&mail.message).ok();
         }
+        state.release_content();
         state.digest
     }
 

@@ -7,7 +7,7 @@ use crate::sync::{Condvar, Mutex, wait_timeout};
 use std::time::Duration;
 
 /// How long it may take when the store is about to close.
-const CLOSING: Duration = Duration::from_secs(2);
+const CLOSING: Duration = Duration::from_millis(1500);
 
 /// How long a step may take, and whether the store closes.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use super::delivery::Delivery;
 use super::domain::Domain;
 use super::domains::Domains;
 use super::error::StoreError;
-use super::health::{FileSystemFailure, Health};
+use super::health::{Health, LogState, hung_failure};
 use super::jobs::Jobs;
 use super::journal::{DirectorySource, JournalSource};
 use super::keeper::Keeper;
@@ -455,9 +455,12 @@ impl<D: Disk> Store<D> {
     /// Whether mail is taken now, what waits, and which threads failed.
     pub fn health(&self) -> Health {
         let keeper = self.shared.keeper.as_ref();
-        let health = keeper.map_or_else(Default::default, |keeper| keeper.health());
-        let (log, waiting, mut file_systems) = health;
-        add_hung(&self.shared.domains, &mut file_systems);
+        let health = keeper.map(|keeper| keeper.health());
+        let health = health.unwrap_or_else(|| {
+            let hung = self.shared.domains.hung().into_iter();
+            (LogState::Direct, 0, hung.map(hung_failure).collect())
+        });
+        let (log, waiting, file_systems) = health;
         Health {
             log,
             waiting,
@@ -493,8 +496,9 @@ impl<D: Disk> Store<D> {
         self.room.poll(context)
     }
 
-    /// The store will be dropped soon: what a mailbox holds up is answered within seconds.
-    pub fn hurry(&self) {
+    /// The store will be dropped soon: deliveries that a mailbox holds up are answered within
+    /// seconds.
+    pub fn prepare_close(&self) {
         self.shared.patience.hurry();
     }
 }
@@ -620,27 +624,3 @@ impl<D: Disk> Store<D> {
 
 /// More recipients would make the envelope as large as messages are.
 const LOGGED_RECIPIENTS_MAX: usize = 2000;
-
-/// Adds the file systems that do not answer to those that failed.
-fn add_hung(domains: &Domains, failures: &mut Vec<FileSystemFailure>) {
-    let now = clock::now();
-    for hung in domains.hung() {
-        if failures
-            .iter()
-            .any(|known| known.mount_point == hung.mount_point)
-        {
-            continue;
-        }
-        failures.push(FileSystemFailure {
-            mount_point: hung.mount_point,
-            cause: Arc::new(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "it does not answer",
-            )),
-            since: hung.since,
-            attempts: hung.trials.into(),
-            next_attempt_in: hung.next_trial.saturating_duration_since(now),
-            held: 0,
-        });
-    }
-}

@@ -39,6 +39,8 @@ struct Plan {
     faults: Vec<(Fault, u64)>,
     trace: Vec<&'static str>,
     held: Option<&'static str>,
+    /// Only the first thread that comes there waits.
+    holds_one: bool,
     is_reached: bool,
     panics_at: Option<&'static str>,
 }
@@ -72,7 +74,15 @@ impl<D: Disk> Faulty<D> {
     pub fn hold(&self, operation: &'static str) {
         let mut plan = self.plan.lock();
         plan.held = Some(operation);
+        plan.holds_one = false;
         plan.is_reached = false;
+    }
+
+    /// The next thread that comes to `operation` waits there until [`Faulty::release`], and no
+    /// other does.
+    pub fn hold_one(&self, operation: &'static str) {
+        self.hold(operation);
+        self.plan.lock().holds_one = true;
     }
 
     /// Waits until somebody came to the held operation.
@@ -95,6 +105,16 @@ impl<D: Disk> Faulty<D> {
         std::mem::take(&mut plan.trace)
     }
 
+    /// Forgets the operations so far up to the first of this name. False if there is none.
+    pub fn take_trace_up_to(&self, operation: &str) -> bool {
+        let mut plan = self.plan.lock();
+        let at = plan.trace.iter().position(|done| *done == operation);
+        if let Some(at) = at {
+            plan.trace.drain(..=at);
+        }
+        at.is_some()
+    }
+
     /// Counts one operation; the fault if it is due.
     fn due(&self, operation: &'static str) -> Option<Fault> {
         let mut plan = self.plan.lock();
@@ -104,7 +124,8 @@ impl<D: Disk> Faulty<D> {
             drop(plan);
             std::panic::resume_unwind(Box::new("planted"));
         }
-        while plan.held == Some(operation) {
+        let goes_on = plan.is_reached && plan.holds_one;
+        while plan.held == Some(operation) && !goes_on {
             plan.is_reached = true;
             self.changed.notify_all();
             plan = wait(&self.changed, plan);

@@ -97,12 +97,12 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
                     *done.lock() = Some(recovered);
                 })
             };
-            let job = job.map_err(|error| no_thread(error))?;
+            let job = job.map_err(no_thread)?;
             begun.push((mount_point, part, done, job));
         }
         let recovery = self.recovery(context, journal.as_ref(), trust);
         for (mount_point, part, done, job) in begun {
-            let is_over = job.is_none_or(|job| self.jobs.wait_for(job, || part.progress()));
+            let is_over = job.is_none_or(|job| job.wait_while(|| part.progress()));
             let recovered = match done.lock().take() {
                 Some(recovered) => recovered?,
                 None if is_over => {

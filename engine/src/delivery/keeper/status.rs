@@ -1,7 +1,7 @@
 //! What operators are told of the log and of the file systems.
 
 use super::super::file_systems::SuspectState;
-use super::super::health::{FileSystemFailure, LogFailure, LogState};
+use super::super::health::{FileSystemFailure, LogFailure, LogState, hung_failure, no_answer};
 use super::Keeper;
 use crate::clock;
 use crate::log::LogError;
@@ -50,6 +50,28 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
             held: self.stuck.held_for(device),
         };
         let suspects = self.file_systems.suspects();
-        suspects.into_iter().map(failure).collect()
+        let mut failures: Vec<FileSystemFailure> = suspects.into_iter().map(failure).collect();
+        let limit = self.jobs.limit();
+        for unanswered in self.file_systems.unanswered() {
+            let is_known = |known: &FileSystemFailure| known.mount_point == unanswered.mount_point;
+            let is_late = clock::since_epoch().saturating_sub(unanswered.since) > limit;
+            if is_late && !failures.iter().any(is_known) {
+                failures.push(FileSystemFailure {
+                    mount_point: unanswered.mount_point,
+                    cause: no_answer(),
+                    since: unanswered.since,
+                    attempts: 0,
+                    next_attempt_in: Duration::ZERO,
+                    held: self.stuck.held_for(unanswered.device),
+                });
+            }
+        }
+        for hung in self.domains.hung() {
+            let is_known = |known: &FileSystemFailure| known.mount_point == hung.mount_point;
+            if !failures.iter().any(is_known) {
+                failures.push(hung_failure(hung));
+            }
+        }
+        failures
     }
 }

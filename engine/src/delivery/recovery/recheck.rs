@@ -46,6 +46,9 @@ pub(in crate::delivery) enum Recheck {
     },
 }
 
+/// Says of a recipient whether its mailbox is on a file system.
+type IsThere<'a, R> = dyn Fn(&mut R, &AcceptedRecipient, Format) -> bool + 'a;
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub(in crate::delivery) struct Rechecked {
@@ -172,7 +175,7 @@ impl<D: Disk> Run<'_, D> {
         found: &dyn Found,
         (from, until): (Sequence, Sequence),
         held: Held,
-        is_there: &dyn Fn(&mut Self, &AcceptedRecipient, Format) -> bool,
+        is_there: &IsThere<'_, Self>,
     ) -> Result<(), LogError> {
         let survey = Survey::of(found)?;
         let mut seen = HashSet::new();
@@ -197,7 +200,7 @@ impl<D: Disk> Run<'_, D> {
         &mut self,
         survey: &Survey,
         envelope: &Accepted,
-        (held, is_there): (Held, &dyn Fn(&mut Self, &AcceptedRecipient, Format) -> bool),
+        (held, is_there): (Held, &IsThere<'_, Self>),
     ) -> Vec<Waiting> {
         let mut kept = Vec::new();
         for (index, recipient) in (0..).zip(&envelope.recipients) {

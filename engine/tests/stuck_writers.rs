@@ -1,0 +1,201 @@
+//! Writers that do not come back from a mailbox: what becomes of their deliveries, and that nobody
+//! else waits for them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
+mod common;
+
+use common::*;
+use mailstow_engine::LogState;
+use mailstow_engine::config::{Durability, Settings};
+use mailstow_engine::sim::{Blocking, Faulty, Store};
+use std::time::{Duration, Instant};
+
+type FaultyStore = Store<Faulty<Blocking>>;
+
+/// How long anything may take that is waited for.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How long a step in a mailbox may take here.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+fn settings(place: &Place, durability: Durability) -> Settings {
+    let mut settings = place.settings();
+    settings.store.durability = durability;
+    settings.store.writers = 2;
+    settings.store.mailbox_timeout = PATIENCE;
+    settings.delivery_log.checkpoint_interval = Duration::from_millis(50);
+    settings
+}
+
+fn open(settings: &Settings) -> FaultyStore {
+    Store::open_on(Faulty::new(Blocking::new()), settings).unwrap()
+}
+
+fn wait_for(store: &FaultyStore, what: &str, happens: impl Fn(&FaultyStore) -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !happens(store) {
+        assert!(Instant::now() < until, "{what}: {:?}", store.health());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn content(number: usize) -> Vec<u8> {
+    format!("Subject: {number}\n\nbody {number} of the message\n").into_bytes()
+}
+
+/// The numbers of the messages in a Maildir or an mbox, in order.
+fn numbers(place: &Place, mailbox: &str) -> Vec<usize> {
+    let path = place.base().join(mailbox);
+    let text = match mailbox.strip_suffix('/') {
+        Some(_) => names(&path.join("new"))
+            .iter()
+            .map(|name| std::fs::read_to_string(path.join("new").join(name)).unwrap())
+            .collect(),
+        None => std::fs::read_to_string(path).unwrap_or_default(),
+    };
+    let subjects = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("Subject: "));
+    let mut numbers: Vec<usize> = subjects.map(|number| number.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+fn is_idle(store: &FaultyStore) -> bool {
+    store.health().waiting == 0 && store.health().file_systems.is_empty()
+}
+
+fn bytes_used(store: &FaultyStore) -> u64 {
+    match store.health().log {
+        LogState::InService { bytes_used, .. } => bytes_used,
+        LogState::Direct | LogState::Failed(_) => 0,
+    }
+}
+
+#[test]
+fn a_delivery_whose_writer_is_stuck_before_it_publishes_is_refused_and_never_appears() {
+    for (durability, operation) in [
+        (Durability::Logged, "create_unnamed"),
+        (Durability::Direct, "create_unnamed"),
+        (Durability::Direct, "sync"),
+    ] {
+        let place = Place::new();
+        let store = open(&settings(&place, durability));
+        assert!(deliver(&store, &content(0), "one/").starts_with("250"));
+        store.disk().hold_one(operation);
+        let stuck = submit(&store, &content(1), vec![target("one/")]);
+        store.disk().wait_until_reached();
+        let statuses = stuck.statuses();
+        assert!(statuses[0].starts_with("451 4.3.0"), "{statuses:?}");
+        assert!(statuses[0].contains("does not answer"), "{statuses:?}");
+        // Its mailbox is refused at once, whatever is tried.
+        let status = deliver(&store, &content(2), "one/");
+        assert!(status.contains("does not answer"), "{status}");
+        // One delivery finds out that the others are well.
+        wait_for(&store, "others are delivered", |store| {
+            deliver(store, &content(3), "other/").starts_with("250")
+        });
+        wait_for(&store, "others are delivered", |store| {
+            deliver(store, &content(4), "box").starts_with("250")
+        });
+        store.disk().release();
+        wait_for(&store, "the mailbox is well again", |store| {
+            deliver(store, &content(5), "one/").starts_with("250")
+        });
+        wait_for(&store, "all is well", is_idle);
+        assert_eq!(numbers(&place, "one/"), [0, 5]);
+    }
+}
+
+#[test]
+fn a_delivery_that_is_being_published_is_accepted_once_the_log_has_it_and_is_made_once() {
+    for (operation, mailbox) in [("name_unnamed", "one/"), ("write_all", "box")] {
+        let place = Place::new();
+        let settings = settings(&place, Durability::Logged);
+        let store = open(&settings);
+        store.disk().hold_one(operation);
+        let stuck = submit(&store, &content(1), vec![target(mailbox)]);
+        store.disk().wait_until_reached();
+        let statuses = stuck.statuses();
+        assert!(statuses[0].starts_with("250 "), "{operation}: {statuses:?}");
+        assert!(statuses[0].contains("does not answer"), "{statuses:?}");
+        assert_eq!(store.health().waiting, 1);
+        assert_eq!(numbers(&place, mailbox), [] as [usize; 0]);
+        store.disk().release();
+        wait_for(&store, "it is durable", is_idle);
+        assert_eq!(numbers(&place, mailbox), [1]);
+        drop(store);
+        let store = open(&settings);
+        assert_eq!(store.recovered().unwrap().rewritten, 0);
+        assert_eq!(numbers(&place, mailbox), [1]);
+    }
+}
+
+#[test]
+fn a_stuck_writer_does_not_keep_the_log_from_being_freed() {
+    let place = Place::new();
+    let mut settings = settings(&place, Durability::Logged);
+    settings.delivery_log.bytes_max = 4 << 20;
+    settings.delivery_log.segment_bytes = 256 << 10;
+    let store = open(&settings);
+    store.disk().hold_one("name_unnamed");
+    let stuck = submit(&store, &content(1), vec![target("one/")]);
+    store.disk().wait_until_reached();
+    assert!(stuck.statuses()[0].starts_with("250 "));
+    wait_for(&store, "others are delivered", |store| {
+        deliver(store, &content(2), "other/").starts_with("250")
+    });
+    // Four times what the log may hold.
+    let mut long = content(3);
+    long.resize(64 << 10, b'x');
+    for _ in 0..256 {
+        assert!(deliver(&store, &long, "other/").starts_with("250"));
+    }
+    wait_for(&store, "the log is freed", |store| {
+        (1..2 << 20).contains(&bytes_used(store))
+    });
+    assert_eq!(store.health().waiting, 1);
+    store.disk().release();
+    wait_for(&store, "it is durable", is_idle);
+    assert_eq!(numbers(&place, "one/"), [1]);
+}
+
+#[test]
+fn a_flush_that_does_not_end_holds_its_mail_and_frees_the_log_for_others() {
+    let place = Place::new();
+    let mut settings = settings(&place, Durability::Logged);
+    settings.delivery_log.bytes_max = 4 << 20;
+    settings.delivery_log.segment_bytes = 256 << 10;
+    let store = open(&settings);
+    assert!(deliver(&store, &content(0), "one/").starts_with("250"));
+    store.disk().hold_one("sync_filesystem");
+    store.disk().wait_until_reached();
+    assert!(deliver(&store, &content(1), "one/").starts_with("250"));
+    wait_for(&store, "it shows", |store| {
+        let failures = store.health().file_systems;
+        failures.len() == 1 && failures[0].cause.to_string().contains("does not answer")
+    });
+    store.disk().release();
+    wait_for(&store, "it is durable", is_idle);
+    assert_eq!(numbers(&place, "one/"), [0, 1]);
+}
+
+#[test]
+fn a_store_is_closed_although_writers_are_stuck() {
+    for durability in [Durability::Logged, Durability::Direct] {
+        let place = Place::new();
+        let mut settings = settings(&place, durability);
+        settings.store.mailbox_timeout = Duration::from_secs(3600);
+        let store = open(&settings);
+        store.disk().hold_one("create_unnamed");
+        let stuck = submit(&store, &content(1), vec![target("one/")]);
+        store.disk().wait_until_reached();
+        drop(store);
+        let statuses = stuck.statuses();
+        assert!(statuses[0].starts_with("451 4.3.0"), "{statuses:?}");
+    }
+}
