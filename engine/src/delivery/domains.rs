@@ -7,7 +7,7 @@
 use super::domain::{Domain, HungDomain};
 use super::room::Room;
 use crate::config::Settings;
-use crate::io::Disk;
+use crate::io::{Disk, MountWatch};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 use std::collections::HashMap;
@@ -30,6 +30,8 @@ pub(super) struct Domains {
     /// Something is mounted below the base.
     has_mounts: AtomicBool,
     below: Mutex<Below>,
+    /// `None` if the table of mounts is looked at from time to time only.
+    changes: Option<MountWatch>,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +46,8 @@ impl Domains {
         let base = &settings.routing.virtual_mailbox_base;
         let base_path = std::fs::canonicalize(base).unwrap_or_else(|_| base.clone());
         let writers = settings.store.writers.max(1);
+        // Before the table is read, so that no change is missed.
+        let changes = MountWatch::new().ok();
         let points = disk.mount_points().unwrap_or_default();
         let above = points.iter().filter(|point| base_path.starts_with(point));
         let mount_point = above.max_by_key(|point| point.as_os_str().len());
@@ -55,6 +59,7 @@ impl Domains {
             writers,
             has_mounts: AtomicBool::new(false),
             below: Mutex::default(),
+            changes,
         };
         domains.are_mounted(&points);
         domains
@@ -136,6 +141,15 @@ impl Domains {
             .iter()
             .filter_map(|domain| domain.hung())
             .collect()
+    }
+
+    /// Looks at the table of mounts if it was changed.
+    pub(super) fn note_changes<D: Disk>(&self, disk: &D) {
+        if self.changes.as_ref().is_some_and(MountWatch::is_changed)
+            && let Ok(points) = disk.mount_points()
+        {
+            self.are_mounted(&points);
+        }
     }
 
     /// Takes note of what is mounted now.

@@ -40,9 +40,6 @@ const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Between two checkpoints, however full the log is.
 const CHECKPOINT_PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// Between two attempts to deliver what waits for space on a disk.
-const ROOM_PAUSE: Duration = Duration::from_secs(1);
-
 /// The log is told after so long that a reply was read, unless a batch of deliveries has done so:
 /// killed before, the store takes an equal message sent on purpose for a repetition.
 const NEWS_WAIT: Duration = Duration::from_secs(1);
@@ -275,6 +272,13 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         self.state.lock().is_out_of_service(error);
     }
 
+    /// Has every attempt be due now.
+    #[cfg(test)]
+    pub(super) fn hurry(&self) {
+        self.file_systems.hurry();
+        self.stuck.hurry();
+    }
+
     /// Drops a log that failed.
     #[cfg(test)]
     pub(super) fn forget(&self) {
@@ -491,13 +495,12 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
                 true => CHECKPOINT_PAUSE_MIN.min(self.settings.checkpoint_interval),
                 false => self.settings.checkpoint_interval,
             };
-            // Somebody may make room at any moment.
-            let pause = match self.stuck.wants_room() {
-                true => pause.min(ROOM_PAUSE),
-                false => pause,
-            };
             let left = pause.saturating_sub(waited);
-            let attempt = self.file_systems.next_attempt();
+            let attempts = [
+                self.file_systems.next_attempt(),
+                self.stuck.next_attempt(now),
+            ];
+            let attempt = attempts.into_iter().flatten().min();
             let left = match attempt.map(|due| due.saturating_duration_since(now)) {
                 Some(due) => left.min(due.max(CHECKPOINT_PAUSE_MIN.saturating_sub(waited))),
                 None => left,

@@ -377,6 +377,7 @@ impl<D: Disk> Store<D> {
                 answer(name, ticket, known_already(base, &target));
             }
         }
+        self.shared.domains.note_changes(&context.disk);
         let message = self.logged_message(&mail, &copies);
         if let (Some((message, _)), Some(id)) = (&message, &mail.queue_id) {
             self.under_way.add(id, message);
@@ -603,7 +604,7 @@ impl<D: Disk> Store<D> {
     /// What the checkpoint thread does from time to time, with every pause over.
     pub(super) fn maintain(&self) {
         let keeper = self.keeper();
-        keeper.file_systems.hurry();
+        keeper.hurry();
         let context = &self.shared.context;
         keeper.recheck_suspects(context);
         keeper.retry_stuck(context);

@@ -22,6 +22,9 @@ const UNFLUSHED_BYTES_MAX: u64 = 8 << 20;
 /// What the log may take for a message, in bytes, beside its content: envelope, what became of its
 /// other recipients, and the ends of blocks.
 const COPY_BYTES: u64 = 16 << 10;
+/// First pause after an attempt to deliver that was in vain; it doubles up to the longest.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// It is copied at most at this rate, in bytes a second, unless the log fills up.
 const COPIED_BYTES_PER_SECOND: u64 = 8 << 20;
 
@@ -159,14 +162,11 @@ struct State {
     is_changed: bool,
     /// It is not copied again before this.
     rests_until: Option<Instant>,
+    /// When the next attempt to deliver is due, and the pause before it.
+    attempt: Option<(Instant, Duration)>,
 }
 
 impl StuckMail {
-    /// How many messages wait.
-    pub(super) fn count(&self) -> usize {
-        self.state.lock().mails.len()
-    }
-
     /// How many messages wait for a mailbox.
     pub(super) fn undelivered(&self) -> usize {
         count_undelivered(&self.state.lock().mails)
@@ -180,6 +180,35 @@ impl StuckMail {
     /// Some of it waits for space on a disk.
     pub(super) fn wants_room(&self) -> bool {
         self.state.lock().mails.iter().any(|mail| mail.wants_room)
+    }
+
+    /// When the next attempt to deliver is due, `now` if none was made; `None` when nothing waits
+    /// for a mailbox.
+    pub(super) fn next_attempt(&self, now: Instant) -> Option<Instant> {
+        let state = self.state.lock();
+        let is_undelivered = |waiting: &Waiting| waiting.held == Held::Undelivered;
+        let mut all = state.mails.iter().flat_map(|mail| &mail.recipients);
+        let due = state.attempt.map_or(now, |(due, _)| due);
+        all.any(is_undelivered).then_some(due)
+    }
+
+    /// Notes that an attempt was made.
+    pub(super) fn is_attempted(&self, is_in_vain: bool) {
+        let mut state = self.state.lock();
+        let pause = match state.attempt {
+            Some((_, pause)) if is_in_vain => (pause * 2).min(PAUSE_MAX),
+            _ => PAUSE,
+        };
+        // Somebody may make room at any moment.
+        let wants_room = state.mails.iter().any(|mail| mail.wants_room);
+        let pause = if wants_room { PAUSE } else { pause };
+        state.attempt = Some((clock::now() + pause, pause));
+    }
+
+    /// Has the next attempt be due now.
+    #[cfg(test)]
+    pub(super) fn hurry(&self) {
+        self.state.lock().attempt = None;
     }
 
     /// What a checkpoint may cover that would cover everything before `below`: less, if there is no
@@ -407,7 +436,7 @@ impl StuckMail {
     }
 
     /// Appends to the log again what stands there before `below`, so that a checkpoint may free
-    /// that. Callers of [`Self::count`] do not wait for the disk meanwhile. Returns the mail with
+    /// that. Others do not wait for the disk meanwhile. Returns the mail with
     /// its new records, which count once the checkpoint is durable: see [`Self::is_copied`].
     pub(super) fn copy(
         &self,

@@ -24,6 +24,7 @@ pub use credentials::with_user;
 pub(crate) use credentials::{CredentialError, Credentials};
 #[cfg(any(test, feature = "sim"))]
 pub use faulty::{Fault, Faulty};
+pub(crate) use mounts::MountWatch;
 pub use placed::{Placed, Purpose};
 pub(crate) use safe_path::open_own;
 pub use safe_path::{ForeignFile, PathError, SafeDirectory, identity, remove_if_same};

@@ -3,19 +3,48 @@
 //! Invariant: nothing here asks a file system, which may hang; only the kernel's own tables.
 
 use super::Mount;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self as sys, AtFlags, CWD, Statx, StatxFlags};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+/// The table of mounts that this process sees.
+const TABLE: &str = "/proc/self/mountinfo";
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8), which rustix does not name.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 /// `AT_STATX_DONT_SYNC`: what the kernel knows is enough.
 const DONT_SYNC: AtFlags = AtFlags::STATX_DONT_SYNC;
 /// `STATX_ATTR_MOUNT_ROOT` (Linux 5.8).
 const MOUNT_ROOT: u64 = 0x2000;
+
+/// Tells whether the table of mounts was changed.
+#[derive(Debug)]
+pub(crate) struct MountWatch(File);
+
+impl MountWatch {
+    /// Watches from now on.
+    ///
+    /// # Errors
+    /// The table cannot be opened.
+    pub(crate) fn new() -> io::Result<Self> {
+        File::open(TABLE).map(Self)
+    }
+
+    /// Returns true if it was changed since this was called the last time.
+    pub(crate) fn is_changed(&self) -> bool {
+        let mut polled = [PollFd::new(&self.0, PollFlags::PRI)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // Where the kernel does not tell, the table is looked at from time to time all the same.
+        matches!(poll(&mut polled, Some(&now)), Ok(1..))
+    }
+}
 
 /// Returns the mount that an open file is on.
 pub(super) fn mount_of(handle: &OwnedFd) -> io::Result<Mount> {
@@ -42,7 +71,7 @@ fn unique_id(dir: impl AsFd, path: &Path, flags: AtFlags) -> io::Result<(u64, St
 
 /// Returns every directory that something is mounted on.
 pub(super) fn mount_points() -> io::Result<Vec<PathBuf>> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
+    let table = std::fs::read(TABLE)?;
     let lines = table.split(|byte| *byte == b'\n');
     Ok(lines
         .filter_map(parse_line)
@@ -52,7 +81,7 @@ pub(super) fn mount_points() -> io::Result<Vec<PathBuf>> {
 
 /// Returns the directory of a mount by the number that the mount table has.
 fn mount_point(listed: u64) -> io::Result<PathBuf> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
+    let table = std::fs::read(TABLE)?;
     let lines = table.split(|byte| *byte == b'\n');
     let found = lines.filter_map(parse_line).find(|(id, _)| *id == listed);
     let found = found.map(|(_, point)| point);

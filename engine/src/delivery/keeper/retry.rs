@@ -8,6 +8,7 @@ use super::super::journal::Journal;
 use super::super::recovery::Trust;
 use super::super::stuck::{Held, Stuck};
 use super::Keeper;
+use crate::clock;
 use crate::io::Disk;
 use crate::sync::Arc;
 use std::collections::BTreeMap;
@@ -20,9 +21,11 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
     ) {
-        if self.stuck.count() == 0 {
+        let now = clock::now();
+        if self.stuck.next_attempt(now).is_none_or(|due| due > now) {
             return;
         }
+        let before = self.stuck.deliveries();
         let begun = self.undelivered().into_iter().map(|(mount_point, mails)| {
             let (keeper, context) = (Arc::clone(self), Arc::clone(context));
             self.work_on(mount_point, move || {
@@ -36,6 +39,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         for job in begun {
             job.wait();
         }
+        self.stuck.is_attempted(self.stuck.deliveries() == before);
     }
 
     /// As [`Self::retry_stuck`], on a log that is not in service yet; true when some were made.

@@ -61,7 +61,7 @@ impl JournalSource for SimSource {
             Some(mistake) => Arc::new(MistakenJournal::new(log, mistake)),
             None => log,
         };
-        Ok((log, Box::new(found)))
+        Ok((log, Arc::new(found)))
     }
 
     fn note_suspects(&self, has_suspects: bool) -> io::Result<()> {
