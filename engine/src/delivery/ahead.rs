@@ -9,25 +9,34 @@ use crate::config::Compress;
 use crate::io::{Credentials, Disk, Placed, Purpose};
 use crate::mailbox::maildir::open_ahead;
 use crate::mailbox::{MailboxError, MailboxName};
+use crate::sync::Arc;
 use crate::target::{Format, MailboxTarget};
 use crate::thread;
 use std::cell::RefCell;
+use std::sync::mpsc;
+use std::time::Duration;
 
-/// Begins a message behind `header` in a file without a name in that mailbox.
+/// How long a mailbox is waited for.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// Begins a message behind `header` in a file without a name in that mailbox. Waits for that only
+/// for a moment: the mailbox may never answer.
 pub(super) fn begin<D: Disk>(
-    context: &Context<D>,
+    context: &Arc<Context<D>>,
     header: Vec<u8>,
     target: &MailboxTarget,
 ) -> Option<Placed> {
     if target.format != Format::Maildir || context.settings.compress != Compress::None {
         return None;
     }
-    let opened = std::thread::scope(|scope| {
-        let open = || open_as_owner(context, header, target);
-        let thread = thread::spawn_scoped(scope, "mailstow-ahead", open);
-        thread.ok()?.join().ok()
-    });
-    opened?.unwrap_or_else(|error| {
+    let (sender, opened) = mpsc::sync_channel(1);
+    let (context, target) = (Arc::clone(context), target.clone());
+    let open = move || {
+        // Nobody may be waiting any more; the file without a name is gone then.
+        let _ = sender.send(open_as_owner(&context, header, &target));
+    };
+    thread::spawn("mailstow-ahead", open).ok()?;
+    opened.recv_timeout(WAIT).ok()?.unwrap_or_else(|error| {
         tracing::debug!(%error, "a long message cannot go into its mailbox as it arrives");
         None
     })

@@ -9,10 +9,10 @@
 //! before that flush begins, so that there is no time without one. Where no file can be opened now,
 //! the flush goes through the handle that is there, which stays: it reports every error too, but
 //! only to one flush. So its flushes come one after the other. A suspect file system has no handle,
-//! so that it can be unmounted, until the next attempt to flush it begins. A flush that does not end
-//! is waited for by nobody: what the log has for that file system is held until it does.
+//! so that it can be unmounted, until the next attempt to flush it begins. A flush that does not
+//! end is waited for by nobody: what the log has for that file system is held until it does.
 
-mod flush;
+pub(super) mod flush;
 
 use crate::clock;
 use crate::io::{Disk, Mount, copy_error};
@@ -24,8 +24,6 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-pub(super) use flush::{Flushed, Unanswered};
 
 /// First pause after an attempt to flush a suspect file system failed; it doubles up to the
 /// longest.

@@ -1,7 +1,7 @@
 //! Deliveries waiting for a writer.
 //!
-//! Imports `room`, `sync`, `clock`, `limits`. Holds no I/O, and knows of deliveries only what [`Queued`]
-//! says, so that a model checker can run it. Invariants: an mbox is in
+//! Imports `room`, `sync`, `clock`, `limits`. Holds no I/O, and knows of deliveries only what
+//! [`Queued`] says, so that a model checker can run it. Invariants: an mbox is in
 //! the hands of one writer at most, and deliveries to it meanwhile wait beside it without
 //! occupying a writer, to go out together next time.
 //!

@@ -1,5 +1,5 @@
-//! Mail that could not be delivered, or is not durable in its mailbox, or whose writer does not come
-//! back: kept in the log past every checkpoint until that is over.
+//! Mail that could not be delivered, or is not durable in its mailbox, or whose writer does not
+//! come back: kept in the log past every checkpoint until that is over.
 //!
 //! Imports the rest of `delivery`, `log`, `clock`, `sync`. Invariant: before a checkpoint frees the
 //! records of such a message, they stand in the log again behind it, with all that is known of its

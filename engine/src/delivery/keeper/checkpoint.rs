@@ -1,7 +1,7 @@
 //! Checkpoints: the mailboxes are flushed, and the log frees what it kept for them.
 
 use super::super::context::Context;
-use super::super::file_systems::{Flushed, Unanswered};
+use super::super::file_systems::flush::{Flushed, Unanswered};
 use super::super::jobs::Job;
 use super::super::journal::{Journal, confirmed_records};
 use super::super::recovery::Trust;

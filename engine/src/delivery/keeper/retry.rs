@@ -79,8 +79,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         }
     }
 
-    /// Returns what is to be made, by the mount points of the file systems it goes to. Those that do
-    /// not answer are left out.
+    /// Returns what is to be made, by the mount points of the file systems it goes to. Those that
+    /// do not answer are left out.
     fn undelivered(&self) -> BTreeMap<PathBuf, Vec<Stuck>> {
         let mut by_mount_point: BTreeMap<PathBuf, Vec<Stuck>> = BTreeMap::new();
         for mail in self.stuck.snapshot(|held| held == Held::Undelivered) {

@@ -7,12 +7,15 @@
 //! a mailbox that cannot be mended holds up nobody: its deliveries stay in the log and are tried
 //! again. The states it can find are listed in [`crate::manual::durability`].
 
+mod aside;
 mod extent;
 mod maildir;
 mod mbox;
 mod part;
 mod read;
 mod recheck;
+mod report;
+mod retry;
 mod search;
 mod survey;
 
@@ -29,10 +32,12 @@ use crate::sync::Arc;
 use crate::target::{Format, MailboxTarget, Owner};
 pub(super) use part::Part;
 pub(super) use recheck::Recheck;
+pub(super) use report::Recovered;
+pub use report::RecoveryReport;
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::time::{Duration, Instant};
 use survey::Survey;
+pub(super) use survey::{in_doubt, mailboxes};
 
 /// Bytes of mbox messages held in memory at once.
 const MBOX_BYTES_MAX: u64 = 64 << 20;
@@ -46,47 +51,6 @@ pub(super) enum Trust {
     WhatIsWhole,
     /// A flush failed: the machine may show what the disk does not have.
     Nothing,
-}
-
-/// What recovery did.
-///
-/// ```
-/// # mod site { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/site.inc")); }
-/// # let site = site::site()?;
-/// # let engine = site.engine()?;
-/// let report = engine.recovered().ok_or("there is a delivery log")?;
-/// assert_eq!((report.messages, report.waiting), (0, 0));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RecoveryReport {
-    /// Messages the log held that the last checkpoint did not cover.
-    pub messages: u64,
-    /// Their deliveries that the client was not refused.
-    pub deliveries: u64,
-    /// Copies that were missing, short or wrong, and were written again.
-    pub rewritten: u64,
-    /// Copies that could not be written yet and are tried again.
-    pub waiting: u64,
-}
-
-impl fmt::Display for RecoveryReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            messages,
-            rewritten,
-            waiting,
-            ..
-        } = self;
-        write!(
-            f,
-            "recovered {messages} messages, rewrote {rewritten}, 0 lost"
-        )?;
-        if *waiting > 0 {
-            write!(f, "; {waiting} copies wait for their mailboxes")?;
-        }
-        Ok(())
-    }
 }
 
 /// A message of the log.
@@ -105,54 +69,6 @@ enum Fate {
     Rewritten,
 }
 
-impl Recovered {
-    /// Adds another part.
-    pub(super) fn add(&mut self, part: Self) {
-        let Self {
-            report,
-            stuck,
-            in_doubt,
-        } = part;
-        self.report.messages += report.messages;
-        self.report.deliveries += report.deliveries;
-        self.report.rewritten += report.rewritten;
-        self.report.waiting += report.waiting;
-        for mail in stuck {
-            let id = mail.envelope.id;
-            match self.stuck.iter_mut().find(|kept| kept.envelope.id == id) {
-                Some(kept) => {
-                    kept.recipients.extend(mail.recipients);
-                    kept.wants_room |= mail.wants_room;
-                }
-                None => self.stuck.push(mail),
-            }
-        }
-        self.in_doubt.extend(in_doubt);
-    }
-}
-
-/// Returns what is in doubt by the records of a log, but for the messages that recovery looks at.
-///
-/// # Errors
-/// The log cannot be read.
-pub(super) fn in_doubt(found: &dyn Found) -> Result<Vec<InDoubt>, LogError> {
-    Ok(Survey::of(found)?.in_doubt())
-}
-
-/// Returns the mailboxes that recovery looks at, by their paths relative to the base.
-///
-/// # Errors
-/// The log cannot be read.
-pub(super) fn mailboxes(found: &dyn Found) -> Result<HashSet<String>, LogError> {
-    let survey = Survey::of(found)?;
-    let extents = survey.extents().iter().map(|extent| extent.mailbox.clone());
-    let mut mailboxes: HashSet<String> = extents.collect();
-    survey.for_each(found, &mut |_, envelope, _| {
-        mailboxes.extend(envelope.recipients.into_iter().map(|to| to.mailbox));
-    })?;
-    Ok(mailboxes)
-}
-
 /// One recovery.
 pub(super) struct Recovery<'a, D: Disk> {
     pub(super) disk: &'a D,
@@ -162,15 +78,6 @@ pub(super) struct Recovery<'a, D: Disk> {
     pub(super) file_systems: &'a FileSystems<D::Handle>,
     pub(super) domains: &'a Domains,
     pub(super) trust: Trust,
-}
-
-/// What became of a part of a recovery.
-#[derive(Debug, Default)]
-pub(super) struct Recovered {
-    pub(super) report: RecoveryReport,
-    /// What could not be done.
-    pub(super) stuck: Vec<Stuck>,
-    pub(super) in_doubt: Vec<InDoubt>,
 }
 
 impl<D: Disk> Recovery<'_, D> {
@@ -269,50 +176,6 @@ impl<'a, D: Disk> Run<'a, D> {
             "a copy is rewritten or waits, once: {:?}",
             self.report
         );
-        Ok(Recovered {
-            report: self.report,
-            stuck: self.stuck,
-            in_doubt,
-        })
-    }
-
-    fn set_aside(mut self, found: &dyn Found, part: &Part) -> Result<Recovered, LogError> {
-        let done = part.set_aside();
-        let survey = Survey::of(found)?;
-        let base = BaseDigest::of(&self.with.settings.base);
-        let mut in_doubt = Vec::new();
-        let mut seen = HashSet::new();
-        survey.for_each(found, &mut |at, envelope, content| {
-            if !seen.insert(envelope.id) {
-                return;
-            }
-            self.count_message(
-                part,
-                &envelope,
-                || survey.doubts_of(base, &envelope, || digest_of(content)),
-                &mut in_doubt,
-            );
-            let mut waits = Vec::new();
-            for (index, recipient) in (0..).zip(&envelope.recipients) {
-                if recipient.plan == Plan::Shared || !is_due(&survey, part, &envelope, index) {
-                    continue;
-                }
-                self.report.deliveries += 1;
-                if !done.contains(&(envelope.id, index)) {
-                    waits.push(Waiting {
-                        recipient: index,
-                        places: survey.places(envelope.id, index).to_vec(),
-                        held: Held::Undelivered,
-                    });
-                }
-            }
-            let message = Message {
-                at,
-                envelope: &envelope,
-                content,
-            };
-            self.keep_stuck(message, waits, false, || survey.refused_of(&envelope));
-        })?;
         Ok(Recovered {
             report: self.report,
             stuck: self.stuck,
@@ -524,89 +387,6 @@ impl<'a, D: Disk> Run<'a, D> {
         Ok(())
     }
 
-    fn retry(mut self, waiting: &[Stuck]) -> Vec<Stuck> {
-        let mut mboxes = mbox::Gathered::default();
-        let by_id: HashMap<DeliveryId, &Stuck> =
-            waiting.iter().map(|s| (s.envelope.id, s)).collect();
-        let refused = |id| {
-            let stuck = by_id.get(&id);
-            stuck.map_or_else(Vec::new, |stuck| stuck.refused.clone())
-        };
-        // Of those that wait for space, one in each directory tells whether there is some.
-        let mut full = HashSet::new();
-        for stuck in waiting {
-            let mut failed = Vec::new();
-            let mut wants_room = false;
-            let message = Message {
-                at: stuck.at,
-                envelope: &stuck.envelope,
-                content: &stuck.content,
-            };
-            for delivery in &stuck.recipients {
-                let at = usize::try_from(delivery.recipient).unwrap_or(usize::MAX);
-                let Some(recipient) = stuck.envelope.recipients.get(at) else {
-                    continue;
-                };
-                match &recipient.plan {
-                    // Another pass sees to it.
-                    _ if delivery.held != Held::Undelivered => failed.push(delivery.clone()),
-                    Plan::Shared => {}
-                    Plan::Mbox { .. } => {
-                        mboxes.add_waiting(message, delivery);
-                    }
-                    Plan::Maildir { file_name } => {
-                        let place = first_directory(&recipient.mailbox);
-                        let again = match full.contains(place) {
-                            true => Err(true),
-                            false => self
-                                .maildir_with_room(
-                                    &stuck.envelope,
-                                    delivery.recipient,
-                                    file_name,
-                                    &stuck.content,
-                                )
-                                .map_err(|error| error.is_no_space()),
-                        };
-                        if let Err(is_full) = again {
-                            failed.push(delivery.clone());
-                            wants_room |= is_full;
-                            if is_full {
-                                full.insert(place);
-                            }
-                        }
-                    }
-                }
-            }
-            let refused = || stuck.refused.clone();
-            self.keep_stuck(message, failed, wants_room, refused);
-        }
-        for (target, work) in mboxes.take() {
-            let place = first_directory(&target.path);
-            let is_full = full.contains(place);
-            let done = match is_full {
-                true => Ok(0),
-                false => self.mbox_with_room(&target, &work),
-            };
-            let error = done.err();
-            if is_full || error.is_some() {
-                let wants_room = is_full || error.is_some_and(|error| error.is_no_space());
-                for entry in &work.entries {
-                    let refused = || refused(entry.envelope.id);
-                    let waiting = vec![entry.waiting()];
-                    self.keep_stuck(entry.message(), waiting, wants_room, refused);
-                }
-            }
-        }
-        let done = waiting.len() - self.stuck.len().min(waiting.len());
-        if done > 0 {
-            tracing::info!(
-                messages = done,
-                "messages that waited for their mailboxes since recovery are delivered"
-            );
-        }
-        self.stuck
-    }
-
     fn tell(&mut self, of: u64) {
         if self.told.elapsed() > PROGRESS_EVERY {
             self.told = clock::now();
@@ -663,11 +443,6 @@ fn is_due(survey: &Survey, part: &Part, envelope: &Accepted, recipient: u32) -> 
     mailbox.is_some_and(|mailbox| part.has(mailbox))
         && !survey.is_refused(envelope.id, copy)
         && !survey.is_settled(envelope.id, copy)
-}
-
-/// The directory below the base that a mailbox is in, for a file system may be mounted there.
-fn first_directory(mailbox: &str) -> &str {
-    mailbox.split('/').next().unwrap_or_default()
 }
 
 fn tell_stuck(error: &MailboxError) {

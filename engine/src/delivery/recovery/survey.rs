@@ -226,6 +226,28 @@ impl Survey {
     }
 }
 
+/// Returns what is in doubt by the records of a log, but for the messages that recovery looks at.
+///
+/// # Errors
+/// The log cannot be read.
+pub(in crate::delivery) fn in_doubt(found: &dyn Found) -> Result<Vec<InDoubt>, LogError> {
+    Ok(Survey::of(found)?.in_doubt())
+}
+
+/// Returns the mailboxes that recovery looks at, by their paths relative to the base.
+///
+/// # Errors
+/// The log cannot be read.
+pub(in crate::delivery) fn mailboxes(found: &dyn Found) -> Result<HashSet<String>, LogError> {
+    let survey = Survey::of(found)?;
+    let extents = survey.extents().iter().map(|extent| extent.mailbox.clone());
+    let mut mailboxes: HashSet<String> = extents.collect();
+    survey.for_each(found, &mut |_, envelope, _| {
+        mailboxes.extend(envelope.recipients.into_iter().map(|to| to.mailbox));
+    })?;
+    Ok(mailboxes)
+}
+
 fn visit(found: &dyn Found, take: &mut dyn FnMut(Sequence, Record<'_>)) -> Result<(), LogError> {
     let mut failed = None;
     found.for_each(&mut |entry: ScannedRecord<'_>| match entry.record() {

@@ -10,36 +10,19 @@
 //! in the journal. Operations that change something are counted from 0; reading and closing
 //! are not. What another thread would do meanwhile can be done just before one of them.
 
+mod fault;
 mod tree;
 
 use super::{Disk, FileStat, LockKind, Mount};
 use crate::log::sim::{SimMedium, SimRandom};
 use crate::sync::{Arc, Mutex};
+pub use fault::DiskFault;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use tree::{Extent, NameChange, Node, ROOT_DEVICE, Tree, errno};
-
-/// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskFault {
-    /// Nothing.
-    None,
-    /// The power goes while operation `at` is under way.
-    Crash {
-        /// Number of the operation, from 0.
-        at: u64,
-    },
-    /// Operation `at` fails with this error code; the disk lives on.
-    Error {
-        /// Number of the operation, from 0.
-        at: u64,
-        /// `EIO`, `ENOSPC`, `EDQUOT` ...
-        errno: i32,
-    },
-}
 
 #[derive(Debug)]
 struct State {

@@ -1,0 +1,122 @@
+//! What only tests do with a store by itself.
+
+use super::super::doubt::Verdict;
+use super::super::receipt::settle;
+use super::super::reply::Ticket;
+use super::Store;
+use crate::io::Disk;
+use crate::log::LogError;
+use crate::message::Spool;
+#[cfg(test)]
+use {
+    super::super::error::StoreError, super::super::journal::JournalSource,
+    super::super::keeper::Keeper, super::super::recovery::RecoveryReport,
+    super::super::writer::Writer, crate::config::Settings, crate::sync::Arc,
+};
+
+/// What only tests do with a store by itself.
+#[cfg(any(test, feature = "sim"))]
+impl<D: Disk> Store<D> {
+    /// Where messages are held.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// The disk the mailboxes are on.
+    pub fn disk(&self) -> &D {
+        &self.shared.context.disk
+    }
+
+    /// The client has read the replies for these deliveries, all of one message; see
+    /// [`Receipt::confirm`].
+    pub fn confirm(&self, tickets: &[Ticket]) {
+        if let Some(keeper) = &self.shared.keeper {
+            settle(keeper, tickets, Verdict::Read);
+        }
+    }
+
+    /// The client was lost before it showed that it read the replies for these deliveries, all
+    /// of one message; see [`Receipt`].
+    pub fn doubt(&self, tickets: &[Ticket]) {
+        if let Some(keeper) = &self.shared.keeper {
+            settle(keeper, tickets, Verdict::Lost);
+        }
+    }
+
+    /// Why the delivery log takes nothing now: its last write failed, and it is opened again
+    /// from time to time. `None` when all is well.
+    pub fn log_failure(&self) -> Option<LogError> {
+        self.shared.keeper.as_ref()?.failure()
+    }
+
+    /// Finishes what was submitted, and ends the writers. Deliveries that wait for a busy lock
+    /// may take as long as their patience.
+    pub fn close(self) {
+        drop(self);
+    }
+}
+
+/// What a simulation does in place of the threads.
+#[cfg(test)]
+impl<D: Disk> Store<D> {
+    pub(in crate::delivery) fn open_stepwise(
+        disk: D,
+        settings: &Settings,
+        source: Box<dyn JournalSource>,
+    ) -> Result<Self, StoreError> {
+        Self::with_or_without_threads(disk, settings, Some(source), false)
+    }
+
+    /// Writes what waits.
+    pub(in crate::delivery) fn step(
+        &self,
+        credentials: &std::cell::RefCell<crate::io::Credentials>,
+    ) {
+        for domain in self.shared.domains.all() {
+            if let Some(taken) = domain.queue.take_waiting() {
+                let writer = Writer {
+                    shared: &self.shared,
+                    domain: &domain,
+                    number: 0,
+                    credentials,
+                };
+                writer.write(taken);
+            }
+        }
+    }
+
+    /// A checkpoint, to be made by whoever calls this, whatever the store is doing then; a second
+    /// one while mailboxes are flushed would wait for the first, on the thread that makes it.
+    pub(in crate::delivery) fn checkpointer(&self) -> impl FnOnce() + Send + use<D> {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            if let Some(shared) = shared.upgrade()
+                && let Some(keeper) = &shared.keeper
+                && !keeper.file_systems.is_flushing()
+            {
+                keeper.checkpoint_or_fail(&shared.context);
+            }
+        }
+    }
+
+    /// What the checkpoint thread does from time to time, with every pause over.
+    pub(in crate::delivery) fn maintain(&self) {
+        let keeper = self.keeper();
+        keeper.hurry();
+        let context = &self.shared.context;
+        keeper.recheck_suspects(context);
+        keeper.retry_stuck(context);
+        keeper.checkpoint_or_fail(context);
+    }
+
+    pub(in crate::delivery) fn keeper(&self) -> &Arc<Keeper<D::Handle>> {
+        self.shared.keeper.as_ref().unwrap()
+    }
+
+    /// Opens a log that failed again, as the checkpoint thread does.
+    pub(in crate::delivery) fn reopen(&self) -> Result<Option<RecoveryReport>, LogError> {
+        let context = &self.shared.context;
+        self.keeper().forget();
+        self.keeper().open(context)
+    }
+}
