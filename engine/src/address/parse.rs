@@ -7,6 +7,7 @@
 //! 3.3; Postfix writes local parts that are no dot-string as quoted strings, and domains as they
 //! are.
 
+use super::quote::source_route_bytes;
 use super::{Address, ReversePath, quote_address};
 use crate::limits::ADDRESS_BYTES_MAX;
 use crate::octets;
@@ -94,9 +95,12 @@ pub fn parse_mailbox(text: &str) -> Result<Address, AddressError> {
 /// it. A source route stays; an empty text stays empty.
 pub fn parse_original_recipient(text: &str) -> String {
     let text = without_brackets(text);
-    match parse_mailbox(text) {
-        Err(AddressError::Empty) => String::new(),
-        Ok(address) if text.starts_with('"') => address.external(),
+    if text.is_empty() {
+        return String::new();
+    }
+    let (route, address) = text.split_at(source_route_bytes(text));
+    match parse_mailbox(address) {
+        Ok(parsed) if address.starts_with('"') => [route, &parsed.external()].concat(),
         _ => quote_address(text).into_owned(),
     }
 }
@@ -135,6 +139,13 @@ mod tests {
 
     fn parts(text: &str) -> Result<(String, Option<String>), AddressError> {
         parse_mailbox(text).map(|a| (a.local_part, a.domain))
+    }
+
+    #[test]
+    fn an_original_recipient_in_external_form_stays_as_it_is() {
+        for text in ["\"u v\"@c", "@a:\"u v\"@c", "@a:\"u\\\"v\"", "@a,@b:u@c"] {
+            assert_eq!(parse_original_recipient(text), text);
+        }
     }
 
     #[test]

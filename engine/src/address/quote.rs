@@ -133,7 +133,7 @@ pub fn quote_address(internal: &str) -> Cow<'_, str> {
 }
 
 /// Length of `@a,@b:` in front of an address.
-fn source_route_bytes(address: &str) -> usize {
+pub(super) fn source_route_bytes(address: &str) -> usize {
     if address.starts_with('@') {
         address.find(':').map_or(0, |colon| colon + 1)
     } else {
