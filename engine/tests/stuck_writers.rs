@@ -12,7 +12,7 @@ mod common;
 use common::*;
 use mailstow_engine::LogState;
 use mailstow_engine::config::{Durability, Settings};
-use mailstow_engine::sim::{Blocking, Faulty, Store};
+use mailstow_engine::sim::{Blocking, Fault, Faulty, Store};
 use std::time::{Duration, Instant};
 
 type FaultyStore = Store<Faulty<Blocking>>;
@@ -132,6 +132,72 @@ fn a_delivery_that_is_being_published_is_accepted_once_the_log_has_it_and_is_mad
         let store = open(&settings);
         assert_eq!(store.recovered().unwrap().rewritten, 0);
         assert_eq!(numbers(&place, mailbox), [1]);
+    }
+}
+
+/// What is left of a store when its process is killed now: settings to open it with.
+fn killed(place: &Place, settings: &Settings) -> Settings {
+    let directory = place.outside().join("killed");
+    let log = directory.join("delivery-log");
+    std::fs::create_dir_all(&log).unwrap();
+    let entries = std::fs::read_dir(settings.state_directory.join("delivery-log")).unwrap();
+    for entry in entries {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), log.join(entry.file_name())).unwrap();
+    }
+    let mut settings = settings.clone();
+    settings.state_directory = directory;
+    settings
+}
+
+#[test]
+fn an_accepted_delivery_that_fails_in_the_end_is_made_even_if_the_process_is_killed() {
+    for (operation, mailbox) in [("name_unnamed", "one/"), ("write_all", "box")] {
+        let place = Place::new();
+        let mut settings = settings(&place, Durability::Logged);
+        settings.delivery_log.checkpoint_interval = Duration::from_secs(3600);
+        let store = open(&settings);
+        store.disk().hold_one(operation);
+        let stuck = submit(&store, &content(1), vec![target(mailbox)]);
+        store.disk().wait_until_reached();
+        assert!(stuck.statuses()[0].starts_with("250 "));
+        store.disk().plan(Fault {
+            operation,
+            after: 0,
+            errno: libc::EIO,
+            bytes_written: 0,
+            persists: mailbox == "box",
+        });
+        store.disk().release();
+        wait_for(&store, "its writer is back", |store| {
+            store.health().file_systems.is_empty()
+        });
+        store.disk().plan_all(&[]);
+        wait_for(&store, "others are delivered", |store| {
+            deliver(store, &content(2), "other/").starts_with("250")
+        });
+        assert_eq!(numbers(&place, mailbox), [] as [usize; 0]);
+        let after = open(&killed(&place, &settings));
+        assert_eq!(numbers(&place, mailbox), [1], "{operation}");
+        drop((after, store));
+    }
+}
+
+#[test]
+fn a_delivery_that_ended_before_its_writer_got_stuck_is_not_held() {
+    let place = Place::new();
+    let store = open(&settings(&place, Durability::Logged));
+    store.disk().hold_one_after(1, "name_unnamed");
+    let stuck = submit(&store, &content(1), vec![target("one/"), target("two/")]);
+    store.disk().wait_until_reached();
+    let statuses = stuck.statuses();
+    let is_early = |status: &&String| status.contains("does not answer");
+    assert!(statuses.iter().all(|status| status.starts_with("250 ")));
+    assert_eq!(statuses.iter().filter(is_early).count(), 1, "{statuses:?}");
+    store.disk().release();
+    wait_for(&store, "both are durable", is_idle);
+    for mailbox in ["one/", "two/"] {
+        assert_eq!(numbers(&place, mailbox), [1], "{mailbox}");
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Delivery {
     number: usize,
     taken: Instant,
     is_claimed: bool,
+    /// It is decided who answers it.
+    is_closed: bool,
     is_over: bool,
 }
 
@@ -54,6 +56,7 @@ impl Delivery {
             number: 0,
             taken: now,
             is_claimed: false,
+            is_closed: false,
             is_over: false,
         }
     }
@@ -163,6 +166,16 @@ impl Delivery {
         self.is_claimed
     }
 
+    /// Makes sure that it is not answered with success before its writer answers it; false when
+    /// it was.
+    pub(super) fn close(&mut self) -> bool {
+        if !self.is_closed && self.claim() {
+            self.is_closed = self.reply.close();
+            return self.is_closed;
+        }
+        true
+    }
+
     /// Notes that the log durably has the refusal that follows.
     pub(super) fn refusal_is_logged(&mut self) {
         self.is_refused_in_log = true;
@@ -179,7 +192,7 @@ impl Delivery {
     fn end(&mut self, status: &Status, may_be_stored: bool) {
         self.is_over = true;
         let is_ours = self.claim();
-        let is_answered = is_ours && !self.reply.close();
+        let is_answered = !self.close();
         let mut may_appear = may_be_stored;
         if let Some(MessagePart {
             message, recipient, ..

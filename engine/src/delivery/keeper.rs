@@ -26,9 +26,9 @@ use super::stuck::{Stuck, StuckMail};
 use crate::clock;
 use crate::config::DeliveryLogSettings;
 use crate::io::Disk;
-use crate::log::{LogError, Sequence};
+use crate::log::{DeliveryId, LogError, Sequence};
 use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -426,6 +426,11 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
     /// Holds a message that a writer has which does not come back.
     pub(super) fn hold_in_hand(&self, mail: Stuck) {
         self.stuck.hold(vec![mail]);
+    }
+
+    /// Holds a delivery no more whose writer came back before it was answered.
+    pub(super) fn let_go(&self, delivery: (DeliveryId, u32)) {
+        self.stuck.forget(&HashSet::from([delivery]));
     }
 
     /// Returns what recovery works with.

@@ -13,6 +13,7 @@ use super::stuck::{Held, Stuck, Waiting};
 use super::writer::write_mail;
 use crate::clock;
 use crate::io::Disk;
+use crate::log::DeliveryId;
 use crate::supervisor::Supervisor;
 use crate::sync::Arc;
 use std::io;
@@ -89,9 +90,13 @@ fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, in_hand: &InHand) 
         let status = domain.error(reply.mailbox.display()).status();
         if reply.give_up(&status, waited) {
             refused += 1;
-        } else if hold(shared, reply) {
-            if reply.answer_early(waited) {
-                held += 1;
+        } else if reply.is_over() {
+            // The writer was past it.
+        } else if let Some(held_as) = hold(shared, reply) {
+            match reply.answer_early(waited) {
+                true => held += 1,
+                // The writer came back meanwhile, and tells of no late end.
+                false => let_go(shared, held_as),
             }
         } else {
             is_answered &= reply.is_over();
@@ -109,13 +114,12 @@ fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, in_hand: &InHand) 
 }
 
 /// Holds a message that a writer publishes, if the log durably has it.
-fn hold<D: Disk>(shared: &Arc<Shared<D>>, reply: &Reply) -> bool {
+fn hold<D: Disk>(shared: &Arc<Shared<D>>, reply: &Reply) -> Option<(DeliveryId, u32)> {
     let (Some(keeper), Some(part)) = (&shared.keeper, &reply.part) else {
-        return false;
+        return None;
     };
-    let Some(message) = part.through_log.then(|| part.message.held()).flatten() else {
-        return false;
-    };
+    let message = part.through_log.then(|| part.message.held()).flatten()?;
+    let held_as = (part.message.id(), u32::try_from(part.recipient).ok()?);
     let HeldMessage {
         at,
         envelope,
@@ -123,7 +127,7 @@ fn hold<D: Disk>(shared: &Arc<Shared<D>>, reply: &Reply) -> bool {
         refused,
     } = message;
     let waiting = Waiting {
-        recipient: u32::try_from(part.recipient).unwrap_or(u32::MAX),
+        recipient: held_as.1,
         places: reply.places(),
         held: Held::InHand,
     };
@@ -135,7 +139,14 @@ fn hold<D: Disk>(shared: &Arc<Shared<D>>, reply: &Reply) -> bool {
         refused,
         wants_room: false,
     });
-    true
+    Some(held_as)
+}
+
+/// Holds a delivery no more that its writer has answered.
+fn let_go<D: Disk>(shared: &Arc<Shared<D>>, held_as: (DeliveryId, u32)) {
+    if let Some(keeper) = &shared.keeper {
+        keeper.let_go(held_as);
+    }
 }
 
 /// Waits for the writers, whose queues are closed, as long as they are not stuck.

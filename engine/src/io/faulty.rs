@@ -41,6 +41,8 @@ struct Plan {
     held: Option<&'static str>,
     /// Only the first thread that comes there waits.
     holds_one: bool,
+    /// So many pass before.
+    passes: usize,
     is_reached: bool,
     panics_at: Option<&'static str>,
 }
@@ -75,6 +77,7 @@ impl<D: Disk> Faulty<D> {
         let mut plan = self.plan.lock();
         plan.held = Some(operation);
         plan.holds_one = false;
+        plan.passes = 0;
         plan.is_reached = false;
     }
 
@@ -83,6 +86,12 @@ impl<D: Disk> Faulty<D> {
     pub fn hold_one(&self, operation: &'static str) {
         self.hold(operation);
         self.plan.lock().holds_one = true;
+    }
+
+    /// As [`Faulty::hold_one`], after so many went on.
+    pub fn hold_one_after(&self, passes: usize, operation: &'static str) {
+        self.hold_one(operation);
+        self.plan.lock().passes = passes;
     }
 
     /// Waits until somebody came to the held operation.
@@ -124,7 +133,9 @@ impl<D: Disk> Faulty<D> {
             drop(plan);
             std::panic::resume_unwind(Box::new("planted"));
         }
-        let goes_on = plan.is_reached && plan.holds_one;
+        let passes = plan.held == Some(operation) && plan.passes > 0;
+        plan.passes -= usize::from(passes);
+        let goes_on = passes || plan.is_reached && plan.holds_one;
         while plan.held == Some(operation) && !goes_on {
             plan.is_reached = true;
             self.changed.notify_all();

@@ -231,11 +231,14 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
     /// Makes sure that recovery does not make the deliveries that failed: appends that they are
     /// refused, and waits until that is durable. What a log that failed cannot take is appended
     /// when it is opened again; after a crash before that the in-doubt memory answers for the
-    /// repetition.
-    pub(super) fn record_refusals(&self, refused: &mut [(Delivery, DeliveryError)]) {
+    /// repetition. One that was answered with success before is not refused: it is tried again.
+    pub(super) fn record_refusals<'r>(&self, refused: &'r mut [(Delivery, DeliveryError)]) {
         let Self::Log(log) = self else { return };
+        let is_refused = |one: &'r mut (Delivery, DeliveryError)| one.0.close().then_some(one);
+        let refused: Vec<&mut (Delivery, DeliveryError)> =
+            refused.iter_mut().filter_map(is_refused).collect();
         let recorded = |delivery: &Delivery| delivery.done(DoneOutcome::Refused);
-        let done: Vec<Done> = refused.iter().filter_map(|(d, _)| recorded(d)).collect();
+        let done: Vec<Done> = refused.iter().filter_map(|one| recorded(&one.0)).collect();
         if done.is_empty() {
             return;
         }
