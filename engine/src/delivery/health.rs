@@ -29,7 +29,8 @@ pub struct Health {
     /// The delivery log.
     pub log: LogState,
     /// Messages that recovery could not store yet, because their mailboxes cannot be opened,
-    /// locked or written. They are tried again with every checkpoint.
+    /// locked or written. They are tried again after a second, then less
+    /// and less often, at least once a minute.
     pub waiting: usize,
     /// File systems of mailboxes whose flush failed, and that are not durable again, and those that
     /// do not answer. The delivery log keeps their mail.

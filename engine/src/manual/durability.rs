@@ -91,6 +91,40 @@
 //! kernel's run. A process that is started in the same run writes all mail of the log again instead
 //! of believing what it reads.
 //!
+//! # When a file system does not answer
+//!
+//! A dead file server keeps whoever asks it waiting, perhaps for ever. The file system of a mailbox
+//! is found from its path and the kernel's table of mounts, without asking it. Each file system
+//! below `virtual_mailbox_base` has its own queue and its own `store.writers`; up to 64 have, the
+//! mailboxes of more are written by the writers of the base, as are those that a symbolic link
+//! leads to another file system from.
+//!
+//! A step in a mailbox that takes longer than `store.mailbox_timeout` (30 s) is one that may never
+//! end. What becomes of the deliveries in that writer's hands:
+//!
+//! | Where the writer is | Answer | The message |
+//! |---|---|---|
+//! | Before it publishes the message | 451 4.3.0 | is refused in the log, and never appears |
+//! | It publishes the message, which the log has | 250 | is held until the writer comes back |
+//! | It publishes a message that is not in the log | none before the client gives up | may be there |
+//!
+//! While nothing that was begun later has ended, the file system counts as hung: its deliveries are
+//! answered 451 4.3.0 at once, but for one from time to time (after a second, then less often, at
+//! least once a minute) that finds out whether it answers again. Otherwise only the mailboxes that
+//! the writer is at, or has locked, are refused. Writers that do not come back are replaced, up to
+//! twice `store.writers` in all.
+//!
+//! The log frees what others need no more: messages that are held are copied to its end before a
+//! checkpoint frees their records. When the flush of a file system does not end, all its mail in
+//! the log is held that way, until the flush ends or a flush after it succeeds. Mail of mailboxes
+//! whose paths lead through other mount points cannot be told apart without asking: while such a
+//! file system does not answer, its records keep the log from being freed.
+//!
+//! Recovery works on each file system by itself. One that does nothing for `store.mailbox_timeout`
+//! is set aside: what recovery has not done there waits, and is tried again with back-off (1 s to
+//! one minute). What it has done is not looked at again, because a reader may have removed it
+//! since. When the server ends, writers are waited for as long as they get on.
+//!
 //! # Recovery
 //!
 //! Before the server listens, every message behind the last checkpoint is looked for:
@@ -113,7 +147,7 @@
 //! | such a message whole | nothing |
 //! | mbox shorter than the place (cut by the crash or by a reader) | appended |
 //! | a lock file `MAILBOX.lock` of a mailstow that is gone | taken away |
-//! | mailbox cannot be opened, locked or written | the message stays in the log, not counted against `bytes_max`, and is tried again with every checkpoint |
+//! | mailbox cannot be opened, locked or written | the message stays in the log, not counted against `bytes_max`, and is tried again after 1 s, then less often, at least once a minute |
 //!
 //! Places of what is appended are logged first, so that recovery may itself be interrupted
 //! anywhere. It ends with a checkpoint and reports `recovered N messages, rewrote M, 0 lost`. A
