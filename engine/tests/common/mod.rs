@@ -238,5 +238,12 @@ pub fn leave_a_log(settings: &Settings, content: &[u8], mailboxes: [&str; 2]) {
     let content = content.into();
     let record = Record::Accepted { envelope, content };
     log.append_and_wait(record.encode()).unwrap();
+    // Its header tells which log it is of, if that of the first segment is damaged.
+    let next = "segment-0000000000000002.log".to_owned();
+    let deadline = Instant::now() + DEADLINE;
+    while !names(&directory).contains(&next) {
+        assert!(Instant::now() < deadline, "the next segment is made");
+        std::thread::yield_now();
+    }
     log.close().unwrap();
 }
