@@ -80,6 +80,15 @@ impl State {
         given_up.map(|in_hand| in_hand.writer).collect()
     }
 
+    /// Returns when the step began that a writer is at; `None` while it waits for the log. It may
+    /// have two batches in hand, of which one waits for the other.
+    fn at_work_since(&self, writer: u64) -> Option<Instant> {
+        let in_hand = self.in_hand.iter();
+        let steps = in_hand.filter(|in_hand| in_hand.writer == writer);
+        let steps: Option<Vec<Instant>> = steps.map(|in_hand| in_hand.since()).collect();
+        steps?.into_iter().max()
+    }
+
     /// Stuck writers are replaced up to this many.
     fn writers_max(&self) -> usize {
         self.writers_wanted * 2
@@ -203,9 +212,8 @@ impl Domain {
         let mut look = Look::default();
         let mut state = self.state.lock();
         for in_hand in &state.in_hand {
-            let is_late = in_hand
-                .since()
-                .is_some_and(|since| now.saturating_duration_since(since) > limit);
+            let since = state.at_work_since(in_hand.writer);
+            let is_late = since.is_some_and(|since| now.saturating_duration_since(since) > limit);
             if is_late && in_hand.give_up() {
                 look.refused.extend(self.queue.give_up(&in_hand.mboxes()));
                 look.given_up.push(Arc::clone(in_hand));

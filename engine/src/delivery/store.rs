@@ -510,9 +510,11 @@ impl<D: Disk> Drop for Store<D> {
         for domain in self.shared.domains.all() {
             domain.queue.close();
         }
-        watch::wait_for_writers(&self.shared);
+        self.shared.patience.hurry();
         self.shared.patience.end();
+        // It would start writers in place of those that end.
         self.watch = None;
+        watch::wait_for_writers(&self.shared);
         if let Some(keeper) = &self.shared.keeper {
             keeper.close();
         }
