@@ -215,8 +215,13 @@ impl Domain {
             let since = state.at_work_since(in_hand.writer);
             let is_late = since.is_some_and(|since| now.saturating_duration_since(since) > limit);
             if is_late && in_hand.give_up() {
-                look.refused.extend(self.queue.give_up(&in_hand.mboxes()));
+                self.queue.give_up(in_hand.mboxes().len());
                 look.given_up.push(Arc::clone(in_hand));
+            }
+            // Each time: more may have been on its way.
+            if in_hand.is_given_up() {
+                look.refused
+                    .extend(self.queue.take_out_of(&in_hand.mboxes()));
             }
         }
         self.update(&mut state);

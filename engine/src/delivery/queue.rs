@@ -164,26 +164,27 @@ impl<J: Queued> Queue<J> {
                 .flat_map(|parked| parked.drain(..)),
         );
         state.parked = 0;
-        drop(state);
-        self.room.give_back(jobs.len());
-        jobs
+        self.took_out(state, jobs)
     }
 
-    /// Gives up on mboxes whose writer does not come back: takes out what waits for them.
-    pub(super) fn give_up(&self, mboxes: &[&str]) -> Vec<J> {
+    /// Gives up on so many mboxes, whose writer does not come back.
+    pub(super) fn give_up(&self, mboxes: usize) {
+        self.state.lock().given_up += mboxes;
+    }
+
+    /// Takes out what waits for mboxes that were given up: also what was on its way to them then.
+    pub(super) fn take_out_of(&self, mboxes: &[&str]) -> Vec<J> {
         let mut state = self.state.lock();
-        state.given_up += mboxes.len();
         let mut jobs = Vec::new();
         for path in mboxes {
-            jobs.extend(
-                state
-                    .in_hand
-                    .get_mut(*path)
-                    .into_iter()
-                    .flat_map(|parked| parked.drain(..)),
-            );
+            let parked = state.in_hand.get_mut(*path);
+            jobs.extend(parked.into_iter().flat_map(|parked| parked.drain(..)));
         }
         state.parked -= jobs.len();
+        self.took_out(state, jobs)
+    }
+
+    fn took_out(&self, state: MutexGuard<'_, State<J>>, jobs: Vec<J>) -> Vec<J> {
         let is_end = state.closing && state.is_done();
         drop(state);
         if is_end {
@@ -464,6 +465,42 @@ mod tests {
     }
 
     const LONG: Duration = Duration::from_secs(60);
+
+    #[derive(Debug)]
+    struct ToBox;
+
+    impl Queued for ToBox {
+        fn is_abandoned(&self) -> bool {
+            false
+        }
+
+        fn mbox(&self) -> Option<&str> {
+            Some("box")
+        }
+
+        fn take(&mut self) {}
+
+        fn bytes(&self) -> u64 {
+            1
+        }
+    }
+
+    #[test]
+    fn what_was_on_its_way_to_an_mbox_that_is_given_up_is_taken_out_and_nobody_waits_for_it() {
+        let queue = Queue::new(Arc::new(Room::new(1000)), 64);
+        queue.push(std::iter::once(ToBox));
+        let Taken { mut hold, .. } = queue.take().unwrap();
+        queue.push(std::iter::once(ToBox));
+        queue.give_up(1);
+        assert!(queue.take_out_of(&["box"]).is_empty());
+        assert!(queue.take_waiting().is_none(), "it waits beside the mbox");
+        assert_eq!(queue.take_out_of(&["box"]).len(), 1);
+        queue.close();
+        assert!(queue.take().is_none());
+        hold.is_given_up();
+        queue.give_back(hold);
+        assert!(queue.take_out().is_empty());
+    }
 
     #[test]
     fn a_writer_at_work_comes_back_for_a_few_and_nobody_is_woken_for_them() {
