@@ -184,6 +184,45 @@ fn an_accepted_delivery_that_fails_in_the_end_is_made_even_if_the_process_is_kil
 }
 
 #[test]
+fn what_recovery_could_not_make_waits_even_if_its_file_system_does_not_answer_after_that() {
+    let place = Place::new();
+    let settings = settings(&place, Durability::Logged);
+    leave_a_log(&settings, &content(1), ["one/", "box"]);
+    let in_the_way = place.make_file("one", b"");
+    let disk = Faulty::new(Blocking::new());
+    disk.hold_one("write_all");
+    let store: FaultyStore = Store::open_on(disk, &settings).unwrap();
+    assert_eq!(store.recovered().unwrap().waiting, 2);
+    std::fs::remove_file(in_the_way).unwrap();
+    store.disk().release();
+    wait_for(&store, "both are made", is_idle);
+    assert_eq!(numbers(&place, "one/"), [1]);
+}
+
+#[test]
+fn an_accepted_delivery_that_a_failed_flush_may_have_dropped_is_written_again() {
+    let place = Place::new();
+    let store = open(&settings(&place, Durability::Logged));
+    store.disk().hold_one("name_unnamed");
+    let stuck = submit(&store, &content(1), vec![target("one/")]);
+    store.disk().wait_until_reached();
+    assert!(stuck.statuses()[0].starts_with("250 "));
+    store.disk().plan(Fault {
+        operation: "sync_filesystem",
+        after: 0,
+        errno: libc::EIO,
+        bytes_written: 0,
+        persists: false,
+    });
+    store.disk().release();
+    wait_for(&store, "it is written again", |store| {
+        store.disk().take_trace_up_to("write_at")
+    });
+    wait_for(&store, "it is durable", is_idle);
+    assert_eq!(numbers(&place, "one/"), [1]);
+}
+
+#[test]
 fn a_delivery_that_ended_before_its_writer_got_stuck_is_not_held() {
     let place = Place::new();
     let store = open(&settings(&place, Durability::Logged));

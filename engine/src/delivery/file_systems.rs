@@ -53,6 +53,8 @@ struct FileSystem<H> {
     flushing_since: Option<Duration>,
     /// Flushes that were begun.
     flushes: u64,
+    /// Flushes that failed.
+    failures: u64,
     /// Mailboxes on it have paths that lead through other mount points.
     has_strays: bool,
 }
@@ -129,6 +131,7 @@ impl<H> Default for FileSystems<H> {
 impl<H> FileSystem<H> {
     fn fails(&mut self, error: &io::Error) {
         let now = clock::now();
+        self.failures += 1;
         self.sync_handle = None;
         let suspect = self.suspect.get_or_insert_with(|| Suspect {
             cause: Arc::new(copy_error(error)),
@@ -206,6 +209,7 @@ impl<H> FileSystems<H> {
             suspect: None,
             flushing_since: None,
             flushes: 0,
+            failures: 0,
             has_strays: is_stray,
         };
         // When two threads enter it at once, the older handle is kept.
@@ -247,6 +251,21 @@ impl<H> FileSystems<H> {
         for file_system in known.values_mut().filter(|known| known.whole) {
             file_system.fails(error);
         }
+    }
+
+    /// Returns how many flushes have failed, of all file systems.
+    pub(super) fn failures(&self) -> u64 {
+        let known = self.known.lock();
+        known.values().map(|known| known.failures).sum()
+    }
+
+    /// Returns the file system that is mounted there.
+    pub(super) fn mounted_at(&self, point: &Path) -> Option<u64> {
+        let known = self.known.lock();
+        let mut known = known.iter();
+        known
+            .find(|(_, known)| known.is_mounted_on(point))
+            .map(|(device, _)| *device)
     }
 
     /// The first record that a file system needs in the log which is suspect, or being flushed.

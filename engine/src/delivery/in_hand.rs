@@ -29,6 +29,8 @@ pub(super) struct InHand {
     step_of: AtomicUsize,
     /// What keeps its records in the log.
     floor: Mutex<Option<Arc<Floor>>>,
+    /// Flushes that had failed when it was begun.
+    failures: AtomicU64,
     /// Its writer is not waited for any more.
     is_given_up: AtomicBool,
 }
@@ -47,6 +49,7 @@ impl InHand {
             step_ms: AtomicU64::new(0),
             step_of: AtomicUsize::new(NONE),
             floor: Mutex::default(),
+            failures: AtomicU64::new(0),
             is_given_up: AtomicBool::new(false),
         }
     }
@@ -65,8 +68,10 @@ impl InHand {
         self.step_ms.store(WAITS_FOR_LOG, Ordering::Release);
     }
 
-    /// Notes what keeps its records in the log.
-    pub(super) fn is_kept_by(&self, floor: &Arc<Floor>) {
+    /// Notes what keeps its records in the log, and how many flushes have failed before it writes
+    /// anything.
+    pub(super) fn is_kept_by(&self, floor: &Arc<Floor>, failures: u64) {
+        self.failures.store(failures, Ordering::Release);
         *self.floor.lock() = Some(Arc::clone(floor));
     }
 
@@ -80,6 +85,11 @@ impl InHand {
 
     pub(super) fn begun(&self) -> Instant {
         self.begun
+    }
+
+    /// Returns how many flushes had failed when it was begun.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Acquire)
     }
 
     /// Returns the reply of the delivery that the writer is at.

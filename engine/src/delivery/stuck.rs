@@ -64,9 +64,16 @@ pub(super) enum Held {
         is_left_over: bool,
     },
     /// A writer has it that does not come back.
-    InHand,
-    /// That writer came back and has made it. The next flush makes it durable.
-    Made,
+    InHand {
+        /// How many flushes had failed when the writer took it.
+        failures: u64,
+    },
+    /// That writer came back and has made it. The next flush makes it durable, unless one failed
+    /// since the writer took it, which may have dropped it.
+    Made {
+        /// As before.
+        failures: u64,
+    },
 }
 
 impl Stuck {
@@ -132,7 +139,7 @@ impl Stuck {
 /// How many of these messages wait for a mailbox.
 fn count_undelivered(mails: &[Stuck]) -> usize {
     let is_undelivered =
-        |waiting: &Waiting| matches!(waiting.held, Held::Undelivered | Held::InHand);
+        |waiting: &Waiting| matches!(waiting.held, Held::Undelivered | Held::InHand { .. });
     let waits = |mail: &&Stuck| mail.recipients.iter().any(is_undelivered);
     mails.iter().filter(waits).count()
 }
@@ -315,8 +322,12 @@ impl StuckMail {
                 .filter(|mail| mail.envelope.id == end.id);
             let recipients = mails.flat_map(|mail| &mut mail.recipients);
             for waiting in recipients.filter(|waiting| waiting.recipient == end.recipient) {
+                let failures = match waiting.held {
+                    Held::InHand { failures } => failures,
+                    _ => 0,
+                };
                 waiting.held = match end.is_stored {
-                    true => Held::Made,
+                    true => Held::Made { failures },
                     false => Held::Undelivered,
                 };
             }
@@ -330,10 +341,52 @@ impl StuckMail {
             let made = mail
                 .recipients
                 .iter()
-                .filter(|waiting| waiting.held == Held::Made);
+                .filter(|waiting| matches!(waiting.held, Held::Made { .. }));
             made.map(|waiting| (mail.envelope.id, waiting.recipient))
         });
         all.collect()
+    }
+
+    /// Notes that these deliveries were flushed, with every file system they may be on. Those that
+    /// an earlier flush may have dropped are to be written again: `failures` have failed by now,
+    /// and `device` tells the file system of a mailbox.
+    pub(super) fn made_is_flushed(
+        &self,
+        made: &HashSet<(DeliveryId, u32)>,
+        failures: u64,
+        device: impl Fn(&str) -> Option<u64>,
+    ) {
+        let mut durable = HashSet::new();
+        let mut state = self.state.lock();
+        for Stuck {
+            envelope,
+            recipients,
+            ..
+        } in &mut state.mails
+        {
+            for waiting in recipients {
+                let key = (envelope.id, waiting.recipient);
+                if !made.contains(&key) {
+                    continue;
+                }
+                if waiting.held == (Held::Made { failures }) {
+                    durable.insert(key);
+                    continue;
+                }
+                let at = usize::try_from(waiting.recipient).unwrap_or(usize::MAX);
+                let to = envelope.recipients.get(at);
+                waiting.held = match to.and_then(|to| device(&to.mailbox)) {
+                    Some(device) => Held::Unflushed {
+                        device,
+                        after: 0,
+                        is_left_over: true,
+                    },
+                    None => Held::Undelivered,
+                };
+            }
+        }
+        drop(state);
+        self.forget(&durable);
     }
 
     /// Lets go of deliveries that are durable.
@@ -355,7 +408,7 @@ impl StuckMail {
     pub(super) fn awaits_flush(&self) -> bool {
         let state = self.state.lock();
         let mut all = state.mails.iter().flat_map(|mail| &mail.recipients);
-        all.any(|waiting| waiting.held == Held::Made)
+        all.any(|waiting| matches!(waiting.held, Held::Made { .. }))
     }
 
     /// Keeps mail that was stored on a file system whose flush failed.

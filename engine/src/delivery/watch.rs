@@ -92,7 +92,7 @@ fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, in_hand: &InHand) 
             refused += 1;
         } else if reply.is_over() {
             // The writer was past it.
-        } else if let Some(held_as) = hold(shared, reply) {
+        } else if let Some(held_as) = hold(shared, in_hand, reply) {
             match reply.answer_early(waited) {
                 true => held += 1,
                 // The writer came back meanwhile, and tells of no late end.
@@ -114,7 +114,11 @@ fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, in_hand: &InHand) 
 }
 
 /// Holds a message that a writer publishes, if the log durably has it.
-fn hold<D: Disk>(shared: &Arc<Shared<D>>, reply: &Reply) -> Option<(DeliveryId, u32)> {
+fn hold<D: Disk>(
+    shared: &Arc<Shared<D>>,
+    in_hand: &InHand,
+    reply: &Reply,
+) -> Option<(DeliveryId, u32)> {
     let (Some(keeper), Some(part)) = (&shared.keeper, &reply.part) else {
         return None;
     };
@@ -129,7 +133,9 @@ fn hold<D: Disk>(shared: &Arc<Shared<D>>, reply: &Reply) -> Option<(DeliveryId, 
     let waiting = Waiting {
         recipient: held_as.1,
         places: reply.places(),
-        held: Held::InHand,
+        held: Held::InHand {
+            failures: in_hand.failures(),
+        },
     };
     keeper.hold_in_hand(Stuck {
         at,

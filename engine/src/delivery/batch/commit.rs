@@ -61,7 +61,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
     ) -> Result<Self, LogError> {
         let pass = keeper.enter()?;
         let floor = Arc::new(keeper.floors.take(|| pass.journal.durable_up_to()));
-        in_hand.is_kept_by(&floor);
+        in_hand.is_kept_by(&floor, keeper.file_systems.failures());
         Ok(Self::Log(LogCommit {
             keeper,
             pass,

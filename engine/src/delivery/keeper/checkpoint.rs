@@ -62,7 +62,12 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
             self.hold_unanswered(context, journal, (&unanswered, below))?;
         }
         if self.file_systems.unanswered().is_empty() && !self.file_systems.has_suspects() {
-            self.stuck.forget(&made);
+            let device = |mailbox: &str| {
+                let mount_point = self.domains.mount_point_of(mailbox);
+                self.file_systems.mounted_at(&mount_point)
+            };
+            let failures = self.file_systems.failures();
+            self.stuck.made_is_flushed(&made, failures, device);
         }
         // What may not be durable on one of them must not be freed with the rest, nor what could
         // not be delivered yet.

@@ -96,7 +96,8 @@ impl<D: Disk> Recovery<'_, D> {
     /// # Errors
     /// The log cannot be read.
     pub(super) fn set_aside(&self, found: &dyn Found, part: &Part) -> Result<Recovered, LogError> {
-        Run::new(self, Duration::ZERO).set_aside(found, part)
+        // Whoever gets an identity to change gives up what else root may do.
+        on_own_thread(|| Run::new(self, Duration::ZERO).set_aside(found, part))?
     }
 
     /// Tries deliveries again that could not be done; those that still cannot. Waits for no
@@ -228,7 +229,10 @@ impl<'a, D: Disk> Run<'a, D> {
                     if !part.goes_on(None) {
                         return;
                     }
-                    match self.maildir_with_room(&envelope, index, file_name, content) {
+                    let done = self.maildir_with_room(&envelope, index, file_name, content);
+                    // What waits is known here only, until the part comes to its end.
+                    let needs_no_more = done.is_ok().then_some((envelope.id, index));
+                    match done {
                         Ok(fate) => self.count(fate),
                         Err(error) => {
                             tell_stuck(&error);
@@ -241,7 +245,7 @@ impl<'a, D: Disk> Run<'a, D> {
                             });
                         }
                     }
-                    part.goes_on(Some((envelope.id, index)));
+                    part.goes_on(needs_no_more);
                 }
             }
             let refused = || survey.refused_of(&envelope);
@@ -367,7 +371,9 @@ impl<'a, D: Disk> Run<'a, D> {
             if !part.goes_on(None) {
                 break;
             }
-            match self.mbox_with_room(&target, &work) {
+            let done = self.mbox_with_room(&target, &work);
+            let is_done = done.is_ok();
+            match done {
                 Ok(rewritten) => self.report.rewritten += rewritten,
                 Err(error) => {
                     tell_stuck(&error);
@@ -378,7 +384,7 @@ impl<'a, D: Disk> Run<'a, D> {
                     }
                 }
             }
-            for entry in &work.entries {
+            for entry in work.entries.iter().filter(|_| is_done) {
                 part.goes_on(Some((entry.envelope.id, entry.recipient)));
             }
             self.tell(survey.messages());

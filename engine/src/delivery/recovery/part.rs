@@ -51,8 +51,8 @@ impl Part {
         (self.is_there)(mailbox)
     }
 
-    /// Notes that a delivery needs nothing more, or that it waits. False once the part was set
-    /// aside: nothing more is to be done.
+    /// Notes that a delivery needs nothing more; one that could not be made does. False once the
+    /// part was set aside: nothing more is to be done.
     pub(super) fn goes_on(&self, done: Option<(DeliveryId, u32)>) -> bool {
         let mut state = self.state.lock();
         if state.is_set_aside {

@@ -81,7 +81,7 @@ impl Recheck {
             match &mut waiting.held {
                 _ if is_done => return None,
                 Held::Unflushed { is_left_over, .. } => *is_left_over = true,
-                Held::Undelivered | Held::InHand | Held::Made => {}
+                Held::Undelivered | Held::InHand { .. } | Held::Made { .. } => {}
             }
         }
         Some(waiting)
@@ -89,7 +89,7 @@ impl Recheck {
 
     fn concerns(self, waiting: &Waiting) -> bool {
         match (self, waiting.held) {
-            (_, Held::Undelivered | Held::InHand | Held::Made) => false,
+            (_, Held::Undelivered | Held::InHand { .. } | Held::Made { .. }) => false,
             (
                 Self::Whole { device, .. } | Self::Each { device, .. },
                 Held::Unflushed {
@@ -147,13 +147,15 @@ impl<D: Disk> Recovery<'_, D> {
         &self,
         found: &dyn Found,
         range: (Sequence, Sequence),
-        (held, is_there): (Held, &dyn Fn(&str) -> bool),
+        (held, is_there): (Held, &(dyn Fn(&str) -> bool + Sync)),
     ) -> Result<Vec<Stuck>, LogError> {
-        let mut run = Run::new(self, Duration::ZERO);
-        run.hold(found, range, held, &|_, recipient, _| {
-            is_there(&recipient.mailbox)
-        })?;
-        Ok(run.stuck)
+        on_own_thread(|| {
+            let mut run = Run::new(self, Duration::ZERO);
+            run.hold(found, range, held, &|_, recipient, _| {
+                is_there(&recipient.mailbox)
+            })?;
+            Ok(run.stuck)
+        })?
     }
 
     /// Writes mail again that was stored and may not be durable.
