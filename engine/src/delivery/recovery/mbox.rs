@@ -256,7 +256,7 @@ impl<D: Disk> Run<'_, D> {
         if entries
             .iter()
             .zip(&stands)
-            .any(|both| lost(&both) && !both.0.places.is_empty())
+            .any(|both| lost(&both) && (self.searches_all || !both.0.places.is_empty()))
         {
             search(disk, mbox, from, entries, &mut stands).map_err(|e| failed(mbox, e))?;
         }

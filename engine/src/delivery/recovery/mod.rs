@@ -142,6 +142,8 @@ struct Run<'a, D: Disk> {
     told: Instant,
     /// Mboxes that others have locked are waited for until then, all together.
     patient_until: Instant,
+    /// A recovery that did not come back may have appended what the log knew no place of.
+    searches_all: bool,
 }
 
 impl<'a, D: Disk> Run<'a, D> {
@@ -157,6 +159,7 @@ impl<'a, D: Disk> Run<'a, D> {
             maildirs: maildir::Listings::default(),
             told: now,
             patient_until: now + patience,
+            searches_all: false,
         }
     }
 

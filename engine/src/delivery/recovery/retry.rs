@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 impl<D: Disk> Run<'_, D> {
     /// Returns what still cannot be made.
     pub(super) fn retry(mut self, waiting: &[Stuck]) -> Vec<Stuck> {
+        self.searches_all = true;
         let mut mboxes = mbox::Gathered::default();
         let by_id: HashMap<DeliveryId, &Stuck> =
             waiting.iter().map(|s| (s.envelope.id, s)).collect();
