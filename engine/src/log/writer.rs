@@ -123,6 +123,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
         Ok((writer, found))
     }
 
+    #[cfg(any(test, fuzzing, feature = "sim"))]
     pub(super) fn workers(&self) -> &W {
         &self.workers
     }

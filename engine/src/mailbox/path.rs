@@ -40,11 +40,6 @@ impl MailboxName {
         &self.display
     }
 
-    /// Takes the name operators know the mailbox by out of this one.
-    pub fn take_display(&mut self) -> String {
-        std::mem::take(&mut self.display)
-    }
-
     /// Returns the directory that holds it, relative to the base.
     pub fn parent(&self) -> &str {
         self.path.parent()
