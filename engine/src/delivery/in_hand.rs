@@ -75,6 +75,11 @@ impl InHand {
         *self.floor.lock() = Some(Arc::clone(floor));
     }
 
+    /// Notes that the part of the batch that goes through the log has ended.
+    pub(super) fn needs_log_no_more(&self) {
+        *self.floor.lock() = None;
+    }
+
     /// Returns when the step began that the writer is at; `None` while it waits for the log.
     pub(super) fn since(&self) -> Option<Instant> {
         match self.step_ms.load(Ordering::Acquire) {

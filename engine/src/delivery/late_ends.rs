@@ -24,6 +24,10 @@ impl LateEnds {
         self.0.lock().push(end);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     pub(super) fn take(&self) -> Vec<LateEnd> {
         std::mem::take(&mut *self.0.lock())
     }

@@ -32,6 +32,12 @@ pub(super) fn run<D: Disk>(shared: &Arc<Shared<D>>, supervisor: &Supervisor) {
             shared.domains.are_mounted(&points);
         }
         look(shared, |domain| start_writer(shared, supervisor, domain));
+        if let Some(keeper) = &shared.keeper
+            && !keeper.late_ends.is_empty()
+        {
+            // What became of them is taken up by a checkpoint.
+            keeper.ask();
+        }
     }
 }
 

@@ -132,6 +132,7 @@ impl<'a, D: Disk> Writer<'a, D> {
     ) {
         if let Some(batch) = logged {
             survive(|| batch.finish());
+            in_hand.needs_log_no_more();
         }
         if !direct.is_empty() {
             survive(|| {

@@ -102,7 +102,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         }
         let recovery = self.recovery(context, journal.as_ref(), trust);
         for (mount_point, part, done, job) in begun {
-            let is_over = job.is_none_or(|job| job.wait_while(|| part.progress()));
+            let is_over = job.is_some_and(|job| job.wait_while(|| part.progress()));
             let recovered = match done.lock().take() {
                 Some(recovered) => recovered?,
                 None if is_over => {
