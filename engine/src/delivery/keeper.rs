@@ -52,6 +52,8 @@ pub(super) struct Keeper<H> {
     record_bytes_max: usize,
     state: Mutex<State>,
     changed: Condvar,
+    /// Checkpoints come one after the other: what one reads, another would free.
+    checkpointing: Mutex<()>,
     pub(super) floors: Floors,
     pub(super) file_systems: FileSystems<H>,
     pub(super) doubts: Doubts,
@@ -226,6 +228,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
                 checkpoint_at: Sequence(0),
             }),
             changed: Condvar::new(),
+            checkpointing: Mutex::default(),
             floors: Floors::default(),
             file_systems: FileSystems::default(),
             refusals: Refusals::default(),

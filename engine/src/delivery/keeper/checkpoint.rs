@@ -21,6 +21,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
     ) -> Result<(), LogError> {
+        let _alone = self.checkpointing.lock();
         let Ok(pass) = self.enter() else {
             return Ok(());
         };
