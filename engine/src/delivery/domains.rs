@@ -30,7 +30,7 @@ pub(super) struct Domains {
     /// Something is mounted below the base.
     has_mounts: AtomicBool,
     below: Mutex<Below>,
-    /// `None` if the table of mounts is looked at from time to time only.
+    /// `None` if the kernel does not tell of changes: then what was mounted at the start counts.
     changes: Option<MountWatch>,
 }
 
@@ -143,7 +143,8 @@ impl Domains {
             .collect()
     }
 
-    /// Looks at the table of mounts if it was changed.
+    /// Looks at the table of mounts if it was changed. Opens no file otherwise: where descriptors
+    /// are short, the log needs each.
     pub(super) fn note_changes<D: Disk>(&self, disk: &D) {
         if self.changes.as_ref().is_some_and(MountWatch::is_changed)
             && let Ok(points) = disk.mount_points()

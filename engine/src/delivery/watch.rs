@@ -28,9 +28,7 @@ const CLOSING_PAUSE: Duration = Duration::from_millis(20);
 pub(super) fn run<D: Disk>(shared: &Arc<Shared<D>>, supervisor: &Supervisor) {
     let pause = || PAUSE.min(shared.patience.limit() / 4);
     while !shared.patience.is_over_after(pause()) {
-        if let Ok(points) = shared.context.disk.mount_points() {
-            shared.domains.are_mounted(&points);
-        }
+        shared.domains.note_changes(&shared.context.disk);
         look(shared, |domain| start_writer(shared, supervisor, domain));
         if let Some(keeper) = &shared.keeper
             && !keeper.late_ends.is_empty()

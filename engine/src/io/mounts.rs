@@ -41,7 +41,7 @@ impl MountWatch {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        // Where the kernel does not tell, the table is looked at from time to time all the same.
+        // Where the kernel does not tell, what was mounted at the start counts.
         matches!(poll(&mut polled, Some(&now)), Ok(1..))
     }
 }
