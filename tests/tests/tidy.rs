@@ -49,6 +49,7 @@ fn files() -> Vec<(String, String)> {
         "target",
         ".git",
         "corpus",
+        "found",
         "artifacts",
         "vhosts",
         "__pycache__",

@@ -60,8 +60,13 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
                     tracing::error!(%error, "mail on a suspect file system was not looked at");
                 }
             })
-            .ok()
-            .flatten()
+            .unwrap_or_else(|error| {
+                tracing::error!(
+                    %error,
+                    "mail on a suspect file system was not looked at for want of a thread"
+                );
+                None
+            })
         };
         let begun: Vec<Job> = devices.into_iter().filter_map(begin).collect();
         for job in begun {

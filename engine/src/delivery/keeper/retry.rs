@@ -34,8 +34,13 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
                 }
             })
         });
-        // Without a thread, it is tried another time.
-        let begun: Vec<Job> = begun.filter_map(|job| job.ok().flatten()).collect();
+        let begun = begun.filter_map(|job| {
+            job.unwrap_or_else(|error| {
+                tracing::error!(%error, "mail that waits was not tried again for want of a thread");
+                None
+            })
+        });
+        let begun: Vec<Job> = begun.collect();
         for job in begun {
             job.wait();
         }
