@@ -14,7 +14,7 @@ use nix::sys::resource::{Resource, getrlimit};
 const PROCESS: usize = 16;
 /// The log's directory and lock, the segment in use, the next one, a spare that is being made, one
 /// that is read, a ring, and what the log holds in reserve itself.
-const LOG: usize = 12;
+const LOG: usize = 18;
 /// Two witnesses of each file system with mailboxes: of this checkpoint, and of the next.
 const CHECKPOINT: usize = 2 * 4;
 /// The mailbox that recovery works on, and the segment that it reads.

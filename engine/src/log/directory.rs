@@ -28,8 +28,12 @@ use std::thread;
 use std::time::Duration;
 
 const LOCK_NAME: &str = "lock";
-/// Descriptors held in reserve: for the next segment, and for a spare.
-const RESERVE: usize = 2;
+/// Attempts to open a file while descriptors are short, and the pause between two.
+const ATTEMPTS: usize = 200;
+const PAUSE: Duration = Duration::from_millis(5);
+/// Descriptors held in reserve: for the next segment, and for a spare. There are more than two,
+/// because another thread may take one in the moment in which it is given back to be used.
+const RESERVE: usize = 8;
 /// Zeros written at once when a segment is made.
 const ZERO_BYTES: usize = 512 << 10;
 
@@ -110,7 +114,14 @@ impl DirectoryMedium {
     fn with_reserve<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         let mut reserve = self.reserve.lock();
         let mut opened = open();
-        while opened.as_ref().is_err_and(is_shortage) && reserve.pop().is_some() {
+        for _ in 0..ATTEMPTS {
+            if !opened.as_ref().is_err_and(is_shortage) {
+                break;
+            }
+            // Another thread may take the descriptor that is given back, but it returns it soon.
+            if reserve.pop().is_none() {
+                std::thread::sleep(PAUSE);
+            }
             opened = open();
         }
         while opened.is_ok() && reserve.len() < RESERVE {
