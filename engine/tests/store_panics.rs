@@ -13,11 +13,9 @@ use common::*;
 use mailstow_engine::LogState;
 use mailstow_engine::config::{Durability, Settings};
 use mailstow_engine::sim::{Blocking, Faulty, Store};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const CONTENT: &[u8] = b"Subject: x\n\nbody of the message\n";
-
-type FaultyStore = Store<Faulty<Blocking>>;
 
 fn settings(place: &Place, durability: Durability) -> Settings {
     let mut settings = place.settings();
@@ -27,18 +25,6 @@ fn settings(place: &Place, durability: Durability) -> Settings {
     settings
 }
 
-fn open(settings: &Settings) -> FaultyStore {
-    Store::open_on(Faulty::new(Blocking::new()), settings).unwrap()
-}
-
-fn wait_for(store: &FaultyStore, what: &str, happens: impl Fn(&FaultyStore) -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !happens(store) {
-        assert!(Instant::now() < until, "{what}: {:?}", store.health());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 fn is_in_service(store: &FaultyStore) -> bool {
     matches!(store.health().log, LogState::InService { .. })
 }
@@ -46,7 +32,7 @@ fn is_in_service(store: &FaultyStore) -> bool {
 #[test]
 fn a_flush_that_panics_counts_as_failed_and_is_made_again() {
     let place = Place::new();
-    let store = open(&settings(&place, Durability::Logged));
+    let store = open_faulty(&settings(&place, Durability::Logged));
     store.disk().panic_at("sync_filesystem");
     assert!(deliver(&store, CONTENT, "md/").starts_with("250"));
     // The message is written again before it is flushed again.
@@ -67,7 +53,7 @@ fn a_flush_that_panics_counts_as_failed_and_is_made_again() {
 fn a_writer_that_panics_costs_its_own_delivery_only() {
     for durability in [Durability::Logged, Durability::Direct] {
         let place = Place::new();
-        let store = open(&settings(&place, durability));
+        let store = open_faulty(&settings(&place, durability));
         store.disk().panic_at("create_unnamed");
         let status = deliver(&store, CONTENT, "md/");
         assert!(status.starts_with("451 4.3.0"), "{status}");
@@ -84,7 +70,7 @@ fn a_recovery_that_panics_is_an_error_and_loses_nothing() {
     disk.panic_at("create_unnamed");
     let error = Store::open_on(disk, &settings).unwrap_err().to_string();
     assert!(error.contains("panicked"), "{error}");
-    let store = open(&settings);
+    let store = open_faulty(&settings);
     let report = store.recovered().unwrap().to_string();
     assert_eq!(report, "recovered 1 messages, rewrote 2, 0 lost");
 }
@@ -94,7 +80,7 @@ fn mail_whose_second_attempt_panics_still_waits_and_is_delivered_later() {
     let place = Place::new();
     let settings = settings(&place, Durability::Logged);
     leave_a_log(&settings, CONTENT, ["md", "later/info"]);
-    let store = open(&settings);
+    let store = open_faulty(&settings);
     assert_eq!(store.health().waiting, 1);
     store.disk().panic_at("create_new");
     place.make_dir("later");

@@ -13,12 +13,8 @@ use common::*;
 use mailstow_engine::LogState;
 use mailstow_engine::config::{Durability, Settings};
 use mailstow_engine::sim::{Blocking, Fault, Faulty, Store};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-type FaultyStore = Store<Faulty<Blocking>>;
-
-/// How long anything may take that is waited for.
-const DEADLINE: Duration = Duration::from_secs(60);
 /// How long a step in a mailbox may take here.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -29,18 +25,6 @@ fn settings(place: &Place, durability: Durability) -> Settings {
     settings.store.mailbox_timeout = PATIENCE;
     settings.delivery_log.checkpoint_interval = Duration::from_millis(50);
     settings
-}
-
-fn open(settings: &Settings) -> FaultyStore {
-    Store::open_on(Faulty::new(Blocking::new()), settings).unwrap()
-}
-
-fn wait_for(store: &FaultyStore, what: &str, happens: impl Fn(&FaultyStore) -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !happens(store) {
-        assert!(Instant::now() < until, "{what}: {:?}", store.health());
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn content(number: usize) -> Vec<u8> {
@@ -84,7 +68,7 @@ fn a_delivery_whose_writer_is_stuck_before_it_publishes_is_refused_and_never_app
         (Durability::Direct, "sync"),
     ] {
         let place = Place::new();
-        let store = open(&settings(&place, durability));
+        let store = open_faulty(&settings(&place, durability));
         assert!(deliver(&store, &content(0), "one/").starts_with("250"));
         store.disk().hold_one(operation);
         let stuck = submit(&store, &content(1), vec![target("one/")]);
@@ -116,7 +100,7 @@ fn a_delivery_that_is_being_published_is_accepted_once_the_log_has_it_and_is_mad
     for (operation, mailbox) in [("name_unnamed", "one/"), ("write_all", "box")] {
         let place = Place::new();
         let settings = settings(&place, Durability::Logged);
-        let store = open(&settings);
+        let store = open_faulty(&settings);
         store.disk().hold_one(operation);
         let stuck = submit(&store, &content(1), vec![target(mailbox)]);
         store.disk().wait_until_reached();
@@ -129,7 +113,7 @@ fn a_delivery_that_is_being_published_is_accepted_once_the_log_has_it_and_is_mad
         wait_for(&store, "it is durable", is_idle);
         assert_eq!(numbers(&place, mailbox), [1]);
         drop(store);
-        let store = open(&settings);
+        let store = open_faulty(&settings);
         assert_eq!(store.recovered().unwrap().rewritten, 0);
         assert_eq!(numbers(&place, mailbox), [1]);
     }
@@ -156,7 +140,7 @@ fn an_accepted_delivery_that_fails_in_the_end_is_made_even_if_the_process_is_kil
         let place = Place::new();
         let mut settings = settings(&place, Durability::Logged);
         settings.delivery_log.checkpoint_interval = Duration::from_secs(3600);
-        let store = open(&settings);
+        let store = open_faulty(&settings);
         store.disk().hold_one(operation);
         let stuck = submit(&store, &content(1), vec![target(mailbox)]);
         store.disk().wait_until_reached();
@@ -177,7 +161,7 @@ fn an_accepted_delivery_that_fails_in_the_end_is_made_even_if_the_process_is_kil
             deliver(store, &content(2), "other/").starts_with("250")
         });
         assert_eq!(numbers(&place, mailbox), [] as [usize; 0]);
-        let after = open(&killed(&place, &settings));
+        let after = open_faulty(&killed(&place, &settings));
         assert_eq!(numbers(&place, mailbox), [1], "{operation}");
         drop((after, store));
     }
@@ -202,7 +186,7 @@ fn what_recovery_could_not_make_waits_even_if_its_file_system_does_not_answer_af
 #[test]
 fn an_accepted_delivery_that_a_failed_flush_may_have_dropped_is_written_again() {
     let place = Place::new();
-    let store = open(&settings(&place, Durability::Logged));
+    let store = open_faulty(&settings(&place, Durability::Logged));
     store.disk().hold_one("name_unnamed");
     let stuck = submit(&store, &content(1), vec![target("one/")]);
     store.disk().wait_until_reached();
@@ -225,7 +209,7 @@ fn an_accepted_delivery_that_a_failed_flush_may_have_dropped_is_written_again() 
 #[test]
 fn a_delivery_that_ended_before_its_writer_got_stuck_is_not_held() {
     let place = Place::new();
-    let store = open(&settings(&place, Durability::Logged));
+    let store = open_faulty(&settings(&place, Durability::Logged));
     store.disk().hold_one_after(1, "name_unnamed");
     let stuck = submit(&store, &content(1), vec![target("one/"), target("two/")]);
     store.disk().wait_until_reached();
@@ -246,7 +230,7 @@ fn a_stuck_writer_does_not_keep_the_log_from_being_freed() {
     let mut settings = settings(&place, Durability::Logged);
     settings.delivery_log.bytes_max = 4 << 20;
     settings.delivery_log.segment_bytes = 256 << 10;
-    let store = open(&settings);
+    let store = open_faulty(&settings);
     store.disk().hold_one("name_unnamed");
     let stuck = submit(&store, &content(1), vec![target("one/")]);
     store.disk().wait_until_reached();
@@ -278,7 +262,7 @@ fn a_flush_that_does_not_end_holds_its_mail_and_frees_the_log_for_others() {
     let mut settings = settings(&place, Durability::Logged);
     settings.delivery_log.bytes_max = 4 << 20;
     settings.delivery_log.segment_bytes = 256 << 10;
-    let store = open(&settings);
+    let store = open_faulty(&settings);
     assert!(deliver(&store, &content(0), "one/").starts_with("250"));
     store.disk().hold_one("sync_filesystem");
     store.disk().wait_until_reached();
@@ -298,7 +282,7 @@ fn a_store_is_closed_although_writers_are_stuck() {
         let place = Place::new();
         let mut settings = settings(&place, durability);
         settings.store.mailbox_timeout = Duration::from_secs(3600);
-        let store = open(&settings);
+        let store = open_faulty(&settings);
         store.disk().hold_one("create_unnamed");
         let stuck = submit(&store, &content(1), vec![target("one/")]);
         store.disk().wait_until_reached();

@@ -32,7 +32,7 @@ pub(super) fn begin<D: Disk>(
     let (sender, opened) = mpsc::sync_channel(1);
     let (context, target) = (Arc::clone(context), target.clone());
     let open = move || {
-        // Nobody may be waiting any more; the file without a name is gone then.
+        // If the caller has stopped waiting, this fails and the unnamed file is removed.
         let _ = sender.send(open_as_owner(&context, header, &target));
     };
     thread::spawn("mailstow-ahead", open).ok()?;

@@ -1,6 +1,6 @@
 //! One delivery: a copy of a message for one mailbox, in the hands of a writer.
 //!
-//! Invariant: whoever drops it has answered it; see [`Reply`].
+//! Invariant: a delivery is answered before it is dropped, or by being dropped; see [`Reply`].
 
 use super::copies::Copy;
 use super::error::DeliveryError;

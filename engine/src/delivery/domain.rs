@@ -1,9 +1,9 @@
-//! A file system with mailboxes, and the writers that have nothing but its mailboxes to write.
+//! A file system with mailboxes, and its writers, which write to its mailboxes only.
 //!
-//! Imports `queue`, `in_hand`. A file system that does not answer keeps its own writers waiting,
-//! and nobody else. Invariants: a delivery to a file system that is known not to answer is refused
-//! at once, but for one from time to time that finds out whether it does again; a mailbox that a
-//! writer does not come back from is refused alone as long as other deliveries end.
+//! Imports `queue`, `in_hand`. A file system that does not answer blocks only its own writers.
+//! Invariants: while a file system is known not to answer, its deliveries are refused at once,
+//! except for a trial from time to time; while other deliveries still end, only the mailboxes of
+//! the blocked writers are refused.
 
 use super::delivery::Delivery;
 use super::in_hand::InHand;

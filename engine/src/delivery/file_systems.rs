@@ -9,8 +9,9 @@
 //! before that flush begins, so that there is no time without one. Where no file can be opened now,
 //! the flush goes through the handle that is there, which stays: it reports every error too, but
 //! only to one flush. So its flushes come one after the other. A suspect file system has no handle,
-//! so that it can be unmounted, until the next attempt to flush it begins. A flush that does not
-//! end is waited for by nobody: what the log has for that file system is held until it does.
+//! so that it can be unmounted, until the next attempt to flush it begins. No thread
+//! waits for a flush that does not end: the mail in the log for that file system is held until the
+//! flush ends.
 
 pub(super) mod flush;
 

@@ -1,4 +1,4 @@
-//! A batch in a writer's hands, as those see it who do not wait for the writer for ever.
+//! A batch in a writer's hands, as the watch sees it.
 //!
 //! Imports `reply`, `floors`. Invariant: the log gives up what it keeps for a batch only when each
 //! of its deliveries was answered with an error, or is held elsewhere.

@@ -1,7 +1,7 @@
-//! Work that a file system with mailboxes may never let end.
+//! Jobs on file systems with mailboxes, which may never end.
 //!
-//! Imports `patience`, `thread`. Each job has a thread of its own, which is waited for as long as a
-//! step in a mailbox may take, and then left to itself.
+//! Imports `patience`, `thread`. Each job has its own thread. The caller waits for a job as long as
+//! a step in a mailbox may take; after that the job goes on alone.
 
 use super::patience::Patience;
 use crate::clock;
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) enum Jobs {
     /// On threads.
     Threads(Arc<Patience>),
-    /// At once, on the thread of whoever begins them.
+    /// On the caller's thread, before `begin` returns.
     AtOnce,
 }
 

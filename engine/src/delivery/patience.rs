@@ -31,7 +31,7 @@ impl Patience {
         Duration::from_millis(self.limit_ms.load(Ordering::Relaxed))
     }
 
-    /// Has nobody wait for long any more: the store is about to close.
+    /// Shortens the limit: the store is about to close.
     pub(super) fn hurry(&self) {
         let closing = milliseconds(CLOSING);
         self.limit_ms.fetch_min(closing, Ordering::Relaxed);

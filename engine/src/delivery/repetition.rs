@@ -26,24 +26,10 @@ pub(super) fn without_repeated(
     let Some(digest) = digest_of_repetition(doubts, base, mail, &copies) else {
         return (copies, Vec::new());
     };
-    let reverse_path = mail.reverse_path.external();
-    let mut repeated = Vec::new();
-    let mut left = Vec::with_capacity(copies.len());
-    for Copy { target, names } in copies {
-        let mut others = Vec::new();
-        for name in names.into_iter() {
-            let address = name.recipient.address.external();
-            let to = (&name.recipient, &address[..], &target);
-            let way = way(base, mail, &reverse_path, to);
-            let known = doubts.take(&way.key(&digest));
-            match known.or_else(|| doubts.take(&way.key_of_version_1(&digest))) {
-                Some(known) => repeated.push((name, target.clone(), known)),
-                None => others.push(name),
-            }
-        }
-        left.extend(Names::new(others).map(|names| Copy { target, names }));
-    }
-    (left, repeated)
+    take_out((base, mail), copies, |way| {
+        let known = doubts.take(&way.key(&digest));
+        known.or_else(|| doubts.take(&way.key_of_version_1(&digest)))
+    })
 }
 
 /// Takes recipients out to whom an earlier delivery of the message is being made, or was made and
@@ -53,7 +39,7 @@ pub(super) fn without_under_way(
     base: BaseDigest,
     mail: &Mail,
     copies: Vec<Copy>,
-) -> (Vec<Copy>, Vec<(Named, MailboxTarget)>) {
+) -> (Vec<Copy>, Vec<(Named, MailboxTarget, ())>) {
     let keys = keys_under_way(under_way, mail, &copies);
     if keys.is_empty() {
         return (copies, Vec::new());
@@ -61,6 +47,17 @@ pub(super) fn without_under_way(
     let Ok(digest) = content_digest(&mail.message) else {
         return (copies, Vec::new());
     };
+    take_out((base, mail), copies, |way| {
+        keys.contains(&way.key(&digest)).then_some(())
+    })
+}
+
+/// Takes the recipients out that `find` finds something for. The others of a copy keep it.
+fn take_out<T>(
+    (base, mail): (BaseDigest, &Mail),
+    copies: Vec<Copy>,
+    mut find: impl FnMut(&Way<'_>) -> Option<T>,
+) -> (Vec<Copy>, Vec<(Named, MailboxTarget, T)>) {
     let reverse_path = mail.reverse_path.external();
     let mut found = Vec::new();
     let mut left = Vec::with_capacity(copies.len());
@@ -69,10 +66,9 @@ pub(super) fn without_under_way(
         for name in names.into_iter() {
             let address = name.recipient.address.external();
             let to = (&name.recipient, &address[..], &target);
-            let key = way(base, mail, &reverse_path, to).key(&digest);
-            match keys.contains(&key) {
-                true => found.push((name, target.clone())),
-                false => others.push(name),
+            match find(&way(base, mail, &reverse_path, to)) {
+                Some(what) => found.push((name, target.clone(), what)),
+                None => others.push(name),
             }
         }
         left.extend(Names::new(others).map(|names| Copy { target, names }));

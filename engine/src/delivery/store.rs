@@ -368,7 +368,7 @@ impl<D: Disk> Store<D> {
             // In this order: a message that is settled meanwhile is in doubt then.
             let digest = context.base_digest;
             let (left, under_way) = without_under_way(&self.under_way, digest, &mail, copies);
-            for (name, target) in under_way {
+            for (name, target, ()) in under_way {
                 answer(name, Ticket::not_made(), under_way_already(base, &target));
             }
             let (left, repeated) = without_repeated(&keeper.doubts, digest, &mail, left);

@@ -263,9 +263,8 @@ impl StuckMail {
         meant.collect()
     }
 
-    /// Notes what is left of the mail that was tried; what was added meanwhile stays. Returns true
-    /// if something need not be held any more.
-    pub(super) fn settle(&self, tried: &[Stuck], left: Vec<Stuck>) -> bool {
+    /// Notes what is left of the mail that was tried; what was added meanwhile stays.
+    pub(super) fn settle(&self, tried: &[Stuck], left: Vec<Stuck>) {
         let key = |mail: &Stuck, waiting: &Waiting| (mail.envelope.id, waiting.recipient);
         let mut after: HashMap<(DeliveryId, u32), (Waiting, bool)> = HashMap::new();
         for mail in left {
@@ -306,7 +305,6 @@ impl StuckMail {
         }
         state.mails.retain(|mail| !mail.recipients.is_empty());
         state.is_changed |= is_changed;
-        is_changed
     }
 
     /// Notes what became of deliveries whose writers came back.
@@ -489,8 +487,8 @@ impl StuckMail {
     }
 
     /// Appends to the log again what stands there before `below`, so that a checkpoint may free
-    /// that. Others do not wait for the disk meanwhile. Returns the mail with
-    /// its new records, which count once the checkpoint is durable: see [`Self::is_copied`].
+    /// that. Holds no lock while it writes. Returns the new records, which count once the
+    /// checkpoint is durable: see [`Self::is_copied`].
     pub(super) fn copy(
         &self,
         journal: &dyn Journal,

@@ -1,4 +1,4 @@
-//! Looks whether writers come back from mailboxes, and answers for those that do not.
+//! Finds writers that are blocked in a mailbox, and answers their deliveries.
 //!
 //! Imports `domains`, `keeper`. A delivery that its writer has not begun to publish is refused. One
 //! that it publishes is accepted, if the log durably has it, and held until the writer tells what

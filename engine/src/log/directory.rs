@@ -111,17 +111,23 @@ impl DirectoryMedium {
 
     /// Opens a file, with a descriptor of the reserve if there is no other. The reserve is filled
     /// again by the next file that is opened without it: going on to the next segment closes one.
+    ///
+    /// Another thread may take the descriptor that is given back. It returns it soon, so this is
+    /// tried again.
     fn with_reserve<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        for _ in 1..ATTEMPTS {
+            match self.open_with_reserve(&open) {
+                Err(error) if is_shortage(&error) => std::thread::sleep(PAUSE),
+                opened => return opened,
+            }
+        }
+        self.open_with_reserve(&open)
+    }
+
+    fn open_with_reserve<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         let mut reserve = self.reserve.lock();
         let mut opened = open();
-        for _ in 0..ATTEMPTS {
-            if !opened.as_ref().is_err_and(is_shortage) {
-                break;
-            }
-            // Another thread may take the descriptor that is given back, but it returns it soon.
-            if reserve.pop().is_none() {
-                std::thread::sleep(PAUSE);
-            }
+        while opened.as_ref().is_err_and(is_shortage) && reserve.pop().is_some() {
             opened = open();
         }
         while opened.is_ok() && reserve.len() < RESERVE {

@@ -11,10 +11,10 @@
 use mailstow_engine::address::{Address, parse_address};
 use mailstow_engine::config::{Copies, Durability, Settings};
 use mailstow_engine::route::{Format, MailboxTarget};
-use mailstow_engine::sim::Disk;
 use mailstow_engine::sim::{
     Accepted, AcceptedRecipient, DeliveryId, LogWriter, LogWriterSettings, Plan, Record,
 };
+use mailstow_engine::sim::{Blocking, Disk, Faulty};
 use mailstow_engine::sim::{Store, Ticket};
 use mailstow_engine::{Mail, Outcome};
 use mailstow_engine::{Message, Recipient};
@@ -246,4 +246,19 @@ pub fn leave_a_log(settings: &Settings, content: &[u8], mailboxes: [&str; 2]) {
         std::thread::yield_now();
     }
     log.close().unwrap();
+}
+
+/// A store on a disk that fails or stops on order.
+pub type FaultyStore = Store<Faulty<Blocking>>;
+
+pub fn open_faulty(settings: &Settings) -> FaultyStore {
+    Store::open_on(Faulty::new(Blocking::new()), settings).unwrap()
+}
+
+pub fn wait_for(store: &FaultyStore, what: &str, happens: impl Fn(&FaultyStore) -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !happens(store) {
+        assert!(Instant::now() < until, "{what}: {:?}", store.health());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

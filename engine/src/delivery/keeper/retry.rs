@@ -77,9 +77,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
             .recovery(context, journal, Trust::WhatIsWhole)
             .retry(mails)
         {
-            Ok(left) => {
-                self.stuck.settle(mails, left);
-            }
+            Ok(left) => self.stuck.settle(mails, left),
             Err(error) => tracing::error!(%error, "mail that waits was not tried again"),
         }
     }
