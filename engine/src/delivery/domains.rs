@@ -43,8 +43,7 @@ struct Below {
 
 impl Domains {
     pub(super) fn new<D: Disk>(disk: &D, settings: &Settings, bounds: (Arc<Room>, usize)) -> Self {
-        let base = &settings.routing.virtual_mailbox_base;
-        let base_path = std::fs::canonicalize(base).unwrap_or_else(|_| base.clone());
+        let base_path = disk.real_path(&settings.routing.virtual_mailbox_base);
         let writers = settings.store.writers.max(1);
         // Before the table is read, so that no change is missed.
         let changes = MountWatch::new().ok();

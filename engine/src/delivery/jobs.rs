@@ -23,14 +23,16 @@ pub(super) enum Jobs {
     AtOnce,
 }
 
-/// A job that was begun.
+/// A job that was begun; `None` if it is over.
 #[derive(Debug)]
-pub(super) struct Job {
-    /// Nothing is sent: it is closed when the job is over. `None`: it is over.
-    end: Option<Receiver<()>>,
-    patience: Option<Arc<Patience>>,
-    /// When it was begun, or went on the last time.
-    since: Instant,
+pub(super) struct Job(Option<Running>);
+
+#[derive(Debug)]
+struct Running {
+    /// Nothing is sent: it is closed when the job is over.
+    end: Receiver<()>,
+    patience: Arc<Patience>,
+    begun: Instant,
 }
 
 impl Jobs {
@@ -47,24 +49,23 @@ impl Jobs {
     /// # Errors
     /// The system gives no thread; nothing was done.
     pub(super) fn begin(&self, work: impl FnOnce() + Send + 'static) -> io::Result<Job> {
-        let now = clock::now();
         let Self::Threads(patience) = self else {
             work();
-            return Ok(Job {
-                end: None,
-                patience: None,
-                since: now,
-            });
+            return Ok(Job(None));
         };
+        let begun = clock::now();
         let (running, end) = channel();
         let thread = thread::spawn("mailstow-job", move || {
             let _running = running;
             work();
         });
-        thread.map(|_| Job {
-            end: Some(end),
-            patience: Some(Arc::clone(patience)),
-            since: now,
+        let patience = Arc::clone(patience);
+        thread.map(|_| {
+            Job(Some(Running {
+                end,
+                patience,
+                begun,
+            }))
         })
     }
 }
@@ -72,13 +73,13 @@ impl Jobs {
 impl Job {
     /// Waits for the end of the job. False if it may never come.
     pub(super) fn wait(self) -> bool {
-        let since = self.since;
-        self.wait_while(|| since)
+        let begun = self.0.as_ref().map(|running| running.begun);
+        self.wait_while(|| begun.unwrap_or_else(clock::now))
     }
 
-    /// As [`Job::wait`], as long as the job goes on; `progress` says when it did so the last time.
+    /// As [`Job::wait`], as long as the job makes progress; `progress` says when it did last.
     pub(super) fn wait_while(self, progress: impl Fn() -> Instant) -> bool {
-        let (Some(end), Some(patience)) = (self.end, self.patience) else {
+        let Some(Running { end, patience, .. }) = self.0 else {
             return true;
         };
         loop {

@@ -285,6 +285,10 @@ impl Disk for Blocking {
         mounts::mount_of(handle)
     }
 
+    fn real_path(&self, path: &Path) -> PathBuf {
+        path.canonicalize().unwrap_or_else(|_| path.to_owned())
+    }
+
     fn mount_points(&self) -> io::Result<Vec<PathBuf>> {
         mounts::mount_points()
     }

@@ -223,6 +223,10 @@ impl<D: Disk> Disk for Faulty<D> {
         self.inner.mount_of(handle)
     }
 
+    fn real_path(&self, path: &Path) -> PathBuf {
+        self.inner.real_path(path)
+    }
+
     fn mount_points(&self) -> io::Result<Vec<PathBuf>> {
         self.inner.mount_points()
     }

@@ -228,6 +228,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// The kernel does not tell.
     fn mount_of(&self, handle: &Self::Handle) -> io::Result<Mount>;
 
+    /// Returns the path of a directory without symbolic links; the path itself if that cannot be
+    /// told.
+    fn real_path(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+
     /// Returns every directory that something is mounted on. Asks the kernel only.
     ///
     /// # Errors

@@ -187,19 +187,32 @@ impl<'a, D: Disk> Run<'a, D> {
         })
     }
 
-    /// Counts a message in the part that its first recipient is of.
-    fn count_message(
+    /// Shows every message once, and counts those whose first recipient is of the part.
+    fn for_each_message(
         &mut self,
-        part: &Part,
-        envelope: &Accepted,
-        doubts: impl FnOnce() -> Vec<InDoubt>,
+        found: &dyn Found,
+        (survey, part): (&Survey, &Part),
         in_doubt: &mut Vec<InDoubt>,
-    ) {
-        let first = envelope.recipients.first();
-        if first.is_none_or(|first| part.has(&first.mailbox)) {
-            self.report.messages += 1;
-            in_doubt.extend(doubts());
-        }
+        mut show: impl FnMut(&mut Self, Message<'_>),
+    ) -> Result<(), LogError> {
+        let mut seen = HashSet::new();
+        let base = BaseDigest::of(&self.with.settings.base);
+        survey.for_each(found, &mut |at, envelope, content| {
+            if !seen.insert(envelope.id) {
+                return;
+            }
+            let first = envelope.recipients.first();
+            if first.is_none_or(|first| part.has(&first.mailbox)) {
+                self.report.messages += 1;
+                in_doubt.extend(survey.doubts_of(base, &envelope, || digest_of(content)));
+            }
+            let message = Message {
+                at,
+                envelope: &envelope,
+                content,
+            };
+            show(self, message);
+        })
     }
 
     /// Everything but mboxes, one message after the other.
@@ -209,34 +222,24 @@ impl<'a, D: Disk> Run<'a, D> {
         (survey, part): (&Survey, &Part),
         in_doubt: &mut Vec<InDoubt>,
     ) -> Result<(), LogError> {
-        let mut seen = HashSet::new();
-        let base = BaseDigest::of(&self.with.settings.base);
-        survey.for_each(found, &mut |at, envelope, content| {
-            if !seen.insert(envelope.id) {
-                return;
-            }
-            self.count_message(
-                part,
-                &envelope,
-                || survey.doubts_of(base, &envelope, || digest_of(content)),
-                in_doubt,
-            );
+        self.for_each_message(found, (survey, part), in_doubt, |run, message| {
+            let (envelope, content) = (message.envelope, message.content);
             let mut failed = Vec::new();
             let mut wants_room = false;
             for (index, recipient) in (0..).zip(&envelope.recipients) {
-                if !is_due(survey, part, &envelope, index) {
+                if !is_due(survey, part, envelope, index) {
                     continue;
                 }
-                self.report.deliveries += 1;
+                run.report.deliveries += 1;
                 if let Plan::Maildir { file_name } = &recipient.plan {
                     if !part.goes_on(None) {
                         return;
                     }
-                    let done = self.maildir_with_room(&envelope, index, file_name, content);
+                    let done = run.maildir_with_room(envelope, index, file_name, content);
                     // What waits is known here only, until the part comes to its end.
                     let needs_no_more = done.is_ok().then_some((envelope.id, index));
                     match done {
-                        Ok(fate) => self.count(fate),
+                        Ok(fate) => run.count(fate),
                         Err(error) => {
                             tell_stuck(&error);
                             wants_room |= error.is_no_space();
@@ -251,15 +254,10 @@ impl<'a, D: Disk> Run<'a, D> {
                     part.goes_on(needs_no_more);
                 }
             }
-            let refused = || survey.refused_of(&envelope);
-            let message = Message {
-                at,
-                envelope: &envelope,
-                content,
-            };
-            self.keep_stuck(message, failed, wants_room, refused);
-            self.tell(survey.messages());
-            self.leave();
+            let refused = || survey.refused_of(envelope);
+            run.keep_stuck(message, failed, wants_room, refused);
+            run.tell(survey.messages());
+            run.leave();
         })
     }
 
