@@ -60,6 +60,21 @@ fn bytes_used(store: &FaultyStore) -> u64 {
     }
 }
 
+/// How often message 0 stands in the log.
+fn copies_in_log(settings: &Settings) -> usize {
+    let directory = settings.state_directory.join("delivery-log");
+    let body = b"body 0 of the message".as_slice();
+    let files = std::fs::read_dir(directory).unwrap();
+    let files = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    files
+        .map(|file| {
+            file.windows(body.len())
+                .filter(|part| *part == body)
+                .count()
+        })
+        .sum()
+}
+
 #[test]
 fn a_delivery_whose_writer_is_stuck_before_it_publishes_is_refused_and_never_appears() {
     for (durability, operation) in [
@@ -274,6 +289,60 @@ fn a_flush_that_does_not_end_holds_its_mail_and_frees_the_log_for_others() {
     store.disk().release();
     wait_for(&store, "it is durable", is_idle);
     assert_eq!(numbers(&place, "one/"), [0, 1]);
+}
+
+#[test]
+fn a_flush_that_does_not_end_puts_off_mail_once_much_is_held() {
+    let place = Place::new();
+    let mut settings = settings(&place, Durability::Logged);
+    settings.delivery_log.bytes_max = 4 << 20;
+    settings.delivery_log.segment_bytes = 256 << 10;
+    let store = open_faulty(&settings);
+    let mut stored = vec![0];
+    assert!(deliver(&store, &content(0), "one/").starts_with("250"));
+    store.disk().hold_one("sync_filesystem");
+    store.disk().wait_until_reached();
+    let mut number = 0;
+    wait_for(&store, "mail is put off", |store| {
+        number += 1;
+        let mut long = content(number);
+        long.resize(64 << 10, b'x');
+        let status = deliver(store, &long, "one/");
+        if status.starts_with("250") {
+            stored.push(number);
+        }
+        status.starts_with("451 4.3.0")
+    });
+    wait_for(&store, "the log has room for others", |store| {
+        bytes_used(store) < 2 << 20
+    });
+    store.disk().release();
+    wait_for(&store, "mail is taken again", |store| {
+        number += 1;
+        let is_taken = deliver(store, &content(number), "one/").starts_with("250");
+        if is_taken {
+            stored.push(number);
+        }
+        is_taken
+    });
+    wait_for(&store, "it is durable", is_idle);
+    assert_eq!(numbers(&place, "one/"), stored);
+}
+
+#[test]
+fn a_store_that_closes_during_a_flush_leaves_its_mail_in_the_log_where_it_stands() {
+    let place = Place::new();
+    let mut settings = settings(&place, Durability::Logged);
+    settings.delivery_log.checkpoint_interval = Duration::from_secs(3600);
+    let store = open_faulty(&settings);
+    assert!(deliver(&store, &content(0), "one/").starts_with("250"));
+    assert_eq!(copies_in_log(&settings), 1);
+    store.disk().hold_one("sync_filesystem");
+    drop(store);
+    assert_eq!(copies_in_log(&settings), 1, "it is not written again");
+    let store = open_faulty(&settings);
+    assert_eq!(store.recovered().unwrap().rewritten, 0);
+    assert_eq!(numbers(&place, "one/"), [0]);
 }
 
 #[test]

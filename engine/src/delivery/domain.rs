@@ -42,6 +42,8 @@ struct State {
     /// When the newest of the batches began that have ended.
     ended: Option<Instant>,
     hung: Option<Hung>,
+    /// Its flush does not end, and as much of its mail waits for that as may.
+    is_overfull: bool,
 }
 
 /// It does not answer.
@@ -121,6 +123,7 @@ impl Domain {
                 writers_wanted: writers,
                 ended: None,
                 hung: None,
+                is_overfull: false,
             }),
             threads: Mutex::default(),
         }
@@ -150,6 +153,9 @@ impl Domain {
             return true;
         }
         let mut state = self.state.lock();
+        if state.is_overfull {
+            return false;
+        }
         let may_try = state.stuck().len() < state.writers_max();
         let mut given_up = state.in_hand.iter().filter(|in_hand| in_hand.is_given_up());
         let is_blocked = given_up.any(|in_hand| in_hand.blocks(mailbox));
@@ -258,7 +264,17 @@ impl Domain {
             }
             _ => {}
         }
-        self.is_impeded.store(is_stuck, Ordering::Release);
+        let is_impeded = is_stuck || state.is_overfull;
+        self.is_impeded.store(is_impeded, Ordering::Release);
+    }
+
+    /// Notes whether as much of its mail waits for a flush as may.
+    pub(super) fn is_overfull(&self, is_overfull: bool) {
+        let mut state = self.state.lock();
+        if state.is_overfull != is_overfull {
+            state.is_overfull = is_overfull;
+            self.update(&mut state);
+        }
     }
 
     /// Returns what operators are told if it does not answer.

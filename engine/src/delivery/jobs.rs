@@ -44,6 +44,14 @@ impl Jobs {
         }
     }
 
+    /// Returns true once the store is about to close.
+    pub(super) fn is_hurried(&self) -> bool {
+        match self {
+            Self::Threads(patience) => patience.is_hurried(),
+            Self::AtOnce => false,
+        }
+    }
+
     /// Begins a job.
     ///
     /// # Errors

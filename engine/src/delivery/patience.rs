@@ -2,7 +2,7 @@
 //!
 //! Imports `sync`.
 
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, wait_timeout};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ const CLOSING: Duration = Duration::from_millis(1500);
 #[derive(Debug)]
 pub(super) struct Patience {
     limit_ms: AtomicU64,
+    is_hurried: AtomicBool,
     is_over: Mutex<bool>,
     ended: Condvar,
 }
@@ -21,6 +22,7 @@ impl Patience {
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             limit_ms: AtomicU64::new(milliseconds(limit)),
+            is_hurried: AtomicBool::new(false),
             is_over: Mutex::new(false),
             ended: Condvar::new(),
         }
@@ -35,6 +37,13 @@ impl Patience {
     pub(super) fn hurry(&self) {
         let closing = milliseconds(CLOSING);
         self.limit_ms.fetch_min(closing, Ordering::Relaxed);
+        self.is_hurried.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true once the store is about to close.
+    pub(super) fn is_hurried(&self) -> bool {
+        // Relaxed: nothing else depends on it.
+        self.is_hurried.load(Ordering::Relaxed)
     }
 
     /// The store closes.

@@ -312,19 +312,20 @@ impl StuckMail {
         if ends.is_empty() {
             return;
         }
+        let of = |end: &LateEnd| ((end.id, end.recipient), end.is_stored);
+        let ends: HashMap<(DeliveryId, u32), bool> = ends.iter().map(of).collect();
         let mut state = self.state.lock();
-        for end in ends {
-            let mails = state
-                .mails
-                .iter_mut()
-                .filter(|mail| mail.envelope.id == end.id);
-            let recipients = mails.flat_map(|mail| &mut mail.recipients);
-            for waiting in recipients.filter(|waiting| waiting.recipient == end.recipient) {
+        for mail in &mut state.mails {
+            let id = mail.envelope.id;
+            for waiting in &mut mail.recipients {
+                let Some(is_stored) = ends.get(&(id, waiting.recipient)) else {
+                    continue;
+                };
                 let failures = match waiting.held {
                     Held::InHand { failures } => failures,
                     _ => 0,
                 };
-                waiting.held = match end.is_stored {
+                waiting.held = match is_stored {
                     true => Held::Made { failures },
                     false => Held::Undelivered,
                 };
@@ -412,9 +413,14 @@ impl StuckMail {
     /// Keeps mail that was stored on a file system whose flush failed.
     pub(super) fn hold(&self, mails: Vec<Stuck>) {
         let mut state = self.state.lock();
+        // There may be as many as the log holds.
+        let kept = state.mails.iter().enumerate();
+        let mut places: HashMap<DeliveryId, usize> = kept
+            .map(|(place, mail)| (mail.envelope.id, place))
+            .collect();
         for mail in mails {
-            let id = mail.envelope.id;
-            match state.mails.iter_mut().find(|kept| kept.envelope.id == id) {
+            let place = *places.entry(mail.envelope.id).or_insert(state.mails.len());
+            match state.mails.get_mut(place) {
                 Some(kept) => kept.add(mail.recipients),
                 None => state.mails.push(mail),
             }
@@ -446,6 +452,15 @@ impl StuckMail {
         let all = state.mails.iter().flat_map(|mail| &mail.recipients);
         let is_there = |waiting: &&Waiting| matches!(waiting.held, Held::Unflushed { device: on, .. } if on == device);
         all.filter(is_there).count()
+    }
+
+    /// How many bytes of messages are held for a file system.
+    pub(super) fn bytes_held_for(&self, device: u64) -> u64 {
+        let state = self.state.lock();
+        let is_there = |waiting: &Waiting| matches!(waiting.held, Held::Unflushed { device: on, .. } if on == device);
+        let mails = state.mails.iter();
+        let held = mails.filter(|mail| mail.recipients.iter().any(is_there));
+        held.map(|mail| mail.content.len() as u64).sum()
     }
 
     /// The file systems of what could not be flushed by itself.

@@ -255,7 +255,7 @@ pub fn open_faulty(settings: &Settings) -> FaultyStore {
     Store::open_on(Faulty::new(Blocking::new()), settings).unwrap()
 }
 
-pub fn wait_for(store: &FaultyStore, what: &str, happens: impl Fn(&FaultyStore) -> bool) {
+pub fn wait_for(store: &FaultyStore, what: &str, mut happens: impl FnMut(&FaultyStore) -> bool) {
     let until = Instant::now() + DEADLINE;
     while !happens(store) {
         assert!(Instant::now() < until, "{what}: {:?}", store.health());

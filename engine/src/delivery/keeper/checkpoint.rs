@@ -15,6 +15,9 @@ use crate::sync::Arc;
 use std::fmt;
 use std::io;
 
+/// This part of `delivery_log.bytes_max` may be held for one file system.
+const HELD_PART: u64 = 4;
+
 impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
     /// Makes the mailboxes durable and says so in the log, which frees its older segments.
     pub(in crate::delivery) fn checkpoint<D: Disk<Handle = H>>(
@@ -59,8 +62,13 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
     ) -> Result<Sequence, LogError> {
         let made = self.stuck.made();
         self.flush_mailboxes(context, below);
-        for unanswered in self.file_systems.unanswered() {
-            self.hold_unanswered(context, journal, (&unanswered, below))?;
+        // At the end the log keeps that mail where it stands, for the next recovery: a copy of all
+        // of it would take longer than the end may.
+        if !self.jobs.is_hurried() {
+            for unanswered in self.file_systems.unanswered() {
+                self.hold_unanswered(context, journal, (&unanswered, below))?;
+            }
+            self.bound_what_is_held();
         }
         if self.file_systems.unanswered().is_empty() && !self.file_systems.has_suspects() {
             let device = |mailbox: &str| {
@@ -141,6 +149,16 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
             if was_suspect {
                 tracing::info!("a file system whose flush had failed is durable again");
             }
+        }
+    }
+
+    /// Puts off further mail for a file system while as much of its mail is held as may be.
+    fn bound_what_is_held(&self) {
+        let most = self.settings.bytes_max / HELD_PART;
+        for domain in self.domains.all() {
+            let device = self.file_systems.mounted_at(domain.mount_point());
+            let held = device.map_or(0, |device| self.stuck.bytes_held_for(device));
+            domain.is_overfull(held > most);
         }
     }
 
