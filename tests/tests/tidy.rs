@@ -288,8 +288,6 @@ fn rooms_of_the_engine_import_nothing_from_above() {
 
 /// Rooms whose files import each other in one direction only.
 const ONE_WAY_ROOMS: &[&str] = &["engine/src/delivery"];
-/// Folders in them that are one step of the way, whatever their own files import.
-const ONE_STEP: &[&str] = &["engine/src/delivery/recovery"];
 
 #[test]
 fn files_of_a_room_do_not_import_themselves_through_others() {
@@ -328,7 +326,6 @@ fn a_cycle_of_imports_is_found_in_whatever_way_they_are_written() {
 
 /// Which files of a room each of them imports: by their modules, as `a::b`.
 fn imports(room: &str, files: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>> {
-    let step = |path: &str| ONE_STEP.iter().copied().find(|step| path.starts_with(step));
     let within = |path: &str| {
         let path = path
             .strip_prefix(room)?
@@ -345,9 +342,7 @@ fn imports(room: &str, files: &[(String, String)]) -> BTreeMap<String, BTreeSet<
         .collect();
     let node = |module: &str| {
         let path = modules.get(module).map(|(path, _)| path.as_str());
-        path.and_then(step)
-            .unwrap_or(path.unwrap_or(room))
-            .to_owned()
+        path.unwrap_or(room).to_owned()
     };
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (module, (_, text)) in &modules {

@@ -13,7 +13,7 @@
 use super::domains::Domains;
 use super::file_systems::FileSystems;
 use super::logged_message::mbox_header;
-use super::recovery::{Part, Recovery, Trust};
+use super::recovery::{PageCache, Part, Recovery};
 use super::room::Room;
 use super::sums::{SECTOR_BYTES, Sums};
 use crate::config::Settings;
@@ -48,21 +48,21 @@ pub fn check_mbox_recovery(bytes: &[u8]) {
     let mut case = Case::default();
     case.compose(&mut choices);
     let mut disk = case.disk();
-    let trust = match choices.byte() % 4 {
-        0 => Trust::Nothing,
-        _ => Trust::WhatIsWhole,
+    let page_cache = match choices.byte() % 4 {
+        0 => PageCache::Suspect,
+        _ => PageCache::Trusted,
     };
     if choices.byte().is_multiple_of(2) {
         let at = disk.operations() + u64::from(choices.byte() % 16);
         disk.set_fault(DiskFault::Crash { at });
-        case.recover(&disk, trust);
+        case.recover(&disk, page_cache);
         disk = disk.after_crash(choices.byte().into());
     }
-    let waiting = case.recover(&disk, trust);
+    let waiting = case.recover(&disk, page_cache);
     assert_eq!(waiting, 0, "nothing holds recovery up");
     let after = disk.content(PATH).unwrap_or_default();
     case.check(&after);
-    case.recover(&disk, Trust::WhatIsWhole);
+    case.recover(&disk, PageCache::Trusted);
     let again = disk.content(PATH).unwrap_or_default();
     same(&again, &after, "recovered again");
 }
@@ -312,7 +312,7 @@ impl Case {
         open(medium)
     }
 
-    fn recover(&mut self, disk: &SimDisk, trust: Trust) -> u64 {
+    fn recover(&mut self, disk: &SimDisk, page_cache: PageCache) -> u64 {
         let mut settings = Settings::default();
         settings.routing.virtual_mailbox_base = "/base".into();
         settings.routing.virtual_mailbox_limit = 0;
@@ -328,7 +328,7 @@ impl Case {
             journal: &log,
             file_systems: &FileSystems::default(),
             domains: &domains,
-            trust,
+            page_cache,
         };
         let all = Part::new(Box::new(|_| true));
         let recovered = recovery.run(&found, &all).expect("a log that reads");

@@ -20,7 +20,7 @@ use super::floors::Floors;
 use super::jobs::{Job, Jobs};
 use super::journal::{Journal, JournalSource, confirmed_records, in_doubt_max, log_settings};
 use super::late_ends::LateEnds;
-use super::recovery::{Recovery, Trust};
+use super::recovery::{PageCache, Recovery};
 use super::refusals::Refusals;
 use super::stuck::{Stuck, StuckMail};
 use crate::clock;
@@ -441,7 +441,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         &'a self,
         context: &'a Context<D>,
         journal: &'a dyn Journal,
-        trust: Trust,
+        page_cache: PageCache,
     ) -> Recovery<'a, D> {
         Recovery {
             disk: &context.disk,
@@ -450,7 +450,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
             journal,
             file_systems: &self.file_systems,
             domains: &self.domains,
-            trust,
+            page_cache,
         }
     }
 

@@ -17,7 +17,7 @@ fn a_refused_message_behind_a_whole_one_that_is_not_in_the_log_is_cut_off() {
             case.messages.push(message);
         }
         let disk = case.disk();
-        case.recover(&disk, Trust::WhatIsWhole);
+        case.recover(&disk, PageCache::Trusted);
         let after = disk.content(PATH).unwrap_or_default();
         same(&after, case.found.get(..kept).unwrap_or_default(), "kept");
     }
@@ -33,7 +33,7 @@ fn a_message_that_stands_where_one_stood_that_a_reader_moved_stays_whole() {
     assert!(place < 300 && 300 < place + next.rendered.len());
     case.found = [moved.rendered, next.rendered].concat();
     let disk = case.disk();
-    case.recover(&disk, Trust::WhatIsWhole);
+    case.recover(&disk, PageCache::Trusted);
     let after = disk.content(PATH).unwrap_or_default();
     same(
         after.get(..case.found.len()).unwrap_or(&after),

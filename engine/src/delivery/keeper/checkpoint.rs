@@ -4,7 +4,7 @@ use super::super::context::Context;
 use super::super::file_systems::flush::{Flushed, Unanswered};
 use super::super::jobs::Job;
 use super::super::journal::{Journal, confirmed_records};
-use super::super::recovery::Trust;
+use super::super::recovery::PageCache;
 use super::super::stuck::Held;
 use super::Keeper;
 use super::is_half_full;
@@ -187,7 +187,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
             from,
             to: journal.durable_up_to(),
         };
-        let recovery = self.recovery(context, journal, Trust::WhatIsWhole);
+        let recovery = self.recovery(context, journal, PageCache::Trusted);
         let held = Held::Unflushed {
             device: *device,
             after: *flush,

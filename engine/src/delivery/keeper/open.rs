@@ -3,7 +3,7 @@
 
 use super::super::context::Context;
 use super::super::journal::{Found, Journal};
-use super::super::recovery::{Part, Recovered, RecoveryReport, Trust, in_doubt, mailboxes};
+use super::super::recovery::{PageCache, Part, Recovered, RecoveryReport, in_doubt, mailboxes};
 use super::Keeper;
 use crate::io::Disk;
 use crate::log::{LogError, Sequence};
@@ -39,11 +39,11 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         // The kernel may still show what a process before this one found it had dropped.
         let has_suspects = self.source.has_suspects();
         *self.noted_suspects.lock() = has_suspects;
-        let trust = match has_suspects {
-            true => Trust::Nothing,
-            false => Trust::WhatIsWhole,
+        let page_cache = match has_suspects {
+            true => PageCache::Suspect,
+            false => PageCache::Trusted,
         };
-        let recovered = self.recover_each(context, (&journal, trust), &found)?;
+        let recovered = self.recover_each(context, (&journal, page_cache), &found)?;
         drop(found);
         let Recovered {
             mut report,
@@ -74,7 +74,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
     fn recover_each<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
-        (journal, trust): (&Arc<dyn Journal>, Trust),
+        (journal, page_cache): (&Arc<dyn Journal>, PageCache),
         found: &Arc<dyn Found>,
     ) -> Result<Recovered, LogError> {
         let mut all = Recovered {
@@ -92,7 +92,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
                 let (journal, found) = (Arc::clone(journal), Arc::clone(found));
                 let (part, done) = (Arc::clone(&part), Arc::clone(&done));
                 self.work_on(mount_point.clone(), move || {
-                    let recovery = keeper.recovery(&context, journal.as_ref(), trust);
+                    let recovery = keeper.recovery(&context, journal.as_ref(), page_cache);
                     let recovered = recovery.run(found.as_ref(), &part);
                     *done.lock() = Some(recovered);
                 })
@@ -100,7 +100,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
             let job = job.map_err(no_thread)?;
             begun.push((mount_point, part, done, job));
         }
-        let recovery = self.recovery(context, journal.as_ref(), trust);
+        let recovery = self.recovery(context, journal.as_ref(), page_cache);
         for (mount_point, part, done, job) in begun {
             let is_over = job.is_some_and(|job| job.wait_while(|| part.progress()));
             let recovered = match done.lock().take() {

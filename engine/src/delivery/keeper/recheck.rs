@@ -4,7 +4,7 @@ use super::super::context::Context;
 use super::super::file_systems::{Attempt, Mounted};
 use super::super::jobs::Job;
 use super::super::journal::{Found, Journal};
-use super::super::recovery::{Recheck, Recovery, Trust};
+use super::super::recovery::{PageCache, Recheck, Recovery};
 use super::super::stuck::Held;
 use super::Keeper;
 use crate::clock;
@@ -55,7 +55,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
                 let Ok(pass) = keeper.enter() else {
                     return;
                 };
-                let recovery = keeper.recovery(&context, pass.journal.as_ref(), Trust::WhatIsWhole);
+                let recovery = keeper.recovery(&context, pass.journal.as_ref(), PageCache::Trusted);
                 if let Err(error) = recheck(&keeper, &recovery, device) {
                     tracing::error!(%error, "mail on a suspect file system was not looked at");
                 }

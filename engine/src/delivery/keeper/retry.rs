@@ -5,7 +5,7 @@
 use super::super::context::Context;
 use super::super::jobs::Job;
 use super::super::journal::Journal;
-use super::super::recovery::Trust;
+use super::super::recovery::PageCache;
 use super::super::stuck::{Held, Stuck};
 use super::Keeper;
 use crate::clock;
@@ -74,7 +74,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         mails: &[Stuck],
     ) {
         match self
-            .recovery(context, journal, Trust::WhatIsWhole)
+            .recovery(context, journal, PageCache::Trusted)
             .retry(mails)
         {
             Ok(left) => self.stuck.settle(mails, left),

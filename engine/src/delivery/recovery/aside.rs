@@ -1,30 +1,42 @@
-//! The part of a recovery whose file system does not answer is set aside.
+//! Sets a part of a recovery aside whose file system does not answer.
 
 use super::super::journal::Found;
 use super::super::stuck::{Held, Waiting};
+use super::part::Part;
+use super::report::Recovered;
 use super::survey::Survey;
-use super::{Part, Recovered, Run, is_due};
+use super::worker::{Recovery, Worker, on_own_thread};
 use crate::io::Disk;
 use crate::log::{LogError, Plan};
+use std::time::Duration;
 
-impl<D: Disk> Run<'_, D> {
-    /// Returns what the part has not done. Asks no file system.
-    pub(super) fn set_aside(
-        mut self,
+impl<D: Disk> Recovery<'_, D> {
+    /// Sets a part aside: the deliveries that it has not made wait. Asks no file system.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub(in crate::delivery) fn set_aside(
+        &self,
         found: &dyn Found,
         part: &Part,
     ) -> Result<Recovered, LogError> {
+        on_own_thread(|| Worker::new(self, Duration::ZERO).set_aside(found, part))?
+    }
+}
+
+impl<D: Disk> Worker<'_, D> {
+    fn set_aside(mut self, found: &dyn Found, part: &Part) -> Result<Recovered, LogError> {
         let done = part.set_aside();
         let survey = Survey::of(found)?;
         let mut in_doubt = Vec::new();
-        self.for_each_message(found, (&survey, part), &mut in_doubt, |run, message| {
+        self.for_each_message(found, (&survey, part), &mut in_doubt, |worker, message| {
             let envelope = message.envelope;
             let mut waits = Vec::new();
             for (index, recipient) in (0..).zip(&envelope.recipients) {
-                if recipient.plan == Plan::Shared || !is_due(&survey, part, envelope, index) {
+                if recipient.plan == Plan::Shared || !survey.is_due(part, envelope, index) {
                     continue;
                 }
-                run.report.deliveries += 1;
+                worker.report.deliveries += 1;
                 if !done.contains(&(envelope.id, index)) {
                     waits.push(Waiting {
                         recipient: index,
@@ -33,7 +45,7 @@ impl<D: Disk> Run<'_, D> {
                     });
                 }
             }
-            run.keep_stuck(message, waits, false, || survey.refused_of(envelope));
+            worker.keep_stuck(message, waits, false, || survey.refused_of(envelope));
         })?;
         Ok(Recovered {
             report: self.report,

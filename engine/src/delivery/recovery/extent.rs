@@ -1,15 +1,13 @@
-//! What stands in an mbox of messages that the log knows by their sums only.
-//!
-//! Imports the rest of `recovery`, `io`, `log`.
+//! What stands in an mbox of messages of which the log has only the sums.
 
 use super::super::sums::{SECTOR_BYTES, Sums};
-use super::read::for_each_piece;
+use super::compare::for_each_piece;
 use crate::io::Disk;
 use crate::log::Extent;
 use std::io;
 use std::ops::Range;
 
-/// Messages that are not whole: nobody was told that they are stored.
+/// Messages that are not whole; none of them was acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct Torn {
     /// Where the first of them begins.
@@ -22,7 +20,7 @@ pub(super) struct Torn {
 }
 
 impl Torn {
-    /// Looks at each of them. What begins where something whole stands by now (`is_taken`) is
+    /// Compares each of them with its sums. What begins where something whole stands by now (`is_taken`) is
     /// gone: a later message took its place.
     pub(super) fn look<D: Disk>(
         disk: &D,
@@ -49,7 +47,7 @@ impl Torn {
         Ok(torn)
     }
 
-    /// This byte is of a torn message.
+    /// Returns true for a byte of a torn message.
     pub(super) fn has(&self, at: u64) -> bool {
         let behind = self.ours.partition_point(|range| range.start <= at);
         // Ranges of different messages may overlap, if one was tried twice.
@@ -58,7 +56,7 @@ impl Torn {
     }
 }
 
-/// Whether it stands there whole, and which bytes are as they were to be.
+/// Returns whether a message stands there whole, and which of its bytes do.
 fn standing<D: Disk>(
     disk: &D,
     file: &D::Handle,

@@ -1,75 +1,33 @@
-//! A message for a Maildir: looked for under its planned name, written again if need be.
-//!
-//! Imports the rest of `recovery`, `mailbox`, `io`.
+//! Looks for a message in a Maildir by the name the log has for it, and writes it again if it is
+//! missing or torn.
 
 use super::super::logged_message::maildir_header;
-use super::read::{Standing, compare, for_each_piece};
-use super::{Fate, LoggedMailbox, Run, Trust};
+use super::compare::{Standing, compare, for_each_piece};
+use super::listings::names_in;
+use super::logged_mailbox::LoggedMailbox;
+use super::worker::{Message, PageCache, Worker};
 use crate::io::Disk;
-use crate::limits::LISTED_NAMES_MAX;
-use crate::log::Accepted;
 use crate::mailbox::maildir::{Frame, Maildir, NameMaker, frame_of, look_into_frame};
 use crate::mailbox::{Flush, MailboxError, MailboxName};
 use crate::target::Format;
-use std::collections::HashMap;
 use std::io;
 
-/// Names in `cur/` directories, by the part before the flags.
-#[derive(Debug, Default)]
-pub(super) struct Listings {
-    by_mailbox: HashMap<String, HashMap<String, String>>,
-    names: usize,
-}
-
-impl Listings {
-    /// The full name of `name` in the `cur/` of a mailbox; `list` is asked once for each mailbox.
-    pub(super) fn find(
-        &mut self,
-        mailbox: &str,
-        name: &str,
-        list: impl FnOnce() -> io::Result<Vec<String>>,
-    ) -> io::Result<Option<String>> {
-        if !self.by_mailbox.contains_key(mailbox) {
-            if self.names > LISTED_NAMES_MAX {
-                *self = Self::default();
-            }
-            let names = list()?;
-            self.names += names.len();
-            let split = |full: String| {
-                let unique = full
-                    .split_once(":2,")
-                    .map_or(full.as_str(), |(name, _)| name);
-                (unique.to_owned(), full)
-            };
-            let names = names.into_iter().map(split).collect();
-            self.by_mailbox.insert(mailbox.to_owned(), names);
-        }
-        let names = self.by_mailbox.get(mailbox);
-        Ok(names.and_then(|names| names.get(name).cloned()))
-    }
-
-    pub(super) fn forget(&mut self, mailbox: &str) {
-        if let Some(names) = self.by_mailbox.remove(mailbox) {
-            debug_assert!(names.len() <= self.names, "all names are counted");
-            self.names -= names.len();
-        }
-    }
-}
-
-impl<D: Disk> Run<'_, D> {
-    /// Sees that the copy stands, under its own name.
+impl<D: Disk> Worker<'_, D> {
+    /// Makes sure that the copy stands under its own name. Returns true when it was written again.
     pub(super) fn maildir(
         &mut self,
-        envelope: &Accepted,
+        message: Message<'_>,
         index: u32,
         name: &str,
-        content: &[u8],
-    ) -> Result<Fate, MailboxError> {
+    ) -> Result<bool, MailboxError> {
+        let Message {
+            envelope, content, ..
+        } = message;
         let with = self.with;
         let disk = with.disk;
         let at = usize::try_from(index).unwrap_or(usize::MAX);
         let Some(recipient) = envelope.recipients.get(at) else {
-            return Ok(Fate::Stands);
+            return Ok(false);
         };
         debug_assert_eq!(
             recipient.plan.format(),
@@ -104,9 +62,9 @@ impl<D: Disk> Run<'_, D> {
             None => self
                 .look_in_cur(&base, &path, name, &ours)
                 .map_err(failed)?,
-            // A program changed it: it has the message, and it is not ours to touch.
+            // A program that has the message changed the file, which is not ours to touch.
             Some(Standing::Foreign) => true,
-            Some(Standing::Whole) if with.trust == Trust::WhatIsWhole => true,
+            Some(Standing::Whole) if with.page_cache == PageCache::Trusted => true,
             Some(Standing::Whole | Standing::Torn) => {
                 let new = maildir.new_directory();
                 disk.remove(new, name).map_err(failed)?;
@@ -114,7 +72,7 @@ impl<D: Disk> Run<'_, D> {
             }
         };
         if found {
-            return Ok(Fate::Stands);
+            return Ok(false);
         }
         let names = NameMaker::new(&with.settings.host);
         let how = (&names, with.settings.compress);
@@ -129,11 +87,11 @@ impl<D: Disk> Run<'_, D> {
         if !later {
             disk.sync(maildir.new_directory()).map_err(failed)?;
         }
-        Ok(Fate::Rewritten)
+        Ok(true)
     }
 
-    /// A reader may have moved it there since. A torn copy goes; the message then comes back in
-    /// `new/`.
+    /// Looks for a copy that a reader has moved to `cur/`. Removes a torn one, which is then written
+    /// again in `new/`.
     fn look_in_cur(
         &mut self,
         base: &D::Handle,
@@ -156,7 +114,9 @@ impl<D: Disk> Run<'_, D> {
             match look(disk, &cur, &full, ours)? {
                 None => self.maildirs.forget(path.as_str()),
                 Some(Standing::Foreign) => return Ok(true),
-                Some(Standing::Whole) if self.with.trust == Trust::WhatIsWhole => return Ok(true),
+                Some(Standing::Whole) if self.with.page_cache == PageCache::Trusted => {
+                    return Ok(true);
+                }
                 Some(Standing::Whole | Standing::Torn) => {
                     disk.remove(&cur, &full)?;
                     return Ok(false);
@@ -165,14 +125,6 @@ impl<D: Disk> Run<'_, D> {
         }
         Ok(true)
     }
-}
-
-pub(super) fn names_in<D: Disk>(disk: &D, directory: &D::Handle) -> io::Result<Vec<String>> {
-    let names = disk.list(directory, usize::MAX)?;
-    Ok(names
-        .into_iter()
-        .filter_map(|name| name.into_string().ok())
-        .collect())
 }
 
 fn look<D: Disk>(
@@ -188,7 +140,7 @@ fn look<D: Disk>(
     }
 }
 
-/// The file may be a frame, whatever `store.compress` says now.
+/// Compares a file, which may be a frame whatever `store.compress` says now.
 fn standing_of<D: Disk>(disk: &D, file: &D::Handle, ours: &[u8]) -> io::Result<Standing> {
     let plain = compare(disk, file, ours)?;
     if plain != Standing::Foreign {

@@ -1,28 +1,23 @@
-//! Messages for one mbox: looked for where they were appended, then anywhere; written again if
-//! need be.
+//! Repairs an mbox: looks for its messages where they were appended, then anywhere, and writes again
+//! what is missing.
 //!
-//! Imports the rest of `recovery`, `mailbox`, `io`, `log`. The log has the place of each message
-//! before the first byte is written there, so a message without a place was never written, and
-//! what stands behind the last whole message is ours exactly if each byte is what one of the
-//! messages placed there has, or zero. Only that is ever cut off. Of messages that are not in the
-//! log it has the place and the sums: a torn one is cut off, a whole one is not ours to touch.
+//! Of messages that are not in the log it has the place and the sums: a torn one is cut off, a whole
+//! one is not ours to touch.
 
 use super::super::journal::done_records;
-use super::super::logged_message::mbox_header;
-use super::super::stuck::{Held, Waiting};
+use super::compare::{is_torn_at, stands_at};
 use super::extent::Torn;
-use super::read::{for_each_piece, is_torn_at, stands_at};
+use super::foreign::foreign_up_to;
+use super::logged_mailbox::LoggedMailbox;
+use super::mbox_plan::{MboxPlan, TornExtents};
+use super::mbox_work::{MboxEntry, MboxWork};
 use super::search::{search, search_from};
-use super::survey::Survey;
-use super::{LoggedMailbox, Message, Run, Trust};
+use super::worker::{PageCache, Worker};
 use crate::clock;
 use crate::io::Disk;
-use crate::log::{Accepted, Done, DoneOutcome, Extent, Plan, Sequence};
-use crate::mailbox::mbox::{Mbox, Opened, Siblings, render};
+use crate::log::{Done, DoneOutcome};
+use crate::mailbox::mbox::{Mbox, Opened, Siblings};
 use crate::mailbox::{Flush, MailboxError};
-use crate::target::{Format, Owner};
-use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
@@ -33,158 +28,15 @@ const SEARCHED_BYTES_MAX: u64 = 2 << 30;
 /// Messages appended together.
 const APPENDED_MAX: usize = 128;
 
-/// One message for an mbox.
-#[derive(Debug)]
-pub(super) struct Entry {
-    /// Its record in the log.
-    pub(super) at: Sequence,
-    pub(super) envelope: Accepted,
-    pub(super) recipient: u32,
-    pub(super) content: Vec<u8>,
-    /// It was not refused.
-    pub(super) is_pending: bool,
-    /// As it stands in the mbox.
-    pub(super) rendered: Vec<u8>,
-    pub(super) places: Vec<u64>,
-    held: Held,
-}
-
-impl Entry {
-    pub(super) fn message(&self) -> Message<'_> {
-        Message {
-            at: self.at,
-            envelope: &self.envelope,
-            content: &self.content,
-        }
-    }
-
-    /// What has to be remembered when it cannot be seen to now.
-    pub(super) fn waiting(&self) -> Waiting {
-        let length = self.rendered.len() as u64;
-        Waiting {
-            recipient: self.recipient,
-            places: self.places.iter().map(|place| (*place, length)).collect(),
-            held: self.held,
-        }
-    }
-
-    /// Where it was appended last, and its bytes there.
-    pub(super) fn newest_place(&self) -> Option<(u64, &[u8])> {
-        let place = self.places.last()?;
-        Some((*place, &self.rendered))
-    }
-}
-
-/// What is to be seen to in one mbox, in the order of the log.
-#[derive(Debug, Default)]
-pub(super) struct Work {
-    pub(super) entries: Vec<Entry>,
-    /// Messages that are not in the log.
-    extents: Vec<Extent>,
-}
-
-/// The same by mbox.
-#[derive(Debug, Default)]
-pub(super) struct Gathered(HashMap<LoggedMailbox, Work>);
-
-impl Gathered {
-    pub(super) fn add(&mut self, survey: &Survey, message: Message<'_>, index: u32) {
-        let envelope = message.envelope;
-        if survey.is_settled(envelope.id, index) {
-            return;
-        }
-        let places = survey.places(envelope.id, index);
-        let is_pending = !survey.is_refused(envelope.id, index);
-        // Refused and never written: nothing of it can be there.
-        if is_pending || !places.is_empty() {
-            let places = places.iter().map(|(offset, _)| *offset).collect();
-            self.push(message, index, places, (is_pending, Held::Undelivered));
-        }
-    }
-
-    /// A delivery that could not be seen to before.
-    pub(super) fn add_waiting(&mut self, message: Message<'_>, delivery: &Waiting) {
-        let places = delivery.places.iter().map(|(offset, _)| *offset).collect();
-        self.push(message, delivery.recipient, places, (true, delivery.held));
-    }
-
-    /// A message that is not in the log.
-    pub(super) fn add_extent(&mut self, extent: &Extent) {
-        let target = LoggedMailbox {
-            path: extent.mailbox.clone(),
-            format: Format::Mbox,
-            owner: Owner {
-                uid: extent.uid,
-                gid: extent.gid,
-            },
-        };
-        let work = self.0.entry(target).or_default();
-        work.extents.push(extent.clone());
-    }
-
-    fn push(
-        &mut self,
-        message: Message<'_>,
-        index: u32,
-        places: Vec<u64>,
-        (is_pending, held): (bool, Held),
-    ) {
-        let Message {
-            at: sequence,
-            envelope,
-            content,
-        } = message;
-        let at = usize::try_from(index).unwrap_or(usize::MAX);
-        let Some(recipient) = envelope.recipients.get(at) else {
-            return;
-        };
-        let header = mbox_header(envelope, at);
-        let mut rendered = Vec::new();
-        let without_status = matches!(
-            recipient.plan,
-            Plan::Mbox {
-                without_status: true,
-                ..
-            }
-        );
-        let Ok(()) = render((&header, without_status), &mut rendered, |take| {
-            take(content);
-            Ok::<(), Infallible>(())
-        });
-        debug_assert!(
-            rendered.starts_with(b"From ") && rendered.ends_with(b"\n"),
-            "a message in an mbox is whole lines behind its `From ` line"
-        );
-        let work = self
-            .0
-            .entry(LoggedMailbox::of(recipient, Format::Mbox))
-            .or_default();
-        work.entries.push(Entry {
-            at: sequence,
-            envelope: envelope.clone(),
-            recipient: index,
-            content: content.to_vec(),
-            is_pending,
-            rendered,
-            places,
-            held,
-        });
-    }
-
-    pub(super) fn take(self) -> impl Iterator<Item = (LoggedMailbox, Work)> {
-        self.0.into_iter()
-    }
-}
-
-impl<D: Disk> Run<'_, D> {
-    /// Mends one mbox; tells how many messages were appended again.
+impl<D: Disk> Worker<'_, D> {
+    /// Repairs one mbox. Returns how many messages were appended again.
     pub(super) fn mbox(
         &mut self,
         target: &LoggedMailbox,
-        work: &Work,
+        work: &MboxWork,
     ) -> Result<u64, MailboxError> {
         let (mut mbox, later) = self.open_mbox(target)?;
-        let result = self.mend(&mut mbox, work);
+        let result = self.repair(&mut mbox, work);
         let result = result.and_then(|rewritten| {
             if !later {
                 let synced = self.with.disk.sync(mbox.file());
@@ -196,6 +48,7 @@ impl<D: Disk> Run<'_, D> {
         result
     }
 
+    /// Opens and locks an mbox as its owner. True: a checkpoint flushes it.
     pub(super) fn open_mbox(
         &mut self,
         target: &LoggedMailbox,
@@ -239,92 +92,62 @@ impl<D: Disk> Run<'_, D> {
         }
     }
 
-    fn mend(&self, mbox: &mut Mbox<D::Handle>, work: &Work) -> Result<u64, MailboxError> {
+    fn repair(&self, mbox: &mut Mbox<D::Handle>, work: &MboxWork) -> Result<u64, MailboxError> {
         let disk = self.with.disk;
         let entries = work.entries.as_slice();
-        let mut stands = self.standing(mbox, entries).map_err(|e| failed(mbox, e))?;
-        self.fill(mbox, entries, &mut stands)
+        let stands = self.standing(mbox, entries).map_err(|e| failed(mbox, e))?;
+        let mut plan = MboxPlan::new(entries, stands);
+        self.write_again(mbox, entries, &mut plan)
             .map_err(|e| failed(mbox, e))?;
         let from = search_from(disk, mbox, entries).map_err(|e| failed(mbox, e))?;
         let bytes = mbox.length().saturating_sub(from);
         if bytes > SEARCHED_BYTES_MAX {
             return Err(failed(mbox, too_long(bytes)));
         }
-        debug_assert_eq!(stands.len(), entries.len(), "one answer for each message");
-        self.cut(mbox, work, &mut stands)?;
-        let lost = |(entry, stands): &(&Entry, &bool)| entry.is_pending && !**stands;
-        if entries
-            .iter()
-            .zip(&stands)
-            .any(|both| lost(&both) && (self.searches_all || !both.0.places.is_empty()))
-        {
-            search(disk, mbox, from, entries, &mut stands).map_err(|e| failed(mbox, e))?;
+        self.cut(mbox, work, &mut plan)?;
+        if plan.may_be_elsewhere(self.searches_all) {
+            search(disk, mbox, from, &mut plan).map_err(|e| failed(mbox, e))?;
         }
-        let missing: Vec<&Entry> = entries
-            .iter()
-            .zip(&stands)
-            .filter(lost)
-            .map(|(entry, _)| entry)
-            .collect();
-        if missing.is_empty() {
-            return Ok(0);
-        }
-        // Some at a time: what is told of their places has to fit into a record.
+        let missing = plan.missing();
+        // Some at a time: the record of their places has a bound.
         for missing in missing.chunks(APPENDED_MAX) {
             self.append(mbox, missing)?;
         }
         Ok(missing.len() as u64)
     }
 
-    /// Which messages stand at their place.
-    fn standing(&self, mbox: &Mbox<D::Handle>, entries: &[Entry]) -> io::Result<Vec<bool>> {
+    /// Says of each message whether it stands at its newest place.
+    fn standing(&self, mbox: &Mbox<D::Handle>, entries: &[MboxEntry]) -> io::Result<Vec<bool>> {
         let disk = self.with.disk;
-        let stands = |entry: &Entry| match entry.places.last() {
-            Some(place) if entry.is_pending => {
-                stands_at(disk, mbox.file(), *place, &entry.rendered)
-            }
+        let stands = |entry: &MboxEntry| match entry.newest_place() {
+            Some((place, ours)) if entry.is_pending => stands_at(disk, mbox.file(), place, ours),
             _ => Ok(false),
         };
         entries.iter().map(stands).collect()
     }
 
-    /// Writes messages again that are torn within the file: something else may stand behind them
-    /// that must stay. When nothing is believed, whole ones are written again too. Where two
-    /// messages were to go, it is not known whose the bytes are: there nothing is written.
-    fn fill(
+    /// Writes messages again where they are torn within the file.
+    fn write_again(
         &self,
         mbox: &mut Mbox<D::Handle>,
-        entries: &[Entry],
-        stands: &mut [bool],
+        entries: &[MboxEntry],
+        plan: &mut MboxPlan<'_>,
     ) -> io::Result<()> {
         let disk = self.with.disk;
+        let is_suspect = self.with.page_cache == PageCache::Suspect;
         let mut file = None;
-        for (entry, stands) in entries.iter().zip(stands) {
-            let Some((place, ours)) = entry.newest_place() else {
+        for index in plan.rewritable(mbox.length(), is_suspect) {
+            let Some((place, ours)) = entries.get(index).and_then(MboxEntry::newest_place) else {
                 continue;
             };
-            let is_wanted = !*stands || self.with.trust == Trust::Nothing;
-            let end = place + ours.len() as u64;
-            let is_within = end <= mbox.length();
-            let is_shared = entries.iter().any(|other| {
-                !std::ptr::eq(other, entry)
-                    && other.newest_place().is_some_and(|(begin, bytes)| {
-                        begin < end && place < begin + bytes.len() as u64
-                    })
-            });
-            if entry.is_pending
-                && !is_shared
-                && is_wanted
-                && is_within
-                && is_torn_at(disk, mbox.file(), place, ours)?
-            {
+            if is_torn_at(disk, mbox.file(), place, ours)? {
                 let opened = match file.take() {
                     Some(opened) => opened,
                     None => open_to_write(disk, mbox)?,
                 };
                 disk.write_at(&opened, ours, place)?;
                 file = Some(opened);
-                *stands = true;
+                plan.is_rewritten(index);
             }
         }
         if file.is_some() {
@@ -333,67 +156,49 @@ impl<D: Disk> Run<'_, D> {
         Ok(())
     }
 
-    /// Cuts off what is ours behind the last message that is to stay: torn messages, refused
-    /// ones, and whole ones behind them, which are appended again.
+    /// Cuts off what the plan says.
     fn cut(
         &self,
         mbox: &mut Mbox<D::Handle>,
-        work: &Work,
-        stands: &mut [bool],
+        work: &MboxWork,
+        plan: &mut MboxPlan<'_>,
     ) -> Result<(), MailboxError> {
         let disk = self.with.disk;
         let length = mbox.length();
-        let entries = work.entries.as_slice();
-        let placed = || {
-            let all = entries.iter().zip(stands.iter());
-            all.filter_map(|(entry, stands)| Some((entry, *entry.places.last()?, *stands)))
-        };
-        let end = |(entry, place, _): (&Entry, u64, bool)| place + entry.rendered.len() as u64;
-        let is_taken = |at: u64| {
-            let mut standing = placed().filter(|(_, _, stands)| *stands);
-            standing.any(|both| both.1 <= at && at < end(both))
-        };
-        let torn = Torn::look(disk, mbox.file(), length, &work.extents, is_taken);
+        let torn = Torn::look(disk, mbox.file(), length, &work.extents, |at| {
+            plan.is_taken(at)
+        });
         let torn = torn.map_err(|e| failed(mbox, e))?;
-        // Where a later message stands by now, a reader has moved what stood there before.
-        let is_bad = |(entry, place, stands): &(&Entry, u64, bool)| {
-            entry.is_pending && !stands && !is_taken(*place)
+        let of_extents = TornExtents {
+            first: torn.first,
+            flushed_to: torn.flushed_to,
         };
-        let bad = placed().filter(is_bad).map(|(_, place, _)| place);
-        let mut begins: Vec<u64> = bad.chain(torn.first).collect();
-        if begins.is_empty() {
-            let last_good = placed().filter(|(_, _, stands)| *stands).map(end).max();
-            let stays_to = last_good.unwrap_or(0).max(torn.flushed_to);
-            let refused = placed().filter(|(_, place, stands)| !stands && *place >= stays_to);
-            let first_refused = refused.map(|(_, place, _)| place).min();
-            begins.extend(first_refused.or(last_good));
-        }
-        let Some(first) = begins.iter().min().copied().filter(|at| *at < length) else {
+        let Some(cut) = plan.cut(length, of_extents) else {
             return Ok(());
         };
-        // Where bytes of others stand behind the first, what is ours behind them goes.
-        let foreign = foreign_up_to(disk, mbox, first, entries, &torn);
+        let with = (work.entries.as_slice(), &torn);
+        let foreign = foreign_up_to(disk, mbox.file(), cut.first, with);
         let foreign = foreign.map_err(|e| failed(mbox, e))?;
-        let behind = begins.into_iter().filter(|at| *at >= foreign).min();
-        let Some(at) = behind.filter(|at| *at < length) else {
+        let Some(at) = cut.behind(foreign) else {
             return Ok(());
         };
         mbox.cut_to(disk, at)?;
         debug_assert_eq!(mbox.length(), at, "nothing of ours is left behind it");
         if torn.first.is_some() {
-            // Else it could come back behind what is appended now: of a sector that both share
-            // nobody could tell whose it is.
+            // Else it could come back behind what is appended now: in a sector that both share,
+            // the two cannot be told apart.
             disk.sync(mbox.file()).map_err(|e| failed(mbox, e))?;
         }
-        for (entry, stands) in entries.iter().zip(stands) {
-            let end = |place: &u64| place + entry.rendered.len() as u64;
-            *stands &= entry.places.last().is_some_and(|place| end(place) <= at);
-        }
+        plan.is_cut_to(at);
         Ok(())
     }
 
-    /// Appends messages, their places told to the log before.
-    fn append(&self, mbox: &mut Mbox<D::Handle>, missing: &[&Entry]) -> Result<(), MailboxError> {
+    /// Appends messages, after the log has their places.
+    fn append(
+        &self,
+        mbox: &mut Mbox<D::Handle>,
+        missing: &[&MboxEntry],
+    ) -> Result<(), MailboxError> {
         debug_assert!(
             missing.iter().all(|entry| entry.is_pending),
             "what was refused is not appended"
@@ -433,12 +238,13 @@ pub(super) fn open_to_write<D: Disk>(disk: &D, mbox: &Mbox<D::Handle>) -> io::Re
     let file = disk.open_write(mbox.parent(), mbox.path().name())?;
     match disk.stat(&file)?.is_same_file(&disk.stat(mbox.file())?) {
         true => Ok(file),
-        // Its owner replaced it, in spite of the locks.
+        // Its owner replaced it in spite of the locks.
         false => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
     }
 }
 
-/// The owner of an mbox can make it as long as he likes, at no cost with a hole in it.
+/// Returns the error for an mbox that is too long to be read: its owner can make it as long as it
+/// can be, at no cost, with a hole in it.
 fn too_long(bytes: u64) -> io::Error {
     io::Error::other(format!(
         "another program made it so long that {bytes} bytes had to be read; make it shorter, its \
@@ -448,59 +254,4 @@ fn too_long(bytes: u64) -> io::Error {
 
 fn failed<H>(mbox: &Mbox<H>, error: io::Error) -> MailboxError {
     MailboxError::from_io(mbox.path().display(), "recovering messages", error)
-}
-
-/// Returns where the last byte from `from` on ends that is neither zero nor one that a message of
-/// ours has there; `from` when there is none.
-fn foreign_up_to<D: Disk>(
-    disk: &D,
-    mbox: &Mbox<D::Handle>,
-    from: u64,
-    entries: &[Entry],
-    torn: &Torn,
-) -> io::Result<u64> {
-    let mut covers: Vec<(u64, &[u8])> = entries
-        .iter()
-        .flat_map(|entry| {
-            let rendered = entry.rendered.as_slice();
-            entry.places.iter().map(move |place| (*place, rendered))
-        })
-        .collect();
-    covers.sort_unstable_by_key(|(place, _)| *place);
-    let mut foreign_up_to = from;
-    for_each_piece(disk, mbox.file(), from, |offset, piece| {
-        let end = offset + piece.len() as u64;
-        let mut here: VecDeque<&(u64, &[u8])> = covers
-            .iter()
-            .filter(|(place, ours)| *place < end && place + ours.len() as u64 > offset)
-            .collect();
-        for (at, byte) in (offset..).zip(piece) {
-            while let Some((place, ours)) = here.front()
-                && place + ours.len() as u64 <= at
-            {
-                here.pop_front();
-            }
-            if !is_ours(at, *byte, &here) && !torn.has(at) {
-                foreign_up_to = at + 1;
-            }
-        }
-        true
-    })?;
-    Ok(foreign_up_to)
-}
-
-/// Returns true for a zero, for a byte that one of these messages has there, and for a line end
-/// that completes an older message and stands between them.
-fn is_ours(at: u64, byte: u8, covers: &VecDeque<&(u64, &[u8])>) -> bool {
-    let mut is_covered = false;
-    for (place, ours) in covers.iter().take_while(|(place, _)| *place <= at) {
-        let within = at.checked_sub(*place).and_then(|n| usize::try_from(n).ok());
-        if let Some(ours) = within.and_then(|within| ours.get(within)) {
-            is_covered = true;
-            if *ours == byte {
-                return true;
-            }
-        }
-    }
-    byte == 0 || (byte == b'\n' && !is_covered)
 }

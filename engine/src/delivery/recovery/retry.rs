@@ -1,39 +1,47 @@
-//! Deliveries that could not be made are tried again.
+//! Tries deliveries again that could not be made.
 
 use super::super::stuck::{Held, Stuck};
-use super::{Message, Run, mbox};
+use super::mbox_work::MboxWorkList;
+use super::worker::{Message, Recovery, Worker, on_own_thread};
 use crate::io::Disk;
-use crate::log::{DeliveryId, Plan};
+use crate::log::{DeliveryId, LogError, Plan};
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
-impl<D: Disk> Run<'_, D> {
-    /// Returns what still cannot be made.
-    pub(super) fn retry(mut self, waiting: &[Stuck]) -> Vec<Stuck> {
+impl<D: Disk> Recovery<'_, D> {
+    /// Tries deliveries again that could not be made. Returns those that still cannot. Waits for no
+    /// lock, because they are tried again later.
+    ///
+    /// # Errors
+    /// There is no thread for the work, or it panicked: all of it still waits.
+    pub(in crate::delivery) fn retry(&self, waiting: &[Stuck]) -> Result<Vec<Stuck>, LogError> {
+        on_own_thread(|| Worker::new(self, Duration::ZERO).retry(waiting))
+    }
+}
+
+impl<D: Disk> Worker<'_, D> {
+    fn retry(mut self, waiting: &[Stuck]) -> Vec<Stuck> {
         self.searches_all = true;
-        let mut mboxes = mbox::Gathered::default();
+        let mut mboxes = MboxWorkList::default();
         let by_id: HashMap<DeliveryId, &Stuck> =
             waiting.iter().map(|s| (s.envelope.id, s)).collect();
         let refused = |id| {
             let stuck = by_id.get(&id);
             stuck.map_or_else(Vec::new, |stuck| stuck.refused.clone())
         };
-        // Of those that wait for space, one in each directory tells whether there is some.
+        // Of those that wait for space, one in each directory shows whether there is some.
         let mut full = HashSet::new();
         for stuck in waiting {
             let mut failed = Vec::new();
             let mut wants_room = false;
-            let message = Message {
-                at: stuck.at,
-                envelope: &stuck.envelope,
-                content: &stuck.content,
-            };
+            let message = Message::of(stuck);
             for delivery in &stuck.recipients {
                 let at = usize::try_from(delivery.recipient).unwrap_or(usize::MAX);
                 let Some(recipient) = stuck.envelope.recipients.get(at) else {
                     continue;
                 };
                 match &recipient.plan {
-                    // Another pass sees to it.
+                    // A recheck does that.
                     _ if delivery.held != Held::Undelivered => failed.push(delivery.clone()),
                     Plan::Shared => {}
                     Plan::Mbox { .. } => {
@@ -44,12 +52,9 @@ impl<D: Disk> Run<'_, D> {
                         let again = match full.contains(place) {
                             true => Err(true),
                             false => self
-                                .maildir_with_room(
-                                    &stuck.envelope,
-                                    delivery.recipient,
-                                    file_name,
-                                    &stuck.content,
-                                )
+                                .with_room(|worker| {
+                                    worker.maildir(message, delivery.recipient, file_name)
+                                })
                                 .map_err(|error| error.is_no_space()),
                         };
                         if let Err(is_full) = again {
@@ -70,7 +75,7 @@ impl<D: Disk> Run<'_, D> {
             let is_full = full.contains(place);
             let done = match is_full {
                 true => Ok(0),
-                false => self.mbox_with_room(&target, &work),
+                false => self.with_room(|worker| worker.mbox(&target, &work)),
             };
             let error = done.err();
             if is_full || error.is_some() {
@@ -93,7 +98,7 @@ impl<D: Disk> Run<'_, D> {
     }
 }
 
-/// The directory below the base that a mailbox is in, for a file system may be mounted there.
+/// Returns the directory below the base that a mailbox is in: a file system may be mounted there.
 fn first_directory(mailbox: &str) -> &str {
     mailbox.split('/').next().unwrap_or_default()
 }

@@ -1,7 +1,8 @@
 //! Looks for messages that a reader has moved within an mbox.
 
-use super::mbox::Entry;
-use super::read::for_each_piece;
+use super::compare::for_each_piece;
+use super::mbox_plan::MboxPlan;
+use super::mbox_work::MboxEntry;
 use crate::io::Disk;
 use crate::mailbox::mbox::Mbox;
 use std::io;
@@ -11,13 +12,13 @@ const ADDED_BYTES_MAX: usize = 64 * 1024;
 /// How the first line of a message begins.
 const FROM: &[u8] = b"From ";
 
-/// Where messages that a reader moved may stand. Without a sign that the file was rewritten,
+/// Returns the offset from which on messages that a reader moved may stand. Without a sign that the file was rewritten,
 /// what stands before the first place the log knows was there before: perhaps the same message,
 /// sent twice on purpose, of which the other copy is missing.
 pub(super) fn search_from<D: Disk>(
     disk: &D,
     mbox: &Mbox<D::Handle>,
-    entries: &[Entry],
+    entries: &[MboxEntry],
 ) -> io::Result<u64> {
     let places = entries.iter().flat_map(|entry| &entry.places);
     let first = places.min().copied().unwrap_or(0);
@@ -41,30 +42,13 @@ pub(super) fn search<D: Disk>(
     disk: &D,
     mbox: &Mbox<D::Handle>,
     from: u64,
-    entries: &[Entry],
-    stands: &mut [bool],
+    plan: &mut MboxPlan<'_>,
 ) -> io::Result<()> {
-    let kept: Vec<u64> = entries
-        .iter()
-        .zip(stands.iter())
-        .filter(|(_, stands)| **stands)
-        .filter_map(|(entry, _)| entry.places.last().copied())
-        .collect();
-    let longest = entries.iter().map(|entry| entry.rendered.len()).max();
-    let bytes_max = longest.unwrap_or(0) + ADDED_BYTES_MAX;
+    let kept = plan.standing_places();
+    let bytes_max = plan.longest() + ADDED_BYTES_MAX;
     for_each_message(disk, mbox.file(), from, bytes_max, |offset, message| {
-        if kept.contains(&offset) {
-            return;
-        }
-        let found = entries
-            .iter()
-            .zip(stands.iter_mut())
-            .find(|(entry, stands)| {
-                let may_be = entry.is_pending && !**stands && !entry.places.is_empty();
-                may_be && is_same_message(message, &entry.rendered)
-            });
-        if let Some((_, stands)) = found {
-            *stands = true;
+        if !kept.contains(&offset) {
+            plan.is_found(|entry| is_same_message(message, &entry.rendered));
         }
     })
 }
@@ -117,7 +101,7 @@ fn for_each_message<D: Disk>(
     Ok(())
 }
 
-/// The same lines in the same order; in the header there may be more.
+/// Returns true for the same lines in the same order; in the header there may be more.
 fn is_same_message(found: &[u8], ours: &[u8]) -> bool {
     let mut ours = ours.split_inclusive(|byte| *byte == b'\n').peekable();
     let mut in_header = true;
@@ -136,7 +120,7 @@ fn is_same_message(found: &[u8], ours: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::read::READ_BYTES;
+    use super::super::compare::READ_BYTES;
     use super::*;
     use crate::io::sim::SimDisk;
     use std::path::Path;

@@ -1,17 +1,17 @@
-//! The first look at the log: checkpoint, refusals, places, confirmations; no contents.
-//!
-//! Imports the rest of `recovery`, `log`.
+//! What the records of the log say of each delivery: checkpoint, refusals, places, confirmations; no
+//! contents. Decides which deliveries recovery has to make.
 
 use super::super::digest::{BaseDigest, Digest};
 use super::super::journal::Found;
 use super::super::logged_message::doubt_of;
+use super::part::Part;
 use crate::log::{
     Accepted, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Extent, InDoubt, LogError,
     Plan, Record, RecordKind, ScannedRecord, Sequence,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// What the records say, but for the messages themselves.
+/// What the records say, without the messages themselves.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     checkpoint_at: Sequence,
@@ -86,7 +86,8 @@ impl Survey {
                 self.settled.insert(key);
             }
             DoneOutcome::Mbox { offset, length } => {
-                // Told again when the message was copied: the last counts, each once.
+                // Recorded again when the message was copied: each place counts once, the last is
+                // the newest.
                 let places = self.places.entry(key).or_default();
                 places.retain(|place| *place != (offset, length));
                 places.push((offset, length));
@@ -97,12 +98,12 @@ impl Survey {
         }
     }
 
-    /// Everything before this record was settled when the last checkpoint was made.
+    /// Returns the record before which everything was settled when the last checkpoint was made.
     pub(super) fn below(&self) -> Sequence {
         self.below
     }
 
-    /// Messages to look at.
+    /// Returns how many messages the last checkpoint does not cover.
     pub(super) fn messages(&self) -> u64 {
         self.messages
     }
@@ -111,12 +112,23 @@ impl Survey {
         self.refused.contains(&(id, recipient))
     }
 
-    /// Its end is durable: there is nothing to be done or undone.
+    /// Returns true when the end of a delivery is durable: nothing is to be done or undone.
     pub(super) fn is_settled(&self, id: DeliveryId, recipient: u32) -> bool {
         self.settled.contains(&(id, recipient))
     }
 
-    /// The refused recipients of a message.
+    /// Returns true if recovery has to make sure that the recipient's copy stands in a mailbox of
+    /// this part.
+    pub(super) fn is_due(&self, part: &Part, envelope: &Accepted, recipient: u32) -> bool {
+        let copy = envelope.copy_of(recipient);
+        let at = usize::try_from(recipient).unwrap_or(usize::MAX);
+        let mailbox = envelope.recipients.get(at).map(|to| &to.mailbox);
+        mailbox.is_some_and(|mailbox| part.has(mailbox))
+            && !self.is_refused(envelope.id, copy)
+            && !self.is_settled(envelope.id, copy)
+    }
+
+    /// Returns the refused recipients of a message.
     pub(super) fn refused_of(&self, envelope: &Accepted) -> Vec<u32> {
         (0..)
             .zip(&envelope.recipients)
@@ -125,7 +137,7 @@ impl Survey {
             .collect()
     }
 
-    /// Where the delivery was appended, or was to be; the last is the newest.
+    /// Returns where the delivery was appended, or was to be; the last is the newest.
     pub(super) fn places(&self, id: DeliveryId, recipient: u32) -> &[(u64, u64)] {
         self.places.get(&(id, recipient)).map_or(&[], Vec::as_slice)
     }
@@ -134,7 +146,8 @@ impl Survey {
         self.confirmed.contains(&(id, None)) || self.confirmed.contains(&(id, Some(recipient)))
     }
 
-    /// The in-doubt memory as the records state it, but for the messages looked at.
+    /// Returns the in-doubt memory as the records state it, without the messages that recovery
+    /// looks at.
     pub(super) fn in_doubt(&self) -> Vec<InDoubt> {
         let later = self.later_doubts.iter();
         let later = later
@@ -150,7 +163,7 @@ impl Survey {
             .collect()
     }
 
-    /// The deliveries of a message that are in doubt.
+    /// Returns the deliveries of a message that are in doubt.
     pub(super) fn doubts_of(
         &self,
         base: BaseDigest,
@@ -172,7 +185,7 @@ impl Survey {
         open.into_iter().filter_map(entry).collect()
     }
 
-    /// The mboxes, in groups whose messages fit into memory together.
+    /// Returns the mboxes, in groups whose messages fit into memory together.
     pub(super) fn mbox_groups(&self, bytes_max: u64) -> Vec<HashSet<String>> {
         let mut groups: Vec<HashSet<String>> = Vec::new();
         let mut left = 0;
@@ -198,7 +211,7 @@ impl Survey {
         groups
     }
 
-    /// Messages in mboxes that are not in the log.
+    /// Returns the messages in mboxes that are not in the log.
     pub(super) fn extents(&self) -> &[Extent] {
         &self.extents
     }
@@ -226,7 +239,7 @@ impl Survey {
     }
 }
 
-/// Returns what is in doubt by the records of a log, but for the messages that recovery looks at.
+/// Returns what is in doubt by the records of a log, without the messages that recovery looks at.
 ///
 /// # Errors
 /// The log cannot be read.

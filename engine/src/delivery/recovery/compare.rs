@@ -1,6 +1,4 @@
-//! Comparing what stands in a file with what should.
-//!
-//! Imports `io`.
+//! Compares what stands in a file with what should.
 
 use crate::io::Disk;
 use std::io;
@@ -8,7 +6,7 @@ use std::io;
 /// Bytes read at once.
 pub(super) const READ_BYTES: usize = 256 * 1024;
 
-/// What a file holds, compared with what we wrote.
+/// How a file compares with what we wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// Every byte.

@@ -1,0 +1,135 @@
+//! Finds mail in the log that was stored on a file system and may not be durable there.
+
+use super::super::journal::Found;
+use super::super::stuck::{Held, Stuck, Waiting};
+use super::logged_mailbox::LoggedMailbox;
+use super::survey::Survey;
+use super::worker::{Message, Recovery, Worker, on_own_thread};
+use crate::io::Disk;
+use crate::log::{Accepted, AcceptedRecipient, LogError, Plan, Sequence};
+use crate::target::Format;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// Says of a recipient whether its mailbox is on a file system.
+type IsThere<'a, R> = dyn Fn(&mut R, &AcceptedRecipient, Format) -> bool + 'a;
+
+impl<D: Disk> Recovery<'_, D> {
+    /// Returns the mail in `found`, between these records, that was stored on one of these devices
+    /// or cannot be looked at.
+    ///
+    /// # Errors
+    /// The log cannot be read, or there is no thread for the work.
+    pub(in crate::delivery) fn hold(
+        &self,
+        found: &dyn Found,
+        range: (Sequence, Sequence),
+        (device, now): (u64, u64),
+    ) -> Result<Vec<Stuck>, LogError> {
+        let held = Held::Unflushed {
+            device,
+            after: self.file_systems.flush_number(device),
+            is_left_over: false,
+        };
+        on_own_thread(|| {
+            let mut worker = Worker::new(self, Duration::ZERO);
+            worker.hold(found, range, held, &|worker, recipient, format| {
+                // One that cannot be looked at may be there.
+                let on = worker.device(recipient, format);
+                on.is_none_or(|on| on == device || on == now)
+            })?;
+            Ok(worker.stuck)
+        })?
+    }
+
+    /// Returns the mail in `found`, between these records, for the mailboxes that `is_there` is true
+    /// of. Asks no file system.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub(in crate::delivery) fn hold_by_path(
+        &self,
+        found: &dyn Found,
+        range: (Sequence, Sequence),
+        (held, is_there): (Held, &(dyn Fn(&str) -> bool + Sync)),
+    ) -> Result<Vec<Stuck>, LogError> {
+        on_own_thread(|| {
+            let mut worker = Worker::new(self, Duration::ZERO);
+            worker.hold(found, range, held, &|_, recipient, _| {
+                is_there(&recipient.mailbox)
+            })?;
+            Ok(worker.stuck)
+        })?
+    }
+}
+
+impl<D: Disk> Worker<'_, D> {
+    fn hold(
+        &mut self,
+        found: &dyn Found,
+        (from, until): (Sequence, Sequence),
+        held: Held,
+        is_there: &IsThere<'_, Self>,
+    ) -> Result<(), LogError> {
+        let survey = Survey::of(found)?;
+        let mut seen = HashSet::new();
+        survey.for_each(found, &mut |at, envelope, content| {
+            if at < from || at >= until || !seen.insert(envelope.id) {
+                return;
+            }
+            let kept = self.held(&survey, &envelope, (held, is_there));
+            let refused = || survey.refused_of(&envelope);
+            let message = Message {
+                at,
+                envelope: &envelope,
+                content,
+            };
+            self.keep_stuck(message, kept, false, refused);
+            self.leave();
+        })
+    }
+
+    /// Returns the copies of a message that were stored there.
+    fn held(
+        &mut self,
+        survey: &Survey,
+        envelope: &Accepted,
+        (held, is_there): (Held, &IsThere<'_, Self>),
+    ) -> Vec<Waiting> {
+        let mut kept = Vec::new();
+        for (index, recipient) in (0..).zip(&envelope.recipients) {
+            let format = match recipient.plan {
+                Plan::Maildir { .. } => Format::Maildir,
+                Plan::Mbox { .. } => Format::Mbox,
+                Plan::Shared => continue,
+            };
+            if survey.is_refused(envelope.id, index) || survey.is_settled(envelope.id, index) {
+                continue;
+            }
+            if is_there(self, recipient, format) {
+                kept.push(Waiting {
+                    recipient: index,
+                    places: survey.places(envelope.id, index).to_vec(),
+                    held,
+                });
+            }
+        }
+        kept
+    }
+
+    fn device(&mut self, recipient: &AcceptedRecipient, format: Format) -> Option<u64> {
+        let disk = self.with.disk;
+        let (base, path) = self.enter(&LoggedMailbox::of(recipient, format)).ok()?;
+        let stat = match format {
+            Format::Maildir => disk
+                .open_directory(&base, &path.below("new"))
+                .and_then(|new| disk.stat(&new)),
+            Format::Mbox => {
+                let (above, name) = (path.parent(), path.name());
+                disk.open_directory(&base, above)
+                    .and_then(|above| disk.stat_at(&above, name))
+            }
+        };
+        stat.ok().map(|stat| stat.device)
+    }
+}

@@ -1,0 +1,237 @@
+//! Writes mail again where it stands, on a file system whose flush failed.
+//!
+//! The kernel may have dropped what it was to write, while reading still shows it. Writing the same
+//! bytes again has them flushed again. Invariant: nothing is made that a reader has removed, and
+//! nothing is changed that a reader has changed, because what readers saw is true as long as the
+//! file system stays mounted. After it was unmounted and mounted again, mail is recovered as after
+//! a crash.
+
+use super::super::logged_message::maildir_header;
+use super::super::stuck::Stuck;
+use super::compare::{Standing, compare, for_each_piece, is_torn_at};
+use super::listings::names_in;
+use super::logged_mailbox::LoggedMailbox;
+use super::mbox::open_to_write;
+use super::mbox_work::{MboxWork, MboxWorkList};
+use super::recheck::Recheck;
+use super::worker::{Message, Recovery, Worker, on_own_thread};
+use crate::io::Disk;
+use crate::log::{LogError, Plan};
+use crate::mailbox::MailboxError;
+use crate::mailbox::maildir::frame_of;
+use crate::target::Format;
+use std::io;
+use std::time::Duration;
+
+/// The result of a recheck.
+#[derive(Debug, Default)]
+pub(in crate::delivery) struct Rechecked {
+    /// What is still held.
+    pub(in crate::delivery) left: Vec<Stuck>,
+    /// Why something could not be written again or flushed.
+    pub(in crate::delivery) error: Option<MailboxError>,
+}
+
+impl<D: Disk> Recovery<'_, D> {
+    /// Writes mail again that was stored and may not be durable.
+    ///
+    /// # Errors
+    /// There is no thread for the work, or it panicked: all of it is still held.
+    pub(in crate::delivery) fn recheck(
+        &self,
+        held: &[Stuck],
+        how: Recheck,
+    ) -> Result<Rechecked, LogError> {
+        on_own_thread(|| Worker::new(self, Duration::ZERO).recheck(held, how))
+    }
+}
+
+impl<D: Disk> Worker<'_, D> {
+    fn recheck(mut self, held: &[Stuck], how: Recheck) -> Rechecked {
+        let mut mboxes = MboxWorkList::default();
+        let mut error: Option<MailboxError> = None;
+        for stuck in held {
+            let message = Message::of(stuck);
+            let mut left = Vec::new();
+            for waiting in &stuck.recipients {
+                let at = usize::try_from(waiting.recipient).unwrap_or(usize::MAX);
+                let Some(recipient) = stuck.envelope.recipients.get(at) else {
+                    continue;
+                };
+                match &recipient.plan {
+                    _ if !how.concerns(waiting) => left.push(waiting.clone()),
+                    Plan::Shared => {}
+                    Plan::Mbox { .. } => mboxes.add_waiting(message, waiting),
+                    Plan::Maildir { file_name } => {
+                        let index = waiting.recipient;
+                        let done = match how.is_remounted() {
+                            true => self.maildir(message, index, file_name).map(drop),
+                            false => self.rewrite_in_maildir(message, index, file_name, how),
+                        };
+                        left.extend(how.after(waiting.clone(), done.is_ok()));
+                        error = error.or(done.err());
+                    }
+                }
+            }
+            self.keep_stuck(message, left, stuck.wants_room, || stuck.refused.clone());
+            self.leave();
+        }
+        for (target, work) in mboxes.take() {
+            let done = match how.is_remounted() {
+                true => self.mbox(&target, &work).map(drop),
+                false => self.rewrite_in_mbox(&target, &work, how),
+            };
+            let is_done = done.is_ok();
+            error = error.or(done.err());
+            for entry in &work.entries {
+                let mut all = held.iter();
+                let stuck = all.find(|stuck| stuck.envelope.id == entry.envelope.id);
+                let refused = || stuck.map_or_else(Vec::new, |stuck| stuck.refused.clone());
+                let left = how.after(entry.waiting(), is_done);
+                self.keep_stuck(entry.message(), left.into_iter().collect(), false, refused);
+            }
+            self.leave();
+        }
+        Rechecked {
+            left: self.stuck,
+            // What recovery has to make waits for its mailbox, not for the file system.
+            error: error.filter(|_| !how.is_remounted()),
+        }
+    }
+
+    /// Writes a message in a Maildir again, unless a reader has removed or changed it.
+    fn rewrite_in_maildir(
+        &mut self,
+        message: Message<'_>,
+        recipient: u32,
+        name: &str,
+        how: Recheck,
+    ) -> Result<(), MailboxError> {
+        let disk = self.with.disk;
+        let at = usize::try_from(recipient).unwrap_or(usize::MAX);
+        let Some(to) = message.envelope.recipients.get(at) else {
+            return Ok(());
+        };
+        let (base, path) = self.enter(&LoggedMailbox::of(to, Format::Maildir))?;
+        let failed = |error| MailboxError::from_io(path.display(), DOING, error);
+        let header = maildir_header(message.envelope, at);
+        let ours = [&header[..], message.content].concat();
+        // A reader may move it just now.
+        for _ in 0..4 {
+            if let Some(new) =
+                existing(disk.open_directory(&base, &path.below("new"))).map_err(failed)?
+                && rewrite_file(disk, (&new, name), &ours, how).map_err(failed)?
+            {
+                return Ok(());
+            }
+            let Some(cur) =
+                existing(disk.open_directory(&base, &path.below("cur"))).map_err(failed)?
+            else {
+                return Ok(());
+            };
+            let list = || names_in(disk, &cur);
+            let found = self.maildirs.find(path.as_str(), name, list);
+            let Some(full) = found.map_err(failed)? else {
+                return Ok(());
+            };
+            if rewrite_file(disk, (&cur, &full), &ours, how).map_err(failed)? {
+                return Ok(());
+            }
+            self.maildirs.forget(path.as_str());
+        }
+        Ok(())
+    }
+
+    /// Writes the messages in an mbox again, unless a reader has removed the file.
+    fn rewrite_in_mbox(
+        &mut self,
+        target: &LoggedMailbox,
+        work: &MboxWork,
+        how: Recheck,
+    ) -> Result<(), MailboxError> {
+        let disk = self.with.disk;
+        let (base, path) = self.enter(target)?;
+        let failed = |error| MailboxError::from_io(path.display(), DOING, error);
+        let (above, name) = (path.parent(), path.name());
+        let Some(above) = existing(disk.open_directory(&base, above)).map_err(failed)? else {
+            return Ok(());
+        };
+        if existing(disk.stat_at(&above, name))
+            .map_err(failed)?
+            .is_none()
+        {
+            return Ok(());
+        }
+        let (mbox, _) = self.open_mbox(target)?;
+        let rewritten = open_to_write(disk, &mbox)
+            .and_then(|file| rewrite_messages(disk, &file, work).map(|()| file))
+            .and_then(|file| match how.flushes_each() {
+                true => disk.sync(&file).and_then(|()| disk.sync(mbox.parent())),
+                false => Ok(()),
+            });
+        mbox.close(disk);
+        rewritten.map_err(failed)
+    }
+}
+
+/// What fails, in the text of an error.
+const DOING: &str = "writing messages again after a failed flush";
+
+/// Returns `None` for what is not there.
+fn existing<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a file of a Maildir again, if it is as we wrote it; false when it is not there.
+fn rewrite_file<D: Disk>(
+    disk: &D,
+    (directory, name): (&D::Handle, &str),
+    ours: &[u8],
+    how: Recheck,
+) -> io::Result<bool> {
+    let Some(file) = existing(disk.open_write(directory, name))? else {
+        return Ok(false);
+    };
+    if compare(disk, &file, ours)? != Standing::Foreign {
+        disk.write_at(&file, ours, 0)?;
+    } else {
+        let frame = frame_of(ours)?;
+        if compare(disk, &file, &frame)? == Standing::Foreign {
+            return Ok(true);
+        }
+        disk.write_at(&file, &frame, 0)?;
+    }
+    if how.flushes_each() {
+        disk.sync(&file)?;
+        disk.sync(directory)?;
+    }
+    Ok(true)
+}
+
+/// Writes messages again where they were appended. What a reader has moved is flushed by writing
+/// the whole file again as it is.
+fn rewrite_messages<D: Disk>(disk: &D, file: &D::Handle, work: &MboxWork) -> io::Result<()> {
+    let mut is_moved = false;
+    for entry in &work.entries {
+        let Some((place, ours)) = entry.newest_place() else {
+            continue;
+        };
+        match is_torn_at(disk, file, place, ours)? {
+            true => disk.write_at(file, ours, place)?,
+            false => is_moved = true,
+        }
+    }
+    if !is_moved {
+        return Ok(());
+    }
+    let mut written = Ok(());
+    for_each_piece(disk, file, 0, |offset, piece| {
+        written = disk.write_at(file, piece, offset);
+        written.is_ok()
+    })?;
+    written
+}

@@ -1,0 +1,231 @@
+//! A thread of recovery: the identity it works with, and what it could not do.
+
+use super::super::domains::Domains;
+use super::super::file_systems::FileSystems;
+use super::super::journal::Journal;
+use super::super::stuck::{Stuck, Waiting};
+use super::listings::Listings;
+use super::logged_mailbox::LoggedMailbox;
+use super::report::RecoveryReport;
+use crate::clock;
+use crate::io::{Credentials, Disk};
+use crate::log::{Accepted, DeliveryId, LogError, Sequence};
+use crate::mailbox::{Known, MailboxError, MailboxName, MailboxSettings};
+use crate::sync::Arc;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// How often progress is logged.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// Whether the kernel's cache may hold what the disk lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::delivery) enum PageCache {
+    /// A copy that reads whole is whole.
+    Trusted,
+    /// A flush failed: the kernel may return data that the disk does not have.
+    Suspect,
+}
+
+/// What recovery works with.
+pub(in crate::delivery) struct Recovery<'a, D: Disk> {
+    pub(in crate::delivery) disk: &'a D,
+    pub(in crate::delivery) settings: &'a MailboxSettings,
+    pub(in crate::delivery) known: &'a Known,
+    pub(in crate::delivery) journal: &'a dyn Journal,
+    pub(in crate::delivery) file_systems: &'a FileSystems<D::Handle>,
+    pub(in crate::delivery) domains: &'a Domains,
+    pub(in crate::delivery) page_cache: PageCache,
+}
+
+/// A message of the log.
+#[derive(Clone, Copy)]
+pub(super) struct Message<'m> {
+    /// Its record.
+    pub(super) at: Sequence,
+    pub(super) envelope: &'m Accepted,
+    pub(super) content: &'m [u8],
+}
+
+impl<'m> Message<'m> {
+    /// Returns a message that waits.
+    pub(super) fn of(stuck: &'m Stuck) -> Self {
+        Self {
+            at: stuck.at,
+            envelope: &stuck.envelope,
+            content: &stuck.content,
+        }
+    }
+}
+
+/// The name of the thread that takes the identities of mailbox owners; it ends with the work.
+const THREAD: &str = "mailstow-recov";
+
+/// Runs work on a thread that ends with it. A thread that may change its identity gives up the
+/// other rights of root.
+///
+/// # Errors
+/// The thread cannot be started, or panicked.
+pub(super) fn on_own_thread<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, LogError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(THREAD.into());
+        let thread = thread
+            .spawn_scoped(scope, work)
+            .map_err(|error| LogError::Io {
+                operation: "start",
+                object:
+                    "a thread for recovery (raise the limit on processes: TasksMax=, ulimit -u)"
+                        .into(),
+                source: Arc::new(error),
+            })?;
+        let panicked = |_| LogError::Panicked { thread: THREAD };
+        thread.join().map_err(panicked)
+    })
+}
+
+/// A thread of recovery.
+pub(super) struct Worker<'a, D: Disk> {
+    pub(super) with: &'a Recovery<'a, D>,
+    credentials: Credentials,
+    pub(super) report: RecoveryReport,
+    pub(super) stuck: Vec<Stuck>,
+    /// The index in `stuck` of each message.
+    stuck_at: HashMap<DeliveryId, usize>,
+    pub(super) maildirs: Listings,
+    /// When progress was logged last.
+    logged: Instant,
+    /// Mboxes that other programs have locked are waited for until then, all together.
+    pub(super) patient_until: Instant,
+    /// An earlier recovery that did not end may have appended messages whose places the log did
+    /// not have.
+    pub(super) searches_all: bool,
+}
+
+impl<'a, D: Disk> Worker<'a, D> {
+    /// `patience`: how long it waits for locks.
+    pub(super) fn new(with: &'a Recovery<'a, D>, patience: Duration) -> Self {
+        let now = clock::now();
+        Self {
+            with,
+            credentials: Credentials::of_own_thread(),
+            report: RecoveryReport::default(),
+            stuck: Vec::new(),
+            stuck_at: HashMap::new(),
+            maildirs: Listings::default(),
+            logged: now,
+            patient_until: now + patience,
+            searches_all: false,
+        }
+    }
+
+    /// Makes an attempt, and another one if the disk was full and the log gave space back.
+    pub(super) fn with_room<R>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<R, MailboxError>,
+    ) -> Result<R, MailboxError> {
+        match attempt(self) {
+            Err(error) if error.is_no_space() && self.with.journal.give_back(true) > 0 => {
+                attempt(self)
+            }
+            done => done,
+        }
+    }
+
+    /// Keeps deliveries of a message that could not be made.
+    pub(super) fn keep_stuck(
+        &mut self,
+        message: Message<'_>,
+        recipients: Vec<Waiting>,
+        wants_room: bool,
+        refused: impl FnOnce() -> Vec<u32>,
+    ) {
+        if recipients.is_empty() {
+            return;
+        }
+        let Message {
+            at: sequence,
+            envelope,
+            content,
+        } = message;
+        let at = *self.stuck_at.entry(envelope.id).or_insert(self.stuck.len());
+        debug_assert!(at <= self.stuck.len(), "each message has its place");
+        debug_assert!(
+            self.stuck
+                .get(at)
+                .is_none_or(|stuck| stuck.envelope.id == envelope.id),
+            "a message waits once, with all its recipients"
+        );
+        match self.stuck.get_mut(at) {
+            Some(stuck) => {
+                stuck.recipients.extend(recipients);
+                stuck.wants_room |= wants_room;
+            }
+            None => self.stuck.push(Stuck {
+                at: sequence,
+                envelope: envelope.clone(),
+                content: content.into(),
+                recipients,
+                refused: refused(),
+                wants_room,
+            }),
+        }
+    }
+
+    /// Logs how far it has come, once in a while.
+    pub(super) fn log_progress(&mut self, messages: u64) {
+        if self.logged.elapsed() > PROGRESS_EVERY {
+            self.logged = clock::now();
+            tracing::info!(
+                "recovering the delivery log: {} of {messages} messages, {} copies rewritten",
+                self.report.messages,
+                self.report.rewritten
+            );
+        }
+    }
+
+    /// Opens the base and takes the owner's identity.
+    pub(super) fn enter(
+        &mut self,
+        logged: &LoggedMailbox,
+    ) -> Result<(D::Handle, MailboxName), MailboxError> {
+        let base = &self.with.settings.base;
+        let target = logged.target()?;
+        let path = MailboxName::of(base, &target);
+        let mailbox = || path.display().to_owned();
+        // The settings may have changed since the mail was accepted.
+        let minimum = self.with.settings.minimum_uid;
+        if target.uid < minimum {
+            return Err(MailboxError::BelowMinimum {
+                mailbox: mailbox(),
+                uid: target.uid,
+                minimum,
+            });
+        }
+        let disk = self.with.disk;
+        let opened = self.credentials.as_self(|| disk.open_root(base));
+        let opened = opened.map_err(|source| MailboxError::Base {
+            mailbox: mailbox(),
+            base: base.display().to_string(),
+            source,
+        })?;
+        self.credentials
+            .become_user(target.uid, target.gid)
+            .map_err(|source| MailboxError::Identity {
+                mailbox: mailbox(),
+                source,
+            })?;
+        Ok((opened, path))
+    }
+
+    /// Gives the owner's identity back: the log's segments are opened as the server.
+    pub(super) fn leave(&mut self) {
+        self.credentials.as_self(|| ());
+    }
+}
+
+/// Logs why a mailbox could not be repaired.
+pub(super) fn log_stuck(error: &MailboxError) {
+    tracing::error!(
+        "{error}; mail that was acknowledged for it stays in the delivery log and is tried again"
+    );
+}
