@@ -117,24 +117,24 @@ impl Engine {
         self.store.new_message()
     }
 
-    /// True when so much of a message has come that [`Engine::go_ahead`] is worth a call.
-    pub fn may_go_ahead(&self, size: u64) -> bool {
-        self.store.may_go_ahead(size)
+    /// Returns true when a message is so long that [`Engine::receive_in_place`] is worth a call.
+    pub fn may_receive_in_place(&self, size: u64) -> bool {
+        self.store.may_receive_in_place(size)
     }
 
-    /// Lets a long message that is arriving go into its mailbox from here on, where it stays
-    /// invisible until it is submitted, so that storing it takes no copy.
+    /// Receives the rest of a long message in place: in its mailbox, where it stays invisible until
+    /// it is submitted, so that storing it takes no copy.
     ///
-    /// All recipients of the message have this mailbox; it must then be submitted for them in this
-    /// order. To be called once for a message; nothing comes of it where it cannot be done. Waits
-    /// for the mailbox.
-    pub fn go_ahead(
+    /// All recipients of the message must have this mailbox, and it must then be submitted for them
+    /// in this order. Must be called once at most. Does nothing where the mailbox does not allow it.
+    /// Waits for the mailbox for at most 2 s.
+    pub fn receive_in_place(
         &self,
         message: &mut MessageBuilder,
         reverse_path: &ReversePath,
         to: (&[Recipient], &MailboxTarget),
     ) {
-        self.store.go_ahead(message, reverse_path, to);
+        self.store.receive_in_place(message, reverse_path, to);
     }
 
     /// Hands a message over for delivery to `to`; returns at once, with the receipt for the

@@ -7,8 +7,8 @@
 pub use crate::delivery::{Store, Ticket};
 /// The disk, and disks that fail.
 pub use crate::io::{
-    Blocking, Disk, Fault, Faulty, FileKind, FileStat, LockKind, Placed, Purpose, Scratch,
-    StateDirectory, sim as disk,
+    Blocking, Disk, Fault, Faulty, FileKind, FileStat, LockKind, Scratch, StateDirectory,
+    sim as disk,
 };
 /// The delivery log by itself.
 pub use crate::log::{

@@ -12,7 +12,7 @@ use crate::ids::Ids;
 use crate::listener::Listener;
 use crate::notices::Notices;
 use crate::reload_error::ReloadError;
-use crate::session::Places;
+use crate::session::InPlaceSlots;
 use mailstow_engine::Engine;
 use mailstow_engine::config::Settings;
 use mailstow_engine::supervisor::Supervisor;
@@ -28,7 +28,7 @@ pub(crate) struct Shared {
     pub(crate) drain: Drain,
     pub(crate) ids: Ids,
     pub(crate) buffers: Pool,
-    pub(crate) places: Places,
+    pub(crate) in_place_slots: InPlaceSlots,
     pub(crate) notices: Notices,
     /// What the server was started with; some of it stays in force until it ends.
     started_with: Arc<Settings>,
@@ -82,7 +82,7 @@ impl Server {
                 drain: Drain::default(),
                 ids: Ids::new(),
                 buffers: Pool::default(),
-                places: Places::default(),
+                in_place_slots: InPlaceSlots::default(),
                 notices: Notices::new(&settings),
                 started_with: Arc::clone(&settings),
                 settings: Mutex::new(settings),

@@ -43,7 +43,7 @@ fn waiting_for_disks(pid: u32) -> usize {
     let stats =
         tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
     stats
-        .filter(|stat| stat.contains("(mailstow-lmtp)") || stat.contains("(mailstow-ahead)"))
+        .filter(|stat| stat.contains("(mailstow-lmtp)") || stat.contains("(mailstow-place)"))
         .filter(|stat| stat.contains(") D "))
         .count()
 }

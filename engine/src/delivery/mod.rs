@@ -3,7 +3,6 @@
 //! A [`Store`] has a queue and a few writer threads; each takes what waits as one batch and moves
 //! it through all phases together, so that many deliveries share few flushes.
 
-mod ahead;
 mod base;
 mod batch;
 mod bounds;
@@ -25,6 +24,8 @@ mod flush;
 pub(crate) mod fuzz_checks;
 mod health;
 mod in_hand;
+mod in_place;
+mod in_place_file;
 mod jobs;
 mod journal;
 mod keeper;

@@ -3,7 +3,6 @@
 #[cfg(any(test, feature = "sim"))]
 mod by_hand;
 
-use super::ahead;
 use super::base::{check_base, open_base};
 use super::context::Context;
 use super::copies::{Copy, Named, copies};
@@ -12,6 +11,7 @@ use super::domain::Domain;
 use super::domains::Domains;
 use super::error::StoreError;
 use super::health::{Health, LogState, hung_failure};
+use super::in_place;
 use super::jobs::Jobs;
 use super::journal::{DirectorySource, JournalSource};
 use super::keeper::Keeper;
@@ -75,8 +75,8 @@ pub struct Store<D: Disk = Blocking> {
     ids: Ids,
     under_way: UnderWay,
     spool: Spool,
-    /// From this size on a message may go into its mailbox as it arrives.
-    ahead_from_bytes: u64,
+    /// A longer message may be received in place.
+    in_place_from_bytes: u64,
     descriptors: Descriptors,
     supervisor: Supervisor,
     watch: Option<SupervisedThread>,
@@ -271,7 +271,7 @@ impl<D: Disk> Store<D> {
             }
         };
         let logged_bytes_max = keeper.as_ref().map_or(0, |k| k.message_bytes_max());
-        let ahead_from_bytes = logged_bytes_max.max(settings.limits.message_memory_bytes as u64);
+        let in_place_from_bytes = logged_bytes_max.max(settings.limits.message_memory_bytes as u64);
         let weak = keeper.as_ref().map(Arc::downgrade);
         let make_room = move || {
             let keeper = weak.as_ref().and_then(Weak::upgrade);
@@ -287,7 +287,7 @@ impl<D: Disk> Store<D> {
             shared,
             ids: Ids::new(),
             under_way: UnderWay::default(),
-            ahead_from_bytes,
+            in_place_from_bytes,
             spool: Spool::new(Arc::new(state), &settings.limits, Arc::new(make_room))
                 .with_files(descriptors.scratch_files()),
             descriptors,
@@ -305,22 +305,22 @@ impl<D: Disk> Store<D> {
         self.spool.message()
     }
 
-    /// True when so much of a message has come that [`Store::go_ahead`] is worth a call.
-    pub fn may_go_ahead(&self, size: u64) -> bool {
-        size > self.ahead_from_bytes
+    /// Returns true when a message is so long that [`Store::receive_in_place`] is worth a call.
+    pub fn may_receive_in_place(&self, size: u64) -> bool {
+        size > self.in_place_from_bytes
     }
 
-    /// Lets a long message that is arriving for one mailbox go there from here on, where it stays
-    /// invisible until it is submitted, so that storing it takes no copy. It must then be submitted
-    /// for these recipients, in this order. To be called once, and of no consequence when nothing
-    /// comes of it.
-    pub fn go_ahead(
+    /// Receives the rest of a long message in place: in its one mailbox, where it stays invisible
+    /// until it is submitted, so that storing it takes no copy. It must then be submitted for these
+    /// recipients, in this order. Must be called once at most. Does nothing where the mailbox does
+    /// not allow it.
+    pub fn receive_in_place(
         &self,
         message: &mut MessageBuilder,
         reverse_path: &ReversePath,
         (recipients, target): (&[Recipient], &MailboxTarget),
     ) {
-        if !self.may_go_ahead(message.size()) || !message.is_in_scratch() {
+        if !self.may_receive_in_place(message.size()) || !message.is_in_scratch() {
             return;
         }
         let to = recipients.iter().map(|one| (one.clone(), target.clone()));
@@ -333,8 +333,8 @@ impl<D: Disk> Store<D> {
         if !domain.admits(&target.path, self.shared.patience.limit()) {
             return;
         }
-        if let Some(placed) = ahead::begin(&self.shared.context, header, target) {
-            message.go_on_in(placed);
+        if let Some(sink) = in_place::begin(&self.shared.context, header, target) {
+            message.go_on_in(sink);
         }
     }
 

@@ -13,7 +13,6 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -196,14 +195,6 @@ impl Disk for Blocking {
 
     fn make_directory(&self, dir: &OwnedFd, name: &str, mode: u32) -> io::Result<()> {
         Ok(sys::mkdirat(dir, &*path(name), Mode::from_raw_mode(mode))?)
-    }
-
-    fn file_of(&self, handle: OwnedFd) -> Option<File> {
-        Some(handle.into())
-    }
-
-    fn handle_of(&self, file: File) -> Option<OwnedFd> {
-        Some(file.into())
     }
 
     fn create_unnamed(&self, dir: &OwnedFd, mode: u32) -> io::Result<OwnedFd> {

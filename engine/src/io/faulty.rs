@@ -6,7 +6,6 @@
 use super::{Disk, FileStat, LockKind, Mount, Step};
 use crate::sync::{Condvar, Mutex, wait};
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -188,14 +187,6 @@ impl<D: Disk> Disk for Faulty<D> {
     }
 
     /// What is written to it is not counted.
-    fn file_of(&self, handle: Self::Handle) -> Option<File> {
-        self.inner.file_of(handle)
-    }
-
-    fn handle_of(&self, file: File) -> Option<Self::Handle> {
-        self.inner.handle_of(file)
-    }
-
     fn name_unnamed(&self, file: &Self::Handle, dir: &Self::Handle, name: &str) -> io::Result<()> {
         self.check("name_unnamed")?;
         self.inner.name_unnamed(file, dir, name)

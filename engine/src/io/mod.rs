@@ -11,7 +11,6 @@ mod credentials;
 #[cfg(any(test, feature = "sim"))]
 mod faulty;
 mod mounts;
-mod placed;
 mod safe_path;
 mod scratch;
 #[cfg(any(test, fuzzing, feature = "sim"))]
@@ -25,7 +24,6 @@ pub(crate) use credentials::{CredentialError, Credentials};
 #[cfg(any(test, feature = "sim"))]
 pub use faulty::{Fault, Faulty};
 pub(crate) use mounts::MountWatch;
-pub use placed::{Placed, Purpose};
 pub(crate) use safe_path::open_own;
 pub use safe_path::{ForeignFile, PathError, SafeDirectory, identity, remove_if_same};
 pub(crate) use scratch::{MakeRoom, open_state_directory};
@@ -33,7 +31,6 @@ pub use scratch::{Scratch, StateDirectory};
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -178,17 +175,6 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// `Unsupported` when the file system or the machine cannot do this; the caller then uses
     /// [`Disk::create_new`]. Else as openat(2).
     fn create_unnamed(&self, dir: &Self::Handle, mode: u32) -> io::Result<Self::Handle>;
-
-    /// The same file for reading and writing at will, past whatever this disk counts or plays;
-    /// `None` when that is not for this disk.
-    fn file_of(&self, _handle: Self::Handle) -> Option<File> {
-        None
-    }
-
-    /// The handle of such a file.
-    fn handle_of(&self, _file: File) -> Option<Self::Handle> {
-        None
-    }
 
     /// Gives a file made by [`Disk::create_unnamed`] a name, never replacing a file.
     ///

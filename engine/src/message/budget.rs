@@ -47,12 +47,6 @@ impl Share {
         self.bytes
     }
 
-    /// All of it, which leaves an empty share.
-    pub(super) fn take(&mut self) -> Self {
-        let empty = self.budget.share();
-        std::mem::replace(self, empty)
-    }
-
     /// Grows to `bytes` in all; false (and unchanged) when the budget has not that much left.
     pub(super) fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);

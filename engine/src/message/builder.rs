@@ -1,16 +1,16 @@
 //! Takes a message in pieces of any size.
 //!
-//! Imports `io` (scratch files), `config` (limits). Past the bound of one message, or when the
-//! memory of all messages is used up, the whole content moves to a scratch file, and from there
-//! into a mailbox if whoever fills it says so. Invariant: what goes wrong with that file is not the
-//! message's fault: the content moves back.
+//! Past the bound of one message, or when the memory of all messages is used up, the whole content
+//! moves to a scratch file, and from there to another sink if the caller has one. Invariant: when
+//! that sink fails, the message does not: the content moves back to a scratch file.
 
 use super::budget::{Budget, Share};
 use super::header_filter::HeaderFilter;
 use super::line_ends::bare_newlines;
+use super::sink::MessageSink;
 use super::{Body, Content, Message, READ_BYTES};
 use crate::config::Limits;
-use crate::io::{MakeRoom, Placed, Scratch, StateDirectory};
+use crate::io::{MakeRoom, Scratch, StateDirectory};
 use crate::sync::Arc;
 use std::io;
 use std::path::Path;
@@ -99,7 +99,7 @@ impl Spool {
     pub fn message(&self) -> MessageBuilder {
         MessageBuilder {
             filter: HeaderFilter::new(false),
-            sink: Sink {
+            content: Arriving {
                 spool: self.clone(),
                 state: State::Memory {
                     bytes: Vec::new(),
@@ -139,7 +139,7 @@ impl std::fmt::Debug for Spool {
 #[derive(Debug)]
 pub struct MessageBuilder {
     filter: HeaderFilter,
-    sink: Sink,
+    content: Arriving,
     is_binary: bool,
     failed: bool,
 }
@@ -167,28 +167,28 @@ impl MessageBuilder {
     /// The scratch file cannot be made or written (`StorageFull` when the disk is full: answer
     /// 452 4.3.1). The message is then lost, and [`MessageBuilder::finish`] fails too.
     pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        let sink = &mut self.sink;
+        let content = &mut self.content;
         // The filter hands a header on in little pieces; room for all of them is made at once.
-        sink.make_room(piece.len());
-        let result = self.filter.feed(piece, &mut |kept| sink.append(kept));
+        content.make_room(piece.len());
+        let result = self.filter.feed(piece, &mut |kept| content.append(kept));
         self.failed |= result.is_err();
         result
     }
 
-    /// The content goes on in a file of the mailbox that it is for. Nothing happens unless it is
-    /// in a scratch file, nor when the other one fails.
-    pub(crate) fn go_on_in(&mut self, placed: Placed) {
-        self.sink.go_on_in(placed);
+    /// Moves the content from its scratch file to another sink, which takes the rest, too. Does
+    /// nothing unless it is in a scratch file, nor when the other sink fails.
+    pub(crate) fn go_on_in(&mut self, sink: Box<dyn MessageSink>) {
+        self.content.go_on_in(sink);
     }
 
-    /// True while it is in a scratch file.
+    /// Returns true while the content is in a scratch file.
     pub(crate) fn is_in_scratch(&self) -> bool {
-        matches!(self.sink.state, State::File { .. })
+        matches!(&self.content.state, State::File(file) if file.is_scratch)
     }
 
-    /// Bytes kept so far.
+    /// Returns the bytes kept so far.
     pub fn size(&self) -> u64 {
-        self.sink.size
+        self.content.size
     }
 
     /// Ends the message, and its last line if that has no end. No content at all, which is legal,
@@ -200,18 +200,19 @@ impl MessageBuilder {
         if self.failed {
             return Err(io::Error::other("an earlier part of the message was lost"));
         }
-        let sink = &mut self.sink;
-        self.filter.finish(&mut |kept| sink.append(kept))?;
-        if !self.is_binary && sink.last.is_some_and(|last| last != b'\n') {
-            sink.append(b"\n")?;
+        let content = &mut self.content;
+        self.filter.finish(&mut |kept| content.append(kept))?;
+        if !self.is_binary && content.last.is_some_and(|last| last != b'\n') {
+            content.append(b"\n")?;
         }
         let has_status_fields = self.filter.has_status_fields();
-        self.sink.finish(has_status_fields)
+        self.content.finish(has_status_fields)
     }
 }
 
+/// The content of a message that arrives.
 #[derive(Debug)]
-struct Sink {
+struct Arriving {
     spool: Spool,
     state: State,
     size: u64,
@@ -221,23 +222,87 @@ struct Sink {
 
 #[derive(Debug)]
 enum State {
-    Memory {
-        bytes: Vec<u8>,
-        share: Share,
-    },
-    File {
-        scratch: Scratch,
-        share: Share,
-        collected: Vec<u8>,
-    },
-    Placed {
-        placed: Placed,
-        share: Share,
-        collected: Vec<u8>,
-    },
+    Memory { bytes: Vec<u8>, share: Share },
+    File(InFile),
 }
 
-impl Sink {
+/// Content in a file.
+#[derive(Debug)]
+struct InFile {
+    sink: Box<dyn MessageSink>,
+    /// The sink is a scratch file; the content moves back to one when another sink fails.
+    is_scratch: bool,
+    share: Share,
+    /// Bytes of content in the sink.
+    written: u64,
+    /// Small pieces that follow.
+    collected: Vec<u8>,
+}
+
+impl InFile {
+    fn append(&mut self, piece: &[u8], spool: &Spool) -> io::Result<()> {
+        if self.collected.len() + piece.len() <= COLLECT_BYTES {
+            self.collected.extend_from_slice(piece);
+            return Ok(());
+        }
+        self.write_collected(spool)?;
+        self.write(piece, spool)
+    }
+
+    fn write_collected(&mut self, spool: &Spool) -> io::Result<()> {
+        let mut collected = std::mem::take(&mut self.collected);
+        self.write(&collected, spool)?;
+        collected.clear();
+        self.collected = collected;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8], spool: &Spool) -> io::Result<()> {
+        match self.sink.append(bytes) {
+            Err(error) if !self.is_scratch => {
+                self.come_back(&error, spool)?;
+                self.sink.append(bytes)?;
+            }
+            written => written?,
+        }
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn go_on_in(&mut self, mut sink: Box<dyn MessageSink>) {
+        match copy(self.written, self.sink.as_ref(), sink.as_mut()) {
+            Ok(()) => {
+                self.sink = sink;
+                self.is_scratch = false;
+            }
+            Err(error) => log_failed_sink(&error),
+        }
+    }
+
+    /// Moves the content back to a scratch file.
+    fn come_back(&mut self, error: &io::Error, spool: &Spool) -> io::Result<()> {
+        log_failed_sink(error);
+        let mut scratch = (spool.make_scratch)()?;
+        copy(self.written, self.sink.as_ref(), &mut scratch)?;
+        self.sink = Box::new(scratch);
+        self.is_scratch = true;
+        Ok(())
+    }
+
+    fn finish(mut self, spool: &Spool) -> io::Result<Body> {
+        self.write_collected(spool)?;
+        match self.sink.end() {
+            Err(error) if !self.is_scratch => self.come_back(&error, spool)?,
+            ended => ended?,
+        }
+        Ok(Body::File {
+            sink: self.sink,
+            _share: self.share,
+        })
+    }
+}
+
+impl Arriving {
     /// Reserves memory for the next `more` bytes, if they may be held in memory.
     fn make_room(&mut self, more: usize) {
         if let State::Memory { bytes, share } = &mut self.state {
@@ -259,127 +324,35 @@ impl Sink {
             }
             let (mut scratch, share) = self.spool.scratch()?;
             scratch.append(bytes)?;
-            self.state = State::File {
-                scratch,
+            self.state = State::File(InFile {
+                sink: Box::new(scratch),
+                is_scratch: true,
                 share,
+                written: bytes.len() as u64,
                 collected: Vec::new(),
-            };
+            });
         }
-        if let State::Placed {
-            placed, collected, ..
-        } = &mut self.state
-        {
-            if collected.len() + piece.len() <= COLLECT_BYTES {
-                collected.extend_from_slice(piece);
-                return Ok(());
-            }
-            match placed.append(collected) {
-                Ok(()) => collected.clear(),
-                Err(error) => self.come_back(&error)?,
-            }
-        }
-        if let State::Placed { placed, .. } = &mut self.state {
-            match placed.append(piece) {
-                Ok(()) => return Ok(()),
-                Err(error) => self.come_back(&error)?,
-            }
-        }
-        if let State::File {
-            scratch, collected, ..
-        } = &mut self.state
-        {
-            if collected.len() + piece.len() <= COLLECT_BYTES {
-                collected.extend_from_slice(piece);
-            } else {
-                scratch.append(collected)?;
-                collected.clear();
-                scratch.append(piece)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn go_on_in(&mut self, mut placed: Placed) {
-        let State::File {
-            scratch,
-            share,
-            collected,
-        } = &mut self.state
-        else {
-            return;
-        };
-        let written = self.size - collected.len() as u64;
-        let copied = copy(
-            written,
-            |part, offset| scratch.read_exact_at(part, offset),
-            |part| placed.append(part),
-        );
-        match copied {
-            Ok(()) => {
-                self.state = State::Placed {
-                    placed,
-                    share: share.take(),
-                    collected: std::mem::take(collected),
-                };
-            }
-            Err(error) => gave_up(&error),
+        match &mut self.state {
+            State::Memory { .. } => Ok(()),
+            State::File(file) => file.append(piece, &self.spool),
         }
     }
 
-    /// What is in the mailbox's file moves to a scratch file.
-    fn come_back(&mut self, error: &io::Error) -> io::Result<()> {
-        gave_up(error);
-        if let State::Placed {
-            placed,
-            share,
-            collected,
-        } = &mut self.state
+    fn go_on_in(&mut self, sink: Box<dyn MessageSink>) {
+        if let State::File(file) = &mut self.state
+            && file.is_scratch
         {
-            let mut scratch = (self.spool.make_scratch)()?;
-            copy(
-                placed.content_bytes(),
-                |part, offset| placed.read_exact_at(part, offset),
-                |part| scratch.append(part),
-            )?;
-            self.state = State::File {
-                scratch,
-                share: share.take(),
-                collected: std::mem::take(collected),
-            };
+            file.go_on_in(sink);
         }
-        Ok(())
     }
 
-    fn finish(mut self, has_status_fields: bool) -> io::Result<Message> {
-        if let State::Placed {
-            placed, collected, ..
-        } = &mut self.state
-        {
-            match placed.append(collected).and_then(|()| placed.end()) {
-                Ok(()) => {}
-                Err(error) => self.come_back(&error)?,
-            }
-        }
+    fn finish(self, has_status_fields: bool) -> io::Result<Message> {
         let body = match self.state {
             State::Memory { bytes, share } => Body::Memory {
                 bytes,
                 _share: share,
             },
-            State::File {
-                mut scratch,
-                share,
-                collected,
-            } => {
-                scratch.append(&collected)?;
-                Body::File {
-                    scratch,
-                    _share: share,
-                }
-            }
-            State::Placed { placed, share, .. } => Body::Placed {
-                placed,
-                _share: share,
-            },
+            State::File(file) => file.finish(&self.spool)?,
         };
         Ok(Message(Arc::new(Content {
             body,
@@ -391,25 +364,21 @@ impl Sink {
     }
 }
 
-/// Copies the first `bytes` of a file.
-fn copy(
-    bytes: u64,
-    read: impl Fn(&mut [u8], u64) -> io::Result<()>,
-    mut write: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
+/// Copies the first `bytes` from one sink to another.
+fn copy(bytes: u64, from: &dyn MessageSink, to: &mut dyn MessageSink) -> io::Result<()> {
     let mut buffer = vec![0; READ_BYTES];
     let mut offset = 0;
     while offset < bytes {
         let left = usize::try_from(bytes - offset).unwrap_or(READ_BYTES);
         let (part, _) = buffer.split_at_mut(left.min(READ_BYTES));
-        read(part, offset)?;
-        write(part)?;
+        from.read_exact_at(part, offset)?;
+        to.append(part)?;
         offset += part.len() as u64;
     }
     Ok(())
 }
 
-fn gave_up(error: &io::Error) {
+fn log_failed_sink(error: &io::Error) {
     tracing::debug!(%error, "a long message cannot be written into its mailbox as it arrives");
 }
 
@@ -499,40 +468,6 @@ mod tests {
         assert_eq!(spool.memory_used_bytes(), 9001);
         drop(other);
         assert_eq!(spool.memory_used_bytes(), 0);
-    }
-
-    #[test]
-    fn a_message_that_finds_no_room_in_its_mailbox_comes_back_whole() {
-        use rustix::fs::{MemfdFlags, SealFlags};
-        let dir = tempfile::tempdir().unwrap();
-        let content: Vec<u8> = (0..500_000u32).flat_map(u32::to_le_bytes).collect();
-        for room in [0, 7, 60_000, 70_000, 1_000_000, 1_999_990] {
-            for piece in [1000, 5000, 9000] {
-                let spool = spool(&dir, &limits(20_000, 1_000_000));
-                let mut builder = spool.message().binary();
-                builder.write(b"\n").unwrap();
-                let (first, rest) = content.split_at(50_000);
-                builder.write(first).unwrap();
-                let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-                let file = std::fs::File::from(rustix::fs::memfd_create("m", flags).unwrap());
-                file.set_len(room).unwrap();
-                rustix::fs::fcntl_add_seals(&file, SealFlags::GROW).unwrap();
-                let purpose = crate::io::Purpose {
-                    header: Vec::new(),
-                    directory: (0, 0),
-                    owner: (0, 0),
-                };
-                builder.go_on_in(Placed::begin(file, purpose).unwrap());
-                assert_eq!(builder.is_in_scratch(), room < 50_001);
-                for part in rest.chunks(piece) {
-                    builder.write(part).unwrap();
-                }
-                let message = builder.finish().unwrap();
-                assert!(message.placed().is_none());
-                assert_eq!(message.size(), 2_000_001);
-                assert!(read(&message) == [b"\n", &content[..]].concat());
-            }
-        }
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The content of a message: in memory, or in a file without a name past a bound.
 //!
-//! Imports `io` (scratch files, files in mailboxes), `config` (limits), `sync`. The content is held
-//! in its stored form: lines end with LF, header fields that we set ourselves are gone. A file is
-//! one in the mailbox itself where a long message has only one to go to. Invariant: memory counted
+//! The content is held in its stored form: lines end with LF, header fields that we set ourselves
+//! are gone. The file is a scratch file, or another [`MessageSink`]. Invariant: memory counted
 //! against the common budget is given back when the last user of a message is gone.
 
 mod budget;
@@ -12,15 +11,17 @@ pub(crate) mod fuzz_checks;
 mod header_field;
 mod header_filter;
 mod line_ends;
+mod sink;
 
 pub use builder::{MessageBuilder, Spool};
 pub(crate) use header_filter::HeaderFilter;
 pub(crate) use line_ends::bare_newlines;
 pub use line_ends::{Converted, LineEnds, Lines};
+pub(crate) use sink::MessageSink;
 
-use crate::io::{Placed, Scratch};
 use crate::sync::Arc;
 use budget::Share;
+use std::any::Any;
 use std::io;
 
 /// Bytes read from a file at once.
@@ -53,9 +54,14 @@ struct Content {
 
 #[derive(Debug)]
 enum Body {
-    Memory { bytes: Vec<u8>, _share: Share },
-    File { scratch: Scratch, _share: Share },
-    Placed { placed: Placed, _share: Share },
+    Memory {
+        bytes: Vec<u8>,
+        _share: Share,
+    },
+    File {
+        sink: Box<dyn MessageSink>,
+        _share: Share,
+    },
 }
 
 impl Message {
@@ -89,7 +95,7 @@ impl Message {
     pub fn in_memory(&self) -> Option<&[u8]> {
         match &self.0.body {
             Body::Memory { bytes, .. } => Some(bytes),
-            Body::File { .. } | Body::Placed { .. } => None,
+            Body::File { .. } => None,
         }
     }
 
@@ -112,11 +118,7 @@ impl Message {
             let (part, _) = buffer.split_at_mut(length);
             match &self.0.body {
                 Body::Memory { .. } => {}
-                Body::File { scratch, .. } => scratch.read_exact_at(part, offset)?,
-                Body::Placed { placed, .. } => {
-                    placed.read_exact_at(part, offset)?;
-                    placed.check_unchanged()?;
-                }
+                Body::File { sink, .. } => sink.read_exact_at(part, offset)?,
             }
             take(part)?;
             offset += part.len() as u64;
@@ -124,11 +126,14 @@ impl Message {
         Ok(())
     }
 
-    /// The file in a mailbox that it arrived in.
-    pub(crate) fn placed(&self) -> Option<&Placed> {
+    /// Returns the sink that has the content, if it is of this type.
+    pub(crate) fn sink<S: MessageSink>(&self) -> Option<&S> {
         match &self.0.body {
-            Body::Memory { .. } | Body::File { .. } => None,
-            Body::Placed { placed, .. } => Some(placed),
+            Body::Memory { .. } => None,
+            Body::File { sink, .. } => {
+                let sink: &dyn Any = sink.as_ref();
+                sink.downcast_ref()
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use crate::lifecycle::{self, Signals, Starting};
 use crate::listener::{self, Listener, Peers};
 use crate::log::{self, Log, LogStartError};
 use crate::server::{Ended, Handle, Server};
-use crate::session::AHEAD_MESSAGES_MAX;
+use crate::session::IN_PLACE_MESSAGES_MAX;
 use crate::started_with::StartedWith;
 use crate::tasks;
 use mailstow_engine::config::{Configuration, LmtpSettings, Origin, Settings, Sources};
@@ -288,7 +288,7 @@ fn runtime() -> io::Result<Runtime> {
             .worker_threads(session_threads())
             .thread_stack_size(SESSION_STACK_BYTES)
             // One more for each message that waits for its mailbox while it arrives.
-            .max_blocking_threads(RELOAD_THREADS + AHEAD_MESSAGES_MAX)
+            .max_blocking_threads(RELOAD_THREADS + IN_PLACE_MESSAGES_MAX)
             // Those that were made stay.
             .thread_keep_alive(Duration::MAX)
             .thread_name("mailstow-lmtp")

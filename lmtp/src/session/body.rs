@@ -1,9 +1,9 @@
 //! A message being received: its size, the policies about content, and where it goes.
 //!
-//! Imports `ahead` and the engine's message builder. Once the message is refused nothing
-//! is stored; the rest is only read past, so that the session stays in step.
+//! Once the message is refused nothing is stored; the rest is only read past, so that the session
+//! stays in step.
 
-use super::ahead::Place;
+use super::in_place::InPlaceSlot;
 use mailstow_engine::config::{BareNewline, NulPolicy, Settings};
 use mailstow_engine::{EnhancedCode, Lines, Message, MessageBuilder, Status};
 use rustix::io::Errno;
@@ -14,10 +14,10 @@ use std::io;
 pub(super) struct Body {
     builder: Result<MessageBuilder, Status>,
     size: u64,
-    /// Where it goes was said, or cannot be said.
+    /// It was decided whether the message is received in place.
     was_asked: bool,
-    /// Held while it may go into its mailbox.
-    place: Option<Place>,
+    /// Held while it is received in place.
+    slot: Option<InPlaceSlot>,
     size_max: u64,
     refuse_nul: bool,
     refuse_bare_newline: bool,
@@ -30,7 +30,7 @@ impl Body {
             builder: Ok(builder),
             size: 0,
             was_asked: false,
-            place: None,
+            slot: None,
             size_max: settings.routing.message_size_limit,
             refuse_nul: settings.lmtp.nul == NulPolicy::Reject,
             refuse_bare_newline: settings.lmtp.bare_newline == BareNewline::Reject,
@@ -66,8 +66,8 @@ impl Body {
         } else if self.line_bytes_max > 0 && lines.longest > self.line_bytes_max {
             Some(content("Message contains a line that is too long"))
         } else {
-            let written = match &self.place {
-                Some(place) => place.work(|| builder.write(piece)),
+            let written = match &self.slot {
+                Some(slot) => slot.work(|| builder.write(piece)),
                 None => builder.write(piece),
             };
             written.err().map(|error| storage(&error))
@@ -77,18 +77,19 @@ impl Body {
         }
     }
 
-    /// When so much has come that it `may` be worth it, asks for a place in its mailbox; once.
-    pub(super) fn go_ahead(
+    /// Asks once for a slot in which the message is received in place, when so much has come that
+    /// it `may` be worth it.
+    pub(super) fn receive_in_place(
         &mut self,
         may: impl FnOnce(u64) -> bool,
-        ask: impl FnOnce(&mut MessageBuilder) -> Option<Place>,
+        ask: impl FnOnce(&mut MessageBuilder) -> Option<InPlaceSlot>,
     ) {
         if self.was_asked || !may(self.size) {
             return;
         }
         self.was_asked = true;
         if let Ok(builder) = &mut self.builder {
-            self.place = ask(builder);
+            self.slot = ask(builder);
         }
     }
 
@@ -100,8 +101,8 @@ impl Body {
     /// Refuses the message.
     pub(super) fn refuse(&mut self, status: Status) {
         let given_up = std::mem::replace(&mut self.builder, Err(status));
-        if let Some(place) = &self.place {
-            place.work(|| drop(given_up));
+        if let Some(slot) = &self.slot {
+            slot.work(|| drop(given_up));
         }
     }
 
@@ -113,8 +114,8 @@ impl Body {
     /// The message is complete.
     pub(super) fn finish(mut self) -> Result<Message, Status> {
         let builder = std::mem::replace(&mut self.builder, Err(unfinished()))?;
-        let finished = match &self.place {
-            Some(place) => place.work(|| builder.finish()),
+        let finished = match &self.slot {
+            Some(slot) => slot.work(|| builder.finish()),
             None => builder.finish(),
         };
         finished.map_err(|error| storage(&error))
@@ -122,9 +123,9 @@ impl Body {
 }
 
 impl Drop for Body {
-    /// Giving up what is in a mailbox may have to wait for that, too.
+    /// Gives up what is in a mailbox, which may have to wait for the mailbox, too.
     fn drop(&mut self) {
-        if self.place.is_some() && self.builder.is_ok() {
+        if self.slot.is_some() && self.builder.is_ok() {
             self.refuse(unfinished());
         }
     }

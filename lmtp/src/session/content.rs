@@ -116,7 +116,7 @@ impl<S: ClientSocket> Session<S> {
             let piece = bytes.get(..decoded.produced).unwrap_or_default();
             body.write_content(decoded.cr_first, piece, decoder.lines());
             self.wire.input.consume(decoded.consumed);
-            go_ahead(&self.shared, self.transaction.as_ref(), &mut body);
+            receive_in_place(&self.shared, self.transaction.as_ref(), &mut body);
             if decoded.finished {
                 return Ok(body);
             }
@@ -247,7 +247,7 @@ impl<S: ClientSocket> Session<S> {
                 let converted = line_ends.convert(piece);
                 let piece = piece.get(..converted.produced).unwrap_or_default();
                 body.write_content(converted.cr_first, piece, line_ends.lines());
-                go_ahead(&self.shared, self.transaction.as_ref(), body);
+                receive_in_place(&self.shared, self.transaction.as_ref(), body);
             }
             self.wire.input.consume(count);
             left -= count as u64;
@@ -256,11 +256,11 @@ impl<S: ClientSocket> Session<S> {
     }
 }
 
-/// A long message for one mailbox goes straight there.
-fn go_ahead(shared: &Shared, transaction: Option<&Transaction>, body: &mut Body) {
+/// Receives a long message for one mailbox in place.
+fn receive_in_place(shared: &Shared, transaction: Option<&Transaction>, body: &mut Body) {
     let engine = &shared.engine;
-    let may = |size| engine.may_go_ahead(size);
-    body.go_ahead(may, |message| {
-        shared.places.place_for(engine, transaction, message)
+    let may = |size| engine.may_receive_in_place(size);
+    body.receive_in_place(may, |message| {
+        shared.in_place_slots.slot_for(engine, transaction, message)
     });
 }

@@ -5,10 +5,10 @@
 //! past a command that changes how the following bytes are to be understood. Sources: RFC 2033,
 //! RFC 5321, RFC 2920 (pipelining).
 
-mod ahead;
 mod body;
 mod content;
 mod deliver;
+mod in_place;
 mod lookup;
 mod notify;
 mod outcomes;
@@ -19,7 +19,7 @@ mod wire;
 use crate::admission::Guest;
 use crate::buffers::BYTES_MAX;
 use crate::client_socket::ClientSocket;
-pub(crate) use ahead::{AHEAD_MESSAGES_MAX, Places};
+pub(crate) use in_place::{IN_PLACE_MESSAGES_MAX, InPlaceSlots};
 
 use crate::command::{Command, Forwarded, ForwardedName, MailCommand, Paths, RcptCommand};
 use crate::command::{Refusal, Severity, parse};

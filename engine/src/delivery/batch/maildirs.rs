@@ -4,6 +4,7 @@ use super::super::context::{Context, IdentityChanged};
 use super::super::delivery::Delivery;
 use super::super::error::DeliveryError;
 use super::super::flush::{Item, take_results};
+use super::super::in_place;
 use super::super::reply::Stored;
 use super::commit::FlushTime;
 use super::work::{Work, flush_now};
@@ -105,8 +106,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
             return Err(delivery.interrupted());
         };
         let (disk, maildir) = (&context.disk, &mut open.maildir);
-        if let Some(arrived) = maildir.arrived(disk, delivery.owner(), &header, message) {
-            return Ok((at, arrived));
+        if let Some(received) = in_place::take(maildir, delivery.owner(), &header, message) {
+            return Ok((at, received));
         }
         let how = (&context.names, context.settings.compress);
         let unpublished = maildir.write(disk, base, how, &header, message)?;
@@ -173,7 +174,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
             let maildir = self.get(written.maildir);
             let device = maildir.map_or(0, Maildir::device);
             items.push(Item {
-                alone: written.unpublished.arrived_here(),
+                alone: written.unpublished.is_adopted(),
                 ..Item::of(written.unpublished.file(), device)
             });
         }
@@ -283,7 +284,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
         let maildir = &mut open.maildir;
         if open.flush_time == FlushTime::WithBatch {
             return match maildir.publish(disk, &context.names, unpublished) {
-                Err(error) if unpublished.arrived_here() => {
+                Err(error) if unpublished.is_adopted() => {
                     // It was perhaps opened by another way through the file system.
                     tracing::debug!(%error, "a message that arrived in its mailbox is copied");
                     publish_copy(context, base, maildir, delivery).map(Some)

@@ -18,9 +18,9 @@ use super::directory::{self, Unflushed};
 use super::trust::walk;
 use super::{Flush, Known, MailboxError, MailboxName, OwnerCheck, place};
 use crate::config::Compress;
-use crate::io::{Disk, FileKind, FileStat, Purpose};
+use crate::io::{Disk, FileKind, FileStat};
 use crate::message::{Message, bare_newlines};
-use crate::target::{Format, Owner};
+use crate::target::Format;
 use form::Filler;
 use std::io;
 
@@ -51,19 +51,32 @@ pub struct Unpublished<H> {
     name: Option<String>,
     size: u64,
     wire_size: u64,
-    arrived_here: bool,
+    is_adopted: bool,
 }
 
 impl<H> Unpublished<H> {
+    /// Returns a message that was written to this file before the Maildir was opened for its
+    /// delivery, by [`create_unseen`] in that Maildir.
+    pub fn adopted(file: H, header: &[u8], message: &Message) -> Self {
+        let (size, wire_size) = sizes(header, message.size(), message.bare_newlines());
+        Self {
+            file,
+            name: None,
+            size,
+            wire_size,
+            is_adopted: true,
+        }
+    }
+
     /// The open file, to be flushed.
     pub fn file(&self) -> &H {
         &self.file
     }
 
-    /// True when the message was written to this file as it arrived, before the Maildir was
-    /// opened for its delivery.
-    pub fn arrived_here(&self) -> bool {
-        self.arrived_here
+    /// Returns true when the message was written to this file before the Maildir was opened for its
+    /// delivery.
+    pub fn is_adopted(&self) -> bool {
+        self.is_adopted
     }
 }
 
@@ -180,31 +193,12 @@ impl<H> Maildir<H> {
         })
     }
 
-    /// The file in this Maildir that the message was written to as it arrived, if there is one
-    /// that is just as [`Maildir::write`] would make it now.
-    pub fn arrived<D: Disk<Handle = H>>(
-        &self,
-        disk: &D,
-        owner: Owner,
-        header: &[u8],
-        message: &Message,
-    ) -> Option<Unpublished<H>> {
-        let file = message.placed()?.take(&Purpose {
-            header: header.to_owned(),
-            directory: (self.new_stat.device, self.new_stat.inode),
-            owner: (owner.uid, owner.gid),
-        })?;
-        let (size, wire_size) = sizes(header, message.size(), message.bare_newlines());
-        Some(Unpublished {
-            file: disk.handle_of(file)?,
-            name: None,
-            size,
-            wire_size,
-            arrived_here: true,
-        })
+    /// Returns the attributes of `new/`.
+    pub fn new_stat(&self) -> &FileStat {
+        &self.new_stat
     }
 
-    /// The same for a message that is at hand with its header.
+    /// As [`Maildir::write`], for a message that is in memory with its header.
     ///
     /// # Errors
     /// As there.
@@ -243,7 +237,7 @@ impl<H> Maildir<H> {
             name,
             size,
             wire_size,
-            arrived_here: false,
+            is_adopted: false,
         };
         match write(&unpublished.file) {
             Ok(()) => Ok(unpublished),
@@ -364,12 +358,12 @@ impl<H> Maildir<H> {
     }
 }
 
-/// A file without a name in a Maildir that is there, and the attributes of the directory it would
-/// get its name in. To be called as the mailbox's owner.
+/// Creates a file without a name in a Maildir that exists, and returns it with the attributes of the
+/// directory it would get its name in. Must be called as the mailbox's owner.
 ///
 /// # Errors
 /// The Maildir cannot be opened, is not safe from others, or takes no such files.
-pub fn open_ahead<D: Disk>(
+pub fn create_unseen<D: Disk>(
     disk: &D,
     base: &D::Handle,
     path: &MailboxName,

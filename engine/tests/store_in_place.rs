@@ -1,4 +1,4 @@
-//! Long messages that go into their Maildir while they arrive, on a real file system.
+//! Long messages that are received in place, in their Maildir, on a real file system.
 
 #![allow(
     clippy::unwrap_used,
@@ -60,9 +60,9 @@ fn arrive_for<D: Disk>(
     let mut was_asked = false;
     for piece in content.chunks(900) {
         builder.write(piece).unwrap();
-        if !was_asked && store.may_go_ahead(builder.size()) {
+        if !was_asked && store.may_receive_in_place(builder.size()) {
             was_asked = true;
-            store.go_ahead(&mut builder, &sender(), (recipients, target));
+            store.receive_in_place(&mut builder, &sender(), (recipients, target));
         }
     }
     assert!(was_asked);

@@ -1,0 +1,108 @@
+//! Receives a long message in place: in its mailbox, while it arrives.
+//!
+//! The message has then one recipient's copy, and storing it takes no second copy. It goes to an
+//! [`InPlaceFile`], which the builder of the message fills as a [`MessageSink`], and which the batch
+//! publishes. Where that cannot be done, the delivery copies the message, and answers for what is
+//! wrong with the mailbox. Invariant: a thread of its own opens the mailbox as its owner, because
+//! the caller's thread must not change its identity.
+
+use super::context::{Context, Workspace};
+use super::in_place_file::{InPlaceFile, Purpose};
+use crate::config::Compress;
+use crate::io::{Credentials, Disk};
+use crate::mailbox::maildir::{Maildir, Unpublished, create_unseen};
+use crate::mailbox::{MailboxError, MailboxName};
+use crate::message::{Message, MessageSink};
+use crate::sync::Arc;
+use crate::target::{Format, MailboxTarget, Owner};
+use crate::thread;
+use std::any::Any;
+use std::cell::RefCell;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long a mailbox is waited for.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// Begins a message behind `header` in a file without a name in that mailbox. Waits for the mailbox
+/// only for a moment, because its file system may never answer.
+pub(super) fn begin<D: Disk>(
+    context: &Arc<Context<D>>,
+    header: Vec<u8>,
+    target: &MailboxTarget,
+) -> Option<Box<dyn MessageSink>> {
+    if target.format != Format::Maildir || context.settings.compress != Compress::None {
+        return None;
+    }
+    let (sender, opened) = mpsc::sync_channel(1);
+    let (context, target) = (Arc::clone(context), target.clone());
+    let open = move || {
+        // If the caller has stopped waiting, this fails and the unnamed file is removed.
+        let _ = sender.send(open_as_owner(&context, header, &target));
+    };
+    thread::spawn("mailstow-place", open).ok()?;
+    let opened = opened.recv_timeout(WAIT).ok()?;
+    let file = opened.unwrap_or_else(|error| {
+        tracing::debug!(%error, "a long message cannot go into its mailbox as it arrives");
+        None
+    })?;
+    Some(Box::new(file))
+}
+
+fn open_as_owner<D: Disk>(
+    context: &Context<D>,
+    header: Vec<u8>,
+    target: &MailboxTarget,
+) -> Result<Option<InPlaceFile>, MailboxError> {
+    let (disk, settings) = (&context.disk, &context.settings);
+    let mailbox = MailboxName::of(&settings.base, target);
+    let owner = target.owner();
+    let credentials = RefCell::new(Credentials::of_own_thread());
+    let mut workspace = Workspace::new(context, &credentials);
+    let base = workspace.enter(mailbox.display(), owner)?;
+    let (file, directory) = create_unseen(disk, base, &mailbox, settings.owner_check(owner))?;
+    let Some(file) = file_of(file) else {
+        return Ok(None);
+    };
+    let purpose = Purpose {
+        header,
+        directory: (directory.device, directory.inode),
+        owner,
+    };
+    InPlaceFile::begin(file, purpose)
+        .map(Some)
+        .map_err(|error| MailboxError::from_io(mailbox.display(), "opening it", error))
+}
+
+/// Returns the file in this Maildir that took the message as it arrived, if there is one that is
+/// just as [`Maildir::write`] would make it now.
+pub(super) fn take<H: 'static>(
+    maildir: &Maildir<H>,
+    owner: Owner,
+    header: &[u8],
+    message: &Message,
+) -> Option<Unpublished<H>> {
+    let directory = maildir.new_stat();
+    let file = message.sink::<InPlaceFile>()?.take(&Purpose {
+        header: header.to_owned(),
+        directory: (directory.device, directory.inode),
+        owner,
+    })?;
+    Some(Unpublished::adopted(handle_of(file)?, header, message))
+}
+
+/// Returns the file behind a handle; `None` when it is not one of the kernel's, because the disk is
+/// simulated.
+fn file_of<H: 'static>(handle: H) -> Option<File> {
+    let handle: Box<dyn Any> = Box::new(handle);
+    let descriptor = handle.downcast::<OwnedFd>().ok()?;
+    Some(File::from(*descriptor))
+}
+
+/// Returns the handle of such a file.
+fn handle_of<H: 'static>(file: File) -> Option<H> {
+    let descriptor: Box<dyn Any> = Box::new(OwnedFd::from(file));
+    descriptor.downcast::<H>().ok().map(|handle| *handle)
+}

@@ -1,0 +1,60 @@
+//! Long messages that are received in place: in their mailbox, while they arrive.
+//!
+//! The file system of a mailbox may be slow or hang, and the threads of the sessions must not wait
+//! for it: while one of them does such work, another thread takes over the other sessions.
+//! Invariant: only so many messages do this at once, so that threads are left for everything else
+//! that waits.
+
+use super::transaction::Transaction;
+use mailstow_engine::{Engine, MessageBuilder};
+use std::sync::Arc;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How many messages are received in place at once; others are copied into their mailboxes.
+pub(crate) const IN_PLACE_MESSAGES_MAX: usize = 32;
+
+/// The slots for such messages.
+#[derive(Clone, Debug)]
+pub(crate) struct InPlaceSlots(Arc<Semaphore>);
+
+impl Default for InPlaceSlots {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(IN_PLACE_MESSAGES_MAX)))
+    }
+}
+
+impl InPlaceSlots {
+    /// Receives the message in place if all its recipients have one mailbox and a slot is free.
+    pub(super) fn slot_for(
+        &self,
+        engine: &Engine,
+        transaction: Option<&Transaction>,
+        message: &mut MessageBuilder,
+    ) -> Option<InPlaceSlot> {
+        let transaction = transaction?;
+        let (recipients, target) = transaction.only_mailbox()?;
+        let permit = Arc::clone(&self.0).try_acquire_owned().ok()?;
+        let slot = InPlaceSlot { _permit: permit };
+        let reverse_path = &transaction.mail.reverse_path;
+        slot.work(|| engine.receive_in_place(message, reverse_path, (&recipients, target)));
+        Some(slot)
+    }
+}
+
+/// The right to wait for a mailbox while a message arrives.
+#[derive(Debug)]
+pub(super) struct InPlaceSlot {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl InPlaceSlot {
+    /// Does work that may wait for the mailbox.
+    pub(super) fn work<T>(&self, work: impl FnOnce() -> T) -> T {
+        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+            // No other thread could take over.
+            _ => work(),
+        }
+    }
+}
