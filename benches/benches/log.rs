@@ -12,8 +12,8 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mailstow_engine::sim::{
-    Accepted, AcceptedEncoder, AcceptedRecipient, BackendChoice, DeliveryId, DirectoryMedium,
-    EncodedRecord, LogWriter, LogWriterSettings, Plan, Record, Sequence, scan,
+    Accepted, AcceptedEncoder, AcceptedRecipient, BackendChoice, CopyLocation, DeliveryId,
+    DirectoryMedium, EncodedRecord, LogWriter, LogWriterSettings, Record, Sequence, scan,
 };
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -34,7 +34,7 @@ fn envelope() -> Accepted {
             mailbox: "example.org/someone".to_owned(),
             uid: 5000,
             gid: 5000,
-            plan: Plan::Maildir {
+            location: CopyLocation::Maildir {
                 file_name: "1700000000.M123456P4242V801I7f3a9c.mail.example.org".to_owned(),
             },
         }],

@@ -8,8 +8,8 @@
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot run stops")]
 
 use mailstow_engine::sim::{
-    Accepted, AcceptedEncoder, AcceptedRecipient, BackendChoice, DeliveryId, EncodedRecord,
-    LogWriter, LogWriterSettings, Plan, Sequence,
+    Accepted, AcceptedEncoder, AcceptedRecipient, BackendChoice, CopyLocation, DeliveryId,
+    EncodedRecord, LogWriter, LogWriterSettings, Sequence,
 };
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
@@ -43,7 +43,7 @@ fn record() -> EncodedRecord {
             mailbox: "example.org/someone".to_owned(),
             uid: 5000,
             gid: 5000,
-            plan: Plan::Maildir {
+            location: CopyLocation::Maildir {
                 file_name: "1700000000.M123456P4242V801I7f3a9c.mail.example.org".to_owned(),
             },
         }],

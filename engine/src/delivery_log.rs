@@ -5,7 +5,7 @@
 
 pub use crate::delivery::LogBounds;
 pub use crate::log::{
-    Accepted, AcceptedRecipient, Checkpoint, Confirmed, Damage, DecodeError, DeliveryId,
-    DirectoryMedium, Done, DoneOutcome, Extent, InDoubt, LogError, Plan, Record, RecordKind,
+    Accepted, AcceptedRecipient, Checkpoint, Confirmed, CopyLocation, Damage, DecodeError,
+    DeliveryId, DirectoryMedium, Done, DoneOutcome, Extent, InDoubt, LogError, Record, RecordKind,
     ScanReport, ScannedRecord, ScannedSegment, SegmentHeader, Sequence, scan, scan_records,
 };

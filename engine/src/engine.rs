@@ -126,8 +126,8 @@ impl Engine {
     /// it is submitted, so that storing it takes no copy.
     ///
     /// All recipients of the message must have this mailbox, and it must then be submitted for them
-    /// in this order. Must be called once at most. Does nothing where the mailbox does not allow it.
-    /// Waits for the mailbox for at most 2 s.
+    /// in this order. Must be called once at most. Does nothing where the mailbox does not allow
+    /// it. Waits for the mailbox for at most 2 s.
     pub fn receive_in_place(
         &self,
         message: &mut MessageBuilder,

@@ -13,10 +13,10 @@ pub use crate::io::{
 /// The delivery log by itself.
 pub use crate::log::{
     Accepted, AcceptedEncoder, AcceptedRecipient, Access, BLOCK_BYTES, BackendChoice, Checkpoint,
-    Confirmed, Damage, DecodeError, DeliveryId, DirectoryMedium, Done, DoneOutcome, EncodedRecord,
-    Extent, FORMAT_VERSION, FRAGMENT_BYTES_MAX, FRAME_HEADER_BYTES, InDoubt, LogError, LogFile,
-    LogMedium, LogScan, LogUsage, LogWriter, LogWriterSettings, OnDurable, Pacing, Plan,
-    RECORD_BYTES_LIMIT, Record, RecordKind, RecordTicket, ScanReport, ScannedRecord,
+    Confirmed, CopyLocation, Damage, DecodeError, DeliveryId, DirectoryMedium, Done, DoneOutcome,
+    EncodedRecord, Extent, FORMAT_VERSION, FRAGMENT_BYTES_MAX, FRAME_HEADER_BYTES, InDoubt,
+    LogError, LogFile, LogMedium, LogScan, LogUsage, LogWriter, LogWriterSettings, OnDurable,
+    Pacing, RECORD_BYTES_LIMIT, Record, RecordKind, RecordTicket, ScanReport, ScannedRecord,
     ScannedSegment, SegmentHeader, Sequence, StepwiseLog, Workers as LogWorkers, scan,
     scan_records, sim as log_disk,
 };

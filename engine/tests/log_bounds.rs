@@ -9,7 +9,7 @@ use common::*;
 use mailstow_engine::config::{Durability, Settings};
 use mailstow_engine::sim::Store;
 use mailstow_engine::sim::{
-    Accepted, AcceptedRecipient, DeliveryId, LogWriter, LogWriterSettings, Plan, Record,
+    Accepted, AcceptedRecipient, CopyLocation, DeliveryId, LogWriter, LogWriterSettings, Record,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,11 +61,11 @@ fn leave_a_log(directory: &Path, log: &LogWriterSettings, mails: &[(String, Vec<
                 mailbox: mailbox.trim_end_matches('/').into(),
                 uid,
                 gid,
-                plan: match mailbox.ends_with('/') {
-                    true => Plan::Maildir {
+                location: match mailbox.ends_with('/') {
+                    true => CopyLocation::Maildir {
                         file_name: format!("1000.M{number}P1.host.example,S=9"),
                     },
-                    false => Plan::Mbox {
+                    false => CopyLocation::Mbox {
                         size_before: 0,
                         without_status: false,
                     },

@@ -30,7 +30,7 @@ pub(super) fn open_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), St
     made.map_err(|source| StoreError::Base { base, source })
 }
 
-/// Looks whether the base is there, and makes nothing.
+/// Checks that the base can be used. Makes nothing.
 pub(super) fn check_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), StoreError> {
     let mut settings = settings.clone();
     settings.store.make_base = false;
@@ -40,7 +40,7 @@ pub(super) fn check_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), S
 fn make_base(base: &Path, settings: &Settings) -> io::Result<()> {
     let is_root = nix::unistd::geteuid().is_root();
     let mode = if is_root { 0o755 } else { 0o700 };
-    // Whoever owns the directory above must not get another one with the new owner.
+    // The owner of the directory above must not make another directory get the new owner.
     let (above, name) = SafeDirectory::of(base).map_err(io::Error::other)?;
     sys::mkdirat(above.handle(), &name, Mode::from_raw_mode(mode))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

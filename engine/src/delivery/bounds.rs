@@ -1,7 +1,6 @@
 //! How large the delivery log may grow on the file system that it is on.
 //!
-//! Imports `config`, `log`, `limits`. A log that may take all of a file system leaves nothing to
-//! the mailboxes on it, and in the end nothing to itself.
+//! A log that fills a file system leaves no space for the mailboxes on it, nor for its checkpoints.
 
 use crate::config::{DeliveryLogSettings, Settings};
 use crate::log::Volume;
@@ -12,7 +11,7 @@ use std::path::{Path, PathBuf};
 const SHARED_PART: u64 = 4;
 /// The part that it leaves of one without.
 const LEFT_PART: u64 = 8;
-/// Smallest log, in bytes: it takes what has to be said of a message of 48 MB for an mbox.
+/// Smallest log, in bytes: it takes the extent record of a message of 48 MB for an mbox.
 pub(super) const LOG_BYTES_MIN: u64 = 1 << 20;
 
 /// How large the log may grow, and why.
@@ -29,7 +28,7 @@ pub(super) const LOG_BYTES_MIN: u64 = 1 << 20;
 pub struct LogBounds {
     /// Bytes of the whole log: `bytes_max` of `[delivery_log]`, or what the file system allows.
     pub bytes_max: u64,
-    /// Size of the file system, in bytes; 0 when it cannot be told.
+    /// Size of the file system, in bytes; 0 when it is unknown.
     pub volume_bytes: u64,
     /// Bytes of it that are free.
     pub volume_free_bytes: u64,

@@ -4,8 +4,8 @@
 //! directories above it; everything below it is opened by the owner of the mailbox, so that no
 //! more rights are used than the owner has.
 
-use super::digest::BaseDigest;
 use super::flush::Flusher;
+use super::ledger::fingerprint::BaseDigest;
 use crate::config::{Settings, StatusFields};
 use crate::io::{CredentialError, Credentials, Disk};
 use crate::mailbox::maildir::NameMaker;

@@ -1,8 +1,7 @@
 //! Which recipients of a message share a copy of it.
 //!
-//! Imports `envelope`, `mailbox` (trace lines), `route` (targets), `config`. Invariants: every
-//! submitted recipient belongs to exactly one copy; the recipients of a copy are in the order in
-//! which they were submitted, and so are the copies, by their first recipients.
+//! Invariants: every submitted recipient belongs to exactly one copy; the recipients of a copy are
+//! in the order in which they were submitted, and so are the copies, by their first recipients.
 
 use crate::config::Copies;
 use crate::envelope::{Recipient, ReversePath};

@@ -4,12 +4,12 @@
 
 use super::copies::Copy;
 use super::error::DeliveryError;
-use super::logged_message::LoggedMessage;
+use super::ledger::logged_message::LoggedMessage;
 use super::queue::Queued;
 use super::reply::{MessagePart, OnOutcome, Reply, Stored, Ticket};
 use super::types::Mail;
 use crate::clock;
-use crate::log::{Done, DoneOutcome, Plan};
+use crate::log::{CopyLocation, Done, DoneOutcome};
 use crate::mailbox::{MailboxError, MailboxName};
 use crate::status::Status;
 use crate::sync::Arc;
@@ -114,9 +114,9 @@ impl Delivery {
     /// Returns the name that the log gives its file in `new/`.
     pub(super) fn planned_name(&self) -> Option<&str> {
         let part = self.part()?;
-        match &part.message.recipient(part.recipient)?.plan {
-            Plan::Maildir { file_name } => Some(file_name),
-            Plan::Mbox { .. } | Plan::Shared => None,
+        match &part.message.recipient(part.recipient)?.location {
+            CopyLocation::Maildir { file_name } => Some(file_name),
+            CopyLocation::Mbox { .. } | CopyLocation::Shared => None,
         }
     }
 

@@ -1,9 +1,9 @@
 //! Models of what writers share, run over every interleaving (up to the bound loom is given): the
 //! mboxes in hand, and how far back the log is needed.
 //!
-//! Imports `queue`, `room`, `floors`. Run with `tests/loom`.
+//! Imports `queue`, `room`, `retention`. Run with `tests/loom`.
 
-use super::floors::Floors;
+use super::ledger::retention::Retention;
 use super::queue::{Queue, Queued, Taken};
 use super::room::Room;
 use crate::log::Sequence;
@@ -112,18 +112,18 @@ impl Log {
     }
 }
 
-fn deliver(log: &Log, floors: &Floors) {
-    let floor = floors.take(|| log.durable());
+fn deliver(log: &Log, retention: &Retention) {
+    let mark = retention.take(|| log.durable());
     let record = log.appended.fetch_add(1, Ordering::AcqRel);
     log.flush();
     log.settled[record as usize].store(true, Ordering::Release);
-    drop(floor);
+    drop(mark);
 }
 
 #[test]
 fn loom_a_checkpoint_covers_only_deliveries_that_are_settled() {
     loom::model(|| {
-        let floors = Floors::default();
+        let retention = Retention::default();
         let log = Arc::new(Log {
             appended: AtomicU64::new(0),
             durable: AtomicU64::new(0),
@@ -131,17 +131,17 @@ fn loom_a_checkpoint_covers_only_deliveries_that_are_settled() {
         });
         let deliveries: Vec<_> = (0..2)
             .map(|_| {
-                let (log, floors) = (Arc::clone(&log), floors.clone());
-                thread::spawn(move || deliver(&log, &floors))
+                let (log, retention) = (Arc::clone(&log), retention.clone());
+                thread::spawn(move || deliver(&log, &retention))
             })
             .collect();
-        let below = floors.lowest(|| log.durable());
+        let below = retention.low_water_mark(|| log.durable());
         for record in log.settled.iter().take(below.0 as usize - 1) {
             assert!(record.load(Ordering::Acquire), "under way, below {below}");
         }
         for delivery in deliveries {
             delivery.join().unwrap();
         }
-        assert_eq!(floors.lowest(|| log.durable()), Sequence(3));
+        assert_eq!(retention.low_water_mark(|| log.durable()), Sequence(3));
     });
 }

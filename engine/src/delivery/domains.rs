@@ -1,6 +1,6 @@
 //! Which file system a mailbox is on, found without asking any.
 //!
-//! Imports `domain`, `io`. A mailbox belongs to the mount point that its path leads through, as
+//! A mailbox belongs to the mount point that its path leads through, as
 //! the kernel's table of mounts says. One that a symbolic link leads to another file system from is
 //! written by the writers of the first.
 
@@ -30,7 +30,7 @@ pub(super) struct Domains {
     /// Something is mounted below the base.
     has_mounts: AtomicBool,
     below: Mutex<Below>,
-    /// `None` if the kernel does not tell of changes: then what was mounted at the start counts.
+    /// `None` if the kernel does not report changes: then what was mounted at the start counts.
     changes: Option<MountWatch>,
 }
 

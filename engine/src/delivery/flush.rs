@@ -86,13 +86,13 @@ impl Flusher {
         }
     }
 
-    /// Flushes the items; one result for each, in order. `witness` gives for a file system a
+    /// Flushes the items; one result for each, in order. `sync_handle` gives for a file system a
     /// handle that was opened before anything of this batch was written there.
     pub(super) fn flush<'a, D: Disk>(
         &self,
         disk: &D,
         items: &[Item<'a, D::Handle>],
-        witness: impl Fn(u64) -> Option<&'a D::Handle>,
+        sync_handle: impl Fn(u64) -> Option<&'a D::Handle>,
     ) -> Vec<io::Result<()>> {
         let mut devices: Vec<(u64, Option<io::Result<()>>)> = Vec::new();
         let mut results = Vec::with_capacity(items.len());
@@ -107,7 +107,7 @@ impl Flusher {
             {
                 Some(at) => at,
                 None => {
-                    let handle = witness(item.device).unwrap_or(item.handle);
+                    let handle = sync_handle(item.device).unwrap_or(item.handle);
                     let whole = self.wants_syncfs(disk, items, item.device, handle);
                     let answer = whole.then(|| self.sync_filesystem(disk, handle));
                     devices.push((item.device, answer));

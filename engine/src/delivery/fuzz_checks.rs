@@ -11,19 +11,19 @@
 )]
 
 use super::domains::Domains;
-use super::file_systems::FileSystems;
-use super::logged_message::mbox_header;
+use super::ledger::dirty_file_systems::FileSystems;
+use super::ledger::logged_message::mbox_header;
+use super::ledger::sector_sums::{SECTOR_BYTES, SectorSums};
 use super::recovery::{PageCache, Part, Recovery};
 use super::room::Room;
-use super::sums::{SECTOR_BYTES, Sums};
 use crate::config::Settings;
 use crate::fuzz_checks::Choices;
 use crate::io::Disk as _;
 use crate::io::sim::{DiskFault, SimDisk};
 use crate::log::sim::SimMedium;
 use crate::log::{
-    Accepted, AcceptedRecipient, DeliveryId, Done, DoneOutcome, EncodedRecord, Extent, LogScan,
-    LogWriterSettings, Plan, Record, StepwiseLog, scan,
+    Accepted, AcceptedRecipient, CopyLocation, DeliveryId, Done, DoneOutcome, EncodedRecord,
+    Extent, LogScan, LogWriterSettings, Record, StepwiseLog, scan,
 };
 use crate::mailbox::mbox::render;
 use crate::mailbox::{Known, MailboxSettings};
@@ -171,7 +171,7 @@ impl Case {
             mailbox: MAILBOX.to_owned(),
             uid,
             gid,
-            plan: Plan::Mbox {
+            location: CopyLocation::Mbox {
                 size_before: 0,
                 without_status: false,
             },
@@ -202,7 +202,7 @@ impl Case {
         let placed = done(DoneOutcome::Mbox { offset, length });
         let refused = done(DoneOutcome::Refused);
         if kind == Kind::Extent {
-            let mut sums = Sums::from(offset);
+            let mut sums = SectorSums::from(offset);
             sums.feed(&rendered);
             let extent = Extent {
                 mailbox: MAILBOX.to_owned(),

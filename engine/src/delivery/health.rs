@@ -1,6 +1,4 @@
-//! Whether a store takes mail, for those who watch over it.
-//!
-//! Imports `log` (errors), `supervisor`.
+//! Whether a store takes mail, for operators and monitoring.
 
 use super::domain::HungDomain;
 use crate::clock;
@@ -39,7 +37,7 @@ pub struct Health {
     pub threads: Vec<ThreadFailure>,
 }
 
-/// Returns what operators are told of a file system that does not answer.
+/// Returns what operators see of a file system that does not answer.
 pub(super) fn hung_failure(hung: HungDomain) -> FileSystemFailure {
     FileSystemFailure {
         mount_point: hung.mount_point,
@@ -73,13 +71,13 @@ pub(super) fn no_answer() -> Arc<io::Error> {
 /// ```
 #[derive(Clone, Debug)]
 pub struct FileSystemFailure {
-    /// Where it is mounted; empty when the kernel did not tell.
+    /// Where it is mounted; empty when the kernel did not say.
     pub mount_point: PathBuf,
     /// Why the last flush failed; [`io::ErrorKind::TimedOut`] when there is no answer.
     pub cause: Arc<io::Error>,
     /// When the first one failed, since the UNIX epoch.
     pub since: Duration,
-    /// Times it was tried again, in vain.
+    /// How many attempts failed since.
     pub attempts: u64,
     /// How long until it is tried again.
     pub next_attempt_in: Duration,
@@ -135,7 +133,7 @@ pub struct LogFailure {
     pub cause: LogError,
     /// When it failed, since the UNIX epoch.
     pub since: Duration,
-    /// Times it was tried to open it again, in vain.
+    /// How many attempts to open it again failed.
     pub attempts: u64,
     /// How long until it is tried again.
     pub next_attempt_in: Duration,

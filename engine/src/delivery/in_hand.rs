@@ -1,10 +1,10 @@
 //! A batch in a writer's hands, as the watch sees it.
 //!
-//! Imports `reply`, `floors`. Invariant: the log gives up what it keeps for a batch only when each
-//! of its deliveries was answered with an error, or is held elsewhere.
+//! Invariant: the log frees the records of a batch only when each of its deliveries was answered
+//! with an error, or is held elsewhere.
 
 use super::delivery::Delivery;
-use super::floors::Floor;
+use super::ledger::retention::RetentionMark;
 use super::reply::Reply;
 use crate::clock;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ pub(super) struct InHand {
     /// The delivery that the step is for.
     step_of: AtomicUsize,
     /// What keeps its records in the log.
-    floor: Mutex<Option<Arc<Floor>>>,
+    mark: Mutex<Option<Arc<RetentionMark>>>,
     /// Flushes that had failed when it was begun.
     failures: AtomicU64,
     /// Its writer is not waited for any more.
@@ -48,7 +48,7 @@ impl InHand {
             begun: clock::now(),
             step_ms: AtomicU64::new(0),
             step_of: AtomicUsize::new(NONE),
-            floor: Mutex::default(),
+            mark: Mutex::default(),
             failures: AtomicU64::new(0),
             is_given_up: AtomicBool::new(false),
         }
@@ -70,14 +70,14 @@ impl InHand {
 
     /// Notes what keeps its records in the log, and how many flushes have failed before it writes
     /// anything.
-    pub(super) fn is_kept_by(&self, floor: &Arc<Floor>, failures: u64) {
+    pub(super) fn is_kept_by(&self, mark: &Arc<RetentionMark>, failures: u64) {
         self.failures.store(failures, Ordering::Release);
-        *self.floor.lock() = Some(Arc::clone(floor));
+        *self.mark.lock() = Some(Arc::clone(mark));
     }
 
     /// Notes that the part of the batch that goes through the log has ended.
     pub(super) fn needs_log_no_more(&self) {
-        *self.floor.lock() = None;
+        *self.mark.lock() = None;
     }
 
     /// Returns when the step began that the writer is at; `None` while it waits for the log.
@@ -130,20 +130,20 @@ impl InHand {
         self.is_given_up.load(Ordering::Acquire)
     }
 
-    /// Has the log keep nothing for it any more, once every delivery was answered. Records that
-    /// deliveries elsewhere need stay.
+    /// Lets the log free its records, once every delivery was answered. Records that deliveries
+    /// elsewhere need stay.
     pub(super) fn let_go_of_log(&self) {
-        let Some(floor) = self.floor.lock().take() else {
+        let Some(mark) = self.mark.lock().take() else {
             return;
         };
-        let own = Arc::new(floor.again());
-        floor.close();
+        let own = Arc::new(mark.again());
+        mark.close();
         for reply in &self.replies {
             if let Some(part) = &reply.part {
-                part.message.move_floor(&floor, &own);
+                part.message.move_mark(&mark, &own);
             }
         }
-        floor.give_back();
+        mark.give_back();
     }
 }
 

@@ -1,10 +1,10 @@
 //! Receives a long message in place: in its mailbox, while it arrives.
 //!
-//! The message has then one recipient's copy, and storing it takes no second copy. It goes to an
-//! [`InPlaceFile`], which the builder of the message fills as a [`MessageSink`], and which the batch
-//! publishes. Where that cannot be done, the delivery copies the message, and answers for what is
-//! wrong with the mailbox. Invariant: a thread of its own opens the mailbox as its owner, because
-//! the caller's thread must not change its identity.
+//! Storing the message then takes no copy. The store begins an [`InPlaceFile`] in the mailbox; the
+//! builder of the message fills it as a [`MessageSink`]; the batch takes the file from the finished
+//! message and publishes it. Where that cannot be done, the delivery copies the message, and
+//! reports what is wrong with the mailbox. Invariant: a separate thread opens the mailbox as its
+//! owner, because the caller's thread must not change its identity.
 
 use super::context::{Context, Workspace};
 use super::in_place_file::{InPlaceFile, Purpose};

@@ -1,7 +1,7 @@
 //! Jobs on file systems with mailboxes, which may never end.
 //!
-//! Imports `patience`, `thread`. Each job has its own thread. The caller waits for a job as long as
-//! a step in a mailbox may take; after that the job goes on alone.
+//! Each job has a thread. The caller waits for a job as long as a step in a mailbox may take; after
+//! that the job continues without it.
 
 use super::patience::Patience;
 use crate::clock;

@@ -1,10 +1,8 @@
-//! The delivery log as deliveries see it, which in a simulation may be one without threads, or one
-//! that is told wrong things.
-//!
-//! Imports `bounds`, `log`, `config`, `limits`, `sync`.
+//! The delivery log as deliveries see it. In a simulation it may have no threads, or pass wrong
+//! records on.
 
 use super::bounds::{LOG_BYTES_MIN, LogBounds, log_directory};
-use super::suspect_note::{has_suspects, note_suspects};
+use super::ledger::suspect_note::{has_suspects, note_suspects};
 use crate::config::{DeliveryLogSettings, Settings};
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{
@@ -19,15 +17,15 @@ use std::path::{Path, PathBuf};
 
 /// An open log.
 pub(super) trait Journal: fmt::Debug + Send + Sync {
-    /// Hands a record over; may wait for room.
+    /// Appends a record; may wait for room.
     fn append(&self, record: EncodedRecord) -> Result<RecordTicket, LogError>;
-    /// The same; a full log grows past its bound.
+    /// As [`Journal::append`]; a full log grows past its bound.
     fn append_anyway(&self, record: EncodedRecord) -> Result<RecordTicket, LogError>;
-    /// So many bytes of records do not count against the bound.
+    /// Sets how many bytes of records do not count against the bound.
     fn set_uncounted(&self, bytes: u64);
     /// Waits until the record, and all before it, are durable.
     fn wait(&self, ticket: RecordTicket) -> Result<Sequence, LogError>;
-    /// Everything up to this record is durable.
+    /// Returns the newest durable record.
     fn durable_up_to(&self) -> Sequence;
     /// Shows the records from the first up to the second, which is durable, in order.
     fn read_back(
@@ -37,18 +35,17 @@ pub(super) trait Journal: fmt::Debug + Send + Sync {
     ) -> Result<(), LogError>;
     /// Frees the segments that end before this record.
     fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError>;
-    /// Whether that would free any.
+    /// Returns true if that would free any.
     fn frees_before(&self, sequence: Sequence) -> bool;
-    /// How full it is.
+    /// Returns how full it is.
     fn usage(&self) -> LogUsage;
-    /// What stopped it.
+    /// Returns the failure that stopped it.
     fn poisoned(&self) -> Option<LogError>;
-    /// Gives back the space of what it can do without, for somebody found the disk full; the
-    /// bytes gained.
+    /// Gives back space that it can do without, because the disk is full. Returns the bytes gained.
     fn give_back(&self, is_recovering: bool) -> u64;
-    /// Looks whether it should leave more space to others.
+    /// Checks whether it should leave more space to others.
     fn look_at_room(&self);
-    /// Whether so many bytes of records can be appended, past the bound, too.
+    /// Returns true if so many bytes of records can be appended, past the bound, too.
     fn has_room_for(&self, bytes: u64) -> bool;
 }
 
@@ -127,12 +124,12 @@ pub(super) type OpenedJournal = (Arc<dyn Journal>, Arc<dyn Found>);
 
 /// Opens the log, at the start and again after it failed.
 pub(super) trait JournalSource: fmt::Debug + Send + Sync {
-    /// Opens it; whoever has it open must have dropped it before.
+    /// Opens it. It must not be open.
     fn open(&self) -> Result<OpenedJournal, LogError>;
-    /// Notes beside the log whether the kernel may show what a mailbox's disk does not have; that
-    /// is forgotten when the machine is started again.
+    /// Notes beside the log whether the kernel may return data that a mailbox's disk does not have.
+    /// A restart of the machine voids the note.
     fn note_suspects(&self, has_suspects: bool) -> io::Result<()>;
-    /// Returns true if that was noted since the machine was started.
+    /// Returns true if that was noted since the machine started.
     fn has_suspects(&self) -> bool;
 }
 
@@ -165,13 +162,13 @@ impl DirectorySource {
         self.bounds.apply(&self.wanted)
     }
 
-    /// What is damaged is given up, and the rest recovered.
+    /// Gives up what is damaged, and recovers the rest.
     pub(super) fn accepting_damage(mut self) -> Self {
         self.settings.accept_damage = true;
         self
     }
 
-    /// Somebody used the log before.
+    /// Returns true if there is a log already.
     pub(super) fn exists(&self) -> bool {
         self.directory.is_dir()
     }
@@ -236,7 +233,7 @@ pub(super) fn log_settings(settings: &DeliveryLogSettings) -> LogWriterSettings 
 }
 
 fn in_doubt_bytes(entries: usize) -> u64 {
-    // Whatever stands beside them.
+    // For the rest of the record.
     64 + entries as u64 * IN_DOUBT_BYTES
 }
 
@@ -249,19 +246,19 @@ pub(super) fn in_doubt_max(settings: &LogWriterSettings) -> usize {
     usize::try_from(entries).map_or(IN_DOUBT_MAX, |entries| entries.min(IN_DOUBT_MAX))
 }
 
-/// Records of what became of deliveries, each short enough for any log.
+/// Returns records of what became of deliveries, each short enough for any log.
 pub(super) fn done_records(entries: &[Done]) -> impl Iterator<Item = EncodedRecord> {
     let chunks = entries.chunks(ENTRIES_MAX);
     chunks.map(|entries| Record::Done(entries.to_vec()).encode())
 }
 
-/// The same of deliveries in doubt.
+/// As [`done_records`], of deliveries in doubt.
 pub(super) fn in_doubt_records(entries: &[InDoubt]) -> impl Iterator<Item = EncodedRecord> {
     let chunks = entries.chunks(ENTRIES_MAX);
     chunks.map(|entries| Record::InDoubt(entries.to_vec()).encode())
 }
 
-/// The same of replies that were read.
+/// As [`done_records`], of replies that were read.
 pub(super) fn confirmed_records(entries: &[Confirmed]) -> impl Iterator<Item = EncodedRecord> {
     let chunks = entries.chunks(ENTRIES_MAX);
     chunks.map(|entries| Record::Confirmed(entries.to_vec()).encode())

@@ -1,7 +1,50 @@
 //! Delivery: from resolved recipients and a message to one outcome per recipient.
 //!
-//! A [`Store`] has a queue and a few writer threads; each takes what waits as one batch and moves
-//! it through all phases together, so that many deliveries share few flushes.
+//! A [`Store`] has a queue and a few writer threads for each file system. A writer takes what waits
+//! as one batch and moves it through all phases together, so that many deliveries share few
+//! flushes. Each file imports only files below it:
+//!
+//! ```text
+//! store                      opens, and takes messages
+//! log_supervisor             opens and recovers the log, makes checkpoints
+//! watch, writer              the threads of a file system
+//! recovery, batch            replay what the log has; write what waits
+//! domains, domain, in_hand   file systems, their queues, and what their writers are at
+//! delivery, reply            one copy for one mailbox, answered exactly once
+//! ledger                     what must be remembered until it is settled
+//! context, journal, queue    leaves
+//! ```
+//!
+//! A message goes from the socket to its mailbox file through these functions, each of which calls
+//! only downwards:
+//!
+//! ```text
+//! lmtp session: receive_data, Body::write   MessageBuilder::write, MessageSink::append
+//! lmtp session: conclude, deliver           Engine::submit
+//! Store::submit                             copies, LoggedMessage::new, Delivery::new, Queue::push
+//! write_mail, Writer::write                 Queue::take
+//! Writer::begin                             Commit::through_log, LogHandle::lease
+//! Batch::begin                              Mboxes::lock, Mbox::open
+//!                                           Commit::record, LoggedMessage::append_to,
+//!                                           Journal::append
+//!                                           Maildirs::write, Maildir::write, Disk::write_all
+//! Batch::finish                             Commit::wait, Journal::wait
+//!                                           Maildirs::publish, Maildir::publish_as
+//!                                           Mboxes::append, Mbox::append_rendered, Disk::write_all
+//!                                           Work::end, Delivery::finish, Reply::report
+//! ```
+//!
+//! A flush goes from the batch to the reply through these, where no log makes mail durable:
+//!
+//! ```text
+//! Batch::finish                             Maildirs::flush_written
+//!                                           Work::flush, Flusher::flush, Disk::sync
+//!                                           Maildirs::publish, Mboxes::append
+//! Batch::flush_visible                      Work::flush, Flusher::flush, Disk::sync
+//!                                           Maildirs::withdraw_unless, Mboxes::take_back_unless
+//! Batch::finish                             Maildirs::answer, Mboxes::answer
+//! Work::end                                 Delivery::finish, Reply::report
+//! ```
 
 mod base;
 mod batch;
@@ -12,13 +55,9 @@ mod delivery;
 #[cfg(test)]
 #[cfg(loom)]
 mod delivery_loom;
-mod digest;
 mod domain;
 mod domains;
-mod doubt;
 mod error;
-mod file_systems;
-mod floors;
 mod flush;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz_checks;
@@ -28,15 +67,12 @@ mod in_place;
 mod in_place_file;
 mod jobs;
 mod journal;
-mod keeper;
-mod late_ends;
-mod logged_message;
+mod ledger;
+mod log_supervisor;
 mod patience;
 mod queue;
-mod queue_id;
 mod receipt;
 mod recovery;
-mod refusals;
 mod repetition;
 mod reply;
 mod room;
@@ -45,9 +81,6 @@ mod shared;
 #[cfg(not(loom))]
 mod sim_tests;
 mod store;
-mod stuck;
-mod sums;
-mod suspect_note;
 mod types;
 mod under_way;
 mod watch;

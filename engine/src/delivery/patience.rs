@@ -1,6 +1,4 @@
 //! How long a step in a mailbox may take.
-//!
-//! Imports `sync`.
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, wait_timeout};

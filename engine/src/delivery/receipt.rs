@@ -1,11 +1,11 @@
-//! What the sender of a message gets for it: the place to say whether its replies were read.
+//! The receipt for a message: records whether its replies were read.
 //!
 //! Invariant: a message is confirmed once or in doubt; a receipt that is dropped never confirms.
 
-use super::doubt::{Verdict, is_one_of};
 use super::journal::in_doubt_records;
-use super::keeper::Keeper;
-use super::logged_message::LoggedMessage;
+use super::ledger::Ledger;
+use super::ledger::logged_message::LoggedMessage;
+use super::ledger::unconfirmed::{Verdict, is_one_of};
 use super::reply::{Origin, Ticket};
 use crate::io::{Blocking, Disk};
 use crate::log::InDoubt;
@@ -47,36 +47,36 @@ pub struct Receipt {
     /// Recipients whose deliveries stay in doubt.
     doubtful: Vec<usize>,
     /// Of the log, if the store has one.
-    keeper: Weak<Keeper<<Blocking as Disk>::Handle>>,
+    ledger: Weak<Ledger<<Blocking as Disk>::Handle>>,
 }
 
 impl Receipt {
     pub(super) fn new(
         tickets: Vec<Ticket>,
-        keeper: Option<&Arc<Keeper<<Blocking as Disk>::Handle>>>,
+        ledger: Option<&Arc<Ledger<<Blocking as Disk>::Handle>>>,
     ) -> Self {
         Self {
             tickets,
             doubtful: Vec::new(),
-            keeper: keeper.map_or_else(Weak::new, Arc::downgrade),
+            ledger: ledger.map_or_else(Weak::new, Arc::downgrade),
         }
     }
 
-    /// The client has read the replies: the message is settled, and the same message sent again
-    /// is another message.
+    /// Notes that the client has read the replies: the message is settled, and an equal message
+    /// sent again is another message.
     pub fn confirm(mut self) {
         let tickets = std::mem::take(&mut self.tickets);
-        if let Some(keeper) = self.keeper.upgrade() {
+        if let Some(ledger) = self.ledger.upgrade() {
             match self.doubtful.as_slice() {
-                [] => settle(&keeper, &tickets, Verdict::Read),
-                doubtful => confirm_but(&keeper, &tickets, doubtful),
+                [] => settle(&ledger, &tickets, Verdict::Read),
+                doubtful => confirm_but(&ledger, &tickets, doubtful),
             }
         }
     }
 
-    /// The recipient with this index is told to try again, although its delivery succeeded: what
-    /// was to follow the delivery has failed. The delivery stays in doubt, whether the replies are
-    /// read or not.
+    /// Notes that the reply for the recipient with this index asks the client to try again,
+    /// although its delivery succeeded: a later step failed. The delivery stays in doubt, whether
+    /// the replies are read or not.
     pub fn doubt(&mut self, index: usize) {
         if !self.doubtful.contains(&index) {
             self.doubtful.push(index);
@@ -103,8 +103,8 @@ impl Drop for Receipt {
         if self.tickets.is_empty() {
             return;
         }
-        if let Some(keeper) = self.keeper.upgrade() {
-            settle(&keeper, &self.tickets, Verdict::Lost);
+        if let Some(ledger) = self.ledger.upgrade() {
+            settle(&ledger, &self.tickets, Verdict::Lost);
         }
     }
 }
@@ -113,7 +113,7 @@ impl Drop for Receipt {
 /// another message; with [`Verdict::Lost`] the deliveries that succeeded answer for it, and are not
 /// made a second time.
 pub(super) fn settle<H: fmt::Debug + Send + Sync + 'static>(
-    keeper: &Keeper<H>,
+    ledger: &Ledger<H>,
     tickets: &[Ticket],
     verdict: Verdict,
 ) {
@@ -122,14 +122,14 @@ pub(super) fn settle<H: fmt::Debug + Send + Sync + 'static>(
         match &ticket.origin {
             Origin::Direct => {}
             Origin::Repeated(repeated) => match verdict {
-                Verdict::Read => keeper.doubts.confirm_repeated(repeated),
-                Verdict::Lost => keeper.doubts.doubt_repeated(repeated),
+                Verdict::Read => ledger.unconfirmed.confirm_repeated(repeated),
+                Verdict::Lost => ledger.unconfirmed.reply_lost_again(repeated),
             },
             Origin::Message { message, .. } => {
                 if last.is_none_or(|last| !Arc::ptr_eq(last, message)) {
                     match message.is_over() {
-                        true => settle_message(keeper, message, verdict),
-                        false => keeper.doubts.settle_later(message, verdict),
+                        true => settle_message(ledger, message, verdict),
+                        false => ledger.unconfirmed.settle_later(message, verdict),
                     }
                     last = Some(message);
                 }
@@ -141,19 +141,19 @@ pub(super) fn settle<H: fmt::Debug + Send + Sync + 'static>(
 /// As [`settle`] with [`Verdict::Read`], but for the recipients with the indices `doubtful`, which
 /// stay in doubt.
 fn confirm_but<H: fmt::Debug + Send + Sync + 'static>(
-    keeper: &Keeper<H>,
+    ledger: &Ledger<H>,
     tickets: &[Ticket],
     doubtful: &[usize],
 ) {
-    // A message with those of its own recipients that stay in doubt.
+    // Each message with its recipients that stay in doubt.
     let mut messages: Vec<(&Arc<LoggedMessage>, Vec<usize>)> = Vec::new();
     for (index, ticket) in tickets.iter().enumerate() {
         match &ticket.origin {
             Origin::Direct => {}
             Origin::Repeated(repeated) if doubtful.contains(&index) => {
-                keeper.doubts.doubt_repeated(repeated);
+                ledger.unconfirmed.reply_lost_again(repeated);
             }
-            Origin::Repeated(repeated) => keeper.doubts.confirm_repeated(repeated),
+            Origin::Repeated(repeated) => ledger.unconfirmed.confirm_repeated(repeated),
             Origin::Message { message, recipient } => {
                 let at = messages
                     .iter()
@@ -168,48 +168,48 @@ fn confirm_but<H: fmt::Debug + Send + Sync + 'static>(
     }
     for (message, doubtful) in messages {
         if !message.is_over() {
-            keeper.doubts.settle_later(message, Verdict::Lost);
+            ledger.unconfirmed.settle_later(message, Verdict::Lost);
             continue;
         }
         if message.is_logged() {
-            keeper.doubts.confirm_but(message, &doubtful);
+            ledger.unconfirmed.confirm_but(message, &doubtful);
         } else {
-            let mut entries = message.doubts();
+            let mut entries = message.in_doubt();
             entries.retain(|entry| is_one_of(entry, &doubtful));
-            note_in_doubt(keeper, entries);
+            note_in_doubt(ledger, entries);
         }
         message.settled();
     }
 }
 
 /// Settles messages whose receipts came back before their deliveries had ended.
-pub(super) fn settle_early<H: fmt::Debug + Send + Sync + 'static>(keeper: &Keeper<H>) {
-    for (message, verdict) in keeper.doubts.take_early() {
-        settle_message(keeper, &message, verdict);
+pub(super) fn settle_early<H: fmt::Debug + Send + Sync + 'static>(ledger: &Ledger<H>) {
+    for (message, verdict) in ledger.unconfirmed.take_early() {
+        settle_message(ledger, &message, verdict);
     }
 }
 
 /// Settles a message whose deliveries have all ended.
 fn settle_message<H: fmt::Debug + Send + Sync + 'static>(
-    keeper: &Keeper<H>,
+    ledger: &Ledger<H>,
     message: &Arc<LoggedMessage>,
     verdict: Verdict,
 ) {
     match verdict {
-        Verdict::Read => keeper.doubts.confirm(message),
-        Verdict::Lost if message.is_logged() => keeper.doubts.doubt(message),
-        Verdict::Lost => note_in_doubt(keeper, message.doubts()),
+        Verdict::Read => ledger.unconfirmed.confirm(message),
+        Verdict::Lost if message.is_logged() => ledger.unconfirmed.reply_lost(message),
+        Verdict::Lost => note_in_doubt(ledger, message.in_doubt()),
     }
     message.settled();
 }
 
 /// Remembers deliveries in doubt that are not in the log, and appends them to it.
-fn note_in_doubt<H: fmt::Debug + Send + Sync + 'static>(keeper: &Keeper<H>, entries: Vec<InDoubt>) {
-    if let (false, Ok(pass)) = (entries.is_empty(), keeper.enter()) {
+fn note_in_doubt<H: fmt::Debug + Send + Sync + 'static>(ledger: &Ledger<H>, entries: Vec<InDoubt>) {
+    if let (false, Ok(lease)) = (entries.is_empty(), ledger.log.lease()) {
         for record in in_doubt_records(&entries) {
             // Not waited for: when a crash loses it, the message comes twice.
-            drop(pass.journal.append(record));
+            drop(lease.journal.append(record));
         }
     }
-    keeper.doubts.add(entries);
+    ledger.unconfirmed.add(entries);
 }

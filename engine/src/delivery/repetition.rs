@@ -1,10 +1,10 @@
-//! Finds the recipients of a message that have it already, from a delivery in doubt, or that an
-//! earlier delivery is still being made to. Each recipient finds its delivery by itself, whoever
-//! shared its copy then and now.
+//! Finds the recipients of a message that have it from a delivery in doubt, or to whom an earlier
+//! delivery is under way. Each recipient is looked up separately, whichever recipients share its
+//! copy.
 
 use super::copies::{Copy, Named, Names};
-use super::digest::{BaseDigest, Digest, Outline, Way, content_digest};
-use super::doubt::{Doubts, Repeated};
+use super::ledger::fingerprint::{BaseDigest, ContentSketch, Digest, DuplicateKey, content_digest};
+use super::ledger::unconfirmed::{Repeated, Unconfirmed};
 use super::types::{Mail, Outcome};
 use super::under_way::UnderWay;
 use crate::envelope::Recipient;
@@ -18,17 +18,17 @@ use std::time::Duration;
 /// Takes recipients out whose deliveries repeat one in doubt, which answers for them. The others
 /// of a copy keep it.
 pub(super) fn without_repeated(
-    doubts: &Doubts,
+    unconfirmed: &Unconfirmed,
     base: BaseDigest,
     mail: &Mail,
     copies: Vec<Copy>,
 ) -> (Vec<Copy>, Vec<(Named, MailboxTarget, Repeated)>) {
-    let Some(digest) = digest_of_repetition(doubts, base, mail, &copies) else {
+    let Some(digest) = digest_of_repetition(unconfirmed, base, mail, &copies) else {
         return (copies, Vec::new());
     };
-    take_out((base, mail), copies, |way| {
-        let known = doubts.take(&way.key(&digest));
-        known.or_else(|| doubts.take(&way.key_of_version_1(&digest)))
+    take_out((base, mail), copies, |key| {
+        let known = unconfirmed.take(&key.of_content(&digest));
+        known.or_else(|| unconfirmed.take(&key.key_of_version_1(&digest)))
     })
 }
 
@@ -47,8 +47,8 @@ pub(super) fn without_under_way(
     let Ok(digest) = content_digest(&mail.message) else {
         return (copies, Vec::new());
     };
-    take_out((base, mail), copies, |way| {
-        keys.contains(&way.key(&digest)).then_some(())
+    take_out((base, mail), copies, |key| {
+        keys.contains(&key.of_content(&digest)).then_some(())
     })
 }
 
@@ -56,7 +56,7 @@ pub(super) fn without_under_way(
 fn take_out<T>(
     (base, mail): (BaseDigest, &Mail),
     copies: Vec<Copy>,
-    mut find: impl FnMut(&Way<'_>) -> Option<T>,
+    mut find: impl FnMut(&DuplicateKey<'_>) -> Option<T>,
 ) -> (Vec<Copy>, Vec<(Named, MailboxTarget, T)>) {
     let reverse_path = mail.reverse_path.external();
     let mut found = Vec::new();
@@ -66,7 +66,7 @@ fn take_out<T>(
         for name in names.into_iter() {
             let address = name.recipient.address.external();
             let to = (&name.recipient, &address[..], &target);
-            match find(&way(base, mail, &reverse_path, to)) {
+            match find(&key_of(base, mail, &reverse_path, to)) {
                 Some(what) => found.push((name, target.clone(), what)),
                 None => others.push(name),
             }
@@ -98,26 +98,26 @@ fn keys_under_way(under_way: &UnderWay, mail: &Mail, copies: &[Copy]) -> HashSet
 
 /// Returns the digest of a message that looks as if it repeated a delivery in doubt.
 fn digest_of_repetition(
-    doubts: &Doubts,
+    unconfirmed: &Unconfirmed,
     base: BaseDigest,
     mail: &Mail,
     copies: &[Copy],
 ) -> Option<Digest> {
-    if doubts.is_empty() {
+    if unconfirmed.is_empty() {
         return None;
     }
     let reverse_path = mail.reverse_path.external();
-    let outline = Outline::of(&mail.message).ok()?;
+    let sketch = ContentSketch::of(&mail.message).ok()?;
     let may_repeat = |copy: &Copy| {
         copy.names.iter().any(|name| {
-            // The address is no part of the shape.
-            let way = way(
+            // The address is no part of the prefix.
+            let key = key_of(
                 base,
                 mail,
                 &reverse_path,
                 (&name.recipient, "", &copy.target),
             );
-            doubts.has_shape(way.shape(&outline))
+            unconfirmed.has_prefix(key.prefix(&sketch))
         })
     };
     match copies.iter().any(may_repeat) {
@@ -126,13 +126,13 @@ fn digest_of_repetition(
     }
 }
 
-fn way<'a>(
+fn key_of<'a>(
     base: BaseDigest,
     mail: &'a Mail,
     reverse_path: &'a str,
     (recipient, address, target): (&'a Recipient, &'a str, &'a MailboxTarget),
-) -> Way<'a> {
-    Way {
+) -> DuplicateKey<'a> {
+    DuplicateKey {
         base,
         reverse_path,
         queue_id: mail.queue_id.as_deref().unwrap_or_default(),

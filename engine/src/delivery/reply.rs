@@ -6,8 +6,8 @@
 //! is reported before its writer comes back, because the log has it.
 
 use super::copies::Names;
-use super::doubt::Repeated;
-use super::logged_message::LoggedMessage;
+use super::ledger::logged_message::LoggedMessage;
+use super::ledger::unconfirmed::Repeated;
 use super::types::Outcome;
 use crate::mailbox::MailboxName;
 use crate::status::Status;

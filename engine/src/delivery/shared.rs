@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::domains::Domains;
-use super::keeper::Keeper;
+use super::ledger::Ledger;
 use super::patience::Patience;
 use crate::io::Disk;
 use crate::sync::Arc;
@@ -13,6 +13,6 @@ pub(super) struct Shared<D: Disk> {
     pub(super) context: Arc<Context<D>>,
     pub(super) domains: Arc<Domains>,
     pub(super) patience: Arc<Patience>,
-    /// Of the delivery log, for `durability = "logged"`.
-    pub(super) keeper: Option<Arc<Keeper<D::Handle>>>,
+    /// With `durability = "logged"`.
+    pub(super) ledger: Option<Arc<Ledger<D::Handle>>>,
 }

@@ -14,8 +14,8 @@ use super::health::{Health, LogState, hung_failure};
 use super::in_place;
 use super::jobs::Jobs;
 use super::journal::{DirectorySource, JournalSource};
-use super::keeper::Keeper;
-use super::logged_message::LoggedMessage;
+use super::ledger::logged_message::LoggedMessage;
+use super::log_supervisor::LogSupervisor;
 use super::patience::Patience;
 use super::receipt::{Receipt, settle_early};
 use super::recovery::RecoveryReport;
@@ -83,6 +83,7 @@ pub struct Store<D: Disk = Blocking> {
     room: Arc<Room>,
     /// Its work is done by threads.
     has_threads: bool,
+    log: Option<Arc<LogSupervisor<D::Handle>>>,
     checkpointer: Option<SupervisedThread>,
     recovered: Option<RecoveryReport>,
 }
@@ -137,9 +138,9 @@ impl Store<Blocking> {
         let bounds = (Arc::new(Room::new(0)), 1);
         let domains = Arc::new(Domains::new(&disk, settings, bounds));
         let with = (domains, Jobs::Threads(patience));
-        let keeper = Arc::new(Keeper::new(Box::new(source), delivery_log, with));
+        let supervisor = Arc::new(LogSupervisor::new(Box::new(source), delivery_log, with));
         let context = Arc::new(Context::new(disk, settings));
-        let report = keeper.open(&context)?;
+        let report = supervisor.open(&context)?;
         Ok(report.unwrap_or_default())
     }
 
@@ -151,7 +152,7 @@ impl Store<Blocking> {
         on_outcome: Arc<OnOutcome>,
     ) -> Receipt {
         let tickets = self.submit(mail, to, on_outcome);
-        Receipt::new(tickets, self.shared.keeper.as_ref())
+        Receipt::new(tickets, self.shared.ledger.as_ref())
     }
 }
 
@@ -186,13 +187,9 @@ impl<D: Disk> Store<D> {
         source: Option<Box<dyn JournalSource>>,
     ) -> Result<Self, StoreError> {
         let mut store = Self::with_or_without_threads(disk, settings, source, true)?;
-        if store.shared.keeper.is_some() {
-            let shared = Arc::clone(&store.shared);
-            let checkpoint = move || {
-                if let Some(keeper) = &shared.keeper {
-                    keeper.run(&shared.context);
-                }
-            };
+        if let Some(log) = &store.log {
+            let (log, context) = (Arc::clone(log), Arc::clone(&store.shared.context));
+            let checkpoint = move || log.run(&context);
             let thread = store.supervisor.spawn("mailstow-check", 0, checkpoint);
             store.checkpointer = Some(thread.map_err(|source| StoreError::Thread { source })?);
         }
@@ -247,7 +244,7 @@ impl<D: Disk> Store<D> {
         let patience = Arc::new(Patience::new(settings.store.mailbox_timeout));
         let is_logged = settings.store.durability == Durability::Logged;
         let mut recovered = None;
-        let keeper = match source {
+        let log = match source {
             None => None,
             Some(source) => {
                 let jobs = match has_threads {
@@ -255,33 +252,37 @@ impl<D: Disk> Store<D> {
                     false => Jobs::AtOnce,
                 };
                 let with = (Arc::clone(&domains), jobs);
-                let keeper = Arc::new(Keeper::new(source, settings.delivery_log.clone(), with));
-                match keeper.open(&context) {
+                let delivery_log = settings.delivery_log.clone();
+                let log = Arc::new(LogSupervisor::new(source, delivery_log, with));
+                match log.open(&context) {
                     Ok(report) => {
                         recovered = report;
                         if let Some(report) = report {
                             tracing::info!("delivery log: {report}");
                         }
                     }
-                    // Mail is put off until there is room, which somebody who reads mail may make.
-                    Err(error) if is_logged && error.is_disk_full() => keeper.open_later(error),
+                    // Mail is put off until there is room, which a user who deletes mail may make.
+                    Err(error) if is_logged && error.is_disk_full() => {
+                        log.ledger().log.open_later(error);
+                    }
                     Err(error) => return Err(error.into()),
                 }
-                is_logged.then_some(keeper)
+                is_logged.then_some(log)
             }
         };
-        let logged_bytes_max = keeper.as_ref().map_or(0, |k| k.message_bytes_max());
+        let ledger = log.as_ref().map(|log| Arc::clone(log.ledger()));
+        let logged_bytes_max = ledger.as_ref().map_or(0, |ledger| ledger.message_bytes_max);
         let in_place_from_bytes = logged_bytes_max.max(settings.limits.message_memory_bytes as u64);
-        let weak = keeper.as_ref().map(Arc::downgrade);
+        let weak = ledger.as_ref().map(Arc::downgrade);
         let make_room = move || {
-            let keeper = weak.as_ref().and_then(Weak::upgrade);
-            keeper.is_some_and(|keeper| keeper.make_room_for_others())
+            let ledger = weak.as_ref().and_then(Weak::upgrade);
+            ledger.is_some_and(|ledger| ledger.make_room_for_others())
         };
         let shared = Arc::new(Shared {
             context,
             domains,
             patience,
-            keeper,
+            ledger,
         });
         Ok(Self {
             shared,
@@ -295,6 +296,7 @@ impl<D: Disk> Store<D> {
             watch: None,
             has_threads,
             room,
+            log,
             checkpointer: None,
             recovered,
         })
@@ -355,8 +357,8 @@ impl<D: Disk> Store<D> {
         let mut tickets: Vec<Option<Ticket>> = Vec::new();
         tickets.resize_with(to.len(), || None);
         let mut copies = copies(to, context.settings.copies);
-        if let Some(keeper) = &self.shared.keeper {
-            settle_early(keeper);
+        if let Some(ledger) = &self.shared.ledger {
+            settle_early(ledger);
             let mut answer = |name: Named, ticket: Ticket, outcome: Outcome| {
                 for index in name.indices() {
                     if let Some(slot) = tickets.get_mut(index) {
@@ -371,7 +373,7 @@ impl<D: Disk> Store<D> {
             for (name, target, ()) in under_way {
                 answer(name, Ticket::not_made(), under_way_already(base, &target));
             }
-            let (left, repeated) = without_repeated(&keeper.doubts, digest, &mail, left);
+            let (left, repeated) = without_repeated(&ledger.unconfirmed, digest, &mail, left);
             copies = left;
             for (name, target, repeated) in repeated {
                 let ticket = Ticket::settled(repeated);
@@ -428,7 +430,7 @@ impl<D: Disk> Store<D> {
         mail: &Arc<Mail>,
         copies: &[Copy],
     ) -> Option<(Arc<LoggedMessage>, bool)> {
-        let keeper = self.shared.keeper.as_ref()?;
+        let ledger = self.shared.ledger.as_ref()?;
         if copies.is_empty() {
             return None;
         }
@@ -440,11 +442,11 @@ impl<D: Disk> Store<D> {
             copies,
             &context.names,
             how,
-            keeper.late_ends.clone(),
+            ledger.late_ends.clone(),
         );
         let (size, envelope) = (mail.message.size(), message.envelope());
-        let fits_log = size <= keeper.message_bytes_max()
-            && size + envelope.record_bytes() as u64 <= keeper.record_bytes_max() as u64
+        let fits_log = size <= ledger.message_bytes_max
+            && size + envelope.record_bytes() as u64 <= ledger.record_bytes_max as u64
             && envelope.recipients.len() <= LOGGED_RECIPIENTS_MAX;
         Some((Arc::new(message), fits_log))
     }
@@ -456,8 +458,7 @@ impl<D: Disk> Store<D> {
 
     /// Whether mail is taken now, what waits, and which threads failed.
     pub fn health(&self) -> Health {
-        let keeper = self.shared.keeper.as_ref();
-        let health = keeper.map(|keeper| keeper.health());
+        let health = self.log.as_ref().map(|log| log.health());
         let health = health.unwrap_or_else(|| {
             let hung = self.shared.domains.hung().into_iter();
             (LogState::Direct, 0, hung.map(hung_failure).collect())
@@ -481,8 +482,8 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// The disk failed.
     pub fn checkpoint(&self) -> Result<(), LogError> {
-        match &self.shared.keeper {
-            Some(keeper) => keeper.checkpoint(&self.shared.context),
+        match &self.log {
+            Some(log) => log.checkpoint(&self.shared.context),
             None => Ok(()),
         }
     }
@@ -515,8 +516,8 @@ impl<D: Disk> Drop for Store<D> {
         // It would start writers in place of those that end.
         self.watch = None;
         watch::wait_for_writers(&self.shared);
-        if let Some(keeper) = &self.shared.keeper {
-            keeper.close();
+        if let Some(ledger) = &self.shared.ledger {
+            ledger.log.close();
         }
         self.checkpointer = None;
     }

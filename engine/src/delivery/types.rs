@@ -1,6 +1,4 @@
 //! What goes into a delivery and what comes out.
-//!
-//! Imports `envelope`, `message`, `status`.
 
 use crate::envelope::ReversePath;
 use crate::message::Message;

@@ -1,12 +1,10 @@
-//! Messages of which it is not known yet whether their clients have read the replies, by the queue
-//! ids that their clients gave them.
+//! Messages whose receipts have not come back yet, by the queue ids that their clients gave them.
 //!
-//! Imports `logged_message`, `sync`. A client that has lost its connection may send a message again
-//! while the first delivery of it is still being made, or has just ended, and is no delivery in
-//! doubt yet. Only messages with a queue id are noted: equal ones without are perhaps sent on
-//! purpose.
+//! A client that has lost its connection may send a message again while its first delivery is under
+//! way, or has just ended and is not in doubt yet. Only messages with a queue id are noted: equal
+//! ones without may be sent on purpose.
 
-use super::logged_message::LoggedMessage;
+use super::ledger::logged_message::LoggedMessage;
 use crate::sync::{Arc, Mutex};
 use std::collections::HashMap;
 use std::sync::Weak;
@@ -22,7 +20,7 @@ struct State {
     room: usize,
 }
 
-/// So many ids are kept at least before any is forgotten.
+/// How many ids are kept before any is forgotten.
 const ROOM_MIN: usize = 64;
 
 impl UnderWay {

@@ -1,21 +1,22 @@
 //! Finds writers that are blocked in a mailbox, and answers their deliveries.
 //!
-//! Imports `domains`, `keeper`. A delivery that its writer has not begun to publish is refused. One
+//! A delivery that its writer has not begun to publish is refused. One
 //! that it publishes is accepted, if the log durably has it, and held until the writer tells what
 //! became of it. Invariant: nothing here asks a file system with mailboxes.
 
 use super::domain::{Domain, Look};
 use super::in_hand::InHand;
-use super::logged_message::HeldMessage;
+use super::ledger::deferred_mail::{DeferredDelivery, DeferredMail, Held};
+use super::ledger::logged_message::HeldMessage;
 use super::reply::Reply;
 use super::shared::Shared;
-use super::stuck::{Held, Stuck, Waiting};
 use super::writer::write_mail;
 use crate::clock;
 use crate::io::Disk;
 use crate::log::DeliveryId;
 use crate::supervisor::Supervisor;
 use crate::sync::Arc;
+use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
@@ -30,11 +31,11 @@ pub(super) fn run<D: Disk>(shared: &Arc<Shared<D>>, supervisor: &Supervisor) {
     while !shared.patience.is_over_after(pause()) {
         shared.domains.note_changes(&shared.context.disk);
         look(shared, |domain| start_writer(shared, supervisor, domain));
-        if let Some(keeper) = &shared.keeper
-            && !keeper.late_ends.is_empty()
+        if let Some(ledger) = &shared.ledger
+            && !ledger.late_ends.is_empty()
         {
             // What became of them is taken up by a checkpoint.
-            keeper.ask();
+            ledger.log.ask_checkpoint();
         }
     }
 }
@@ -123,7 +124,7 @@ fn hold<D: Disk>(
     in_hand: &InHand,
     reply: &Reply,
 ) -> Option<(DeliveryId, u32)> {
-    let (Some(keeper), Some(part)) = (&shared.keeper, &reply.part) else {
+    let (Some(ledger), Some(part)) = (&shared.ledger, &reply.part) else {
         return None;
     };
     let message = part.through_log.then(|| part.message.held()).flatten()?;
@@ -134,28 +135,28 @@ fn hold<D: Disk>(
         content,
         refused,
     } = message;
-    let waiting = Waiting {
+    let waiting = DeferredDelivery {
         recipient: held_as.1,
         places: reply.places(),
         held: Held::InHand {
             failures: in_hand.failures(),
         },
     };
-    keeper.hold_in_hand(Stuck {
+    ledger.deferred.hold(vec![DeferredMail {
         at,
         envelope,
         content: content.into(),
         recipients: vec![waiting],
         refused,
         wants_room: false,
-    });
+    }]);
     Some(held_as)
 }
 
 /// Holds a delivery no more that its writer has answered.
 fn let_go<D: Disk>(shared: &Arc<Shared<D>>, held_as: (DeliveryId, u32)) {
-    if let Some(keeper) = &shared.keeper {
-        keeper.let_go(held_as);
+    if let Some(ledger) = &shared.ledger {
+        ledger.deferred.forget(&HashSet::from([held_as]));
     }
 }
 

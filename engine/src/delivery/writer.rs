@@ -9,7 +9,7 @@ use super::batch::{Batch, Commit};
 use super::delivery::Delivery;
 use super::domain::Domain;
 use super::in_hand::InHand;
-use super::keeper::Keeper;
+use super::ledger::Ledger;
 use super::queue::{Hold, Taken};
 use super::shared::Shared;
 use crate::io::{Credentials, Disk};
@@ -75,8 +75,8 @@ impl<'a, D: Disk> Writer<'a, D> {
         if !direct.is_empty() {
             self.domain.queue.leave_to_others(&mut hold);
         }
-        let logged = survive(|| match &self.shared.keeper {
-            Some(keeper) if !logged.is_empty() => self.begin_logged(keeper, &in_hand, logged),
+        let logged = survive(|| match &self.shared.ledger {
+            Some(ledger) if !logged.is_empty() => self.begin_logged(ledger, &in_hand, logged),
             _ => None,
         });
         Begun {
@@ -91,11 +91,11 @@ impl<'a, D: Disk> Writer<'a, D> {
     /// was answered.
     fn begin_logged(
         &self,
-        keeper: &'a Keeper<D::Handle>,
+        ledger: &'a Ledger<D::Handle>,
         in_hand: &Arc<InHand>,
         deliveries: Vec<Delivery>,
     ) -> Option<Batch<'a, D>> {
-        match Commit::through_log(keeper, in_hand) {
+        match Commit::through_log(ledger, in_hand) {
             Ok(commit) => Some(self.batch(commit, in_hand, deliveries)),
             Err(error) => {
                 for delivery in deliveries {
@@ -136,7 +136,7 @@ impl<'a, D: Disk> Writer<'a, D> {
         }
         if !direct.is_empty() {
             survive(|| {
-                let commit = Commit::in_mailboxes(self.shared.keeper.as_deref());
+                let commit = Commit::in_mailboxes(self.shared.ledger.as_deref());
                 self.batch(commit, &in_hand, direct).finish();
             });
         }

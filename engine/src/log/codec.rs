@@ -6,19 +6,19 @@
 
 use super::bytes::{DecodeError, Put as _, Take};
 use super::record::{
-    Accepted, AcceptedRecipient, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Extent,
-    InDoubt, Plan, Record, RecordKind, Sequence,
+    Accepted, AcceptedRecipient, Checkpoint, Confirmed, CopyLocation, DeliveryId, Done,
+    DoneOutcome, Extent, InDoubt, Record, RecordKind, Sequence,
 };
 use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
-const PLAN_MAILDIR: u8 = 1;
-const PLAN_MBOX: u8 = 2;
-const PLAN_SHARED: u8 = 3;
-const PLAN_MBOX_WITHOUT_STATUS: u8 = 4;
+const LOCATION_MAILDIR: u8 = 1;
+const LOCATION_MBOX: u8 = 2;
+const LOCATION_SHARED: u8 = 3;
+const LOCATION_MBOX_WITHOUT_STATUS: u8 = 4;
 const CONTENT_PLAIN: u8 = 0;
-const OUTCOME_MAILDIR: u8 = 1;
+const OUTCOME_SETTLED: u8 = 1;
 const OUTCOME_MBOX: u8 = 2;
 const OUTCOME_REFUSED: u8 = 3;
 /// Stands for all recipients in a confirmation.
@@ -112,12 +112,12 @@ impl Accepted {
     pub fn record_bytes(&self) -> usize {
         let recipients = self.recipients.iter().map(|recipient| {
             let texts = [&recipient.address, &recipient.original, &recipient.mailbox];
-            let plan = match &recipient.plan {
-                Plan::Maildir { file_name } => 4 + file_name.len(),
-                Plan::Mbox { .. } => 8,
-                Plan::Shared => 0,
+            let location = match &recipient.location {
+                CopyLocation::Maildir { file_name } => 4 + file_name.len(),
+                CopyLocation::Mbox { .. } => 8,
+                CopyLocation::Shared => 0,
             };
-            texts.map(|text| 4 + text.len()).iter().sum::<usize>() + 4 + 4 + 1 + plan
+            texts.map(|text| 4 + text.len()).iter().sum::<usize>() + 4 + 4 + 1 + location
         });
         let texts = 4 + self.reverse_path.len() + 4 + self.queue_id.len();
         16 + 8 + 32 + texts + 4 + recipients.sum::<usize>() + 1
@@ -220,7 +220,7 @@ fn put_accepted(out: &mut Vec<u8>, envelope: &Accepted) {
     out.put_count(envelope.recipients.len());
     let first = envelope.recipients.first();
     debug_assert!(
-        first.is_none_or(|recipient| recipient.plan != Plan::Shared),
+        first.is_none_or(|recipient| recipient.location != CopyLocation::Shared),
         "the first recipient has nobody to share a copy with"
     );
     for recipient in &envelope.recipients {
@@ -229,22 +229,22 @@ fn put_accepted(out: &mut Vec<u8>, envelope: &Accepted) {
         out.put_text(&recipient.mailbox);
         out.put_u32(recipient.uid);
         out.put_u32(recipient.gid);
-        match &recipient.plan {
-            Plan::Maildir { file_name } => {
-                out.put_u8(PLAN_MAILDIR);
+        match &recipient.location {
+            CopyLocation::Maildir { file_name } => {
+                out.put_u8(LOCATION_MAILDIR);
                 out.put_text(file_name);
             }
-            Plan::Mbox {
+            CopyLocation::Mbox {
                 size_before,
                 without_status,
             } => {
                 out.put_u8(match without_status {
-                    true => PLAN_MBOX_WITHOUT_STATUS,
-                    false => PLAN_MBOX,
+                    true => LOCATION_MBOX_WITHOUT_STATUS,
+                    false => LOCATION_MBOX,
                 });
                 out.put_u64(*size_before);
             }
-            Plan::Shared => out.put_u8(PLAN_SHARED),
+            CopyLocation::Shared => out.put_u8(LOCATION_SHARED),
         }
     }
 }
@@ -256,10 +256,13 @@ fn take_accepted(mut take: Take<'_>, payload_bytes: usize) -> Result<Record<'_>,
     let reverse_path = take.text("reverse_path")?;
     let queue_id = take.text("queue_id")?;
     let recipients = take_all(&mut take, RECIPIENT_BYTES_MIN, take_recipient)?;
-    if recipients.first().is_some_and(|r| r.plan == Plan::Shared) {
+    if recipients
+        .first()
+        .is_some_and(|r| r.location == CopyLocation::Shared)
+    {
         return Err(DecodeError::Value {
-            field: "plan of the first recipient",
-            value: u64::from(PLAN_SHARED),
+            field: "location of the first recipient",
+            value: u64::from(LOCATION_SHARED),
         });
     }
     let encoding = take.u8("content encoding")?;
@@ -294,18 +297,18 @@ fn take_recipient(take: &mut Take<'_>) -> Result<AcceptedRecipient, DecodeError>
         mailbox: take.text("mailbox")?,
         uid: take.u32("uid")?,
         gid: take.u32("gid")?,
-        plan: match take.u8("plan")? {
-            PLAN_MAILDIR => Plan::Maildir {
+        location: match take.u8("location")? {
+            LOCATION_MAILDIR => CopyLocation::Maildir {
                 file_name: take.text("file name")?,
             },
-            kind @ (PLAN_MBOX | PLAN_MBOX_WITHOUT_STATUS) => Plan::Mbox {
+            kind @ (LOCATION_MBOX | LOCATION_MBOX_WITHOUT_STATUS) => CopyLocation::Mbox {
                 size_before: take.u64("mbox size")?,
-                without_status: kind == PLAN_MBOX_WITHOUT_STATUS,
+                without_status: kind == LOCATION_MBOX_WITHOUT_STATUS,
             },
-            PLAN_SHARED => Plan::Shared,
+            LOCATION_SHARED => CopyLocation::Shared,
             value => {
                 return Err(DecodeError::Value {
-                    field: "plan",
+                    field: "location",
                     value: u64::from(value),
                 });
             }
@@ -317,7 +320,7 @@ fn put_done(out: &mut Vec<u8>, done: &Done) {
     out.put_u128(done.id.0);
     out.put_u32(done.recipient);
     match done.outcome {
-        DoneOutcome::Maildir => out.put_u8(OUTCOME_MAILDIR),
+        DoneOutcome::Settled => out.put_u8(OUTCOME_SETTLED),
         DoneOutcome::Mbox { offset, length } => {
             out.put_u8(OUTCOME_MBOX);
             out.put_u64(offset);
@@ -332,7 +335,7 @@ fn take_done(take: &mut Take<'_>) -> Result<Done, DecodeError> {
         id: DeliveryId(take.u128("id")?),
         recipient: take.u32("recipient")?,
         outcome: match take.u8("outcome")? {
-            OUTCOME_MAILDIR => DoneOutcome::Maildir,
+            OUTCOME_SETTLED => DoneOutcome::Settled,
             OUTCOME_MBOX => DoneOutcome::Mbox {
                 offset: take.u64("offset")?,
                 length: take.u64("length")?,

@@ -2,7 +2,9 @@
 
 mod segments;
 
-use super::record::{Accepted, AcceptedRecipient, Checkpoint, DeliveryId, Plan, Record, Sequence};
+use super::record::{
+    Accepted, AcceptedRecipient, Checkpoint, CopyLocation, DeliveryId, Record, Sequence,
+};
 use super::sim::{SimFault, SimMedium};
 use super::{EncodedRecord, LogMedium as _, LogScan, LogWriterSettings, RecordTicket, StepwiseLog};
 use crate::fuzz_checks::Choices;
@@ -215,7 +217,7 @@ fn accepted(id: u128, bytes: usize) -> EncodedRecord {
         mailbox: "example.org/ann".to_owned(),
         uid: 5000,
         gid: 5000,
-        plan: Plan::Mbox {
+        location: CopyLocation::Mbox {
             size_before: 0,
             without_status: false,
         },

@@ -58,8 +58,8 @@ pub use group_commit::RecordTicket;
 pub use log_scan::LogScan;
 pub use medium::{Access, LogFile, LogMedium, Pacing};
 pub use record::{
-    Accepted, AcceptedRecipient, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Extent,
-    InDoubt, Plan, Record, RecordKind, Sequence,
+    Accepted, AcceptedRecipient, Checkpoint, Confirmed, CopyLocation, DeliveryId, Done,
+    DoneOutcome, Extent, InDoubt, Record, RecordKind, Sequence,
 };
 pub(crate) use room::Volume;
 pub use scan::{Damage, ScanReport, ScannedRecord, ScannedSegment, scan, scan_records};

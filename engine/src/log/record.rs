@@ -109,16 +109,21 @@ impl Accepted {
     /// behind it that share its copy. Empty for an index without a recipient.
     pub fn sharing(&self, index: usize) -> &[AcceptedRecipient] {
         let from = self.recipients.get(index..).unwrap_or_default();
-        let more = from.iter().skip(1).take_while(|r| r.plan == Plan::Shared);
+        let more = from
+            .iter()
+            .skip(1)
+            .take_while(|r| r.location == CopyLocation::Shared);
         from.get(..1 + more.count()).unwrap_or_default()
     }
 
-    /// Returns the recipient whose plan says where the copy for recipient `index` goes: that one,
-    /// unless it shares the copy of an earlier one.
+    /// Returns the recipient whose location says where the copy for recipient `index` goes: that
+    /// one, unless it shares the copy of an earlier one.
     pub fn copy_of(&self, index: u32) -> u32 {
         let at = usize::try_from(index).unwrap_or(usize::MAX);
         let before = self.recipients.get(..=at).unwrap_or_default().iter().rev();
-        let shared = before.take_while(|r| r.plan == Plan::Shared).count();
+        let shared = before
+            .take_while(|r| r.location == CopyLocation::Shared)
+            .count();
         debug_assert!(shared <= at, "a copy is shared with recipients behind it");
         index.saturating_sub(u32::try_from(shared).unwrap_or(u32::MAX))
     }
@@ -138,12 +143,12 @@ pub struct AcceptedRecipient {
     /// Group.
     pub gid: u32,
     /// Where in the mailbox the copy goes.
-    pub plan: Plan,
+    pub location: CopyLocation,
 }
 
-/// Where a copy is going to be found.
+/// Where a copy is to be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub enum CopyLocation {
     /// A Maildir and the name the file gets in `new/`.
     Maildir {
         /// Without directory and without flags.
@@ -162,7 +167,7 @@ pub enum Plan {
     Shared,
 }
 
-impl Plan {
+impl CopyLocation {
     /// The format of the mailbox; `None` where an earlier recipient says it.
     pub fn format(&self) -> Option<Format> {
         match self {
@@ -188,7 +193,7 @@ pub struct Done {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DoneOutcome {
     /// Settled, durably, whatever the mailbox: there is nothing to be done or undone.
-    Maildir,
+    Settled,
     /// Appended to an mbox; durable only after the next checkpoint.
     Mbox {
         /// Where the copy begins, in bytes.
@@ -256,7 +261,7 @@ pub struct Extent {
 pub enum Record<'a> {
     /// See [`RecordKind::Accepted`].
     Accepted {
-        /// Envelope and plan.
+        /// Envelope and location.
         envelope: Accepted,
         /// The content in its stored form, once for all recipients.
         content: Cow<'a, [u8]>,

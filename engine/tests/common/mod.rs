@@ -12,7 +12,7 @@ use mailstow_engine::address::{Address, parse_address};
 use mailstow_engine::config::{Copies, Durability, Settings};
 use mailstow_engine::route::{Format, MailboxTarget};
 use mailstow_engine::sim::{
-    Accepted, AcceptedRecipient, DeliveryId, LogWriter, LogWriterSettings, Plan, Record,
+    Accepted, AcceptedRecipient, CopyLocation, DeliveryId, LogWriter, LogWriterSettings, Record,
 };
 use mailstow_engine::sim::{Blocking, Disk, Faulty};
 use mailstow_engine::sim::{Store, Ticket};
@@ -209,13 +209,13 @@ pub fn leave_a_log(settings: &Settings, content: &[u8], mailboxes: [&str; 2]) {
     let (log, _) = LogWriter::open(&directory, LogWriterSettings::default()).unwrap();
     let (uid, gid) = owner();
     let [maildir, mbox] = mailboxes;
-    let to = |mailbox: &str, plan| AcceptedRecipient {
+    let to = |mailbox: &str, location| AcceptedRecipient {
         address: "info@vm.example".into(),
         original: "orig@ex.example".into(),
         mailbox: mailbox.into(),
         uid,
         gid,
-        plan,
+        location,
     };
     let file_name = "1000.M1P1.host.example,S=9".to_owned();
     let envelope = Accepted {
@@ -225,10 +225,10 @@ pub fn leave_a_log(settings: &Settings, content: &[u8], mailboxes: [&str; 2]) {
         queue_id: String::new(),
         content_digest: [0; 32],
         recipients: vec![
-            to(maildir, Plan::Maildir { file_name }),
+            to(maildir, CopyLocation::Maildir { file_name }),
             to(
                 mbox,
-                Plan::Mbox {
+                CopyLocation::Mbox {
                     size_before: 0,
                     without_status: false,
                 },

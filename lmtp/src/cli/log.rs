@@ -12,8 +12,8 @@ use clap::{Args, Subcommand};
 use mailstow_engine::Engine;
 use mailstow_engine::config::Configuration;
 use mailstow_engine::delivery_log::{
-    AcceptedRecipient, DirectoryMedium, DoneOutcome, InDoubt, LogError, Plan, Record, ScanReport,
-    ScannedRecord, scan,
+    AcceptedRecipient, CopyLocation, DirectoryMedium, DoneOutcome, InDoubt, LogError, Record,
+    ScanReport, ScannedRecord, scan,
 };
 use serde_json::{Value, json};
 use std::ffi::OsStr;
@@ -315,19 +315,19 @@ fn write_in_doubt(out: &mut dyn Write, entries: &[InDoubt]) -> io::Result<()> {
 }
 
 fn plan(recipient: &AcceptedRecipient) -> (String, String) {
-    let place = match &recipient.plan {
-        Plan::Maildir { file_name } => file_name.clone(),
-        Plan::Mbox { size_before, .. } => format!("from byte {size_before}"),
-        Plan::Shared => "the copy of the recipient before".to_owned(),
+    let place = match &recipient.location {
+        CopyLocation::Maildir { file_name } => file_name.clone(),
+        CopyLocation::Mbox { size_before, .. } => format!("from byte {size_before}"),
+        CopyLocation::Shared => "the copy of the recipient before".to_owned(),
     };
-    let format = recipient.plan.format();
+    let format = recipient.location.format();
     let format = format.map_or_else(|| "shares".to_owned(), |format| format.to_string());
     (format, place)
 }
 
 fn outcome(outcome: DoneOutcome) -> String {
     match outcome {
-        DoneOutcome::Maildir => "settled".to_owned(),
+        DoneOutcome::Settled => "settled".to_owned(),
         DoneOutcome::Mbox { offset, length } => format!("appended {length} bytes at {offset}"),
         DoneOutcome::Refused => "refused".to_owned(),
     }

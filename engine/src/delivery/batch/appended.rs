@@ -1,8 +1,8 @@
 //! A locked mbox with messages that are not flushed yet.
 
 use super::super::delivery::Delivery;
-use super::super::floors::Floor;
-use super::super::keeper::Pass;
+use super::super::ledger::handle::LogLease;
+use super::super::ledger::retention::RetentionMark;
 use super::super::reply::Stored;
 use super::work::Work;
 use crate::io::Disk;
@@ -18,7 +18,7 @@ pub(super) struct AppendedMbox<'a, H> {
     pub(super) owner: Owner,
     pub(super) deliveries: Vec<Delivery>,
     /// Keeps the extent records of the messages in the log until they are flushed.
-    pub(super) extents: Option<(Floor, Pass<'a, H>)>,
+    pub(super) extents: Option<(RetentionMark, LogLease<'a>)>,
 }
 
 impl<H: fmt::Debug + Send + Sync + 'static> AppendedMbox<'_, H> {

@@ -5,11 +5,12 @@
 
 use super::super::delivery::Delivery;
 use super::super::error::DeliveryError;
-use super::super::floors::Floor;
 use super::super::in_hand::InHand;
 use super::super::journal::{confirmed_records, done_records};
-use super::super::keeper::{Keeper, Pass};
-use super::super::logged_message::InLog;
+use super::super::ledger::Ledger;
+use super::super::ledger::handle::LogLease;
+use super::super::ledger::logged_message::InLog;
+use super::super::ledger::retention::RetentionMark;
 use crate::io::Disk;
 use crate::log::{Done, DoneOutcome, LogError, RecordTicket};
 use crate::mailbox::{Flush, Unflushed};
@@ -26,15 +27,15 @@ pub(in crate::delivery) enum Commit<'a, H> {
     Flush,
     /// As [`Commit::Flush`], in a store with a log, which has an extent record of each message for
     /// an mbox before the message is written.
-    FlushWithExtents(&'a Keeper<H>),
+    FlushWithExtents(&'a Ledger<H>),
 }
 
 /// The state of a batch in the log.
 pub(in crate::delivery) struct LogCommit<'a, H> {
-    keeper: &'a Keeper<H>,
-    pass: Pass<'a, H>,
+    ledger: &'a Ledger<H>,
+    lease: LogLease<'a>,
     /// Keeps the records of the batch in the log.
-    floor: Arc<Floor>,
+    mark: Arc<RetentionMark>,
     /// The newest record that must be durable before anything is published.
     newest: Option<RecordTicket>,
 }
@@ -56,24 +57,24 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
     /// # Errors
     /// The log is out of service.
     pub(in crate::delivery) fn through_log(
-        keeper: &'a Keeper<H>,
+        ledger: &'a Ledger<H>,
         in_hand: &InHand,
     ) -> Result<Self, LogError> {
-        let pass = keeper.enter()?;
-        let floor = Arc::new(keeper.floors.take(|| pass.journal.durable_up_to()));
-        in_hand.is_kept_by(&floor, keeper.file_systems.failures());
+        let lease = ledger.log.lease()?;
+        let mark = Arc::new(ledger.retention.take(|| lease.journal.durable_up_to()));
+        in_hand.is_kept_by(&mark, ledger.file_systems.failures());
         Ok(Self::Log(LogCommit {
-            keeper,
-            pass,
-            floor,
+            ledger,
+            lease,
+            mark,
             newest: None,
         }))
     }
 
     /// Commits by flushing the mailboxes.
-    pub(in crate::delivery) fn in_mailboxes(keeper: Option<&'a Keeper<H>>) -> Self {
-        match keeper {
-            Some(keeper) => Self::FlushWithExtents(keeper),
+    pub(in crate::delivery) fn in_mailboxes(ledger: Option<&'a Ledger<H>>) -> Self {
+        match ledger {
+            Some(ledger) => Self::FlushWithExtents(ledger),
             None => Self::Flush,
         }
     }
@@ -89,10 +90,10 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         !matches!(self, Self::Log(_))
     }
 
-    /// Returns the keeper of the log that has extents of the messages for mboxes.
-    pub(super) fn extents(&self) -> Option<&'a Keeper<H>> {
+    /// Returns the ledger of the log that has extents of the messages for mboxes.
+    pub(super) fn extents(&self) -> Option<&'a Ledger<H>> {
         match self {
-            Self::FlushWithExtents(keeper) => Some(keeper),
+            Self::FlushWithExtents(ledger) => Some(ledger),
             Self::Log(_) | Self::Flush => None,
         }
     }
@@ -118,7 +119,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         let Self::Log(log) = self else {
             return Ok(FlushTime::WithBatch);
         };
-        let file_systems = &log.keeper.file_systems;
+        let file_systems = &log.ledger.file_systems;
         file_systems.check(device)?;
         let by_checkpoint = file_systems.enter(disk, device, (near, mount_point))?;
         file_systems.enter_all(disk, above, mount_point)?;
@@ -128,14 +129,14 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         })
     }
 
-    /// Makes room on a full disk: has the log give back what it can do without. True when something
-    /// was gained, and the write may be tried again.
+    /// Makes room on a full disk: has the log give back space that it can do without. Returns true
+    /// when it gained some, and the write may be tried again.
     #[cold]
     pub(super) fn make_room(&self) -> bool {
         match self {
-            Self::Log(log) => log.keeper.make_room(log.pass.journal.as_ref()),
+            Self::Log(log) => log.ledger.make_room(log.lease.journal.as_ref()),
             Self::Flush => false,
-            Self::FlushWithExtents(keeper) => keeper.make_room_for_others(),
+            Self::FlushWithExtents(ledger) => ledger.make_room_for_others(),
         }
     }
 
@@ -145,12 +146,12 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         let Some(message) = delivery.logged_message() else {
             return Err(LogError::Closed);
         };
-        let kept_by = (&log.floor, &log.keeper.refusals);
-        let ticket = match message.append_to(&log.pass.journal, kept_by, &delivery.mail)? {
+        let kept_by = (&log.mark, &log.ledger.refusals);
+        let ticket = match message.append_to(&log.lease.journal, kept_by, &delivery.mail)? {
             InLog::Stale => return Err(LogError::Closed),
             InLog::Before(ticket) => ticket,
             InLog::Appended(ticket) => {
-                log.keeper.doubts.open(message);
+                log.ledger.unconfirmed.open(message);
                 ticket
             }
         };
@@ -162,7 +163,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
     pub(super) fn record_places(&mut self, places: &[Done]) -> Result<(), LogError> {
         let Self::Log(log) = self else { return Ok(()) };
         for record in done_records(places) {
-            let ticket = log.pass.journal.append(record)?;
+            let ticket = log.lease.journal.append(record)?;
             log.must_wait_for(ticket);
         }
         Ok(())
@@ -174,7 +175,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
             return Ok(());
         };
         for record in done_records(&[place]) {
-            let journal = &log.pass.journal;
+            let journal = &log.lease.journal;
             journal.wait(journal.append(record)?)?;
         }
         Ok(())
@@ -184,8 +185,8 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
     /// deliveries are in doubt for a while.
     pub(super) fn record_confirmations(&self) {
         let Self::Log(log) = self else { return };
-        for record in confirmed_records(&log.keeper.doubts.take_confirmed()) {
-            drop(log.pass.journal.append(record));
+        for record in confirmed_records(&log.ledger.unconfirmed.take_pending()) {
+            drop(log.lease.journal.append(record));
         }
     }
 
@@ -197,7 +198,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         let Some(newest) = log.newest else {
             return false;
         };
-        let journal = &log.pass.journal;
+        let journal = &log.lease.journal;
         let usage = journal.usage();
         newest.sequence() > journal.durable_up_to() && usage.bytes_free > usage.log_bytes_max / 4
     }
@@ -212,14 +213,14 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         let Some(newest) = log.newest.take() else {
             return Ok(());
         };
-        log.pass.journal.wait(newest).map(|_| ())
+        log.lease.journal.wait(newest).map(|_| ())
     }
 
     /// Notes that a flush failed, which may have covered the whole file system and dropped what is
     /// there of logged messages.
     pub(super) fn flush_failed(&self, device: u64, error: &io::Error) {
-        if let Self::FlushWithExtents(keeper) = self {
-            keeper.flush_failed(device, error);
+        if let Self::FlushWithExtents(ledger) = self {
+            ledger.flush_failed(device, error);
         }
     }
 
@@ -242,7 +243,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         if done.is_empty() {
             return;
         }
-        let journal = &log.pass.journal;
+        let journal = &log.lease.journal;
         let appended = done_records(&done).map(|record| journal.append(record));
         let Ok(tickets) = appended.collect::<Result<Vec<RecordTicket>, LogError>>() else {
             return;

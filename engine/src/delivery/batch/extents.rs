@@ -1,6 +1,6 @@
 //! Appends messages to mboxes that are flushed with the batch, in a store with a delivery log: an
-//! extent record says which bytes a message will have where, so that recovery can tell a torn
-//! message from what other programs wrote.
+//! extent record says which bytes a message will have where, so that recovery can distinguish a
+//! torn message from what other programs wrote.
 //!
 //! Invariants: the record is durable before the first byte of the message is written, and
 //! everything before the message is durable by then, so that only the last message in the file can
@@ -9,8 +9,9 @@
 use super::super::context::Context;
 use super::super::delivery::Delivery;
 use super::super::error::DeliveryError;
-use super::super::keeper::{Keeper, Pass};
-use super::super::sums::Sums;
+use super::super::ledger::Ledger;
+use super::super::ledger::handle::LogLease;
+use super::super::ledger::sector_sums::SectorSums;
 use super::appended::{AppendedMbox, flush_cut};
 use super::work::Work;
 use crate::io::Disk;
@@ -24,13 +25,13 @@ use std::io;
 /// is to be flushed with the batch; `None` when nothing was appended.
 pub(super) fn append_with_extents<'a, D: Disk>(
     work: &mut Work<'a, D>,
-    keeper: &'a Keeper<D::Handle>,
+    ledger: &'a Ledger<D::Handle>,
     (mbox, owner): (Mbox<D::Handle>, Owner),
     deliveries: Vec<(Delivery, Vec<u8>)>,
 ) -> Option<AppendedMbox<'a, D::Handle>> {
     let disk = &work.context.disk;
-    let pass = match keeper.enter() {
-        Ok(pass) => pass,
+    let lease = match ledger.log.lease() {
+        Ok(lease) => lease,
         Err(error) => {
             mbox.close(disk);
             let deliveries = deliveries.into_iter().map(|(delivery, _)| delivery);
@@ -38,7 +39,7 @@ pub(super) fn append_with_extents<'a, D: Disk>(
             return None;
         }
     };
-    let floor = keeper.floors.take(|| pass.journal.durable_up_to());
+    let mark = ledger.retention.take(|| lease.journal.durable_up_to());
     let mut open = AppendedMbox {
         mbox,
         owner,
@@ -56,11 +57,11 @@ pub(super) fn append_with_extents<'a, D: Disk>(
             open.take_back(work, &source);
             return None;
         }
-        let mut appended = append_one(work.context, &pass, &mut open.mbox, &delivery, &header);
+        let mut appended = append_one(work.context, &lease, &mut open.mbox, &delivery, &header);
         if let Err(error) = &appended {
             flush_cut(disk, &open.mbox);
-            if error.is_no_space() && keeper.make_room(pass.journal.as_ref()) {
-                appended = append_one(work.context, &pass, &mut open.mbox, &delivery, &header);
+            if error.is_no_space() && ledger.make_room(lease.journal.as_ref()) {
+                appended = append_one(work.context, &lease, &mut open.mbox, &delivery, &header);
                 if appended.is_err() {
                     flush_cut(disk, &open.mbox);
                 }
@@ -75,14 +76,14 @@ pub(super) fn append_with_extents<'a, D: Disk>(
         open.mbox.close(disk);
         return None;
     }
-    open.extents = Some((floor, pass));
+    open.extents = Some((mark, lease));
     Some(open)
 }
 
 /// Records the extent of one message and appends the message.
 fn append_one<D: Disk>(
     context: &Context<D>,
-    pass: &Pass<'_, D::Handle>,
+    lease: &LogLease<'_>,
     mbox: &mut Mbox<D::Handle>,
     delivery: &Delivery,
     header: &[u8],
@@ -96,7 +97,7 @@ fn append_one<D: Disk>(
     let extent = extent_of(delivery, mbox.next_offset(), &entry);
     let extent = extent
         .map_err(|error| MailboxError::from_io(delivery.mailbox(), "reading the message", error))?;
-    record(pass, extent)?;
+    record(lease, extent)?;
     let results = mbox.append(&context.disk, &context.settings, &[entry]);
     let appended = results.into_iter().collect::<Result<(), MailboxError>>();
     Ok(appended?)
@@ -107,7 +108,7 @@ fn flush_error(delivery: &Delivery, source: &io::Error) -> DeliveryError {
 }
 
 fn extent_of(delivery: &Delivery, offset: u64, entry: &Entry<'_>) -> io::Result<Extent> {
-    let mut sums = Sums::from(offset);
+    let mut sums = SectorSums::from(offset);
     entry.show(|bytes| sums.feed(bytes))?;
     let (end, sums) = sums.finish();
     let Owner { uid, gid } = delivery.owner();
@@ -121,7 +122,7 @@ fn extent_of(delivery: &Delivery, offset: u64, entry: &Entry<'_>) -> io::Result<
     })
 }
 
-fn record<H>(pass: &Pass<'_, H>, extent: Extent) -> Result<(), LogError> {
-    let ticket = pass.journal.append(Record::Extent(extent).encode())?;
-    pass.journal.wait(ticket).map(|_| ())
+fn record(lease: &LogLease<'_>, extent: Extent) -> Result<(), LogError> {
+    let ticket = lease.journal.append(Record::Extent(extent).encode())?;
+    lease.journal.wait(ticket).map(|_| ())
 }

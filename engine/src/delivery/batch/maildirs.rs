@@ -19,7 +19,7 @@ use std::io;
 /// The Maildirs of a batch and the messages for them.
 pub(super) struct Maildirs<H> {
     open: Vec<OpenMaildir<H>>,
-    /// By path and owner, because the same path is opened again as another owner.
+    /// By path and owner, because a path is opened once as each owner.
     by_key: HashMap<(String, Owner), usize>,
     /// Not visible yet.
     written: Vec<Written<H>>,
@@ -64,7 +64,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
     }
 
     /// Returns the first handle that was opened on a file system.
-    pub(super) fn witness(&self, device: u64) -> Option<&H> {
+    pub(super) fn sync_handle(&self, device: u64) -> Option<&H> {
         let mut maildirs = self.open.iter().map(|open| &open.maildir);
         let first = maildirs.find(|maildir| maildir.device() == device);
         first.map(Maildir::new_directory)
@@ -178,8 +178,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
                 ..Item::of(written.unpublished.file(), device)
             });
         }
-        let witness = |device| self.witness(device);
-        let mut results = work.flush(&items, witness).into_iter();
+        let sync_handle = |device| self.sync_handle(device);
+        let mut results = work.flush(&items, sync_handle).into_iter();
         let mut above = Vec::new();
         for OpenMaildir { maildir, .. } in &self.open {
             let result = take_results(&mut results, maildir.chain().len());

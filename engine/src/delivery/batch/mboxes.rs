@@ -1,7 +1,7 @@
 //! The mboxes of a batch: locked, appended to, flushed if the batch does that, unlocked.
 //!
-//! Invariant: through the log, a lock is held from before the log is told the place of a message
-//! until the message is there.
+//! Invariant: through the log, a lock is held from before the place of a message is appended to the
+//! log until the message is there.
 
 use super::super::context::{Context, IdentityChanged};
 use super::super::delivery::Delivery;
@@ -236,7 +236,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
     }
 
     /// Returns the first handle that was opened on a file system.
-    pub(super) fn witness(&self, device: u64) -> Option<&H> {
+    pub(super) fn sync_handle(&self, device: u64) -> Option<&H> {
         let mut mboxes = self.appended.iter().map(|open| &open.mbox);
         mboxes.find(|mbox| mbox.device() == device).map(Mbox::file)
     }
@@ -402,8 +402,8 @@ fn append_all<'a, D: Disk>(
             deliveries.push((delivery, header));
         }
     }
-    if let Some(keeper) = work.commit.extents() {
-        return append_with_extents(work, keeper, (mbox, owner), deliveries);
+    if let Some(ledger) = work.commit.extents() {
+        return append_with_extents(work, ledger, (mbox, owner), deliveries);
     }
     let entries: Vec<Entry<'_>> = deliveries
         .iter()

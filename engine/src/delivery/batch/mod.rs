@@ -96,8 +96,12 @@ impl<'a, D: Disk> Batch<'a, D> {
         if items.is_empty() {
             return;
         }
-        let witness = |device| maildirs.witness(device).or_else(|| mboxes.witness(device));
-        let mut results = work.flush(&items, witness).into_iter();
+        let sync_handle = |device| {
+            maildirs
+                .sync_handle(device)
+                .or_else(|| mboxes.sync_handle(device))
+        };
+        let mut results = work.flush(&items, sync_handle).into_iter();
         let flushed = used.into_iter().zip(&mut results).collect();
         maildirs.withdraw_unless(work, &flushed);
         mboxes.take_back_unless(work, results);

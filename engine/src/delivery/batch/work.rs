@@ -106,16 +106,16 @@ impl<'a, D: Disk> Work<'a, D> {
         }
     }
 
-    /// Flushes what the batch wrote; one result for each item. `witness` returns the first handle
-    /// that the batch opened on a file system, before it wrote anything there.
+    /// Flushes what the batch wrote; one result for each item. `sync_handle` returns the first
+    /// handle that the batch opened on a file system, before it wrote anything there.
     pub(super) fn flush<'i>(
         &self,
         items: &[Item<'i, D::Handle>],
-        witness: impl Fn(u64) -> Option<&'i D::Handle>,
+        sync_handle: impl Fn(u64) -> Option<&'i D::Handle>,
     ) -> Vec<io::Result<()>> {
         self.in_hand.step(None);
         let context = self.context;
-        let results = context.flusher.flush(&context.disk, items, witness);
+        let results = context.flusher.flush(&context.disk, items, sync_handle);
         let mut told = Vec::new();
         for (item, result) in items.iter().zip(&results) {
             if let Err(error) = result

@@ -1,13 +1,13 @@
 //! Sets a part of a recovery aside whose file system does not answer.
 
 use super::super::journal::Found;
-use super::super::stuck::{Held, Waiting};
+use super::super::ledger::deferred_mail::{DeferredDelivery, Held};
 use super::part::Part;
 use super::report::Recovered;
 use super::survey::Survey;
 use super::worker::{Recovery, Worker, on_own_thread};
 use crate::io::Disk;
-use crate::log::{LogError, Plan};
+use crate::log::{CopyLocation, LogError};
 use std::time::Duration;
 
 impl<D: Disk> Recovery<'_, D> {
@@ -33,23 +33,25 @@ impl<D: Disk> Worker<'_, D> {
             let envelope = message.envelope;
             let mut waits = Vec::new();
             for (index, recipient) in (0..).zip(&envelope.recipients) {
-                if recipient.plan == Plan::Shared || !survey.is_due(part, envelope, index) {
+                if recipient.location == CopyLocation::Shared
+                    || !survey.is_due(part, envelope, index)
+                {
                     continue;
                 }
                 worker.report.deliveries += 1;
                 if !done.contains(&(envelope.id, index)) {
-                    waits.push(Waiting {
+                    waits.push(DeferredDelivery {
                         recipient: index,
                         places: survey.places(envelope.id, index).to_vec(),
                         held: Held::Undelivered,
                     });
                 }
             }
-            worker.keep_stuck(message, waits, false, || survey.refused_of(envelope));
+            worker.defer(message, waits, false, || survey.refused_of(envelope));
         })?;
         Ok(Recovered {
             report: self.report,
-            stuck: self.stuck,
+            deferred: self.deferred,
             in_doubt,
         })
     }

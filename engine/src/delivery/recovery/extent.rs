@@ -1,6 +1,6 @@
 //! What stands in an mbox of messages of which the log has only the sums.
 
-use super::super::sums::{SECTOR_BYTES, Sums};
+use super::super::ledger::sector_sums::{SECTOR_BYTES, SectorSums};
 use super::compare::for_each_piece;
 use crate::io::Disk;
 use crate::log::Extent;
@@ -20,8 +20,8 @@ pub(super) struct Torn {
 }
 
 impl Torn {
-    /// Compares each of them with its sums. What begins where something whole stands by now (`is_taken`) is
-    /// gone: a later message took its place.
+    /// Compares each of them with its sums. What begins where something whole stands by now
+    /// (`is_taken`) is gone: a later message took its place.
     pub(super) fn look<D: Disk>(
         disk: &D,
         file: &D::Handle,
@@ -63,7 +63,7 @@ fn standing<D: Disk>(
     extent: &Extent,
 ) -> io::Result<(bool, Vec<Range<u64>>)> {
     let end = extent.offset.saturating_add(extent.length);
-    let mut sums = Sums::from(extent.offset);
+    let mut sums = SectorSums::from(extent.offset);
     for_each_piece(disk, file, extent.offset, |at, piece| {
         let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
         sums.feed(piece.get(..left).unwrap_or(piece));

@@ -1,12 +1,12 @@
 //! Finds mail in the log that was stored on a file system and may not be durable there.
 
 use super::super::journal::Found;
-use super::super::stuck::{Held, Stuck, Waiting};
+use super::super::ledger::deferred_mail::{DeferredDelivery, DeferredMail, Held};
 use super::logged_mailbox::LoggedMailbox;
 use super::survey::Survey;
 use super::worker::{Message, Recovery, Worker, on_own_thread};
 use crate::io::Disk;
-use crate::log::{Accepted, AcceptedRecipient, LogError, Plan, Sequence};
+use crate::log::{Accepted, AcceptedRecipient, CopyLocation, LogError, Sequence};
 use crate::target::Format;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -25,7 +25,7 @@ impl<D: Disk> Recovery<'_, D> {
         found: &dyn Found,
         range: (Sequence, Sequence),
         (device, now): (u64, u64),
-    ) -> Result<Vec<Stuck>, LogError> {
+    ) -> Result<Vec<DeferredMail>, LogError> {
         let held = Held::Unflushed {
             device,
             after: self.file_systems.flush_number(device),
@@ -38,12 +38,12 @@ impl<D: Disk> Recovery<'_, D> {
                 let on = worker.device(recipient, format);
                 on.is_none_or(|on| on == device || on == now)
             })?;
-            Ok(worker.stuck)
+            Ok(worker.deferred)
         })?
     }
 
-    /// Returns the mail in `found`, between these records, for the mailboxes that `is_there` is true
-    /// of. Asks no file system.
+    /// Returns the mail in `found`, between these records, for the mailboxes that `is_there` is
+    /// true of. Asks no file system.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -52,13 +52,13 @@ impl<D: Disk> Recovery<'_, D> {
         found: &dyn Found,
         range: (Sequence, Sequence),
         (held, is_there): (Held, &(dyn Fn(&str) -> bool + Sync)),
-    ) -> Result<Vec<Stuck>, LogError> {
+    ) -> Result<Vec<DeferredMail>, LogError> {
         on_own_thread(|| {
             let mut worker = Worker::new(self, Duration::ZERO);
             worker.hold(found, range, held, &|_, recipient, _| {
                 is_there(&recipient.mailbox)
             })?;
-            Ok(worker.stuck)
+            Ok(worker.deferred)
         })?
     }
 }
@@ -84,7 +84,7 @@ impl<D: Disk> Worker<'_, D> {
                 envelope: &envelope,
                 content,
             };
-            self.keep_stuck(message, kept, false, refused);
+            self.defer(message, kept, false, refused);
             self.leave();
         })
     }
@@ -95,19 +95,19 @@ impl<D: Disk> Worker<'_, D> {
         survey: &Survey,
         envelope: &Accepted,
         (held, is_there): (Held, &IsThere<'_, Self>),
-    ) -> Vec<Waiting> {
+    ) -> Vec<DeferredDelivery> {
         let mut kept = Vec::new();
         for (index, recipient) in (0..).zip(&envelope.recipients) {
-            let format = match recipient.plan {
-                Plan::Maildir { .. } => Format::Maildir,
-                Plan::Mbox { .. } => Format::Mbox,
-                Plan::Shared => continue,
+            let format = match recipient.location {
+                CopyLocation::Maildir { .. } => Format::Maildir,
+                CopyLocation::Mbox { .. } => Format::Mbox,
+                CopyLocation::Shared => continue,
             };
             if survey.is_refused(envelope.id, index) || survey.is_settled(envelope.id, index) {
                 continue;
             }
             if is_there(self, recipient, format) {
-                kept.push(Waiting {
+                kept.push(DeferredDelivery {
                     recipient: index,
                     places: survey.places(envelope.id, index).to_vec(),
                     held,

@@ -1,7 +1,7 @@
 //! Looks for a message in a Maildir by the name the log has for it, and writes it again if it is
 //! missing or torn.
 
-use super::super::logged_message::maildir_header;
+use super::super::ledger::logged_message::maildir_header;
 use super::compare::{Standing, compare, for_each_piece};
 use super::listings::names_in;
 use super::logged_mailbox::LoggedMailbox;
@@ -30,7 +30,7 @@ impl<D: Disk> Worker<'_, D> {
             return Ok(false);
         };
         debug_assert_eq!(
-            recipient.plan.format(),
+            recipient.location.format(),
             Some(Format::Maildir),
             "its own copy"
         );
@@ -90,8 +90,8 @@ impl<D: Disk> Worker<'_, D> {
         Ok(true)
     }
 
-    /// Looks for a copy that a reader has moved to `cur/`. Removes a torn one, which is then written
-    /// again in `new/`.
+    /// Looks for a copy that a reader has moved to `cur/`. Removes a torn one, which is then
+    /// written again in `new/`.
     fn look_in_cur(
         &mut self,
         base: &D::Handle,

@@ -1,8 +1,8 @@
-//! Repairs an mbox: looks for its messages where they were appended, then anywhere, and writes again
-//! what is missing.
+//! Repairs an mbox: looks for its messages where they were appended, then anywhere, and writes
+//! again what is missing.
 //!
-//! Of messages that are not in the log it has the place and the sums: a torn one is cut off, a whole
-//! one is not ours to touch.
+//! Of messages that are not in the log it has the place and the sums: a torn one is cut off, a
+//! whole one is not ours to touch.
 
 use super::super::journal::done_records;
 use super::compare::{is_torn_at, stands_at};

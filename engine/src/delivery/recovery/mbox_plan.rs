@@ -190,7 +190,7 @@ struct Placed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::stuck::Held;
+    use super::super::super::ledger::deferred_mail::Held;
     use super::*;
     use crate::log::{Accepted, DeliveryId, Sequence};
 

@@ -1,12 +1,12 @@
 //! What the log has for each mbox: its messages as they stand there, and the sums of messages that
 //! are not in the log.
 
-use super::super::logged_message::mbox_header;
-use super::super::stuck::{Held, Waiting};
+use super::super::ledger::deferred_mail::{DeferredDelivery, Held};
+use super::super::ledger::logged_message::mbox_header;
 use super::logged_mailbox::LoggedMailbox;
 use super::survey::Survey;
 use super::worker::Message;
-use crate::log::{Accepted, Extent, Plan, Sequence};
+use crate::log::{Accepted, CopyLocation, Extent, Sequence};
 use crate::mailbox::mbox::render;
 use crate::target::{Format, Owner};
 use std::collections::HashMap;
@@ -38,9 +38,9 @@ impl MboxEntry {
     }
 
     /// Returns what has to be remembered when the delivery cannot be made now.
-    pub(super) fn waiting(&self) -> Waiting {
+    pub(super) fn waiting(&self) -> DeferredDelivery {
         let length = self.rendered.len() as u64;
-        Waiting {
+        DeferredDelivery {
             recipient: self.recipient,
             places: self.places.iter().map(|place| (*place, length)).collect(),
             held: self.held,
@@ -83,7 +83,7 @@ impl MboxWorkList {
     }
 
     /// Adds a delivery that could not be made before.
-    pub(super) fn add_waiting(&mut self, message: Message<'_>, delivery: &Waiting) {
+    pub(super) fn add_waiting(&mut self, message: Message<'_>, delivery: &DeferredDelivery) {
         let places = delivery.places.iter().map(|(offset, _)| *offset).collect();
         self.push(message, delivery.recipient, places, (true, delivery.held));
     }
@@ -121,8 +121,8 @@ impl MboxWorkList {
         let header = mbox_header(envelope, at);
         let mut rendered = Vec::new();
         let without_status = matches!(
-            recipient.plan,
-            Plan::Mbox {
+            recipient.location,
+            CopyLocation::Mbox {
                 without_status: true,
                 ..
             }

@@ -1,8 +1,7 @@
 //! The part of a recovery that works on one file system, which may never answer.
 //!
-//! Imports `log`, `sync`, `clock`. Invariant: a delivery that is not noted here as done when the
-//! part is set aside is tried again later; what was done before is not looked at again, because a
-//! reader may have removed it since.
+//! Invariant: a delivery that is not noted here as done when the part is set aside is tried again
+//! later; what was done before is not looked at again, because a reader may have removed it since.
 
 use crate::clock;
 use crate::log::DeliveryId;
@@ -51,8 +50,8 @@ impl Part {
         (self.is_there)(mailbox)
     }
 
-    /// Notes that a delivery needs nothing more; one that could not be made does. False once the
-    /// part was set aside: nothing more is to be done.
+    /// Notes progress, and a delivery that needs nothing more: one that could not be made does.
+    /// Returns false once the part was set aside: the caller must stop.
     pub(super) fn goes_on(&self, done: Option<(DeliveryId, u32)>) -> bool {
         let mut state = self.state.lock();
         if state.is_set_aside {
@@ -68,7 +67,7 @@ impl Part {
         self.state.lock().progress
     }
 
-    /// Has nothing more be done, and returns what was done.
+    /// Stops the part, and returns what was done.
     pub(super) fn set_aside(&self) -> HashSet<(DeliveryId, u32)> {
         let mut state = self.state.lock();
         state.is_set_aside = true;

@@ -1,6 +1,6 @@
 //! Which mail on a file system whose flush failed is written again, and what is held afterwards.
 
-use super::super::stuck::{Held, Waiting};
+use super::super::ledger::deferred_mail::{DeferredDelivery, Held};
 
 /// What to write again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,11 @@ impl Recheck {
     }
 
     /// Returns what is still held of a delivery after an attempt.
-    pub(super) fn after(self, mut waiting: Waiting, is_done: bool) -> Option<Waiting> {
+    pub(super) fn after(
+        self,
+        mut waiting: DeferredDelivery,
+        is_done: bool,
+    ) -> Option<DeferredDelivery> {
         if self.is_remounted() {
             if !is_done {
                 // Recovery has to make it.
@@ -58,7 +62,7 @@ impl Recheck {
     }
 
     /// Returns true for a delivery that is written again.
-    pub(super) fn concerns(self, waiting: &Waiting) -> bool {
+    pub(super) fn concerns(self, waiting: &DeferredDelivery) -> bool {
         match (self, waiting.held) {
             (_, Held::Undelivered | Held::InHand { .. } | Held::Made { .. }) => false,
             (
@@ -87,8 +91,8 @@ mod tests {
 
     const DEVICE: u64 = 7;
 
-    fn unflushed(is_left_over: bool) -> Waiting {
-        Waiting {
+    fn unflushed(is_left_over: bool) -> DeferredDelivery {
+        DeferredDelivery {
             recipient: 0,
             places: Vec::new(),
             held: Held::Unflushed {
@@ -112,7 +116,7 @@ mod tests {
         assert!(!whole(8).concerns(&unflushed(false)));
         assert!(left_over.concerns(&unflushed(true)));
         assert!(!left_over.concerns(&unflushed(false)));
-        let undelivered = Waiting {
+        let undelivered = DeferredDelivery {
             held: Held::Undelivered,
             ..unflushed(false)
         };

@@ -1,16 +1,16 @@
 //! Replays everything that the log holds for one part: first the Maildirs, message by message, then
 //! the mboxes, one after the other.
 
-use super::super::digest::{BaseDigest, digest_of};
 use super::super::journal::Found;
-use super::super::stuck::{Held, Waiting};
+use super::super::ledger::deferred_mail::{DeferredDelivery, Held};
+use super::super::ledger::fingerprint::{BaseDigest, digest_of};
 use super::mbox_work::MboxWorkList;
 use super::part::Part;
 use super::report::Recovered;
 use super::survey::Survey;
-use super::worker::{Message, Recovery, Worker, log_stuck};
+use super::worker::{Message, Recovery, Worker, log_deferred};
 use crate::io::Disk;
-use crate::log::{InDoubt, LogError, Plan};
+use crate::log::{CopyLocation, InDoubt, LogError};
 use std::collections::HashSet;
 
 /// Bytes of mbox messages held in memory at once.
@@ -43,7 +43,11 @@ impl<D: Disk> Worker<'_, D> {
                 self.replay_mboxes(found, (&survey, part), &group)?;
             }
         }
-        self.report.waiting = self.stuck.iter().map(|s| s.recipients.len() as u64).sum();
+        self.report.waiting = self
+            .deferred
+            .iter()
+            .map(|s| s.recipients.len() as u64)
+            .sum();
         debug_assert!(
             self.report.rewritten + self.report.waiting <= self.report.deliveries,
             "a copy is rewritten or waits, once: {:?}",
@@ -51,7 +55,7 @@ impl<D: Disk> Worker<'_, D> {
         );
         Ok(Recovered {
             report: self.report,
-            stuck: self.stuck,
+            deferred: self.deferred,
             in_doubt,
         })
     }
@@ -73,7 +77,7 @@ impl<D: Disk> Worker<'_, D> {
             let first = envelope.recipients.first();
             if first.is_none_or(|first| part.has(&first.mailbox)) {
                 self.report.messages += 1;
-                in_doubt.extend(survey.doubts_of(base, &envelope, || digest_of(content)));
+                in_doubt.extend(survey.in_doubt_of(base, &envelope, || digest_of(content)));
             }
             let message = Message {
                 at,
@@ -99,7 +103,7 @@ impl<D: Disk> Worker<'_, D> {
                     continue;
                 }
                 worker.report.deliveries += 1;
-                if let Plan::Maildir { file_name } = &recipient.plan {
+                if let CopyLocation::Maildir { file_name } = &recipient.location {
                     if !part.goes_on(None) {
                         return;
                     }
@@ -109,10 +113,10 @@ impl<D: Disk> Worker<'_, D> {
                     match done {
                         Ok(is_rewritten) => worker.report.rewritten += u64::from(is_rewritten),
                         Err(error) => {
-                            log_stuck(&error);
+                            log_deferred(&error);
                             wants_room |= error.is_no_space();
                             let places = Vec::new();
-                            failed.push(Waiting {
+                            failed.push(DeferredDelivery {
                                 recipient: index,
                                 places,
                                 held: Held::Undelivered,
@@ -123,7 +127,7 @@ impl<D: Disk> Worker<'_, D> {
                 }
             }
             let refused = || survey.refused_of(envelope);
-            worker.keep_stuck(message, failed, wants_room, refused);
+            worker.defer(message, failed, wants_room, refused);
             worker.log_progress(survey.messages());
             worker.leave();
         })
@@ -148,7 +152,8 @@ impl<D: Disk> Worker<'_, D> {
                 content,
             };
             for (index, recipient) in (0..).zip(&envelope.recipients) {
-                if group.contains(&recipient.mailbox) && matches!(recipient.plan, Plan::Mbox { .. })
+                if group.contains(&recipient.mailbox)
+                    && matches!(recipient.location, CopyLocation::Mbox { .. })
                 {
                     mboxes.add(survey, message, index);
                 }
@@ -168,11 +173,11 @@ impl<D: Disk> Worker<'_, D> {
             match done {
                 Ok(rewritten) => self.report.rewritten += rewritten,
                 Err(error) => {
-                    log_stuck(&error);
+                    log_deferred(&error);
                     for entry in work.entries.iter().filter(|entry| entry.is_pending) {
                         let refused = || survey.refused_of(&entry.envelope);
                         let waiting = vec![entry.waiting()];
-                        self.keep_stuck(entry.message(), waiting, error.is_no_space(), refused);
+                        self.defer(entry.message(), waiting, error.is_no_space(), refused);
                     }
                 }
             }

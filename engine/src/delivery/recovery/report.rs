@@ -1,8 +1,6 @@
 //! What recovery did, for operators and for the store.
-//!
-//! Imports `stuck`, `log`.
 
-use super::super::stuck::Stuck;
+use super::super::ledger::deferred_mail::DeferredMail;
 use crate::log::InDoubt;
 use std::fmt;
 
@@ -52,7 +50,7 @@ impl fmt::Display for RecoveryReport {
 pub(in crate::delivery) struct Recovered {
     pub(in crate::delivery) report: RecoveryReport,
     /// What could not be done.
-    pub(in crate::delivery) stuck: Vec<Stuck>,
+    pub(in crate::delivery) deferred: Vec<DeferredMail>,
     pub(in crate::delivery) in_doubt: Vec<InDoubt>,
 }
 
@@ -61,21 +59,21 @@ impl Recovered {
     pub(in crate::delivery) fn add(&mut self, part: Self) {
         let Self {
             report,
-            stuck,
+            deferred,
             in_doubt,
         } = part;
         self.report.messages += report.messages;
         self.report.deliveries += report.deliveries;
         self.report.rewritten += report.rewritten;
         self.report.waiting += report.waiting;
-        for mail in stuck {
+        for mail in deferred {
             let id = mail.envelope.id;
-            match self.stuck.iter_mut().find(|kept| kept.envelope.id == id) {
+            match self.deferred.iter_mut().find(|kept| kept.envelope.id == id) {
                 Some(kept) => {
                     kept.recipients.extend(mail.recipients);
                     kept.wants_room |= mail.wants_room;
                 }
-                None => self.stuck.push(mail),
+                None => self.deferred.push(mail),
             }
         }
         self.in_doubt.extend(in_doubt);

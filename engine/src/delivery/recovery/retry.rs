@@ -1,10 +1,10 @@
 //! Tries deliveries again that could not be made.
 
-use super::super::stuck::{Held, Stuck};
+use super::super::ledger::deferred_mail::{DeferredMail, Held};
 use super::mbox_work::MboxWorkList;
 use super::worker::{Message, Recovery, Worker, on_own_thread};
 use crate::io::Disk;
-use crate::log::{DeliveryId, LogError, Plan};
+use crate::log::{CopyLocation, DeliveryId, LogError};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -14,40 +14,43 @@ impl<D: Disk> Recovery<'_, D> {
     ///
     /// # Errors
     /// There is no thread for the work, or it panicked: all of it still waits.
-    pub(in crate::delivery) fn retry(&self, waiting: &[Stuck]) -> Result<Vec<Stuck>, LogError> {
+    pub(in crate::delivery) fn retry(
+        &self,
+        waiting: &[DeferredMail],
+    ) -> Result<Vec<DeferredMail>, LogError> {
         on_own_thread(|| Worker::new(self, Duration::ZERO).retry(waiting))
     }
 }
 
 impl<D: Disk> Worker<'_, D> {
-    fn retry(mut self, waiting: &[Stuck]) -> Vec<Stuck> {
+    fn retry(mut self, waiting: &[DeferredMail]) -> Vec<DeferredMail> {
         self.searches_all = true;
         let mut mboxes = MboxWorkList::default();
-        let by_id: HashMap<DeliveryId, &Stuck> =
+        let by_id: HashMap<DeliveryId, &DeferredMail> =
             waiting.iter().map(|s| (s.envelope.id, s)).collect();
         let refused = |id| {
-            let stuck = by_id.get(&id);
-            stuck.map_or_else(Vec::new, |stuck| stuck.refused.clone())
+            let deferred = by_id.get(&id);
+            deferred.map_or_else(Vec::new, |deferred| deferred.refused.clone())
         };
         // Of those that wait for space, one in each directory shows whether there is some.
         let mut full = HashSet::new();
-        for stuck in waiting {
+        for deferred in waiting {
             let mut failed = Vec::new();
             let mut wants_room = false;
-            let message = Message::of(stuck);
-            for delivery in &stuck.recipients {
+            let message = Message::of(deferred);
+            for delivery in &deferred.recipients {
                 let at = usize::try_from(delivery.recipient).unwrap_or(usize::MAX);
-                let Some(recipient) = stuck.envelope.recipients.get(at) else {
+                let Some(recipient) = deferred.envelope.recipients.get(at) else {
                     continue;
                 };
-                match &recipient.plan {
+                match &recipient.location {
                     // A recheck does that.
                     _ if delivery.held != Held::Undelivered => failed.push(delivery.clone()),
-                    Plan::Shared => {}
-                    Plan::Mbox { .. } => {
+                    CopyLocation::Shared => {}
+                    CopyLocation::Mbox { .. } => {
                         mboxes.add_waiting(message, delivery);
                     }
-                    Plan::Maildir { file_name } => {
+                    CopyLocation::Maildir { file_name } => {
                         let place = first_directory(&recipient.mailbox);
                         let again = match full.contains(place) {
                             true => Err(true),
@@ -67,8 +70,8 @@ impl<D: Disk> Worker<'_, D> {
                     }
                 }
             }
-            let refused = || stuck.refused.clone();
-            self.keep_stuck(message, failed, wants_room, refused);
+            let refused = || deferred.refused.clone();
+            self.defer(message, failed, wants_room, refused);
         }
         for (target, work) in mboxes.take() {
             let place = first_directory(&target.path);
@@ -83,18 +86,18 @@ impl<D: Disk> Worker<'_, D> {
                 for entry in &work.entries {
                     let refused = || refused(entry.envelope.id);
                     let waiting = vec![entry.waiting()];
-                    self.keep_stuck(entry.message(), waiting, wants_room, refused);
+                    self.defer(entry.message(), waiting, wants_room, refused);
                 }
             }
         }
-        let done = waiting.len() - self.stuck.len().min(waiting.len());
+        let done = waiting.len() - self.deferred.len().min(waiting.len());
         if done > 0 {
             tracing::info!(
                 messages = done,
                 "messages that waited for their mailboxes since recovery are delivered"
             );
         }
-        self.stuck
+        self.deferred
     }
 }
 

@@ -6,8 +6,8 @@
 //! file system stays mounted. After it was unmounted and mounted again, mail is recovered as after
 //! a crash.
 
-use super::super::logged_message::maildir_header;
-use super::super::stuck::Stuck;
+use super::super::ledger::deferred_mail::DeferredMail;
+use super::super::ledger::logged_message::maildir_header;
 use super::compare::{Standing, compare, for_each_piece, is_torn_at};
 use super::listings::names_in;
 use super::logged_mailbox::LoggedMailbox;
@@ -16,7 +16,7 @@ use super::mbox_work::{MboxWork, MboxWorkList};
 use super::recheck::Recheck;
 use super::worker::{Message, Recovery, Worker, on_own_thread};
 use crate::io::Disk;
-use crate::log::{LogError, Plan};
+use crate::log::{CopyLocation, LogError};
 use crate::mailbox::MailboxError;
 use crate::mailbox::maildir::frame_of;
 use crate::target::Format;
@@ -27,7 +27,7 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(in crate::delivery) struct Rechecked {
     /// What is still held.
-    pub(in crate::delivery) left: Vec<Stuck>,
+    pub(in crate::delivery) left: Vec<DeferredMail>,
     /// Why something could not be written again or flushed.
     pub(in crate::delivery) error: Option<MailboxError>,
 }
@@ -39,7 +39,7 @@ impl<D: Disk> Recovery<'_, D> {
     /// There is no thread for the work, or it panicked: all of it is still held.
     pub(in crate::delivery) fn recheck(
         &self,
-        held: &[Stuck],
+        held: &[DeferredMail],
         how: Recheck,
     ) -> Result<Rechecked, LogError> {
         on_own_thread(|| Worker::new(self, Duration::ZERO).recheck(held, how))
@@ -47,22 +47,22 @@ impl<D: Disk> Recovery<'_, D> {
 }
 
 impl<D: Disk> Worker<'_, D> {
-    fn recheck(mut self, held: &[Stuck], how: Recheck) -> Rechecked {
+    fn recheck(mut self, held: &[DeferredMail], how: Recheck) -> Rechecked {
         let mut mboxes = MboxWorkList::default();
         let mut error: Option<MailboxError> = None;
-        for stuck in held {
-            let message = Message::of(stuck);
+        for deferred in held {
+            let message = Message::of(deferred);
             let mut left = Vec::new();
-            for waiting in &stuck.recipients {
+            for waiting in &deferred.recipients {
                 let at = usize::try_from(waiting.recipient).unwrap_or(usize::MAX);
-                let Some(recipient) = stuck.envelope.recipients.get(at) else {
+                let Some(recipient) = deferred.envelope.recipients.get(at) else {
                     continue;
                 };
-                match &recipient.plan {
+                match &recipient.location {
                     _ if !how.concerns(waiting) => left.push(waiting.clone()),
-                    Plan::Shared => {}
-                    Plan::Mbox { .. } => mboxes.add_waiting(message, waiting),
-                    Plan::Maildir { file_name } => {
+                    CopyLocation::Shared => {}
+                    CopyLocation::Mbox { .. } => mboxes.add_waiting(message, waiting),
+                    CopyLocation::Maildir { file_name } => {
                         let index = waiting.recipient;
                         let done = match how.is_remounted() {
                             true => self.maildir(message, index, file_name).map(drop),
@@ -73,7 +73,9 @@ impl<D: Disk> Worker<'_, D> {
                     }
                 }
             }
-            self.keep_stuck(message, left, stuck.wants_room, || stuck.refused.clone());
+            self.defer(message, left, deferred.wants_room, || {
+                deferred.refused.clone()
+            });
             self.leave();
         }
         for (target, work) in mboxes.take() {
@@ -85,15 +87,16 @@ impl<D: Disk> Worker<'_, D> {
             error = error.or(done.err());
             for entry in &work.entries {
                 let mut all = held.iter();
-                let stuck = all.find(|stuck| stuck.envelope.id == entry.envelope.id);
-                let refused = || stuck.map_or_else(Vec::new, |stuck| stuck.refused.clone());
+                let deferred = all.find(|deferred| deferred.envelope.id == entry.envelope.id);
+                let refused =
+                    || deferred.map_or_else(Vec::new, |deferred| deferred.refused.clone());
                 let left = how.after(entry.waiting(), is_done);
-                self.keep_stuck(entry.message(), left.into_iter().collect(), false, refused);
+                self.defer(entry.message(), left.into_iter().collect(), false, refused);
             }
             self.leave();
         }
         Rechecked {
-            left: self.stuck,
+            left: self.deferred,
             // What recovery has to make waits for its mailbox, not for the file system.
             error: error.filter(|_| !how.is_remounted()),
         }

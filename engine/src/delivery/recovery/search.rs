@@ -12,9 +12,9 @@ const ADDED_BYTES_MAX: usize = 64 * 1024;
 /// How the first line of a message begins.
 const FROM: &[u8] = b"From ";
 
-/// Returns the offset from which on messages that a reader moved may stand. Without a sign that the file was rewritten,
-/// what stands before the first place the log knows was there before: perhaps the same message,
-/// sent twice on purpose, of which the other copy is missing.
+/// Returns the offset from which on messages that a reader moved may stand. Without a sign that the
+/// file was rewritten, what stands before the first place the log knows was there before: perhaps
+/// the same message, sent twice on purpose, of which the other copy is missing.
 pub(super) fn search_from<D: Disk>(
     disk: &D,
     mbox: &Mbox<D::Handle>,

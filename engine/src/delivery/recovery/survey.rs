@@ -1,13 +1,13 @@
-//! What the records of the log say of each delivery: checkpoint, refusals, places, confirmations; no
-//! contents. Decides which deliveries recovery has to make.
+//! What the records of the log say of each delivery: checkpoint, refusals, places, confirmations;
+//! no contents. Decides which deliveries recovery has to make.
 
-use super::super::digest::{BaseDigest, Digest};
 use super::super::journal::Found;
-use super::super::logged_message::doubt_of;
+use super::super::ledger::fingerprint::{BaseDigest, Digest};
+use super::super::ledger::logged_message::in_doubt_entry;
 use super::part::Part;
 use crate::log::{
-    Accepted, Checkpoint, Confirmed, DeliveryId, Done, DoneOutcome, Extent, InDoubt, LogError,
-    Plan, Record, RecordKind, ScannedRecord, Sequence,
+    Accepted, Checkpoint, Confirmed, CopyLocation, DeliveryId, Done, DoneOutcome, Extent, InDoubt,
+    LogError, Record, RecordKind, ScannedRecord, Sequence,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 pub(super) struct Survey {
     checkpoint_at: Sequence,
     below: Sequence,
-    doubts: Vec<InDoubt>,
-    in_doubts: HashSet<(DeliveryId, u32)>,
+    at_checkpoint: Vec<InDoubt>,
+    known: HashSet<(DeliveryId, u32)>,
     later_doubts: Vec<(Sequence, InDoubt)>,
     refused: HashSet<(DeliveryId, u32)>,
     settled: HashSet<(DeliveryId, u32)>,
@@ -37,12 +37,12 @@ impl Survey {
             if let Record::Checkpoint(Checkpoint { below, in_doubt }) = record {
                 survey.checkpoint_at = sequence;
                 survey.below = below;
-                survey.doubts = in_doubt;
+                survey.at_checkpoint = in_doubt;
             }
         })?;
         visit(found, &mut |sequence, record| survey.add(sequence, record))?;
-        let doubts = survey.doubts.iter();
-        survey.in_doubts = doubts.map(|d| (d.id, d.recipient)).collect();
+        let known = survey.at_checkpoint.iter();
+        survey.known = known.map(|d| (d.id, d.recipient)).collect();
         Ok(survey)
     }
 
@@ -55,7 +55,7 @@ impl Survey {
                 }
                 self.messages += 1;
                 for recipient in envelope.recipients {
-                    if matches!(recipient.plan, Plan::Mbox { .. }) {
+                    if matches!(recipient.location, CopyLocation::Mbox { .. }) {
                         let bytes = self.mboxes.entry(recipient.mailbox).or_default();
                         *bytes += content.len() as u64;
                     }
@@ -82,7 +82,7 @@ impl Survey {
     fn add_done(&mut self, done: Done) {
         let key = (done.id, done.recipient);
         match done.outcome {
-            DoneOutcome::Maildir => {
+            DoneOutcome::Settled => {
                 self.settled.insert(key);
             }
             DoneOutcome::Mbox { offset, length } => {
@@ -154,7 +154,7 @@ impl Survey {
             .filter(|(sequence, _)| *sequence > self.checkpoint_at)
             .map(|(_, entry)| entry);
         let mut known = HashSet::new();
-        self.doubts
+        self.at_checkpoint
             .iter()
             .chain(later)
             .filter(|entry| !self.is_confirmed(entry.id, entry.recipient))
@@ -164,13 +164,13 @@ impl Survey {
     }
 
     /// Returns the deliveries of a message that are in doubt.
-    pub(super) fn doubts_of(
+    pub(super) fn in_doubt_of(
         &self,
         base: BaseDigest,
         envelope: &Accepted,
         digest: impl FnOnce() -> Digest,
     ) -> Vec<InDoubt> {
-        let known = |index: u32| self.in_doubts.contains(&(envelope.id, index));
+        let known = |index: u32| self.known.contains(&(envelope.id, index));
         let open: Vec<u32> = (0..)
             .zip(&envelope.recipients)
             .map(|(index, _)| index)
@@ -181,7 +181,7 @@ impl Survey {
             return Vec::new();
         }
         let digest = digest();
-        let entry = |index: u32| doubt_of(base, envelope, index, &digest);
+        let entry = |index: u32| in_doubt_entry(base, envelope, index, &digest);
         open.into_iter().filter_map(entry).collect()
     }
 
@@ -268,4 +268,138 @@ fn visit(found: &dyn Found, take: &mut dyn FnMut(Sequence, Record<'_>)) -> Resul
         Err(error) => failed = failed.take().or(Some(error)),
     })?;
     failed.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::ledger::fingerprint::digest_of;
+    use super::*;
+    use crate::log::sim::SimMedium;
+    use crate::log::{AcceptedRecipient, LogScan, LogWriterSettings, StepwiseLog};
+    use crate::sync::Arc;
+    use std::time::Duration;
+
+    fn open(medium: &SimMedium) -> (StepwiseLog, LogScan<SimMedium>) {
+        let settings = LogWriterSettings {
+            segment_bytes: 32 << 10,
+            log_bytes_max: 1 << 20,
+            record_bytes_max: 64 << 10,
+            ..LogWriterSettings::default()
+        };
+        StepwiseLog::open_stepwise(Arc::new(medium.clone()), settings).unwrap()
+    }
+
+    /// The survey of a log with these records. Each is made from the sequence of the one before.
+    fn survey(records: &[&dyn Fn(Sequence) -> Record<'static>]) -> Survey {
+        let medium = SimMedium::new(1);
+        let (log, _) = open(&medium);
+        let mut before = Sequence(0);
+        for record in records {
+            let ticket = log.append(record(before).encode(), None).unwrap();
+            before = ticket.sequence();
+        }
+        log.close().unwrap();
+        let (log, found) = open(&medium);
+        let survey = Survey::of(&found).unwrap();
+        log.close().unwrap();
+        survey
+    }
+
+    /// A message for two mboxes.
+    fn message(id: u128) -> Accepted {
+        let recipient = |mailbox: &str| AcceptedRecipient {
+            address: "info@vm.example".into(),
+            original: String::new(),
+            mailbox: mailbox.into(),
+            uid: 5000,
+            gid: 5000,
+            location: CopyLocation::Mbox {
+                size_before: 0,
+                without_status: false,
+            },
+        };
+        Accepted {
+            id: DeliveryId(id),
+            accepted_at: Duration::from_secs(1_700_000_000),
+            reverse_path: String::new(),
+            queue_id: String::new(),
+            content_digest: [0; 32],
+            recipients: vec![recipient("one"), recipient("two")],
+        }
+    }
+
+    fn accepted(id: u128) -> impl Fn(Sequence) -> Record<'static> {
+        move |_| Record::Accepted {
+            envelope: message(id),
+            content: b"\nbody\n".into(),
+        }
+    }
+
+    fn done(
+        id: u128,
+        recipient: u32,
+        outcome: DoneOutcome,
+    ) -> impl Fn(Sequence) -> Record<'static> {
+        let id = DeliveryId(id);
+        move |_| {
+            Record::Done(vec![Done {
+                id,
+                recipient,
+                outcome,
+            }])
+        }
+    }
+
+    #[test]
+    fn a_delivery_is_due_unless_it_was_refused_or_settled_or_is_of_another_part() {
+        let refused = done(1, 0, DoneOutcome::Refused);
+        let settled = done(2, 0, DoneOutcome::Settled);
+        let survey = survey(&[&accepted(1), &refused, &accepted(2), &settled]);
+        let all = Part::new(Box::new(|_| true));
+        let due = |part: &Part, id| [0, 1].map(|to| survey.is_due(part, &message(id), to));
+        assert_eq!(due(&all, 1), [false, true]);
+        assert_eq!(due(&all, 2), [false, true]);
+        assert_eq!(due(&all, 3), [true, true]);
+        let other = Part::new(Box::new(|mailbox| mailbox == "one"));
+        assert_eq!(due(&other, 3), [true, false]);
+    }
+
+    #[test]
+    fn messages_that_a_checkpoint_covers_do_not_count() {
+        let checkpoint = |below: Sequence| {
+            Record::Checkpoint(Checkpoint {
+                below,
+                in_doubt: Vec::new(),
+            })
+        };
+        let survey = survey(&[&accepted(1), &accepted(2), &checkpoint, &accepted(3)]);
+        assert_eq!(survey.messages(), 2);
+        let groups = survey.mbox_groups(1 << 20);
+        assert_eq!(groups.len(), 1);
+        assert_eq!(groups[0].len(), 2);
+    }
+
+    #[test]
+    fn the_newest_place_of_a_delivery_is_the_last_each_once() {
+        let place = |offset| done(1, 0, DoneOutcome::Mbox { offset, length: 6 });
+        let survey = survey(&[&accepted(1), &place(10), &place(20), &place(10)]);
+        assert_eq!(survey.places(DeliveryId(1), 0), [(20, 6), (10, 6)]);
+        assert!(survey.places(DeliveryId(1), 1).is_empty());
+    }
+
+    #[test]
+    fn a_delivery_is_in_doubt_until_its_reply_was_read() {
+        let confirmed = |_: Sequence| {
+            Record::Confirmed(vec![Confirmed {
+                id: DeliveryId(1),
+                recipient: Some(1),
+            }])
+        };
+        let survey = survey(&[&accepted(1), &confirmed]);
+        let base = BaseDigest::of("/var/mail".as_ref());
+        let digest = || digest_of(b"\nbody\n");
+        let in_doubt = survey.in_doubt_of(base, &message(1), digest);
+        let recipients: Vec<u32> = in_doubt.iter().map(|entry| entry.recipient).collect();
+        assert_eq!(recipients, [0]);
+    }
 }

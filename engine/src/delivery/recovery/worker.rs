@@ -1,9 +1,9 @@
 //! A thread of recovery: the identity it works with, and what it could not do.
 
 use super::super::domains::Domains;
-use super::super::file_systems::FileSystems;
 use super::super::journal::Journal;
-use super::super::stuck::{Stuck, Waiting};
+use super::super::ledger::deferred_mail::{DeferredDelivery, DeferredMail};
+use super::super::ledger::dirty_file_systems::FileSystems;
 use super::listings::Listings;
 use super::logged_mailbox::LoggedMailbox;
 use super::report::RecoveryReport;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// How often progress is logged.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
-/// Whether the kernel's cache may hold what the disk lacks.
+/// How far data that the kernel returns can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::delivery) enum PageCache {
     /// A copy that reads whole is whole.
@@ -49,11 +49,11 @@ pub(super) struct Message<'m> {
 
 impl<'m> Message<'m> {
     /// Returns a message that waits.
-    pub(super) fn of(stuck: &'m Stuck) -> Self {
+    pub(super) fn of(deferred: &'m DeferredMail) -> Self {
         Self {
-            at: stuck.at,
-            envelope: &stuck.envelope,
-            content: &stuck.content,
+            at: deferred.at,
+            envelope: &deferred.envelope,
+            content: &deferred.content,
         }
     }
 }
@@ -88,9 +88,9 @@ pub(super) struct Worker<'a, D: Disk> {
     pub(super) with: &'a Recovery<'a, D>,
     credentials: Credentials,
     pub(super) report: RecoveryReport,
-    pub(super) stuck: Vec<Stuck>,
-    /// The index in `stuck` of each message.
-    stuck_at: HashMap<DeliveryId, usize>,
+    pub(super) deferred: Vec<DeferredMail>,
+    /// The index in `deferred` of each message.
+    deferred_at: HashMap<DeliveryId, usize>,
     pub(super) maildirs: Listings,
     /// When progress was logged last.
     logged: Instant,
@@ -109,8 +109,8 @@ impl<'a, D: Disk> Worker<'a, D> {
             with,
             credentials: Credentials::of_own_thread(),
             report: RecoveryReport::default(),
-            stuck: Vec::new(),
-            stuck_at: HashMap::new(),
+            deferred: Vec::new(),
+            deferred_at: HashMap::new(),
             maildirs: Listings::default(),
             logged: now,
             patient_until: now + patience,
@@ -132,10 +132,10 @@ impl<'a, D: Disk> Worker<'a, D> {
     }
 
     /// Keeps deliveries of a message that could not be made.
-    pub(super) fn keep_stuck(
+    pub(super) fn defer(
         &mut self,
         message: Message<'_>,
-        recipients: Vec<Waiting>,
+        recipients: Vec<DeferredDelivery>,
         wants_room: bool,
         refused: impl FnOnce() -> Vec<u32>,
     ) {
@@ -147,20 +147,23 @@ impl<'a, D: Disk> Worker<'a, D> {
             envelope,
             content,
         } = message;
-        let at = *self.stuck_at.entry(envelope.id).or_insert(self.stuck.len());
-        debug_assert!(at <= self.stuck.len(), "each message has its place");
+        let at = *self
+            .deferred_at
+            .entry(envelope.id)
+            .or_insert(self.deferred.len());
+        debug_assert!(at <= self.deferred.len(), "each message has its place");
         debug_assert!(
-            self.stuck
+            self.deferred
                 .get(at)
-                .is_none_or(|stuck| stuck.envelope.id == envelope.id),
+                .is_none_or(|deferred| deferred.envelope.id == envelope.id),
             "a message waits once, with all its recipients"
         );
-        match self.stuck.get_mut(at) {
-            Some(stuck) => {
-                stuck.recipients.extend(recipients);
-                stuck.wants_room |= wants_room;
+        match self.deferred.get_mut(at) {
+            Some(deferred) => {
+                deferred.recipients.extend(recipients);
+                deferred.wants_room |= wants_room;
             }
-            None => self.stuck.push(Stuck {
+            None => self.deferred.push(DeferredMail {
                 at: sequence,
                 envelope: envelope.clone(),
                 content: content.into(),
@@ -224,7 +227,7 @@ impl<'a, D: Disk> Worker<'a, D> {
 }
 
 /// Logs why a mailbox could not be repaired.
-pub(super) fn log_stuck(error: &MailboxError) {
+pub(super) fn log_deferred(error: &MailboxError) {
     tracing::error!(
         "{error}; mail that was acknowledged for it stays in the delivery log and is tried again"
     );

@@ -3,7 +3,7 @@
 //! that does not have it gets it. Method: a few messages for the users of one mailbox, with the log
 //! kept, recovered, or written by an earlier version.
 
-use super::super::digest::{BaseDigest, Way, digest_of};
+use super::super::ledger::fingerprint::{BaseDigest, DuplicateKey, digest_of};
 use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
 use super::source::log_settings;
@@ -137,7 +137,7 @@ fn a_delivery_in_doubt_since_a_log_of_version_1_answers_for_its_repetition() {
         let medium = Arc::new(world.medium.clone());
         let (log, _) = StepwiseLog::open_stepwise(medium, log_settings()).unwrap();
         let to = recipient((0, 1));
-        let way = Way {
+        let key = DuplicateKey {
             base: BaseDigest::of(Path::new("/base")),
             reverse_path: &sender().external(),
             queue_id: "",
@@ -148,7 +148,7 @@ fn a_delivery_in_doubt_since_a_log_of_version_1_answers_for_its_repetition() {
         let entry = InDoubt {
             id: DeliveryId(7),
             recipient: 0,
-            key: way.key_of_version_1(&digest_of(CONTENT)),
+            key: key.key_of_version_1(&digest_of(CONTENT)),
             since: crate::clock::since_epoch(),
         };
         let ticket = log

@@ -1,6 +1,6 @@
 //! What only tests do with a store by itself.
 
-use super::super::doubt::Verdict;
+use super::super::ledger::unconfirmed::Verdict;
 use super::super::receipt::settle;
 use super::super::reply::Ticket;
 use super::Store;
@@ -10,7 +10,7 @@ use crate::message::Spool;
 #[cfg(test)]
 use {
     super::super::error::StoreError, super::super::journal::JournalSource,
-    super::super::keeper::Keeper, super::super::recovery::RecoveryReport,
+    super::super::log_supervisor::LogSupervisor, super::super::recovery::RecoveryReport,
     super::super::writer::Writer, crate::config::Settings, crate::sync::Arc,
 };
 
@@ -30,23 +30,23 @@ impl<D: Disk> Store<D> {
     /// The client has read the replies for these deliveries, all of one message; see
     /// [`Receipt::confirm`].
     pub fn confirm(&self, tickets: &[Ticket]) {
-        if let Some(keeper) = &self.shared.keeper {
-            settle(keeper, tickets, Verdict::Read);
+        if let Some(ledger) = &self.shared.ledger {
+            settle(ledger, tickets, Verdict::Read);
         }
     }
 
     /// The client was lost before it showed that it read the replies for these deliveries, all
     /// of one message; see [`Receipt`].
     pub fn doubt(&self, tickets: &[Ticket]) {
-        if let Some(keeper) = &self.shared.keeper {
-            settle(keeper, tickets, Verdict::Lost);
+        if let Some(ledger) = &self.shared.ledger {
+            settle(ledger, tickets, Verdict::Lost);
         }
     }
 
     /// Why the delivery log takes nothing now: its last write failed, and it is opened again
     /// from time to time. `None` when all is well.
     pub fn log_failure(&self) -> Option<LogError> {
-        self.shared.keeper.as_ref()?.failure()
+        self.shared.ledger.as_ref()?.log.failure()
     }
 
     /// Finishes what was submitted, and ends the writers. Deliveries that wait for a busy lock
@@ -89,34 +89,35 @@ impl<D: Disk> Store<D> {
     /// one while mailboxes are flushed would wait for the first, on the thread that makes it.
     pub(in crate::delivery) fn checkpointer(&self) -> impl FnOnce() + Send + use<D> {
         let shared = Arc::downgrade(&self.shared);
+        let log = self.log.as_ref().map(Arc::downgrade);
         move || {
             if let Some(shared) = shared.upgrade()
-                && let Some(keeper) = &shared.keeper
-                && !keeper.file_systems.is_flushing()
+                && let Some(log) = log.as_ref().and_then(std::sync::Weak::upgrade)
+                && !log.ledger().file_systems.is_flushing()
             {
-                keeper.checkpoint_or_fail(&shared.context);
+                log.checkpoint_or_fail(&shared.context);
             }
         }
     }
 
     /// What the checkpoint thread does from time to time, with every pause over.
     pub(in crate::delivery) fn maintain(&self) {
-        let keeper = self.keeper();
-        keeper.hurry();
+        let log = self.log();
+        log.hurry();
         let context = &self.shared.context;
-        keeper.recheck_suspects(context);
-        keeper.retry_stuck(context);
-        keeper.checkpoint_or_fail(context);
+        log.recheck_suspects(context);
+        log.retry_deferred(context);
+        log.checkpoint_or_fail(context);
     }
 
-    pub(in crate::delivery) fn keeper(&self) -> &Arc<Keeper<D::Handle>> {
-        self.shared.keeper.as_ref().unwrap()
+    pub(in crate::delivery) fn log(&self) -> &Arc<LogSupervisor<D::Handle>> {
+        self.log.as_ref().unwrap()
     }
 
     /// Opens a log that failed again, as the checkpoint thread does.
     pub(in crate::delivery) fn reopen(&self) -> Result<Option<RecoveryReport>, LogError> {
         let context = &self.shared.context;
-        self.keeper().forget();
-        self.keeper().open(context)
+        self.log().ledger().log.forget();
+        self.log().open(context)
     }
 }

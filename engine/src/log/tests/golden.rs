@@ -35,7 +35,7 @@ fn batches(version: u32) -> Vec<Vec<Record<'static>>> {
         let mut second = envelope.recipients[0].clone();
         second.address = "\u{fc}ber@example.org".to_owned();
         second.original = "list@example.org".to_owned();
-        second.plan = Plan::Mbox {
+        second.location = CopyLocation::Mbox {
             size_before: 8191,
             without_status: version > 1,
         };
@@ -45,7 +45,7 @@ fn batches(version: u32) -> Vec<Vec<Record<'static>>> {
                 envelope.recipients.push(AcceptedRecipient {
                     original: original.to_owned(),
                     address: address.to_owned(),
-                    plan: Plan::Shared,
+                    location: CopyLocation::Shared,
                     ..envelope.recipients[1].clone()
                 });
             }
@@ -60,7 +60,7 @@ fn batches(version: u32) -> Vec<Vec<Record<'static>>> {
         vec![several, record(2, 15_000)],
         vec![
             Record::Done(vec![
-                done(0, DoneOutcome::Maildir),
+                done(0, DoneOutcome::Settled),
                 done(
                     1,
                     DoneOutcome::Mbox {

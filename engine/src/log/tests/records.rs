@@ -21,26 +21,26 @@ fn id() -> impl Strategy<Value = DeliveryId> {
     any::<u128>().prop_map(DeliveryId)
 }
 
-fn plan() -> impl Strategy<Value = Plan> {
+fn location() -> impl Strategy<Value = CopyLocation> {
     prop_oneof![
-        text().prop_map(|file_name| Plan::Maildir { file_name }),
-        any::<(u64, bool)>().prop_map(|(size_before, without_status)| Plan::Mbox {
+        text().prop_map(|file_name| CopyLocation::Maildir { file_name }),
+        any::<(u64, bool)>().prop_map(|(size_before, without_status)| CopyLocation::Mbox {
             size_before,
             without_status,
         }),
-        Just(Plan::Shared),
+        Just(CopyLocation::Shared),
     ]
 }
 
 fn recipient() -> impl Strategy<Value = AcceptedRecipient> {
-    (text(), text(), text(), any::<(u32, u32)>(), plan()).prop_map(
-        |(address, original, mailbox, (uid, gid), plan)| AcceptedRecipient {
+    (text(), text(), text(), any::<(u32, u32)>(), location()).prop_map(
+        |(address, original, mailbox, (uid, gid), location)| AcceptedRecipient {
             address,
             original,
             mailbox,
             uid,
             gid,
-            plan,
+            location,
         },
     )
 }
@@ -57,7 +57,10 @@ fn accepted() -> impl Strategy<Value = Accepted> {
         .prop_map(
             |(id, accepted_at, reverse_path, queue_id, content_digest, mut recipients)| {
                 // The first recipient has nobody to share with.
-                while recipients.first().is_some_and(|r| r.plan == Plan::Shared) {
+                while recipients
+                    .first()
+                    .is_some_and(|r| r.location == CopyLocation::Shared)
+                {
                     recipients.remove(0);
                 }
                 Accepted {
@@ -74,7 +77,7 @@ fn accepted() -> impl Strategy<Value = Accepted> {
 
 fn outcome() -> impl Strategy<Value = DoneOutcome> {
     prop_oneof![
-        Just(DoneOutcome::Maildir),
+        Just(DoneOutcome::Settled),
         Just(DoneOutcome::Refused),
         any::<(u64, u64)>().prop_map(|(offset, length)| DoneOutcome::Mbox { offset, length }),
     ]

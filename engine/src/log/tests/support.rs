@@ -38,7 +38,7 @@ pub(super) fn record(id: u128, bytes: usize) -> Record<'static> {
                 mailbox: "example.org/ann".to_owned(),
                 uid: 5000,
                 gid: 5000,
-                plan: Plan::Maildir {
+                location: CopyLocation::Maildir {
                     file_name: format!("1700000000.M1P1V1I{id}.host"),
                 },
             }],

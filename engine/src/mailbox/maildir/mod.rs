@@ -358,8 +358,8 @@ impl<H> Maildir<H> {
     }
 }
 
-/// Creates a file without a name in a Maildir that exists, and returns it with the attributes of the
-/// directory it would get its name in. Must be called as the mailbox's owner.
+/// Creates a file without a name in a Maildir that exists, and returns it with the attributes of
+/// the directory it would get its name in. Must be called as the mailbox's owner.
 ///
 /// # Errors
 /// The Maildir cannot be opened, is not safe from others, or takes no such files.

@@ -1,10 +1,9 @@
-//! What a repeated message is recognised by.
+//! The keys by which repeated deliveries are recognised.
 //!
-//! Imports `message`, `queue_id`. SHA-256, because two messages with one digest would make one of
-//! them vanish. A key begins with a shape, for which little of the content is read: while
-//! deliveries are in doubt, only messages for the same recipient with the same size and the same
-//! beginning are read as a whole. A key ends with a bit that is set when the client named the
-//! message by a queue id.
+//! They are SHA-256 digests, because a message with the digest of another one would be lost. A key
+//! begins with a prefix, for which little of the content is read: while deliveries are in doubt,
+//! only messages for the same recipient with the same size and the same beginning are read as a
+//! whole. A key ends with a bit that is set when the client named the message by a queue id.
 
 use super::queue_id::received_names_id;
 use crate::message::Message;
@@ -13,38 +12,38 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// Bytes at the beginning of a message that go into its shape: the client's own `Received:` line
+/// Bytes at the beginning of a message that go into its prefix: the client's own `Received:` line
 /// is there, with its queue id.
 const HEAD_BYTES: usize = 1024;
 
-/// Of a message's content in its stored form.
+/// The digest of a message's content in its stored form.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Digest {
-    outline: Outline,
+pub(in crate::delivery) struct Digest {
+    sketch: ContentSketch,
     /// Its first `Received:` field names a queue id.
     has_id: bool,
     sha256: [u8; 32],
 }
 
-/// What a message is told by at a glance.
+/// The size and the beginning of a message, as a digest.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Outline([u8; 32]);
+pub(in crate::delivery) struct ContentSketch([u8; 32]);
 
-impl Outline {
-    /// Of a message.
+impl ContentSketch {
+    /// Returns the sketch of a message.
     ///
     /// # Errors
     /// The message cannot be read.
-    pub(super) fn of(message: &Message) -> io::Result<Self> {
-        let mut outline = Self::new(message.size(), &[]);
+    pub(in crate::delivery) fn of(message: &Message) -> io::Result<Self> {
+        let mut sketch = Self::new(message.size(), &[]);
         let stopped = message.for_each_chunk(|chunk| {
-            outline = Self::new(message.size(), chunk);
+            sketch = Self::new(message.size(), chunk);
             // A chunk holds more than the beginning.
             Err(Stop(None))
         });
         match stopped {
             Err(Stop(Some(error))) => Err(error),
-            Err(Stop(None)) | Ok(()) => Ok(outline),
+            Err(Stop(None)) | Ok(()) => Ok(sketch),
         }
     }
 
@@ -56,13 +55,13 @@ impl Outline {
     }
 }
 
-/// The beginning of a message of which `content` holds at least as much.
+/// Returns the beginning of a message of which `content` holds at least as much.
 fn head_of(content: &[u8]) -> &[u8] {
     content.get(..HEAD_BYTES).unwrap_or(content)
 }
 
 /// The beginning of a key.
-pub(super) type Shape = [u8; 8];
+pub(in crate::delivery) type KeyPrefix = [u8; 8];
 
 /// Why a message is not read any further.
 struct Stop(Option<io::Error>);
@@ -73,11 +72,11 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// The digest of a message.
+/// Returns the digest of a message.
 ///
 /// # Errors
 /// The message cannot be read.
-pub(super) fn content_digest(message: &Message) -> io::Result<Digest> {
+pub(in crate::delivery) fn content_digest(message: &Message) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
     let mut has_id = None;
     message.for_each_chunk(|chunk| {
@@ -86,55 +85,56 @@ pub(super) fn content_digest(message: &Message) -> io::Result<Digest> {
         io::Result::Ok(())
     })?;
     Ok(Digest {
-        outline: Outline::of(message)?,
+        sketch: ContentSketch::of(message)?,
         has_id: has_id.unwrap_or(false),
         sha256: hasher.finalize().into(),
     })
 }
 
-/// The digest of content that is at hand.
-pub(super) fn digest_of(content: &[u8]) -> Digest {
+/// Returns the digest of content that is in memory.
+pub(in crate::delivery) fn digest_of(content: &[u8]) -> Digest {
     Digest {
-        outline: Outline::new(content.len() as u64, content),
+        sketch: ContentSketch::new(content.len() as u64, content),
         has_id: received_names_id(head_of(content)),
         sha256: Sha256::digest(content).into(),
     }
 }
 
-/// The directory that mailboxes are in, as far as keys tell it from another.
+/// The digest of the path of the directory that mailboxes are in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BaseDigest([u8; 32]);
+pub(in crate::delivery) struct BaseDigest([u8; 32]);
 
 impl BaseDigest {
-    /// Of a path, however many slashes it is written with.
-    pub(super) fn of(base: &Path) -> Self {
+    /// Returns the digest of a path, however many slashes it is written with.
+    pub(in crate::delivery) fn of(base: &Path) -> Self {
         let plain: PathBuf = base.components().collect();
         Self(Sha256::digest(plain.as_os_str().as_bytes()).into())
     }
 }
 
-/// The delivery to one recipient, as far as a repetition has it in common. Which other recipients
-/// share the copy is no part of it: a repetition may bring fewer of them, or others.
+/// What a delivery to one recipient and its repetition have in common, beside the content. The
+/// other recipients that share the copy are no part of it: a repetition may have fewer of them, or
+/// others.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Way<'a> {
-    pub(super) base: BaseDigest,
-    pub(super) reverse_path: &'a str,
+pub(in crate::delivery) struct DuplicateKey<'a> {
+    pub(in crate::delivery) base: BaseDigest,
+    pub(in crate::delivery) reverse_path: &'a str,
     /// The client's queue id as XFORWARD gave it, or empty.
-    pub(super) queue_id: &'a str,
-    pub(super) original: &'a str,
-    pub(super) address: &'a str,
-    pub(super) mailbox: &'a str,
+    pub(in crate::delivery) queue_id: &'a str,
+    pub(in crate::delivery) original: &'a str,
+    pub(in crate::delivery) address: &'a str,
+    pub(in crate::delivery) mailbox: &'a str,
 }
 
-impl Way<'_> {
-    /// The beginning of the key of a message with that outline.
-    pub(super) fn shape(&self, outline: &Outline) -> Shape {
-        let hash = self.hash(&outline.0);
+impl DuplicateKey<'_> {
+    /// Returns the beginning of the key of a message with that sketch.
+    pub(in crate::delivery) fn prefix(&self, sketch: &ContentSketch) -> KeyPrefix {
+        let hash = self.hash(&sketch.0);
         hash.first_chunk().copied().unwrap_or_default()
     }
 
-    /// The key of a message.
-    pub(super) fn key(&self, content: &Digest) -> [u8; 32] {
+    /// Returns the key of a message.
+    pub(in crate::delivery) fn of_content(&self, content: &Digest) -> [u8; 32] {
         let mut hasher = self.hasher(&content.sha256);
         add_text(&mut hasher, self.address);
         add_text(&mut hasher, self.queue_id);
@@ -146,16 +146,16 @@ impl Way<'_> {
         key
     }
 
-    /// The key of a message in a delivery log of version 1, which knows a recipient by its
+    /// Returns the key of a message in a delivery log of version 1, which knows a recipient by its
     /// original address alone.
-    pub(super) fn key_of_version_1(&self, content: &Digest) -> [u8; 32] {
+    pub(in crate::delivery) fn key_of_version_1(&self, content: &Digest) -> [u8; 32] {
         self.key_of(self.hasher(&content.sha256), content)
     }
 
     fn key_of(&self, hasher: Sha256, content: &Digest) -> [u8; 32] {
         let mut key: [u8; 32] = hasher.finalize().into();
-        let shape = self.shape(&content.outline);
-        key.iter_mut().zip(shape).for_each(|(to, from)| *to = from);
+        let prefix = self.prefix(&content.sketch);
+        key.iter_mut().zip(prefix).for_each(|(to, from)| *to = from);
         key
     }
 
@@ -177,9 +177,9 @@ impl Way<'_> {
 /// Set in the last byte of the key of a message that a queue id names.
 const HAS_ID: u8 = 1;
 
-/// Whether a queue id names the message with this key: its client sends it again until it has read
-/// the reply, and no equal one on purpose.
-pub(super) fn has_queue_id(key: &[u8; 32]) -> bool {
+/// Returns true when a queue id names the message with this key: its client sends it again until it
+/// has read the reply, and sends no equal one on purpose.
+pub(in crate::delivery) fn has_queue_id(key: &[u8; 32]) -> bool {
     key.last().is_some_and(|last| last & HAS_ID != 0)
 }
 
@@ -192,8 +192,8 @@ fn add_text(hasher: &mut Sha256, text: &str) {
 mod tests {
     use super::*;
 
-    fn way() -> Way<'static> {
-        Way {
+    fn duplicate_key() -> DuplicateKey<'static> {
+        DuplicateKey {
             base: BaseDigest::of(Path::new("/var/mail")),
             reverse_path: "a@b.example",
             queue_id: "",
@@ -204,59 +204,59 @@ mod tests {
     }
 
     #[test]
-    fn a_key_begins_with_its_shape_and_differs_by_content() {
-        let way = way();
+    fn a_key_begins_with_its_prefix_and_differs_by_content() {
+        let key = duplicate_key();
         let head = [b'x'; HEAD_BYTES];
         let [one, two] = ["one", "two"].map(|end| digest_of(&[&head, end.as_bytes()].concat()));
-        let shape = way.shape(&one.outline);
+        let prefix = key.prefix(&one.sketch);
         assert_eq!(
-            shape,
-            way.shape(&two.outline),
+            prefix,
+            key.prefix(&two.sketch),
             "they differ behind their beginning"
         );
-        let keys = [way.key(&one), way.key(&two)];
-        assert!(keys.iter().all(|key| key.starts_with(&shape)));
+        let keys = [key.of_content(&one), key.of_content(&two)];
+        assert!(keys.iter().all(|key| key.starts_with(&prefix)));
         assert_ne!(keys[0], keys[1]);
         for other in [&b"one"[..], b"other", &head] {
-            assert_ne!(shape, way.shape(&digest_of(other).outline));
+            assert_ne!(prefix, key.prefix(&digest_of(other).sketch));
         }
-        let other = Way {
+        let other = DuplicateKey {
             mailbox: "vm.example/sales/",
-            ..way
+            ..key
         };
-        assert_ne!(shape, other.shape(&one.outline), "mailboxes differ");
-        let [elsewhere, same] = ["/srv/mail", "/var//mail/"].map(|base| Way {
+        assert_ne!(prefix, other.prefix(&one.sketch), "mailboxes differ");
+        let [elsewhere, same] = ["/srv/mail", "/var//mail/"].map(|base| DuplicateKey {
             base: BaseDigest::of(Path::new(base)),
-            ..way
+            ..key
         });
-        assert_ne!(shape, elsewhere.shape(&one.outline), "bases differ");
-        assert_ne!(keys[0], elsewhere.key(&one));
-        assert_eq!(keys[0], same.key(&one));
-        let neighbour = Way {
+        assert_ne!(prefix, elsewhere.prefix(&one.sketch), "bases differ");
+        assert_ne!(keys[0], elsewhere.of_content(&one));
+        assert_eq!(keys[0], same.of_content(&one));
+        let neighbour = DuplicateKey {
             address: "other@vm.example",
-            ..way
+            ..key
         };
-        assert_ne!(keys[0], neighbour.key(&one), "recipients differ");
-        assert_eq!(shape, neighbour.shape(&one.outline));
-        let of_version_1 = [way, neighbour].map(|way| way.key_of_version_1(&one));
+        assert_ne!(keys[0], neighbour.of_content(&one), "recipients differ");
+        assert_eq!(prefix, neighbour.prefix(&one.sketch));
+        let of_version_1 = [key, neighbour].map(|key| key.key_of_version_1(&one));
         assert_eq!(of_version_1[0], of_version_1[1]);
-        assert!(of_version_1[0].starts_with(&shape));
+        assert!(of_version_1[0].starts_with(&prefix));
         assert_ne!(keys[0], of_version_1[0]);
     }
 
     #[test]
     fn keys_in_logs_of_version_1_are_known_again() {
-        let way = way();
+        let key = duplicate_key();
         // Computed by another program from the description of the key.
         let expected = "b88c2aa73df6dba43bb9d7befd6ac52eec00ffcfb82401012a07da3a4394147a";
-        let key = way.key_of_version_1(&digest_of(b"Subject: x\n\nfixed\n"));
+        let key = key.key_of_version_1(&digest_of(b"Subject: x\n\nfixed\n"));
         let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, expected);
     }
 
     #[test]
     fn a_key_tells_whether_a_queue_id_names_the_message() {
-        let way = |queue_id| Way {
+        let duplicate_key = |queue_id| DuplicateKey {
             base: BaseDigest::of(Path::new("/var/mail")),
             reverse_path: "a@b.example",
             queue_id,
@@ -266,7 +266,7 @@ mod tests {
         };
         let [plain, named] = ["Subject: x\n\n", "Received: by mx id 4F\n\n"]
             .map(|content| digest_of(content.as_bytes()));
-        let key = |id, content| way(id).key(content);
+        let key = |id, content| duplicate_key(id).of_content(content);
         for (id, content, expected) in [
             ("", &plain, false),
             ("4F", &plain, true),

@@ -1,13 +1,11 @@
-//! Mail that could not be put into its mailboxes is tried again, each file system by itself.
-//!
-//! Imports `recovery`, `stuck`, `domains`, `io`.
+//! Tries mail again that could not be put into its mailboxes, each file system separately.
 
 use super::super::context::Context;
 use super::super::jobs::Job;
 use super::super::journal::Journal;
+use super::super::ledger::deferred_mail::{DeferredMail, Held};
 use super::super::recovery::PageCache;
-use super::super::stuck::{Held, Stuck};
-use super::Keeper;
+use super::LogSupervisor;
 use crate::clock;
 use crate::io::Disk;
 use crate::sync::Arc;
@@ -15,22 +13,27 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
-    /// Deliveries that could not be made are tried again.
-    pub(in crate::delivery) fn retry_stuck<D: Disk<Handle = H>>(
+impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
+    /// Tries deliveries again that could not be made.
+    pub(in crate::delivery) fn retry_deferred<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
     ) {
         let now = clock::now();
-        if self.stuck.next_attempt(now).is_none_or(|due| due > now) {
+        if self
+            .ledger
+            .deferred
+            .next_attempt(now)
+            .is_none_or(|due| due > now)
+        {
             return;
         }
-        let before = self.stuck.deliveries();
+        let before = self.ledger.deferred.deliveries();
         let begun = self.undelivered().into_iter().map(|(mount_point, mails)| {
-            let (keeper, context) = (Arc::clone(self), Arc::clone(context));
+            let (supervisor, context) = (Arc::clone(self), Arc::clone(context));
             self.work_on(mount_point, move || {
-                if let Ok(pass) = keeper.enter() {
-                    keeper.retry(&context, pass.journal.as_ref(), &mails);
+                if let Ok(lease) = supervisor.ledger.log.lease() {
+                    supervisor.retry(&context, lease.journal.as_ref(), &mails);
                 }
             })
         });
@@ -44,49 +47,56 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         for job in begun {
             job.wait();
         }
-        self.stuck.is_attempted(self.stuck.deliveries() == before);
+        self.ledger
+            .deferred
+            .is_attempted(self.ledger.deferred.deliveries() == before);
     }
 
-    /// As [`Self::retry_stuck`], on a log that is not in service yet; true when some were made.
+    /// As [`Self::retry_deferred`], on a log that is not in service yet. Returns true when some
+    /// were made.
     pub(super) fn retry_on<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
         journal: &Arc<dyn Journal>,
     ) -> bool {
-        let before = self.stuck.deliveries();
+        let before = self.ledger.deferred.deliveries();
         for (mount_point, mails) in self.undelivered() {
-            let (keeper, context) = (Arc::clone(self), Arc::clone(context));
+            let (supervisor, context) = (Arc::clone(self), Arc::clone(context));
             let journal = Arc::clone(journal);
             let job = self.work_on(mount_point, move || {
-                keeper.retry(&context, journal.as_ref(), &mails);
+                supervisor.retry(&context, journal.as_ref(), &mails);
             });
             if let Ok(Some(job)) = job {
                 job.wait();
             }
         }
-        self.stuck.deliveries() < before
+        self.ledger.deferred.deliveries() < before
     }
 
     fn retry<D: Disk<Handle = H>>(
         &self,
         context: &Context<D>,
         journal: &dyn Journal,
-        mails: &[Stuck],
+        mails: &[DeferredMail],
     ) {
         match self
             .recovery(context, journal, PageCache::Trusted)
             .retry(mails)
         {
-            Ok(left) => self.stuck.settle(mails, left),
+            Ok(left) => self.ledger.deferred.settle(mails, left),
             Err(error) => tracing::error!(%error, "mail that waits was not tried again"),
         }
     }
 
-    /// Returns what is to be made, by the mount points of the file systems it goes to. Those that
-    /// do not answer are left out.
-    fn undelivered(&self) -> BTreeMap<PathBuf, Vec<Stuck>> {
-        let mut by_mount_point: BTreeMap<PathBuf, Vec<Stuck>> = BTreeMap::new();
-        for mail in self.stuck.snapshot(|held| held == Held::Undelivered) {
+    /// Returns the undelivered mail by the mount points of the file systems it goes to. Leaves out
+    /// those that do not answer.
+    fn undelivered(&self) -> BTreeMap<PathBuf, Vec<DeferredMail>> {
+        let mut by_mount_point: BTreeMap<PathBuf, Vec<DeferredMail>> = BTreeMap::new();
+        for mail in self
+            .ledger
+            .deferred
+            .snapshot(|held| held == Held::Undelivered)
+        {
             for waiting in &mail.recipients {
                 let at = usize::try_from(waiting.recipient).unwrap_or(usize::MAX);
                 let Some(recipient) = mail.envelope.recipients.get(at) else {
@@ -98,7 +108,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
                     Some(last) if last.envelope.id == mail.envelope.id => {
                         last.recipients.push(waiting.clone());
                     }
-                    _ => mails.push(Stuck {
+                    _ => mails.push(DeferredMail {
                         recipients: vec![waiting.clone()],
                         ..mail.clone()
                     }),

@@ -4,7 +4,7 @@
 use super::super::context::Context;
 use super::super::journal::{Found, Journal};
 use super::super::recovery::{PageCache, Part, Recovered, RecoveryReport, in_doubt, mailboxes};
-use super::Keeper;
+use super::LogSupervisor;
 use crate::io::Disk;
 use crate::log::{LogError, Sequence};
 use crate::sync::{Arc, Mutex};
@@ -13,15 +13,14 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
-    /// Opens the log, which nobody may be using. `None`: it was recovered before, and is in service
+impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
+    /// Opens the log, which must not be in use. `None`: it was recovered before, and is in service
     /// again.
     pub(in crate::delivery) fn open<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
     ) -> Result<Option<RecoveryReport>, LogError> {
-        let is_recovered = self.state.lock().is_recovered;
-        match is_recovered {
+        match self.ledger.log.is_recovered() {
             true => self.reopen(context).map(|()| None),
             false => self.recover(context).map(Some),
         }
@@ -33,10 +32,10 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         context: &Arc<Context<D>>,
     ) -> Result<RecoveryReport, LogError> {
         context.known.clear();
-        self.doubts.clear();
-        self.stuck.clear();
+        self.ledger.unconfirmed.clear();
+        self.ledger.deferred.clear();
         let (journal, found) = self.source.open()?;
-        // The kernel may still show what a process before this one found it had dropped.
+        // The kernel may still return data that it dropped under an earlier process.
         let has_suspects = self.source.has_suspects();
         *self.noted_suspects.lock() = has_suspects;
         let page_cache = match has_suspects {
@@ -47,25 +46,23 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         drop(found);
         let Recovered {
             mut report,
-            stuck,
+            deferred,
             in_doubt,
         } = recovered;
-        self.doubts.add_recovered(in_doubt);
-        self.stuck.add(stuck);
+        self.ledger.unconfirmed.add_recovered(in_doubt);
+        self.ledger.deferred.add(deferred);
         let checkpoint = || {
-            // What recovery wrote itself is of no use after it either.
+            // The records that recovery wrote are not needed after it either.
             let next = Sequence(journal.durable_up_to().0 + 1);
             self.checkpoint_on(context, journal.as_ref(), next)
         };
         let mut checkpoint_at = checkpoint()?;
         // The segments that were freed may have kept mailboxes from being written.
-        while self.stuck.wants_room() && self.retry_on(context, &journal) {
+        while self.ledger.deferred.wants_room() && self.retry_on(context, &journal) {
             checkpoint_at = checkpoint()?;
         }
-        report.waiting = self.stuck.deliveries();
-        let mut state = self.state.lock();
-        state.is_recovered = true;
-        state.is_in_service(journal, checkpoint_at);
+        report.waiting = self.ledger.deferred.deliveries();
+        self.ledger.log.is_in_service(journal, checkpoint_at);
         Ok(report)
     }
 
@@ -88,11 +85,11 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
             let part = Arc::new(Part::new(Box::new(is_there)));
             let done = Arc::new(Mutex::new(None));
             let job = {
-                let (keeper, context) = (Arc::clone(self), Arc::clone(context));
+                let (supervisor, context) = (Arc::clone(self), Arc::clone(context));
                 let (journal, found) = (Arc::clone(journal), Arc::clone(found));
                 let (part, done) = (Arc::clone(&part), Arc::clone(&done));
                 self.work_on(mount_point.clone(), move || {
-                    let recovery = keeper.recovery(&context, journal.as_ref(), page_cache);
+                    let recovery = supervisor.recovery(&context, journal.as_ref(), page_cache);
                     let recovered = recovery.run(found.as_ref(), &part);
                     *done.lock() = Some(recovered);
                 })
@@ -152,11 +149,14 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
     ) -> Result<(), LogError> {
         let (journal, found) = self.source.open()?;
         drop(found);
-        self.refusals.append_again(journal.as_ref())?;
-        self.doubts.tell_again();
-        let below = self.floors.lowest(|| journal.durable_up_to());
+        self.ledger.refusals.append_again(journal.as_ref())?;
+        self.ledger.unconfirmed.write_again();
+        let below = self
+            .ledger
+            .retention
+            .low_water_mark(|| journal.durable_up_to());
         let checkpoint_at = self.checkpoint_on(context, journal.as_ref(), below)?;
-        self.state.lock().is_in_service(journal, checkpoint_at);
+        self.ledger.log.is_in_service(journal, checkpoint_at);
         Ok(())
     }
 }

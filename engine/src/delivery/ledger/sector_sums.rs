@@ -1,22 +1,22 @@
 //! CRC-32 of every sector of a part of a file.
 //!
 //! The delivery log keeps these sums of a message that is too long for it, so that recovery can
-//! tell a torn copy in an mbox from what other programs wrote.
+//! distinguish a torn copy in an mbox from what other programs wrote.
 
 /// Bytes that a disk writes as a whole, at least.
-pub(super) const SECTOR_BYTES: u64 = 512;
+pub(in crate::delivery) const SECTOR_BYTES: u64 = 512;
 
 /// CRC-32 of the bytes in each sector of a file, from an offset on.
 #[derive(Debug)]
-pub(super) struct Sums {
+pub(in crate::delivery) struct SectorSums {
     at: u64,
     open: Option<crc32fast::Hasher>,
     ended: Vec<u32>,
 }
 
-impl Sums {
+impl SectorSums {
     /// Begins at an offset of the file.
-    pub(super) fn from(offset: u64) -> Self {
+    pub(in crate::delivery) fn from(offset: u64) -> Self {
         Self {
             at: offset,
             open: None,
@@ -25,7 +25,7 @@ impl Sums {
     }
 
     /// Adds the bytes that follow.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+    pub(in crate::delivery) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let room = SECTOR_BYTES - self.at % SECTOR_BYTES;
             let room = usize::try_from(room).unwrap_or(usize::MAX);
@@ -45,7 +45,7 @@ impl Sums {
     }
 
     /// Returns the offset behind the last byte, and the sums.
-    pub(super) fn finish(mut self) -> (u64, Vec<u32>) {
+    pub(in crate::delivery) fn finish(mut self) -> (u64, Vec<u32>) {
         self.end_sector();
         (self.at, self.ended)
     }
@@ -58,9 +58,9 @@ mod tests {
     #[test]
     fn sums_are_of_the_sectors_of_the_file_however_the_bytes_come() {
         let bytes: Vec<u8> = (0..2000_u32).map(|n| (n % 251) as u8).collect();
-        let mut at_once = Sums::from(500);
+        let mut at_once = SectorSums::from(500);
         at_once.feed(&bytes);
-        let mut by_pieces = Sums::from(500);
+        let mut by_pieces = SectorSums::from(500);
         for piece in bytes.chunks(7) {
             by_pieces.feed(piece);
         }
@@ -70,6 +70,6 @@ mod tests {
         let expected = [0..12, 12..524, 524..1036, 1036..1548, 1548..2000];
         let expected: Vec<u32> = expected.map(|r| crc32fast::hash(&bytes[r])).into();
         assert_eq!(sums, expected);
-        assert_eq!(Sums::from(9).finish(), (9, Vec::new()));
+        assert_eq!(SectorSums::from(9).finish(), (9, Vec::new()));
     }
 }

@@ -1,12 +1,12 @@
-//! Suspect file systems: what the log has for them is written again, and they are flushed again.
+//! Suspect file systems: writes what the log has for them again, and flushes them again.
 
 use super::super::context::Context;
-use super::super::file_systems::{Attempt, Mounted};
 use super::super::jobs::Job;
 use super::super::journal::{Found, Journal};
+use super::super::ledger::deferred_mail::Held;
+use super::super::ledger::dirty_file_systems::{Attempt, Mounted};
 use super::super::recovery::{PageCache, Recheck, Recovery};
-use super::super::stuck::Held;
-use super::Keeper;
+use super::LogSupervisor;
 use crate::clock;
 use crate::io::Disk;
 use crate::log::{LogError, Record, ScannedRecord, Sequence};
@@ -27,21 +27,24 @@ impl Found for LiveRecords<'_> {
     }
 }
 
-impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
-    /// Goes on with every attempt that is due to make a suspect file system durable again. Others
-    /// are not concerned.
+impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
+    /// Continues every attempt that is due to make a suspect file system durable again.
     pub(in crate::delivery) fn recheck_suspects<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
     ) {
         self.note_suspects();
         // Before a handle is opened for an attempt, which would report the errors of these.
-        self.each_recheck(self.stuck.left_overs(), context, Self::recheck_left_over);
-        let due = self.file_systems.suspects_due(clock::now());
+        self.each_recheck(
+            self.ledger.deferred.left_overs(),
+            context,
+            Self::recheck_left_over,
+        );
+        let due = self.ledger.file_systems.suspects_due(clock::now());
         self.each_recheck(due, context, Self::recheck);
     }
 
-    /// Does something with each of these file systems, all at once, and waits for those that
+    /// Calls `recheck` for each of these file systems, all at once, and waits for those that
     /// answer.
     fn each_recheck<D: Disk<Handle = H>>(
         self: &Arc<Self>,
@@ -50,13 +53,14 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         recheck: fn(&Self, &Recovery<'_, D>, u64) -> Result<(), LogError>,
     ) {
         let begin = |device| {
-            let (keeper, context) = (Arc::clone(self), Arc::clone(context));
-            self.work_on(self.file_systems.mount_point(device), move || {
-                let Ok(pass) = keeper.enter() else {
+            let (supervisor, context) = (Arc::clone(self), Arc::clone(context));
+            self.work_on(self.ledger.file_systems.mount_point(device), move || {
+                let Ok(lease) = supervisor.ledger.log.lease() else {
                     return;
                 };
-                let recovery = keeper.recovery(&context, pass.journal.as_ref(), PageCache::Trusted);
-                if let Err(error) = recheck(&keeper, &recovery, device) {
+                let recovery =
+                    supervisor.recovery(&context, lease.journal.as_ref(), PageCache::Trusted);
+                if let Err(error) = recheck(&supervisor, &recovery, device) {
                     tracing::error!(%error, "mail on a suspect file system was not looked at");
                 }
             })
@@ -79,23 +83,24 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         recovery: &Recovery<'_, D>,
         device: u64,
     ) -> Result<(), LogError> {
-        match self.file_systems.mounted(recovery.disk, device) {
+        match self.ledger.file_systems.mounted(recovery.disk, device) {
             Mounted::Same => {
                 let how = Recheck::LeftOver { device };
                 self.rewrite(recovery, (device, how)).map(drop)
             }
             Mounted::Other => {
-                self.stuck.is_undelivered(device);
+                self.ledger.deferred.is_undelivered(device);
                 Ok(())
             }
             Mounted::Nothing => Ok(()),
         }
     }
 
-    /// Has the next start know of suspect file systems, as long as the machine is not restarted:
-    /// then the kernel forgets what it shows and the disk does not have.
+    /// Notes suspect file systems for the next start of the process, unless the machine restarts:
+    /// then the kernel drops what the disk does not have.
     fn note_suspects(&self) {
-        let is_suspect = self.file_systems.has_suspects() || !self.stuck.left_overs().is_empty();
+        let is_suspect = self.ledger.file_systems.has_suspects()
+            || !self.ledger.deferred.left_overs().is_empty();
         let mut noted = self.noted_suspects.lock();
         if *noted != is_suspect {
             match self.source.note_suspects(is_suspect) {
@@ -118,13 +123,21 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
             let nothing = Record::Confirmed(Vec::new()).encode();
             journal.wait(journal.append_anyway(nothing)?)
         };
-        let begun = self.file_systems.begin(recovery.disk, device, barrier)?;
+        let begun = self
+            .ledger
+            .file_systems
+            .begin(recovery.disk, device, barrier)?;
         let Some((attempt, until)) = begun else {
             return Ok(());
         };
-        if self.floors.lowest(|| journal.durable_up_to()) <= until {
+        if self
+            .ledger
+            .retention
+            .low_water_mark(|| journal.durable_up_to())
+            <= until
+        {
             // A delivery that began before is still under way.
-            self.ask();
+            self.ledger.log.ask_checkpoint();
             return Ok(());
         }
         self.hold(recovery, attempt, until)?;
@@ -144,27 +157,27 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
             },
         };
         match self.rewrite(recovery, (device, how))? {
-            None => self.file_systems.is_rewritten(device),
-            Some(error) => self.file_systems.fails(device, &error),
+            None => self.ledger.file_systems.is_rewritten(device),
+            Some(error) => self.ledger.file_systems.fails(device, &error),
         }
         Ok(())
     }
 
-    /// Takes the mail of a suspect file system out of the log's way.
+    /// Defers the mail of a suspect file system.
     fn hold<D: Disk<Handle = H>>(
         &self,
         recovery: &Recovery<'_, D>,
         Attempt { device, now, .. }: Attempt,
         until: Sequence,
     ) -> Result<(), LogError> {
-        let from = self.file_systems.flushed_below(device);
+        let from = self.ledger.file_systems.flushed_below(device);
         if from < until {
             let to = recovery.journal.durable_up_to();
             let journal = recovery.journal;
             let found = LiveRecords { journal, from, to };
             let held = recovery.hold(&found, (from, until), (device, now))?;
-            self.stuck.hold(held);
-            self.file_systems.is_held(device, until);
+            self.ledger.deferred.hold(held);
+            self.ledger.file_systems.is_held(device, until);
         }
         Ok(())
     }
@@ -176,13 +189,13 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
         (device, how): (u64, Recheck),
     ) -> Result<Option<io::Error>, LogError> {
         let is_there = |held| matches!(held, Held::Unflushed { device: on, .. } if on == device);
-        let mails = self.stuck.snapshot(is_there);
+        let mails = self.ledger.deferred.snapshot(is_there);
         let rechecked = recovery.recheck(&mails, how)?;
-        // Whatever was not found is gone only if it was looked for on that file system.
-        if self.file_systems.mounted(recovery.disk, device) != Mounted::Same {
+        // What was not found is gone only if it was looked for on that file system.
+        if self.ledger.file_systems.mounted(recovery.disk, device) != Mounted::Same {
             return Ok(Some(io::Error::other("it was unmounted")));
         }
-        self.stuck.settle(&mails, rechecked.left);
+        self.ledger.deferred.settle(&mails, rechecked.left);
         Ok(rechecked.error.map(io::Error::other))
     }
 }

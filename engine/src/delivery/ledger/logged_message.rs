@@ -1,22 +1,22 @@
 //! A message as the delivery log has it, and what becomes of its deliveries.
 //!
-//! A copy is known by the first of the recipients that share it. Invariants: the record is
-//! appended once, by the first writer that gets to the message; a delivery that ends without
-//! success after that is refused in the log, so that recovery does not make it; the log keeps the
-//! record until every delivery has ended. A message that is too long for the log is never
-//! appended, and only remembered in case its reply is lost.
+//! The first of the recipients that share a copy names it. Invariants: the first writer that takes
+//! up the message appends the record, once; a delivery that ends without success after that is
+//! refused in the log, so that recovery does not make it; the log keeps the record until every
+//! delivery has ended. A message that is too long for the log is never appended, and only
+//! remembered in case its reply is lost.
 
-use super::copies::Copy;
-use super::digest::{BaseDigest, Digest, Way, content_digest};
-use super::floors::Floor;
-use super::journal::Journal;
+use super::super::copies::Copy;
+use super::super::journal::Journal;
+use super::super::types::Mail;
+use super::fingerprint::{BaseDigest, Digest, DuplicateKey, content_digest};
 use super::late_ends::{LateEnd, LateEnds};
 use super::refusals::Refusals;
-use super::types::Mail;
+use super::retention::RetentionMark;
 use crate::clock;
 use crate::log::{
-    Accepted, AcceptedEncoder, AcceptedRecipient, Confirmed, DeliveryId, Done, DoneOutcome,
-    InDoubt, LogError, Plan, Record, RecordTicket, Sequence,
+    Accepted, AcceptedEncoder, AcceptedRecipient, Confirmed, CopyLocation, DeliveryId, Done,
+    DoneOutcome, InDoubt, LogError, Record, RecordTicket, Sequence,
 };
 use crate::mailbox::maildir::{NameMaker, sizes};
 use crate::mailbox::trace::{self, Name};
@@ -26,26 +26,26 @@ use std::fmt;
 use std::sync::Weak;
 
 /// One accepted message.
-pub(super) struct LoggedMessage {
+pub(in crate::delivery) struct LoggedMessage {
     envelope: Accepted,
     base: BaseDigest,
     late_ends: LateEnds,
     state: Mutex<State>,
 }
 
-/// A message of the log, to be held past the delivery.
-pub(super) struct HeldMessage {
+/// What is needed to hold a message of the log after its delivery was answered.
+pub(in crate::delivery) struct HeldMessage {
     /// Its record.
-    pub(super) at: Sequence,
-    pub(super) envelope: Accepted,
-    pub(super) content: Vec<u8>,
+    pub(in crate::delivery) at: Sequence,
+    pub(in crate::delivery) envelope: Accepted,
+    pub(in crate::delivery) content: Vec<u8>,
     /// Recipients that were refused.
-    pub(super) refused: Vec<u32>,
+    pub(in crate::delivery) refused: Vec<u32>,
 }
 
 struct State {
     stage: Stage,
-    /// Held as long as the content may be needed.
+    /// Kept as long as the content may be needed.
     mail: Option<Arc<Mail>>,
     digest: Option<Digest>,
     /// What became of each recipient.
@@ -80,7 +80,7 @@ enum Stage {
         ticket: RecordTicket,
         refusals: Refusals,
         /// None once every delivery has ended.
-        floor: Option<Arc<Floor>>,
+        mark: Option<Arc<RetentionMark>>,
     },
 }
 
@@ -92,8 +92,8 @@ impl fmt::Debug for LoggedMessage {
     }
 }
 
-/// Whether a message is in the log.
-pub(super) enum InLog {
+/// How a message stands in the log.
+pub(in crate::delivery) enum InLog {
     /// The record was appended just now, and is durable when the log is up to this ticket.
     Appended(RecordTicket),
     /// As before, but appended by an earlier delivery of the message.
@@ -104,9 +104,9 @@ pub(super) enum InLog {
 }
 
 impl LoggedMessage {
-    /// Plans the deliveries, and writes nothing. Its recipients are those of the copies, in their
-    /// order.
-    pub(super) fn new(
+    /// Decides where each copy will be found. Writes nothing. Its recipients are those of the
+    /// copies, in their order.
+    pub(in crate::delivery) fn new(
         id: DeliveryId,
         mail: &Arc<Mail>,
         copies: &[Copy],
@@ -124,18 +124,18 @@ impl LoggedMessage {
                 mailbox: target.path.as_str().to_owned(),
                 uid: target.uid,
                 gid: target.gid,
-                plan: Plan::Shared,
+                location: CopyLocation::Shared,
             }));
             let sharing = recipients.get_mut(first..).unwrap_or_default();
-            let plan = match target.format {
-                Format::Maildir => maildir_plan(&reverse_path, sharing, mail, names),
-                Format::Mbox => Plan::Mbox {
+            let location = match target.format {
+                Format::Maildir => maildir_location(&reverse_path, sharing, mail, names),
+                Format::Mbox => CopyLocation::Mbox {
                     size_before: 0,
                     without_status,
                 },
             };
             if let Some(first) = sharing.first_mut() {
-                first.plan = plan;
+                first.location = location;
             }
         }
         let ends = vec![End::Open; recipients.len()];
@@ -161,25 +161,25 @@ impl LoggedMessage {
         }
     }
 
-    pub(super) fn id(&self) -> DeliveryId {
+    pub(in crate::delivery) fn id(&self) -> DeliveryId {
         self.envelope.id
     }
 
-    pub(super) fn envelope(&self) -> &Accepted {
+    pub(in crate::delivery) fn envelope(&self) -> &Accepted {
         &self.envelope
     }
 
     /// Returns the recipient as the log has it.
-    pub(super) fn recipient(&self, index: usize) -> Option<&AcceptedRecipient> {
+    pub(in crate::delivery) fn recipient(&self, index: usize) -> Option<&AcceptedRecipient> {
         self.envelope.recipients.get(index)
     }
 
-    /// Appends the record to the log, unless that was done. The log keeps it until the floor is
-    /// dropped. Recipients that are refused later are noted in `refusals`.
-    pub(super) fn append_to(
+    /// Appends the record to the log, unless that was done. The mark keeps it in the log until it
+    /// is dropped. Recipients that are refused later are noted in `refusals`.
+    pub(in crate::delivery) fn append_to(
         &self,
         journal: &Arc<dyn Journal>,
-        (floor, refusals): (&Arc<Floor>, &Refusals),
+        (mark, refusals): (&Arc<RetentionMark>, &Refusals),
         mail: &Mail,
     ) -> Result<InLog, LogError> {
         let mut state = self.state.lock();
@@ -196,7 +196,7 @@ impl LoggedMessage {
                 InLog::Stale
             });
         }
-        if floor.is_closed() {
+        if mark.is_closed() {
             return Ok(InLog::Stale);
         }
         let content_bytes = usize::try_from(mail.message.size()).unwrap_or(0);
@@ -213,7 +213,7 @@ impl LoggedMessage {
             journal: Arc::downgrade(journal),
             ticket,
             refusals: refusals.clone(),
-            floor: (state.open > 0).then(|| Arc::clone(floor)),
+            mark: (state.open > 0).then(|| Arc::clone(mark)),
         };
         // Abandoned before the record was written.
         let refused: Vec<Done> = self.refused(&state);
@@ -224,23 +224,27 @@ impl LoggedMessage {
         Ok(InLog::Appended(ticket))
     }
 
-    /// Has the log keep the record by another floor, if it is kept by `from`. A record that is
-    /// appended later cannot rely on `from`, which must be closed.
-    pub(super) fn move_floor(&self, from: &Arc<Floor>, to: &Arc<Floor>) {
+    /// Replaces the mark that keeps the record in the log, if it is `from`. No record may rely on
+    /// `from` later, so it must be closed.
+    pub(in crate::delivery) fn move_mark(
+        &self,
+        from: &Arc<RetentionMark>,
+        to: &Arc<RetentionMark>,
+    ) {
         debug_assert!(from.is_closed(), "else a record may rely on it after this");
         let mut state = self.state.lock();
         if let Stage::Logged {
-            floor: Some(floor), ..
+            mark: Some(mark), ..
         } = &mut state.stage
-            && Arc::ptr_eq(floor, from)
+            && Arc::ptr_eq(mark, from)
         {
-            *floor = Arc::clone(to);
+            *mark = Arc::clone(to);
         }
     }
 
     /// Returns what is needed to hold the message past its delivery; `None` if the log does not
     /// durably have it, or the content cannot be read.
-    pub(super) fn held(&self) -> Option<HeldMessage> {
+    pub(in crate::delivery) fn held(&self) -> Option<HeldMessage> {
         let state = self.state.lock();
         let Stage::Logged {
             journal, ticket, ..
@@ -262,8 +266,8 @@ impl LoggedMessage {
         })
     }
 
-    /// Says what became of a delivery that was answered before it ended.
-    pub(super) fn ended_late(&self, index: usize, is_stored: bool) {
+    /// Notes what became of a delivery that was answered before it ended.
+    pub(in crate::delivery) fn ended_late(&self, index: usize, is_stored: bool) {
         self.late_ends.add(LateEnd {
             id: self.envelope.id,
             recipient: u32::try_from(index).unwrap_or(u32::MAX),
@@ -273,63 +277,63 @@ impl LoggedMessage {
 
     fn refused(&self, state: &State) -> Vec<Done> {
         let ends = state.ends.iter().zip(&self.envelope.recipients).enumerate();
-        ends.filter(|(_, (end, to))| **end == End::Refused && to.plan != Plan::Shared)
+        ends.filter(|(_, (end, to))| **end == End::Refused && to.location != CopyLocation::Shared)
             .map(|(index, _)| self.done(index, DoneOutcome::Refused))
             .collect()
     }
 
     /// Returns true when its record was appended.
-    pub(super) fn is_logged(&self) -> bool {
+    pub(in crate::delivery) fn is_logged(&self) -> bool {
         matches!(self.state.lock().stage, Stage::Logged { .. })
     }
 
     /// Returns true when every delivery has ended.
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::delivery) fn is_over(&self) -> bool {
         self.state.lock().open == 0
     }
 
-    /// Returns true when its record was appended, and the log, as far as is known, does not have it
-    /// that the delivery is refused: recovery may make it.
-    pub(super) fn may_be_recovered(&self, is_refused_in_log: bool) -> bool {
+    /// Returns true when its record was appended and the log may not have the refusal of the
+    /// delivery: recovery may make it.
+    pub(in crate::delivery) fn may_be_recovered(&self, is_refused_in_log: bool) -> bool {
         !is_refused_in_log && self.is_logged()
     }
 
     /// Returns the keys of the recipients that were not refused; a repetition has the same.
-    pub(super) fn keys(&self) -> Vec<[u8; 32]> {
+    pub(in crate::delivery) fn keys(&self) -> Vec<[u8; 32]> {
         let Some(digest) = self.settle_digest() else {
             return Vec::new();
         };
         let state = self.state.lock();
         let ends = (0..).zip(&state.ends);
         ends.filter(|(_, end)| **end != End::Refused)
-            .filter_map(|(index, _)| doubt_of(self.base, &self.envelope, index, &digest))
+            .filter_map(|(index, _)| in_doubt_entry(self.base, &self.envelope, index, &digest))
             .map(|entry| entry.key)
             .collect()
     }
 
-    /// Notes that the memory of doubts knows what the client has read.
-    pub(super) fn settled(&self) {
+    /// Notes that the store remembers elsewhere what the client has read.
+    pub(in crate::delivery) fn settled(&self) {
         self.state.lock().is_settled = true;
     }
 
-    /// Returns true when the memory of doubts answers for it, or nothing does: until then a
-    /// repetition can find it nowhere else.
-    pub(super) fn is_settled(&self) -> bool {
+    /// Returns true when it is remembered elsewhere, if at all, for a repetition; until then a
+    /// repetition finds it only here.
+    pub(in crate::delivery) fn is_settled(&self) -> bool {
         self.state.lock().is_settled
     }
 
     /// Returns the trace header of a copy in a Maildir.
-    pub(super) fn maildir_header(&self, index: usize) -> Vec<u8> {
+    pub(in crate::delivery) fn maildir_header(&self, index: usize) -> Vec<u8> {
         maildir_header(&self.envelope, index)
     }
 
     /// Returns the `From ` line and the trace header of a copy in an mbox.
-    pub(super) fn mbox_header(&self, index: usize) -> Vec<u8> {
+    pub(in crate::delivery) fn mbox_header(&self, index: usize) -> Vec<u8> {
         mbox_header(&self.envelope, index)
     }
 
     /// Returns what a record says of the outcome of a copy.
-    pub(super) fn done(&self, index: usize, outcome: DoneOutcome) -> Done {
+    pub(in crate::delivery) fn done(&self, index: usize, outcome: DoneOutcome) -> Done {
         Done {
             id: self.envelope.id,
             recipient: u32::try_from(index).unwrap_or(u32::MAX),
@@ -338,13 +342,13 @@ impl LoggedMessage {
     }
 
     /// Notes that a copy was stored.
-    pub(super) fn stored(&self, index: usize) {
+    pub(in crate::delivery) fn stored(&self, index: usize) {
         self.end(index, End::Stored);
     }
 
     /// Notes that a copy was not stored, and appends that to the log without waiting for it,
     /// unless the log has it (`is_logged`).
-    pub(super) fn refuse(&self, index: usize, is_logged: bool) {
+    pub(in crate::delivery) fn refuse(&self, index: usize, is_logged: bool) {
         let holder = self.end(index, End::Refused);
         if let (false, Some((journal, refusals))) = (is_logged, holder) {
             let done = self.done(index, DoneOutcome::Refused);
@@ -372,13 +376,13 @@ impl LoggedMessage {
             Stage::Logged {
                 journal,
                 refusals,
-                floor,
+                mark,
                 ..
             } => {
                 let holder = (journal.upgrade(), refusals.clone());
-                let floor = if is_last { floor.take() } else { None };
+                let mark = if is_last { mark.take() } else { None };
                 drop(state);
-                drop(floor);
+                drop(mark);
                 Some(holder)
             }
         }
@@ -387,7 +391,7 @@ impl LoggedMessage {
     /// Returns what the log must have when the client has read the replies: nothing of a delivery
     /// that was refused. When the log does not have the refusal, recovery makes that delivery, and
     /// the in-doubt memory must answer for the repetition.
-    pub(super) fn confirmed(&self) -> Vec<Confirmed> {
+    pub(in crate::delivery) fn confirmed(&self) -> Vec<Confirmed> {
         let id = self.envelope.id;
         let state = self.state.lock();
         let stored = |end: &&End| **end == End::Stored;
@@ -405,7 +409,7 @@ impl LoggedMessage {
     }
 
     /// Returns the recipients whose success the client may not know.
-    pub(super) fn doubts(&self) -> Vec<InDoubt> {
+    pub(in crate::delivery) fn in_doubt(&self) -> Vec<InDoubt> {
         let Some(digest) = self.settle_digest() else {
             return Vec::new();
         };
@@ -414,7 +418,7 @@ impl LoggedMessage {
         stored
             .filter(|(_, end)| **end == End::Stored)
             .filter_map(|(index, _)| {
-                doubt_of(
+                in_doubt_entry(
                     self.base,
                     &self.envelope,
                     u32::try_from(index).ok()?,
@@ -438,7 +442,7 @@ impl LoggedMessage {
     }
 
     /// Releases the content, because the client has read the reply.
-    pub(super) fn forget_content(&self) {
+    pub(in crate::delivery) fn forget_content(&self) {
         self.state.lock().mail = None;
     }
 }
@@ -452,7 +456,7 @@ fn append_refusal(journal: Option<&dyn Journal>, refusals: &Refusals, done: Done
 }
 
 /// Returns the in-doubt entry of a delivery.
-pub(super) fn doubt_of(
+pub(in crate::delivery) fn in_doubt_entry(
     base: BaseDigest,
     envelope: &Accepted,
     recipient: u32,
@@ -460,7 +464,7 @@ pub(super) fn doubt_of(
 ) -> Option<InDoubt> {
     let at = usize::try_from(recipient).ok()?;
     let to = envelope.recipients.get(at)?;
-    let way = Way {
+    let key = DuplicateKey {
         base,
         reverse_path: &envelope.reverse_path,
         queue_id: &envelope.queue_id,
@@ -471,20 +475,20 @@ pub(super) fn doubt_of(
     Some(InDoubt {
         id: envelope.id,
         recipient,
-        key: way.key(content),
+        key: key.of_content(content),
         since: envelope.accepted_at,
     })
 }
 
 /// Returns the trace header of the copy for recipient `index` and those that share it, in a
 /// Maildir.
-pub(super) fn maildir_header(envelope: &Accepted, index: usize) -> Vec<u8> {
+pub(in crate::delivery) fn maildir_header(envelope: &Accepted, index: usize) -> Vec<u8> {
     let names = envelope.sharing(index).iter().map(name_of);
     trace::header(&envelope.reverse_path, names)
 }
 
 /// As [`maildir_header`], with the `From ` line, in an mbox; the same bytes each time.
-pub(super) fn mbox_header(envelope: &Accepted, index: usize) -> Vec<u8> {
+pub(in crate::delivery) fn mbox_header(envelope: &Accepted, index: usize) -> Vec<u8> {
     let names = envelope.sharing(index).iter().map(name_of);
     trace::mbox_header(&envelope.reverse_path, names, envelope.accepted_at)
 }
@@ -496,16 +500,16 @@ fn name_of(recipient: &AcceptedRecipient) -> Name<'_> {
     }
 }
 
-fn maildir_plan(
+fn maildir_location(
     reverse_path: &str,
     sharing: &[AcceptedRecipient],
     mail: &Mail,
     names: &NameMaker,
-) -> Plan {
+) -> CopyLocation {
     let message = &mail.message;
     let header = trace::header(reverse_path, sharing.iter().map(name_of));
     let (size, wire_size) = sizes(&header, message.size(), message.bare_newlines());
-    Plan::Maildir {
+    CopyLocation::Maildir {
         file_name: names.next(size, wire_size),
     }
 }

@@ -1,8 +1,8 @@
 //! A note beside the delivery log: the kernel may show what the disk of a mailbox does not have.
 //!
-//! After a failed flush that is so until the file system is flushed again or the machine is started
-//! again. A process that is started meanwhile must not believe what it reads there. The note is a
-//! file that holds the id of the boot it was written in.
+//! A failed flush has that effect until the file system is flushed again or the machine restarts. A
+//! process that starts meanwhile must not trust what it reads there. The note is a file that holds
+//! the id of the boot it was written in.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -17,7 +17,7 @@ fn boot() -> io::Result<String> {
 }
 
 /// Writes the note durably, or removes it.
-pub(super) fn note_suspects(directory: &Path, has_suspects: bool) -> io::Result<()> {
+pub(in crate::delivery) fn note_suspects(directory: &Path, has_suspects: bool) -> io::Result<()> {
     if has_suspects {
         let temporary = directory.join(TEMPORARY);
         let mut file = File::create(&temporary)?;
@@ -33,7 +33,7 @@ pub(super) fn note_suspects(directory: &Path, has_suspects: bool) -> io::Result<
 }
 
 /// Returns true if the note was written in this boot. A note that cannot be read counts.
-pub(super) fn has_suspects(directory: &Path) -> bool {
+pub(in crate::delivery) fn has_suspects(directory: &Path) -> bool {
     match fs::read_to_string(directory.join(NAME)) {
         Ok(noted) => boot().is_ok_and(|boot| boot == noted),
         Err(error) => error.kind() != io::ErrorKind::NotFound,

@@ -13,7 +13,7 @@
 //! waits for a flush that does not end: the mail in the log for that file system is held until the
 //! flush ends.
 
-pub(super) mod flush;
+pub(in crate::delivery) mod flush;
 
 use crate::clock;
 use crate::io::{Disk, Mount, copy_error};
@@ -34,7 +34,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The file systems that mail was written to. None is forgotten: a delivery that entered one
 /// before a checkpoint may write there after it.
 #[derive(Debug)]
-pub(super) struct FileSystems<H> {
+pub(in crate::delivery) struct FileSystems<H> {
     known: Mutex<HashMap<u64, FileSystem<H>>>,
     /// The log has nothing before this record.
     low: AtomicU64,
@@ -47,7 +47,7 @@ struct FileSystem<H> {
     mount: Option<Mount>,
     /// `None` while it is suspect.
     sync_handle: Option<Arc<H>>,
-    /// All that the log has for it before this was flushed, or is held elsewhere.
+    /// Everything in the log for it before this record was flushed, or is held elsewhere.
     flushed_below: Sequence,
     suspect: Option<Suspect>,
     /// When the flush that is under way began.
@@ -89,17 +89,17 @@ enum Stage {
 
 /// A suspect file system, as operators know it.
 #[derive(Clone, Debug)]
-pub(super) struct SuspectState {
-    pub(super) mount_point: PathBuf,
-    pub(super) cause: Arc<io::Error>,
-    pub(super) since: Duration,
-    pub(super) attempts: u32,
-    pub(super) next_attempt: Instant,
+pub(in crate::delivery) struct SuspectState {
+    pub(in crate::delivery) mount_point: PathBuf,
+    pub(in crate::delivery) cause: Arc<io::Error>,
+    pub(in crate::delivery) since: Duration,
+    pub(in crate::delivery) attempts: u32,
+    pub(in crate::delivery) next_attempt: Instant,
 }
 
 /// What is mounted where a file system was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mounted {
+pub(in crate::delivery) enum Mounted {
     /// The file system, as it was.
     Same,
     /// Another one, or the same after it was unmounted.
@@ -110,14 +110,14 @@ pub(super) enum Mounted {
 
 /// What an attempt to flush a suspect file system goes on with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Attempt {
-    pub(super) device: u64,
+pub(in crate::delivery) struct Attempt {
+    pub(in crate::delivery) device: u64,
     /// The number it has now; another one if something else was mounted in its place.
-    pub(super) now: u64,
+    pub(in crate::delivery) now: u64,
     /// It was unmounted since, and is mounted again.
-    pub(super) is_remounted: bool,
-    /// Not the first one: what fails is to be told apart from what does not.
-    pub(super) is_repeated: bool,
+    pub(in crate::delivery) is_remounted: bool,
+    /// It is not the first one: each file is flushed by itself, to find those that fail.
+    pub(in crate::delivery) is_repeated: bool,
 }
 
 impl<H> Default for FileSystems<H> {
@@ -169,11 +169,11 @@ impl<H> FileSystem<H> {
 
 impl<H> FileSystems<H> {
     /// Returns an error for a file system that could not be flushed again since its flush failed.
-    pub(super) fn check(&self, device: u64) -> io::Result<()> {
+    pub(in crate::delivery) fn check(&self, device: u64) -> io::Result<()> {
         let known = self.known.lock();
         let suspect = known.get(&device).and_then(|known| known.suspect.as_ref());
         match suspect.filter(|suspect| suspect.attempts > 0) {
-            // Whatever the cause is, it is not the recipient's.
+            // The recipient is not the cause.
             Some(suspect) => Err(io::Error::other(format!(
                 "its file system could not be flushed to disk: {}",
                 suspect.cause
@@ -188,7 +188,7 @@ impl<H> FileSystems<H> {
     ///
     /// # Errors
     /// No handle can be opened.
-    pub(super) fn enter<D: Disk<Handle = H>>(
+    pub(in crate::delivery) fn enter<D: Disk<Handle = H>>(
         &self,
         disk: &D,
         device: u64,
@@ -218,9 +218,9 @@ impl<H> FileSystems<H> {
         Ok(whole)
     }
 
-    /// The same for directories; those on file systems that a checkpoint cannot flush are flushed
-    /// now.
-    pub(super) fn enter_all<D: Disk<Handle = H>>(
+    /// As [`FileSystems::enter`], for directories. Flushes those now that are on file systems that
+    /// a checkpoint cannot flush.
+    pub(in crate::delivery) fn enter_all<D: Disk<Handle = H>>(
         &self,
         disk: &D,
         directories: &[Unflushed<H>],
@@ -236,18 +236,18 @@ impl<H> FileSystems<H> {
     }
 
     /// Notes that a flush of one file system failed which may have covered what the log has for it.
-    pub(super) fn fails(&self, device: u64, error: &io::Error) {
+    pub(in crate::delivery) fn fails(&self, device: u64, error: &io::Error) {
         let mut known = self.known.lock();
         if let Some(file_system) = known.get_mut(&device).filter(|known| known.whole) {
             let mount_point = file_system.mount_point();
             file_system.fails(error);
             drop(known);
-            tell_failure(&mount_point, error);
+            log_failure(&mount_point, error);
         }
     }
 
-    /// Notes that flushes may have failed without anybody having heard of it.
-    pub(super) fn all_fail(&self, error: &io::Error) {
+    /// Notes that flushes may have failed whose results are lost.
+    pub(in crate::delivery) fn all_fail(&self, error: &io::Error) {
         let mut known = self.known.lock();
         for file_system in known.values_mut().filter(|known| known.whole) {
             file_system.fails(error);
@@ -255,13 +255,13 @@ impl<H> FileSystems<H> {
     }
 
     /// Returns how many flushes have failed, of all file systems.
-    pub(super) fn failures(&self) -> u64 {
+    pub(in crate::delivery) fn failures(&self) -> u64 {
         let known = self.known.lock();
         known.values().map(|known| known.failures).sum()
     }
 
     /// Returns the file system that is mounted there.
-    pub(super) fn mounted_at(&self, point: &Path) -> Option<u64> {
+    pub(in crate::delivery) fn mounted_at(&self, point: &Path) -> Option<u64> {
         let known = self.known.lock();
         let mut known = known.iter();
         known
@@ -269,21 +269,22 @@ impl<H> FileSystems<H> {
             .map(|(device, _)| *device)
     }
 
-    /// The first record that a file system needs in the log which is suspect, or being flushed.
-    pub(super) fn needed_from(&self) -> Option<Sequence> {
+    /// Returns the first record of the log that a file system needs which is suspect or is being
+    /// flushed.
+    pub(in crate::delivery) fn needed_from(&self) -> Option<Sequence> {
         let known = self.known.lock();
         let not_durable = known.values().filter(|known| known.is_unsure());
         not_durable.map(|known| known.flushed_below).min()
     }
 
     /// Returns true while one is suspect.
-    pub(super) fn has_suspects(&self) -> bool {
+    pub(in crate::delivery) fn has_suspects(&self) -> bool {
         let known = self.known.lock();
         known.values().any(|known| known.suspect.is_some())
     }
 
     /// Returns the suspect file systems that an attempt is due for, and begun attempts.
-    pub(super) fn suspects_due(&self, now: Instant) -> Vec<u64> {
+    pub(in crate::delivery) fn suspects_due(&self, now: Instant) -> Vec<u64> {
         let known = self.known.lock();
         let is_due = |suspect: &Suspect| match suspect.stage {
             Stage::Waiting => suspect.next_attempt <= now,
@@ -296,8 +297,8 @@ impl<H> FileSystems<H> {
             .collect()
     }
 
-    /// When the next attempt is due; `None` while nothing is suspect.
-    pub(super) fn next_attempt(&self) -> Option<Instant> {
+    /// Returns when the next attempt is due; `None` while nothing is suspect.
+    pub(in crate::delivery) fn next_attempt(&self) -> Option<Instant> {
         let known = self.known.lock();
         let suspects = known.values().filter_map(|known| known.suspect.as_ref());
         suspects.map(|suspect| suspect.next_attempt).min()
@@ -305,7 +306,7 @@ impl<H> FileSystems<H> {
 
     /// Begins an attempt, or goes on with it. `barrier` appends a record behind all others and
     /// returns its sequence when it is durable. `None` while the attempt can not begin.
-    pub(super) fn begin<D: Disk<Handle = H>, E>(
+    pub(in crate::delivery) fn begin<D: Disk<Handle = H>, E>(
         &self,
         disk: &D,
         device: u64,
@@ -360,14 +361,18 @@ impl<H> FileSystems<H> {
                 let mount_point = file_system.mount_point();
                 file_system.fails(&error);
                 drop(known);
-                tell_failure(&mount_point, &error);
+                log_failure(&mount_point, &error);
                 Ok(None)
             }
         }
     }
 
     /// Returns what is mounted where a file system was. Asks no file system.
-    pub(super) fn mounted<D: Disk<Handle = H>>(&self, disk: &D, device: u64) -> Mounted {
+    pub(in crate::delivery) fn mounted<D: Disk<Handle = H>>(
+        &self,
+        disk: &D,
+        device: u64,
+    ) -> Mounted {
         let known = self.known.lock();
         let mount = known.get(&device).and_then(|known| known.mount.clone());
         drop(known);
@@ -382,29 +387,30 @@ impl<H> FileSystems<H> {
     }
 
     /// Returns where a file system is mounted; empty when that is not known.
-    pub(super) fn mount_point(&self, device: u64) -> PathBuf {
+    pub(in crate::delivery) fn mount_point(&self, device: u64) -> PathBuf {
         let known = self.known.lock();
         known
             .get(&device)
             .map_or_else(PathBuf::new, FileSystem::mount_point)
     }
 
-    /// All that the log has for a file system before this is durable there, or held elsewhere.
-    pub(super) fn flushed_below(&self, device: u64) -> Sequence {
+    /// Returns the record before which all that the log has for a file system is durable there, or
+    /// held elsewhere.
+    pub(in crate::delivery) fn flushed_below(&self, device: u64) -> Sequence {
         let known = self.known.lock();
         let known = known.get(&device);
         known.map_or(Sequence(u64::MAX), |known| known.flushed_below)
     }
 
     /// Notes that what the log has before `until` is held elsewhere.
-    pub(super) fn is_held(&self, device: u64, until: Sequence) {
+    pub(in crate::delivery) fn is_held(&self, device: u64, until: Sequence) {
         if let Some(file_system) = self.known.lock().get_mut(&device) {
             file_system.flushed_below = until.max(file_system.flushed_below);
         }
     }
 
     /// Notes that what the log has was written again.
-    pub(super) fn is_rewritten(&self, device: u64) {
+    pub(in crate::delivery) fn is_rewritten(&self, device: u64) {
         let mut known = self.known.lock();
         let suspect = known.get_mut(&device).and_then(|k| k.suspect.as_mut());
         if let Some(suspect) = suspect {
@@ -413,19 +419,19 @@ impl<H> FileSystems<H> {
     }
 
     /// Notes that the log has nothing before this record that mailboxes need.
-    pub(super) fn log_begins_at(&self, below: Sequence) {
+    pub(in crate::delivery) fn log_begins_at(&self, below: Sequence) {
         self.low.fetch_max(below.0, Ordering::AcqRel);
     }
 
     /// Returns true while one is written and not flushed yet.
-    pub(super) fn awaits_flush(&self) -> bool {
+    pub(in crate::delivery) fn awaits_flush(&self) -> bool {
         let known = self.known.lock();
         let mut suspects = known.values().filter_map(|known| known.suspect.as_ref());
         suspects.any(|suspect| suspect.stage == Stage::Rewritten)
     }
 
     /// Returns the suspect file systems for operators.
-    pub(super) fn suspects(&self) -> Vec<(u64, SuspectState)> {
+    pub(in crate::delivery) fn suspects(&self) -> Vec<(u64, SuspectState)> {
         let known = self.known.lock();
         let state = |(device, known): (&u64, &FileSystem<H>)| {
             let suspect = known.suspect.as_ref()?;
@@ -445,14 +451,14 @@ impl<H> FileSystems<H> {
 
     /// Returns true while mailboxes are flushed.
     #[cfg(test)]
-    pub(super) fn is_flushing(&self) -> bool {
+    pub(in crate::delivery) fn is_flushing(&self) -> bool {
         let known = self.known.lock();
         known.values().any(|known| known.flushing_since.is_some())
     }
 
-    /// Has every attempt be due now.
+    /// Makes every attempt due now.
     #[cfg(test)]
-    pub(super) fn hurry(&self) {
+    pub(in crate::delivery) fn hurry(&self) {
         for file_system in self.known.lock().values_mut() {
             if let Some(suspect) = &mut file_system.suspect {
                 suspect.next_attempt = clock::now();
@@ -485,7 +491,7 @@ fn open_again<D: Disk>(disk: &D, mount: Option<&Mount>) -> io::Result<Opened<D::
     })
 }
 
-fn tell_failure(mount_point: &Path, error: &io::Error) {
+fn log_failure(mount_point: &Path, error: &io::Error) {
     tracing::error!(
         file_system = %mount_point.display(),
         %error,

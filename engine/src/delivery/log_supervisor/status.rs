@@ -1,29 +1,27 @@
-//! What operators are told of the log and of the file systems.
+//! What operators see of the log and of the file systems.
 
-use super::super::file_systems::SuspectState;
 use super::super::health::{FileSystemFailure, LogFailure, LogState, hung_failure, no_answer};
-use super::Keeper;
+use super::super::ledger::dirty_file_systems::SuspectState;
+use super::LogSupervisor;
 use crate::clock;
 use crate::log::LogError;
 use std::fmt;
 use std::time::Duration;
 
-impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
-    /// Whether the log is in service, and how many messages wait.
+impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
+    /// Returns whether the log is in service, how many messages wait, and which file systems fail.
     pub(in crate::delivery) fn health(&self) -> (LogState, usize, Vec<FileSystemFailure>) {
-        let waiting = self.stuck.undelivered();
+        let waiting = self.ledger.deferred.undelivered();
         let file_systems = self.failing_file_systems();
-        let mut state = self.state.lock();
-        state.fail_if_poisoned();
-        let log = match (&state.failure, &state.journal) {
-            (None, Some(journal)) => {
+        let log = match self.ledger.log.status() {
+            Ok(journal) => {
                 let usage = journal.usage();
                 LogState::InService {
                     bytes_used: usage.segments_live * usage.segment_bytes,
                     bytes_max: usage.log_bytes_max,
                 }
             }
-            (failure, _) => {
+            Err(failure) => {
                 let now = clock::now();
                 let failure = failure.as_ref();
                 LogState::Failed(LogFailure {
@@ -47,12 +45,12 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
             since: suspect.since,
             attempts: suspect.attempts.into(),
             next_attempt_in: suspect.next_attempt.saturating_duration_since(now),
-            held: self.stuck.held_for(device),
+            held: self.ledger.deferred.held_for(device),
         };
-        let suspects = self.file_systems.suspects();
+        let suspects = self.ledger.file_systems.suspects();
         let mut failures: Vec<FileSystemFailure> = suspects.into_iter().map(failure).collect();
         let limit = self.jobs.limit();
-        for unanswered in self.file_systems.unanswered() {
+        for unanswered in self.ledger.file_systems.unanswered() {
             let is_known = |known: &FileSystemFailure| known.mount_point == unanswered.mount_point;
             let is_late = clock::since_epoch().saturating_sub(unanswered.since) > limit;
             if is_late && !failures.iter().any(is_known) {
@@ -62,7 +60,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Keeper<H> {
                     since: unanswered.since,
                     attempts: 0,
                     next_attempt_in: Duration::ZERO,
-                    held: self.stuck.held_for(unanswered.device),
+                    held: self.ledger.deferred.held_for(unanswered.device),
                 });
             }
         }

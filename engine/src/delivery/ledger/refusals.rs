@@ -5,13 +5,13 @@
 //! remembered here until the log durably has it, so that it is appended again when the log was
 //! opened again, before any other mail is accepted.
 
-use super::journal::{Journal, done_records};
+use super::super::journal::{Journal, done_records};
 use crate::log::{Done, LogError, RecordTicket, Sequence};
 use crate::sync::{Arc, Mutex};
 
 /// The refusals of one store. Clones are the same memory.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Refusals(Arc<Mutex<Vec<Refusal>>>);
+pub(in crate::delivery) struct Refusals(Arc<Mutex<Vec<Refusal>>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Refusal {
@@ -22,18 +22,18 @@ struct Refusal {
 
 impl Refusals {
     /// Remembers a refusal, and the ticket of its record if one was appended.
-    pub(super) fn add(&self, done: Done, ticket: Option<RecordTicket>) {
+    pub(in crate::delivery) fn add(&self, done: Done, ticket: Option<RecordTicket>) {
         let at = ticket.map(|ticket| ticket.sequence());
         self.0.lock().push(Refusal { done, at });
     }
 
     /// Returns true while some of them were not appended.
-    pub(super) fn is_behind(&self) -> bool {
+    pub(in crate::delivery) fn is_behind(&self) -> bool {
         self.0.lock().iter().any(|refusal| refusal.at.is_none())
     }
 
     /// Forgets those that the log durably has.
-    pub(super) fn forget_durable(&self, durable: Sequence) {
+    pub(in crate::delivery) fn forget_durable(&self, durable: Sequence) {
         let is_durable = |refusal: &Refusal| refusal.at.is_some_and(|at| at <= durable);
         self.0.lock().retain(|refusal| !is_durable(refusal));
     }
@@ -42,7 +42,7 @@ impl Refusals {
     ///
     /// # Errors
     /// The log failed; all of them are still remembered.
-    pub(super) fn append(&self, journal: &dyn Journal) -> Result<(), LogError> {
+    pub(in crate::delivery) fn append(&self, journal: &dyn Journal) -> Result<(), LogError> {
         let due = self.take(|refusal| refusal.at.is_none());
         self.append_these(journal, due).map(drop)
     }
@@ -51,7 +51,7 @@ impl Refusals {
     ///
     /// # Errors
     /// The log failed; all of them are still remembered.
-    pub(super) fn append_again(&self, journal: &dyn Journal) -> Result<(), LogError> {
+    pub(in crate::delivery) fn append_again(&self, journal: &dyn Journal) -> Result<(), LogError> {
         let all = self.take(|_| true);
         if let Some(newest) = self.append_these(journal, all)? {
             self.forget_durable(journal.wait(newest)?);

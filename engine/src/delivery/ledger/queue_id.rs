@@ -1,12 +1,12 @@
 //! Whether a message comes out of a mail queue, which sends it again until it is answered.
 //!
-//! Imports nothing of the engine. A client with a queue names each message: by XFORWARD, or in the
+//! A client with a queue names each message: by XFORWARD, or in the
 //! `Received:` field that it puts before all others. Two messages sent on purpose differ in that
 //! name. Sources: RFC 5321 section 4.4, RFC 5322 section 3.6.7.
 
-/// Whether the first `Received:` field names a queue id. `head` is the beginning of a message with
-/// lines that end with LF; an end of `head` within the field ends the field.
-pub(super) fn received_names_id(head: &[u8]) -> bool {
+/// Returns true if the first `Received:` field names a queue id. `head` is the beginning of a
+/// message with lines that end with LF; an end of `head` within the field ends the field.
+pub(in crate::delivery) fn received_names_id(head: &[u8]) -> bool {
     first_received(head).is_some_and(|body| has_id(&without_comments(body)))
 }
 
@@ -65,7 +65,7 @@ fn without_comments(body: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Whether the clause `id` is there, with a value.
+/// Returns true if the clause `id` is there, with a value.
 fn has_id(plain: &[u8]) -> bool {
     const OTHERS: [&[u8]; 5] = [b"from", b"by", b"via", b"with", b"for"];
     let mut words = plain

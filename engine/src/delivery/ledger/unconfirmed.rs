@@ -1,12 +1,12 @@
-//! Deliveries that the client may not know of.
+//! Deliveries whose replies the client may not have read.
 //!
-//! Imports `log` (record types), the rest of `delivery`, `sync`, `clock`. A delivery is *open* from
-//! the moment its record is in the log until the client is known to have read the reply; it is *in
-//! doubt* when the connection, or the whole process, was lost before that. Invariants: only
-//! deliveries in doubt are matched; each answers for one repetition; a repetition whose reply is
-//! lost in turn leaves the delivery in doubt.
+//! A delivery is *open* from the moment its record is in the log until the client is known to have
+//! read the reply; it is *in doubt* when the connection, or the whole process, was lost before
+//! that. A confirmation is *pending* until it is appended to the log, and *written* until a
+//! checkpoint makes it durable. Invariants: only deliveries in doubt are matched; each answers for
+//! one repetition; a repetition whose reply is lost in turn leaves the delivery in doubt.
 
-use super::digest::{Shape, has_queue_id};
+use super::fingerprint::{KeyPrefix, has_queue_id};
 use super::logged_message::LoggedMessage;
 use crate::clock;
 use crate::config::DeliveryLogSettings;
@@ -19,22 +19,22 @@ use std::time::{Duration, Instant};
 /// How many receipts given back early are looked at with each message.
 const EARLY_LOOKED_AT: usize = 64;
 
-/// The memory of one store.
+/// The unconfirmed deliveries of one store.
 #[derive(Debug)]
-pub(super) struct Doubts {
+pub(in crate::delivery) struct Unconfirmed {
     keep: Keep,
-    /// Most that are remembered.
+    /// How many in doubt are remembered at most.
     most: usize,
     state: Mutex<State>,
 }
 
 /// How long deliveries in doubt are remembered.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keep {
+pub(in crate::delivery) struct Keep {
     /// Of messages that a queue id names.
-    pub(super) with_id: Duration,
+    pub(in crate::delivery) with_id: Duration,
     /// Of others: an equal one may well be sent on purpose.
-    pub(super) without_id: Duration,
+    pub(in crate::delivery) without_id: Duration,
 }
 
 impl From<&DeliveryLogSettings> for Keep {
@@ -50,21 +50,21 @@ impl From<&DeliveryLogSettings> for Keep {
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<DeliveryId, Arc<LoggedMessage>>,
-    /// Settled by their receipts while deliveries were still being made; in order.
+    /// Messages whose receipts came back while their deliveries were still being made, in order.
     early: VecDeque<(Arc<LoggedMessage>, Verdict)>,
-    by_key: BTreeMap<[u8; 32], Vec<Doubtful>>,
+    by_key: BTreeMap<[u8; 32], Vec<InDoubtDelivery>>,
     count: usize,
-    /// To be told to the log.
-    confirmed: Vec<Confirmed>,
-    /// Since when the oldest of these wait.
-    news_since: Option<Instant>,
-    /// Told to the log since the last checkpoint; perhaps not durable yet.
-    told: Vec<Confirmed>,
+    /// To be appended to the log.
+    pending: Vec<Confirmed>,
+    /// When the oldest of these was added.
+    pending_since: Option<Instant>,
+    /// Appended since the last checkpoint; perhaps not durable yet.
+    written: Vec<Confirmed>,
 }
 
 /// What a receipt says of the replies for its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::delivery) enum Verdict {
     /// The client has read them.
     Read,
     /// They may be lost.
@@ -72,7 +72,7 @@ pub(super) enum Verdict {
 }
 
 #[derive(Clone, Debug)]
-struct Doubtful {
+struct InDoubtDelivery {
     entry: InDoubt,
     /// Answers for a repetition whose reply is under way.
     taken: bool,
@@ -80,10 +80,10 @@ struct Doubtful {
 
 /// A delivery in doubt that answers for a repetition.
 #[derive(Clone, Debug)]
-pub(super) struct Repeated(InDoubt);
+pub(in crate::delivery) struct Repeated(InDoubt);
 
-impl Doubts {
-    pub(super) fn new(keep: Keep, most: usize) -> Self {
+impl Unconfirmed {
+    pub(in crate::delivery) fn new(keep: Keep, most: usize) -> Self {
         Self {
             keep,
             most,
@@ -91,38 +91,38 @@ impl Doubts {
         }
     }
 
-    /// The message is in the log.
-    pub(super) fn open(&self, message: &Arc<LoggedMessage>) {
+    /// Notes that a message is in the log.
+    pub(in crate::delivery) fn open(&self, message: &Arc<LoggedMessage>) {
         let mut state = self.state.lock();
-        // Whoever never confirms costs no memory without bound.
+        // A client that never confirms must not use memory without bound.
         if state.open.len() < IN_DOUBT_MAX {
             state.open.insert(message.id(), Arc::clone(message));
         }
     }
 
-    /// The client has read the replies for this message.
-    pub(super) fn confirm(&self, message: &LoggedMessage) {
+    /// Notes that the client has read the replies for this message.
+    pub(in crate::delivery) fn confirm(&self, message: &LoggedMessage) {
         let id = message.id();
         let mut state = self.state.lock();
         if state.open.remove(&id).is_some() {
-            state.confirmed.extend(message.confirmed());
-            state.news_since.get_or_insert_with(clock::now);
+            state.pending.extend(message.confirmed());
+            state.pending_since.get_or_insert_with(clock::now);
             drop(state);
             message.forget_content();
         } else if state.by_key.values().flatten().any(|d| d.entry.id == id) {
             drop(state);
             // The log was recovered meanwhile, which took it to be in doubt.
-            for entry in message.doubts() {
+            for entry in message.in_doubt() {
                 self.confirm_repeated(&Repeated(entry));
             }
         }
     }
 
-    /// The client has read the replies for this message, and the recipients with the indices
-    /// `doubtful` were told to try again.
-    pub(super) fn confirm_but(&self, message: &LoggedMessage, doubtful: &[usize]) {
+    /// Notes that the client has read the replies for this message. The replies for the recipients
+    /// with the indices `doubtful` asked it to try again.
+    pub(in crate::delivery) fn confirm_but(&self, message: &LoggedMessage, doubtful: &[usize]) {
         // Digests are computed without the lock.
-        let all = message.doubts();
+        let all = message.in_doubt();
         let (doubtful, read): (Vec<_>, Vec<_>) = all
             .into_iter()
             .partition(|entry| is_one_of(entry, doubtful));
@@ -132,8 +132,8 @@ impl Doubts {
                 id: entry.id,
                 recipient: Some(entry.recipient),
             });
-            state.confirmed.extend(confirmed);
-            state.news_since.get_or_insert_with(clock::now);
+            state.pending.extend(confirmed);
+            state.pending_since.get_or_insert_with(clock::now);
             drop(state);
             self.add(doubtful);
         } else {
@@ -145,22 +145,23 @@ impl Doubts {
         }
     }
 
-    /// The connection was lost before that. The log says so already: nothing confirms it.
-    pub(super) fn doubt(&self, message: &LoggedMessage) {
+    /// Notes that the connection was lost before that. The log needs no record of that: it has no
+    /// confirmation.
+    pub(in crate::delivery) fn reply_lost(&self, message: &LoggedMessage) {
         if self.state.lock().open.remove(&message.id()).is_some() {
-            self.add(message.doubts());
+            self.add(message.in_doubt());
         }
     }
 
     /// Remembers what the receipt said of a message whose deliveries have not all ended.
-    pub(super) fn settle_later(&self, message: &Arc<LoggedMessage>, verdict: Verdict) {
+    pub(in crate::delivery) fn settle_later(&self, message: &Arc<LoggedMessage>, verdict: Verdict) {
         let early = (Arc::clone(message), verdict);
         self.state.lock().early.push_back(early);
     }
 
     /// Takes messages whose deliveries have ended since their receipts were given back; looks at
     /// a few of them each time.
-    pub(super) fn take_early(&self) -> Vec<(Arc<LoggedMessage>, Verdict)> {
+    pub(in crate::delivery) fn take_early(&self) -> Vec<(Arc<LoggedMessage>, Verdict)> {
         let mut state = self.state.lock();
         let mut over = Vec::new();
         for _ in 0..state.early.len().min(EARLY_LOOKED_AT) {
@@ -176,41 +177,44 @@ impl Doubts {
     }
 
     /// Remembers deliveries in doubt.
-    pub(super) fn add(&self, entries: Vec<InDoubt>) {
+    pub(in crate::delivery) fn add(&self, entries: Vec<InDoubt>) {
         let mut state = self.state.lock();
         for entry in entries {
             if state.count < self.most && self.is_fresh(&entry) {
                 let taken = false;
                 let same_key = state.by_key.entry(entry.key).or_default();
-                same_key.push(Doubtful { entry, taken });
+                same_key.push(InDoubtDelivery { entry, taken });
                 state.count += 1;
             }
         }
     }
 
-    /// True while a repetition may come.
-    pub(super) fn is_empty(&self) -> bool {
+    /// Returns true while nothing is in doubt.
+    pub(in crate::delivery) fn is_empty(&self) -> bool {
         self.state.lock().count == 0
     }
 
-    /// Every delivery in doubt.
-    pub(super) fn ids(&self) -> HashSet<(DeliveryId, u32)> {
+    /// Returns every delivery in doubt.
+    pub(in crate::delivery) fn ids(&self) -> HashSet<(DeliveryId, u32)> {
         let state = self.state.lock();
         let all = state.by_key.values().flatten();
         all.map(|d| (d.entry.id, d.entry.recipient)).collect()
     }
 
-    /// True while a delivery in doubt has a key that begins like this.
-    pub(super) fn has_shape(&self, shape: Shape) -> bool {
+    /// Returns true while a delivery in doubt has a key with this prefix.
+    pub(in crate::delivery) fn has_prefix(&self, prefix: KeyPrefix) -> bool {
         let mut from = [0; 32];
-        from.iter_mut().zip(shape).for_each(|(to, byte)| *to = byte);
+        from.iter_mut()
+            .zip(prefix)
+            .for_each(|(to, byte)| *to = byte);
         let state = self.state.lock();
         let next = state.by_key.range(from..).next();
-        next.is_some_and(|(key, _)| key.starts_with(&shape))
+        next.is_some_and(|(key, _)| key.starts_with(&prefix))
     }
 
-    /// Is this the repetition of a delivery in doubt? That one answers for no other then.
-    pub(super) fn take(&self, key: &[u8; 32]) -> Option<Repeated> {
+    /// Returns the delivery in doubt that a delivery with this key repeats. It answers for no other
+    /// then.
+    pub(in crate::delivery) fn take(&self, key: &[u8; 32]) -> Option<Repeated> {
         let mut state = self.state.lock();
         let same_key = state.by_key.get_mut(key)?;
         let found = same_key
@@ -220,8 +224,8 @@ impl Doubts {
         Some(Repeated(found.entry))
     }
 
-    /// The reply to the repetition was read.
-    pub(super) fn confirm_repeated(&self, repeated: &Repeated) {
+    /// Notes that the reply to the repetition was read.
+    pub(in crate::delivery) fn confirm_repeated(&self, repeated: &Repeated) {
         let mut state = self.state.lock();
         let InDoubt {
             id, recipient, key, ..
@@ -238,13 +242,13 @@ impl Doubts {
         state.count -= removed;
         if removed > 0 {
             let recipient = Some(recipient);
-            state.confirmed.push(Confirmed { id, recipient });
-            state.news_since.get_or_insert_with(clock::now);
+            state.pending.push(Confirmed { id, recipient });
+            state.pending_since.get_or_insert_with(clock::now);
         }
     }
 
-    /// The reply to the repetition was lost as well.
-    pub(super) fn doubt_repeated(&self, repeated: &Repeated) {
+    /// Notes that the reply to the repetition was lost as well.
+    pub(in crate::delivery) fn reply_lost_again(&self, repeated: &Repeated) {
         let mut state = self.state.lock();
         let InDoubt {
             id, recipient, key, ..
@@ -257,39 +261,39 @@ impl Doubts {
         }
     }
 
-    /// Something was confirmed that the log has not been told yet.
-    pub(super) fn has_news(&self) -> bool {
-        !self.state.lock().confirmed.is_empty()
+    /// Returns true while a confirmation is pending.
+    pub(in crate::delivery) fn has_pending(&self) -> bool {
+        !self.state.lock().pending.is_empty()
     }
 
-    /// Since when the log has not been told of something.
-    pub(super) fn news_since(&self) -> Option<Instant> {
-        self.state.lock().news_since
+    /// Returns when the oldest pending confirmation was added.
+    pub(in crate::delivery) fn pending_since(&self) -> Option<Instant> {
+        self.state.lock().pending_since
     }
 
-    /// What the log has not been told yet.
-    pub(super) fn take_confirmed(&self) -> Vec<Confirmed> {
+    /// Takes the pending confirmations, which the caller appends to the log.
+    pub(in crate::delivery) fn take_pending(&self) -> Vec<Confirmed> {
         let mut state = self.state.lock();
-        let confirmed = std::mem::take(&mut state.confirmed);
-        state.news_since = None;
-        state.told.extend_from_slice(&confirmed);
+        let confirmed = std::mem::take(&mut state.pending);
+        state.pending_since = None;
+        state.written.extend_from_slice(&confirmed);
         confirmed
     }
 
-    /// How many confirmations a checkpoint begun now makes durable.
-    pub(super) fn told(&self) -> usize {
-        self.state.lock().told.len()
+    /// Returns how many confirmations a checkpoint begun now makes durable.
+    pub(in crate::delivery) fn written(&self) -> usize {
+        self.state.lock().written.len()
     }
 
-    /// The oldest `count` confirmations are durable.
-    pub(super) fn told_durably(&self, count: usize) {
+    /// Forgets the oldest `count` written confirmations, which are durable.
+    pub(in crate::delivery) fn forget_written(&self, count: usize) {
         let mut state = self.state.lock();
-        let count = count.min(state.told.len());
-        state.told.drain(..count);
+        let count = count.min(state.written.len());
+        state.written.drain(..count);
     }
 
-    /// Everything in doubt, and everything open, for a checkpoint. What is too old is forgotten.
-    pub(super) fn snapshot(&self) -> Vec<InDoubt> {
+    /// Returns everything in doubt and everything open, for a checkpoint. Forgets what is too old.
+    pub(in crate::delivery) fn snapshot(&self) -> Vec<InDoubt> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         for same_key in state.by_key.values_mut() {
@@ -305,45 +309,45 @@ impl Doubts {
         });
         let open: Vec<Arc<LoggedMessage>> = state.open.values().map(Arc::clone).collect();
         drop(guard);
-        // Digests are computed without the lock. What is confirmed meanwhile is told to the log,
-        // which takes that as the last word.
+        // Digests are computed without the lock. What is confirmed meanwhile is appended to the log
+        // behind the checkpoint, and counts.
         for message in open {
             if all.len() >= self.most {
                 break;
             }
-            all.extend(message.doubts());
+            all.extend(message.in_doubt());
         }
         // More than the log takes are forgotten with a crash.
         all.truncate(self.most);
         all
     }
 
-    /// Has the log told again what it may have lost when it failed.
-    pub(super) fn tell_again(&self) {
+    /// Makes what a failed log may have lost pending again.
+    pub(in crate::delivery) fn write_again(&self) {
         let mut state = self.state.lock();
-        let told = std::mem::take(&mut state.told);
-        state.confirmed.extend(told);
+        let written = std::mem::take(&mut state.written);
+        state.pending.extend(written);
     }
 
     /// Forgets everything that recovery reads from the log again. What was confirmed is not
     /// forgotten, because a log that failed may have lost it.
-    pub(super) fn clear(&self) {
+    pub(in crate::delivery) fn clear(&self) {
         let mut state = self.state.lock();
-        let mut confirmed = std::mem::take(&mut state.told);
-        confirmed.append(&mut state.confirmed);
+        let mut confirmed = std::mem::take(&mut state.written);
+        confirmed.append(&mut state.pending);
         let early = std::mem::take(&mut state.early);
         *state = State {
-            confirmed,
+            pending: confirmed,
             early,
             ..State::default()
         };
     }
 
-    /// Remembers what recovery found in doubt, but for what is known to be confirmed.
-    pub(super) fn add_recovered(&self, mut entries: Vec<InDoubt>) {
+    /// Remembers what recovery found in doubt, except what is known to be confirmed.
+    pub(in crate::delivery) fn add_recovered(&self, mut entries: Vec<InDoubt>) {
         let known: HashSet<(DeliveryId, Option<u32>)> = {
             let state = self.state.lock();
-            let confirmed = state.confirmed.iter();
+            let confirmed = state.pending.iter();
             confirmed.map(|c| (c.id, c.recipient)).collect()
         };
         entries.retain(|entry| {
@@ -362,8 +366,8 @@ impl Doubts {
     }
 }
 
-/// Whether an entry is that of one of these recipients.
-pub(super) fn is_one_of(entry: &InDoubt, recipients: &[usize]) -> bool {
+/// Returns true for an entry of one of these recipients.
+pub(in crate::delivery) fn is_one_of(entry: &InDoubt, recipients: &[usize]) -> bool {
     let recipient = usize::try_from(entry.recipient);
     recipient.is_ok_and(|recipient| recipients.contains(&recipient))
 }
@@ -388,47 +392,47 @@ mod tests {
 
     #[test]
     fn what_was_confirmed_is_not_in_doubt_again_because_the_log_failed() {
-        let doubts = Doubts::new(KEEP, 10);
-        doubts.add(vec![entry(1, 0), entry(2, 1)]);
-        doubts.confirm_repeated(&Repeated(entry(1, 0)));
-        // The log is told, fails before that is durable, and is recovered.
-        assert_eq!(doubts.take_confirmed().len(), 1);
-        doubts.clear();
-        doubts.add_recovered(vec![entry(1, 0), entry(2, 1)]);
+        let unconfirmed = Unconfirmed::new(KEEP, 10);
+        unconfirmed.add(vec![entry(1, 0), entry(2, 1)]);
+        unconfirmed.confirm_repeated(&Repeated(entry(1, 0)));
+        // The log fails before the confirmation is durable, and is recovered.
+        assert_eq!(unconfirmed.take_pending().len(), 1);
+        unconfirmed.clear();
+        unconfirmed.add_recovered(vec![entry(1, 0), entry(2, 1)]);
         assert!(
-            doubts
+            unconfirmed
                 .take(&[7; 32])
                 .is_some_and(|taken| taken.0.id == DeliveryId(2))
         );
-        assert!(doubts.take(&[7; 32]).is_none());
-        // It is told once more, until a checkpoint holds.
-        let again = doubts.take_confirmed();
+        assert!(unconfirmed.take(&[7; 32]).is_none());
+        // It is written once more, until a checkpoint makes it durable.
+        let again = unconfirmed.take_pending();
         assert_eq!(again.len(), 1);
-        let told = doubts.told();
-        doubts.told_durably(told);
-        doubts.clear();
-        assert!(!doubts.has_news());
+        let written = unconfirmed.written();
+        unconfirmed.forget_written(written);
+        unconfirmed.clear();
+        assert!(!unconfirmed.has_pending());
     }
     #[test]
     fn a_delivery_without_a_queue_id_is_in_doubt_for_a_shorter_time() {
-        let doubts = Doubts::new(KEEP, 10);
+        let unconfirmed = Unconfirmed::new(KEEP, 10);
         let aged = |id: u128, last: u8, seconds: u64| InDoubt {
             key: [last; 32],
             since: clock::since_epoch() - Duration::from_secs(seconds),
             ..entry(id, 0)
         };
         let (named, unnamed) = (7, 8);
-        doubts.add(vec![
+        unconfirmed.add(vec![
             aged(1, unnamed, 50),
             aged(2, unnamed, 70),
             aged(3, named, 70),
             aged(4, named, 610),
         ]);
-        assert_eq!(doubts.snapshot().len(), 2);
+        assert_eq!(unconfirmed.snapshot().len(), 2);
         for (last, id) in [(unnamed, 1), (named, 3)] {
-            let taken = doubts.take(&[last; 32]);
+            let taken = unconfirmed.take(&[last; 32]);
             assert!(taken.is_some_and(|taken| taken.0.id == DeliveryId(id)));
-            assert!(doubts.take(&[last; 32]).is_none());
+            assert!(unconfirmed.take(&[last; 32]).is_none());
         }
     }
 }

@@ -1,18 +1,17 @@
 //! Mail that could not be delivered, or is not durable in its mailbox, or whose writer does not
 //! come back: kept in the log past every checkpoint until that is over.
 //!
-//! Imports the rest of `delivery`, `log`, `clock`, `sync`. Invariant: before a checkpoint frees the
-//! records of such a message, they stand in the log again behind it, with all that is known of its
-//! recipients. It takes the room it needs, past the bound of the log, and is not counted: what one
-//! lost volume holds up must not keep mail from all others.
+//! Invariant: before a checkpoint frees the records of such a message, they stand in the log again
+//! behind it, with all that is known of its recipients. It takes the room it needs, past the bound
+//! of the log, and is not counted: what one lost volume holds up must not keep mail from all
+//! others.
 
-use super::doubt::Doubts;
-use super::journal::{Journal, confirmed_records, done_records};
+use super::super::journal::Journal;
+use super::deferred_mail::{DeferredDelivery, DeferredMail, Held};
 use super::late_ends::LateEnd;
+use super::unconfirmed::Unconfirmed;
 use crate::clock;
-use crate::log::{
-    Accepted, Confirmed, DeliveryId, Done, DoneOutcome, EncodedRecord, LogError, Record, Sequence,
-};
+use crate::log::{DeliveryId, LogError, Sequence};
 use crate::sync::{Arc, Mutex};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -28,199 +27,96 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// It is copied at most at this rate, in bytes a second, unless the log fills up.
 const COPIED_BYTES_PER_SECOND: u64 = 8 << 20;
 
-/// A message with deliveries that could not be done yet.
-#[derive(Clone, Debug)]
-pub(super) struct Stuck {
-    /// Its record in the log, the newest one.
-    pub(super) at: Sequence,
-    pub(super) envelope: Accepted,
-    pub(super) content: Arc<[u8]>,
-    pub(super) recipients: Vec<Waiting>,
-    /// Recipients that the client was refused.
-    pub(super) refused: Vec<u32>,
-    /// Some of them wait for space on a disk.
-    pub(super) wants_room: bool,
-}
-
-/// One of its deliveries, and where in the mbox it may stand: offset and length.
-#[derive(Clone, Debug)]
-pub(super) struct Waiting {
-    pub(super) recipient: u32,
-    pub(super) places: Vec<(u64, u64)>,
-    pub(super) held: Held,
-}
-
-/// Why a delivery is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Held {
-    /// It could not be made.
-    Undelivered,
-    /// It was made, and may not be durable, because a flush of its file system failed.
-    Unflushed {
-        device: u64,
-        /// The number of the last flush that began before it was held.
-        after: u64,
-        /// It could not be flushed by itself either.
-        is_left_over: bool,
-    },
-    /// A writer has it that does not come back.
-    InHand {
-        /// How many flushes had failed when the writer took it.
-        failures: u64,
-    },
-    /// That writer came back and has made it. The next flush makes it durable, unless one failed
-    /// since the writer took it, which may have dropped it.
-    Made {
-        /// As before.
-        failures: u64,
-    },
-}
-
-impl Stuck {
-    /// Adds deliveries, but for those it has.
-    fn add(&mut self, recipients: Vec<Waiting>) {
-        for waiting in recipients {
-            let is_it = |known: &Waiting| known.recipient == waiting.recipient;
-            if !self.recipients.iter().any(is_it) {
-                self.recipients.push(waiting);
-            }
-        }
-    }
-
-    /// What keeps it in the log past a checkpoint: the message again, where it may stand, that
-    /// the other recipients are settled, and whose replies were read.
-    fn records(
-        &self,
-        in_doubt: &HashSet<(DeliveryId, u32)>,
-    ) -> impl Iterator<Item = EncodedRecord> + use<> {
-        let id = self.envelope.id;
-        let done = |recipient, outcome| Done {
-            id,
-            recipient,
-            outcome,
-        };
-        let count = u32::try_from(self.envelope.recipients.len()).unwrap_or(u32::MAX);
-        let waiting: HashSet<u32> = self.recipients.iter().map(|w| w.recipient).collect();
-        let mut ends: Vec<Done> = (0..count)
-            .filter(|recipient| self.envelope.copy_of(*recipient) == *recipient)
-            .filter(|recipient| !waiting.contains(recipient))
-            .map(|recipient| done(recipient, DoneOutcome::Maildir))
-            .collect();
-        let refused = self.refused.iter();
-        ends.extend(refused.map(|recipient| done(*recipient, DoneOutcome::Refused)));
-        for Waiting {
-            recipient, places, ..
-        } in &self.recipients
-        {
-            let places = places.iter();
-            ends.extend(places.map(|(offset, length)| {
-                let (offset, length) = (*offset, *length);
-                done(*recipient, DoneOutcome::Mbox { offset, length })
-            }));
-        }
-        let confirmed: Vec<Confirmed> = (0..count)
-            .filter(|recipient| !in_doubt.contains(&(id, *recipient)))
-            .map(|recipient| Confirmed {
-                id,
-                recipient: Some(recipient),
-            })
-            .collect();
-        let accepted = Record::Accepted {
-            envelope: self.envelope.clone(),
-            content: self.content.as_ref().into(),
-        };
-        let mut records = vec![accepted.encode()];
-        records.extend(done_records(&ends));
-        records.extend(confirmed_records(&confirmed));
-        records.into_iter()
-    }
-}
-
-/// How many of these messages wait for a mailbox.
-fn count_undelivered(mails: &[Stuck]) -> usize {
-    let is_undelivered =
-        |waiting: &Waiting| matches!(waiting.held, Held::Undelivered | Held::InHand { .. });
-    let waits = |mail: &&Stuck| mail.recipients.iter().any(is_undelivered);
+/// Returns how many of these messages wait for a mailbox.
+fn count_undelivered(mails: &[DeferredMail]) -> usize {
+    let is_undelivered = |waiting: &DeferredDelivery| {
+        matches!(waiting.held, Held::Undelivered | Held::InHand { .. })
+    };
+    let waits = |mail: &&DeferredMail| mail.recipients.iter().any(is_undelivered);
     mails.iter().filter(waits).count()
 }
 
-/// How many deliveries these messages have left.
-pub(super) fn deliveries(mails: &[Stuck]) -> u64 {
+/// Returns how many deliveries these messages have left.
+pub(in crate::delivery) fn deliveries(mails: &[DeferredMail]) -> u64 {
     mails.iter().map(|mail| mail.recipients.len() as u64).sum()
 }
 
 /// The new records of the mail, and their bytes.
 #[derive(Debug)]
-pub(super) struct Copied {
+pub(in crate::delivery) struct Copied {
     copied: HashMap<DeliveryId, Sequence>,
     bytes: u64,
 }
 
-/// All of it.
+/// The deferred mail of one store.
 #[derive(Debug, Default)]
-pub(super) struct StuckMail {
+pub(in crate::delivery) struct Deferred {
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    mails: Vec<Stuck>,
+    mails: Vec<DeferredMail>,
     /// Some of it was delivered since it was copied.
     is_changed: bool,
-    /// It is not copied again before this.
+    /// The mail is not copied again before this.
     rests_until: Option<Instant>,
     /// When the next attempt to deliver is due, and the pause before it.
     attempt: Option<(Instant, Duration)>,
 }
 
-impl StuckMail {
-    /// How many messages wait for a mailbox.
-    pub(super) fn undelivered(&self) -> usize {
+impl Deferred {
+    /// Returns how many messages wait for a mailbox.
+    pub(in crate::delivery) fn undelivered(&self) -> usize {
         count_undelivered(&self.state.lock().mails)
     }
 
-    /// How many deliveries wait.
-    pub(super) fn deliveries(&self) -> u64 {
+    /// Returns how many deliveries wait.
+    pub(in crate::delivery) fn deliveries(&self) -> u64 {
         deliveries(&self.state.lock().mails)
     }
 
-    /// Some of it waits for space on a disk.
-    pub(super) fn wants_room(&self) -> bool {
+    /// Returns true while some of it waits for space on a disk.
+    pub(in crate::delivery) fn wants_room(&self) -> bool {
         self.state.lock().mails.iter().any(|mail| mail.wants_room)
     }
 
-    /// When the next attempt to deliver is due, `now` if none was made; `None` when nothing waits
-    /// for a mailbox.
-    pub(super) fn next_attempt(&self, now: Instant) -> Option<Instant> {
+    /// Returns when the next attempt to deliver is due, `now` if none was made; `None` when nothing
+    /// waits for a mailbox.
+    pub(in crate::delivery) fn next_attempt(&self, now: Instant) -> Option<Instant> {
         let state = self.state.lock();
-        let is_undelivered = |waiting: &Waiting| waiting.held == Held::Undelivered;
+        let is_undelivered = |waiting: &DeferredDelivery| waiting.held == Held::Undelivered;
         let mut all = state.mails.iter().flat_map(|mail| &mail.recipients);
         let due = state.attempt.map_or(now, |(due, _)| due);
         all.any(is_undelivered).then_some(due)
     }
 
     /// Notes that an attempt was made.
-    pub(super) fn is_attempted(&self, is_in_vain: bool) {
+    pub(in crate::delivery) fn is_attempted(&self, is_in_vain: bool) {
         let mut state = self.state.lock();
         let pause = match state.attempt {
             Some((_, pause)) if is_in_vain => (pause * 2).min(PAUSE_MAX),
             _ => PAUSE,
         };
-        // Somebody may make room at any moment.
+        // There may be space at any moment.
         let wants_room = state.mails.iter().any(|mail| mail.wants_room);
         let pause = if wants_room { PAUSE } else { pause };
         state.attempt = Some((clock::now() + pause, pause));
     }
 
-    /// Has the next attempt be due now.
+    /// Makes the next attempt due now.
     #[cfg(test)]
-    pub(super) fn hurry(&self) {
+    pub(in crate::delivery) fn hurry(&self) {
         self.state.lock().attempt = None;
     }
 
-    /// What a checkpoint may cover that would cover everything before `below`: less, if there is no
-    /// room for a copy of what waits.
-    pub(super) fn coverable(&self, journal: &dyn Journal, below: Sequence) -> Sequence {
+    /// Returns what a checkpoint may cover that would cover everything before `below`: less, if
+    /// there is no room for a copy of what waits.
+    pub(in crate::delivery) fn coverable(
+        &self,
+        journal: &dyn Journal,
+        below: Sequence,
+    ) -> Sequence {
         let state = self.state.lock();
         let mails = state.mails.iter();
         let wanted = mails.map(|mail| mail.content.len() as u64 + COPY_BYTES);
@@ -231,27 +127,30 @@ impl StuckMail {
         oldest.map_or(below, |oldest| oldest.min(below))
     }
 
-    /// Forgets all of it: the log is read again.
-    pub(super) fn clear(&self) {
+    /// Forgets all of it, because the log is read again.
+    pub(in crate::delivery) fn clear(&self) {
         *self.state.lock() = State::default();
     }
 
     /// Adds what recovery could not deliver.
-    pub(super) fn add(&self, mails: Vec<Stuck>) {
+    pub(in crate::delivery) fn add(&self, mails: Vec<DeferredMail>) {
         self.state.lock().mails.extend(mails);
     }
 
     /// Returns what is held for such a reason, to be tried again; it is held meanwhile. See
-    /// [`StuckMail::settle`].
-    pub(super) fn snapshot(&self, is_meant: impl Fn(Held) -> bool) -> Vec<Stuck> {
+    /// [`Deferred::settle`].
+    pub(in crate::delivery) fn snapshot(
+        &self,
+        is_meant: impl Fn(Held) -> bool,
+    ) -> Vec<DeferredMail> {
         let state = self.state.lock();
         let meant = state.mails.iter().filter_map(|mail| {
             let recipients = mail
                 .recipients
                 .iter()
                 .filter(|waiting| is_meant(waiting.held));
-            let recipients: Vec<Waiting> = recipients.cloned().collect();
-            (!recipients.is_empty()).then(|| Stuck {
+            let recipients: Vec<DeferredDelivery> = recipients.cloned().collect();
+            (!recipients.is_empty()).then(|| DeferredMail {
                 at: mail.at,
                 envelope: mail.envelope.clone(),
                 content: Arc::clone(&mail.content),
@@ -264,9 +163,10 @@ impl StuckMail {
     }
 
     /// Notes what is left of the mail that was tried; what was added meanwhile stays.
-    pub(super) fn settle(&self, tried: &[Stuck], left: Vec<Stuck>) {
-        let key = |mail: &Stuck, waiting: &Waiting| (mail.envelope.id, waiting.recipient);
-        let mut after: HashMap<(DeliveryId, u32), (Waiting, bool)> = HashMap::new();
+    pub(in crate::delivery) fn settle(&self, tried: &[DeferredMail], left: Vec<DeferredMail>) {
+        let key =
+            |mail: &DeferredMail, waiting: &DeferredDelivery| (mail.envelope.id, waiting.recipient);
+        let mut after: HashMap<(DeliveryId, u32), (DeferredDelivery, bool)> = HashMap::new();
         for mail in left {
             for waiting in &mail.recipients {
                 after.insert(key(&mail, waiting), (waiting.clone(), mail.wants_room));
@@ -308,7 +208,7 @@ impl StuckMail {
     }
 
     /// Notes what became of deliveries whose writers came back.
-    pub(super) fn note_ends(&self, ends: &[LateEnd]) {
+    pub(in crate::delivery) fn note_ends(&self, ends: &[LateEnd]) {
         if ends.is_empty() {
             return;
         }
@@ -334,7 +234,7 @@ impl StuckMail {
     }
 
     /// Returns the deliveries that the next flush makes durable.
-    pub(super) fn made(&self) -> HashSet<(DeliveryId, u32)> {
+    pub(in crate::delivery) fn made(&self) -> HashSet<(DeliveryId, u32)> {
         let state = self.state.lock();
         let all = state.mails.iter().flat_map(|mail| {
             let made = mail
@@ -349,7 +249,7 @@ impl StuckMail {
     /// Notes that these deliveries were flushed, with every file system they may be on. Those that
     /// an earlier flush may have dropped are to be written again: `failures` have failed by now,
     /// and `device` tells the file system of a mailbox.
-    pub(super) fn made_is_flushed(
+    pub(in crate::delivery) fn made_is_flushed(
         &self,
         made: &HashSet<(DeliveryId, u32)>,
         failures: u64,
@@ -357,7 +257,7 @@ impl StuckMail {
     ) {
         let mut durable = HashSet::new();
         let mut state = self.state.lock();
-        for Stuck {
+        for DeferredMail {
             envelope,
             recipients,
             ..
@@ -388,8 +288,8 @@ impl StuckMail {
         self.forget(&durable);
     }
 
-    /// Lets go of deliveries that are durable.
-    pub(super) fn forget(&self, durable: &HashSet<(DeliveryId, u32)>) {
+    /// Forgets deliveries that are durable.
+    pub(in crate::delivery) fn forget(&self, durable: &HashSet<(DeliveryId, u32)>) {
         if durable.is_empty() {
             return;
         }
@@ -404,14 +304,14 @@ impl StuckMail {
     }
 
     /// Returns true while something only waits for a flush.
-    pub(super) fn awaits_flush(&self) -> bool {
+    pub(in crate::delivery) fn awaits_flush(&self) -> bool {
         let state = self.state.lock();
         let mut all = state.mails.iter().flat_map(|mail| &mail.recipients);
         all.any(|waiting| matches!(waiting.held, Held::Made { .. }))
     }
 
     /// Keeps mail that was stored on a file system whose flush failed.
-    pub(super) fn hold(&self, mails: Vec<Stuck>) {
+    pub(in crate::delivery) fn hold(&self, mails: Vec<DeferredMail>) {
         let mut state = self.state.lock();
         // There may be as many as the log holds.
         let kept = state.mails.iter().enumerate();
@@ -427,9 +327,9 @@ impl StuckMail {
         }
     }
 
-    /// Lets go of what a flush of a file system made durable: what was held before it began.
-    pub(super) fn is_flushed(&self, device: u64, flush: u64) {
-        let is_flushed = |waiting: &Waiting| match waiting.held {
+    /// Forgets what a flush of a file system made durable: what was held before it began.
+    pub(in crate::delivery) fn is_flushed(&self, device: u64, flush: u64) {
+        let is_flushed = |waiting: &DeferredDelivery| match waiting.held {
             Held::Unflushed {
                 device: on,
                 after,
@@ -446,25 +346,25 @@ impl StuckMail {
         state.is_changed |= state.mails.len() < before;
     }
 
-    /// How many deliveries are held for a file system.
-    pub(super) fn held_for(&self, device: u64) -> usize {
+    /// Returns how many deliveries are held for a file system.
+    pub(in crate::delivery) fn held_for(&self, device: u64) -> usize {
         let state = self.state.lock();
         let all = state.mails.iter().flat_map(|mail| &mail.recipients);
-        let is_there = |waiting: &&Waiting| matches!(waiting.held, Held::Unflushed { device: on, .. } if on == device);
+        let is_there = |waiting: &&DeferredDelivery| matches!(waiting.held, Held::Unflushed { device: on, .. } if on == device);
         all.filter(is_there).count()
     }
 
-    /// How many bytes of messages are held for a file system.
-    pub(super) fn bytes_held_for(&self, device: u64) -> u64 {
+    /// Returns how many bytes of messages are held for a file system.
+    pub(in crate::delivery) fn bytes_held_for(&self, device: u64) -> u64 {
         let state = self.state.lock();
-        let is_there = |waiting: &Waiting| matches!(waiting.held, Held::Unflushed { device: on, .. } if on == device);
+        let is_there = |waiting: &DeferredDelivery| matches!(waiting.held, Held::Unflushed { device: on, .. } if on == device);
         let mails = state.mails.iter();
         let held = mails.filter(|mail| mail.recipients.iter().any(is_there));
         held.map(|mail| mail.content.len() as u64).sum()
     }
 
-    /// The file systems of what could not be flushed by itself.
-    pub(super) fn left_overs(&self) -> BTreeSet<u64> {
+    /// Returns the file systems of what could not be flushed by itself.
+    pub(in crate::delivery) fn left_overs(&self) -> BTreeSet<u64> {
         let state = self.state.lock();
         let all = state.mails.iter().flat_map(|mail| &mail.recipients);
         all.filter_map(|waiting| match waiting.held {
@@ -478,9 +378,9 @@ impl StuckMail {
         .collect()
     }
 
-    /// Has recovery make again what is held for a file system, for something else was mounted in
-    /// its place.
-    pub(super) fn is_undelivered(&self, on: u64) {
+    /// Makes what is held for a file system undelivered, because something else was mounted in its
+    /// place.
+    pub(in crate::delivery) fn is_undelivered(&self, on: u64) {
         let mut state = self.state.lock();
         let all = state.mails.iter_mut().flat_map(|mail| &mut mail.recipients);
         for waiting in all {
@@ -490,13 +390,13 @@ impl StuckMail {
         }
     }
 
-    /// Some of it need not be in the log any more.
-    pub(super) fn is_changed(&self) -> bool {
+    /// Returns true when some of it need not be in the log any more.
+    pub(in crate::delivery) fn is_changed(&self) -> bool {
         self.state.lock().is_changed
     }
 
-    /// It is so much that a checkpoint, which copies it, had better wait.
-    pub(super) fn rests(&self) -> bool {
+    /// Returns true while a checkpoint, which copies it, should wait because it is so much.
+    pub(in crate::delivery) fn rests(&self) -> bool {
         let rests_until = self.state.lock().rests_until;
         rests_until.is_some_and(|until| clock::now() < until)
     }
@@ -504,10 +404,10 @@ impl StuckMail {
     /// Appends to the log again what stands there before `below`, so that a checkpoint may free
     /// that. Holds no lock while it writes. Returns the new records, which count once the
     /// checkpoint is durable: see [`Self::is_copied`].
-    pub(super) fn copy(
+    pub(in crate::delivery) fn copy(
         &self,
         journal: &dyn Journal,
-        doubts: &Doubts,
+        unconfirmed: &Unconfirmed,
         below: Sequence,
     ) -> Result<Copied, LogError> {
         let mut state = self.state.lock();
@@ -516,7 +416,7 @@ impl StuckMail {
         drop(state);
         let in_doubt = match mails.is_empty() {
             true => HashSet::new(),
-            false => doubts.ids(),
+            false => unconfirmed.ids(),
         };
         let (mut bytes, mut unflushed) = (0, 0);
         let mut copied = HashMap::new();
@@ -538,7 +438,7 @@ impl StuckMail {
     }
 
     /// Notes that a checkpoint durably stands behind the copies.
-    pub(super) fn is_copied(&self, Copied { copied, bytes }: Copied) {
+    pub(in crate::delivery) fn is_copied(&self, Copied { copied, bytes }: Copied) {
         let rest = Duration::from_secs(bytes / COPIED_BYTES_PER_SECOND);
         let mut state = self.state.lock();
         for mail in &mut state.mails {

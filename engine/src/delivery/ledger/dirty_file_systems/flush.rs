@@ -1,6 +1,6 @@
-//! Flushes file systems, each by itself.
+//! Flushes each file system separately.
 
-use super::{FileSystems, Stage, tell_failure};
+use super::{FileSystems, Stage, log_failure};
 use crate::clock;
 use crate::io::{Disk, is_shortage};
 use crate::log::Sequence;
@@ -60,16 +60,16 @@ impl<H> FileSystems<H> {
         let ending = EndOfFlush {
             of: self,
             device,
-            is_told: false,
+            is_noted: false,
         };
         // Nothing is locked: a file system may never answer.
         let flushed = match self.change_handle(disk, device) {
             Ok(Some(handle)) => disk.sync_filesystem(&handle),
-            // Somebody else found it to be suspect meanwhile.
+            // A delivery or another flush has made it suspect meanwhile.
             Ok(None) => return None,
             Err(error) => Err(error),
         };
-        ending.tell(flushed, below)
+        ending.note(flushed, below)
     }
 
     /// Opens the next handle, and returns the one to flush through.
@@ -101,8 +101,8 @@ impl<H> FileSystems<H> {
         Ok(Some(handle))
     }
 
-    /// Returns the file systems whose flush is under way: after it was waited for, those that do
-    /// not answer.
+    /// Returns the file systems whose flush is under way. After a checkpoint waited for all of
+    /// them, these are the ones that do not answer.
     pub(in crate::delivery) fn unanswered(&self) -> Vec<Unanswered> {
         let known = self.known.lock();
         let unanswered = known.iter().filter_map(|(device, known)| {
@@ -124,16 +124,16 @@ impl<H> FileSystems<H> {
     }
 }
 
-/// Sees that a flush ends once, even if it panics.
+/// Makes sure that a flush ends once, even if it panics.
 struct EndOfFlush<'a, H> {
     of: &'a FileSystems<H>,
     device: u64,
-    is_told: bool,
+    is_noted: bool,
 }
 
 impl<H> EndOfFlush<'_, H> {
-    fn tell(mut self, flushed: io::Result<()>, below: Sequence) -> Option<Flushed> {
-        self.is_told = true;
+    fn note(mut self, flushed: io::Result<()>, below: Sequence) -> Option<Flushed> {
+        self.is_noted = true;
         let mut known = self.of.known.lock();
         let file_system = known.get_mut(&self.device)?;
         file_system.flushing_since = None;
@@ -152,7 +152,7 @@ impl<H> EndOfFlush<'_, H> {
                 let mount_point = file_system.mount_point();
                 file_system.fails(&error);
                 drop(known);
-                tell_failure(&mount_point, &error);
+                log_failure(&mount_point, &error);
                 None
             }
         }
@@ -161,7 +161,7 @@ impl<H> EndOfFlush<'_, H> {
 
 impl<H> Drop for EndOfFlush<'_, H> {
     fn drop(&mut self) {
-        if self.is_told {
+        if self.is_noted {
             return;
         }
         if let Some(file_system) = self.of.known.lock().get_mut(&self.device) {

@@ -1,0 +1,116 @@
+//! A message that is kept in the log past a checkpoint, and why.
+
+use super::super::journal::{confirmed_records, done_records};
+use crate::log::{
+    Accepted, Confirmed, DeliveryId, Done, DoneOutcome, EncodedRecord, Record, Sequence,
+};
+use crate::sync::Arc;
+use std::collections::HashSet;
+
+/// A message with deliveries that could not be made yet, or may not be durable.
+#[derive(Clone, Debug)]
+pub(in crate::delivery) struct DeferredMail {
+    /// Its record in the log, the newest one.
+    pub(in crate::delivery) at: Sequence,
+    pub(in crate::delivery) envelope: Accepted,
+    pub(in crate::delivery) content: Arc<[u8]>,
+    pub(in crate::delivery) recipients: Vec<DeferredDelivery>,
+    /// Recipients that were refused.
+    pub(in crate::delivery) refused: Vec<u32>,
+    /// Some of them wait for space on a disk.
+    pub(in crate::delivery) wants_room: bool,
+}
+
+/// One of its deliveries, and where in the mbox it may stand: offset and length.
+#[derive(Clone, Debug)]
+pub(in crate::delivery) struct DeferredDelivery {
+    pub(in crate::delivery) recipient: u32,
+    pub(in crate::delivery) places: Vec<(u64, u64)>,
+    pub(in crate::delivery) held: Held,
+}
+
+/// Why a delivery is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::delivery) enum Held {
+    /// It could not be made.
+    Undelivered,
+    /// It was made, and may not be durable, because a flush of its file system failed.
+    Unflushed {
+        device: u64,
+        /// The number of the last flush that began before it was held.
+        after: u64,
+        /// It could not be flushed by itself either.
+        is_left_over: bool,
+    },
+    /// The writer that has it does not come back.
+    InHand {
+        /// How many flushes had failed when the writer took it.
+        failures: u64,
+    },
+    /// That writer came back and has made it. The next flush makes it durable, unless one failed
+    /// since the writer took it, which may have dropped it.
+    Made {
+        /// As before.
+        failures: u64,
+    },
+}
+
+impl DeferredMail {
+    /// Adds deliveries that it does not have yet.
+    pub(super) fn add(&mut self, recipients: Vec<DeferredDelivery>) {
+        for waiting in recipients {
+            let is_it = |known: &DeferredDelivery| known.recipient == waiting.recipient;
+            if !self.recipients.iter().any(is_it) {
+                self.recipients.push(waiting);
+            }
+        }
+    }
+
+    /// Returns the records that keep it in the log past a checkpoint: the message, where it may
+    /// stand, that the other recipients are settled, and which replies were read.
+    pub(super) fn records(
+        &self,
+        in_doubt: &HashSet<(DeliveryId, u32)>,
+    ) -> impl Iterator<Item = EncodedRecord> + use<> {
+        let id = self.envelope.id;
+        let done = |recipient, outcome| Done {
+            id,
+            recipient,
+            outcome,
+        };
+        let count = u32::try_from(self.envelope.recipients.len()).unwrap_or(u32::MAX);
+        let waiting: HashSet<u32> = self.recipients.iter().map(|w| w.recipient).collect();
+        let mut ends: Vec<Done> = (0..count)
+            .filter(|recipient| self.envelope.copy_of(*recipient) == *recipient)
+            .filter(|recipient| !waiting.contains(recipient))
+            .map(|recipient| done(recipient, DoneOutcome::Settled))
+            .collect();
+        let refused = self.refused.iter();
+        ends.extend(refused.map(|recipient| done(*recipient, DoneOutcome::Refused)));
+        for DeferredDelivery {
+            recipient, places, ..
+        } in &self.recipients
+        {
+            let places = places.iter();
+            ends.extend(places.map(|(offset, length)| {
+                let (offset, length) = (*offset, *length);
+                done(*recipient, DoneOutcome::Mbox { offset, length })
+            }));
+        }
+        let confirmed: Vec<Confirmed> = (0..count)
+            .filter(|recipient| !in_doubt.contains(&(id, *recipient)))
+            .map(|recipient| Confirmed {
+                id,
+                recipient: Some(recipient),
+            })
+            .collect();
+        let accepted = Record::Accepted {
+            envelope: self.envelope.clone(),
+            content: self.content.as_ref().into(),
+        };
+        let mut records = vec![accepted.encode()];
+        records.extend(done_records(&ends));
+        records.extend(confirmed_records(&confirmed));
+        records.into_iter()
+    }
+}

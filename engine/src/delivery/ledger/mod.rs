@@ -1,0 +1,106 @@
+//! The ledger: what a store must remember of deliveries until they are settled.
+//!
+//! Part of it stands in the delivery log, part in memory only, because the log has the records from
+//! which recovery makes it again. A checkpoint frees the records of deliveries that are settled.
+
+mod checkpoint;
+pub(super) mod deferred;
+pub(super) mod deferred_mail;
+pub(super) mod dirty_file_systems;
+pub(super) mod fingerprint;
+pub(super) mod handle;
+pub(super) mod late_ends;
+pub(super) mod logged_message;
+mod queue_id;
+pub(super) mod refusals;
+pub(super) mod retention;
+pub(super) mod sector_sums;
+pub(super) mod suspect_note;
+pub(super) mod unconfirmed;
+
+use super::journal::{Journal, confirmed_records, in_doubt_max, log_settings};
+use crate::config::DeliveryLogSettings;
+use deferred::Deferred;
+use dirty_file_systems::FileSystems;
+use handle::LogHandle;
+use late_ends::LateEnds;
+use refusals::Refusals;
+use retention::Retention;
+use std::fmt;
+use std::io;
+use unconfirmed::{Keep, Unconfirmed};
+
+/// What a store with a delivery log remembers.
+pub(super) struct Ledger<H> {
+    /// Longest message for the log, in bytes.
+    pub(super) message_bytes_max: u64,
+    /// Longest record that the log takes, in bytes.
+    pub(super) record_bytes_max: usize,
+    pub(super) log: LogHandle,
+    /// The records that deliveries under way need.
+    pub(super) retention: Retention,
+    pub(super) file_systems: FileSystems<H>,
+    pub(super) unconfirmed: Unconfirmed,
+    pub(super) refusals: Refusals,
+    /// The ends of deliveries that were answered before.
+    pub(super) late_ends: LateEnds,
+    pub(super) deferred: Deferred,
+}
+
+impl<H> fmt::Debug for Ledger<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("log", &self.log)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H: fmt::Debug> Ledger<H> {
+    pub(super) fn new(settings: &DeliveryLogSettings) -> Self {
+        let log = log_settings(settings);
+        Self {
+            message_bytes_max: settings.message_bytes_max,
+            record_bytes_max: log.record_bytes_max,
+            log: LogHandle::new(),
+            retention: Retention::default(),
+            file_systems: FileSystems::default(),
+            unconfirmed: Unconfirmed::new(Keep::from(settings), in_doubt_max(&log)),
+            refusals: Refusals::default(),
+            late_ends: LateEnds::default(),
+            deferred: Deferred::default(),
+        }
+    }
+
+    /// Makes room on a full disk: has the log give back space that it can do without. Returns true
+    /// when it gained some, and the write may be tried again. Asks for a checkpoint, which frees
+    /// more of the log.
+    pub(super) fn make_room(&self, journal: &dyn Journal) -> bool {
+        let gained = journal.give_back(false);
+        self.log.ask_checkpoint();
+        gained > 0
+    }
+
+    /// As [`Self::make_room`], for a caller without a lease.
+    pub(super) fn make_room_for_others(&self) -> bool {
+        let lease = self.log.lease();
+        lease.is_ok_and(|lease| self.make_room(lease.journal.as_ref()))
+    }
+
+    /// Notes that a flush by a delivery failed, which may have covered what the log has for that
+    /// file system.
+    pub(super) fn flush_failed(&self, device: u64, source: &io::Error) {
+        self.file_systems.fails(device, source);
+        self.log.ask_checkpoint();
+    }
+
+    /// Appends which replies were read, and waits for nothing.
+    pub(super) fn append_confirmations(&self) {
+        let Ok(lease) = self.log.lease() else {
+            return;
+        };
+        for record in confirmed_records(&self.unconfirmed.take_pending()) {
+            // What a failing log loses is appended to the next one.
+            drop(lease.journal.append_anyway(record));
+        }
+    }
+}
