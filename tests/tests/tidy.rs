@@ -302,6 +302,59 @@ fn files_of_a_room_do_not_import_themselves_through_others() {
     assert_none("move what they share into a file below", &offences);
 }
 
+/// The steps of a room, each of which imports only those before it.
+const STEPS: &[(&str, &[&str])] = &[(
+    "engine/src/delivery",
+    &[
+        "ledger",
+        "context",
+        "delivery",
+        "batch",
+        "recovery",
+        "log_supervisor",
+        "writer",
+        "watch",
+        "store",
+    ],
+)];
+
+#[test]
+fn steps_of_a_room_import_only_those_before_them() {
+    let files = rust_files();
+    let mut offences = Vec::new();
+    for (room, steps) in STEPS {
+        let graph = between_steps(room, &imports(room, &files));
+        offences.extend(cycle(&graph).map(|cycle| cycle.join(" -> ")));
+        for (number, step) in steps.iter().enumerate() {
+            let imported = graph.get(*step);
+            assert!(imported.is_some(), "{step} was found in {room}");
+            let later = steps[number..].iter();
+            let above = later.filter(|step| imported.is_some_and(|all| all.contains(**step)));
+            offences.extend(above.map(|above| format!("{step} imports {above}")));
+        }
+    }
+    assert_none("move what they share into a step before them", &offences);
+}
+
+/// The imports between the steps of a room, where a folder is one step with the file of its name.
+fn between_steps(
+    room: &str,
+    graph: &BTreeMap<String, BTreeSet<String>>,
+) -> BTreeMap<String, BTreeSet<String>> {
+    let step = |path: &str| {
+        let path = path.strip_prefix(room).unwrap_or(path);
+        let first = path.trim_start_matches('/').split('/').next();
+        first.unwrap_or_default().trim_end_matches(".rs").to_owned()
+    };
+    let mut steps: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (from, imported) in graph {
+        let to = imported.iter().map(|path| step(path));
+        let others = to.filter(|to| *to != step(from));
+        steps.entry(step(from)).or_default().extend(others);
+    }
+    steps
+}
+
 #[test]
 fn a_cycle_of_imports_is_found_in_whatever_way_they_are_written() {
     let file = |name: &str, text: &str| (format!("room/{name}.rs"), text.to_owned());

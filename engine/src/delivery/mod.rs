@@ -12,7 +12,7 @@
 //! domains, domain, in_hand   file systems, their queues, and what their writers are at
 //! delivery, reply            one copy for one mailbox, answered exactly once
 //! ledger                     what must be remembered until it is settled
-//! context, journal, queue    leaves
+//! context, queue             leaves
 //! ```
 //!
 //! A message goes from the socket to its mailbox file through these functions, each of which calls
@@ -66,7 +66,6 @@ mod in_hand;
 mod in_place;
 mod in_place_file;
 mod jobs;
-mod journal;
 mod ledger;
 mod log_supervisor;
 mod patience;

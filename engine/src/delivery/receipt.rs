@@ -2,8 +2,8 @@
 //!
 //! Invariant: a message is confirmed once or in doubt; a receipt that is dropped never confirms.
 
-use super::journal::in_doubt_records;
 use super::ledger::Ledger;
+use super::ledger::journal::in_doubt_records;
 use super::ledger::logged_message::LoggedMessage;
 use super::ledger::unconfirmed::{Verdict, is_one_of};
 use super::reply::{Origin, Ticket};

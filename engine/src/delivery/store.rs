@@ -13,7 +13,7 @@ use super::error::StoreError;
 use super::health::{Health, LogState, hung_failure};
 use super::in_place;
 use super::jobs::Jobs;
-use super::journal::{DirectorySource, JournalSource};
+use super::ledger::journal::{DirectorySource, JournalSource};
 use super::ledger::logged_message::LoggedMessage;
 use super::log_supervisor::LogSupervisor;
 use super::patience::Patience;

@@ -6,9 +6,9 @@
 use super::super::delivery::Delivery;
 use super::super::error::DeliveryError;
 use super::super::in_hand::InHand;
-use super::super::journal::{confirmed_records, done_records};
 use super::super::ledger::Ledger;
 use super::super::ledger::handle::LogLease;
+use super::super::ledger::journal::{confirmed_records, done_records};
 use super::super::ledger::logged_message::InLog;
 use super::super::ledger::retention::RetentionMark;
 use crate::io::Disk;

@@ -3,9 +3,9 @@
 //! Invariant: a checkpoint covers only messages whose every delivery ended before the flush of the
 //! file systems began, and which are durable there, or deferred, with new records behind it.
 
-use super::super::journal::{Journal, confirmed_records};
 use super::Ledger;
 use super::handle::is_half_full;
+use super::journal::{Journal, confirmed_records};
 use crate::log::{Checkpoint, DeliveryId, LogError, Record, Sequence};
 use std::collections::HashSet;
 use std::fmt;

@@ -6,8 +6,8 @@
 //! of the log, and is not counted: what one lost volume holds up must not keep mail from all
 //! others.
 
-use super::super::journal::Journal;
 use super::deferred_mail::{DeferredDelivery, DeferredMail, Held};
+use super::journal::Journal;
 use super::late_ends::LateEnd;
 use super::unconfirmed::Unconfirmed;
 use crate::clock;

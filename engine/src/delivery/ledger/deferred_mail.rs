@@ -1,6 +1,6 @@
 //! A message that is kept in the log past a checkpoint, and why.
 
-use super::super::journal::{confirmed_records, done_records};
+use super::journal::{confirmed_records, done_records};
 use crate::log::{
     Accepted, Confirmed, DeliveryId, Done, DoneOutcome, EncodedRecord, Record, Sequence,
 };

@@ -3,7 +3,7 @@
 //! Invariants: a log that failed is opened again only when its last lease was given back; a log
 //! takes records only while it is in service.
 
-use super::super::journal::Journal;
+use super::journal::Journal;
 use crate::clock;
 use crate::log::{LogError, Sequence};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, wait, wait_timeout};

@@ -7,9 +7,9 @@
 //! remembered in case its reply is lost.
 
 use super::super::copies::Copy;
-use super::super::journal::Journal;
 use super::super::types::Mail;
 use super::fingerprint::{BaseDigest, Digest, DuplicateKey, content_digest};
+use super::journal::Journal;
 use super::late_ends::{LateEnd, LateEnds};
 use super::refusals::Refusals;
 use super::retention::RetentionMark;

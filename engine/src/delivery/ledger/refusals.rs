@@ -5,7 +5,7 @@
 //! remembered here until the log durably has it, so that it is appended again when the log was
 //! opened again, before any other mail is accepted.
 
-use super::super::journal::{Journal, done_records};
+use super::journal::{Journal, done_records};
 use crate::log::{Done, LogError, RecordTicket, Sequence};
 use crate::sync::{Arc, Mutex};
 

@@ -2,9 +2,9 @@
 
 use super::super::context::Context;
 use super::super::jobs::Job;
-use super::super::journal::Journal;
 use super::super::ledger::deferred_mail::Held;
 use super::super::ledger::dirty_file_systems::flush::{Flushed, Unanswered};
+use super::super::ledger::journal::Journal;
 use super::super::recovery::PageCache;
 use super::LogSupervisor;
 use super::recheck::LiveRecords;

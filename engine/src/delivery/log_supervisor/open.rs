@@ -2,7 +2,7 @@
 //! again after it failed.
 
 use super::super::context::Context;
-use super::super::journal::{Found, Journal};
+use super::super::ledger::journal::{Found, Journal};
 use super::super::recovery::{PageCache, Part, Recovered, RecoveryReport, in_doubt, mailboxes};
 use super::LogSupervisor;
 use crate::io::Disk;

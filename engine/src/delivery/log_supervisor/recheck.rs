@@ -2,9 +2,9 @@
 
 use super::super::context::Context;
 use super::super::jobs::Job;
-use super::super::journal::{Found, Journal};
 use super::super::ledger::deferred_mail::Held;
 use super::super::ledger::dirty_file_systems::{Attempt, Mounted};
+use super::super::ledger::journal::{Found, Journal};
 use super::super::recovery::{PageCache, Recheck, Recovery};
 use super::LogSupervisor;
 use crate::clock;

@@ -2,8 +2,8 @@
 
 use super::super::context::Context;
 use super::super::jobs::Job;
-use super::super::journal::Journal;
 use super::super::ledger::deferred_mail::{DeferredMail, Held};
+use super::super::ledger::journal::Journal;
 use super::super::recovery::PageCache;
 use super::LogSupervisor;
 use crate::clock;

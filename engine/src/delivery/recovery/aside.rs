@@ -1,7 +1,7 @@
 //! Sets a part of a recovery aside whose file system does not answer.
 
-use super::super::journal::Found;
 use super::super::ledger::deferred_mail::{DeferredDelivery, Held};
+use super::super::ledger::journal::Found;
 use super::part::Part;
 use super::report::Recovered;
 use super::survey::Survey;

@@ -1,7 +1,7 @@
 //! Finds mail in the log that was stored on a file system and may not be durable there.
 
-use super::super::journal::Found;
 use super::super::ledger::deferred_mail::{DeferredDelivery, DeferredMail, Held};
+use super::super::ledger::journal::Found;
 use super::logged_mailbox::LoggedMailbox;
 use super::survey::Survey;
 use super::worker::{Message, Recovery, Worker, on_own_thread};

@@ -4,7 +4,7 @@
 //! Of messages that are not in the log it has the place and the sums: a torn one is cut off, a
 //! whole one is not ours to touch.
 
-use super::super::journal::done_records;
+use super::super::ledger::journal::done_records;
 use super::compare::{is_torn_at, stands_at};
 use super::extent::Torn;
 use super::foreign::foreign_up_to;

@@ -1,9 +1,9 @@
 //! Replays everything that the log holds for one part: first the Maildirs, message by message, then
 //! the mboxes, one after the other.
 
-use super::super::journal::Found;
 use super::super::ledger::deferred_mail::{DeferredDelivery, Held};
 use super::super::ledger::fingerprint::{BaseDigest, digest_of};
+use super::super::ledger::journal::Found;
 use super::mbox_work::MboxWorkList;
 use super::part::Part;
 use super::report::Recovered;

@@ -1,8 +1,8 @@
 //! What the records of the log say of each delivery: checkpoint, refusals, places, confirmations;
 //! no contents. Decides which deliveries recovery has to make.
 
-use super::super::journal::Found;
 use super::super::ledger::fingerprint::{BaseDigest, Digest};
+use super::super::ledger::journal::Found;
 use super::super::ledger::logged_message::in_doubt_entry;
 use super::part::Part;
 use crate::log::{

@@ -1,9 +1,9 @@
 //! A thread of recovery: the identity it works with, and what it could not do.
 
 use super::super::domains::Domains;
-use super::super::journal::Journal;
 use super::super::ledger::deferred_mail::{DeferredDelivery, DeferredMail};
 use super::super::ledger::dirty_file_systems::FileSystems;
+use super::super::ledger::journal::Journal;
 use super::listings::Listings;
 use super::logged_mailbox::LoggedMailbox;
 use super::report::RecoveryReport;

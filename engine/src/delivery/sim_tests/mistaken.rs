@@ -1,7 +1,7 @@
 //! A delivery log that is told and asked the wrong things: what a store with a mistake would do to
 //! it.
 
-use super::super::journal::Journal;
+use super::super::ledger::journal::Journal;
 use crate::log::{
     Checkpoint, Done, DoneOutcome, EncodedRecord, LogError, LogUsage, Record, RecordTicket,
     ScannedRecord, Sequence,

@@ -1,6 +1,6 @@
 //! The delivery log of a simulated machine.
 
-use super::super::journal::{Journal, JournalSource, OpenedJournal};
+use super::super::ledger::journal::{Journal, JournalSource, OpenedJournal};
 use super::mistaken::{Mistake, MistakenJournal};
 use crate::log::sim::SimMedium;
 use crate::log::{LogError, LogWriterSettings, StepwiseLog};

@@ -9,7 +9,7 @@ use crate::log::LogError;
 use crate::message::Spool;
 #[cfg(test)]
 use {
-    super::super::error::StoreError, super::super::journal::JournalSource,
+    super::super::error::StoreError, super::super::ledger::journal::JournalSource,
     super::super::log_supervisor::LogSupervisor, super::super::recovery::RecoveryReport,
     super::super::writer::Writer, crate::config::Settings, crate::sync::Arc,
 };

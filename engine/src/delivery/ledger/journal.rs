@@ -1,8 +1,8 @@
 //! The delivery log as deliveries see it. In a simulation it may have no threads, or pass wrong
 //! records on.
 
-use super::bounds::{LOG_BYTES_MIN, LogBounds, log_directory};
-use super::ledger::suspect_note::{has_suspects, note_suspects};
+use super::super::bounds::{LOG_BYTES_MIN, LogBounds, log_directory};
+use super::suspect_note::{has_suspects, note_suspects};
 use crate::config::{DeliveryLogSettings, Settings};
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{
@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// An open log.
-pub(super) trait Journal: fmt::Debug + Send + Sync {
+pub(in crate::delivery) trait Journal: fmt::Debug + Send + Sync {
     /// Appends a record; may wait for room.
     fn append(&self, record: EncodedRecord) -> Result<RecordTicket, LogError>;
     /// As [`Journal::append`]; a full log grows past its bound.
@@ -108,7 +108,7 @@ impl<M: LogMedium, W: LogWorkers> Journal for LogWriter<M, W> {
 }
 
 /// What stood in the log when it was opened.
-pub(super) trait Found: Send + Sync {
+pub(in crate::delivery) trait Found: Send + Sync {
     /// Shows every record, in order.
     fn for_each(&self, visit: &mut dyn FnMut(ScannedRecord<'_>)) -> Result<(), LogError>;
 }
@@ -120,10 +120,10 @@ impl<M: LogMedium> Found for LogScan<M> {
 }
 
 /// An open log and what stood in it.
-pub(super) type OpenedJournal = (Arc<dyn Journal>, Arc<dyn Found>);
+pub(in crate::delivery) type OpenedJournal = (Arc<dyn Journal>, Arc<dyn Found>);
 
 /// Opens the log, at the start and again after it failed.
-pub(super) trait JournalSource: fmt::Debug + Send + Sync {
+pub(in crate::delivery) trait JournalSource: fmt::Debug + Send + Sync {
     /// Opens it. It must not be open.
     fn open(&self) -> Result<OpenedJournal, LogError>;
     /// Notes beside the log whether the kernel may return data that a mailbox's disk does not have.
@@ -135,7 +135,7 @@ pub(super) trait JournalSource: fmt::Debug + Send + Sync {
 
 /// The log in its directory.
 #[derive(Debug)]
-pub(super) struct DirectorySource {
+pub(in crate::delivery) struct DirectorySource {
     directory: PathBuf,
     settings: LogWriterSettings,
     bounds: LogBounds,
@@ -143,11 +143,11 @@ pub(super) struct DirectorySource {
 }
 
 impl DirectorySource {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(in crate::delivery) fn new(settings: &Settings) -> Self {
         Self::at(&log_directory(settings), settings)
     }
 
-    pub(super) fn at(directory: &Path, settings: &Settings) -> Self {
+    pub(in crate::delivery) fn at(directory: &Path, settings: &Settings) -> Self {
         let bounds = LogBounds::at(directory, settings);
         Self {
             directory: directory.to_owned(),
@@ -158,18 +158,18 @@ impl DirectorySource {
     }
 
     /// The settings of the log on the file system that it is on.
-    pub(super) fn delivery_log(&self) -> DeliveryLogSettings {
+    pub(in crate::delivery) fn delivery_log(&self) -> DeliveryLogSettings {
         self.bounds.apply(&self.wanted)
     }
 
     /// Gives up what is damaged, and recovers the rest.
-    pub(super) fn accepting_damage(mut self) -> Self {
+    pub(in crate::delivery) fn accepting_damage(mut self) -> Self {
         self.settings.accept_damage = true;
         self
     }
 
     /// Returns true if there is a log already.
-    pub(super) fn exists(&self) -> bool {
+    pub(in crate::delivery) fn exists(&self) -> bool {
         self.directory.is_dir()
     }
 }
@@ -211,7 +211,7 @@ const IN_DOUBT_BYTES: u64 = 60;
 /// the smallest segment, so that it finds room in a full log.
 const ENTRIES_MAX: usize = 128;
 
-pub(super) fn log_settings(settings: &DeliveryLogSettings) -> LogWriterSettings {
+pub(in crate::delivery) fn log_settings(settings: &DeliveryLogSettings) -> LogWriterSettings {
     let bytes_max = settings.bytes_max.max(LOG_BYTES_MIN);
     // The bound of the whole counts more than the size of its parts.
     let segment_bytes = settings.segment_bytes.min(bytes_max / SEGMENTS_MIN) & !4095;
@@ -239,7 +239,7 @@ fn in_doubt_bytes(entries: usize) -> u64 {
 
 /// Deliveries in doubt that a checkpoint of this log may name: a full log keeps room for a
 /// segment, of which half is for them.
-pub(super) fn in_doubt_max(settings: &LogWriterSettings) -> usize {
+pub(in crate::delivery) fn in_doubt_max(settings: &LogWriterSettings) -> usize {
     let room = (settings.segment_bytes - 4096) / 2;
     let most = room.min(settings.record_bytes_max as u64);
     let entries = most.saturating_sub(in_doubt_bytes(0)) / IN_DOUBT_BYTES;
@@ -247,19 +247,23 @@ pub(super) fn in_doubt_max(settings: &LogWriterSettings) -> usize {
 }
 
 /// Returns records of what became of deliveries, each short enough for any log.
-pub(super) fn done_records(entries: &[Done]) -> impl Iterator<Item = EncodedRecord> {
+pub(in crate::delivery) fn done_records(entries: &[Done]) -> impl Iterator<Item = EncodedRecord> {
     let chunks = entries.chunks(ENTRIES_MAX);
     chunks.map(|entries| Record::Done(entries.to_vec()).encode())
 }
 
 /// As [`done_records`], of deliveries in doubt.
-pub(super) fn in_doubt_records(entries: &[InDoubt]) -> impl Iterator<Item = EncodedRecord> {
+pub(in crate::delivery) fn in_doubt_records(
+    entries: &[InDoubt],
+) -> impl Iterator<Item = EncodedRecord> {
     let chunks = entries.chunks(ENTRIES_MAX);
     chunks.map(|entries| Record::InDoubt(entries.to_vec()).encode())
 }
 
 /// As [`done_records`], of replies that were read.
-pub(super) fn confirmed_records(entries: &[Confirmed]) -> impl Iterator<Item = EncodedRecord> {
+pub(in crate::delivery) fn confirmed_records(
+    entries: &[Confirmed],
+) -> impl Iterator<Item = EncodedRecord> {
     let chunks = entries.chunks(ENTRIES_MAX);
     chunks.map(|entries| Record::Confirmed(entries.to_vec()).encode())
 }
