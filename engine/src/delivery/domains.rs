@@ -30,8 +30,17 @@ pub(super) struct Domains {
     /// Something is mounted below the base.
     has_mounts: AtomicBool,
     below: Mutex<Below>,
+    /// Locked while the table of mounts is read: what is submitted then waits for what it says.
+    changes: Mutex<Changes>,
+}
+
+/// Changes of the table of mounts.
+#[derive(Debug)]
+struct Changes {
     /// `None` if the kernel does not report changes: then what was mounted at the start counts.
-    changes: Option<MountWatch>,
+    watch: Option<MountWatch>,
+    /// There was one, and the table could not be read since.
+    is_unread: bool,
 }
 
 #[derive(Debug, Default)]
@@ -46,8 +55,10 @@ impl Domains {
         let base_path = disk.real_path(&settings.routing.virtual_mailbox_base);
         let writers = settings.store.writers.max(1);
         // Before the table is read, so that no change is missed.
-        let changes = MountWatch::new().ok();
-        let points = disk.mount_points().unwrap_or_default();
+        let watch = MountWatch::new().ok();
+        let points = disk.mount_points();
+        let is_unread = points.is_err();
+        let points = points.unwrap_or_default();
         let above = points.iter().filter(|point| base_path.starts_with(point));
         let mount_point = above.max_by_key(|point| point.as_os_str().len());
         let mount_point = mount_point.cloned().unwrap_or_else(|| PathBuf::from("/"));
@@ -58,7 +69,7 @@ impl Domains {
             writers,
             has_mounts: AtomicBool::new(false),
             below: Mutex::default(),
-            changes,
+            changes: Mutex::new(Changes { watch, is_unread }),
         };
         domains.are_mounted(&points);
         domains
@@ -145,10 +156,19 @@ impl Domains {
     /// Looks at the table of mounts if it was changed. Opens no file otherwise: where descriptors
     /// are short, the log needs each.
     pub(super) fn note_changes<D: Disk>(&self, disk: &D) {
-        if self.changes.as_ref().is_some_and(MountWatch::is_changed)
-            && let Ok(points) = disk.mount_points()
+        self.note_changes_in(|| disk.mount_points());
+    }
+
+    /// As [`Domains::note_changes`]; `table` reads the table of mounts.
+    fn note_changes_in(&self, table: impl FnOnce() -> io::Result<Vec<PathBuf>>) {
+        let mut changes = self.changes.lock();
+        // The kernel tells of a change once.
+        changes.is_unread |= changes.watch.as_ref().is_some_and(MountWatch::is_changed);
+        if changes.is_unread
+            && let Ok(points) = table()
         {
             self.are_mounted(&points);
+            changes.is_unread = false;
         }
     }
 
@@ -174,4 +194,55 @@ fn mount_of<'m>(mounts: &'m [String], mailbox: &str) -> Option<&'m str> {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     mounts.iter().find(leads_through).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Blocking;
+    use std::sync::mpsc::channel;
+
+    fn domains() -> Domains {
+        let mut settings = Settings::default();
+        settings.routing.virtual_mailbox_base = PathBuf::from("/");
+        let domains = Domains::new(&Blocking::new(), &settings, (Arc::new(Room::new(1)), 1));
+        domains.are_mounted(&[]);
+        domains.changes.lock().is_unread = true;
+        domains
+    }
+
+    #[test]
+    fn a_mount_is_known_to_all_who_come_after_the_kernel_told_one_of_it() {
+        let domains = &domains();
+        let (begun, has_begun) = channel();
+        let (go_on, may_go_on) = channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                domains.note_changes_in(|| {
+                    begun.send(()).unwrap();
+                    may_go_on.recv().unwrap();
+                    Ok(vec![PathBuf::from("/far")])
+                });
+            });
+            has_begun.recv().unwrap();
+            let other = scope.spawn(|| {
+                domains.note_changes_in(|| Ok(vec![PathBuf::from("/far")]));
+                domains.has_mounts()
+            });
+            for _ in 0..1000 {
+                std::thread::yield_now();
+            }
+            go_on.send(()).unwrap();
+            assert!(other.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_table_of_mounts_that_cannot_be_read_is_read_again() {
+        let domains = domains();
+        domains.note_changes_in(|| Err(io::Error::other("no descriptor is free")));
+        assert!(!domains.has_mounts());
+        domains.note_changes_in(|| Ok(vec![PathBuf::from("/far")]));
+        assert!(domains.has_mounts());
+    }
 }

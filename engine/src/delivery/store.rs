@@ -331,6 +331,7 @@ impl<D: Disk> Store<D> {
             return;
         };
         let header = names.maildir_header(reverse_path);
+        self.shared.domains.note_changes(&self.shared.context.disk);
         let domain = self.domain(&target.path);
         if !domain.admits(&target.path, self.shared.patience.limit()) {
             return;
