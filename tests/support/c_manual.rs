@@ -179,9 +179,21 @@ fn overview(header: &str, items: &[Item], version: &str) -> String {
     out
 }
 
+/// Returns what begins a paragraph: nothing behind a heading.
+fn paragraph(out: &str) -> &'static str {
+    let last = out.lines().next_back().unwrap_or_default();
+    match last.starts_with(".SH") || last.starts_with(".SS") {
+        true => "",
+        false => ".PP\n",
+    }
+}
+
+/// The date of the release.
+const DATE: &str = "2026-11-29";
+
 fn head(name: &str, version: &str) -> String {
     format!(
-        ".\\\" Made from mailstow.h.\n.TH {name} 3 \"\" \"libmailstow {version}\" \"libmailstow\"\n"
+        ".\\\" Made from mailstow.h.\n.TH {name} 3 \"{DATE}\" \"libmailstow {version}\" \"libmailstow\"\n"
     )
 }
 
@@ -191,12 +203,14 @@ fn synopsis(out: &mut String, code: &str) {
 }
 
 fn example(out: &mut String, code: &str) {
-    let _ = writeln!(out, ".PP\n.nf\n{}\n.fi", literal(code));
+    let begin = paragraph(out);
+    let _ = writeln!(out, "{begin}.nf\n{}\n.fi", literal(code));
 }
 
 fn describe(out: &mut String, paragraphs: &[String]) {
     for text in paragraphs {
-        let _ = writeln!(out, ".PP\n{}", rich(text));
+        let begin = paragraph(out);
+        let _ = writeln!(out, "{begin}{}", rich(text));
     }
 }
 

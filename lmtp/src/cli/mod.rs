@@ -11,6 +11,8 @@ mod diff;
 pub mod health;
 pub mod lint;
 pub mod log;
+#[cfg(test)]
+mod manual;
 pub mod map;
 mod output;
 mod publish;
@@ -29,7 +31,12 @@ const TEMPORARY_FAILURE: u8 = 75;
 /// The mailbox store behind Postfix: accepts mail over LMTP and keeps it in Maildirs and mboxes,
 /// durably.
 #[derive(Debug, Parser)]
-#[command(name = "mailstow", version, propagate_version = true)]
+#[command(
+    name = "mailstow",
+    version,
+    propagate_version = true,
+    after_long_help = include_str!("help/mailstow.txt")
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,12 +45,16 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the LMTP server in the foreground.
+    #[command(after_long_help = include_str!("help/serve.txt"))]
     Serve(serve::ServeArgs),
     /// Deliver one message from standard input, for pipe(8) and scripts.
+    #[command(after_long_help = include_str!("help/deliver.txt"))]
     Deliver(deliver::DeliverArgs),
     /// Say where mail for an address goes.
+    #[command(after_long_help = include_str!("help/resolve.txt"))]
     Resolve(resolve::ResolveArgs),
     /// Ask, print, compile and compare lookup tables.
+    #[command(after_long_help = include_str!("help/table.txt"))]
     Table(table::TableArgs),
     /// Print the effective settings and where each comes from.
     Config(config::ConfigArgs),
@@ -52,10 +63,13 @@ enum Command {
     /// Validate configuration, tables and directories.
     Check(check::CheckArgs),
     /// Say whether the server delivers, for monitors: exit status 0 when it does.
+    #[command(after_long_help = include_str!("help/health.txt"))]
     Health(health::HealthArgs),
     /// Look into a delivery log.
+    #[command(after_long_help = include_str!("help/log.txt"))]
     Log(log::LogArgs),
     /// Build, verify and change a compiled recipient map.
+    #[command(after_long_help = include_str!("help/map.txt"))]
     Map(map::MapArgs),
 }
 
