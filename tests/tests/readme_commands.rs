@@ -1,4 +1,5 @@
-//! The first commands of the README do what it says, as they are printed there.
+//! The first commands of the README do what it says, as they are printed there, and its examples
+//! are parts of programs that are built.
 //!
 //! Method: the indented lines are taken from README.md; only `cargo run --release --` is replaced
 //! by the binary under test. They run in an empty directory.
@@ -57,4 +58,20 @@ fn the_first_command_serves_and_the_second_sends_a_message_that_appears() {
     assert!(look.status.success(), "{look:?}");
     let shown = String::from_utf8_lossy(&look.stdout);
     assert!(shown.contains("Subject: hello\n\nIt works.\n"), "{shown}");
+}
+
+/// The block of README.md in this language.
+fn block(language: &str) -> String {
+    let readme = include_str!("../../README.md");
+    let begin = format!("```{language}\n");
+    let (_, rest) = readme.split_once(&begin).expect("a block");
+    rest.split_once("```").expect("its end").0.to_owned()
+}
+
+#[test]
+fn the_examples_are_parts_of_programs() {
+    let rust = include_str!("../../engine/examples/deliver.rs");
+    assert!(rust.contains(&block("rust")), "engine/examples/deliver.rs");
+    let c = include_str!("../../ffi/examples/deliver.c");
+    assert!(c.contains(&block("c")), "ffi/examples/deliver.c");
 }
