@@ -96,7 +96,7 @@ impl<D: Disk> Worker<'_, D> {
         let disk = self.with.disk;
         let entries = work.entries.as_slice();
         let stands = self.standing(mbox, entries).map_err(|e| failed(mbox, e))?;
-        let mut plan = MboxPlan::new(entries, stands);
+        let mut plan = MboxPlan::new(entries, stands, self.searches_all);
         self.write_again(mbox, entries, &mut plan)
             .map_err(|e| failed(mbox, e))?;
         let from = search_from(disk, mbox, entries).map_err(|e| failed(mbox, e))?;
@@ -105,7 +105,7 @@ impl<D: Disk> Worker<'_, D> {
             return Err(failed(mbox, too_long(bytes)));
         }
         self.cut(mbox, work, &mut plan)?;
-        if plan.may_be_elsewhere(self.searches_all) {
+        if plan.may_be_elsewhere() {
             search(disk, mbox, from, &mut plan).map_err(|e| failed(mbox, e))?;
         }
         let missing = plan.missing();

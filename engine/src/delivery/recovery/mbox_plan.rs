@@ -14,6 +14,8 @@ pub(super) struct MboxPlan<'w> {
     entries: &'w [MboxEntry],
     /// Says of each entry whether the message stands in the mbox.
     stands: Vec<bool>,
+    /// Messages may have been appended whose places the log does not have.
+    has_unknown_places: bool,
 }
 
 /// Messages that are not in the log and are torn in the mbox.
@@ -45,9 +47,17 @@ impl Cut {
 
 impl<'w> MboxPlan<'w> {
     /// `stands` says of each message whether it stands at its newest place.
-    pub(super) fn new(entries: &'w [MboxEntry], stands: Vec<bool>) -> Self {
+    pub(super) fn new(
+        entries: &'w [MboxEntry],
+        stands: Vec<bool>,
+        has_unknown_places: bool,
+    ) -> Self {
         debug_assert_eq!(stands.len(), entries.len(), "one answer for each message");
-        Self { entries, stands }
+        Self {
+            entries,
+            stands,
+            has_unknown_places,
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = (&'w MboxEntry, bool)> {
@@ -138,11 +148,15 @@ impl<'w> MboxPlan<'w> {
         }
     }
 
-    /// Returns true when a missing message may stand elsewhere in the file: it has a place, or the
-    /// log may not know of every place.
-    pub(super) fn may_be_elsewhere(&self, has_unknown_places: bool) -> bool {
+    /// Returns true when a missing message may stand elsewhere in the file.
+    pub(super) fn may_be_elsewhere(&self) -> bool {
         let mut missing = self.missing().into_iter();
-        missing.any(|entry| has_unknown_places || !entry.places.is_empty())
+        missing.any(|entry| self.may_be_appended(entry))
+    }
+
+    /// Returns true for a message that has a place, or whose place the log may not have.
+    fn may_be_appended(&self, entry: &MboxEntry) -> bool {
+        self.has_unknown_places || !entry.places.is_empty()
     }
 
     /// Returns the newest places of the messages that stand.
@@ -160,12 +174,10 @@ impl<'w> MboxPlan<'w> {
     /// Notes that one of the missing messages was found elsewhere: the first for which `is_it`
     /// returns true.
     pub(super) fn is_found(&mut self, is_it: impl Fn(&MboxEntry) -> bool) {
-        let mut missing = self
-            .entries
-            .iter()
-            .zip(&mut self.stands)
-            .filter(|(entry, stands)| entry.is_pending && !**stands && !entry.places.is_empty());
-        if let Some((_, stands)) = missing.find(|(entry, _)| is_it(entry)) {
+        let found = self.all().position(|(entry, stands)| {
+            entry.is_pending && !stands && self.may_be_appended(entry) && is_it(entry)
+        });
+        if let Some(stands) = found.and_then(|found| self.stands.get_mut(found)) {
             *stands = true;
         }
     }
@@ -217,7 +229,7 @@ mod tests {
 
     /// Where an mbox of `length` bytes is cut off that nobody else wrote to.
     fn cut_at(entries: &[MboxEntry], stands: &[bool], length: u64) -> Option<u64> {
-        let plan = MboxPlan::new(entries, stands.to_vec());
+        let plan = MboxPlan::new(entries, stands.to_vec(), false);
         plan.cut(length, TornExtents::default())?.behind(0)
     }
 
@@ -229,14 +241,14 @@ mod tests {
     fn a_message_that_stands_is_neither_cut_off_nor_appended() {
         let entries = [entry(1, &[100], true)];
         assert_eq!(cut_at(&entries, &[true], 110), None);
-        assert!(missing(&MboxPlan::new(&entries, vec![true])).is_empty());
+        assert!(missing(&MboxPlan::new(&entries, vec![true], false)).is_empty());
     }
 
     #[test]
     fn a_torn_message_is_cut_off_with_whole_ones_behind_it() {
         let entries = [entry(1, &[100], true), entry(2, &[110], true)];
         assert_eq!(cut_at(&entries, &[false, true], 120), Some(100));
-        let mut plan = MboxPlan::new(&entries, vec![false, true]);
+        let mut plan = MboxPlan::new(&entries, vec![false, true], false);
         plan.is_cut_to(100);
         assert_eq!(missing(&plan), [1, 2], "both are appended again");
     }
@@ -253,7 +265,7 @@ mod tests {
     #[test]
     fn nothing_is_cut_off_before_bytes_of_others() {
         let entries = [entry(1, &[100], true), entry(2, &[130], true)];
-        let plan = MboxPlan::new(&entries, vec![false, false]);
+        let plan = MboxPlan::new(&entries, vec![false, false], false);
         let cut = |foreign| {
             let cut = plan.cut(140, TornExtents::default()).unwrap();
             assert_eq!(cut.first, 100);
@@ -272,7 +284,7 @@ mod tests {
 
     #[test]
     fn torn_messages_that_are_not_in_the_log_are_cut_off() {
-        let plan = MboxPlan::new(&[], Vec::new());
+        let plan = MboxPlan::new(&[], Vec::new(), false);
         let torn = |first| TornExtents {
             first,
             flushed_to: 0,
@@ -287,7 +299,7 @@ mod tests {
     fn messages_are_written_again_only_within_the_file_and_where_no_other_was_to_go() {
         let rewritable = |entries: &[MboxEntry], is_cache_suspect| {
             let stands = vec![false; entries.len()];
-            MboxPlan::new(entries, stands).rewritable(115, is_cache_suspect)
+            MboxPlan::new(entries, stands, false).rewritable(115, is_cache_suspect)
         };
         assert_eq!(rewritable(&[entry(1, &[100], true)], false), [0]);
         assert!(rewritable(&[entry(1, &[106], true)], false).is_empty());
@@ -300,7 +312,7 @@ mod tests {
     #[test]
     fn whole_messages_are_written_again_when_the_page_cache_is_suspect() {
         let entries = [entry(1, &[100], true)];
-        let plan = MboxPlan::new(&entries, vec![true]);
+        let plan = MboxPlan::new(&entries, vec![true], false);
         assert!(plan.rewritable(110, false).is_empty());
         assert_eq!(plan.rewritable(110, true), [0]);
     }
@@ -308,7 +320,7 @@ mod tests {
     #[test]
     fn each_copy_found_elsewhere_stands_for_one_message() {
         let entries = [entry(1, &[100], true), entry(2, &[110], true)];
-        let mut plan = MboxPlan::new(&entries, vec![false, false]);
+        let mut plan = MboxPlan::new(&entries, vec![false, false], false);
         plan.is_found(|_| true);
         assert_eq!(missing(&plan), [2]);
         plan.is_found(|_| false);
@@ -321,11 +333,21 @@ mod tests {
     fn a_message_is_looked_for_if_it_was_appended_or_may_have_been() {
         let may_be = |places: &[u64], is_pending, has_unknown_places| {
             let entries = [entry(1, places, is_pending)];
-            MboxPlan::new(&entries, vec![false]).may_be_elsewhere(has_unknown_places)
+            MboxPlan::new(&entries, vec![false], has_unknown_places).may_be_elsewhere()
         };
         assert!(may_be(&[100], true, false));
         assert!(!may_be(&[], true, false));
         assert!(may_be(&[], true, true));
         assert!(!may_be(&[100], false, true));
+    }
+
+    #[test]
+    fn a_message_whose_place_the_log_may_not_have_is_found_as_well() {
+        let entries = [entry(1, &[], true)];
+        for (has_unknown_places, expected) in [(false, vec![1]), (true, vec![])] {
+            let mut plan = MboxPlan::new(&entries, vec![false], has_unknown_places);
+            plan.is_found(|_| true);
+            assert_eq!(missing(&plan), expected);
+        }
     }
 }
