@@ -52,6 +52,16 @@
 //! - Who owns an alias table is asked of its text; Postfix asks its index.
 //! - Tables of type `nis:` are passed over.
 //!
+//! # Delivery
+//!
+//! - Duplicate keys in a text table do not disable it: the first one counts, with a warning.
+//! - An I/O error defers the mail; virtual(8) returns it. A full file system is 452 4.3.1.
+//! - `..` in a mailbox path is refused.
+//! - Recipients of one message that share a mailbox get one copy that names them all;
+//!   `copies` in `[store]` asks for one each.
+//! - An `X-Original-To` that the message brought along is removed, for it may be forged.
+//! - The directory of a new message is flushed too, not only the message.
+//!
 //! # Mailboxes
 //!
 //! The mailbox, its owner and the codes are compared with those of virtual(8), over generated
