@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mail = Mail {
         reverse_path: ReversePath::Address(parse_mailbox("me@example.org")?),
         queue_id: None,
+        client: Default::default(),
         message: message.finish()?,
     };
     let original = None;

@@ -3,6 +3,7 @@
 //! Imports `routing` and every room below it. All methods may be called from any thread. The
 //! writer threads belong to `delivery`.
 
+use crate::clock;
 use crate::config::Settings;
 use crate::delivery::{Health, Mail, OnOutcome, Outcome, Receipt, RecoveryReport, Store};
 use crate::descriptors::Descriptors;
@@ -13,9 +14,11 @@ use crate::message::MessageBuilder;
 use crate::route::Router;
 use crate::routing::{EngineError, Routing};
 use crate::sync::{Arc, Condvar, Mutex, wait};
-use crate::target::MailboxTarget;
+use crate::target::{MailboxTarget, Target};
+use crate::transport::{Transport, Transports};
 use std::path::Path;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// An open engine.
 ///
@@ -35,6 +38,9 @@ use std::task::{Context, Poll};
 pub struct Engine {
     routing: Routing,
     store: Store,
+    transports: Transports,
+    /// How long a transport may take.
+    transport_deadline: Duration,
 }
 
 impl Engine {
@@ -46,7 +52,12 @@ impl Engine {
         // The tables first: a mistake in them is found before a delivery log is recovered.
         let routing = Routing::open(settings)?;
         let store = Store::open(settings)?;
-        Ok(Self { routing, store })
+        Ok(Self {
+            routing,
+            store,
+            transports: Transports::default(),
+            transport_deadline: settings.lmtp.delivery_deadline,
+        })
     }
 
     /// Looks whether `virtual_mailbox_base` is there, and makes nothing.
@@ -137,24 +148,38 @@ impl Engine {
         self.store.receive_in_place(message, reverse_path, to);
     }
 
+    /// Takes in a transport by the name that tables know it by; it takes the place of one of the
+    /// same name. Where a target names a transport that is not known, its mail is answered 451
+    /// 4.3.5.
+    pub fn register_transport(&self, name: impl Into<String>, transport: Arc<dyn Transport>) {
+        self.transports.register(name.into(), transport);
+    }
+
     /// Hands a message over for delivery to `to`; returns at once, with the receipt for the
-    /// message. Recipients that have the same mailbox share one copy that names all of them,
-    /// unless `store.copies` asks for one each. The bound of the queue is not enforced here: see
-    /// [`Engine::has_room`].
+    /// message. Each target is a mailbox or a transport; transports have as long as
+    /// `lmtp.delivery_deadline`. Recipients that have the same mailbox share one copy that names
+    /// all of them, unless `store.copies` asks for one each. The bound of the queue is not enforced
+    /// here: see [`Engine::has_room`].
     ///
     /// `on_outcome` is called once for each recipient, with its index in `to`, except for those
     /// that were abandoned in time; from another thread, possibly before this returns.
-    pub fn submit(
+    pub fn submit<T: Into<Target>>(
         &self,
         mail: Arc<Mail>,
-        to: Vec<(Recipient, MailboxTarget)>,
+        to: Vec<(Recipient, T)>,
         on_outcome: Arc<OnOutcome>,
     ) -> Receipt {
-        self.store.submit_for_receipt(mail, to, on_outcome)
+        let deadline = clock::now() + self.transport_deadline;
+        self.store
+            .dispatch(mail, to, (&self.transports, deadline), on_outcome)
     }
 
     /// Delivers and waits: one outcome per recipient, in order. A success is durable.
-    pub fn deliver(&self, mail: Arc<Mail>, to: Vec<(Recipient, MailboxTarget)>) -> Vec<Outcome> {
+    pub fn deliver<T: Into<Target>>(
+        &self,
+        mail: Arc<Mail>,
+        to: Vec<(Recipient, T)>,
+    ) -> Vec<Outcome> {
         let expected = to.len();
         let done = Arc::new((Mutex::new(vec![None; expected]), Condvar::new()));
         let report = Arc::clone(&done);

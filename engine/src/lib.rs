@@ -41,6 +41,7 @@
 //! let mail = Mail {
 //!     reverse_path: ReversePath::Address(parse_mailbox("me@example.org")?),
 //!     queue_id: None,
+//!     client: Default::default(),
 //!     message: message.finish()?,
 //! };
 //! let recipient = Recipient { address, original: None };
@@ -82,6 +83,7 @@ pub mod fuzz_checks;
 mod io;
 pub mod limits;
 mod log;
+mod mail;
 mod mailbox;
 pub mod manual;
 pub mod map;
@@ -100,6 +102,7 @@ pub mod system;
 pub mod table;
 mod target;
 mod thread;
+pub mod transport;
 
 pub use address::{Address, AddressError, parse_address, parse_mailbox};
 pub use config::{
@@ -118,4 +121,4 @@ pub use route::{
 };
 pub use routing::{EngineError, Routing};
 pub use status::{EnhancedCode, Status};
-pub use target::{Format, MailboxTarget};
+pub use target::{Format, MailboxTarget, Target};

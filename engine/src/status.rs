@@ -124,6 +124,21 @@ impl Status {
         Self::new(552, EnhancedCode::new(5, 2, 2), text)
     }
 
+    /// Returns what a text of the `error:` or `retry:` transport says: `D.S.N text`, or a text.
+    /// Of a code whose class is not that of the transport, only the rest counts.
+    pub(crate) fn refused(text: &str, is_temporary: bool) -> Self {
+        let (code, text) = match split_code(text) {
+            Some((code, rest)) => (code, rest),
+            None => ((0, 0), text.trim()),
+        };
+        let (reply, class) = if is_temporary { (450, 4) } else { (550, 5) };
+        Self::new(
+            reply,
+            EnhancedCode::new(class, code.0, code.1),
+            text.to_owned(),
+        )
+    }
+
     /// True for 2xx.
     pub fn is_success(&self) -> bool {
         self.enhanced.class == 2
@@ -165,6 +180,21 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.code, self.enhanced, self.text)
     }
+}
+
+/// Splits the subject and the detail of an enhanced status code off a text.
+fn split_code(text: &str) -> Option<((u16, u16), &str)> {
+    let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let mut parts = first.split('.');
+    let class = parts.next()?;
+    let mut number = || {
+        let part = parts.next()?;
+        let is_number = (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+        is_number.then(|| part.parse().ok()).flatten()
+    };
+    let code = (number()?, number()?);
+    let is_code = matches!(class, "2" | "4" | "5") && parts.next().is_none();
+    is_code.then(|| (code, rest.trim()))
 }
 
 #[cfg(test)]

@@ -254,6 +254,63 @@ impl MailboxTarget {
     }
 }
 
+/// A transport and the nexthop it takes mail to, as `transport_maps` name them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransportTarget {
+    /// The name of the transport: a service of Postfix's master.cf.
+    pub transport: String,
+    /// What it is told beside the recipients: a host, a socket, a text; empty for none.
+    pub nexthop: String,
+}
+
+impl fmt::Display for TransportTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.transport, self.nexthop)
+    }
+}
+
+/// Where one recipient's mail goes.
+///
+/// ```
+/// use mailstow_engine::{Format, MailboxTarget, Target};
+///
+/// let mailbox = MailboxTarget::new("example.com/info", Format::Maildir, 5000, 5000)?;
+/// assert_eq!(Target::from(mailbox.clone()).mailbox(), Some(&mailbox));
+/// assert_eq!(Target::transport("autoreply", "example.com").mailbox(), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// It is stored in a mailbox.
+    Mailbox(MailboxTarget),
+    /// It is handed to a transport.
+    Transport(TransportTarget),
+}
+
+impl Target {
+    /// Returns the target of a transport.
+    pub fn transport(transport: impl Into<String>, nexthop: impl Into<String>) -> Self {
+        Self::Transport(TransportTarget {
+            transport: transport.into(),
+            nexthop: nexthop.into(),
+        })
+    }
+
+    /// Returns the mailbox, if it is one.
+    pub fn mailbox(&self) -> Option<&MailboxTarget> {
+        match self {
+            Self::Mailbox(target) => Some(target),
+            Self::Transport(_) => None,
+        }
+    }
+}
+
+impl From<MailboxTarget> for Target {
+    fn from(target: MailboxTarget) -> Self {
+        Self::Mailbox(target)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

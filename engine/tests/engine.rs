@@ -75,6 +75,7 @@ fn one_message_reaches_a_maildir_and_an_mbox_and_both_outcomes_come_in_order() {
     let mail = Mail {
         reverse_path: ReversePath::Null,
         queue_id: None,
+        client: Default::default(),
         message: message(&engine, "Subject: hello\n\nbody\n"),
     };
     let outcomes = engine.deliver(Arc::new(mail), to);
@@ -188,6 +189,7 @@ fn the_directories_above_the_base_need_not_be_open_to_the_mailbox_owner() {
         let mail = Mail {
             reverse_path: ReversePath::Null,
             queue_id: None,
+            client: Default::default(),
             message: message(&engine, "\nbody\n"),
         };
         let outcomes = engine.deliver(Arc::new(mail), to);
@@ -202,6 +204,7 @@ fn submit_and(engine: &Engine, text: &str, settle: impl FnOnce(Receipt)) -> Stri
     let mail = Mail {
         reverse_path: ReversePath::Null,
         queue_id: None,
+        client: Default::default(),
         message: message(engine, text),
     };
     let (sender, outcome) = std::sync::mpsc::channel();
@@ -251,6 +254,7 @@ fn a_receipt_given_back_before_the_outcome_is_known_counts_all_the_same() {
         let mail = Mail {
             reverse_path: ReversePath::Null,
             queue_id: None,
+            client: Default::default(),
             message: message(&engine, text),
         };
         let (sender, outcome) = std::sync::mpsc::channel();
@@ -300,6 +304,7 @@ fn a_recipient_that_is_told_to_try_again_stays_in_doubt_and_the_others_do_not() 
         let mail = Mail {
             reverse_path: ReversePath::Null,
             queue_id: None,
+            client: Default::default(),
             message: message(engine, text),
         };
         let (sender, outcomes) = std::sync::mpsc::channel();

@@ -91,6 +91,7 @@ fn store_for<D: Disk>(
     let mail = Mail {
         reverse_path: sender(),
         queue_id: None,
+        client: Default::default(),
         message: message.clone(),
     };
     let mut statuses = vec![String::new(); to.len()];
@@ -233,6 +234,7 @@ fn a_message_given_up_while_it_arrives_or_waits_leaves_nothing() {
     let mail = Mail {
         reverse_path: sender(),
         queue_id: None,
+        client: Default::default(),
         message,
     };
     let to = vec![(recipient(), md)];

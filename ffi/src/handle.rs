@@ -247,6 +247,7 @@ impl Handle {
                 let mail = Mail {
                     reverse_path: envelope.reverse_path,
                     queue_id: envelope.retry_key,
+                    client: Default::default(),
                     message: content,
                 };
                 let count = envelope.deliveries.len();
@@ -301,6 +302,7 @@ impl Handle {
         let mail = Mail {
             reverse_path: envelope.reverse_path,
             queue_id: envelope.retry_key,
+            client: Default::default(),
             message: content,
         };
         let count = envelope.deliveries.len();

@@ -92,6 +92,7 @@ fn deliver(engine: &Engine, name: &str) -> String {
     let mail = Mail {
         reverse_path: parse_address("m@ex.example").expect("an address"),
         queue_id: None,
+        client: Default::default(),
         message: builder.finish().expect("room in memory"),
     };
     let recipient = Recipient {

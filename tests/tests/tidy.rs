@@ -258,6 +258,10 @@ const NEVER_IMPORTED: &[(&str, &[&str])] = &[
     ),
     ("mailbox", &["route", "delivery", "log", "table", "map"]),
     ("delivery", &["route", "table", "map"]),
+    (
+        "transport",
+        &["route", "delivery", "log", "mailbox", "table", "map"],
+    ),
     ("route", &["delivery", "log", "mailbox", "message"]),
     ("message", &["route", "delivery", "log", "mailbox", "table"]),
 ];

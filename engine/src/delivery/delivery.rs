@@ -295,6 +295,7 @@ mod tests {
         let mail = Mail {
             reverse_path: ReversePath::Null,
             queue_id: None,
+            client: Default::default(),
             message: spool.message().finish().unwrap(),
         };
         let recipient = |name| Recipient {

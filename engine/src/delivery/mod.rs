@@ -5,6 +5,7 @@
 //! flushes. Each file imports only files below it:
 //!
 //! ```text
+//! dispatch                   splits messages between mailboxes and transports
 //! store                      opens, and takes messages
 //! log_supervisor             opens and recovers the log, makes checkpoints
 //! watch, writer              the threads of a file system
@@ -55,6 +56,7 @@ mod delivery;
 #[cfg(test)]
 #[cfg(loom)]
 mod delivery_loom;
+mod dispatch;
 mod domain;
 mod domains;
 mod error;

@@ -10,6 +10,7 @@ use super::reply::{Origin, Ticket};
 use crate::io::{Blocking, Disk};
 use crate::log::InDoubt;
 use crate::sync::Arc;
+use crate::transport::Claim;
 use std::fmt;
 use std::sync::Weak;
 
@@ -44,6 +45,8 @@ use std::sync::Weak;
               call `confirm` when it has"]
 pub struct Receipt {
     tickets: Vec<Ticket>,
+    /// Recipients whose mail a transport takes, with the right to give them up; by their indices.
+    claims: Vec<(usize, Claim)>,
     /// Recipients whose deliveries stay in doubt.
     doubtful: Vec<usize>,
     /// Of the log, if the store has one.
@@ -57,9 +60,30 @@ impl Receipt {
     ) -> Self {
         Self {
             tickets,
+            claims: Vec::new(),
             doubtful: Vec::new(),
             ledger: ledger.map_or_else(Weak::new, Arc::downgrade),
         }
+    }
+
+    /// Returns the receipt of a message that mailboxes and transports share: `tickets` are in the
+    /// order of `indices`, and all indices together are those below `count`.
+    pub(super) fn shared(
+        mut self,
+        count: usize,
+        indices: &[usize],
+        claims: Vec<(usize, Claim)>,
+    ) -> Self {
+        let mut tickets = Vec::new();
+        tickets.resize_with(count, Ticket::not_made);
+        for (ticket, index) in std::mem::take(&mut self.tickets).into_iter().zip(indices) {
+            if let Some(slot) = tickets.get_mut(*index) {
+                *slot = ticket;
+            }
+        }
+        self.tickets = tickets;
+        self.claims = claims;
+        self
     }
 
     /// Notes that the client has read the replies: the message is settled, and an equal message
@@ -89,6 +113,12 @@ impl Receipt {
     /// True: it never appears in the mailbox, and its outcome is not reported. False: its outcome
     /// was reported or will be. True also for an index without a recipient.
     pub fn abandon(&self, index: usize) -> bool {
+        let claim = self
+            .claims
+            .binary_search_by_key(&index, |(index, _)| *index);
+        if let Some((_, claim)) = claim.ok().and_then(|at| self.claims.get(at)) {
+            return claim.abandon();
+        }
         self.tickets.get(index).is_none_or(Ticket::abandon)
     }
 

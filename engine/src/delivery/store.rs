@@ -145,7 +145,7 @@ impl Store<Blocking> {
     }
 
     /// As [`Store::submit`]; returns one receipt for the message.
-    pub(crate) fn submit_for_receipt(
+    pub(super) fn submit_for_receipt(
         &self,
         mail: Arc<Mail>,
         to: Vec<(Recipient, MailboxTarget)>,

@@ -1,38 +1,8 @@
 //! What goes into a delivery and what comes out.
 
-use crate::envelope::ReversePath;
-use crate::message::Message;
+pub use crate::mail::Mail;
 use crate::status::Status;
 use std::time::Duration;
-
-/// A message on its way: what all its recipients share.
-///
-/// ```
-/// # mod site { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/site.inc")); }
-/// # let site = site::site()?;
-/// use mailstow_engine::{Mail, ReversePath, parse_mailbox};
-///
-/// # let engine = site.engine()?;
-/// let mut message = engine.new_message();
-/// message.write(b"Subject: hello\n\nIt works.\n")?;
-/// let mail = Mail {
-///     reverse_path: ReversePath::Address(parse_mailbox("me@example.org")?),
-///     queue_id: Some("4XyZ1b2c3d".into()),
-///     message: message.finish()?,
-/// };
-/// assert_eq!(mail.message.size(), 26);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Mail {
-    /// Becomes `Return-Path` and the sender of the mbox `From ` line.
-    pub reverse_path: ReversePath,
-    /// The client's queue id (XFORWARD IDENT), which the delivery log remembers; `None` when
-    /// unknown.
-    pub queue_id: Option<String>,
-    /// The content.
-    pub message: Message,
-}
 
 /// What became of one recipient's delivery.
 ///

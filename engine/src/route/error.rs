@@ -290,26 +290,9 @@ fn loops(circle: &[String]) -> String {
 
 /// What the `error:` transport says: `D.S.N text`, or just a text.
 fn refusal(address: &str, text: &str, retry: bool) -> Status {
-    let (code, text) = match text.split_once(' ') {
-        Some((first, rest)) => match parse_code(first) {
-            Some(code) => (Some(code), rest.trim_start()),
-            None => (None, text),
-        },
-        None => (None, text),
-    };
-    let text = format!("<{address}> {text}");
-    let class = if retry { 4 } else { 5 };
-    let (subject, detail) = code.unwrap_or((0, 0));
-    let code = if retry { 450 } else { 550 };
-    Status::new(code, EnhancedCode::new(class, subject, detail), text)
-}
-
-/// Subject and detail of an enhanced status code.
-fn parse_code(text: &str) -> Option<(u16, u16)> {
-    let mut parts = text.split('.');
-    let class = parts.next()?;
-    let (subject, detail) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    (matches!(class, "2" | "4" | "5") && parts.next().is_none()).then_some((subject, detail))
+    let status = Status::refused(text, retry);
+    let text = format!("<{address}> {}", status.text);
+    Status::new(status.code, status.enhanced, text)
 }
 
 #[cfg(test)]

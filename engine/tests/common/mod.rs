@@ -122,6 +122,7 @@ pub fn mail<D: Disk>(store: &Store<D>, content: &[u8]) -> Arc<Mail> {
     Arc::new(Mail {
         reverse_path: parse_address("s@ex.example").unwrap(),
         queue_id: None,
+        client: Default::default(),
         message: message(store, content),
     })
 }

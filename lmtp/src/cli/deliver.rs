@@ -112,6 +112,7 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
     let mail = Arc::new(Mail {
         reverse_path,
         queue_id: None,
+        client: Default::default(),
         message,
     });
     let outcomes = engine.deliver(mail, to);

@@ -72,6 +72,7 @@ impl<S: ClientSocket> Session<S> {
                 let mail = Mail {
                     reverse_path: transaction.mail.reverse_path,
                     queue_id: non_empty(&self.origin.ident),
+                    client: self.origin.client.clone(),
                     message,
                 };
                 let notice = Notice::wanted(

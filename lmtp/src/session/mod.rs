@@ -30,6 +30,7 @@ use crate::server::Shared;
 use mailstow_engine::Status;
 use mailstow_engine::config::Settings;
 use mailstow_engine::route::{Found, Mailboxes};
+use mailstow_engine::transport::Client;
 use settle::Unread;
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -73,14 +74,21 @@ pub(crate) struct Session<S> {
 #[derive(Debug, Default)]
 struct Origin {
     ident: String,
-    name: String,
-    addr: String,
+    client: Client,
 }
 
 impl Origin {
     /// Bytes of text.
     fn texts(&self) -> usize {
-        self.ident.len() + self.name.len() + self.addr.len()
+        let Client {
+            name,
+            address,
+            port,
+            helo,
+            protocol,
+        } = &self.client;
+        let texts = [&self.ident, name, address, port, helo, protocol];
+        texts.into_iter().map(String::len).sum()
     }
 }
 
@@ -399,12 +407,12 @@ impl<S: ClientSocket> Session<S> {
         for Forwarded { name, value } in attributes {
             match name {
                 ForwardedName::Ident => self.origin.ident = value,
-                ForwardedName::Name => self.origin.name = value,
-                ForwardedName::Addr => self.origin.addr = value,
-                ForwardedName::Port
-                | ForwardedName::Proto
-                | ForwardedName::Helo
-                | ForwardedName::Source => {}
+                ForwardedName::Name => self.origin.client.name = value,
+                ForwardedName::Addr => self.origin.client.address = value,
+                ForwardedName::Port => self.origin.client.port = value,
+                ForwardedName::Proto => self.origin.client.protocol = value,
+                ForwardedName::Helo => self.origin.client.helo = value,
+                ForwardedName::Source => {}
             }
         }
         self.reply(250, "2.0.0", "Ok");
@@ -427,11 +435,11 @@ impl<S: ClientSocket> Session<S> {
 
     /// Where the message comes from: the client's client when the client said so.
     fn client(&self) -> Cow<'_, str> {
-        let Origin { name, addr, .. } = &self.origin;
-        match (name.is_empty(), addr.is_empty()) {
+        let Client { name, address, .. } = &self.origin.client;
+        match (name.is_empty(), address.is_empty()) {
             (true, true) => Cow::Borrowed(&self.peer),
-            (true, false) => Cow::Owned(format!("unknown[{addr}]")),
-            (false, _) => Cow::Owned(format!("{name}[{addr}]")),
+            (true, false) => Cow::Owned(format!("unknown[{address}]")),
+            (false, _) => Cow::Owned(format!("{name}[{address}]")),
         }
     }
 

@@ -27,6 +27,7 @@ pub(super) fn answers(
     let mail = Arc::new(Mail {
         reverse_path: sender(),
         queue_id: None,
+        client: Default::default(),
         message: message.finish().unwrap(),
     });
     let is_root = nix::unistd::geteuid().is_root();

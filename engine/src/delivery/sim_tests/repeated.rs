@@ -36,6 +36,7 @@ fn send(
     let mail = Arc::new(Mail {
         reverse_path: sender(),
         queue_id: None,
+        client: Default::default(),
         message: message.finish().unwrap(),
     });
     let name = MAILBOXES[mailbox];

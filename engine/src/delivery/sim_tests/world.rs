@@ -302,6 +302,7 @@ impl World {
         let mail = Arc::new(Mail {
             reverse_path: sender(),
             queue_id: None,
+            client: Default::default(),
             message: message.finish().unwrap(),
         });
         let (uid, gid) = self.owner;
