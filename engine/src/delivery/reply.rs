@@ -1,4 +1,4 @@
-//! Who waits for the outcome of a delivery, and how it is answered exactly once.
+//! The reply of a delivery, which is given exactly once.
 //!
 //! Invariant: a delivery is answered in one of these ways, decided by one compare-and-swap: its
 //! outcome is reported; it is abandoned, and nothing of it is ever visible; it is given up because
@@ -34,7 +34,7 @@ pub type OnOutcome = dyn Fn(usize, Outcome) + Send + Sync;
 const WAITING: u8 = 0;
 /// A writer publishes it.
 const CLAIMED: u8 = 1;
-/// Nobody wants it any more.
+/// It was abandoned.
 const ABANDONED: u8 = 2;
 /// It was answered with an error, because its writer does not come back.
 const GIVEN_UP: u8 = 3;
@@ -43,8 +43,8 @@ const ANSWERED: u8 = 4;
 /// Its writer has answered it.
 const OVER: u8 = 5;
 
-/// The right to give a delivery up, and the place to say whether its reply was read. Any thread
-/// may use it, at any time.
+/// The right to give a delivery up, and to record whether its reply was read. Any thread may use it,
+/// at any time.
 #[derive(Clone, Debug)]
 pub struct Ticket {
     state: Arc<AtomicU8>,
@@ -177,17 +177,18 @@ impl Reply {
         matches!(self.state.load(Ordering::Acquire), ABANDONED | GIVEN_UP)
     }
 
-    /// Has the writer publish it: it cannot be abandoned any more. False when it was.
+    /// Lets the writer publish it: it cannot be abandoned any more. Returns false when it was.
     pub(super) fn claim(&self) -> bool {
         change(&self.state, WAITING, CLAIMED).is_ok()
     }
 
-    /// Has the writer that claimed it answer it. False when it was answered with success before.
+    /// Lets the writer that claimed it answer it. Returns false when it was answered with success
+    /// before.
     pub(super) fn close(&self) -> bool {
         change(&self.state, CLAIMED, OVER).is_ok()
     }
 
-    /// Returns true once its writer has answered it, or nobody wants it.
+    /// Returns true once its writer has answered it, or it was abandoned.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.state.load(Ordering::Acquire), OVER | ABANDONED)
     }
@@ -197,12 +198,12 @@ impl Reply {
         self.places.lock().push(place);
     }
 
-    /// Returns what [`Reply::goes_to`] was told.
+    /// Returns the places that [`Reply::goes_to`] noted.
     pub(super) fn places(&self) -> Vec<(u64, u64)> {
         self.places.lock().clone()
     }
 
-    /// Answers it with an error if no writer publishes it; none will then.
+    /// Answers it with an error if no writer publishes it. None will after that.
     pub(super) fn give_up(&self, status: &Status, waited: Duration) -> bool {
         if change(&self.state, WAITING, GIVEN_UP).is_err() {
             return false;
@@ -216,8 +217,8 @@ impl Reply {
         true
     }
 
-    /// Answers it with success while a writer publishes it, which then tells of its end. The
-    /// message must be held elsewhere.
+    /// Answers it with success while a writer publishes it, which notes its end later. The message
+    /// must be held elsewhere.
     pub(super) fn answer_early(&self, waited: Duration) -> bool {
         if change(&self.state, CLAIMED, ANSWERED).is_err() {
             return false;
@@ -229,7 +230,7 @@ impl Reply {
         true
     }
 
-    /// Tells everybody who waits.
+    /// Reports the outcome for each recipient.
     pub(super) fn report(
         &self,
         status: &Status,
