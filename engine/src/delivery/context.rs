@@ -9,7 +9,7 @@ use super::ledger::fingerprint::BaseDigest;
 use crate::config::{Settings, StatusFields};
 use crate::io::{CredentialError, Credentials, Disk};
 use crate::mailbox::maildir::NameMaker;
-use crate::mailbox::{Known, MailboxError, MailboxSettings};
+use crate::mailbox::{DurableDirs, MailboxError, MailboxSettings};
 use crate::message::Message;
 use crate::target::Owner;
 use std::cell::RefCell;
@@ -22,7 +22,7 @@ pub(super) struct Context<D: Disk> {
     /// Of `virtual_mailbox_base`.
     pub(super) base_digest: BaseDigest,
     /// Directories that were used before.
-    pub(super) known: Known,
+    pub(super) durable_dirs: DurableDirs,
     pub(super) names: NameMaker,
     pub(super) flusher: Flusher,
 }
@@ -33,7 +33,7 @@ impl<D: Disk> Context<D> {
             disk,
             settings: MailboxSettings::from(settings),
             base_digest: BaseDigest::of(&settings.routing.virtual_mailbox_base),
-            known: Known::default(),
+            durable_dirs: DurableDirs::default(),
             names: NameMaker::new(&settings.store.host),
             flusher: Flusher::new(settings.store.flush),
         }

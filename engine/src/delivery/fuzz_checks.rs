@@ -26,7 +26,7 @@ use crate::log::{
     Extent, LogScan, LogWriterSettings, Record, StepwiseLog, scan,
 };
 use crate::mailbox::mbox::render;
-use crate::mailbox::{Known, MailboxSettings};
+use crate::mailbox::{DurableDirs, MailboxSettings};
 use crate::sync::Arc;
 use std::convert::Infallible;
 use std::path::Path;
@@ -324,7 +324,7 @@ impl Case {
         let recovery = Recovery {
             disk,
             settings: &settings,
-            known: &Known::default(),
+            durable_dirs: &DurableDirs::default(),
             journal: &log,
             file_systems: &FileSystems::default(),
             domains: &domains,

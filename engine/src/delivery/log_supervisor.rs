@@ -256,7 +256,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         Recovery {
             disk: &context.disk,
             settings: &context.settings,
-            known: &context.known,
+            durable_dirs: &context.durable_dirs,
             journal,
             file_systems: &self.ledger.file_systems,
             domains: &self.domains,

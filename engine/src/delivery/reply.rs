@@ -43,8 +43,8 @@ const ANSWERED: u8 = 4;
 /// Its writer has answered it.
 const OVER: u8 = 5;
 
-/// The right to give a delivery up, and to record whether its reply was read. Any thread may use it,
-/// at any time.
+/// The right to give a delivery up, and to record whether its reply was read. Any thread may use
+/// it, at any time.
 #[derive(Clone, Debug)]
 pub struct Ticket {
     state: Arc<AtomicU8>,

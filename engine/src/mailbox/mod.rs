@@ -6,10 +6,10 @@
 //! by `delivery`. Sources: Postfix virtual(8), maildir(5), mbox(5).
 
 mod directory;
+mod durable_dirs;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz_checks;
-mod known;
 pub mod maildir;
 pub mod mbox;
 mod path;
@@ -18,9 +18,9 @@ pub(crate) mod trace;
 mod trust;
 
 pub(crate) use directory::Unflushed;
+pub(crate) use durable_dirs::{DurableDirs, Flush};
 pub use error::MailboxError;
 pub(crate) use error::Unfit;
-pub(crate) use known::{Flush, Known};
 pub(crate) use path::MailboxName;
 pub(crate) use trust::OwnerCheck;
 pub use trust::unsafe_mailbox;

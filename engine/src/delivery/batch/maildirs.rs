@@ -134,7 +134,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
         if let Some(at) = self.by_key.get(&key) {
             return Ok(*at);
         }
-        let known = (&context.known, work.commit.of_directories());
+        let known = (&context.durable_dirs, work.commit.of_directories());
         let maildir = Maildir::open(
             disk,
             base,
@@ -149,7 +149,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
         let flush_time = flush_time
             .map_err(|error| MailboxError::from_io(mailbox.display(), "opening it", error))?;
         if flush_time != FlushTime::WithBatch {
-            maildir.is_seen(&context.known);
+            maildir.is_seen(&context.durable_dirs);
         }
         let at = self.open.len();
         self.open.push(OpenMaildir {
@@ -184,7 +184,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
         for OpenMaildir { maildir, .. } in &self.open {
             let result = take_results(&mut results, maildir.chain().len());
             if result.is_ok() {
-                maildir.chain_is_durable(&work.context.known);
+                maildir.chain_is_durable(&work.context.durable_dirs);
             }
             above.push(result);
         }

@@ -15,7 +15,7 @@ use super::work::{Work, flush_now};
 use crate::io::Disk;
 use crate::log::{DoneOutcome, LogError};
 use crate::mailbox::MailboxError;
-use crate::mailbox::mbox::{Entry, Mbox, Opened, Siblings, render};
+use crate::mailbox::mbox::{Entry, Mbox, MboxCache, Opened, render};
 use crate::target::Owner;
 use std::fmt;
 use std::io;
@@ -33,7 +33,7 @@ struct RenderedMbox<H> {
 
 /// The mboxes of a batch and the messages for them.
 pub(super) struct Mboxes<'a, H> {
-    siblings: Siblings<H>,
+    cache: MboxCache<H>,
     /// Deliveries to mboxes that are locked when they are appended to.
     unlocked: Vec<Delivery>,
     /// Locked, with messages that the log has and the mbox has not.
@@ -45,7 +45,7 @@ pub(super) struct Mboxes<'a, H> {
 impl<H> Default for Mboxes<'_, H> {
     fn default() -> Self {
         Self {
-            siblings: Siblings::default(),
+            cache: MboxCache::default(),
             unlocked: Vec::new(),
             rendered: Vec::new(),
             appended: Vec::new(),
@@ -118,7 +118,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
         let disk = &context.disk;
         let mailbox = delivery.mailbox_name();
         let base = work.workspace.enter(delivery.mailbox(), delivery.owner())?;
-        let known = (&context.known, work.commit.of_directories());
+        let known = (&context.durable_dirs, work.commit.of_directories());
         let opened = Mbox::open(
             disk,
             base,
@@ -126,7 +126,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
             delivery.owner(),
             &context.settings,
             known,
-            &mut self.siblings,
+            &mut self.cache,
         )?;
         let Opened::Ready(mbox) = opened else {
             return Ok((opened, FlushTime::WithBatch));
@@ -138,7 +138,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
         {
             Ok(flush_time) => {
                 if flush_time != FlushTime::WithBatch {
-                    mbox.is_seen(&context.known);
+                    mbox.is_seen(&context.durable_dirs);
                 }
                 Ok((Opened::Ready(mbox), flush_time))
             }
@@ -227,7 +227,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
         for open in std::mem::take(&mut self.appended) {
             match take_results(&mut results, 1 + open.mbox.chain().len()) {
                 Ok(()) => {
-                    open.mbox.chain_is_durable(&work.context.known);
+                    open.mbox.chain_is_durable(&work.context.durable_dirs);
                     self.appended.push(open);
                 }
                 Err(source) => open.take_back(work, &source),

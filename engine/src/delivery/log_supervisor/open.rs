@@ -31,7 +31,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
     ) -> Result<RecoveryReport, LogError> {
-        context.known.clear();
+        context.durable_dirs.clear();
         self.ledger.unconfirmed.clear();
         self.ledger.deferred.clear();
         let (journal, found) = self.source.open()?;

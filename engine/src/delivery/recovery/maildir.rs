@@ -43,7 +43,7 @@ impl<D: Disk> Worker<'_, D> {
                 cause: "the delivery log names a message by what is no file name",
             });
         }
-        let known = (with.known, Flush::Later);
+        let known = (with.durable_dirs, Flush::Later);
         let owner = with.settings.owner_check(logged.owner);
         let mut maildir = Maildir::open(disk, &base, &path, owner, known)?;
         let new = maildir.new_directory();
@@ -55,7 +55,7 @@ impl<D: Disk> Worker<'_, D> {
         with.file_systems
             .enter_all(disk, maildir.chain(), &expected)
             .map_err(failed)?;
-        maildir.is_seen(with.known);
+        maildir.is_seen(with.durable_dirs);
         let header = maildir_header(envelope, at);
         let ours = [&header[..], content].concat();
         let found = match look(disk, maildir.new_directory(), name, &ours).map_err(failed)? {

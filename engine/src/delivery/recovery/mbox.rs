@@ -16,7 +16,7 @@ use super::worker::{PageCache, Worker};
 use crate::clock;
 use crate::io::Disk;
 use crate::log::{Done, DoneOutcome};
-use crate::mailbox::mbox::{Mbox, Opened, Siblings};
+use crate::mailbox::mbox::{Mbox, MboxCache, Opened};
 use crate::mailbox::{Flush, MailboxError};
 use std::io;
 use std::time::Duration;
@@ -55,10 +55,10 @@ impl<D: Disk> Worker<'_, D> {
     ) -> Result<(Mbox<D::Handle>, bool), MailboxError> {
         let with = self.with;
         let (base, path) = self.enter(target)?;
-        let known = (with.known, Flush::Later);
+        let known = (with.durable_dirs, Flush::Later);
         let mbox = loop {
             let (settings, owner) = (with.settings, target.owner);
-            let mut alone = Siblings::default();
+            let mut alone = MboxCache::default();
             match Mbox::open(with.disk, &base, &path, owner, settings, known, &mut alone)? {
                 Opened::Ready(mbox) => break *mbox,
                 Opened::Busy(lock) if clock::now() >= self.patient_until => {
@@ -81,7 +81,7 @@ impl<D: Disk> Worker<'_, D> {
             });
         match entered {
             Ok(later) => {
-                mbox.is_seen(with.known);
+                mbox.is_seen(with.durable_dirs);
                 Ok((mbox, later))
             }
             Err(error) => {

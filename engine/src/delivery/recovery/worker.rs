@@ -10,7 +10,7 @@ use super::report::RecoveryReport;
 use crate::clock;
 use crate::io::{Credentials, Disk};
 use crate::log::{Accepted, DeliveryId, LogError, Sequence};
-use crate::mailbox::{Known, MailboxError, MailboxName, MailboxSettings};
+use crate::mailbox::{DurableDirs, MailboxError, MailboxName, MailboxSettings};
 use crate::sync::Arc;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ pub(in crate::delivery) enum PageCache {
 pub(in crate::delivery) struct Recovery<'a, D: Disk> {
     pub(in crate::delivery) disk: &'a D,
     pub(in crate::delivery) settings: &'a MailboxSettings,
-    pub(in crate::delivery) known: &'a Known,
+    pub(in crate::delivery) durable_dirs: &'a DurableDirs,
     pub(in crate::delivery) journal: &'a dyn Journal,
     pub(in crate::delivery) file_systems: &'a FileSystems<D::Handle>,
     pub(in crate::delivery) domains: &'a Domains,

@@ -16,7 +16,7 @@ pub use sweep::sweep;
 
 use super::directory::{self, Unflushed};
 use super::trust::walk;
-use super::{Flush, Known, MailboxError, MailboxName, OwnerCheck, place};
+use super::{DurableDirs, Flush, MailboxError, MailboxName, OwnerCheck, place};
 use crate::config::Compress;
 use crate::io::{Disk, FileKind, FileStat};
 use crate::message::{Message, bare_newlines};
@@ -90,7 +90,7 @@ impl<H> Maildir<H> {
         base: &H,
         path: &MailboxName,
         owner: OwnerCheck,
-        (known, flush): (&Known, Flush),
+        (dirs, flush): (&DurableDirs, Flush),
     ) -> Result<Self, MailboxError> {
         let failed = |error| MailboxError::from_io(path.display(), "opening it", error);
         place::check(disk, base, path, Format::Maildir)?;
@@ -107,9 +107,9 @@ impl<H> Maildir<H> {
         };
         let new_stat = disk.stat(&new).map_err(failed)?;
         owner.check_maildir(path, &new_path, &new_stat)?;
-        let familiarity = known.look(path.as_str(), &new_stat, owner);
+        let state = dirs.look(path.as_str(), &new_stat, owner);
         // Made just now, it may have got the inode number of one that was removed.
-        let chain = if familiarity.is_enough(flush) && !is_made {
+        let chain = if state.is_enough(flush) && !is_made {
             Vec::new()
         } else {
             let found = walk(disk, base, (path, &new_path), owner, Some(path.as_str()))?;
@@ -126,7 +126,7 @@ impl<H> Maildir<H> {
             new_stat,
             tmp: None,
             chain,
-            sweep_due: familiarity.sweep_due,
+            sweep_due: state.sweep_due,
         })
     }
 
@@ -156,16 +156,16 @@ impl<H> Maildir<H> {
     }
 
     /// The directories above were flushed.
-    pub fn chain_is_durable(&self, known: &Known) {
+    pub fn chain_is_durable(&self, dirs: &DurableDirs) {
         if !self.chain.is_empty() || self.sweep_due {
-            known.remember(self.path.as_str(), &self.new_stat, self.owner);
+            dirs.remember(self.path.as_str(), &self.new_stat, self.owner);
         }
     }
 
     /// The directories above will be flushed by the next checkpoint.
-    pub fn is_seen(&self, known: &Known) {
+    pub fn is_seen(&self, dirs: &DurableDirs) {
         if !self.chain.is_empty() || self.sweep_due {
-            known.note(self.path.as_str(), &self.new_stat, self.owner);
+            dirs.note(self.path.as_str(), &self.new_stat, self.owner);
         }
     }
 

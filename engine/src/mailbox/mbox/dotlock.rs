@@ -42,7 +42,7 @@ static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
 /// What tells a lock that is in use from one that was left behind.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Judge<'a> {
+pub(super) struct StalePolicy<'a> {
     /// `store.host`
     pub(super) host: &'a str,
     /// `stale_lock_time`
@@ -88,10 +88,10 @@ impl<H> Default for LockFiles<H> {
 
 impl<H> LockFiles<H> {
     /// The file of a lock that is held.
-    fn held(&self, uid: u32, judge: Judge<'_>) -> Option<Arc<LockFile<H>>> {
+    fn held(&self, uid: u32, policy: StalePolicy<'_>) -> Option<Arc<LockFile<H>>> {
         let newest = self.newest.as_ref().filter(|newest| newest.uid == uid)?;
         let is_young =
-            clock::now().duration_since(newest.made) < SHARED_FOR.min(judge.stale_age / 2);
+            clock::now().duration_since(newest.made) < SHARED_FOR.min(policy.stale_age / 2);
         let has_room = newest.file.strong_count() < NAMES_MAX;
         newest.file.upgrade().filter(|_| is_young && has_room)
     }
@@ -109,16 +109,16 @@ impl<H> DotLock<H> {
         disk: &D,
         parent: &H,
         (mailbox, uid): (&str, u32),
-        judge: Judge<'_>,
+        policy: StalePolicy<'_>,
         files: &mut LockFiles<H>,
     ) -> io::Result<Option<Self>> {
         let name = format!("{mailbox}.lock");
         // One more attempt after a stale lock was taken away.
         for _ in 0..2 {
-            if let Some(file) = take_file(disk, parent, (&name, uid), judge, files)? {
+            if let Some(file) = take_file(disk, parent, (&name, uid), policy, files)? {
                 return Ok(Some(Self { name, file }));
             }
-            if !break_stale(disk, parent, &name, judge)? {
+            if !break_stale(disk, parent, &name, policy)? {
                 return Ok(None);
             }
         }
@@ -146,10 +146,10 @@ fn take_file<D: Disk>(
     disk: &D,
     parent: &D::Handle,
     (lock, uid): (&str, u32),
-    judge: Judge<'_>,
+    policy: StalePolicy<'_>,
     files: &mut LockFiles<D::Handle>,
 ) -> io::Result<Option<Arc<LockFile<D::Handle>>>> {
-    if let Some(file) = files.held(uid, judge) {
+    if let Some(file) = files.held(uid, policy) {
         match disk.name_unnamed(&file.handle, parent, lock) {
             Ok(()) => return Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
@@ -158,7 +158,7 @@ fn take_file<D: Disk>(
         }
     }
     let made = clock::now();
-    let Some((handle, stat)) = create(disk, parent, lock, judge.host)? else {
+    let Some((handle, stat)) = create(disk, parent, lock, policy.host)? else {
         return Ok(None);
     };
     let file = Arc::new(LockFile { handle, stat });
@@ -235,11 +235,11 @@ mod tests {
     use crate::io::{Blocking, Fault, Faulty};
     use std::os::fd::OwnedFd;
 
-    const NEVER: Judge<'_> = Judge {
+    const NEVER: StalePolicy<'_> = StalePolicy {
         host: "host",
         stale_age: Duration::from_secs(1_000_000),
     };
-    const AT_ONCE: Judge<'_> = Judge {
+    const AT_ONCE: StalePolicy<'_> = StalePolicy {
         host: "host",
         stale_age: Duration::from_millis(5),
     };
@@ -257,9 +257,9 @@ mod tests {
         files: &mut LockFiles<OwnedFd>,
         (disk, parent): (&Blocking, &OwnedFd),
         lock: (&str, u32),
-        judge: Judge<'_>,
+        policy: StalePolicy<'_>,
     ) -> DotLock<OwnedFd> {
-        let taken = DotLock::try_take(disk, parent, lock, judge, files);
+        let taken = DotLock::try_take(disk, parent, lock, policy, files);
         taken.unwrap().expect("it is free")
     }
 
@@ -268,10 +268,10 @@ mod tests {
         disk: &D,
         parent: &D::Handle,
         mailbox: &str,
-        judge: Judge<'_>,
+        policy: StalePolicy<'_>,
     ) -> io::Result<Option<DotLock<D::Handle>>> {
         let mut files = LockFiles::default();
-        DotLock::try_take(disk, parent, (mailbox, 0), judge, &mut files)
+        DotLock::try_take(disk, parent, (mailbox, 0), policy, &mut files)
     }
 
     #[test]
@@ -354,9 +354,9 @@ mod tests {
         let inode = |name: &str| disk.stat_at(&parent, name).unwrap().inode;
         let mut files = LockFiles::default();
         let mut take =
-            |mailbox, judge| take_with(&mut files, (&disk, &parent), (mailbox, 0), judge);
+            |mailbox, policy| take_with(&mut files, (&disk, &parent), (mailbox, 0), policy);
         let _old = take("old", NEVER);
-        let no_time = Judge {
+        let no_time = StalePolicy {
             stale_age: Duration::ZERO,
             ..NEVER
         };
@@ -410,7 +410,7 @@ mod tests {
     #[test]
     fn a_lock_whose_holder_died_is_free_at_once_and_one_in_use_never_grows_stale() {
         let (dir, disk, parent) = place();
-        let take = |judge| take_one(&disk, &parent, "m", judge).unwrap();
+        let take = |policy| take_one(&disk, &parent, "m", policy).unwrap();
         let lock = take(NEVER).unwrap();
         let old = disk.stat_at(&parent, "m.lock").unwrap().changed;
         let deadline = clock::now() + Duration::from_secs(60);

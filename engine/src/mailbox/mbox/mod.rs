@@ -9,20 +9,22 @@
 mod append;
 mod dotlock;
 mod form;
+mod mbox_cache;
 mod quote;
-mod siblings;
 
 pub use append::{Entry, render};
-pub use siblings::Siblings;
+pub use mbox_cache::MboxCache;
 
 use super::directory::{self, Unflushed};
-use super::known::TornEnds;
+use super::durable_dirs::TornEnds;
 use super::trust::walk;
-use super::{Flush, Known, MailboxError, MailboxName, MailboxSettings, OwnerCheck, Unfit, place};
+use super::{
+    DurableDirs, Flush, MailboxError, MailboxName, MailboxSettings, OwnerCheck, Unfit, place,
+};
 use crate::config::MboxLock;
 use crate::io::{Disk, FileKind, FileStat, LockKind};
 use crate::target::{Format, Owner};
-use dotlock::{DotLock, Judge};
+use dotlock::{DotLock, StalePolicy};
 use std::io;
 use std::sync::Arc;
 
@@ -65,7 +67,7 @@ pub enum Opened<H> {
 
 impl<H> Mbox<H> {
     /// Opens and locks an mbox of `owner`, which is the calling thread's identity,
-    /// creating the file but never its directory. `siblings` is of this thread and base.
+    /// creating the file but never its directory. `cache` is of this thread and base.
     ///
     /// # Errors
     /// It cannot be opened, locked or trusted; nothing is locked then.
@@ -75,21 +77,21 @@ impl<H> Mbox<H> {
         path: &MailboxName,
         owner: Owner,
         settings: &MailboxSettings,
-        known: (&Known, Flush),
-        siblings: &mut Siblings<H>,
+        dirs: (&DurableDirs, Flush),
+        cache: &mut MboxCache<H>,
     ) -> Result<Opened<H>, MailboxError> {
         let uid = owner.uid;
         let whose = settings.owner_check(owner);
         place::check(disk, base, path, Format::Mbox)?;
-        let open_parent = || open_parent(disk, base, path, whose, known.0);
-        let parent = siblings.parent(path.parent(), owner, open_parent)?;
+        let open_parent = || open_parent(disk, base, path, whose, dirs.0);
+        let parent = cache.parent(path.parent(), owner, open_parent)?;
         let mut dotlock = None;
         if settings.locks.contains(&MboxLock::Dotlock) {
-            let judge = Judge {
+            let judge = StalePolicy {
                 host: &settings.host,
                 stale_age: settings.stale_lock_age,
             };
-            let files = &mut siblings.lock_files;
+            let files = &mut cache.lock_files;
             let taken = DotLock::try_take(disk, &*parent, (path.name(), uid), judge, files);
             match taken.map_err(|e| failed(path, "unable to create lock file", e))? {
                 Some(lock) => dotlock = Some(lock),
@@ -97,10 +99,9 @@ impl<H> Mbox<H> {
             }
         }
         let opened = match open_file(disk, &parent, path, uid, settings) {
-            Ok(Ok((file, stat, is_new))) => heal(disk, path, &file, stat, known.0)
+            Ok(Ok((file, stat, is_new))) => repair(disk, path, &file, stat, dirs.0)
                 .and_then(|stat| {
-                    let prepared =
-                        prepare(disk, base, (path, whose), (&file, &stat), known, is_new);
+                    let prepared = prepare(disk, base, (path, whose), (&file, &stat), dirs, is_new);
                     prepared.map(|(tail, chain)| (stat, tail, chain))
                 })
                 .map(|(stat, tail, chain)| Ok((file, stat, tail, chain))),
@@ -119,7 +120,7 @@ impl<H> Mbox<H> {
                 old_length: stat.size,
                 tail,
                 is_torn: false,
-                torn_ends: known.0.torn_ends().clone(),
+                torn_ends: dirs.0.torn_ends().clone(),
                 chain,
             }))),
             not_ours => {
@@ -161,16 +162,16 @@ impl<H> Mbox<H> {
     }
 
     /// The directories above were flushed.
-    pub fn chain_is_durable(&self, known: &Known) {
+    pub fn chain_is_durable(&self, dirs: &DurableDirs) {
         if !self.chain.is_empty() {
-            known.remember(self.path.as_str(), &self.stat, self.owner);
+            dirs.remember(self.path.as_str(), &self.stat, self.owner);
         }
     }
 
     /// The directories above will be flushed by the next checkpoint.
-    pub fn is_seen(&self, known: &Known) {
+    pub fn is_seen(&self, dirs: &DurableDirs) {
         if !self.chain.is_empty() {
-            known.note(self.path.as_str(), &self.stat, self.owner);
+            dirs.note(self.path.as_str(), &self.stat, self.owner);
         }
     }
 
@@ -261,7 +262,7 @@ fn open_parent<D: Disk>(
     base: &D::Handle,
     path: &MailboxName,
     owner: OwnerCheck,
-    known: &Known,
+    dirs: &DurableDirs,
 ) -> Result<D::Handle, MailboxError> {
     let parent = match disk.open_directory(base, path.parent()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -280,26 +281,26 @@ fn open_parent<D: Disk>(
         return Ok(parent);
     }
     owner.check_above(path, path.parent(), &stat)?;
-    if !known.is_safe(path.parent(), &stat, owner) {
+    if !dirs.is_safe(path.parent(), &stat, owner) {
         let found = walk(disk, base, (path, path.parent()), owner, None)?;
         if !found.is_some_and(|found| found.is_same_file(&stat)) {
             let error = io::Error::from_raw_os_error(libc::EAGAIN);
             return Err(failed(path, "opening its directory", error));
         }
-        known.found_safe(path.parent(), &stat, owner);
+        dirs.found_safe(path.parent(), &stat, owner);
     }
     Ok(parent)
 }
 
 /// Cuts off what could not be cut off when it was appended; the attributes of now.
-fn heal<D: Disk>(
+fn repair<D: Disk>(
     disk: &D,
     path: &MailboxName,
     file: &D::Handle,
     stat: FileStat,
-    known: &Known,
+    dirs: &DurableDirs,
 ) -> Result<FileStat, MailboxError> {
-    let torn_ends = known.torn_ends();
+    let torn_ends = dirs.torn_ends();
     let Some(end) = torn_ends.find(path.as_str(), &stat) else {
         return Ok(stat);
     };
@@ -329,12 +330,12 @@ fn prepare<D: Disk>(
     base: &D::Handle,
     (path, owner): (&MailboxName, OwnerCheck),
     (file, stat): (&D::Handle, &FileStat),
-    (known, flush): (&Known, Flush),
+    (dirs, flush): (&DurableDirs, Flush),
     is_new: bool,
 ) -> Result<Prepared<D::Handle>, MailboxError> {
     let tail = missing_tail(disk, file, stat.size)
         .map_err(|e| failed(path, "reading the end of the file", e))?;
-    let chain = if !is_new && known.look(path.as_str(), stat, owner).is_enough(flush) {
+    let chain = if !is_new && dirs.look(path.as_str(), stat, owner).is_enough(flush) {
         Vec::new()
     } else {
         directory::open_chain(disk, base, path, path.parent())?

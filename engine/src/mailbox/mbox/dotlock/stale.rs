@@ -3,7 +3,7 @@
 //! Imports `io`, `clock` and its parent. Invariant: a lock that somebody took meanwhile keeps its
 //! name, or has it back at once. Source: procmail's lockfile(1).
 
-use super::{Judge, OUR_MARK, helper_name};
+use super::{OUR_MARK, StalePolicy, helper_name};
 use crate::clock;
 use crate::io::{Disk, FileKind, FileStat, LockKind};
 use std::io;
@@ -69,7 +69,7 @@ pub(super) fn break_stale<D: Disk>(
     disk: &D,
     parent: &D::Handle,
     lock: &str,
-    judge: Judge<'_>,
+    policy: StalePolicy<'_>,
 ) -> io::Result<bool> {
     let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     let stale = match disk.stat_at(parent, lock) {
@@ -79,10 +79,10 @@ pub(super) fn break_stale<D: Disk>(
     };
     let age = clock::since_epoch().saturating_sub(stale.changed.max(stale.modified));
     // Held until the file has lost its name.
-    let _kept = match holder(disk, parent, (lock, &stale), judge.host) {
+    let _kept = match holder(disk, parent, (lock, &stale), policy.host) {
         Ok(Holder::Gone(file)) => Some(file),
         Ok(Holder::Alive) => return Ok(false),
-        Ok(Holder::Unknown) if age <= judge.stale_age => return Ok(false),
+        Ok(Holder::Unknown) if age <= policy.stale_age => return Ok(false),
         Ok(Holder::Unknown) if is_mailbox(disk, parent, lock, &stale)? => return Ok(false),
         Ok(Holder::Unknown) => None,
         Err(error) if gone(&error) => return Ok(true),

@@ -1,9 +1,9 @@
-//! Mailboxes this process has used: their directories are known to be durable.
+//! Mailboxes that this process has used, whose directories are durable.
 //!
-//! Imports `sync`, `clock`, `io` (attributes), `limits`. A message in a durable directory is lost
-//! all the same when the directory above lost the directory's own entry. So the first use of a
-//! mailbox flushes the directories above it, whoever made them; later uses need not. A mailbox
-//! that was removed and made anew has another inode, and counts as unknown again.
+//! A message in a durable directory is lost if the directory above lost the entry of that
+//! directory. So the first use of a mailbox flushes the directories above it, even those that
+//! another program made; later uses need not. A mailbox that was removed and made anew has another
+//! inode, and counts as unused.
 
 use super::trust::OwnerCheck;
 use crate::clock;
@@ -22,7 +22,7 @@ type Way = (u64, u64, u64, OwnerCheck);
 
 /// Mailboxes whose directories are durable. Any thread may use it.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct DurableDirs {
     mailboxes: Mutex<HashMap<String, Entry>>,
     torn: TornEnds,
     ways: Mutex<HashSet<Way>>,
@@ -47,8 +47,8 @@ pub enum Flush {
     Later,
 }
 
-impl Familiarity {
-    /// The directories above need no look.
+impl DirState {
+    /// Returns true when the directories above need not be looked at.
     pub(super) fn is_enough(self, flush: Flush) -> bool {
         match flush {
             Flush::Now => self.durable,
@@ -57,9 +57,9 @@ impl Familiarity {
     }
 }
 
-/// What is known of a mailbox.
+/// The state of a mailbox's directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Familiarity {
+pub(super) struct DirState {
     /// The directories above it are durable.
     pub(super) durable: bool,
     /// It was used; a checkpoint of the delivery log makes the directories durable.
@@ -74,11 +74,11 @@ pub(super) struct TornEnd {
     inode: u64,
     /// Bytes of whole messages.
     pub(super) end: u64,
-    /// Bytes of the file; with others, somebody changed it since.
+    /// Bytes of the file; with another size, another program has changed it since.
     size: u64,
 }
 
-/// The same by path. Clones are the same table.
+/// Incomplete messages by path. Clones share one table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TornEnds(Arc<Mutex<HashMap<String, TornEnd>>>);
 
@@ -94,12 +94,12 @@ impl TornEnds {
         self.0.lock().insert(path.to_owned(), torn);
     }
 
-    /// It was cut off, or is not ours to cut off any more.
+    /// Forgets one that was cut off, or is not ours to cut off any more.
     pub(super) fn forget(&self, path: &str) {
         self.0.lock().remove(path);
     }
 
-    /// Where to cut this mbox, if nobody changed it since.
+    /// Returns where to cut this mbox, if no program changed it since.
     pub(super) fn find(&self, path: &str, stat: &FileStat) -> Option<u64> {
         let torn = self.0.lock().get(path).copied()?;
         let now = TornEnd {
@@ -116,20 +116,20 @@ impl TornEnds {
     }
 }
 
-impl Known {
+impl DurableDirs {
     /// What is known of the mailbox at `path` whose file or `new/` directory is `stat`.
-    pub(super) fn look(&self, path: &str, stat: &FileStat, owner: OwnerCheck) -> Familiarity {
+    pub(super) fn look(&self, path: &str, stat: &FileStat, owner: OwnerCheck) -> DirState {
         let mailboxes = self.mailboxes.lock();
         let is_it = |entry: &&Entry| {
             (entry.device, entry.inode, entry.owner) == (stat.device, stat.inode, owner)
         };
         match mailboxes.get(path).filter(is_it) {
-            Some(entry) => Familiarity {
+            Some(entry) => DirState {
                 durable: entry.durable,
                 seen: true,
                 sweep_due: clock::now().duration_since(entry.swept) >= SWEEP_EVERY,
             },
-            None => Familiarity {
+            None => DirState {
                 durable: false,
                 seen: false,
                 sweep_due: true,

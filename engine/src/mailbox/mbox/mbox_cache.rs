@@ -1,16 +1,16 @@
-//! What mboxes opened by one thread, one behind the other, have in common.
+//! What mboxes that one thread opens one after the other share.
 //!
-//! Imports `dotlock`. Mboxes often lie side by side in one directory, and the lock files of those
-//! open at the same time may be one: neither needs to be opened or made for each of them.
+//! Mboxes often are in one directory, and those open at the same time may share one lock file:
+//! neither needs to be opened or made for each of them.
 
 use super::dotlock::LockFiles;
 use crate::target::Owner;
 use std::sync::Arc;
 
-/// The directory and the lock file of the mboxes opened so far. To be kept for one batch of
-/// deliveries: a directory put in the place of another is not noticed.
+/// The directory and the lock file of the mboxes opened so far. Must be kept for one batch of
+/// deliveries at most, because it does not notice a directory that replaced another.
 #[derive(Debug)]
-pub struct Siblings<H> {
+pub struct MboxCache<H> {
     newest: Option<Parent<H>>,
     pub(super) lock_files: LockFiles<H>,
 }
@@ -23,7 +23,7 @@ struct Parent<H> {
     handle: Arc<H>,
 }
 
-impl<H> Default for Siblings<H> {
+impl<H> Default for MboxCache<H> {
     fn default() -> Self {
         Self {
             newest: None,
@@ -32,7 +32,7 @@ impl<H> Default for Siblings<H> {
     }
 }
 
-impl<H> Siblings<H> {
+impl<H> MboxCache<H> {
     /// The directory at `path`, opened as `owner` unless that was done for the mbox
     /// before.
     pub(super) fn parent<E>(
@@ -61,11 +61,11 @@ mod tests {
 
     #[test]
     fn a_directory_is_opened_once_in_a_row_for_the_same_user_and_group() {
-        let mut siblings = Siblings::default();
+        let mut cache = MboxCache::default();
         let mut opened = 0;
         let mut open = |path, (uid, gid)| {
             let owner = Owner { uid, gid };
-            let parent = siblings.parent(path, owner, || {
+            let parent = cache.parent(path, owner, || {
                 opened += 1;
                 Ok::<_, ()>(opened)
             });
