@@ -200,7 +200,8 @@ impl Engine {
         outcomes.iter_mut().filter_map(Option::take).collect()
     }
 
-    /// True while fewer deliveries than `limits.queued_deliveries` wait or are being made.
+    /// True while fewer deliveries than `limits.queued_deliveries` wait or are being made; those
+    /// that wait for a lock which another program holds are not counted.
     pub fn has_room(&self) -> bool {
         self.store.has_room()
     }

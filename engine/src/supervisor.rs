@@ -210,6 +210,11 @@ impl SupervisedThread {
         drop(self);
     }
 
+    /// Returns true if the work has ended.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Lets the work go on until the process ends.
     pub fn detach(mut self) {
         self.thread = None;

@@ -375,7 +375,8 @@ pub struct Limits {
     pub message_memory_bytes: usize,
     /// Bytes of all messages kept in memory; past it every message goes to a file at once.
     pub memory_bytes: usize,
-    /// Deliveries accepted and not done before sessions are held back.
+    /// Deliveries accepted and not done before sessions are held back. Those that wait for a lock
+    /// which another program holds are not counted; a quarter of this may wait so.
     pub queued_deliveries: usize,
 }
 

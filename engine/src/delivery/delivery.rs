@@ -16,14 +16,12 @@ use crate::sync::Arc;
 use crate::target::{Format, MailboxTarget, Owner};
 use std::fmt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A delivery that has not ended.
 pub(super) struct Delivery {
     pub(super) mail: Arc<Mail>,
     pub(super) target: MailboxTarget,
-    /// When a lock was first found busy, and how often since.
-    lock_wait: Option<(Instant, u32)>,
     /// The log knows durably that recovery must not make this delivery.
     is_refused_in_log: bool,
     reply: Arc<Reply>,
@@ -50,7 +48,6 @@ impl Delivery {
         Self {
             mail,
             target,
-            lock_wait: None,
             is_refused_in_log: false,
             reply: Arc::new(Reply::new(names, part, on_outcome, mailbox, now)),
             number: 0,
@@ -221,20 +218,14 @@ impl Delivery {
         }
     }
 
-    /// Returns how long to wait before a busy lock is tried again; `None` when `patience` is used
-    /// up.
-    pub(super) fn lock_pause(&mut self, patience: Duration) -> Option<Duration> {
-        let now = clock::now();
-        let (since, tries) = self.lock_wait.unwrap_or((now, 0));
-        self.lock_wait = Some((since, tries.saturating_add(1)));
-        let left = patience.checked_sub(now.saturating_duration_since(since))?;
-        let pause = Duration::from_millis(10 << tries.min(4)).min(LOCK_PAUSE_MAX);
-        (!left.is_zero()).then(|| pause.min(left))
+    /// Returns the error of a delivery whose mbox is locked by another program.
+    pub(super) fn busy(&self, lock: &'static str) -> MailboxError {
+        MailboxError::Busy {
+            mailbox: self.mailbox().to_owned(),
+            lock,
+        }
     }
 }
-
-/// Longest pause between two attempts at a busy lock.
-const LOCK_PAUSE_MAX: Duration = Duration::from_millis(100);
 
 impl Queued for Delivery {
     fn is_abandoned(&self) -> bool {
@@ -254,6 +245,15 @@ impl Queued for Delivery {
 
     fn bytes(&self) -> u64 {
         self.mail.message.size()
+    }
+
+    fn submitted(&self) -> Instant {
+        self.reply.submitted
+    }
+
+    fn refuse(self, lock: &'static str) {
+        let error = self.busy(lock);
+        self.finish(Err(error.into()));
     }
 }
 
@@ -277,40 +277,43 @@ impl fmt::Debug for Delivery {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::copies::copies;
-    use super::super::types::Outcome;
-    use super::*;
-    use crate::address::{Address, ReversePath};
-    use crate::config::{Copies, Limits};
-    use crate::envelope::Recipient;
-    use crate::io::StateDirectory;
-    use crate::message::Spool;
-    use crate::sync::Mutex;
-
-    fn delivery(seen: &Arc<Mutex<Vec<String>>>) -> Delivery {
+impl Delivery {
+    /// An empty message to an mbox, for three recipients.
+    pub(super) fn of_nothing(on_outcome: Arc<OnOutcome>) -> Self {
+        use crate::address::Address;
+        use crate::config::{Copies, Limits};
         let dir = tempfile::tempdir().unwrap();
-        let state = StateDirectory::open(dir.path()).unwrap();
-        let spool = Spool::new(Arc::new(state), &Limits::default(), Arc::new(|| false));
+        let state = crate::io::StateDirectory::open(dir.path()).unwrap();
+        let (limits, no_room) = (Limits::default(), Arc::new(|| false));
+        let spool = crate::message::Spool::new(Arc::new(state), &limits, no_room);
         let mail = Mail {
-            reverse_path: ReversePath::Null,
+            reverse_path: crate::address::ReversePath::Null,
             queue_id: None,
             client: Default::default(),
             message: spool.message().finish().unwrap(),
         };
-        let recipient = |name| Recipient {
+        let recipient = |name| crate::envelope::Recipient {
             address: Address::new(name, Some("vm.example")),
             original: None,
         };
         let target = MailboxTarget::new("info", Format::Mbox, 5000, 5000).unwrap();
-        let seen = Arc::clone(seen);
-        let report = move |index: usize, outcome: Outcome| {
-            seen.lock().push(format!("{index}: {}", outcome.status));
-        };
         let to = ["info", "sales", "info"].map(|name| (recipient(name), target.clone()));
-        let copy = copies(to.into(), Copies::Mailbox).remove(0);
-        let (mail, base) = (Arc::new(mail), Path::new("/base"));
-        Delivery::new(mail, copy, None, Arc::new(report), base)
+        let copy = super::copies::copies(to.into(), Copies::Mailbox).remove(0);
+        Self::new(Arc::new(mail), copy, None, on_outcome, Path::new("/base"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::Outcome;
+    use super::*;
+    use crate::sync::Mutex;
+
+    fn delivery(seen: &Arc<Mutex<Vec<String>>>) -> Delivery {
+        let seen = Arc::clone(seen);
+        Delivery::of_nothing(Arc::new(move |index: usize, outcome: Outcome| {
+            seen.lock().push(format!("{index}: {}", outcome.status));
+        }))
     }
 
     #[test]
@@ -337,17 +340,5 @@ mod tests {
         assert!(!two.claim());
         two.finish(Ok(Stored::Mbox));
         assert_eq!(seen.lock().len(), 3);
-    }
-
-    #[test]
-    fn busy_locks_are_tried_quickly_at_first_and_not_for_ever() {
-        let seen = Arc::default();
-        let mut delivery = delivery(&seen);
-        let patience = Duration::from_secs(1000);
-        let pauses: Vec<u128> = (0..6)
-            .map(|_| delivery.lock_pause(patience).unwrap().as_millis())
-            .collect();
-        assert_eq!(pauses, [10, 20, 40, 80, 100, 100]);
-        assert_eq!(delivery.lock_pause(Duration::ZERO), None);
     }
 }

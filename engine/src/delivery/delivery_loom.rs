@@ -10,6 +10,7 @@ use crate::log::Sequence;
 use crate::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use loom::thread;
+use std::time::Instant;
 
 /// A delivery to the one mbox, or to a Maildir.
 #[derive(Debug)]
@@ -29,6 +30,12 @@ impl Queued for Item {
     fn bytes(&self) -> u64 {
         1
     }
+
+    fn submitted(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn refuse(self, _: &'static str) {}
 }
 
 /// A writer: takes one delivery at a time until the queue is closed; answers how many.

@@ -197,6 +197,13 @@ impl Domain {
         in_hand
     }
 
+    /// A writer will not be back soon from a batch, or not at all: others do what comes.
+    pub(super) fn leave_to_others(&self, in_hand: &InHand) {
+        if in_hand.leave_to_others() {
+            self.queue.leave_to_others();
+        }
+    }
+
     /// A writer is done with a batch.
     pub(super) fn end(&self, in_hand: &Arc<InHand>, mut hold: Hold) {
         let mut state = self.state.lock();
@@ -204,6 +211,9 @@ impl Domain {
         state.ended = state.ended.max(Some(in_hand.begun()));
         if in_hand.is_given_up() {
             hold.is_given_up();
+        }
+        if !in_hand.leave_to_others() {
+            hold.is_left_to_others();
         }
         if self.is_impeded.load(Ordering::Acquire) {
             self.update(&mut state);
@@ -222,6 +232,7 @@ impl Domain {
             let is_late = since.is_some_and(|since| now.saturating_duration_since(since) > limit);
             if is_late && in_hand.give_up() {
                 self.queue.give_up(in_hand.mboxes().len());
+                self.leave_to_others(in_hand);
                 look.given_up.push(Arc::clone(in_hand));
             }
             // Each time: more may have been on its way.
@@ -294,9 +305,14 @@ impl Domain {
         state.writers.len() <= state.stuck().len()
     }
 
-    /// Keeps a thread of it.
+    /// Keeps a thread of it, and those before it that have not ended.
     pub(super) fn keep(&self, thread: SupervisedThread) {
-        self.threads.lock().push(thread);
+        let mut threads = self.threads.lock();
+        let ended: Vec<SupervisedThread> =
+            threads.extract_if(.., |kept| kept.has_ended()).collect();
+        threads.push(thread);
+        drop(threads);
+        ended.into_iter().for_each(SupervisedThread::join);
     }
 
     /// Waits for the threads that end; those that do not are left to themselves.
@@ -308,5 +324,45 @@ impl Domain {
                 false => thread.detach(),
             }
         }
+    }
+}
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::super::queue::Taken;
+    use super::*;
+    use crate::supervisor::Supervisor;
+
+    fn domain() -> Domain {
+        Domain::new("/".into(), (Arc::new(Room::new(10)), 8), 2)
+    }
+
+    #[test]
+    fn nobody_leaves_deliveries_to_a_writer_that_does_not_come_back() {
+        let domain = domain();
+        let delivery = Delivery::of_nothing(Arc::new(|_, _| {}));
+        domain.queue.push(std::iter::once(delivery));
+        let Taken { mut jobs, hold } = domain.queue.take_waiting().unwrap();
+        let in_hand = domain.begin(domain.writer_begins(), &mut jobs);
+        assert_eq!(domain.queue.batches(), 1);
+        // The clock may stand for a moment.
+        while domain.look(Duration::ZERO).given_up.is_empty() {}
+        assert_eq!(domain.queue.batches(), 0);
+        domain.end(&in_hand, hold);
+        assert_eq!(domain.queue.batches(), 0, "it is counted once");
+    }
+
+    #[test]
+    fn threads_that_have_ended_are_kept_no_more() {
+        let (domain, supervisor) = (domain(), Supervisor::default());
+        for _ in 0..3 {
+            domain.keep(supervisor.spawn("writer", 0, || {}).unwrap());
+            let have_ended = || domain.threads.lock().iter().all(|kept| kept.has_ended());
+            while !have_ended() {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(domain.threads.lock().len(), 1);
     }
 }

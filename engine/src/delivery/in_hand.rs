@@ -33,6 +33,8 @@ pub(super) struct InHand {
     failures: AtomicU64,
     /// Its writer is not waited for any more.
     is_given_up: AtomicBool,
+    /// The queue was told that others are to do what comes.
+    is_left_to_others: AtomicBool,
 }
 
 impl InHand {
@@ -51,6 +53,7 @@ impl InHand {
             mark: Mutex::default(),
             failures: AtomicU64::new(0),
             is_given_up: AtomicBool::new(false),
+            is_left_to_others: AtomicBool::new(false),
         }
     }
 
@@ -124,6 +127,11 @@ impl InHand {
     /// Waits for the writer no more; false if that was so before.
     pub(super) fn give_up(&self) -> bool {
         !self.is_given_up.swap(true, Ordering::AcqRel)
+    }
+
+    /// Notes that others are to do what comes; false if that was so before.
+    pub(super) fn leave_to_others(&self) -> bool {
+        !self.is_left_to_others.swap(true, Ordering::AcqRel)
     }
 
     pub(super) fn is_given_up(&self) -> bool {

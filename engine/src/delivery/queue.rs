@@ -1,9 +1,8 @@
 //! Deliveries waiting for a writer.
 //!
 //! Imports `room`, `sync`, `clock`, `limits`. Holds no I/O, and knows of deliveries only what
-//! [`Queued`] says, so that a model checker can run it. Invariants: an mbox is in
-//! the hands of one writer at most, and deliveries to it meanwhile wait beside it without
-//! occupying a writer, to go out together next time.
+//! [`Queued`] says, so that a model checker can run it. [`Waiting`] says whose turn it is; here
+//! writers sleep and are woken.
 //!
 //! As few writers as will do are kept busy: one that has a batch in hand comes back for what came
 //! meanwhile, all of it at once, and large batches cost far fewer flushes and changes of threads
@@ -11,30 +10,21 @@
 //! it will be long, and when none has come back for [`PATIENCE`]. Invariant: while something waits
 //! for a writer at work and another sleeps, one of those that sleep watches.
 
+mod taken;
+mod waiting;
+
 use super::room::Room;
 use crate::clock;
-use crate::limits::BATCH_BYTES_MAX;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, wait, wait_timeout};
-use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+pub(super) use taken::{Hold, Queued, Taken};
+use waiting::{LeftOut, Waiting};
 
 /// So many deliveries may wait for a writer that has a batch in hand. Measured with 64 sessions on
 /// two processors: with 0 and with 24 there were fewer messages a second, in Maildirs and mboxes.
 const WAITING_MAX: usize = 12;
 /// So long they do before another writer sees to them.
 const PATIENCE: Duration = Duration::from_millis(10);
-
-/// What the queue asks of a delivery.
-pub(super) trait Queued {
-    /// Nobody wants it any more.
-    fn is_abandoned(&self) -> bool;
-    /// The path of its mailbox, if that is an mbox.
-    fn mbox(&self) -> Option<&str>;
-    /// A writer begins to work on it.
-    fn take(&mut self);
-    /// How long its message is.
-    fn bytes(&self) -> u64;
-}
 
 /// A queue of deliveries to one file system.
 #[derive(Debug)]
@@ -48,13 +38,7 @@ pub(super) struct Queue<J> {
 
 #[derive(Debug)]
 struct State<J> {
-    ready: VecDeque<J>,
-    /// Waiting for a busy lock, with the time of the next attempt.
-    delayed: Vec<(Instant, J)>,
-    /// Paths of mboxes in a writer's hands, and what came for them since.
-    in_hand: HashMap<String, VecDeque<J>>,
-    /// Deliveries beside mboxes in hand.
-    parked: usize,
+    waiting: Waiting<J>,
     /// Batches in the hands of writers that will soon be back for more.
     batches: usize,
     /// Batches taken so far.
@@ -72,41 +56,12 @@ struct State<J> {
     given_up: usize,
 }
 
-/// What one writer takes at once.
-#[derive(Debug)]
-pub(super) struct Taken<J> {
-    pub(super) jobs: Vec<J>,
-    /// What to give back with [`Queue::give_back`] when the writer is done.
-    pub(super) hold: Hold,
-}
-
-/// What a batch occupies: room in the queue, and the mboxes that are in the writer's hands.
-#[derive(Debug, Default)]
-pub(super) struct Hold {
-    jobs: usize,
-    mboxes: Vec<String>,
-    /// The writer will not be back soon.
-    is_long: bool,
-    /// Nobody waits for the writer any more.
-    is_given_up: bool,
-}
-
-impl Hold {
-    /// Notes that the queue was told to give up on its mboxes.
-    pub(super) fn is_given_up(&mut self) {
-        self.is_given_up = true;
-    }
-}
-
 impl<J: Queued> Queue<J> {
     /// A writer takes up to `batch` deliveries at once.
     pub(super) fn new(room: Arc<Room>, batch: usize) -> Self {
         Self {
             state: Mutex::new(State {
-                ready: VecDeque::new(),
-                delayed: Vec::new(),
-                in_hand: HashMap::new(),
-                parked: 0,
+                waiting: Waiting::new(Arc::clone(&room)),
                 batches: 0,
                 takes: 0,
                 is_watched: false,
@@ -125,10 +80,9 @@ impl<J: Queued> Queue<J> {
     /// Adds deliveries, whether there is room or not.
     pub(super) fn push(&self, jobs: impl Iterator<Item = J>) {
         let mut state = self.state.lock();
-        let before = state.ready.len();
-        state.ready.extend(jobs);
-        self.room.take(state.ready.len() - before);
-        let is_much = state.batches == 0 || state.ready.len() > WAITING_MAX;
+        let count = state.waiting.push(jobs);
+        self.room.take(count);
+        let is_much = state.batches == 0 || state.waiting.ready() > WAITING_MAX;
         let is_wanted = match is_much {
             true => state.wake_one(),
             false => state.wake_watcher(),
@@ -139,32 +93,29 @@ impl<J: Queued> Queue<J> {
         }
     }
 
-    /// A delivery whose mailbox was busy waits until `due`.
-    pub(super) fn push_delayed(&self, due: Instant, job: J) {
-        self.room.take(1);
+    /// Another program holds the lock of an mbox in the caller's hands, which all of these
+    /// deliveries are for: they wait, with all others for that mbox, until the lock is tried again.
+    /// Returns those that do not wait, to be refused: they and others have waited for `patience`,
+    /// are abandoned, or are more than may wait.
+    pub(super) fn lock_is_held(
+        &self,
+        jobs: Vec<J>,
+        lock: &'static str,
+        patience: Duration,
+    ) -> Vec<J> {
         let mut state = self.state.lock();
-        state.delayed.push((due, job));
-        // Another writer may sleep past that time.
-        let is_wanted = state.wake_one();
+        let when = (clock::now(), patience);
+        let (over, freed) = state.waiting.lock_is_held(jobs, lock, when);
         drop(state);
-        if is_wanted {
-            self.work.notify_one();
-        }
+        self.room.give_back(freed);
+        over
     }
 
     /// Takes out everything that waits, for no writer will come for it.
     pub(super) fn take_out(&self) -> Vec<J> {
         let mut state = self.state.lock();
-        let mut jobs: Vec<J> = state.ready.drain(..).collect();
-        jobs.extend(state.delayed.drain(..).map(|(_, job)| job));
-        jobs.extend(
-            state
-                .in_hand
-                .values_mut()
-                .flat_map(|parked| parked.drain(..)),
-        );
-        state.parked = 0;
-        self.took_out(state, jobs)
+        let taken_out = state.waiting.take_out();
+        self.took_out(state, taken_out)
     }
 
     /// Gives up on so many mboxes, whose writer does not come back.
@@ -175,22 +126,17 @@ impl<J: Queued> Queue<J> {
     /// Takes out what waits for mboxes that were given up: also what was on its way to them then.
     pub(super) fn take_out_of(&self, mboxes: &[&str]) -> Vec<J> {
         let mut state = self.state.lock();
-        let mut jobs = Vec::new();
-        for path in mboxes {
-            let parked = state.in_hand.get_mut(*path);
-            jobs.extend(parked.into_iter().flat_map(|parked| parked.drain(..)));
-        }
-        state.parked -= jobs.len();
-        self.took_out(state, jobs)
+        let taken_out = state.waiting.take_out_of(mboxes);
+        self.took_out(state, taken_out)
     }
 
-    fn took_out(&self, state: MutexGuard<'_, State<J>>, jobs: Vec<J>) -> Vec<J> {
+    fn took_out(&self, state: MutexGuard<'_, State<J>>, (jobs, freed): (Vec<J>, usize)) -> Vec<J> {
         let is_end = state.closing && state.is_done();
         drop(state);
         if is_end {
             self.work.notify_all();
         }
-        self.room.give_back(jobs.len());
+        self.room.give_back(freed);
         jobs
     }
 
@@ -198,6 +144,12 @@ impl<J: Queued> Queue<J> {
     pub(super) fn close(&self) {
         self.state.lock().closing = true;
         self.work.notify_all();
+    }
+
+    /// Returns how many batches are in the hands of writers that will soon be back.
+    #[cfg(test)]
+    pub(super) fn batches(&self) -> usize {
+        self.state.lock().batches
     }
 
     /// Waits for work and takes a batch of it; `None` when closed and empty.
@@ -218,40 +170,36 @@ impl<J: Queued> Queue<J> {
         &'a self,
         idle: impl Fn(MutexGuard<'a, State<J>>) -> Option<MutexGuard<'a, State<J>>>,
     ) -> Option<Taken<J>> {
-        let mut batch = Taken {
-            jobs: Vec::new(),
-            hold: Hold::default(),
-        };
-        let mut abandoned = Vec::new();
+        let mut batch = Taken::default();
+        let mut left_out = LeftOut::default();
         let mut state = self.state.lock();
         loop {
-            state.wake_delayed();
-            state.fill(self.batch, &mut batch, &mut abandoned);
+            state.fill(self.batch, &mut batch, &mut left_out);
             if !batch.jobs.is_empty() {
                 break;
             }
-            if !abandoned.is_empty() {
+            if !left_out.is_empty() {
+                let is_end = state.closing && state.is_done();
                 drop(state);
-                self.room.give_back(abandoned.len());
-                abandoned.clear();
+                if is_end {
+                    self.work.notify_all();
+                }
+                std::mem::take(&mut left_out).settle(&self.room);
                 state = self.state.lock();
                 continue;
             }
             state = idle(state)?;
         }
-        let gone = abandoned.len();
-        let is_wanted = match state.ready.is_empty() {
-            false => state.wake_one(),
+        let is_wanted = match state.waiting.has_work() {
+            true => state.wake_one(),
             // This writer may have been the one that knew when they are due.
-            true => !state.delayed.is_empty() && state.wake_watcher(),
+            false => state.waiting.next_due().is_some() && state.wake_watcher(),
         };
         drop(state);
         if is_wanted {
             self.work.notify_one();
         }
-        if gone > 0 {
-            self.room.give_back(gone);
-        }
+        left_out.settle(&self.room);
         Some(batch)
     }
 
@@ -259,7 +207,7 @@ impl<J: Queued> Queue<J> {
     fn sleep<'a>(&'a self, mut state: MutexGuard<'a, State<J>>) -> MutexGuard<'a, State<J>> {
         loop {
             let now = clock::now();
-            let next_due = state.delayed.iter().map(|(due, _)| *due).min();
+            let next_due = state.waiting.next_due();
             let is_wanted = std::mem::take(&mut state.is_watch_wanted);
             let watches = is_wanted || state.batches > 0 && !state.is_watched;
             let takes = state.takes;
@@ -289,14 +237,12 @@ impl<J: Queued> Queue<J> {
         }
     }
 
-    /// The writer that has this batch will not be back soon: others are to do what comes.
-    pub(super) fn leave_to_others(&self, hold: &mut Hold) {
-        if std::mem::replace(&mut hold.is_long, true) {
-            return;
-        }
+    /// A writer will not be back soon from a batch, or not at all: others are to do what comes. To
+    /// be called once for a batch.
+    pub(super) fn leave_to_others(&self) {
         let mut state = self.state.lock();
         state.batches -= 1;
-        let is_wanted = !state.ready.is_empty() && state.wake_one();
+        let is_wanted = state.waiting.has_work() && state.wake_one();
         drop(state);
         if is_wanted {
             self.work.notify_one();
@@ -304,25 +250,21 @@ impl<J: Queued> Queue<J> {
     }
 
     /// A writer is done with a batch: its room and its mboxes are free again, and what waited
-    /// beside these goes first.
+    /// beside these gets its turn.
     pub(super) fn give_back(&self, hold: Hold) {
         let mut state = self.state.lock();
         if hold.is_given_up {
             state.given_up -= hold.mboxes.len();
         }
-        if !hold.is_long {
+        if !hold.is_left_to_others {
             state.batches -= 1;
         }
-        for path in hold.mboxes {
-            let parked = state.in_hand.remove(&path).unwrap_or_default();
-            state.parked -= parked.len();
-            for job in parked.into_iter().rev() {
-                state.ready.push_front(job);
-            }
-        }
+        state.waiting.give_back(hold.mboxes);
         let is_end = state.closing && state.is_done();
-        // This writer takes next what was parked, unless it has another batch to finish.
-        let is_wanted = !state.ready.is_empty() && state.wake_watcher();
+        // This writer takes next what waits, and knows when the next lock is to be tried, unless it
+        // has another batch to finish.
+        let is_left = state.waiting.has_work() || state.waiting.next_due().is_some();
+        let is_wanted = is_left && state.wake_watcher();
         drop(state);
         if is_end {
             self.work.notify_all();
@@ -351,58 +293,19 @@ impl<J: Queued> State<J> {
         is_wanted
     }
 
-    fn waiting(&self) -> usize {
-        self.ready.len() + self.delayed.len() + self.parked
-    }
-
     /// True when nothing waits, and no writer can give anything back any more.
     fn is_done(&self) -> bool {
-        self.waiting() == 0 && self.in_hand.len() <= self.given_up
+        self.waiting.is_empty() && self.waiting.in_hand() <= self.given_up
     }
 
-    /// Makes ready what is due.
-    fn wake_delayed(&mut self) {
-        if self.delayed.is_empty() {
-            return;
+    /// Moves deliveries into the batch; those that are not to be made aside, to be seen to without
+    /// the lock.
+    fn fill(&mut self, most: usize, batch: &mut Taken<J>, left_out: &mut LeftOut<J>) {
+        if self.waiting.next_due().is_some() {
+            let when = (clock::now(), most);
+            self.waiting.fill_attempt(when, batch, left_out);
         }
-        let now = clock::now();
-        let (due, later) = std::mem::take(&mut self.delayed)
-            .into_iter()
-            .partition(|(due, job)| *due <= now || job.is_abandoned());
-        self.delayed = later;
-        let due: Vec<(Instant, J)> = due;
-        for (_, job) in due.into_iter().rev() {
-            self.ready.push_front(job);
-        }
-    }
-
-    /// Moves deliveries into the batch; abandoned ones aside, to be dropped without the lock.
-    fn fill(&mut self, most: usize, batch: &mut Taken<J>, abandoned: &mut Vec<J>) {
-        let mut bytes = 0;
-        while batch.jobs.len() < most && bytes < BATCH_BYTES_MAX {
-            let Some(mut job) = self.ready.pop_front() else {
-                break;
-            };
-            if job.is_abandoned() {
-                abandoned.push(job);
-                continue;
-            }
-            if let Some(path) = job.mbox()
-                && !batch.hold.mboxes.iter().any(|held| held == path)
-            {
-                if let Some(parked) = self.in_hand.get_mut(path) {
-                    parked.push_back(job);
-                    self.parked += 1;
-                    continue;
-                }
-                self.in_hand.insert(path.to_owned(), VecDeque::new());
-                batch.hold.mboxes.push(path.to_owned());
-            }
-            job.take();
-            bytes += job.bytes();
-            batch.jobs.push(job);
-        }
-        batch.hold.jobs = batch.jobs.len();
+        self.waiting.fill(most, batch, left_out);
         if !batch.jobs.is_empty() {
             self.batches += 1;
             self.takes += 1;
@@ -411,160 +314,5 @@ impl<J: Queued> State<J> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc::{Receiver, channel};
-    use std::thread;
-
-    #[derive(Debug)]
-    struct Item;
-
-    impl Queued for Item {
-        fn is_abandoned(&self) -> bool {
-            false
-        }
-
-        fn mbox(&self) -> Option<&str> {
-            None
-        }
-
-        fn take(&mut self) {}
-
-        fn bytes(&self) -> u64 {
-            1
-        }
-    }
-
-    /// Another writer: tells how many deliveries it took each time.
-    fn writer(queue: &Arc<Queue<Item>>) -> Receiver<usize> {
-        let (tell, told) = channel();
-        let queue = Arc::clone(queue);
-        thread::spawn(move || {
-            while let Some(Taken { jobs, hold }) = queue.take() {
-                let _ = tell.send(jobs.len());
-                queue.give_back(hold);
-            }
-        });
-        told
-    }
-
-    fn push(queue: &Queue<Item>, count: usize) {
-        queue.push((0..count).map(|_| Item));
-    }
-
-    /// A queue, a batch in this thread's hands, and another writer that sleeps.
-    fn one_at_work() -> (Arc<Queue<Item>>, Hold, Receiver<usize>) {
-        let queue = Arc::new(Queue::new(Arc::new(Room::new(1000)), 64));
-        push(&queue, 1);
-        let Taken { hold, .. } = queue.take().unwrap();
-        let other = writer(&queue);
-        while queue.state.lock().asleep == 0 {
-            thread::yield_now();
-        }
-        (queue, hold, other)
-    }
-
-    const LONG: Duration = Duration::from_secs(60);
-
-    #[derive(Debug)]
-    struct ToBox;
-
-    impl Queued for ToBox {
-        fn is_abandoned(&self) -> bool {
-            false
-        }
-
-        fn mbox(&self) -> Option<&str> {
-            Some("box")
-        }
-
-        fn take(&mut self) {}
-
-        fn bytes(&self) -> u64 {
-            1
-        }
-    }
-
-    #[test]
-    fn what_was_on_its_way_to_an_mbox_that_is_given_up_is_taken_out_and_nobody_waits_for_it() {
-        let queue = Queue::new(Arc::new(Room::new(1000)), 64);
-        queue.push(std::iter::once(ToBox));
-        let Taken { mut hold, .. } = queue.take().unwrap();
-        queue.push(std::iter::once(ToBox));
-        queue.give_up(1);
-        assert!(queue.take_out_of(&["box"]).is_empty());
-        assert!(queue.take_waiting().is_none(), "it waits beside the mbox");
-        assert_eq!(queue.take_out_of(&["box"]).len(), 1);
-        queue.close();
-        assert!(queue.take().is_none());
-        hold.is_given_up();
-        queue.give_back(hold);
-        assert!(queue.take_out().is_empty());
-    }
-
-    #[test]
-    fn a_writer_at_work_comes_back_for_a_few_and_nobody_is_woken_for_them() {
-        let (queue, hold, _other) = one_at_work();
-        push(&queue, WAITING_MAX);
-        assert!(!queue.state.lock().is_waking);
-        // The other one may have lost its patience meanwhile, on a slow machine.
-        let taken = queue.take_waiting().map_or(WAITING_MAX, |batch| {
-            queue.give_back(batch.hold);
-            batch.jobs.len()
-        });
-        assert_eq!(taken, WAITING_MAX);
-        assert!(queue.take_waiting().is_none());
-        queue.give_back(hold);
-        queue.close();
-    }
-
-    #[test]
-    fn another_writer_is_woken_for_many() {
-        let (queue, hold, other) = one_at_work();
-        push(&queue, WAITING_MAX + 1);
-        assert_eq!(other.recv_timeout(LONG), Ok(WAITING_MAX + 1));
-        queue.give_back(hold);
-        queue.close();
-    }
-
-    #[test]
-    fn another_writer_is_woken_for_one_when_the_first_will_be_long() {
-        let (queue, mut hold, other) = one_at_work();
-        push(&queue, 1);
-        queue.leave_to_others(&mut hold);
-        assert_eq!(other.recv_timeout(LONG), Ok(1));
-        push(&queue, 1);
-        assert_eq!(other.recv_timeout(LONG), Ok(1));
-        queue.give_back(hold);
-        queue.close();
-    }
-
-    #[test]
-    fn nobody_waits_for_ever_for_a_writer_that_does_not_come_back() {
-        let (queue, _hold, other) = one_at_work();
-        push(&queue, 1);
-        assert_eq!(other.recv_timeout(LONG), Ok(1));
-        queue.close();
-    }
-
-    #[test]
-    fn a_writer_that_went_to_sleep_before_the_first_got_stuck_does_what_comes() {
-        let queue = Arc::new(Queue::new(Arc::new(Room::new(1000)), 64));
-        let (tell, told) = channel();
-        for _ in 0..2 {
-            let (queue, tell) = (Arc::clone(&queue), tell.clone());
-            thread::spawn(move || {
-                // Never given back: the file system hangs.
-                let taken = queue.take().map(|batch| batch.jobs.len());
-                let _ = tell.send(taken);
-            });
-        }
-        while queue.state.lock().asleep < 2 {
-            thread::yield_now();
-        }
-        push(&queue, 1);
-        assert_eq!(told.recv_timeout(LONG), Ok(Some(1)));
-        push(&queue, 1);
-        assert_eq!(told.recv_timeout(LONG), Ok(Some(1)));
-    }
-}
+#[cfg(not(loom))]
+mod tests;

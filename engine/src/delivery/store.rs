@@ -489,7 +489,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// True while fewer deliveries than `limits.queued_deliveries` wait or are being made.
+    /// True while fewer deliveries than `limits.queued_deliveries` wait or are being made; those
+    /// that wait for a lock which another program holds are not counted.
     pub fn has_room(&self) -> bool {
         self.room.is_left()
     }

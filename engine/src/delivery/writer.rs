@@ -68,12 +68,12 @@ impl<'a, D: Disk> Writer<'a, D> {
         }
     }
 
-    fn begin(&self, Taken { mut jobs, mut hold }: Taken<Delivery>) -> Begun<'a, D> {
+    fn begin(&self, Taken { mut jobs, hold }: Taken<Delivery>) -> Begun<'a, D> {
         let in_hand = self.domain.begin(self.number, &mut jobs);
         let (logged, direct): (Vec<Delivery>, Vec<Delivery>) =
             jobs.into_iter().partition(Delivery::is_through_log);
         if !direct.is_empty() {
-            self.domain.queue.leave_to_others(&mut hold);
+            self.domain.leave_to_others(&in_hand);
         }
         let logged = survive(|| match &self.shared.ledger {
             Some(ledger) if !logged.is_empty() => self.begin_logged(ledger, &in_hand, logged),

@@ -13,8 +13,8 @@
 //!
 //! A writer takes what waits in the queue and does, for all of it together:
 //!
-//! 1. **Lock** the mboxes, so that it is known where in them the messages will stand. A locked
-//!    one costs nothing: its deliveries go back to the queue.
+//! 1. **Lock** the mboxes, so that it is known where in them the messages will stand. Deliveries
+//!    to one that another program holds the lock of go back to the queue.
 //! 2. **Log.** For each message one *accepted* record with its content and, for each recipient,
 //!    the mailbox and the name the file will have; for each mbox message a *done* record with its
 //!    place. All records of all writers that wait share one flush.
@@ -281,10 +281,16 @@
 //!
 //! `virtual_mailbox_lock` names them; the lock file always comes first, then the file is opened,
 //! then the kernel's locks are taken in the order named. None is waited for: a delivery that
-//! finds its mailbox locked goes back to the queue and is tried again, after 10 ms at first, then
-//! more rarely, until `deliver_lock_attempts` times `deliver_lock_delay` are over. The fcntl lock
-//! belongs to the open file (`F_OFD_SETLK`), so it excludes the other threads of this process as
-//! well as every other program that uses `fcntl`.
+//! finds its mailbox locked goes back to the queue and waits, with all others for that mailbox,
+//! until the lock is tried again: after 10 ms at first, then more rarely, until it has waited
+//! `deliver_lock_attempts` times `deliver_lock_delay`. One attempt serves all of them. The locks of
+//! one file system are tried in turn, 250 a second at most while all of them are held. The fcntl
+//! lock belongs to the open file (`F_OFD_SETLK`), so it excludes the other threads of this process
+//! as well as every other program that uses `fcntl`.
+//!
+//! What waits for locks takes up no room of other deliveries. A quarter of
+//! `limits.queued_deliveries` may wait so besides, and a quarter of these for one mailbox; more are
+//! answered 451 4.2.0 at once.
 //!
 //! A lock file of ours has the mode 01600, by which it is known, and as long as it is in use the
 //! kernel's lock as well: when another mailstow can take that one, the holder is gone, and the

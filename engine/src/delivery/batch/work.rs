@@ -8,7 +8,6 @@ use super::super::flush::Item;
 use super::super::in_hand::InHand;
 use super::super::reply::Stored;
 use super::commit::Commit;
-use crate::clock;
 use crate::io::{Credentials, Disk};
 use crate::mailbox::MailboxError;
 use crate::sync::Arc;
@@ -78,21 +77,12 @@ impl<'a, D: Disk> Work<'a, D> {
         }
     }
 
-    /// Puts deliveries to a locked mbox back into the queue, until their patience is used up.
+    /// Has deliveries to a locked mbox wait for its lock. Those that have waited long enough, and
+    /// more than may wait, fail.
     pub(super) fn postpone(&mut self, deliveries: Vec<Delivery>, lock: &'static str) {
-        for mut delivery in deliveries {
-            match delivery.lock_pause(self.context.settings.lock_patience) {
-                Some(pause) => self
-                    .domain
-                    .queue
-                    .push_delayed(clock::now() + pause, delivery),
-                None => {
-                    let mailbox = delivery.mailbox().to_owned();
-                    let error = MailboxError::Busy { mailbox, lock };
-                    self.end(delivery, Err(error.into()));
-                }
-            }
-        }
+        let (queue, patience) = (&self.domain.queue, self.context.settings.lock_patience);
+        let over = queue.lock_is_held(deliveries, lock, patience);
+        self.fail_all(over, |delivery| delivery.busy(lock).into());
     }
 
     /// Makes an attempt, and another one if the disk was full and the log gave space back.

@@ -1,0 +1,486 @@
+//! What waits for a writer, and whose turn it is.
+//!
+//! Imports `room`, `limits`; locks nothing and asks for no time, so that tests can say what happens
+//! when. Deliveries wait in the order they came in, but those to an mbox that is in a writer's
+//! hands, or whose lock another program holds, wait beside it. Such mboxes take turns with each
+//! other and with the rest for places in a batch. Invariants: an mbox is in the hands of one writer
+//! at most; deliveries that wait for a lock take up no room of others; there are few attempts to
+//! take a lock, however many are held, and no mbox is tried twice before all others that are due.
+
+use super::super::room::Room;
+use super::taken::{Queued, Taken};
+use crate::limits::BATCH_BYTES_MAX;
+use crate::sync::Arc;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// Between two attempts to take locks that another program held before, of all mboxes of a file
+/// system: an attempt takes about a hundredth of that.
+pub(super) const ATTEMPT_PAUSE: Duration = Duration::from_millis(4);
+/// First pause before a lock is tried again; it doubles up to the longest.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+const LOCK_PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// The deliveries that wait.
+#[derive(Debug)]
+pub(super) struct Waiting<J> {
+    /// Not looked at yet.
+    ready: VecDeque<J>,
+    mboxes: HashMap<Arc<str>, Mbox<J>>,
+    turns: VecDeque<Turn>,
+    /// Mboxes with the times at which their locks are tried again.
+    due: BTreeSet<(Instant, Arc<str>)>,
+    /// No lock is tried again before this.
+    next_attempt: Option<Instant>,
+    /// Deliveries beside mboxes.
+    beside: usize,
+    /// Mboxes in the hands of writers.
+    in_hand: usize,
+    room: Arc<Room>,
+}
+
+/// Who gets places in a batch next.
+#[derive(Debug)]
+enum Turn {
+    /// What was not looked at yet.
+    Ready,
+    /// What waits beside an mbox.
+    Mbox(Arc<str>),
+}
+
+/// An mbox that is in a writer's hands, or that deliveries wait for.
+#[derive(Debug)]
+struct Mbox<J> {
+    waiting: VecDeque<J>,
+    is_in_hand: bool,
+    locked: Option<Locked>,
+    /// Places that it has beside the room of others, while it is locked.
+    aside: usize,
+}
+
+/// Another program holds its lock.
+#[derive(Debug)]
+struct Locked {
+    since: Instant,
+    lock: &'static str,
+    attempts: u32,
+    due: Instant,
+    /// A writer is about to try it.
+    is_tried: bool,
+}
+
+/// What a writer was not given, and is seen to without the lock of the queue.
+#[derive(Debug)]
+pub(super) struct LeftOut<J> {
+    abandoned: Vec<J>,
+    /// More than may wait for a lock, with that lock.
+    refused: Vec<(J, &'static str)>,
+    /// Places that became free.
+    freed: usize,
+}
+
+impl<J> Default for LeftOut<J> {
+    fn default() -> Self {
+        Self {
+            abandoned: Vec::new(),
+            refused: Vec::new(),
+            freed: 0,
+        }
+    }
+}
+
+impl<J: Queued> LeftOut<J> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.freed == 0 && self.abandoned.is_empty() && self.refused.is_empty()
+    }
+
+    /// Gives their room back, and answers those that are refused.
+    pub(super) fn settle(self, room: &Room) {
+        if self.freed > 0 {
+            room.give_back(self.freed);
+        }
+        for (job, lock) in self.refused {
+            job.refuse(lock);
+        }
+    }
+}
+
+impl<J: Queued> Taken<J> {
+    fn holds(&self, path: &str) -> bool {
+        self.hold.mboxes.iter().any(|held| **held == *path)
+    }
+
+    fn has_place(&self, most: usize) -> bool {
+        self.hold.places < most && self.hold.bytes < BATCH_BYTES_MAX
+    }
+
+    fn add(&mut self, mut job: J) {
+        job.take();
+        self.hold.bytes += job.bytes();
+        self.hold.places += 1;
+        self.hold.jobs += 1;
+        self.jobs.push(job);
+    }
+}
+
+impl<J: Queued> Waiting<J> {
+    pub(super) fn new(room: Arc<Room>) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            mboxes: HashMap::new(),
+            turns: VecDeque::from([Turn::Ready]),
+            due: BTreeSet::new(),
+            next_attempt: None,
+            beside: 0,
+            in_hand: 0,
+            room,
+        }
+    }
+
+    /// Adds deliveries, which have room.
+    pub(super) fn push(&mut self, jobs: impl Iterator<Item = J>) -> usize {
+        let before = self.ready.len();
+        self.ready.extend(jobs);
+        self.ready.len() - before
+    }
+
+    /// Returns how many were not looked at yet.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Returns true if there is something that a writer may take now.
+    pub(super) fn has_work(&self) -> bool {
+        !self.ready.is_empty() || self.turns.len() > 1
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.beside == 0
+    }
+
+    /// Returns how many mboxes are in the hands of writers.
+    pub(super) fn in_hand(&self) -> usize {
+        self.in_hand
+    }
+
+    /// Returns when a lock is tried again; `None` while none is waited for.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let (due, _) = self.due.first()?;
+        Some(self.next_attempt.map_or(*due, |next| next.max(*due)))
+    }
+
+    /// Moves what waits for a lock into the batch, if it is time to try one. However much that is,
+    /// it takes up one place.
+    pub(super) fn fill_attempt(
+        &mut self,
+        (now, most): (Instant, usize),
+        batch: &mut Taken<J>,
+        left_out: &mut LeftOut<J>,
+    ) {
+        if self.next_due().is_none_or(|due| due > now) {
+            return;
+        }
+        let Some((_, path)) = self.due.pop_first() else {
+            return;
+        };
+        let Some(mbox) = self.mboxes.get_mut(&path) else {
+            return;
+        };
+        self.next_attempt = Some(now + ATTEMPT_PAUSE);
+        self.beside -= mbox.move_to(batch, left_out, most);
+        if batch.jobs.is_empty() {
+            self.remove(&path);
+            return;
+        }
+        // What fails to get the lock keeps its places aside.
+        self.room.take(batch.jobs.len());
+        batch.hold.places = 1;
+        mbox.is_in_hand = true;
+        if let Some(locked) = &mut mbox.locked {
+            locked.is_tried = true;
+        }
+        self.in_hand += 1;
+        batch.hold.mboxes.push(path);
+    }
+
+    /// Moves deliveries into the batch. Whoever waits for places gets a share in turn; then what is
+    /// left of the places goes to who still wants them.
+    pub(super) fn fill(&mut self, most: usize, batch: &mut Taken<J>, left_out: &mut LeftOut<J>) {
+        let claimants = self.turns.len();
+        let share = (most / claimants.max(1)).max(1);
+        for _ in 0..claimants {
+            if !batch.has_place(most) {
+                return;
+            }
+            let places = most.min(batch.hold.places + share);
+            match self.turns.pop_front() {
+                Some(Turn::Ready) => {
+                    self.turns.push_back(Turn::Ready);
+                    self.fill_from_ready(places, batch, left_out);
+                }
+                Some(Turn::Mbox(path)) => self.fill_from_mbox(path, places, batch, left_out),
+                None => {}
+            }
+        }
+        if claimants > 1 {
+            self.fill_from_ready(most, batch, left_out);
+        }
+        self.fill_from_held(most, batch, left_out);
+    }
+
+    fn fill_from_ready(&mut self, most: usize, batch: &mut Taken<J>, left_out: &mut LeftOut<J>) {
+        while batch.has_place(most)
+            && let Some(job) = self.ready.pop_front()
+        {
+            if job.is_abandoned() {
+                left_out.abandoned.push(job);
+                left_out.freed += 1;
+                continue;
+            }
+            let Some(path) = job.mbox() else {
+                batch.add(job);
+                continue;
+            };
+            let is_held = batch.holds(path);
+            if is_held && self.beside == 0 {
+                batch.add(job);
+                continue;
+            }
+            match self.mboxes.get_mut(path) {
+                // In the order they came in.
+                Some(mbox) if is_held && mbox.waiting.is_empty() => batch.add(job),
+                Some(mbox) => {
+                    if let Some(locked) = &mbox.locked {
+                        left_out.freed += 1;
+                        let is_full = mbox.aside >= self.room.aside_for_one();
+                        if is_full || self.room.put_aside(1) == 0 {
+                            left_out.refused.push((job, locked.lock));
+                            continue;
+                        }
+                        mbox.aside += 1;
+                    }
+                    mbox.waiting.push_back(job);
+                    self.beside += 1;
+                }
+                None => {
+                    let path: Arc<str> = path.into();
+                    batch.hold.mboxes.push(Arc::clone(&path));
+                    self.mboxes.insert(path, Mbox::in_hand());
+                    self.in_hand += 1;
+                    batch.add(job);
+                }
+            }
+        }
+    }
+
+    /// Takes an mbox into the writer's hands, with what waits for it.
+    fn fill_from_mbox(
+        &mut self,
+        path: Arc<str>,
+        most: usize,
+        batch: &mut Taken<J>,
+        left_out: &mut LeftOut<J>,
+    ) {
+        let before = batch.jobs.len();
+        let Some(mbox) = self.mboxes.get_mut(&path) else {
+            return;
+        };
+        self.beside -= mbox.move_to(batch, left_out, most);
+        if batch.jobs.len() > before {
+            mbox.is_in_hand = true;
+            self.in_hand += 1;
+            batch.hold.mboxes.push(path);
+        } else if mbox.waiting.is_empty() {
+            self.remove(&path);
+        } else {
+            self.turns.push_back(Turn::Mbox(path));
+        }
+    }
+
+    /// Moves more of what waits beside mboxes that the batch holds.
+    fn fill_from_held(&mut self, most: usize, batch: &mut Taken<J>, left_out: &mut LeftOut<J>) {
+        let mut at = 0;
+        while self.beside > 0
+            && batch.has_place(most)
+            && let Some(path) = batch.hold.mboxes.get(at)
+        {
+            // What waits for a lock has no room here.
+            if let Some(mbox) = self.mboxes.get_mut(path)
+                && mbox.locked.is_none()
+            {
+                self.beside -= mbox.move_to(batch, left_out, most);
+            }
+            at += 1;
+        }
+    }
+
+    /// Another program holds the lock of an mbox that is in a writer's hands: deliveries to it wait
+    /// for the next attempt. Returns those that do not: abandoned, out of patience, or more than
+    /// may wait; and how many places became free.
+    pub(super) fn lock_is_held(
+        &mut self,
+        jobs: Vec<J>,
+        lock: &'static str,
+        (now, patience): (Instant, Duration),
+    ) -> (Vec<J>, usize) {
+        let path = jobs.first().and_then(J::mbox);
+        let Some(mbox) = path.and_then(|path| self.mboxes.get_mut(path)) else {
+            return (jobs, 0);
+        };
+        let freed = match mbox.locked {
+            Some(_) => 0,
+            None => mbox.waiting.len(),
+        };
+        self.beside -= mbox.waiting.len();
+        let (since, attempts) = match &mbox.locked {
+            Some(locked) => (locked.since, locked.attempts),
+            None => (now, 0),
+        };
+        let left = |job: &J| {
+            let waited = now.saturating_duration_since(job.submitted().max(since));
+            patience.saturating_sub(waited)
+        };
+        let (mut waiting, mut over) = (VecDeque::new(), Vec::new());
+        for job in jobs.into_iter().chain(mbox.waiting.drain(..)) {
+            match left(&job).is_zero() || job.is_abandoned() {
+                true => over.push(job),
+                false => waiting.push_back(job),
+            }
+        }
+        let wanted = waiting.len().min(self.room.aside_for_one());
+        mbox.aside = match wanted.checked_sub(mbox.aside) {
+            Some(more) => mbox.aside + self.room.put_aside(more),
+            None => {
+                self.room.leave_aside(mbox.aside - wanted);
+                wanted
+            }
+        };
+        over.extend(waiting.drain(mbox.aside..));
+        let pause = LOCK_PAUSE.saturating_mul(1 << attempts.min(4));
+        let least = waiting.iter().map(left).min();
+        let pause = pause.min(LOCK_PAUSE_MAX).min(least.unwrap_or(pause));
+        mbox.locked = Some(Locked {
+            since,
+            lock,
+            attempts: attempts.saturating_add(1),
+            due: now + pause,
+            is_tried: false,
+        });
+        self.beside += waiting.len();
+        mbox.waiting = waiting;
+        (over, freed)
+    }
+
+    /// A writer is done with these mboxes.
+    pub(super) fn give_back(&mut self, paths: Vec<Arc<str>>) {
+        for path in paths {
+            let Some(mbox) = self.mboxes.get_mut(&path) else {
+                continue;
+            };
+            self.in_hand -= 1;
+            mbox.is_in_hand = false;
+            if mbox.waiting.is_empty() {
+                self.remove(&path);
+                continue;
+            }
+            match &mbox.locked {
+                Some(locked) if !locked.is_tried => {
+                    self.due.insert((locked.due, path));
+                    continue;
+                }
+                // The lock was free, and others may be by now.
+                Some(_) => {
+                    self.next_attempt = None;
+                    self.room.take(mbox.waiting.len());
+                    self.room.leave_aside(std::mem::take(&mut mbox.aside));
+                    mbox.locked = None;
+                }
+                None => {}
+            }
+            self.turns.push_back(Turn::Mbox(path));
+        }
+    }
+
+    /// Forgets an mbox that nothing waits for.
+    fn remove(&mut self, path: &str) {
+        if let Some(mbox) = self.mboxes.remove(path) {
+            self.room.leave_aside(mbox.aside);
+        }
+    }
+
+    /// Takes out everything. Returns how many places became free, too.
+    pub(super) fn take_out(&mut self) -> (Vec<J>, usize) {
+        let mut jobs: Vec<J> = self.ready.drain(..).collect();
+        let mut freed = jobs.len();
+        for mbox in self.mboxes.values_mut() {
+            freed += mbox.take_out(&self.room, &mut jobs);
+        }
+        self.mboxes.retain(|_, mbox| mbox.is_in_hand);
+        self.turns = VecDeque::from([Turn::Ready]);
+        self.due.clear();
+        self.beside = 0;
+        (jobs, freed)
+    }
+
+    /// Takes out what waits for these mboxes, which are in a writer's hands.
+    pub(super) fn take_out_of(&mut self, paths: &[&str]) -> (Vec<J>, usize) {
+        let mut jobs = Vec::new();
+        let mut freed = 0;
+        for path in paths {
+            if let Some(mbox) = self.mboxes.get_mut(*path)
+                && mbox.is_in_hand
+            {
+                freed += mbox.take_out(&self.room, &mut jobs);
+            }
+        }
+        self.beside -= jobs.len();
+        (jobs, freed)
+    }
+}
+
+impl<J> Mbox<J> {
+    fn in_hand() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            is_in_hand: true,
+            locked: None,
+            aside: 0,
+        }
+    }
+
+    /// Moves what waits, while the batch has places; returns how many are gone.
+    fn move_to(&mut self, batch: &mut Taken<J>, left_out: &mut LeftOut<J>, most: usize) -> usize
+    where
+        J: Queued,
+    {
+        let before = self.waiting.len();
+        while batch.has_place(most)
+            && let Some(job) = self.waiting.pop_front()
+        {
+            match job.is_abandoned() {
+                true => {
+                    left_out.abandoned.push(job);
+                    // Those that wait for a lock have places aside.
+                    left_out.freed += usize::from(self.locked.is_none());
+                }
+                false => batch.add(job),
+            }
+        }
+        before - self.waiting.len()
+    }
+
+    /// Takes everything out; returns how many places became free.
+    fn take_out(&mut self, room: &Room, jobs: &mut Vec<J>) -> usize {
+        let count = self.waiting.len();
+        jobs.extend(self.waiting.drain(..));
+        room.leave_aside(std::mem::take(&mut self.aside));
+        match self.locked {
+            Some(_) => 0,
+            None => count,
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
