@@ -362,3 +362,105 @@ fn a_store_is_closed_although_writers_are_stuck() {
         assert!(statuses[0].starts_with("451 4.3.0"), "{statuses:?}");
     }
 }
+
+/// Has the log fail: the segments that it has made ready are gone.
+fn fail_log(store: &FaultyStore, settings: &Settings) {
+    let directory = settings.state_directory.join("delivery-log");
+    let mut long = content(9);
+    long.resize(64 << 10, b'x');
+    wait_for(store, "the log fails", |store| {
+        for name in names(&directory) {
+            if name.starts_with("spare-") {
+                // The log may have used it just now.
+                let _ = std::fs::remove_file(directory.join(name));
+            }
+        }
+        let status = deliver(store, &long, "filler/");
+        status.contains("log") && !status.starts_with("250")
+    });
+}
+
+#[test]
+fn a_log_that_fails_is_opened_again_although_a_writer_is_stuck() {
+    for (operation, mailbox, is_held) in [
+        ("create_unnamed", "one/", false),
+        ("name_unnamed", "one/", true),
+        ("write_all", "box", true),
+    ] {
+        let place = Place::new();
+        let mut settings = settings(&place, Durability::Logged);
+        settings.delivery_log.bytes_max = 4 << 20;
+        settings.delivery_log.segment_bytes = 256 << 10;
+        let store = open_faulty(&settings);
+        store.disk().hold_one(operation);
+        let stuck = submit(&store, &content(1), vec![target(mailbox)]);
+        store.disk().wait_until_reached();
+        let status = stuck.statuses().remove(0);
+        assert_eq!(status.starts_with("250"), is_held, "{operation}: {status}");
+        fail_log(&store, &settings);
+        wait_for(&store, "others are delivered", |store| {
+            deliver(store, &content(2), "other/").starts_with("250")
+        });
+        assert_eq!(numbers(&place, mailbox), [], "it is stuck still");
+        store.disk().release();
+        wait_for(&store, "its writer is back", is_idle);
+        let expected: &[usize] = if is_held { &[1] } else { &[] };
+        assert_eq!(numbers(&place, mailbox), expected, "{operation}");
+        // What the writer had of the old log does the new one no harm.
+        assert!(deliver(&store, &content(3), "other/").starts_with("250"));
+        assert!(store.log_failure().is_none());
+        drop(store);
+        let store = open_faulty(&settings);
+        assert_eq!(store.recovered().unwrap().rewritten, 0);
+        assert_eq!(numbers(&place, mailbox), expected, "{operation}");
+        assert_eq!(numbers(&place, "other/"), [2, 3]);
+    }
+}
+
+#[test]
+fn an_accepted_delivery_that_fails_after_the_log_was_opened_again_is_made_once() {
+    for (operation, mailbox) in [("name_unnamed", "one/"), ("write_all", "box")] {
+        let place = Place::new();
+        let mut settings = settings(&place, Durability::Logged);
+        settings.delivery_log.bytes_max = 4 << 20;
+        settings.delivery_log.segment_bytes = 256 << 10;
+        let store = open_faulty(&settings);
+        store.disk().hold_one(operation);
+        let stuck = submit(&store, &content(1), vec![target(mailbox)]);
+        store.disk().wait_until_reached();
+        assert!(stuck.statuses()[0].starts_with("250 "));
+        fail_log(&store, &settings);
+        wait_for(&store, "others are delivered", |store| {
+            deliver(store, &content(2), "other/").starts_with("250")
+        });
+        store.disk().plan(Fault {
+            operation,
+            after: 0,
+            errno: libc::EIO,
+            bytes_written: 0,
+            persists: false,
+        });
+        store.disk().release();
+        wait_for(&store, "it is made", is_idle);
+        assert_eq!(numbers(&place, mailbox), [1], "{operation}");
+        drop(store);
+        let store = open_faulty(&settings);
+        assert_eq!(store.recovered().unwrap().rewritten, 0);
+        assert_eq!(numbers(&place, mailbox), [1], "{operation}");
+    }
+}
+
+#[test]
+fn a_store_is_opened_again_although_a_writer_of_the_one_before_is_stuck() {
+    let place = Place::new();
+    let settings = settings(&place, Durability::Logged);
+    let store = open_faulty(&settings);
+    store.disk().hold_one("name_unnamed");
+    let stuck = submit(&store, &content(1), vec![target("one/")]);
+    store.disk().wait_until_reached();
+    assert!(stuck.statuses()[0].starts_with("250 "));
+    drop(store);
+    let store = open_faulty(&settings);
+    assert_eq!(numbers(&place, "one/"), [1]);
+    assert!(deliver(&store, &content(2), "one/").starts_with("250"));
+}

@@ -4,6 +4,7 @@
 //! with an error, or is held elsewhere.
 
 use super::delivery::Delivery;
+use super::ledger::lease_term::LeaseTerm;
 use super::ledger::retention::RetentionMark;
 use super::reply::Reply;
 use crate::clock;
@@ -29,6 +30,8 @@ pub(super) struct InHand {
     step_of: AtomicUsize,
     /// What keeps its records in the log.
     mark: Mutex<Option<Arc<RetentionMark>>>,
+    /// How long its writer may use the log.
+    terms: Mutex<Vec<Arc<LeaseTerm>>>,
     /// Flushes that had failed when it was begun.
     failures: AtomicU64,
     /// Its writer is not waited for any more.
@@ -51,6 +54,7 @@ impl InHand {
             step_ms: AtomicU64::new(0),
             step_of: AtomicUsize::new(NONE),
             mark: Mutex::default(),
+            terms: Mutex::default(),
             failures: AtomicU64::new(0),
             is_given_up: AtomicBool::new(false),
             is_left_to_others: AtomicBool::new(false),
@@ -76,6 +80,17 @@ impl InHand {
     pub(super) fn is_kept_by(&self, mark: &Arc<RetentionMark>, failures: u64) {
         self.failures.store(failures, Ordering::Release);
         *self.mark.lock() = Some(Arc::clone(mark));
+    }
+
+    /// Notes how long its writer may use the log; false if it is given up.
+    pub(super) fn uses_log(&self, term: &Arc<LeaseTerm>) -> bool {
+        self.terms.lock().push(Arc::clone(term));
+        !self.is_given_up()
+    }
+
+    /// Takes what [`Self::uses_log`] was told.
+    pub(super) fn take_terms(&self) -> Vec<Arc<LeaseTerm>> {
+        std::mem::take(&mut *self.terms.lock())
     }
 
     /// Notes that the part of the batch that goes through the log has ended.

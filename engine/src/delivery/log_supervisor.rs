@@ -16,6 +16,7 @@ use super::jobs::{Job, Jobs};
 use super::ledger::Ledger;
 use super::ledger::handle::{Due, Task};
 use super::ledger::journal::{Journal, JournalSource};
+use super::ledger::lease_term::LeaseTerm;
 use super::recovery::{PageCache, Recovery};
 use crate::clock;
 use crate::config::DeliveryLogSettings;
@@ -89,6 +90,12 @@ impl<H> Drop for EndOfWork<H> {
     fn drop(&mut self) {
         self.supervisor.at_work.lock().remove(&self.mount_point);
     }
+}
+
+/// Work on a file system that uses the log, and how long it may.
+struct Work {
+    job: Job,
+    term: Arc<LeaseTerm>,
 }
 
 impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
@@ -244,6 +251,27 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             work();
         });
         job.map(Some)
+    }
+
+    /// As [`Self::work_on`], for work that uses the log.
+    fn work_with_log(
+        self: &Arc<Self>,
+        mount_point: PathBuf,
+        work: impl FnOnce(Arc<LeaseTerm>) + Send + 'static,
+    ) -> io::Result<Option<Work>> {
+        let term = Arc::<LeaseTerm>::default();
+        let of_work = Arc::clone(&term);
+        let job = self.work_on(mount_point, move || work(of_work))?;
+        Ok(job.map(|job| Work { job, term }))
+    }
+
+    /// Waits for work. What does not end keeps no log from being opened again.
+    fn wait_for(&self, begun: Vec<Work>) {
+        for Work { job, term } in begun {
+            if !job.wait() {
+                self.ledger.log.end_lease(&term);
+            }
+        }
     }
 
     /// Returns what recovery works with.

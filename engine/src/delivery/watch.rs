@@ -110,6 +110,12 @@ fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, in_hand: &InHand) 
     if is_answered {
         in_hand.let_go_of_log();
     }
+    if let Some(ledger) = &shared.ledger {
+        // A log that fails is opened again although the writer has it.
+        for term in in_hand.take_terms() {
+            ledger.log.end_lease(&term);
+        }
+    }
     tracing::error!(
         mount_point = %domain.mount_point().display(),
         refused,

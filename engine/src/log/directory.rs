@@ -45,7 +45,7 @@ const REST_MAX: Duration = Duration::from_millis(50);
 pub struct DirectoryMedium {
     directory: OwnedFd,
     /// Held for its lock, as the directory is; absent when only reading.
-    _lock: Option<File>,
+    lock: Option<File>,
     choice: BackendChoice,
     backend: Mutex<Backend>,
     flusher: Arc<Mutex<Flusher>>,
@@ -71,7 +71,7 @@ impl DirectoryMedium {
         safe.flush_above()
             .map_err(|error| LogError::io("create", &name, error))?;
         let mut medium = Self::with(safe.readable().map_err(foreign)?, choice);
-        medium._lock = Some(lock(path, &medium.directory)?);
+        medium.lock = Some(lock(path, &medium.directory)?);
         Ok(medium)
     }
 
@@ -89,7 +89,7 @@ impl DirectoryMedium {
     fn with(directory: OwnedFd, choice: BackendChoice) -> Self {
         Self {
             directory,
-            _lock: None,
+            lock: None,
             choice,
             backend: Mutex::new(Backend::default()),
             flusher: Arc::new(Mutex::new(Flusher::Plain)),
@@ -282,6 +282,14 @@ impl LogMedium for DirectoryMedium {
 
     fn describe(&self) -> String {
         self.backend.lock().to_string()
+    }
+
+    fn unlock(&self) {
+        // What cannot be unlocked is once both are closed.
+        let _ = rustix::fs::flock(&self.directory, FlockOperation::Unlock);
+        if let Some(lock) = &self.lock {
+            let _ = rustix::fs::flock(lock, FlockOperation::Unlock);
+        }
     }
 
     fn fresh_identity(&self) -> u64 {

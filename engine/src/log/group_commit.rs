@@ -303,6 +303,11 @@ impl<T, E: Clone> GroupCommit<T, E> {
         self.wake_all();
     }
 
+    /// Returns true if it takes no more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Waits until the record is durable.
     pub(crate) fn wait(&self, ticket: RecordTicket) -> Result<(), E> {
         let mut state = self.state.lock();

@@ -90,6 +90,9 @@ pub trait LogMedium: Send + Sync + 'static {
 
     /// A number no other log has.
     fn fresh_identity(&self) -> u64;
+
+    /// Gives the directory's lock back, if it has one: nothing is written there any more.
+    fn unlock(&self) {}
 }
 
 /// One segment file.

@@ -290,12 +290,13 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
     /// use. Nobody may free them meanwhile.
     ///
     /// # Errors
-    /// The disk failed, or a record of the range is missing.
+    /// The disk failed, a record of the range is missing, or the log was let go of.
     pub fn read_back(
         &self,
         (from, to): (Sequence, Sequence),
         visit: &mut dyn FnMut(ScannedRecord<'_>),
     ) -> Result<(), LogError> {
+        self.check_open()?;
         read_back(self.medium.as_ref(), (from, to), visit)
     }
 
@@ -304,11 +305,12 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
     /// in-doubt memory stands in a durable checkpoint record at or after `sequence`.
     ///
     /// # Errors
-    /// The disk failed; the log is poisoned.
+    /// The disk failed; the log is poisoned, or was let go of.
     pub fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError> {
         if let Some(error) = self.poisoned() {
             return Err(error);
         }
+        self.check_open()?;
         match self.shared.segments.free_before(sequence) {
             Ok((count, room)) => {
                 self.shared.commit.add_room(room);
@@ -356,6 +358,21 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
         self.workers.commit(None);
         self.stop();
         self.poisoned().map_or(Ok(()), Err)
+    }
+
+    /// Flushes what waits, and gives the directory's lock back although somebody may still have the
+    /// log, who is answered errors from now on. Nothing that is done with it then concerns a log
+    /// that is opened in its place.
+    pub fn let_go(&self) {
+        self.stop();
+        self.medium.unlock();
+    }
+
+    fn check_open(&self) -> Result<(), LogError> {
+        match self.shared.commit.is_closed() {
+            true => Err(LogError::Closed),
+            false => Ok(()),
+        }
     }
 
     fn stop(&self) {

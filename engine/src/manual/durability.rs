@@ -64,6 +64,10 @@
 //! written to them, the process knows what became of each delivery, and what a reader has removed
 //! meanwhile stays removed.
 //!
+//! It is opened again when no writer has it any more, but for those that do not come back from a
+//! mailbox (see below): these find that it takes nothing more from them. Their deliveries were
+//! answered before, and what became of them is told to the log in service.
+//!
 //! # When a file system cannot be flushed
 //!
 //! Each file system of mailboxes is flushed by itself. When its flush fails, it is *suspect*: the

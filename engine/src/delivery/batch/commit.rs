@@ -60,7 +60,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         ledger: &'a Ledger<H>,
         in_hand: &InHand,
     ) -> Result<Self, LogError> {
-        let lease = ledger.log.lease()?;
+        let lease = lease(ledger, in_hand)?;
         let mark = Arc::new(ledger.retention.take(|| lease.journal.durable_up_to()));
         in_hand.is_kept_by(&mark, ledger.file_systems.failures());
         Ok(Self::Log(LogCommit {
@@ -185,6 +185,10 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
     /// deliveries are in doubt for a while.
     pub(super) fn record_confirmations(&self) {
         let Self::Log(log) = self else { return };
+        if log.lease.is_over() {
+            // Another log may be in service, which must have that.
+            return;
+        }
         for record in confirmed_records(&log.ledger.unconfirmed.take_pending()) {
             drop(log.lease.journal.append(record));
         }
@@ -266,4 +270,19 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogCommit<'_, H> {
             self.newest = Some(ticket);
         }
     }
+}
+
+/// Returns the right to use the log for a batch. It ends when the batch is given up.
+///
+/// # Errors
+/// The log is out of service.
+pub(super) fn lease<'a, H>(
+    ledger: &'a Ledger<H>,
+    in_hand: &InHand,
+) -> Result<LogLease<'a>, LogError> {
+    let lease = ledger.log.lease()?;
+    if !in_hand.uses_log(lease.term()) {
+        ledger.log.end_lease(lease.term());
+    }
+    Ok(lease)
 }

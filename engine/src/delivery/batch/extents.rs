@@ -13,6 +13,7 @@ use super::super::ledger::Ledger;
 use super::super::ledger::handle::LogLease;
 use super::super::ledger::sector_sums::SectorSums;
 use super::appended::{AppendedMbox, flush_cut};
+use super::commit::lease;
 use super::work::Work;
 use crate::io::Disk;
 use crate::log::{Extent, LogError, Record};
@@ -30,7 +31,7 @@ pub(super) fn append_with_extents<'a, D: Disk>(
     deliveries: Vec<(Delivery, Vec<u8>)>,
 ) -> Option<AppendedMbox<'a, D::Handle>> {
     let disk = &work.context.disk;
-    let lease = match ledger.log.lease() {
+    let lease = match lease(ledger, &work.in_hand) {
         Ok(lease) => lease,
         Err(error) => {
             mbox.close(disk);

@@ -1,13 +1,15 @@
 //! The delivery log of a store while it is in service, and who may use it.
 //!
-//! Invariants: a log that failed is opened again only when its last lease was given back; a log
-//! takes records only while it is in service.
+//! Invariants: a log that failed is opened again only when its last lease was given back, or has
+//! ended because its holder does not come back; a log takes records only while it is in service.
 
 use super::journal::Journal;
+use super::lease_term::LeaseTerm;
 use crate::clock;
 use crate::log::{LogError, Sequence};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, wait, wait_timeout};
 use std::fmt;
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 /// The log of a store.
@@ -20,6 +22,9 @@ struct State {
     journal: Option<Arc<dyn Journal>>,
     /// Why there is none.
     failure: Option<Failure>,
+    /// The one that failed: a lease that has ended may still hold it.
+    failed: Option<Weak<dyn Journal>>,
+    /// Leases that have not ended.
     leases: usize,
     checkpoint_asked: bool,
     is_closing: bool,
@@ -45,6 +50,7 @@ pub(in crate::delivery) struct Failure {
 pub(in crate::delivery) struct LogLease<'a> {
     log: &'a LogHandle,
     pub(in crate::delivery) journal: Arc<dyn Journal>,
+    term: Arc<LeaseTerm>,
 }
 
 /// What a supervisor does next.
@@ -79,7 +85,8 @@ impl State {
     }
 
     fn fail(&mut self, error: LogError) {
-        if self.journal.take().is_some() {
+        if let Some(journal) = self.journal.take() {
+            self.failed = Some(Arc::downgrade(&journal));
             self.is_out_of_service(error);
         }
     }
@@ -103,16 +110,26 @@ impl Drop for LogLease<'_> {
     fn drop(&mut self) {
         let poisoned = self.journal.poisoned();
         let mut state = self.log.state.lock();
-        state.leases -= 1;
-        if let Some(error) = poisoned {
+        let is_it = |journal: &Arc<dyn Journal>| Arc::ptr_eq(journal, &self.journal);
+        if let Some(error) = poisoned
+            // Another one may be in service by now.
+            && state.journal.as_ref().is_some_and(is_it)
+        {
             state.fail(error);
         }
-        // The supervisor waits for the last lease of a log that failed, and for no other.
-        let is_last = state.journal.is_none() && state.leases == 0;
-        drop(state);
-        if is_last {
-            self.log.changed.notify_all();
-        }
+        self.log.end(state, &self.term);
+    }
+}
+
+impl LogLease<'_> {
+    /// Returns how long it lasts.
+    pub(in crate::delivery) fn term(&self) -> &Arc<LeaseTerm> {
+        &self.term
+    }
+
+    /// Returns true if it has ended although it is held: another log may be in service.
+    pub(in crate::delivery) fn is_over(&self) -> bool {
+        self.term.is_over()
     }
 }
 
@@ -123,6 +140,7 @@ impl LogHandle {
             state: Mutex::new(State {
                 journal: None,
                 failure: None,
+                failed: None,
                 leases: 0,
                 checkpoint_asked: false,
                 is_closing: false,
@@ -138,18 +156,63 @@ impl LogHandle {
     /// # Errors
     /// Why the log is out of service.
     pub(in crate::delivery) fn lease(&self) -> Result<LogLease<'_>, LogError> {
+        self.lease_for(Arc::default())
+    }
+
+    /// As [`Self::lease`], for a term that others may end, or have ended.
+    ///
+    /// # Errors
+    /// As there.
+    pub(in crate::delivery) fn lease_for(
+        &self,
+        term: Arc<LeaseTerm>,
+    ) -> Result<LogLease<'_>, LogError> {
         let mut state = self.state.lock();
         let Some(journal) = state.journal.clone() else {
             let cause = state.failure.as_ref().map(|failure| failure.cause.clone());
             return Err(cause.unwrap_or(LogError::Closed));
         };
+        if !term.begin() {
+            return Err(LogError::Closed);
+        }
         state.leases += 1;
         drop(state);
-        let lease = LogLease { log: self, journal };
+        let lease = LogLease {
+            log: self,
+            journal,
+            term,
+        };
         if is_half_full(lease.journal.as_ref()) {
             self.ask_checkpoint();
         }
         Ok(lease)
+    }
+
+    /// Ends a lease whose holder does not come back.
+    pub(in crate::delivery) fn end_lease(&self, term: &LeaseTerm) {
+        self.end(self.state.lock(), term);
+    }
+
+    fn end(&self, mut state: MutexGuard<'_, State>, term: &LeaseTerm) {
+        if !term.end() {
+            return;
+        }
+        state.leases -= 1;
+        // The supervisor waits for the last lease of a log that failed, and for no other.
+        let is_last = state.journal.is_none() && state.leases == 0;
+        drop(state);
+        if is_last {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Has a log that failed take nothing more and let another be opened, although somebody may
+    /// still hold it.
+    pub(in crate::delivery) fn let_go_of_failed(&self) {
+        let failed = self.state.lock().failed.take();
+        if let Some(journal) = failed.and_then(|failed| failed.upgrade()) {
+            journal.let_go();
+        }
     }
 
     /// Asks for a checkpoint soon.
@@ -201,9 +264,12 @@ impl LogHandle {
         }
     }
 
-    /// Closes the log without a failure.
+    /// Closes the log without a failure, although somebody may still hold it.
     pub(in crate::delivery) fn forget(&self) {
-        self.state.lock().journal = None;
+        let journal = self.state.lock().journal.take();
+        if let Some(journal) = journal {
+            journal.let_go();
+        }
     }
 
     /// Returns true once the log was recovered.

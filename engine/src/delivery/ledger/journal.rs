@@ -47,6 +47,9 @@ pub(in crate::delivery) trait Journal: fmt::Debug + Send + Sync {
     fn look_at_room(&self);
     /// Returns true if so many bytes of records can be appended, past the bound, too.
     fn has_room_for(&self, bytes: u64) -> bool;
+    /// Takes no more records and frees nothing any more, so that the log may be opened again
+    /// although somebody still holds this one.
+    fn let_go(&self);
 }
 
 impl<M: LogMedium, W: LogWorkers> Journal for LogWriter<M, W> {
@@ -105,6 +108,10 @@ impl<M: LogMedium, W: LogWorkers> Journal for LogWriter<M, W> {
     fn has_room_for(&self, bytes: u64) -> bool {
         Self::has_room_for(self, bytes)
     }
+
+    fn let_go(&self) {
+        Self::let_go(self);
+    }
 }
 
 /// What stood in the log when it was opened.
@@ -124,7 +131,7 @@ pub(in crate::delivery) type OpenedJournal = (Arc<dyn Journal>, Arc<dyn Found>);
 
 /// Opens the log, at the start and again after it failed.
 pub(in crate::delivery) trait JournalSource: fmt::Debug + Send + Sync {
-    /// Opens it. It must not be open.
+    /// Opens it. It must not be open, unless [`Journal::let_go`] was called.
     fn open(&self) -> Result<OpenedJournal, LogError>;
     /// Notes beside the log whether the kernel may return data that a mailbox's disk does not have.
     /// A restart of the machine voids the note.

@@ -11,6 +11,7 @@ pub(super) mod fingerprint;
 pub(super) mod handle;
 pub(super) mod journal;
 pub(super) mod late_ends;
+pub(super) mod lease_term;
 pub(super) mod logged_message;
 mod queue_id;
 pub(super) mod refusals;

@@ -14,12 +14,13 @@ use std::io;
 use std::path::PathBuf;
 
 impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
-    /// Opens the log, which must not be in use. `None`: it was recovered before, and is in service
-    /// again.
+    /// Opens the log, which must not be in use but by those that do not come back. `None`: it was
+    /// recovered before, and is in service again.
     pub(in crate::delivery) fn open<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
     ) -> Result<Option<RecoveryReport>, LogError> {
+        self.ledger.log.let_go_of_failed();
         match self.ledger.log.is_recovered() {
             true => self.reopen(context).map(|()| None),
             false => self.recover(context).map(Some),
@@ -42,13 +43,23 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             true => PageCache::Suspect,
             false => PageCache::Trusted,
         };
-        let recovered = self.recover_each(context, (&journal, page_cache), &found)?;
-        drop(found);
+        let recovered = self.recover_found(context, (&journal, page_cache), found);
+        // Work that does not come back may still hold it.
+        recovered.inspect_err(|_| journal.let_go())
+    }
+
+    fn recover_found<D: Disk<Handle = H>>(
+        self: &Arc<Self>,
+        context: &Arc<Context<D>>,
+        (journal, page_cache): (&Arc<dyn Journal>, PageCache),
+        found: Arc<dyn Found>,
+    ) -> Result<RecoveryReport, LogError> {
         let Recovered {
             mut report,
             deferred,
             in_doubt,
-        } = recovered;
+        } = self.recover_each(context, (journal, page_cache), &found)?;
+        drop(found);
         self.ledger.unconfirmed.add_recovered(in_doubt);
         self.ledger.deferred.add(deferred);
         let checkpoint = || {
@@ -58,10 +69,11 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         };
         let mut checkpoint_at = checkpoint()?;
         // The segments that were freed may have kept mailboxes from being written.
-        while self.ledger.deferred.wants_room() && self.retry_on(context, &journal) {
+        while self.ledger.deferred.wants_room() && self.retry_on(context, journal) {
             checkpoint_at = checkpoint()?;
         }
         report.waiting = self.ledger.deferred.deliveries();
+        let journal = Arc::clone(journal);
         self.ledger.log.is_in_service(journal, checkpoint_at);
         Ok(report)
     }

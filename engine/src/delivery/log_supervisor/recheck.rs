@@ -1,12 +1,11 @@
 //! Suspect file systems: writes what the log has for them again, and flushes them again.
 
 use super::super::context::Context;
-use super::super::jobs::Job;
 use super::super::ledger::deferred_mail::Held;
 use super::super::ledger::dirty_file_systems::{Attempt, Mounted};
 use super::super::ledger::journal::{Found, Journal};
 use super::super::recovery::{PageCache, Recheck, Recovery};
-use super::LogSupervisor;
+use super::{LogSupervisor, Work};
 use crate::clock;
 use crate::io::Disk;
 use crate::log::{LogError, Record, ScannedRecord, Sequence};
@@ -54,8 +53,9 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
     ) {
         let begin = |device| {
             let (supervisor, context) = (Arc::clone(self), Arc::clone(context));
-            self.work_on(self.ledger.file_systems.mount_point(device), move || {
-                let Ok(lease) = supervisor.ledger.log.lease() else {
+            let mount_point = self.ledger.file_systems.mount_point(device);
+            self.work_with_log(mount_point, move |term| {
+                let Ok(lease) = supervisor.ledger.log.lease_for(term) else {
                     return;
                 };
                 let recovery =
@@ -72,10 +72,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
                 None
             })
         };
-        let begun: Vec<Job> = devices.into_iter().filter_map(begin).collect();
-        for job in begun {
-            job.wait();
-        }
+        let begun: Vec<Work> = devices.into_iter().filter_map(begin).collect();
+        self.wait_for(begun);
     }
 
     fn recheck_left_over<D: Disk<Handle = H>>(

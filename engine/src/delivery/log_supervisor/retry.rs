@@ -1,11 +1,10 @@
 //! Tries mail again that could not be put into its mailboxes, each file system separately.
 
 use super::super::context::Context;
-use super::super::jobs::Job;
 use super::super::ledger::deferred_mail::{DeferredMail, Held};
 use super::super::ledger::journal::Journal;
 use super::super::recovery::PageCache;
-use super::LogSupervisor;
+use super::{LogSupervisor, Work};
 use crate::clock;
 use crate::io::Disk;
 use crate::sync::Arc;
@@ -31,8 +30,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         let before = self.ledger.deferred.deliveries();
         let begun = self.undelivered().into_iter().map(|(mount_point, mails)| {
             let (supervisor, context) = (Arc::clone(self), Arc::clone(context));
-            self.work_on(mount_point, move || {
-                if let Ok(lease) = supervisor.ledger.log.lease() {
+            self.work_with_log(mount_point, move |term| {
+                if let Ok(lease) = supervisor.ledger.log.lease_for(term) {
                     supervisor.retry(&context, lease.journal.as_ref(), &mails);
                 }
             })
@@ -43,10 +42,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
                 None
             })
         });
-        let begun: Vec<Job> = begun.collect();
-        for job in begun {
-            job.wait();
-        }
+        let begun: Vec<Work> = begun.collect();
+        self.wait_for(begun);
         self.ledger
             .deferred
             .is_attempted(self.ledger.deferred.deliveries() == before);

@@ -133,4 +133,8 @@ impl Journal for MistakenJournal {
     fn has_room_for(&self, bytes: u64) -> bool {
         self.journal.has_room_for(bytes)
     }
+
+    fn let_go(&self) {
+        self.journal.let_go();
+    }
 }
