@@ -97,9 +97,12 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
     /// Notes suspect file systems for the next start of the process, unless the machine restarts:
     /// then the kernel drops what the disk does not have.
     fn note_suspects(&self) {
-        let is_suspect = self.ledger.file_systems.has_suspects()
-            || !self.ledger.deferred.left_overs().is_empty();
+        let deferred = &self.ledger.deferred;
         let mut noted = self.noted_suspects.lock();
+        // What could not be delivered again since then may be mail of a suspect file system.
+        let is_suspect = self.ledger.file_systems.has_suspects()
+            || !deferred.left_overs().is_empty()
+            || *noted && deferred.undelivered() > 0;
         if *noted != is_suspect {
             match self.source.note_suspects(is_suspect) {
                 Ok(()) => *noted = is_suspect,

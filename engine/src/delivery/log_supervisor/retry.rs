@@ -76,10 +76,12 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         journal: &dyn Journal,
         mails: &[DeferredMail],
     ) {
-        match self
-            .recovery(context, journal, PageCache::Trusted)
-            .retry(mails)
-        {
+        // What recovery deferred while it did not trust the page cache is not to be trusted now.
+        let page_cache = match *self.noted_suspects.lock() {
+            true => PageCache::Suspect,
+            false => PageCache::Trusted,
+        };
+        match self.recovery(context, journal, page_cache).retry(mails) {
             Ok(left) => self.ledger.deferred.settle(mails, left),
             Err(error) => tracing::error!(%error, "mail that waits was not tried again"),
         }

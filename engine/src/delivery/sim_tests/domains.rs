@@ -5,9 +5,10 @@
 
 use super::poisoned::{answers, on_own_thread};
 use super::world::World;
-use crate::io::sim::SimDisk;
+use crate::io::sim::{DiskFault, SimDisk};
 use crate::log::sim::{SimFault, SimRandom};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The file system below `base/dir`.
 const OTHER: u64 = 2;
@@ -191,6 +192,46 @@ fn a_restart_does_not_believe_what_the_kernel_shows_of_a_suspect_file_system() {
         assert_eq!(maildir(&world.disk, "dir/eve"), ["one"]);
         assert_eq!(mbox(&world.disk, "dir/box"), ["one"]);
     });
+}
+
+#[test]
+fn what_a_restart_could_not_write_again_is_not_believed_later_either() {
+    // Each operation of the recovery fails in turn, until there are no more.
+    for nth in 0.. {
+        let is_over = AtomicBool::new(false);
+        on_own_thread(|world, credentials| {
+            with_other_file_system(world);
+            let store = world.open().unwrap().unwrap();
+            let to = ["dir/eve/", "dir/box"];
+            let accepted = answers(&store, credentials, &message("one"), &to);
+            assert!(is_accepted(&accepted));
+            world.disk.fail_flushes(OTHER, Some(libc::EIO));
+            store.maintain();
+            store.maintain();
+            drop(store);
+            world.kill();
+            world.disk.fail_flushes(OTHER, None);
+            let at = world.disk.operations() + nth;
+            world.disk.set_fault(DiskFault::Error {
+                at,
+                errno: libc::EIO,
+            });
+            if let Ok(Some(store)) = world.open() {
+                store.maintain();
+                store.maintain();
+            }
+            is_over.store(world.disk.operations() <= at, Ordering::Relaxed);
+            world.disk.set_fault(DiskFault::None);
+            world.power_failure(&mut SimRandom::new(5));
+            let _store = world.open().unwrap().unwrap();
+            assert_eq!(maildir(&world.disk, "dir/eve"), ["one"], "{nth}");
+            assert_eq!(mbox(&world.disk, "dir/box"), ["one"], "{nth}");
+        });
+        if is_over.into_inner() {
+            assert!(nth > 8, "only {nth} operations");
+            break;
+        }
+    }
 }
 
 #[test]
