@@ -27,6 +27,7 @@ pub mod listener;
 pub mod log;
 mod notices;
 mod peers;
+mod relay;
 pub mod reload_error;
 pub mod reply;
 pub mod server;

@@ -26,6 +26,7 @@ mod program;
 mod read;
 mod recipient_parameters;
 mod registry;
+mod relay_parameters;
 mod services;
 mod settings;
 mod socket_access;
@@ -41,6 +42,7 @@ pub use listen::{ListenAddress, ListenError};
 pub use load::{Configuration, Entry, Sources};
 pub use problem::{ConfigError, Origin, Problem};
 pub use registry::{Fallback, PARAMETERS, Parameter};
+pub use relay_parameters::{RelaySettings, TlsLevel};
 pub use settings::{
     BareNewline, Compress, Copies, DeliveryLogSettings, Durability, FlushMethod, Limits,
     LmtpSettings, LogFormat, LogSettings, MboxLock, NulPolicy, PathSubstitution, RoutingSettings,

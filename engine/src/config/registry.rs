@@ -7,6 +7,7 @@ use super::kind::Kind;
 use super::log_parameters::DELIVERY_LOG;
 use super::parameters::GENERAL;
 use super::recipient_parameters::RECIPIENTS;
+use super::relay_parameters::RELAY;
 use super::store_parameters::STORE;
 use crate::sync::LazyLock;
 
@@ -18,7 +19,10 @@ pub static PARAMETERS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
     all.splice(end..end, RECIPIENTS.iter().cloned());
     let limits = all.iter().position(|p| p.section == "limits");
     let end = limits.unwrap_or(all.len());
-    all.splice(end..end, STORE.iter().chain(DELIVERY_LOG).cloned());
+    all.splice(
+        end..end,
+        STORE.iter().chain(DELIVERY_LOG).chain(RELAY).cloned(),
+    );
     all
 });
 

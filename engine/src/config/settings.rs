@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::listen::ListenAddress;
+use super::relay_parameters::RelaySettings;
 
 /// Everything mailstow can be told, after defaults, files and flags were merged.
 ///
@@ -31,6 +32,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// `[delivery_log]`: the log that makes `durability = "logged"`.
     pub delivery_log: DeliveryLogSettings,
+    /// `[transport]`: other servers.
+    pub relay: RelaySettings,
     /// `[limits]`: bounds.
     pub limits: Limits,
     /// `[log]`: log lines.

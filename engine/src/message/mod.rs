@@ -126,6 +126,23 @@ impl Message {
         Ok(())
     }
 
+    /// Reads the content from `offset` on into the whole of `part`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the content ends before.
+    pub fn read_exact_at(&self, part: &mut [u8], offset: u64) -> io::Result<()> {
+        match &self.0.body {
+            Body::Memory { bytes, .. } => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let end = start.saturating_add(part.len());
+                let read = bytes.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?;
+                part.copy_from_slice(read);
+                Ok(())
+            }
+            Body::File { sink, .. } => sink.read_exact_at(part, offset),
+        }
+    }
+
     /// Returns the sink that has the content, if it is of this type.
     pub(crate) fn sink<S: MessageSink>(&self) -> Option<&S> {
         match &self.0.body {
