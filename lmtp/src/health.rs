@@ -9,6 +9,7 @@
 use crate::clock;
 use crate::lifecycle;
 use crate::listen_error::ListenError;
+use crate::relay::Relays;
 use crate::socket_file::{self, Permissions};
 use crate::started_with::StartedWith;
 use crate::tasks;
@@ -56,6 +57,8 @@ struct Serving {
     announcement: String,
     /// The addresses as they are configured.
     addresses: Vec<String>,
+    /// Where mail goes on to.
+    relays: Arc<Relays>,
 }
 
 /// The health of one server.
@@ -126,11 +129,17 @@ impl Health {
     }
 
     /// The engine is open and mail is taken on `addresses`, which `announcement` tells people.
-    pub fn serves(&self, engine: &Arc<Engine>, addresses: &[ListenAddress], announcement: String) {
+    pub(crate) fn serves(
+        &self,
+        engine: &Arc<Engine>,
+        relays: &Arc<Relays>,
+        (addresses, announcement): (&[ListenAddress], String),
+    ) {
         *self.phase.lock() = Phase::Serving(Serving {
             engine: Arc::downgrade(engine),
             announcement,
             addresses: addresses.iter().map(ToString::to_string).collect(),
+            relays: Arc::clone(relays),
         });
     }
 
@@ -232,11 +241,12 @@ impl Health {
             }
             Phase::Serving(serving) => serving.engine.upgrade().map(|engine| {
                 let announcement = serving.announcement.clone();
-                (engine, announcement, serving.addresses.clone())
+                let relays = Arc::clone(&serving.relays);
+                (engine, relays, announcement, serving.addresses.clone())
             }),
         };
         drop(phase);
-        let Some((engine, announcement, addresses)) = serving else {
+        let Some((engine, relays, announcement, addresses)) = serving else {
             return self.line("stopping", "stopping", json!({}));
         };
         let health = engine.health();
@@ -294,7 +304,7 @@ impl Health {
             &text,
             json!({
                 "waiting": waiting, "log": log, "listen": addresses, "failed_threads": threads,
-                "failed_file_systems": file_systems,
+                "failed_file_systems": file_systems, "routes": relays.report(),
             }),
         )
     }

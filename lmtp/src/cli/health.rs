@@ -17,13 +17,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// sysexits(3) `EX_TEMPFAIL`.
-const TEMPORARY_FAILURE: u8 = 75;
+pub(super) const TEMPORARY_FAILURE: u8 = 75;
 /// sysexits(3) `EX_UNAVAILABLE`.
 const UNAVAILABLE: u8 = 69;
 /// A server that says nothing for so long is stuck.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Arguments of `health`.
 #[derive(Debug, Args)]
@@ -35,28 +35,14 @@ pub struct HealthArgs {
     state_directory: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Runs the subcommand.
 pub fn run(args: &HealthArgs) -> ExitCode {
-    let directory = match &args.state_directory {
-        Some(directory) => directory.clone(),
-        None => match Configuration::load(&args.site.sources()) {
-            Ok(configuration) => configuration.settings.state_directory,
-            Err(error) => {
-                let status = configuration_failed(&error);
-                complain("mailstow: or give --state-directory DIR, the server's, and nothing else");
-                return status;
-            }
-        },
-    };
-    let (answer, status) = match ask(&directory) {
-        Ok(answer) => {
-            let is_healthy = answer.get("healthy").and_then(Value::as_bool) == Some(true);
-            (answer, if is_healthy { 0 } else { TEMPORARY_FAILURE })
-        }
-        Err(error) => unanswered(&directory, &error),
+    let (answer, status) = match answer(args) {
+        Ok(answered) => answered,
+        Err(status) => return status,
     };
     let mut out = io::stdout().lock();
     // The exit status says it too, should nobody read this.
@@ -76,6 +62,31 @@ pub fn run(args: &HealthArgs) -> ExitCode {
         complain("mailstow: the answer could not be written");
     }
     ExitCode::from(status)
+}
+
+/// What the server says of itself, and the exit status for it.
+///
+/// # Errors
+/// The configuration that names its state directory cannot be read; that was said.
+pub(super) fn answer(args: &HealthArgs) -> Result<(Value, u8), ExitCode> {
+    let directory = match &args.state_directory {
+        Some(directory) => directory.clone(),
+        None => match Configuration::load(&args.site.sources()) {
+            Ok(configuration) => configuration.settings.state_directory,
+            Err(error) => {
+                let status = configuration_failed(&error);
+                complain("mailstow: or give --state-directory DIR, the server's, and nothing else");
+                return Err(status);
+            }
+        },
+    };
+    Ok(match ask(&directory) {
+        Ok(answer) => {
+            let is_healthy = answer.get("healthy").and_then(Value::as_bool) == Some(true);
+            (answer, if is_healthy { 0 } else { TEMPORARY_FAILURE })
+        }
+        Err(error) => unanswered(&directory, &error),
+    })
 }
 
 /// What the server on a state directory says of itself.

@@ -17,6 +17,7 @@ pub mod map;
 mod output;
 mod publish;
 pub mod resolve;
+mod routes;
 pub mod serve;
 pub mod table;
 
@@ -65,6 +66,9 @@ enum Command {
     /// Say whether the server delivers, for monitors: exit status 0 when it does.
     #[command(after_long_help = include_str!("help/health.txt"))]
     Health(health::HealthArgs),
+    /// Show the servers that mail goes on to: whether they take it, and how much.
+    #[command(after_long_help = include_str!("help/routes.txt"))]
+    Routes(health::HealthArgs),
     /// Look into a delivery log.
     #[command(after_long_help = include_str!("help/log.txt"))]
     Log(log::LogArgs),
@@ -111,6 +115,7 @@ impl Cli {
             Command::Lint(args) => lint::run(args),
             Command::Check(args) => check::run(args),
             Command::Health(args) => health::run(args),
+            Command::Routes(args) => routes::run(args),
             Command::Log(args) => log::run(args),
             Command::Map(args) => map::run(args),
         }

@@ -11,6 +11,7 @@ use crate::health::Health;
 use crate::lifecycle::{self, Signals, Starting};
 use crate::listener::{self, Listener, Peers};
 use crate::log::{self, Log, LogStartError};
+use crate::relay::{LOOKUPS_MAX, Relays};
 use crate::server::{Ended, Handle, Server};
 use crate::session::IN_PLACE_MESSAGES_MAX;
 use crate::started_with::StartedWith;
@@ -123,6 +124,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         let _inside = runtime.enter();
         Signals::catch().map_err(refused)?
     };
+    let relays = Relays::new(&settings, runtime.handle().clone()).map_err(wrong)?;
     let supervisor = log.supervisor().clone();
     let health = Arc::new(Health::new(started_with, supervisor));
     let (starting, is_asked) = {
@@ -152,6 +154,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         _ => wrong(error),
     })?;
     let engine = Arc::new(engine);
+    relays.register(&engine);
     if !is_asked {
         runtime.spawn(Arc::clone(&health).answer_later(settings.state_directory.clone()));
     }
@@ -169,7 +172,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let ended = runtime.block_on(async {
         let reread = Arc::new(move || read(&sources, activated).map(reported));
         signals.serve(server.handle(), reread, Arc::clone(&health));
-        health.serves(&engine, &addresses, announcement);
+        health.serves(&engine, &relays, (&addresses, announcement));
         drop(starting);
         lifecycle::ready(health.supervisor());
         let handle = server.handle();
@@ -287,8 +290,9 @@ fn runtime() -> io::Result<Runtime> {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(session_threads())
             .thread_stack_size(SESSION_STACK_BYTES)
-            // One more for each message that waits for its mailbox while it arrives.
-            .max_blocking_threads(RELOAD_THREADS + IN_PLACE_MESSAGES_MAX)
+            // One more for each message that waits for its mailbox while it arrives, and for each
+            // name of a server that is looked up.
+            .max_blocking_threads(RELOAD_THREADS + IN_PLACE_MESSAGES_MAX + LOOKUPS_MAX)
             // Those that were made stay.
             .thread_keep_alive(Duration::MAX)
             .thread_name("mailstow-lmtp")

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 /// Seconds that the rate is told of.
 const WINDOW: u64 = 60;
+const SECONDS: usize = 60;
 
 /// Counts recipients by what became of them.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(super) struct Counters {
 struct Counted {
     totals: Totals,
     /// Second, and recipients that were delivered in it.
-    seconds: [(u64, u64); WINDOW as usize],
+    seconds: [(u64, u64); SECONDS],
 }
 
 /// Recipients since the server was first needed, and in the last minute.
@@ -39,7 +40,7 @@ impl Counters {
             begun: now,
             counted: Mutex::new(Counted {
                 totals: Totals::default(),
-                seconds: [(0, 0); WINDOW as usize],
+                seconds: [(0, 0); SECONDS],
             }),
         }
     }

@@ -1,8 +1,8 @@
 //! Relay: messages go on to other servers over LMTP or SMTP.
 //!
 //! What is said is decided by files that do no I/O: `nexthop` (where to), `opening` and
-//! `transaction` (the dialogue), `replies` and `outcome` (what answers mean), `content` (the bytes of
-//! a message), `backoff` (whether a server is tried). Around them, `connection` talks, `backend`
+//! `transaction` (the dialogue), `replies` and `outcome` (what answers mean), `content` (the bytes
+//! of a message), `backoff` (whether a server is tried). Around them, `connection` talks, `backend`
 //! keeps the sessions of one server, and this file has them all. Invariants: nothing here waits
 //! without a bound, and a session of the server never waits here at all; each recipient is answered
 //! once; trouble with one server concerns its own recipients.
@@ -25,6 +25,7 @@ mod replies;
 mod stream;
 mod tls;
 mod transaction;
+mod transport;
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ mod tests;
 use backend::{Backend, Common, Job, Outcomes};
 use envelope::{Envelope, Forwarded, Path as MailPath, Rcpt};
 use mailstow_engine::config::Settings;
-use mailstow_engine::{EnhancedCode, Mail, Recipient, Status};
+use mailstow_engine::{Mail, Recipient, Status};
 use message::Outgoing;
 use nexthop::Place;
 pub(crate) use nexthop::Protocol;

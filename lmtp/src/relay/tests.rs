@@ -3,6 +3,7 @@
 use super::backend::Outcomes;
 use super::*;
 use mailstow_engine::config::Limits;
+use mailstow_engine::transport::Client;
 use mailstow_engine::{ReversePath, Spool, parse_mailbox};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -155,6 +156,7 @@ impl World {
             mail: Arc::new(Mail {
                 reverse_path: ReversePath::Null,
                 queue_id: Some("4F1".into()),
+                client: Client::default(),
                 message: message.finish().unwrap(),
             }),
             nexthop: nexthop.to_owned(),
@@ -433,6 +435,7 @@ fn loops_end_and_domains_are_left_to_postfix() {
         mail: Arc::new(Mail {
             reverse_path: ReversePath::Null,
             queue_id: None,
+            client: Client::default(),
             message: world.spool.message().finish().unwrap(),
         }),
         nexthop: "example.com".into(),

@@ -317,11 +317,6 @@ impl<'a> Transaction<'a> {
         self.stage
     }
 
-    /// True once something of the message was sent.
-    pub(super) fn has_sent_content(&self) -> bool {
-        matches!(self.stage, Stage::Content | Stage::Answers)
-    }
-
     /// The connection was lost: all recipients without an outcome are put off.
     pub(super) fn lost(&mut self, lost: &Lost) {
         let status = lost.status(self.stage);
