@@ -3,10 +3,9 @@
 //! Invariant: a delivery is answered before it is dropped, or by being dropped; see [`Reply`].
 
 use super::copies::Copy;
-use super::error::DeliveryError;
 use super::ledger::logged_message::LoggedMessage;
 use super::queue::Queued;
-use super::reply::{MessagePart, OnOutcome, Reply, Stored, Ticket};
+use super::reply::{Ending, MessagePart, OnOutcome, Reply, Ticket};
 use super::types::Mail;
 use crate::clock;
 use crate::log::{CopyLocation, Done, DoneOutcome};
@@ -179,8 +178,8 @@ impl Delivery {
     }
 
     /// Ends it, and reports the outcome unless it was abandoned.
-    pub(super) fn finish(mut self, result: Result<Stored, DeliveryError>) {
-        match result {
+    pub(super) fn finish(mut self, ending: Ending) {
+        match ending {
             Ok(stored) => self.end(&stored.status(), false),
             Err(error) => self.end(&error.status(), error.may_be_stored()),
         }
@@ -305,6 +304,7 @@ impl Delivery {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reply::Stored;
     use super::super::types::Outcome;
     use super::*;
     use crate::sync::Mutex;

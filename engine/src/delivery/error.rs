@@ -54,6 +54,12 @@ impl From<MailboxError> for DeliveryError {
     }
 }
 
+impl From<Arc<MailboxError>> for DeliveryError {
+    fn from(error: Arc<MailboxError>) -> Self {
+        Self::Mailbox(error)
+    }
+}
+
 impl From<LogError> for DeliveryError {
     fn from(error: LogError) -> Self {
         Self::Log(error)

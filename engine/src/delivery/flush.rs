@@ -7,10 +7,10 @@
 
 use crate::clock;
 use crate::config::FlushMethod;
-use crate::io::{Disk, copy_error};
+use crate::io::Disk;
 use crate::mailbox::Unflushed;
-use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex};
 use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
@@ -23,6 +23,9 @@ const SYNCFS_ITEMS_MIN: usize = 4;
 const SLOW: Duration = Duration::from_secs(2);
 /// How long `syncfs` is avoided then.
 const AVOID: Duration = Duration::from_secs(60);
+
+/// The result of a flush, which several items may share.
+pub(super) type FlushResult = Result<(), Arc<io::Error>>;
 
 /// Something to flush.
 #[derive(Debug)]
@@ -59,10 +62,10 @@ impl<'a, H> Item<'a, H> {
 
 /// Takes the next `count` results, all of them, and returns the first error among them.
 pub(super) fn take_results(
-    results: &mut impl Iterator<Item = io::Result<()>>,
+    results: &mut impl Iterator<Item = FlushResult>,
     count: usize,
-) -> io::Result<()> {
-    results.take(count).fold(Ok(()), io::Result::and)
+) -> FlushResult {
+    results.take(count).fold(Ok(()), Result::and)
 }
 
 /// Decides how to flush. Shared by all writers.
@@ -93,12 +96,12 @@ impl Flusher {
         disk: &D,
         items: &[Item<'a, D::Handle>],
         sync_handle: impl Fn(u64) -> Option<&'a D::Handle>,
-    ) -> Vec<io::Result<()>> {
-        let mut devices: Vec<(u64, Option<io::Result<()>>)> = Vec::new();
+    ) -> Vec<FlushResult> {
+        let mut devices: Vec<(u64, Option<FlushResult>)> = Vec::new();
         let mut results = Vec::with_capacity(items.len());
         for item in items {
             if item.alone {
-                results.push(disk.sync(item.handle));
+                results.push(disk.sync(item.handle).map_err(Arc::new));
                 continue;
             }
             let at = match devices
@@ -109,15 +112,16 @@ impl Flusher {
                 None => {
                     let handle = sync_handle(item.device).unwrap_or(item.handle);
                     let whole = self.wants_syncfs(disk, items, item.device, handle);
-                    let answer = whole.then(|| self.sync_filesystem(disk, handle));
+                    let flush = || self.sync_filesystem(disk, handle).map_err(Arc::new);
+                    let answer = whole.then(flush);
                     devices.push((item.device, answer));
                     devices.len() - 1
                 }
             };
             let whole = devices.get(at).and_then(|(_, answer)| answer.as_ref());
             results.push(match whole {
-                Some(answer) => answer.as_ref().copied().map_err(copy_error),
-                None => disk.sync(item.handle),
+                Some(answer) => answer.clone(),
+                None => disk.sync(item.handle).map_err(Arc::new),
             });
         }
         results

@@ -74,7 +74,7 @@ impl<H> Drop for FailOnPanic<'_, H> {
             };
             self.0
                 .file_systems
-                .all_fail(&io::Error::other(error.clone()));
+                .all_fail(&Arc::new(io::Error::other(error.clone())));
             self.0.log.fail(error);
         }
     }

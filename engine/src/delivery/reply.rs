@@ -6,6 +6,7 @@
 //! is reported before its writer comes back, because the log has it.
 
 use super::copies::Names;
+use super::error::DeliveryError;
 use super::ledger::logged_message::LoggedMessage;
 use super::ledger::unconfirmed::Repeated;
 use super::types::Outcome;
@@ -93,6 +94,9 @@ impl Ticket {
         }
     }
 }
+
+/// How a delivery ends: where its message is stored, or why it is not.
+pub(super) type Ending = Result<Stored, DeliveryError>;
 
 /// Where a delivery that succeeded has put its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -44,15 +44,6 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
     ) || error.kind() == io::ErrorKind::OutOfMemory
 }
 
-/// Returns the same error once more: one failure may end the deliveries of several recipients, and
-/// each is answered with it.
-pub(crate) fn copy_error(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(error.kind(), error.to_string()),
-    }
-}
-
 /// What kind of file a handle or name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {

@@ -3,8 +3,9 @@
 //! Imports `status`, `io` (credentials). Every text names the mailbox, the cause and the remedy.
 //! Trouble of our own is 4xx, an I/O error too; only a limit or quota of the mailbox is 5xx.
 
-use crate::io::{CredentialError, copy_error};
+use crate::io::CredentialError;
 use crate::status::Status;
+use crate::sync::Arc;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -195,8 +196,8 @@ pub enum MailboxError {
     Flush {
         /// The mailbox.
         mailbox: String,
-        /// The kernel's answer.
-        source: io::Error,
+        /// The kernel's answer, which may concern several mailboxes.
+        source: Arc<io::Error>,
     },
     /// The file system does not answer.
     #[error(
@@ -355,10 +356,10 @@ impl MailboxError {
     }
 
     /// Returns the error of a mailbox that a failed flush concerns, perhaps one of several.
-    pub(crate) fn from_flush(mailbox: &str, source: &io::Error) -> Self {
+    pub(crate) fn from_flush(mailbox: &str, source: &Arc<io::Error>) -> Self {
         Self::Flush {
             mailbox: mailbox.to_owned(),
-            source: copy_error(source),
+            source: Arc::clone(source),
         }
     }
 

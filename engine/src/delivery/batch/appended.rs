@@ -8,6 +8,7 @@ use super::work::Work;
 use crate::io::Disk;
 use crate::mailbox::MailboxError;
 use crate::mailbox::mbox::Mbox;
+use crate::sync::Arc;
 use crate::target::Owner;
 use std::fmt;
 use std::io;
@@ -35,7 +36,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> AppendedMbox<'_, H> {
     pub(super) fn take_back<D: Disk<Handle = H>>(
         mut self,
         work: &mut Work<'_, D>,
-        source: &io::Error,
+        source: &Arc<io::Error>,
     ) {
         let disk = &work.context.disk;
         self.mbox.take_back(disk);

@@ -222,7 +222,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
 
     /// Notes that a flush failed, which may have covered the whole file system and dropped what is
     /// there of logged messages.
-    pub(super) fn flush_failed(&self, device: u64, error: &io::Error) {
+    pub(super) fn flush_failed(&self, device: u64, error: &Arc<io::Error>) {
         if let Self::FlushWithExtents(ledger) = self {
             ledger.flush_failed(device, error);
         }

@@ -19,6 +19,7 @@ use crate::io::Disk;
 use crate::log::{Extent, LogError, Record};
 use crate::mailbox::MailboxError;
 use crate::mailbox::mbox::{Entry, Mbox};
+use crate::sync::Arc;
 use crate::target::Owner;
 use std::io;
 
@@ -49,7 +50,7 @@ pub(super) fn append_with_extents<'a, D: Disk>(
     };
     let mut deliveries = deliveries.into_iter();
     while let Some((delivery, header)) = deliveries.next() {
-        if let Err(source) = disk.sync(open.mbox.file()) {
+        if let Err(source) = disk.sync(open.mbox.file()).map_err(Arc::new) {
             // With the messages before it, which the log has.
             work.commit.flush_failed(open.mbox.device(), &source);
             let rest = deliveries.map(|(delivery, _)| delivery);
@@ -100,11 +101,13 @@ fn append_one<D: Disk>(
         .map_err(|error| MailboxError::from_io(delivery.mailbox(), "reading the message", error))?;
     record(lease, extent)?;
     let results = mbox.append(&context.disk, &context.settings, &[entry]);
-    let appended = results.into_iter().collect::<Result<(), MailboxError>>();
+    let appended = results
+        .into_iter()
+        .collect::<Result<(), Arc<MailboxError>>>();
     Ok(appended?)
 }
 
-fn flush_error(delivery: &Delivery, source: &io::Error) -> DeliveryError {
+fn flush_error(delivery: &Delivery, source: &Arc<io::Error>) -> DeliveryError {
     MailboxError::from_flush(delivery.mailbox(), source).into()
 }
 

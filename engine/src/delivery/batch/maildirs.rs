@@ -3,7 +3,7 @@
 use super::super::context::{Context, IdentityChanged};
 use super::super::delivery::Delivery;
 use super::super::error::DeliveryError;
-use super::super::flush::{Item, take_results};
+use super::super::flush::{FlushResult, Item, take_results};
 use super::super::in_place;
 use super::super::reply::Stored;
 use super::commit::FlushTime;
@@ -14,7 +14,6 @@ use crate::mailbox::maildir::{Maildir, Unpublished, sweep};
 use crate::target::Owner;
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
 
 /// The Maildirs of a batch and the messages for them.
 pub(super) struct Maildirs<H> {
@@ -320,7 +319,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
     pub(super) fn withdraw_unless<D: Disk<Handle = H>>(
         &mut self,
         work: &mut Work<'_, D>,
-        flushed: &HashMap<usize, io::Result<()>>,
+        flushed: &HashMap<usize, FlushResult>,
     ) {
         for published in std::mem::take(&mut self.published) {
             let Some(Err(source)) = flushed.get(&published.maildir) else {

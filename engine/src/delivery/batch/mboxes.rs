@@ -6,7 +6,7 @@
 use super::super::context::{Context, IdentityChanged};
 use super::super::delivery::Delivery;
 use super::super::error::DeliveryError;
-use super::super::flush::{Item, take_results};
+use super::super::flush::{FlushResult, Item, take_results};
 use super::super::reply::Stored;
 use super::appended::AppendedMbox;
 use super::commit::FlushTime;
@@ -222,7 +222,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
     pub(super) fn take_back_unless<D: Disk<Handle = H>>(
         &mut self,
         work: &mut Work<'a, D>,
-        mut results: impl Iterator<Item = io::Result<()>>,
+        mut results: impl Iterator<Item = FlushResult>,
     ) {
         for open in std::mem::take(&mut self.appended) {
             match take_results(&mut results, 1 + open.mbox.chain().len()) {

@@ -4,15 +4,14 @@ use super::super::context::{Context, Workspace};
 use super::super::delivery::Delivery;
 use super::super::domain::Domain;
 use super::super::error::DeliveryError;
-use super::super::flush::Item;
+use super::super::flush::{FlushResult, Item};
 use super::super::in_hand::InHand;
-use super::super::reply::Stored;
+use super::super::reply::Ending;
 use super::commit::Commit;
 use crate::io::{Credentials, Disk};
 use crate::mailbox::MailboxError;
 use crate::sync::Arc;
 use std::cell::RefCell;
-use std::io;
 use std::path::Path;
 
 /// The work on one batch.
@@ -49,10 +48,10 @@ impl<'a, D: Disk> Work<'a, D> {
     }
 
     /// Ends a delivery: at once, but for a failure that the log must have before.
-    pub(super) fn end(&mut self, delivery: Delivery, result: Result<Stored, DeliveryError>) {
-        match result {
+    pub(super) fn end(&mut self, delivery: Delivery, ending: Ending) {
+        match ending {
             Err(error) if self.commit.records_refusals() => self.refused.push((delivery, error)),
-            result => delivery.finish(result),
+            ending => delivery.finish(ending),
         }
     }
 
@@ -102,16 +101,16 @@ impl<'a, D: Disk> Work<'a, D> {
         &self,
         items: &[Item<'i, D::Handle>],
         sync_handle: impl Fn(u64) -> Option<&'i D::Handle>,
-    ) -> Vec<io::Result<()>> {
+    ) -> Vec<FlushResult> {
         self.in_hand.step(None);
         let context = self.context;
         let results = context.flusher.flush(&context.disk, items, sync_handle);
-        let mut told = Vec::new();
+        let mut noted = Vec::new();
         for (item, result) in items.iter().zip(&results) {
             if let Err(error) = result
-                && !told.contains(&item.device)
+                && !noted.contains(&item.device)
             {
-                told.push(item.device);
+                noted.push(item.device);
                 tracing::error!(%error, "flushing mail to disk failed; these deliveries are refused");
                 self.commit.flush_failed(item.device, error);
             }
@@ -126,8 +125,6 @@ pub(super) fn flush_now<D: Disk>(
     delivery: &Delivery,
     handle: &D::Handle,
 ) -> Result<(), MailboxError> {
-    disk.sync(handle).map_err(|source| MailboxError::Flush {
-        mailbox: delivery.mailbox().to_owned(),
-        source,
-    })
+    disk.sync(handle)
+        .map_err(|source| MailboxError::from_flush(delivery.mailbox(), &Arc::new(source)))
 }

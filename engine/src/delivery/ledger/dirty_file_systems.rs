@@ -16,7 +16,7 @@
 pub(in crate::delivery) mod flush;
 
 use crate::clock;
-use crate::io::{Disk, Mount, copy_error};
+use crate::io::{Disk, Mount};
 use crate::log::Sequence;
 use crate::mailbox::Unflushed;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -130,19 +130,19 @@ impl<H> Default for FileSystems<H> {
 }
 
 impl<H> FileSystem<H> {
-    fn fails(&mut self, error: &io::Error) {
+    fn fails(&mut self, error: &Arc<io::Error>) {
         let now = clock::now();
         self.failures += 1;
         self.sync_handle = None;
         let suspect = self.suspect.get_or_insert_with(|| Suspect {
-            cause: Arc::new(copy_error(error)),
+            cause: Arc::clone(error),
             since: clock::since_epoch(),
             attempts: 0,
             next_attempt: now,
             stage: Stage::Waiting,
         });
         if suspect.stage != Stage::Waiting {
-            suspect.cause = Arc::new(copy_error(error));
+            suspect.cause = Arc::clone(error);
             let pause = PAUSE * (1 << suspect.attempts.min(10));
             suspect.next_attempt = now + pause.min(PAUSE_MAX);
             suspect.attempts = suspect.attempts.saturating_add(1);
@@ -236,7 +236,7 @@ impl<H> FileSystems<H> {
     }
 
     /// Notes that a flush of one file system failed which may have covered what the log has for it.
-    pub(in crate::delivery) fn fails(&self, device: u64, error: &io::Error) {
+    pub(in crate::delivery) fn fails(&self, device: u64, error: &Arc<io::Error>) {
         let mut known = self.known.lock();
         if let Some(file_system) = known.get_mut(&device).filter(|known| known.whole) {
             let mount_point = file_system.mount_point();
@@ -247,7 +247,7 @@ impl<H> FileSystems<H> {
     }
 
     /// Notes that flushes may have failed whose results are lost.
-    pub(in crate::delivery) fn all_fail(&self, error: &io::Error) {
+    pub(in crate::delivery) fn all_fail(&self, error: &Arc<io::Error>) {
         let mut known = self.known.lock();
         for file_system in known.values_mut().filter(|known| known.whole) {
             file_system.fails(error);
@@ -358,7 +358,7 @@ impl<H> FileSystems<H> {
                 Ok(Some((attempt(now, is_remounted), until)))
             }
             Err(error) => {
-                let mount_point = file_system.mount_point();
+                let (mount_point, error) = (file_system.mount_point(), Arc::new(error));
                 file_system.fails(&error);
                 drop(known);
                 log_failure(&mount_point, &error);

@@ -21,6 +21,7 @@ pub(super) mod suspect_note;
 pub(super) mod unconfirmed;
 
 use crate::config::DeliveryLogSettings;
+use crate::sync::Arc;
 use deferred::Deferred;
 use dirty_file_systems::FileSystems;
 use handle::LogHandle;
@@ -90,7 +91,7 @@ impl<H: fmt::Debug> Ledger<H> {
 
     /// Notes that a flush by a delivery failed, which may have covered what the log has for that
     /// file system.
-    pub(super) fn flush_failed(&self, device: u64, source: &io::Error) {
+    pub(super) fn flush_failed(&self, device: u64, source: &Arc<io::Error>) {
         self.file_systems.fails(device, source);
         self.log.ask_checkpoint();
     }

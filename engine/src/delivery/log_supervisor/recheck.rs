@@ -159,7 +159,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         };
         match self.rewrite(recovery, (device, how))? {
             None => self.ledger.file_systems.is_rewritten(device),
-            Some(error) => self.ledger.file_systems.fails(device, &error),
+            Some(error) => self.ledger.file_systems.fails(device, &Arc::new(error)),
         }
         Ok(())
     }

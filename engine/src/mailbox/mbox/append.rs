@@ -6,10 +6,11 @@
 
 use super::Mbox;
 use super::form::Form;
-use crate::io::{Disk, copy_error};
+use crate::io::Disk;
 use crate::limits::MBOX_APPEND_BYTES;
 use crate::mailbox::{MailboxError, MailboxSettings};
 use crate::message::Message;
+use crate::sync::Arc;
 use std::io;
 
 /// Of the file; what the page cache writes together.
@@ -118,21 +119,18 @@ impl<H> Mbox<H> {
         disk: &D,
         settings: &MailboxSettings,
         entries: &[Entry<'_>],
-    ) -> Vec<Result<(), MailboxError>> {
+    ) -> Vec<Result<(), Arc<MailboxError>>> {
         if self.is_torn {
-            return entries.iter().map(|_| Err(self.torn())).collect();
+            let torn = Arc::new(self.torn());
+            return entries.iter().map(|_| Err(Arc::clone(&torn))).collect();
         }
         let mut results = Vec::with_capacity(entries.len());
         let Err((doing, error)) = self.append_all(disk, settings, entries, &mut results) else {
             return results;
         };
-        let path = self.path.display().to_owned();
-        if !self.cut(disk) {
-            let same = || MailboxError::from_io(&path, doing, copy_error(&error));
-            return entries.iter().map(|_| Err(same())).collect();
-        }
-        if entries.len() < 2 {
-            return vec![Err(MailboxError::from_io(&path, doing, error))];
+        let failed = Arc::new(MailboxError::from_io(self.path.display(), doing, error));
+        if !self.cut(disk) || entries.len() < 2 {
+            return entries.iter().map(|_| Err(Arc::clone(&failed))).collect();
         }
         let one_by_one = entries
             .chunks(1)
@@ -163,7 +161,7 @@ impl<H> Mbox<H> {
         disk: &D,
         settings: &MailboxSettings,
         entries: &[Entry<'_>],
-        results: &mut Vec<Result<(), MailboxError>>,
+        results: &mut Vec<Result<(), Arc<MailboxError>>>,
     ) -> Result<(), (&'static str, io::Error)> {
         let mut appender = Appender {
             disk,
@@ -178,10 +176,10 @@ impl<H> Mbox<H> {
             let tail = if is_first { self.tail } else { "" };
             match appender.entry(tail, entry) {
                 Ok(()) => results.push(Ok(())),
-                Err(Refusal::OverLimit) => results.push(Err(MailboxError::OverLimit {
+                Err(Refusal::OverLimit) => results.push(Err(Arc::new(MailboxError::OverLimit {
                     mailbox: self.path.display().to_owned(),
                     limit_bytes: settings.limit_bytes,
-                })),
+                }))),
                 Err(Refusal::Failed(doing, error)) => {
                     outcome = Err((doing, error));
                     break;

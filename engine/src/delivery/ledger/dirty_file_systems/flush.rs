@@ -149,7 +149,7 @@ impl<H> EndOfFlush<'_, H> {
                 })
             }
             Err(error) => {
-                let mount_point = file_system.mount_point();
+                let (mount_point, error) = (file_system.mount_point(), Arc::new(error));
                 file_system.fails(&error);
                 drop(known);
                 log_failure(&mount_point, &error);
@@ -167,7 +167,7 @@ impl<H> Drop for EndOfFlush<'_, H> {
         if let Some(file_system) = self.of.known.lock().get_mut(&self.device) {
             file_system.flushing_since = None;
             if std::thread::panicking() {
-                file_system.fails(&io::Error::other("the flush panicked"));
+                file_system.fails(&Arc::new(io::Error::other("the flush panicked")));
             }
         }
     }
