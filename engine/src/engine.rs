@@ -3,6 +3,7 @@
 //! Imports `routing` and every room below it. All methods may be called from any thread. The
 //! writer threads belong to `delivery`.
 
+use crate::address::Address;
 use crate::clock;
 use crate::config::Settings;
 use crate::delivery::{Health, Mail, OnOutcome, Outcome, Receipt, RecoveryReport, Store};
@@ -11,7 +12,7 @@ use crate::envelope::{Recipient, ReversePath};
 use crate::io::{PathError, SafeDirectory, open_state_directory};
 use crate::log::LogError;
 use crate::message::MessageBuilder;
-use crate::route::Router;
+use crate::route::{FoundTargets, RouteError, Router};
 use crate::routing::{EngineError, Routing};
 use crate::sync::{Arc, Condvar, Mutex, wait};
 use crate::target::{MailboxTarget, Target};
@@ -39,8 +40,18 @@ pub struct Engine {
     routing: Routing,
     store: Store,
     transports: Transports,
+    /// What of the settings says where mail goes; `None` when all of it is stored.
+    hand_over: Mutex<Option<Arc<Settings>>>,
     /// How long a transport may take.
     transport_deadline: Duration,
+}
+
+/// The settings, where transports are in use.
+fn hand_over(settings: &Settings) -> Option<Arc<Settings>> {
+    settings
+        .transport
+        .enabled
+        .then(|| Arc::new(settings.clone()))
 }
 
 impl Engine {
@@ -52,10 +63,13 @@ impl Engine {
         // The tables first: a mistake in them is found before a delivery log is recovered.
         let routing = Routing::open(settings)?;
         let store = Store::open(settings)?;
+        let transports = Transports::default();
+        transports.configure(settings);
         Ok(Self {
             routing,
             store,
-            transports: Transports::default(),
+            transports,
+            hand_over: Mutex::new(hand_over(settings)),
             transport_deadline: settings.lmtp.delivery_deadline,
         })
     }
@@ -102,6 +116,37 @@ impl Engine {
         self.routing.snapshot()
     }
 
+    /// Finds where mail for `given` goes, by the tables of `router`: into mailboxes, and where
+    /// `[transport]` is enabled to transports. `expand_aliases` as in [`Router::find`].
+    ///
+    /// A transport that is not known is an error, before a message is taken for it.
+    pub fn find_targets(
+        &self,
+        router: &Router,
+        given: Address,
+        expand_aliases: bool,
+    ) -> FoundTargets {
+        let Some(settings) = self.hand_over.lock().clone() else {
+            return router.find(given, expand_aliases).into();
+        };
+        let is_own = |transport: &str, nexthop: &str| settings.is_own_socket(transport, nexthop);
+        let mut found = router.find_targets(given, expand_aliases, &is_own);
+        let targets = found.targets.as_deref().unwrap_or_default();
+        let unknown = targets.iter().find_map(|(member, target)| match target {
+            Target::Transport(target) if self.transports.get(&target.transport).is_none() => {
+                Some(RouteError::UnknownTransport {
+                    address: member.external(),
+                    transport: target.transport.clone(),
+                })
+            }
+            _ => None,
+        });
+        if let Some(error) = unknown {
+            found.targets = Err(error);
+        }
+        found
+    }
+
     /// Complaints about the tables that are open: file, line, what is wrong.
     pub fn table_warnings(&self) -> Vec<String> {
         self.routing.table_warnings()
@@ -120,7 +165,10 @@ impl Engine {
     /// # Errors
     /// The new settings name a table that cannot be opened; the old ones stay in force.
     pub fn reload(&self, settings: &Settings) -> Result<Vec<String>, EngineError> {
-        self.routing.reload(settings)
+        let complaints = self.routing.reload(settings)?;
+        self.transports.configure(settings);
+        *self.hand_over.lock() = hand_over(settings);
+        Ok(complaints)
     }
 
     /// A new, empty message to be filled.
@@ -248,5 +296,11 @@ impl Engine {
     /// Finishes what was submitted and ends the engine's threads.
     pub fn close(self) {
         drop(self);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.transports.close();
     }
 }

@@ -19,6 +19,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/table/perl.rs",
     "engine/src/table/posix.rs",
     "engine/src/table/writers.rs",
+    "engine/src/transport/pipe/child.rs",
     "ffi/src/boundary/call.rs",
     "ffi/src/boundary/callback.rs",
     "ffi/src/boundary/cancel.rs",

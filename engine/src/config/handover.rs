@@ -113,7 +113,7 @@ pub(super) fn review_line_length(
 }
 
 /// Both name one socket, perhaps through links such as /var/run.
-fn is_same(listens: &ListenAddress, seen: &Path) -> bool {
+pub(super) fn is_same(listens: &ListenAddress, seen: &Path) -> bool {
     let real = |path: &Path| {
         let directory = std::fs::canonicalize(path.parent()?).ok()?;
         Some(directory.join(path.file_name()?))
@@ -127,7 +127,7 @@ fn is_same(listens: &ListenAddress, seen: &Path) -> bool {
 }
 
 /// The address of a next hop on this machine.
-fn local_address(nexthop: &str) -> Option<ListenAddress> {
+pub(super) fn local_address(nexthop: &str) -> Option<ListenAddress> {
     let host = nexthop.strip_prefix("inet:").unwrap_or(nexthop);
     // Brackets only keep lmtp(8) from asking for MX records; IPv6 addresses need them.
     let host = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

@@ -193,7 +193,7 @@ fn bytes(text: &str, suffixes: bool) -> Result<u64, String> {
 }
 
 /// A number with an optional unit, as postconf(5) writes times.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.char_indices().last() {
         Some((at, 's')) => (text.get(..at), 1),
         Some((at, 'm')) => (text.get(..at), 60),

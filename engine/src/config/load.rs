@@ -21,6 +21,7 @@ use super::settings::{OtherParameters, Settings};
 use super::socket_access;
 use super::surroundings::Surroundings;
 use super::toml_file::{Given, parse_toml};
+use super::transports;
 use super::validate::{missing_base, validate};
 use super::values::{Values, Written};
 use crate::nearest::nearest;
@@ -437,11 +438,14 @@ impl Loader<'_> {
             handover = review_handover(path, &self.services, &self.values, &settings);
             advice.extend(review_line_length(&self.services, &self.values, &settings));
         }
+        let enabled = settings.transport.enabled;
+        let (transport, warnings) = transports::settings(enabled, &self.services, &self.values);
+        self.warnings.extend(warnings);
         let missing_base = missing_base(&settings, &self.values);
-        let mail_owner = self.values.expand("socket_owner", "$mail_owner");
+        settings.transport = transport;
         let configuration = Configuration {
+            mail_owner: settings.transport.mail_owner.clone(),
             settings,
-            mail_owner: mail_owner.map_or_else(|_| String::new(), |owner| owner.value),
             entries,
             warnings: self.warnings,
             handover,

@@ -33,6 +33,7 @@ mod socket_access;
 mod store_parameters;
 mod surroundings;
 mod toml_file;
+mod transports;
 mod validate;
 mod values;
 
@@ -48,3 +49,4 @@ pub use settings::{
     LmtpSettings, LogFormat, LogSettings, MboxLock, NulPolicy, PathSubstitution, RoutingSettings,
     Settings, SocketmapSettings, StatusFields, StoreSettings, SuccessNotices,
 };
+pub use transports::{TransportService, TransportSettings};

@@ -95,6 +95,10 @@ pub(super) struct Service {
     pub(super) name: String,
     /// `y`, `n` or `-` (the default).
     pub(super) chroot: String,
+    /// Its type: `inet`, `unix` and others.
+    pub(super) kind: String,
+    /// How many processes it may have; `-` for the default.
+    pub(super) process_limit: String,
     /// The program.
     pub(super) command: String,
     /// `-o name=value`, in order.
@@ -151,18 +155,22 @@ fn parse_service(line: usize, text: &str) -> Result<Service, String> {
         }
         chroot = value;
     }
+    let mut process_limit = String::new();
     for field in ["wakeup", "process limit"] {
         let value = next()?;
         let digits = value.strip_suffix('?').unwrap_or(&value);
         if value != "-" && digits.parse::<u32>().is_err() {
             return Err(format!("field {field} is \"{value}\"; use a number or -"));
         }
+        process_limit = value;
     }
     let command = next()?;
     let mut service = Service {
         line,
         name,
         chroot,
+        kind,
+        process_limit,
         command,
         overrides: Vec::new(),
         arguments: Vec::new(),

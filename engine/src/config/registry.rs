@@ -9,6 +9,7 @@ use super::parameters::GENERAL;
 use super::recipient_parameters::RECIPIENTS;
 use super::relay_parameters::RELAY;
 use super::store_parameters::STORE;
+use super::transports::TRANSPORT;
 use crate::sync::LazyLock;
 
 /// All parameters, in the order in which they are printed.
@@ -21,7 +22,12 @@ pub static PARAMETERS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
     let end = limits.unwrap_or(all.len());
     all.splice(
         end..end,
-        STORE.iter().chain(DELIVERY_LOG).chain(RELAY).cloned(),
+        STORE
+            .iter()
+            .chain(DELIVERY_LOG)
+            .chain(TRANSPORT)
+            .chain(RELAY)
+            .cloned(),
     );
     all
 });

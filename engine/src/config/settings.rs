@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::listen::ListenAddress;
 use super::relay_parameters::RelaySettings;
+use super::transports::TransportSettings;
 
 /// Everything mailstow can be told, after defaults, files and flags were merged.
 ///
@@ -32,6 +33,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// `[delivery_log]`: the log that makes `durability = "logged"`.
     pub delivery_log: DeliveryLogSettings,
+    /// `[transport]`: mail that goes elsewhere than into a mailbox.
+    pub transport: TransportSettings,
     /// `[transport]`: other servers.
     pub relay: RelaySettings,
     /// `[limits]`: bounds.

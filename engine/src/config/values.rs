@@ -97,6 +97,11 @@ impl Values {
         expand(name, text, &|name| self.lookup(name).map(str::to_owned))
     }
 
+    /// What `$name` stands for, unexpanded.
+    pub(super) fn written_or_default(&self, name: &str) -> Option<&str> {
+        self.lookup(name)
+    }
+
     /// What `$name` stands for.
     fn lookup(&self, name: &str) -> Option<&str> {
         if let Some(written) = self.written.get(name) {

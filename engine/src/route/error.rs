@@ -109,6 +109,17 @@ pub enum RouteError {
         /// The parameter.
         parameter: &'static str,
     },
+    /// Nothing here delivers by the transport of the recipient.
+    #[error(
+        "<{address}>: transport {transport} is not known here; name one of lmtp, smtp, relay, \
+         error, retry, discard, or a service of type pipe in master.cf"
+    )]
+    UnknownTransport {
+        /// The recipient.
+        address: String,
+        /// The transport.
+        transport: String,
+    },
     /// A member of a local alias cannot be used.
     #[error("alias_maps: \"{member}\", which <{address}> stands for: {cause}")]
     BadMember {
@@ -265,6 +276,9 @@ impl RouteError {
             // No secret, and it is in the queue's log that an operator looks first.
             Self::BadPath { cause, .. } => Status::configuration(format!(
                 "mail system configuration error: mailbox path: {cause}"
+            )),
+            Self::UnknownTransport { transport, .. } => Status::configuration(format!(
+                "mail system configuration error: transport {transport} is not known here"
             )),
             Self::StoredElsewhere { .. }
             | Self::NoOwner { .. }

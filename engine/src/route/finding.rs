@@ -97,7 +97,7 @@ impl Router {
     /// Finds a postmaster of one of our domains, by their order in the configuration; `None` when
     /// there is none. `local` is the postmaster of this machine.
     #[cold]
-    fn postmaster(&self, local: &Address) -> Option<Result<Mailboxes, RouteError>> {
+    pub(super) fn postmaster(&self, local: &Address) -> Option<Result<Mailboxes, RouteError>> {
         let mut first = Some(local.clone());
         let names = self.hosted.get_or_init(|| self.hosted_domains());
         let mut names = names.iter().take(POSTMASTER_DOMAINS_MAX);
@@ -135,7 +135,7 @@ impl Router {
     }
 }
 
-fn is_bare_postmaster(address: &Address) -> bool {
+pub(super) fn is_bare_postmaster(address: &Address) -> bool {
     address.domain.is_none() && address.local_part.eq_ignore_ascii_case("postmaster")
 }
 

@@ -32,6 +32,7 @@ mod router;
 #[cfg(test)]
 mod router_tests;
 mod search;
+mod targets;
 mod trace;
 mod transport;
 mod types;
@@ -44,6 +45,7 @@ pub use lookup::{Lookup, Mailboxes};
 pub use opener::table_context;
 pub use owners::{OwnerProblem, Owners};
 pub use router::Router;
+pub use targets::FoundTargets;
 pub use trace::{Answer, Step, Trace};
 pub use types::{AddressClass, Destination, Resolution, Rights, Route};
 

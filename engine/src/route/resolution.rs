@@ -117,6 +117,7 @@ impl<'a> Resolving<'a> {
             }
             .to_owned(),
             nexthop: format!("{} {}", status.enhanced, status.text),
+            is_mapped: false,
         };
         let recipient = quote_address(member).into_owned();
         self.push(

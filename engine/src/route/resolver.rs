@@ -43,6 +43,8 @@ pub(crate) struct Resolved {
     pub(crate) class: AddressClass,
     pub(crate) transport: String,
     pub(crate) nexthop: String,
+    /// `transport_maps` has something for it.
+    pub(crate) is_mapped: bool,
 }
 
 impl Resolver {
@@ -165,7 +167,7 @@ impl Resolver {
                 parameter: decided_by,
             });
         }
-        if class != AddressClass::VirtualAlias
+        let is_mapped = class != AddressClass::VirtualAlias
             && self.transports.apply(
                 &recipient,
                 domain,
@@ -173,8 +175,8 @@ impl Resolver {
                 &mut transport,
                 &mut nexthop,
                 trace,
-            )?
-        {
+            )?;
+        if is_mapped {
             decided_by = "transport_maps";
         }
         let search = Search {
@@ -198,6 +200,7 @@ impl Resolver {
             class,
             transport,
             nexthop,
+            is_mapped,
         })
     }
 

@@ -6,6 +6,7 @@
 //! answered once, whatever becomes of the transport. Source: Postfix transport(5), master(5).
 
 mod done;
+mod pipe;
 mod refusing;
 mod registry;
 
@@ -14,6 +15,7 @@ pub use crate::target::TransportTarget;
 pub use done::Done;
 pub(crate) use done::{Claim, answers};
 pub(crate) use registry::Transports;
+pub use registry::problem;
 
 use crate::envelope::Recipient;
 use crate::mail::Mail;

@@ -1,10 +1,13 @@
 //! Which transports there are.
 //!
-//! Those of the program around the engine win over those that the configuration names, and these
-//! over what is there always: `error`, `retry`, `discard`.
+//! A service of type pipe wins over a transport that the program around the engine takes in, and
+//! that over what is there always: `error`, `retry`, `discard`. A service of another program that
+//! the program around the engine knows by that name, such as a second `smtp`, is the same.
 
+use super::pipe::{self, Pipe};
 use super::refusing::Refusing;
 use super::{Transport, TransportTarget};
+use crate::config::{Settings, TransportService};
 use crate::status::Status;
 use crate::sync::{Arc, Mutex};
 use std::collections::HashMap;
@@ -20,7 +23,10 @@ pub(crate) struct Transports {
 #[derive(Debug, Default)]
 struct Registered {
     by_program: Known,
-    by_settings: Known,
+    /// Services of type pipe, with what they were made of.
+    pipes: HashMap<String, (TransportService, Arc<Pipe>)>,
+    /// The programs of the other services.
+    programs: HashMap<String, String>,
 }
 
 impl Transports {
@@ -29,11 +35,50 @@ impl Transports {
         self.known.lock().by_program.insert(name, transport);
     }
 
+    /// Takes the services of the configuration into use. Those that it does not change go on.
+    pub(crate) fn configure(&self, settings: &Settings) {
+        let services = settings.transport.services.iter();
+        let pipes = services.filter(|service| service.command == "pipe");
+        let wanted: Vec<&TransportService> = match settings.transport.enabled {
+            true => pipes.collect(),
+            false => Vec::new(),
+        };
+        let others = settings.transport.services.iter();
+        let others = others.filter(|service| service.command != "pipe");
+        let mut known = self.known.lock();
+        known.programs = others
+            .map(|service| (service.name.clone(), service.command.clone()))
+            .collect();
+        let mut old = std::mem::take(&mut known.pipes);
+        for service in wanted {
+            let kept = old.remove(&service.name);
+            let kept = kept.filter(|(made_of, _)| made_of == service);
+            let made = kept.unwrap_or_else(|| {
+                let pipe = Pipe::new(service, settings);
+                (service.clone(), Arc::new(pipe))
+            });
+            known.pipes.insert(service.name.clone(), made);
+        }
+    }
+
+    /// Waits until what was begun by the services of the configuration has ended.
+    pub(crate) fn close(&self) {
+        let pipes = std::mem::take(&mut self.known.lock().pipes);
+        for (_, pipe) in pipes.into_values() {
+            pipe.close();
+        }
+    }
+
     /// Returns a transport.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<dyn Transport>> {
         let known = self.known.lock();
+        if let Some((_, pipe)) = known.pipes.get(name) {
+            let pipe = Arc::clone(pipe);
+            return Some(pipe);
+        }
+        let program = known.programs.get(name).map_or(name, String::as_str);
         let found = known.by_program.get(name);
-        if let Some(transport) = found.or_else(|| known.by_settings.get(name)) {
+        if let Some(transport) = found.or_else(|| known.by_program.get(program)) {
             return Some(Arc::clone(transport));
         }
         Some(Arc::new(match name {
@@ -50,5 +95,14 @@ impl Transports {
         Status::configuration(format!(
             "mail system configuration error: transport {transport} is not known here"
         ))
+    }
+}
+
+/// Why no mail can be delivered by a service of the configuration, where that is known; `None`
+/// when it can, or when the program around the engine has to say.
+pub fn problem(service: &TransportService, settings: &Settings) -> Option<String> {
+    match service.command.as_str() {
+        "pipe" => pipe::problem(service, settings),
+        _ => None,
     }
 }

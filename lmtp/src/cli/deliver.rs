@@ -11,8 +11,10 @@ use mailstow_engine::address::{
     Address, AddressError, ReversePath, parse_address, parse_mailbox, parse_original_recipient,
 };
 use mailstow_engine::config::{Configuration, Durability};
-use mailstow_engine::route::{Found, MailboxTarget};
-use mailstow_engine::{Engine, EnhancedCode, LineEnds, Mail, Message, Recipient, Status, octets};
+use mailstow_engine::route::FoundTargets;
+use mailstow_engine::{
+    Engine, EnhancedCode, LineEnds, Mail, Message, Recipient, Status, Target, octets,
+};
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -82,24 +84,24 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
     }
     let mut router = engine.snapshot();
     let reverse_path = reverse_path(&args.sender)?;
-    let mut to: Vec<(Recipient, MailboxTarget)> = Vec::new();
+    let mut to: Vec<(Recipient, Target)> = Vec::new();
     let original = args
         .original
         .as_deref()
         .map(|argument| parse_original_recipient(&octets::text(argument.as_bytes())));
     for argument in &args.recipient {
         let recipient = recipient(argument)?;
-        let mut found = router.find(recipient.clone(), false);
+        let mut found = engine.find_targets(&router, recipient.clone(), false);
         // The tables were opened just now, perhaps while somebody was writing them.
         if is_refused(&found) && engine.settle_tables() {
             router = engine.snapshot();
-            found = router.find(recipient, false);
+            found = engine.find_targets(&router, recipient, false);
         }
-        let mailboxes = found.mailboxes.map_err(|error| {
+        let targets = found.targets.map_err(|error| {
             let status = error.status();
             Status::new(status.code, status.enhanced, error.to_string())
         })?;
-        for (address, target) in mailboxes.members(found.address) {
+        for (address, target) in targets {
             let original = original.clone();
             to.push((Recipient { address, original }, target));
         }
@@ -129,8 +131,8 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
 }
 
 /// Whether the recipient is refused for good.
-fn is_refused(found: &Found) -> bool {
-    let error = found.mailboxes.as_ref().err();
+fn is_refused(found: &FoundTargets) -> bool {
+    let error = found.targets.as_ref().err();
     error.is_some_and(|error| error.status().is_permanent())
 }
 

@@ -29,7 +29,7 @@ use crate::reply::{self, Reply, write_status};
 use crate::server::Shared;
 use mailstow_engine::Status;
 use mailstow_engine::config::Settings;
-use mailstow_engine::route::{Found, Mailboxes};
+use mailstow_engine::route::FoundTargets;
 use mailstow_engine::transport::Client;
 use settle::Unread;
 use std::borrow::Cow;
@@ -338,10 +338,14 @@ impl<S: ClientSocket> Session<S> {
             return self.reply(452, "4.5.3", "Too many recipients");
         }
         let expand_aliases = transaction.settings.lmtp.expand_aliases;
-        let Found { address, mailboxes } = lookup::find(
-            &transaction.router,
+        let FoundTargets {
+            address,
+            is_alias,
+            targets,
+        } = lookup::find(
+            &self.shared.engine,
+            (&transaction.router, &transaction.settings),
             rcpt.address,
-            expand_aliases,
             &self.shared.drain,
         )
         .await;
@@ -350,10 +354,8 @@ impl<S: ClientSocket> Session<S> {
         if expand_aliases && original.is_empty() {
             original.clone_from(&shown);
         }
-        match mailboxes {
-            Ok(mailboxes) => {
-                let is_alias = matches!(mailboxes, Mailboxes::Members(_));
-                let members = mailboxes.members(address);
+        match targets {
+            Ok(members) => {
                 let accepted = Accepted {
                     shown,
                     original,

@@ -10,6 +10,7 @@ use crate::command::{MailCommand, NoticeRequest};
 use crate::envelope_memory::EnvelopeMemory;
 use mailstow_engine::LineEnds;
 use mailstow_engine::Recipient;
+use mailstow_engine::Target;
 use mailstow_engine::address::Address;
 use mailstow_engine::config::Settings;
 use mailstow_engine::route::{MailboxTarget, Router};
@@ -52,7 +53,7 @@ pub(super) struct Accepted {
     pub(super) is_alias: bool,
     /// Who gets the mail, and where: the recipient itself, or, when aliases are expanded here,
     /// everyone it stands for.
-    pub(super) members: Vec<(Address, MailboxTarget)>,
+    pub(super) members: Vec<(Address, Target)>,
 }
 
 /// A message that comes by `BDAT`.
@@ -68,7 +69,7 @@ pub(super) struct Chunks {
 #[derive(Debug)]
 pub(super) struct Plan {
     /// The engine makes one copy for those that have the same mailbox.
-    pub(super) deliveries: Vec<(Recipient, MailboxTarget)>,
+    pub(super) deliveries: Vec<(Recipient, Target)>,
     /// For every accepted recipient, in order, its deliveries.
     pub(super) answers: Vec<Answer>,
 }
@@ -109,7 +110,11 @@ impl Transaction {
             .add_recipient(shown.len() + original.len() + notice)
             && members.iter().all(|(address, target)| {
                 let domain = address.domain.as_ref().map_or(0, String::len);
-                let texts = address.local_part.len() + domain + target.path.len();
+                let target = match target {
+                    Target::Mailbox(target) => target.path.len(),
+                    Target::Transport(target) => target.transport.len() + target.nexthop.len(),
+                };
+                let texts = address.local_part.len() + domain + target;
                 self.memory.add_recipient(texts)
             });
         if !is_counted || self.accepted.try_reserve(1).is_err() {
@@ -133,6 +138,7 @@ impl Transaction {
     pub(super) fn only_mailbox(&self) -> Option<(Vec<Recipient>, &MailboxTarget)> {
         let members = || self.accepted.iter().flat_map(|one| &one.members);
         let (_, target) = members().next()?;
+        let mailbox = target.mailbox()?;
         if !members().all(|(_, other)| other == target) {
             return None;
         }
@@ -140,12 +146,12 @@ impl Transaction {
             let recipient = |(address, _): &(Address, _)| recipient(address.clone(), &one.original);
             one.members.iter().map(recipient)
         });
-        Some((recipients.collect(), target))
+        Some((recipients.collect(), mailbox))
     }
 
     /// Plans the deliveries: one for each member of each accepted recipient, in order.
     pub(super) fn plan(accepted: Vec<Accepted>) -> Plan {
-        let mut deliveries: Vec<(Recipient, MailboxTarget)> = Vec::with_capacity(accepted.len());
+        let mut deliveries: Vec<(Recipient, Target)> = Vec::with_capacity(accepted.len());
         let mut answers = Vec::with_capacity(accepted.len());
         for one in accepted {
             let mut indices = Vec::with_capacity(one.members.len());
@@ -181,7 +187,7 @@ mod tests {
     fn accepted(name: &str, mailboxes: &[usize]) -> Accepted {
         let member = |mailbox: &usize| {
             let target = MailboxTarget::new(format!("m{mailbox}"), Format::Maildir, 1, 1).unwrap();
-            (Address::new(name, Some("x")), target)
+            (Address::new(name, Some("x")), target.into())
         };
         Accepted {
             shown: format!("{name}@x"),
@@ -204,7 +210,7 @@ mod tests {
         assert_eq!(indices(&plan.answers[1]), [2, 3, 4]);
         let (recipient, target) = &plan.deliveries[3];
         assert_eq!(recipient.original.as_deref(), Some("list@original"));
-        assert_eq!(target.path, "m2");
+        assert_eq!(target.mailbox().unwrap().path, "m2");
         assert_eq!(plan.answers[1].shown, "list@x");
     }
 }

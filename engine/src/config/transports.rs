@@ -1,0 +1,219 @@
+//! `[transport]`: mail that goes elsewhere than into a mailbox, and the services of `master.cf`
+//! that take it.
+//!
+//! Imports nothing beyond this room. Sources: master(5), transport(5), pipe(8), postconf(5)
+//! (`transport_destination_recipient_limit` and its like).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::handover::{is_same, local_address};
+use super::kind::Kind::YesNo;
+use super::kind::{items, seconds};
+use super::listen::ListenAddress;
+use super::parameters::parameter;
+use super::postfix::Service;
+use super::registry::Parameter;
+use super::settings::Settings;
+use super::values::Values;
+
+/// In the order in which they are printed.
+pub(super) static TRANSPORT: &[Parameter] = &[parameter(
+    "transport",
+    "enabled",
+    "no",
+    YesNo(|s, v| s.transport.enabled = v),
+    "Whether mail goes by the transport that transport_maps, virtual_transport, relay_transport, \
+     default_transport or local_transport name; else all of it is stored in mailboxes",
+)];
+
+/// `[transport]`, and what `master.cf` and `main.cf` say of transports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportSettings {
+    /// Recipients are delivered by their transports, and not all into mailboxes.
+    pub enabled: bool,
+    /// The services of `master.cf` that deliver mail, in order.
+    pub services: Vec<TransportService>,
+    /// `mail_owner`: no command runs as this user.
+    pub mail_owner: String,
+    /// `queue_directory`: where commands run that name no directory.
+    pub queue_directory: PathBuf,
+    /// `import_environment` and then `export_environment`: what of the environment commands get,
+    /// `NAME` or `NAME=VALUE`.
+    pub environment: [Vec<String>; 2],
+}
+
+/// A service of `master.cf` that delivers mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportService {
+    /// The name that tables know it by.
+    pub name: String,
+    /// The program: `pipe`, `lmtp`, `smtp` and others.
+    pub command: String,
+    /// The arguments of the program that are no `-o`.
+    pub arguments: Vec<String>,
+    /// The service runs in `queue_directory` as its root.
+    pub is_chrooted: bool,
+    /// The line of `master.cf` it stands on.
+    pub line: usize,
+    /// `NAME_destination_recipient_limit`: recipients of one delivery; 0 for any number.
+    pub recipient_limit: usize,
+    /// `NAME_destination_concurrency_limit`: deliveries to one destination at once; 0 for any
+    /// number.
+    pub concurrency_limit: usize,
+    /// Deliveries at once (`default_process_limit`, or the column of `master.cf`).
+    pub process_limit: usize,
+    /// `NAME_time_limit`: how long a command may run.
+    pub time_limit: Duration,
+    /// `recipient_delimiter`
+    pub recipient_delimiter: String,
+}
+
+impl Default for TransportSettings {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            services: Vec::new(),
+            mail_owner: "postfix".to_owned(),
+            queue_directory: PathBuf::new(),
+            environment: [Vec::new(), Vec::new()],
+        }
+    }
+}
+
+impl Settings {
+    /// Returns true for a transport and nexthop by which mail comes to this server: what its own
+    /// sockets take is stored in mailboxes.
+    pub fn is_own_socket(&self, transport: &str, nexthop: &str) -> bool {
+        let service = self.transport.services.iter();
+        let service = service.clone().find(|service| service.name == transport);
+        let is_lmtp = service.map_or(transport == "lmtp", |service| service.command == "lmtp");
+        if !is_lmtp {
+            return false;
+        }
+        let mut listen = self.lmtp.listen.iter();
+        let Some(socket) = nexthop.strip_prefix("unix:") else {
+            let Some(ListenAddress::Inet { port, .. }) = local_address(nexthop) else {
+                return false;
+            };
+            return listen.any(|listens| match listens {
+                ListenAddress::Inet { port: heard, .. } => *heard == port,
+                ListenAddress::Unix(_) => false,
+            });
+        };
+        let is_chrooted = service.is_some_and(|service| service.is_chrooted);
+        let socket = match is_chrooted {
+            true => socket.trim_start_matches('/'),
+            false => socket,
+        };
+        let seen = self.transport.queue_directory.join(socket);
+        listen.any(|listens| is_same(listens, &seen))
+    }
+}
+
+/// What `master.cf` and `main.cf` say of transports, and what is odd about it.
+pub(super) fn settings(
+    enabled: bool,
+    services: &[Service],
+    values: &Values,
+) -> (TransportSettings, Vec<String>) {
+    let value = |name: &str| match values.expand(name, &format!("${name}")) {
+        Ok(expansion) => expansion.value.trim().to_owned(),
+        Err(_) => String::new(),
+    };
+    let list = |name: &str| {
+        let text = value(name);
+        items(&text).map(str::to_owned).collect()
+    };
+    let mut warnings = Vec::new();
+    let delivers = |service: &&Service| service.kind != "inet";
+    let services = services.iter().filter(delivers);
+    let settings = TransportSettings {
+        enabled,
+        services: services
+            .map(|service| transport_service(service, values, &mut warnings))
+            .collect(),
+        mail_owner: value("mail_owner"),
+        queue_directory: PathBuf::from(value("queue_directory")),
+        environment: [list("import_environment"), list("export_environment")],
+    };
+    if !enabled {
+        warnings.clear();
+    }
+    (settings, warnings)
+}
+
+fn transport_service(
+    service: &Service,
+    values: &Values,
+    warnings: &mut Vec<String>,
+) -> TransportService {
+    let name = &service.name;
+    // Of the program itself, `-o` wins; the limits per destination are the queue manager's.
+    let own = |parameter: &str| {
+        let mut own = service.overrides.iter().rev();
+        let text = own.find(|(known, _)| known == parameter);
+        let text = text.map(|(_, text)| text.clone());
+        value_of(values, parameter, text)
+    };
+    let mut number = |parameter: String, fallback: &str| {
+        let text = value_of(values, &parameter, None);
+        let text = text.or_else(|| value_of(values, fallback, None));
+        let text = text.unwrap_or_default();
+        text.parse::<usize>().unwrap_or_else(|_| {
+            warnings.push(format!("{parameter} = {text}: use a number; 1 is taken"));
+            1
+        })
+    };
+    let recipient_limit = number(
+        format!("{name}_destination_recipient_limit"),
+        "default_destination_recipient_limit",
+    );
+    let concurrency_limit = number(
+        format!("{name}_destination_concurrency_limit"),
+        "default_destination_concurrency_limit",
+    );
+    let default_process_limit = number("default_process_limit".to_owned(), "");
+    let process_limit = match service.process_limit.as_str() {
+        "-" => default_process_limit,
+        text => text.parse().unwrap_or(default_process_limit),
+    };
+    let time = own(&format!("{name}_time_limit")).or_else(|| own("command_time_limit"));
+    let time_limit = time.as_deref().map(seconds).and_then(Result::ok);
+    let is_chrooted = match service.chroot.as_str() {
+        "-" => {
+            let default = "${{$compatibility_level} <level {1} ? {y} : {n}}";
+            let expansion = values.expand("chroot", default);
+            expansion.is_ok_and(|expansion| expansion.value == "y")
+        }
+        field => field == "y",
+    };
+    TransportService {
+        name: name.clone(),
+        command: service.command.clone(),
+        arguments: service.arguments.clone(),
+        is_chrooted,
+        line: service.line,
+        recipient_limit,
+        concurrency_limit,
+        process_limit,
+        time_limit: Duration::from_secs(time_limit.unwrap_or(1000)),
+        recipient_delimiter: own("recipient_delimiter").unwrap_or_default(),
+    }
+}
+
+/// The value of a parameter, or `text` in its place, expanded; `None` when there is none.
+fn value_of(values: &Values, parameter: &str, text: Option<String>) -> Option<String> {
+    let is_name = |name: &str| {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        !name.is_empty() && name.chars().all(is_part)
+    };
+    let text = match text {
+        Some(text) => text,
+        None if is_name(parameter) => values.written_or_default(parameter)?.to_owned(),
+        None => return None,
+    };
+    let value = values.expand(parameter, &text).ok()?.value;
+    let value = value.trim();
+    (!value.is_empty()).then(|| value.to_owned())
+}

@@ -1,0 +1,167 @@
+//! From the address a client gives to the mailboxes and transports of the recipient it means.
+//!
+//! Imports the other files of this room. As `finding`, where mail may go elsewhere than into a
+//! mailbox: each final recipient has the transport that trivial-rewrite(8) finds for it. What
+//! comes to this server by that transport is stored; so is what `virtual` takes. Sources:
+//! trivial-rewrite(8), transport(5), smtpd(8).
+
+use super::error::RouteError;
+use super::finding::{Found, is_bare_postmaster};
+use super::resolver::Resolved;
+use super::router::Router;
+use super::trace::Trace;
+use super::types::AddressClass;
+use crate::address::Address;
+use crate::target::Target;
+
+/// A recipient that was looked up, with everyone it stands for.
+#[derive(Clone, Debug)]
+pub struct FoundTargets {
+    /// The address in canonical form.
+    pub address: Address,
+    /// It is an alias that was expanded.
+    pub is_alias: bool,
+    /// Where its mail goes, at least one; or why it is not taken.
+    pub targets: Result<Vec<(Address, Target)>, RouteError>,
+}
+
+impl From<Found> for FoundTargets {
+    fn from(found: Found) -> Self {
+        let Found { address, mailboxes } = found;
+        let is_alias = matches!(mailboxes, Ok(super::Mailboxes::Members(_)));
+        let targets = mailboxes.map(|mailboxes| {
+            let members = mailboxes.members(address.clone()).into_iter();
+            let target = |(address, target)| (address, Target::Mailbox(target));
+            members.map(target).collect()
+        });
+        Self {
+            address,
+            is_alias,
+            targets,
+        }
+    }
+}
+
+impl Router {
+    /// Finds the mailboxes and transports that mail for `given` goes to. With `expand_aliases`,
+    /// `virtual_alias_maps` are applied, and recipients must be listed as smtpd(8) wants them;
+    /// behind Postfix, cleanup(8) and smtpd(8) have done that. `is_own_socket` says which
+    /// transports and nexthops lead to this server itself.
+    ///
+    /// Mail for a domain that is none of ours is taken only where `transport_maps` name the
+    /// recipient, or where an alias of ours sends it on.
+    pub fn find_targets(
+        &self,
+        given: Address,
+        expand_aliases: bool,
+        is_own_socket: &dyn Fn(&str, &str) -> bool,
+    ) -> FoundTargets {
+        let is_postmaster = is_bare_postmaster(&given);
+        let address = self.complete(given);
+        let expanded = match expand_aliases {
+            true => self.expand(&address),
+            false => Ok(vec![address.clone()]),
+        };
+        let (is_alias, mut targets) = match expanded {
+            Err(error) => (false, Err(error)),
+            Ok(members) => match members.as_slice() {
+                [only] if *only == address => {
+                    let how = (false, expand_aliases);
+                    let target = self.target(&address, how, is_own_socket);
+                    (false, target.map(|target| vec![target]))
+                }
+                members => (true, self.targets(&address, members, is_own_socket)),
+            },
+        };
+        if is_postmaster
+            && let Err(error) = &targets
+            && error.status().is_permanent()
+            && let Some(found) = self.postmaster(&address)
+        {
+            let found = Found {
+                address: address.clone(),
+                mailboxes: found,
+            };
+            targets = FoundTargets::from(found).targets;
+        }
+        FoundTargets {
+            address,
+            is_alias,
+            targets: targets.map_err(|error| self.settled(error)),
+        }
+    }
+
+    fn targets(
+        &self,
+        address: &Address,
+        members: &[Address],
+        is_own_socket: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<Vec<(Address, Target)>, RouteError> {
+        let target = |member: &Address| {
+            let target = self.target(member, (true, true), is_own_socket);
+            target.map_err(|cause| RouteError::Member {
+                address: address.external(),
+                member: member.external(),
+                cause: Box::new(cause),
+            })
+        };
+        members.iter().map(target).collect()
+    }
+
+    /// Finds where the mail of one final recipient goes.
+    fn target(
+        &self,
+        given: &Address,
+        (is_member, is_first): (bool, bool),
+        is_own_socket: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<(Address, Target), RouteError> {
+        let resolved = self
+            .resolver
+            .resolve(&given.internal(), &mut Trace::off())?;
+        let address = Address::from_internal(&resolved.recipient);
+        let Resolved {
+            transport, nexthop, ..
+        } = &resolved;
+        if matches!(transport.as_str(), "error" | "retry") {
+            if resolved.class == AddressClass::VirtualAlias
+                && let Some(unsettled) = self.aliases.maps().tables().unsettled()
+            {
+                return Err(unsettled.into());
+            }
+            return Err(RouteError::Refused {
+                address: address.external(),
+                text: nexthop.clone(),
+                retry: transport == "retry",
+            });
+        }
+        let is_foreign =
+            resolved.class == AddressClass::Default && !is_member && !resolved.is_mapped;
+        if is_foreign || transport == "virtual" || is_own_socket(transport, nexthop) {
+            let target = self.mailbox(&address)?;
+            return Ok((address, Target::Mailbox(target)));
+        }
+        let own = |domain: &str| self.resolver.is_own_domain(domain);
+        let find = || self.mailboxes.find(&address, own, &mut Trace::off());
+        if transport == "local"
+            && let Some(target) = find()?
+        {
+            // What virtual_mailbox_maps lists is stored here whatever its class.
+            return Ok((address, Target::Mailbox(target)));
+        }
+        if is_first && !is_member {
+            let (class, recipient) = (resolved.class, &resolved.recipient);
+            let (listed, resolver) = (&self.listed, &self.resolver);
+            listed.check(class, recipient, resolver, &mut Trace::off())?;
+            // A mailbox without an owner here is listed all the same.
+            if class == AddressClass::VirtualMailbox
+                && !self.mailboxes.maps().is_empty()
+                && matches!(find(), Ok(None))
+            {
+                return Err(RouteError::UnknownUser {
+                    address: address.external(),
+                });
+            }
+        }
+        Ok((address, Target::transport(transport, nexthop)))
+    }
+}

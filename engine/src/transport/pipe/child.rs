@@ -1,0 +1,108 @@
+//! Starts a command apart from everything else: a session of its own, no descriptors but its three,
+//! no signal blocked.
+//!
+//! The standard library gives the command its user, its group and no other.
+
+#![allow(unsafe_code, reason = "work between fork and exec, and close_range(2)")]
+
+use std::ffi::OsString;
+use std::io::{self, PipeReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+/// Permission bits that files of commands do not get, as from Postfix's daemons.
+const UMASK: u32 = 0o077;
+
+/// The last signal with a name; what this program or its parent ignores the command does not.
+const SIGNAL_MAX: libc::c_int = 31;
+
+/// What is started.
+pub(super) struct Wanted<'a> {
+    /// The words; at least one.
+    pub(super) argv: &'a [OsString],
+    /// The whole environment.
+    pub(super) environment: &'a [(OsString, OsString)],
+    pub(super) directory: &'a Path,
+    /// User and group, when they are not those of this process.
+    pub(super) owner: Option<(u32, u32)>,
+}
+
+/// A command that runs.
+pub(super) struct Started {
+    pub(super) child: Child,
+    /// Its standard input.
+    pub(super) input: ChildStdin,
+    /// Its standard output and standard error.
+    pub(super) output: PipeReader,
+}
+
+/// Starts a command.
+///
+/// # Errors
+/// It cannot be started.
+pub(super) fn start(wanted: &Wanted<'_>) -> io::Result<Started> {
+    let Some((program, arguments)) = wanted.argv.split_first() else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let (output, writer) = io::pipe()?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(wanted.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(wanted.directory)
+        .stdin(Stdio::piped())
+        .stdout(OwnedFd::from(writer.try_clone()?))
+        .stderr(OwnedFd::from(writer));
+    if let Some((uid, gid)) = wanted.owner {
+        command.uid(uid).gid(gid);
+    }
+    // SAFETY: `detach` runs in the new process between fork and exec. It makes system calls only,
+    // which are async-signal-safe, takes no lock and allocates nothing.
+    unsafe { command.pre_exec(detach) };
+    let mut child = command.spawn()?;
+    // The ends of the pipe that the command has.
+    drop(command);
+    let Some(input) = child.stdin.take() else {
+        return Err(io::Error::other("the command has no standard input"));
+    };
+    Ok(Started {
+        child,
+        input,
+        output,
+    })
+}
+
+/// Cuts the new process off from this one.
+fn detach() -> io::Result<()> {
+    // A session of its own has no controlling terminal, and is one process group.
+    rustix::process::setsid()?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
+    // The threads of the engine block all signals.
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    for signal in 1..=SIGNAL_MAX {
+        // SAFETY: no handler is installed. The call fails for those that are always default.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // What this process opens is closed by exec; what others opened in it may not be.
+    // SAFETY: the call marks descriptors of this process and touches no memory. Those of the
+    // standard library that are still needed are closed by exec anyway.
+    let closed = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    match closed {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            // Linux before 5.11 cannot; then what others opened is theirs to close.
+            error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Ok(()),
+            error => Err(error),
+        },
+    }
+}

@@ -1,0 +1,109 @@
+//! Commands: delivers mail as Postfix's pipe(8) does.
+//!
+//! A command is a service of type pipe in master.cf. It gets the message on its standard input; its
+//! exit status and its output say what became of it. Each command that runs has a thread of the
+//! service, which all wait for it together; so the bounds of the service bound the threads. What is
+//! different from pipe(8): a command that cannot be started is our trouble, and puts mail off; the
+//! outcome is known once the command itself has ended, whatever it left behind; and no more than
+//! 1 MiB of output is read.
+
+mod arguments;
+mod attributes;
+mod child;
+mod content;
+mod exchange;
+mod outcome;
+mod pool;
+mod run;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use super::{Transport, TransportRequest};
+use crate::config::{Settings, TransportService};
+use crate::status::Status;
+use crate::sync::Arc;
+use pool::{Job, Pool};
+use service::Service;
+
+/// A service of type pipe.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    /// As it was configured; or why no mail can be delivered by it.
+    service: Result<Arc<Service>, String>,
+    name: String,
+    pool: Pool,
+}
+
+/// Why no mail can be delivered by a service of type pipe; `None` when it can.
+pub(crate) fn problem(service: &TransportService, settings: &Settings) -> Option<String> {
+    Service::new(service, settings).err()
+}
+
+impl Pipe {
+    pub(super) fn new(service: &TransportService, settings: &Settings) -> Self {
+        let checked = Service::new(service, settings).map(Arc::new);
+        if let Err(cause) = &checked {
+            tracing::error!("service {} of master.cf: {cause}", service.name);
+        }
+        let limits = checked.as_ref().map_or((1, 1), |service| {
+            (service.process_limit, service.concurrency_limit)
+        });
+        Self {
+            service: checked,
+            name: service.name.clone(),
+            pool: Pool::new(limits),
+        }
+    }
+
+    /// Ends what waits, and waits until what runs has ended.
+    pub(super) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+impl Transport for Pipe {
+    fn deliver(&self, request: TransportRequest) {
+        let service = match &self.service {
+            Ok(service) => service,
+            Err(cause) => {
+                tracing::error!("service {} of master.cf: {cause}", self.name);
+                let text = format!("mail system configuration error: service {}", self.name);
+                for recipient in &request.recipients {
+                    let status = Status::configuration(text.clone());
+                    request.done.answer(recipient.index, status);
+                }
+                return;
+            }
+        };
+        let most = match service.recipient_limit {
+            0 => usize::MAX,
+            most => most,
+        };
+        let TransportRequest {
+            mail,
+            target,
+            mut recipients,
+            deadline,
+            done,
+        } = request;
+        while !recipients.is_empty() {
+            let rest = recipients.split_off(recipients.len().min(most));
+            let group = std::mem::replace(&mut recipients, rest);
+            // As Postfix counts: with one recipient each, a recipient is a destination.
+            let destination = match (most, group.first()) {
+                (1, Some(one)) => one.recipient.address.internal(),
+                _ => target.nexthop.clone(),
+            };
+            self.pool.push(Job {
+                service: Arc::clone(service),
+                mail: Arc::clone(&mail),
+                nexthop: target.nexthop.clone(),
+                destination,
+                recipients: group,
+                deadline,
+                done: done.clone(),
+            });
+        }
+    }
+}
