@@ -473,7 +473,7 @@ impl Case {
         for (message, seen) in self.messages.iter().zip(seen) {
             let (least, most) = match message.kind {
                 Kind::Pending => (1, 1),
-                // The end of the mailbox before it was told of the refusal.
+                // The end of the mailbox before the refusal was recorded.
                 Kind::Refused => (0, 0),
                 Kind::Extent => (0, 1),
             };

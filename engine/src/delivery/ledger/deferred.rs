@@ -248,7 +248,7 @@ impl Deferred {
 
     /// Notes that these deliveries were flushed, with every file system they may be on. Those that
     /// an earlier flush may have dropped are to be written again: `failures` have failed by now,
-    /// and `device` tells the file system of a mailbox.
+    /// and `device` returns the file system of a mailbox.
     pub(in crate::delivery) fn made_is_flushed(
         &self,
         made: &HashSet<(DeliveryId, u32)>,

@@ -1,10 +1,9 @@
 //! mbox: all messages in one file.
 //!
-//! Imports the rest of `mailbox`, `io`, `message`, `config`. Opening takes every lock of
-//! `virtual_mailbox_lock` without waiting: the lock file first, then, on the open file, the
-//! kernel's locks; then the file is checked to be the mailbox still, and one that we may append
-//! to. Messages are appended, flushed by the caller, and only then is the lock given back.
-//! Sources: Postfix mbox_open, safe_open, virtual(8).
+//! Opening takes every lock of `virtual_mailbox_lock` without waiting: the lock file first, then,
+//! on the open file, the kernel's locks; then the file is checked to be the mailbox still, and one
+//! that we may append to. Messages are appended, flushed by the caller, and only then is the lock
+//! given back. Sources: Postfix mbox_open, safe_open, virtual(8).
 
 mod append;
 mod dotlock;
@@ -237,7 +236,7 @@ impl<H> Mbox<H> {
                 "cannot cut an incomplete message off the mailbox; cut it to this length"
             );
             self.is_torn = true;
-            // Whoever opens it next is to cut it first.
+            // The next writer that opens it must cut it first.
             if let Ok(stat) = disk.stat(&self.file) {
                 self.torn_ends.remember(self.path.as_str(), &stat, self.end);
             }
