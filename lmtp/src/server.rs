@@ -211,6 +211,10 @@ fn needs_restart<'a>(old: &Settings, new: &'a Settings) -> impl Iterator<Item = 
         ),
         ("[store]", old.store != new.store),
         ("[delivery_log]", old.delivery_log != new.delivery_log),
+        (
+            "what [transport] says of other servers",
+            old.relay != new.relay,
+        ),
         ("[log]", old.log != new.log),
         (
             "state_directory",

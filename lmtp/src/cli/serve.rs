@@ -154,7 +154,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         _ => wrong(error),
     })?;
     let engine = Arc::new(engine);
-    relays.register(&engine);
+    relays.register(&engine, &settings.transport);
     if !is_asked {
         runtime.spawn(Arc::clone(&health).answer_later(settings.state_directory.clone()));
     }

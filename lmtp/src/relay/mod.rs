@@ -89,7 +89,7 @@ impl Relays {
         Ok(Arc::new(Self {
             runtime,
             common: Arc::new(common),
-            queue_directory: PathBuf::from("/var/spool/postfix"),
+            queue_directory: settings.transport.queue_directory.clone(),
             backends: Mutex::default(),
         }))
     }

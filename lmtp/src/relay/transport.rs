@@ -1,12 +1,13 @@
 //! The relay as transports of the engine: `lmtp`, `smtp` and `relay`.
 //!
 //! Imports the engine's transports. `relay` is smtp(8) under another name, as in Postfix's
-//! master.cf.
+//! master.cf; further names of lmtp(8) and smtp(8) are those that master.cf gives them.
 
 use super::backend::Outcomes;
 use super::envelope::Forwarded;
 use super::nexthop::Protocol;
 use super::{Relays, Request};
+use mailstow_engine::config::TransportSettings;
 use mailstow_engine::transport::{Done, Transport, TransportRequest};
 use mailstow_engine::{Engine, Mail, Status};
 use std::sync::Arc;
@@ -20,12 +21,19 @@ struct Relay {
 
 impl Relays {
     /// Has an engine take mail to other servers.
-    pub(crate) fn register(self: &Arc<Self>, engine: &Engine) {
-        for (name, protocol) in [
+    pub(crate) fn register(self: &Arc<Self>, engine: &Engine, settings: &TransportSettings) {
+        let services = settings.services.iter();
+        let services = services.filter_map(|service| match service.command.as_str() {
+            "lmtp" => Some((service.name.as_str(), Protocol::Lmtp)),
+            "smtp" => Some((service.name.as_str(), Protocol::Smtp)),
+            _ => None,
+        });
+        let always = [
             ("lmtp", Protocol::Lmtp),
             ("smtp", Protocol::Smtp),
             ("relay", Protocol::Smtp),
-        ] {
+        ];
+        for (name, protocol) in always.into_iter().chain(services) {
             let relays = Arc::clone(self);
             engine.register_transport(name, Arc::new(Relay { relays, protocol }));
         }
