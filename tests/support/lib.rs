@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod databases;
 pub mod deadline;
 pub mod dovecot;
+pub mod dovecot_store;
 pub mod example;
 pub mod generate;
 pub mod hung;

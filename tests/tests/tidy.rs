@@ -311,20 +311,15 @@ fn files_of_a_room_do_not_import_themselves_through_others() {
 const STEPS: &[(&str, &[&str])] = &[(
     "engine/src/delivery",
     &[
-        "queue",
         "ledger",
         "context",
         "delivery",
-        "in_hand",
-        "domain",
-        "domains",
         "batch",
         "recovery",
         "log_supervisor",
         "writer",
         "watch",
         "store",
-        "dispatch",
     ],
 )];
 

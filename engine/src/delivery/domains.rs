@@ -162,7 +162,7 @@ impl Domains {
     /// As [`Domains::note_changes`]; `table` reads the table of mounts.
     fn note_changes_in(&self, table: impl FnOnce() -> io::Result<Vec<PathBuf>>) {
         let mut changes = self.changes.lock();
-        // The kernel reports a change once.
+        // The kernel tells of a change once.
         changes.is_unread |= changes.watch.as_ref().is_some_and(MountWatch::is_changed);
         if changes.is_unread
             && let Ok(points) = table()

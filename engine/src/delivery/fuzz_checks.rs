@@ -146,7 +146,7 @@ impl Case {
                 }
             }
             let place = has_place.then_some(file.len());
-            let message = self.log_message(id, kind, choices.piece(CONTENT_BYTES_MAX), place);
+            let message = self.promise(id, kind, choices.piece(CONTENT_BYTES_MAX), place);
             if has_place {
                 if kind == Kind::Extent {
                     durable = file.len();
@@ -163,13 +163,7 @@ impl Case {
     }
 
     /// Puts a message into the log.
-    fn log_message(
-        &mut self,
-        id: u128,
-        kind: Kind,
-        content: &[u8],
-        place: Option<usize>,
-    ) -> Message {
+    fn promise(&mut self, id: u128, kind: Kind, content: &[u8], place: Option<usize>) -> Message {
         let (uid, gid) = owner();
         let recipient = AcceptedRecipient {
             address: "ann@example.org".to_owned(),
@@ -293,7 +287,8 @@ impl Case {
         disk
     }
 
-    /// Opens the log, which has the records of the messages the first time.
+    /// Runs recovery; how many deliveries still wait.
+    /// Opens the log, which at first has what it was told of the messages.
     fn open_log(&mut self) -> (StepwiseLog, LogScan<SimMedium>) {
         let settings = LogWriterSettings {
             segment_bytes: 32 << 10,
@@ -317,7 +312,6 @@ impl Case {
         open(medium)
     }
 
-    /// Runs recovery. Returns how many deliveries still wait.
     fn recover(&mut self, disk: &SimDisk, page_cache: PageCache) -> u64 {
         let mut settings = Settings::default();
         settings.routing.virtual_mailbox_base = "/base".into();
@@ -473,7 +467,7 @@ impl Case {
         for (message, seen) in self.messages.iter().zip(seen) {
             let (least, most) = match message.kind {
                 Kind::Pending => (1, 1),
-                // The end of the mailbox before the refusal was recorded.
+                // The end of the mailbox before it was told of the refusal.
                 Kind::Refused => (0, 0),
                 Kind::Extent => (0, 1),
             };

@@ -12,9 +12,8 @@
 //! recovery, batch            replay what the log has; write what waits
 //! domains, domain, in_hand   file systems, their queues, and what their writers are at
 //! delivery, reply            one copy for one mailbox, answered exactly once
-//! context                    what all writers share; the identity of one thread
 //! ledger                     what must be remembered until it is settled
-//! queue, types, error, ...   leaves
+//! context, queue             leaves
 //! ```
 //!
 //! A message goes from the socket to its mailbox file through these functions, each of which calls
@@ -22,7 +21,7 @@
 //!
 //! ```text
 //! lmtp session: receive_data, Body::write   MessageBuilder::write, MessageSink::append
-//! lmtp session: conclude, deliver           Engine::submit, Store::dispatch
+//! lmtp session: conclude, deliver           Engine::submit
 //! Store::submit                             copies, LoggedMessage::new, Delivery::new, Queue::push
 //! write_mail, Writer::write                 Queue::take
 //! Writer::begin                             Commit::through_log, LogHandle::lease

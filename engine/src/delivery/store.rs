@@ -106,7 +106,7 @@ impl Store<Blocking> {
         check_base(&Blocking::new(), settings)
     }
 
-    /// Recovers the delivery log in `directory`, which must not be in use, and empties it: what
+    /// Recovers the delivery log in `directory`, which nobody may be using, and empties it: what
     /// [`Store::open`] does before anything else.
     ///
     /// # Errors
@@ -219,7 +219,7 @@ impl<D: Disk> Store<D> {
             })
     }
 
-    /// Opens a store whose work is done by threads that the caller starts, or by the caller.
+    /// A store whose work is done by threads to be started, or by whoever asks for it.
     fn with_or_without_threads(
         disk: D,
         settings: &Settings,

@@ -1,6 +1,6 @@
 //! Directories of mailboxes: opening beneath the base, checking, creating.
 //!
-//! Everything happens as the mailbox owner.
+//! Imports `io`. Everything happens as the mailbox owner.
 
 use super::error::MailboxError;
 use super::path::{MailboxName, prefixes};
@@ -33,7 +33,7 @@ pub(super) fn display(mailbox: &MailboxName, directory: &str) -> String {
     format!("{base}{directory}")
 }
 
-/// Refuses a directory in which any user could replace the mailbox.
+/// Refuses a directory in which anybody could replace the mailbox.
 pub(super) fn check_closed(
     mailbox: &MailboxName,
     directory: &str,

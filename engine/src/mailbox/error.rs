@@ -1,7 +1,7 @@
 //! Why a mailbox does not take a message.
 //!
-//! Every text names the mailbox, the cause and the remedy. Trouble of our own is 4xx, an I/O error
-//! too; only a limit or quota of the mailbox is 5xx.
+//! Imports `status`, `io` (credentials). Every text names the mailbox, the cause and the remedy.
+//! Trouble of our own is 4xx, an I/O error too; only a limit or quota of the mailbox is 5xx.
 
 use crate::io::CredentialError;
 use crate::status::Status;
@@ -62,7 +62,7 @@ pub enum MailboxError {
         /// Why not.
         source: CredentialError,
     },
-    /// Any user could replace the mailbox.
+    /// Anybody could replace the mailbox.
     #[error(
         "mailbox {mailbox}: directory {directory} is writable by everyone; run: chmod o-w {directory}"
     )]

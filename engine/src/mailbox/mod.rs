@@ -1,8 +1,9 @@
 //! Mailbox formats: Maildir and mbox.
 //!
+//! Imports `io`, `message`, `envelope`, `config` (settings), `clock`, `sync`, `status`, `limits`.
 //! Each format is a folder: it opens a mailbox as the calling thread's identity, writes, and says
-//! what must be flushed before and after the message becomes visible; when to flush is decided by
-//! `delivery`. Sources: Postfix virtual(8), maildir(5), mbox(5).
+//! what must be flushed before and after the message becomes visible; when to flush is decided
+//! by `delivery`. Sources: Postfix virtual(8), maildir(5), mbox(5).
 
 mod directory;
 mod durable_dirs;

@@ -1,10 +1,10 @@
 //! Whether others than the recipient, root and those whom root let in can replace a mailbox.
 //!
-//! The way from the base to the mailbox is walked on open directories, one component at a time,
-//! symbolic links included, as the kernel resolves them beneath the base. What is allowed is
-//! written down in [`crate::manual::mailbox_owners`]. It is done when a mailbox is used for the
-//! first time: whoever could put another one in its place later would have to be trusted now, and
-//! another one has another inode, so that it is walked to again.
+//! Imports `io`, `route` (targets), `config`. The way from the base to the mailbox is walked on
+//! open directories, one component at a time, symbolic links included, as the kernel resolves them
+//! beneath the base. What is allowed is written down in [`crate::manual::mailbox_owners`]. It is
+//! done when a mailbox is used for the first time: whoever could put another one in its place later
+//! would have to be trusted now, and another one has another inode, so that it is walked to again.
 
 use super::directory::display;
 use super::error::{MailboxError, Unsafe};

@@ -19,7 +19,7 @@ pub(super) struct Work<'a, D: Disk> {
     pub(super) context: &'a Context<D>,
     domain: &'a Domain,
     pub(super) commit: Commit<'a, D::Handle>,
-    /// Notes every step that may never end.
+    /// Told of every step that may never end.
     pub(super) in_hand: Arc<InHand>,
     pub(super) workspace: Workspace<'a, D>,
     /// Failed, and not answered before the log has that.

@@ -12,7 +12,7 @@ fn a_refused_message_behind_a_whole_one_that_is_not_in_the_log_is_cut_off() {
         let mut kept = 0;
         for (id, kind) in (1..).zip(kinds) {
             kept = case.found.len();
-            let message = case.log_message(id, *kind, b"text\n", Some(kept));
+            let message = case.promise(id, *kind, b"text\n", Some(kept));
             case.found.extend_from_slice(&message.rendered);
             case.messages.push(message);
         }
@@ -27,9 +27,9 @@ fn a_refused_message_behind_a_whole_one_that_is_not_in_the_log_is_cut_off() {
 fn a_message_that_stands_where_one_stood_that_a_reader_moved_stays_whole() {
     let mut case = Case::default();
     // The reader removed what stood before the first; then the second was appended.
-    let moved = case.log_message(1, Kind::Pending, b"text\n", Some(300));
+    let moved = case.promise(1, Kind::Pending, b"text\n", Some(300));
     let place = moved.rendered.len();
-    let next = case.log_message(2, Kind::Pending, &b"line\n".repeat(50), Some(place));
+    let next = case.promise(2, Kind::Pending, &b"line\n".repeat(50), Some(place));
     assert!(place < 300 && 300 < place + next.rendered.len());
     case.found = [moved.rendered, next.rendered].concat();
     let disk = case.disk();

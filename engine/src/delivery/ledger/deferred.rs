@@ -21,7 +21,7 @@ const UNFLUSHED_BYTES_MAX: u64 = 8 << 20;
 /// What the log may take for a message, in bytes, beside its content: envelope, what became of its
 /// other recipients, and the ends of blocks.
 const COPY_BYTES: u64 = 16 << 10;
-/// First pause after an attempt to deliver that failed; it doubles up to the longest.
+/// First pause after an attempt to deliver that was in vain; it doubles up to the longest.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// It is copied at most at this rate, in bytes a second, unless the log fills up.
@@ -248,7 +248,7 @@ impl Deferred {
 
     /// Notes that these deliveries were flushed, with every file system they may be on. Those that
     /// an earlier flush may have dropped are to be written again: `failures` have failed by now,
-    /// and `device` returns the file system of a mailbox.
+    /// and `device` tells the file system of a mailbox.
     pub(in crate::delivery) fn made_is_flushed(
         &self,
         made: &HashSet<(DeliveryId, u32)>,

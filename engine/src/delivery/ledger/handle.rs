@@ -206,8 +206,8 @@ impl LogHandle {
         }
     }
 
-    /// Closes a log that failed, so that another can be opened although an ended lease may still
-    /// hold it.
+    /// Has a log that failed take nothing more and let another be opened, although somebody may
+    /// still hold it.
     pub(in crate::delivery) fn let_go_of_failed(&self) {
         let failed = self.state.lock().failed.take();
         if let Some(journal) = failed.and_then(|failed| failed.upgrade()) {
@@ -264,7 +264,7 @@ impl LogHandle {
         }
     }
 
-    /// Closes the log without a failure, although an ended lease may still hold it.
+    /// Closes the log without a failure, although somebody may still hold it.
     pub(in crate::delivery) fn forget(&self) {
         let journal = self.state.lock().journal.take();
         if let Some(journal) = journal {

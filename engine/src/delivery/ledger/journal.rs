@@ -48,7 +48,7 @@ pub(in crate::delivery) trait Journal: fmt::Debug + Send + Sync {
     /// Returns true if so many bytes of records can be appended, past the bound, too.
     fn has_room_for(&self, bytes: u64) -> bool;
     /// Takes no more records and frees nothing any more, so that the log may be opened again
-    /// although a lease still holds this one.
+    /// although somebody still holds this one.
     fn let_go(&self);
 }
 

@@ -186,7 +186,7 @@ impl<D: Disk> Worker<'_, D> {
         debug_assert_eq!(mbox.length(), at, "nothing of ours is left behind it");
         if torn.first.is_some() {
             // Else it could come back behind what is appended now: in a sector that both share,
-            // the two cannot be distinguished.
+            // the two cannot be told apart.
             disk.sync(mbox.file()).map_err(|e| failed(mbox, e))?;
         }
         plan.is_cut_to(at);
@@ -227,7 +227,7 @@ impl<D: Disk> Worker<'_, D> {
         debug_assert_eq!(
             mbox.length(),
             offset,
-            "the messages stand where the log has them"
+            "the messages stand where the log was told"
         );
         Ok(())
     }

@@ -227,7 +227,7 @@ mod tests {
         }
     }
 
-    /// Where an mbox of `length` bytes is cut off that no other program wrote to.
+    /// Where an mbox of `length` bytes is cut off that nobody else wrote to.
     fn cut_at(entries: &[MboxEntry], stands: &[bool], length: u64) -> Option<u64> {
         let plan = MboxPlan::new(entries, stands.to_vec(), false);
         plan.cut(length, TornExtents::default())?.behind(0)

@@ -85,7 +85,7 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Returns a checkpoint that the caller makes, whatever the store is doing then; a second
+    /// A checkpoint, to be made by whoever calls this, whatever the store is doing then; a second
     /// one while mailboxes are flushed would wait for the first, on the thread that makes it.
     pub(in crate::delivery) fn checkpointer(&self) -> impl FnOnce() + Send + use<D> {
         let shared = Arc::downgrade(&self.shared);

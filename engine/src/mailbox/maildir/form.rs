@@ -1,6 +1,6 @@
 //! The bytes of a message file: plain, or one zstd frame.
 //!
-//! Invariants: the name of a file tells the size of the message, whatever
+//! Imports `config`, `io`. Invariants: the name of a file tells the size of the message, whatever
 //! its form (Dovecot counts that for quota and asks for no more); a frame ends with a checksum, so
 //! that half a frame is never taken for a whole one. The same message gives the same frame with
 //! one version of the zstd library. Source: RFC 8878.

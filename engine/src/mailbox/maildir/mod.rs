@@ -1,9 +1,10 @@
 //! Maildir: one file per message.
 //!
-//! A message is written to a file that no reader sees, flushed by the caller, then published into
-//! `new/` under a name that no other file has; then the caller flushes `new/`. The file has no name
-//! before that where the file system can do this (no trace in `tmp/`, and a quarter faster on a
-//! journalling file system), else it stands in `tmp/` as maildir(5) says.
+//! Imports the rest of `mailbox`, `io`, `message`. A message is written to a file that no reader
+//! sees, flushed by the caller, then published into `new/` under a name nobody else has; then the
+//! caller flushes `new/`. The file has no name before that where the file system can do this
+//! (no trace in `tmp/`, and a quarter faster on a journalling file system), else it stands in
+//! `tmp/` as maildir(5) says.
 
 mod form;
 mod name;
@@ -42,7 +43,7 @@ pub struct Maildir<H> {
     sweep_due: bool,
 }
 
-/// A message that is written, but not visible yet.
+/// A message written but seen by nobody.
 #[derive(Debug)]
 pub struct Unpublished<H> {
     file: H,
@@ -168,7 +169,7 @@ impl<H> Maildir<H> {
         }
     }
 
-    /// Writes a message that is not visible yet: `header`, then the content.
+    /// Writes a message which nobody sees yet: `header`, then the content.
     ///
     /// # Errors
     /// The file cannot be made or written; nothing of it is left.
@@ -393,15 +394,14 @@ fn make<D: Disk>(
     path: &MailboxName,
     gid: u32,
 ) -> Result<(), MailboxError> {
-    // Without `new/` no program takes it for a Maildir, so `new/` comes last.
+    // Before `new/` is there nobody takes it for a Maildir, so it comes last.
     for name in ["tmp", "cur", "new"] {
         directory::make_all(disk, base, path, &path.below(name), gid)?;
     }
     Ok(())
 }
 
-/// Makes the other directories, which readers need. An owner that may not make them here can still
-/// get mail.
+/// Readers want all three directories. Whoever may not make them here may still deliver.
 fn make_rest<D: Disk>(
     disk: &D,
     base: &D::Handle,

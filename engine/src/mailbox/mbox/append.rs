@@ -1,6 +1,6 @@
 //! Appending messages to an open, locked mbox.
 //!
-//! Invariant: when it returns, the file
+//! Imports the rest of `mailbox`, `io`, `message`, `limits`. Invariant: when it returns, the file
 //! holds exactly the messages reported as written behind its old content; what failed midway was
 //! cut off again.
 
@@ -251,7 +251,7 @@ impl<D: Disk> Appender<'_, D> {
             return Ok(());
         }
         // A crash may leave the file with the end of any write: pages begin where writes do, so
-        // that what is left of a message can be recognised by its sectors.
+        // that what is left of a message can be told by its sectors.
         let behind = (self.end + self.buffer.len() as u64) % PAGE_BYTES;
         let keep = usize::try_from(behind).unwrap_or(0).min(self.buffer.len());
         let rest = self.buffer.split_off(self.buffer.len() - keep);

@@ -1,21 +1,19 @@
 //! The lock file beside an mbox.
 //!
-//! `MAILBOX.lock` is made by giving a finished file that name, which is atomic on NFS too. A lock
-//! that was not touched for `stale_lock_time` is renamed before it is removed, so that only one of
-//! two programs that find it stale removes it. Our lock files are recognised by their mode. The
-//! kernel locks them as well while they are in use: a process that can take that lock knows that
-//! the holder is gone and need not wait, and one that cannot never removes the file. On a file
-//! system that other machines may share, kernel locks may concern each machine alone; there our
-//! lock files name the host and its kernel, and only that host judges them by the kernel's lock.
-//! Locks of other programs are judged by their age alone.
-//!
-//! Locks that are held at the same time may be names of one file: a name costs half of what a file
-//! costs, and the file is removed with its last name.
-//!
-//! Invariants: our file is locked by the kernel before it has its name, and loses the name before
-//! that lock; the thread that takes or releases a lock has the mailbox owner's identity; a file
-//! gets no more names when it is old enough to be found stale. Sources: Postfix
-//! `mailbox_delivery_lock`, procmail's lockfile(1), Dovecot's file-dotlock.
+//! Imports `io`, `clock`, `sync`. `MAILBOX.lock` is made by giving a finished file that name,
+//! which is atomic on NFS too. A lock that nobody touched for `stale_lock_time` is taken away by
+//! renaming it first, so that of two who find it stale only one takes it away. Ours are known by
+//! their mode, and are locked by the kernel as well while they are in use: whoever can take that
+//! lock knows that the holder is gone, and need not wait; whoever cannot never takes the file away.
+//! On file systems that other machines may have as well, where the kernel's locks may be each
+//! machine's own, they also name the host and its kernel, and only that host judges them so.
+//! Those of other programs are judged by their age alone.
+//! Locks that are held at the same time may be names of one and the same file: a name costs half
+//! of what a file costs, and the file is gone with its last name all the same.
+//! Invariants: our file is locked by the kernel before it has its name, and loses the name
+//! before that lock; the thread that takes or releases a lock has the mailbox owner's identity; a
+//! file gets no more names when it is old enough for somebody to find one of them stale.
+//! Source: Postfix `mailbox_delivery_lock`, procmail's lockfile(1), Dovecot's file-dotlock.
 
 mod stale;
 
@@ -39,10 +37,10 @@ const SHARED_FOR: Duration = Duration::from_secs(10);
 /// behind, they wait for one after the other.
 const NAMES_MAX: usize = 8;
 
-/// Makes the helper names of this process unique.
+/// Tells the helper names of this process apart.
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
-/// How a lock that is in use is distinguished from one that was left behind.
+/// What tells a lock that is in use from one that was left behind.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StalePolicy<'a> {
     /// `store.host`
@@ -59,7 +57,7 @@ pub(super) struct DotLock<H> {
 }
 
 /// Kept open: as long as it is, it is locked by the kernel, and no other file can get its inode
-/// number, so that number shows whether a lock is still ours.
+/// number, so that number tells whether a lock is still ours.
 #[derive(Debug)]
 struct LockFile<H> {
     handle: H,
@@ -127,7 +125,7 @@ impl<H> DotLock<H> {
         Ok(None)
     }
 
-    /// Gives the lock back, unless another program found it stale and took it meanwhile.
+    /// Gives the lock back, unless somebody thought it stale and took it meanwhile.
     pub(super) fn release<D: Disk<Handle = H>>(self, disk: &D, parent: &H) {
         let there = disk.stat_at(parent, &self.name);
         let is_ours = there.is_ok_and(|there| there.is_same_file(&self.file.stat));

@@ -1,9 +1,10 @@
 //! mbox: all messages in one file.
 //!
-//! Opening takes every lock of `virtual_mailbox_lock` without waiting: the lock file first, then,
-//! on the open file, the kernel's locks; then the file is checked to be the mailbox still, and one
-//! that we may append to. Messages are appended, flushed by the caller, and only then is the lock
-//! given back. Sources: Postfix mbox_open, safe_open, virtual(8).
+//! Imports the rest of `mailbox`, `io`, `message`, `config`. Opening takes every lock of
+//! `virtual_mailbox_lock` without waiting: the lock file first, then, on the open file, the
+//! kernel's locks; then the file is checked to be the mailbox still, and one that we may append
+//! to. Messages are appended, flushed by the caller, and only then is the lock given back.
+//! Sources: Postfix mbox_open, safe_open, virtual(8).
 
 mod append;
 mod dotlock;
@@ -236,7 +237,7 @@ impl<H> Mbox<H> {
                 "cannot cut an incomplete message off the mailbox; cut it to this length"
             );
             self.is_torn = true;
-            // The next writer that opens it must cut it first.
+            // Whoever opens it next is to cut it first.
             if let Ok(stat) = disk.stat(&self.file) {
                 self.torn_ends.remember(self.path.as_str(), &stat, self.end);
             }

@@ -1,6 +1,6 @@
 //! Which lock files are stale, and taking them away.
 //!
-//! Invariant: a lock that another program took meanwhile keeps its
+//! Imports `io`, `clock` and its parent. Invariant: a lock that somebody took meanwhile keeps its
 //! name, or has it back at once. Source: procmail's lockfile(1).
 
 use super::{OUR_MARK, StalePolicy, helper_name};
@@ -114,7 +114,7 @@ fn is_mailbox<D: Disk>(
     }
     let file = match disk.open_append(parent, lock) {
         Ok(file) => file,
-        // Of another user, and of mode 0 as Postfix makes them: no mailbox of this user.
+        // Somebody else's, and of mode 0 as Postfix makes them: no mailbox of this user.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
@@ -141,7 +141,7 @@ fn take_away<D: Disk>(
     let renamed = disk.stat_at(parent, &helper)?;
     let is_stale = is_same(&renamed, stale);
     if !is_stale {
-        // Another program was quicker, and this is its new lock: it is put back.
+        // Somebody else was quicker, and this is the new lock: back it goes.
         let _ = disk.link((parent, &helper), (parent, lock));
     }
     disk.remove(parent, &helper).map(|()| is_stale)
@@ -164,7 +164,7 @@ fn take_family_away<D: Disk>(disk: &D, parent: &D::Handle, stale: &FileStat) -> 
         there.is_ok_and(|there| is_same(&there, stale))
     };
     let family = locks.filter(is_stale);
-    // What cannot be removed is found stale when it is in the way.
+    // What cannot be removed is found stale when it is in somebody's way.
     family
         .filter(|name| matches!(take_away(disk, parent, (name, stale)), Ok(true)))
         .count()
