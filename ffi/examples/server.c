@@ -329,7 +329,8 @@ int main(int argc, char **argv) {
     mailstow_log_to_fd(STDERR_FILENO, MAILSTOW_LOG_WARNING);
     mailstow_config_new(&config);
     mailstow_config_set_file(config, argv[1]);
-    result = mailstow_config_set(config, "limits.queued_deliveries", "20000", &error);
+    /* A sixteenth of it may wait for one mbox that another program has locked. */
+    result = mailstow_config_set(config, "limits.queued_deliveries", "160000", &error);
     if (result == MAILSTOW_OK)
         result = mailstow_open(config, MAILSTOW_MODE_LOGGED, &handle, &error);
     if (result != MAILSTOW_OK)
