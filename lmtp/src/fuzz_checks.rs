@@ -20,6 +20,7 @@ mod dialogue;
 mod session;
 mod socketmap;
 
+pub use crate::relay::fuzz_check::check_relay;
 pub use command::check_command;
 pub use content::check_content;
 pub use session::check_session;
@@ -43,6 +44,7 @@ mod tests {
     const CHECKS: &[(&str, Check)] = &[
         ("command", check_command),
         ("content", check_content),
+        ("relay", check_relay),
         ("session", check_session),
         ("socketmap", check_socketmap),
     ];

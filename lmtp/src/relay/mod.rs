@@ -17,6 +17,8 @@ mod connection;
 mod content;
 mod counters;
 mod envelope;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz_check;
 mod message;
 mod nexthop;
 mod opening;
