@@ -91,7 +91,7 @@ impl Store {
             false => {
                 let scratch = Scratch::new("sink");
                 let mut command = tied("/usr/sbin/smtp-sink");
-                command.args(["-L", "-c", &format!("{host}:{port}"), "1000"]);
+                command.args(["-u", "nobody", "-L", &format!("{host}:{port}"), "1000"]);
                 let daemon = Daemon::start(&mut command, &scratch.join("log"));
                 Self::Sink(daemon, scratch, address)
             }
