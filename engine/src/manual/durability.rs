@@ -80,7 +80,7 @@
 //! 2. Its mail is read back from the log and held: it is copied in the log from checkpoint to
 //!    checkpoint, so that the rest of the log is used again.
 //! 3. The same bytes are written again where they stand. What a reader has removed is not made
-//!    again, what a reader has changed is not touched.
+//!    again, but held until the removal is durable; what a reader has changed is not touched.
 //! 4. The next checkpoint flushes the file system through the new handle. When that succeeds, all
 //!    of its mail is durable.
 //!

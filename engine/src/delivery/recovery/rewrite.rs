@@ -1,10 +1,11 @@
 //! Writes mail again where it stands, on a file system whose flush failed.
 //!
 //! The kernel may have dropped what it was to write, while reading still shows it. Writing the same
-//! bytes again has them flushed again. Invariant: nothing is made that a reader has removed, and
+//! bytes again has them flushed again. Invariants: nothing is made that a reader has removed, and
 //! nothing is changed that a reader has changed, because what readers saw is true as long as the
-//! file system stays mounted. After it was unmounted and mounted again, mail is recovered as after
-//! a crash.
+//! file system stays mounted; what a reader has removed is held until the removal is durable,
+//! because a crash before that brings back what may not be whole. After the file system was
+//! unmounted and mounted again, mail is recovered as after a crash.
 
 use super::super::ledger::deferred_mail::DeferredMail;
 use super::super::ledger::logged_message::maildir_header;
@@ -121,21 +122,25 @@ impl<D: Disk> Worker<'_, D> {
         let ours = [&header[..], message.content].concat();
         // A reader may move it just now.
         for _ in 0..4 {
-            if let Some(new) =
-                existing(disk.open_directory(&base, &path.below("new"))).map_err(failed)?
-                && rewrite_file(disk, (&new, name), &ours, how).map_err(failed)?
+            let new = existing(disk.open_directory(&base, &path.below("new"))).map_err(failed)?;
+            if let Some(new) = &new
+                && rewrite_file(disk, (new, name), &ours, how).map_err(failed)?
             {
                 return Ok(());
             }
             let Some(cur) =
                 existing(disk.open_directory(&base, &path.below("cur"))).map_err(failed)?
             else {
-                return Ok(());
+                return flush_removal(disk, new.as_slice(), how).map_err(failed);
             };
             let list = || names_in(disk, &cur);
             let found = self.maildirs.find(path.as_str(), name, list);
             let Some(full) = found.map_err(failed)? else {
-                return Ok(());
+                let directories = [new.as_slice(), std::slice::from_ref(&cur)];
+                let mut directories = directories.into_iter();
+                return directories
+                    .try_for_each(|directory| flush_removal(disk, directory, how))
+                    .map_err(failed);
             };
             if rewrite_file(disk, (&cur, &full), &ours, how).map_err(failed)? {
                 return Ok(());
@@ -163,7 +168,7 @@ impl<D: Disk> Worker<'_, D> {
             .map_err(failed)?
             .is_none()
         {
-            return Ok(());
+            return flush_removal(disk, std::slice::from_ref(&above), how).map_err(failed);
         }
         let (mbox, _) = self.open_mbox(target)?;
         let rewritten = open_to_write(disk, &mbox)
@@ -187,6 +192,16 @@ fn existing<T>(found: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Makes it durable that a reader has removed something from directories.
+fn flush_removal<D: Disk>(disk: &D, directories: &[D::Handle], how: Recheck) -> io::Result<()> {
+    if !how.flushes_each() {
+        return Ok(());
+    }
+    directories
+        .iter()
+        .try_for_each(|directory| disk.sync(directory))
 }
 
 /// Writes a file of a Maildir again, if it is as we wrote it; false when it is not there.

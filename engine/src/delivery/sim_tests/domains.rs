@@ -278,6 +278,40 @@ fn mail_that_a_reader_removed_does_not_come_back_with_a_failed_flush() {
 }
 
 #[test]
+fn mail_whose_removal_is_not_durable_either_comes_back_whole_after_a_crash_or_not_at_all() {
+    for seed in 0..20 {
+        on_own_thread(|world, credentials| {
+            with_other_file_system(world);
+            let store = world.open().unwrap().unwrap();
+            let to = ["dir/eve/", "dir/box"];
+            let answers = answers(&store, credentials, &message("one"), &to);
+            assert!(is_accepted(&answers));
+            world.disk.fail_flushes(OTHER, Some(libc::EDQUOT));
+            store.maintain();
+            let new = world.disk.names("base/dir/eve/new").remove(0);
+            world
+                .disk
+                .remove_by_reader(&format!("base/dir/eve/new/{new}"));
+            world.disk.remove_by_reader("base/dir/box");
+            for _ in 0..4 {
+                store.maintain();
+            }
+            drop(store);
+            world.power_failure(&mut SimRandom::new(seed));
+            let _store = world.open().unwrap().unwrap();
+            assert!(
+                maildir(&world.disk, "dir/eve")
+                    .iter()
+                    .all(|body| body == "one")
+            );
+            let text = world.disk.content("base/dir/box").unwrap_or_default();
+            assert!(text.is_empty() || text.starts_with(b"From sender"));
+            assert!(!text.contains(&0), "no part of it is missing");
+        });
+    }
+}
+
+#[test]
 fn a_file_system_that_was_mounted_again_is_recovered_as_after_a_crash() {
     for seed in 0..20 {
         on_own_thread(|world, credentials| {
