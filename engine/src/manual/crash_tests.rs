@@ -34,6 +34,13 @@
 //! answer before the flush, a checkpoint that flushes nothing or covers what is under way, a
 //! refusal or a place that the log is not told of. Each is built in on purpose, and must be found.
 //!
+//! # File systems that hang or fail
+//!
+//! Other random runs have a disk for each of three file systems. One of them hangs, is dead, full
+//! or over quota for a while, and readers remove and move mail meanwhile. Mail for the other file
+//! systems must never be refused, and what was removed must not come back unless there was a
+//! crash. `SIM_SEEDS` and `SIM_FROM` are for these runs, too.
+//!
 //! # Interleavings of threads
 //!
 //! `tests/loom` runs models of what threads share over every interleaving: group commit, mboxes in

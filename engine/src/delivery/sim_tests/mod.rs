@@ -11,6 +11,7 @@
 
 mod content;
 mod domains;
+mod hung;
 mod mistaken;
 mod planted;
 mod poisoned;

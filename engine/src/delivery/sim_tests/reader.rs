@@ -4,6 +4,7 @@ use super::super::copies;
 use super::content::BROUGHT;
 use super::world::{MAILBOXES, To, USERS, World, recipient, sender};
 use crate::config::{Compress, Copies};
+use crate::log::sim::SimRandom;
 use crate::mailbox::mbox::render;
 use crate::target::{Format, MailboxTarget};
 use std::collections::BTreeMap;
@@ -79,18 +80,65 @@ impl World {
     }
 
     fn maildir(&self, mailbox: usize, name: &str, found: &mut Found) -> Result<(), String> {
-        for file in self.disk.names(&format!("base/{name}/new")) {
-            let bytes = self.disk.content(&format!("base/{name}/new/{file}"));
-            let mut bytes = bytes.unwrap_or_default();
-            if self.settings.store.compress == Compress::Zstd {
-                let torn = |error| format!("{file} in {name} is no whole frame: {error}");
-                bytes = zstd::decode_all(bytes.as_slice()).map_err(torn)?;
+        for directory in ["new", "cur"] {
+            for file in self.disk.names(&format!("base/{name}/{directory}")) {
+                let path = format!("base/{name}/{directory}/{file}");
+                self.file(mailbox, &path, found)?;
             }
-            let index = Self::number(&bytes)?;
-            let header = self.header(&bytes, mailbox, index, found);
-            let whole = [&header[..], &self.sent[index].content].concat();
-            if bytes != whole {
-                return Err(format!("message {index} is not whole in {name}"));
+        }
+        Ok(())
+    }
+
+    /// Looks at one file of a Maildir.
+    fn file(&self, mailbox: usize, path: &str, found: &mut Found) -> Result<(), String> {
+        let mut bytes = self.disk.content(path).unwrap_or_default();
+        if self.settings.store.compress == Compress::Zstd {
+            let torn = |error| format!("{path} is no whole frame: {error}");
+            bytes = zstd::decode_all(bytes.as_slice()).map_err(torn)?;
+        }
+        let index = Self::number(&bytes)?;
+        let header = self.header(&bytes, mailbox, index, found);
+        let whole = [&header[..], &self.sent[index].content].concat();
+        match bytes == whole {
+            true => Ok(()),
+            false => Err(format!("message {index} is not whole: {path}")),
+        }
+    }
+
+    /// Readers remove some messages, and mark others as seen. They use no mbox that is locked.
+    pub(super) fn read_some(&mut self, random: &mut SimRandom) -> Result<(), String> {
+        let mut removed = Found::new();
+        for (mailbox, name) in MAILBOXES.iter().enumerate() {
+            let Some(name) = name.strip_suffix('/') else {
+                let path = format!("base/{name}");
+                let is_locked = self.disk.is_locked(&path)
+                    || self.disk.content(&format!("{path}.lock")).is_some();
+                if random.below(8) == 0 && !is_locked {
+                    self.mbox(mailbox, name, &mut removed)?;
+                    self.disk.remove_by_reader(&path);
+                }
+                continue;
+            };
+            for file in self.disk.names(&format!("base/{name}/new")) {
+                let path = format!("base/{name}/new/{file}");
+                match random.below(8) {
+                    0 => {
+                        self.file(mailbox, &path, &mut removed)?;
+                        self.disk.remove_by_reader(&path);
+                    }
+                    1 => {
+                        let seen = format!("base/{name}/cur/{file}:2,S");
+                        self.disk.rename_by_reader(&path, &seen);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for ((index, to), copies) in removed {
+            if let Some(known) = self.sent[index].to.get_mut(&to) {
+                known.least = known.least.saturating_sub(copies);
+                known.most = known.most.saturating_sub(copies);
+                known.removed += copies;
             }
         }
         Ok(())

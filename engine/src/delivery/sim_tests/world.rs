@@ -38,6 +38,8 @@ pub(super) struct Known {
     pub(super) open: bool,
     /// Is in doubt, so that the same again is no other message.
     doubted: bool,
+    /// Copies that a reader has removed: only a crash may bring them back.
+    pub(super) removed: u32,
 }
 
 /// One message.
@@ -46,9 +48,9 @@ pub(super) struct Sent {
     pub(super) content: Vec<u8>,
     pub(super) to: BTreeMap<To, Known>,
     /// Of the last transaction, until its replies were read or lost.
-    tickets: Vec<Ticket>,
+    pub(super) tickets: Vec<Ticket>,
     /// Its recipients.
-    last: Vec<To>,
+    pub(super) last: Vec<To>,
     /// Was confirmed, so that the same again is another message.
     confirmed: bool,
 }
@@ -91,6 +93,8 @@ pub(super) struct World {
     /// Something failed: a refused message may have been stored.
     trouble: bool,
     running: Arc<Running>,
+    /// Deliveries are answered before their writers are done with them.
+    pub(super) hangs: bool,
     /// When segments are made that nobody waits for.
     pace: SimRandom,
     pub(super) repeated: u64,
@@ -135,7 +139,44 @@ fn shuffled(mut all: Vec<To>, random: &mut SimRandom) -> Vec<To> {
     all
 }
 
-type Outcomes = Arc<Mutex<BTreeMap<To, bool>>>;
+pub(super) type Outcomes = Arc<Mutex<BTreeMap<To, bool>>>;
+
+/// What its client has of a message.
+pub(super) type HandedOver = (Vec<Ticket>, Outcomes);
+
+/// Hands a message over for these recipients. Says whether each was told of success.
+pub(super) fn hand_over(
+    store: &Store<SimDisk>,
+    disk: &SimDisk,
+    (content, to): (&[u8], &[To]),
+    (uid, gid): (u32, u32),
+) -> HandedOver {
+    let mut message = store.new_message().binary();
+    message.write(content).unwrap();
+    let mail = Arc::new(Mail {
+        reverse_path: sender(),
+        queue_id: None,
+        client: Default::default(),
+        message: message.finish().unwrap(),
+    });
+    let targets = to.iter().map(|to| {
+        let name = MAILBOXES[to.0];
+        let target = MailboxTarget::new(name, Format::of(name), uid, gid).unwrap();
+        (recipient(*to), target)
+    });
+    let targets = targets.collect();
+    let outcomes = Outcomes::default();
+    let (report, disk, to) = (Arc::clone(&outcomes), disk.clone(), to.to_vec());
+    let on_outcome = move |at: usize, outcome: Outcome| {
+        // Nothing that is said after the power went is heard.
+        if !disk.is_crashed() {
+            let told = outcome.status.is_success();
+            assert!(report.lock().insert(to[at], told).is_none());
+        }
+    };
+    let on_outcome: Arc<OnOutcome> = Arc::new(on_outcome);
+    (store.submit(mail, targets, on_outcome), outcomes)
+}
 
 impl World {
     pub(super) fn new(seed: u64, bug: Option<Bug>, state_directory: &Path) -> Self {
@@ -180,6 +221,7 @@ impl World {
             bug,
             owner,
             trouble: false,
+            hangs: false,
             running: Arc::default(),
             pace: SimRandom::new(seed ^ 0xfeed),
             repeated: 0,
@@ -250,9 +292,28 @@ impl World {
     }
 
     fn lose_connections(&mut self) {
+        let hangs = self.hangs;
+        let known = self.sent.iter_mut().flat_map(|sent| sent.to.values_mut());
+        for known in known {
+            known.most += std::mem::take(&mut known.removed);
+            // One that was given up is refused in the log without being waited for.
+            known.most += u32::from(hangs && known.open);
+        }
         self.disk.set_fault(DiskFault::None);
         self.medium.set_fault(SimFault::None);
         self.sent.iter_mut().for_each(Sent::lose);
+    }
+
+    /// Returns the index of a message that is to be sent.
+    pub(super) fn write_down(&mut self, content: Vec<u8>, to: BTreeMap<To, Known>) -> usize {
+        self.sent.push(Sent {
+            content,
+            to,
+            tickets: Vec::new(),
+            last: Vec::new(),
+            confirmed: false,
+        });
+        self.sent.len() - 1
     }
 
     /// Clients send some new messages at once.
@@ -270,14 +331,7 @@ impl World {
                 to.insert(any_recipient(random), Known::default());
             }
             let all = shuffled(to.keys().copied().collect(), random);
-            self.sent.push(Sent {
-                content,
-                to,
-                tickets: Vec::new(),
-                last: Vec::new(),
-                confirmed: false,
-            });
-            let index = self.sent.len() - 1;
+            let index = self.write_down(content, to);
             waiting.push((index, self.submit(store, index, all)));
         }
         while waiting
@@ -297,39 +351,15 @@ impl World {
 
     fn submit(&mut self, store: &Store<SimDisk>, index: usize, to: Vec<To>) -> (usize, Outcomes) {
         let sent = &mut self.sent[index];
-        let mut message = store.new_message().binary();
-        message.write(&sent.content).unwrap();
-        let mail = Arc::new(Mail {
-            reverse_path: sender(),
-            queue_id: None,
-            client: Default::default(),
-            message: message.finish().unwrap(),
-        });
-        let (uid, gid) = self.owner;
-        let targets = to.iter().map(|to| {
-            let name = MAILBOXES[to.0];
-            let target = MailboxTarget::new(name, Format::of(name), uid, gid).unwrap();
-            (recipient(*to), target)
-        });
-        let targets = targets.collect();
-        let outcomes = Outcomes::default();
-        let wanted = to.len();
+        let message = (&sent.content[..], &to[..]);
+        let (tickets, outcomes) = hand_over(store, &self.disk, message, self.owner);
+        sent.tickets = tickets;
         sent.last.clone_from(&to);
-        let (report, disk) = (Arc::clone(&outcomes), self.disk.clone());
-        let on_outcome = move |at: usize, outcome: Outcome| {
-            // Nothing that is said after the power went is heard.
-            if !disk.is_crashed() {
-                let told = outcome.status.is_success();
-                assert!(report.lock().insert(to[at], told).is_none());
-            }
-        };
-        let on_outcome: Arc<OnOutcome> = Arc::new(on_outcome);
-        sent.tickets = store.submit(mail, targets, on_outcome);
-        (wanted, outcomes)
+        (to.len(), outcomes)
     }
 
     /// What the client knows after a message was sent to a recipient for the first time.
-    fn learn(&mut self, index: usize, outcomes: &BTreeMap<To, bool>) {
+    pub(super) fn learn(&mut self, index: usize, outcomes: &BTreeMap<To, bool>) {
         for to in self.sent[index].to.keys().copied().collect::<Vec<To>>() {
             self.learn_one(index, to, outcomes.get(&to).copied());
         }

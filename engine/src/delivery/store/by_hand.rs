@@ -11,7 +11,7 @@ use crate::message::Spool;
 use {
     super::super::error::StoreError, super::super::ledger::journal::JournalSource,
     super::super::log_supervisor::LogSupervisor, super::super::recovery::RecoveryReport,
-    super::super::writer::Writer, crate::config::Settings, crate::sync::Arc,
+    super::super::watch, super::super::writer::Writer, crate::config::Settings, crate::sync::Arc,
 };
 
 /// What only tests do with a store by itself.
@@ -74,13 +74,16 @@ impl<D: Disk> Store<D> {
     ) {
         for domain in self.shared.domains.all() {
             if let Some(taken) = domain.queue.take_waiting() {
+                // A step may be made while another is held up.
+                let number = domain.writer_begins();
                 let writer = Writer {
                     shared: &self.shared,
                     domain: &domain,
-                    number: 0,
+                    number,
                     credentials,
                 };
                 writer.write(taken);
+                domain.writer_ends(number);
             }
         }
     }
@@ -100,9 +103,13 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// What the checkpoint thread does from time to time, with every pause over.
+    /// What the checkpoint thread does from time to time, with every pause over; nothing while it
+    /// flushes mailboxes.
     pub(in crate::delivery) fn maintain(&self) {
         let log = self.log();
+        if log.ledger().file_systems.is_flushing() {
+            return;
+        }
         log.hurry();
         let context = &self.shared.context;
         log.recheck_suspects(context);
@@ -112,6 +119,11 @@ impl<D: Disk> Store<D> {
 
     pub(in crate::delivery) fn log(&self) -> &Arc<LogSupervisor<D::Handle>> {
         self.log.as_ref().unwrap()
+    }
+
+    /// Gives up on what takes longer in a mailbox than it may.
+    pub(in crate::delivery) fn watch(&self) {
+        watch::look(&self.shared, |_| Ok(()));
     }
 
     /// Opens a log that failed again, as the checkpoint thread does.

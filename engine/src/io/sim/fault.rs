@@ -18,3 +18,30 @@ pub enum DiskFault {
         errno: i32,
     },
 }
+
+/// What keeps failing on one file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceFault {
+    /// Whatever changes something there.
+    Dead,
+    /// Whatever needs space.
+    Full,
+}
+
+/// What an operation needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    Nothing,
+    Space,
+}
+
+impl DeviceFault {
+    /// Returns the error code of an operation, if it fails.
+    pub(super) fn code(self, need: Need) -> Option<i32> {
+        match (self, need) {
+            (Self::Dead, _) => Some(libc::EIO),
+            (Self::Full, Need::Space) => Some(libc::ENOSPC),
+            (Self::Full, Need::Nothing) => None,
+        }
+    }
+}

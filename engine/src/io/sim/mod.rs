@@ -11,12 +11,14 @@
 //! are not. What another thread would do meanwhile can be done just before one of them.
 
 mod fault;
+mod orders;
 mod tree;
 
 use super::{Disk, FileStat, LockKind, Mount};
 use crate::log::sim::{SimMedium, SimRandom};
 use crate::sync::{Arc, Mutex};
-pub use fault::DiskFault;
+use fault::Need;
+pub use fault::{DeviceFault, DiskFault};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -39,17 +41,27 @@ struct State {
     /// How often the machine was started.
     boot: u128,
     meanwhile: Option<Meanwhile>,
+    /// What keeps failing, by file system.
+    device_faults: BTreeMap<u64, DeviceFault>,
 }
 
-/// Work to be done before operation `at`.
+/// Work to be done before an operation.
 struct Meanwhile {
-    at: u64,
+    before: Before,
     work: Box<dyn FnOnce() + Send>,
+}
+
+/// Before which operation something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    Number(u64),
+    /// The next one on a file system.
+    NextOn(u64),
 }
 
 impl fmt::Debug for Meanwhile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Meanwhile({})", self.at)
+        f.debug_tuple("Meanwhile").field(&self.before).finish()
     }
 }
 
@@ -93,6 +105,7 @@ impl SimDisk {
             medium: None,
             boot: 1,
             meanwhile: None,
+            device_faults: BTreeMap::new(),
         })))
     }
 
@@ -111,16 +124,15 @@ impl SimDisk {
         self.0.lock().fault = fault;
     }
 
-    /// Does `work` just before operation `at`, as another thread might. It may use the disk.
-    pub fn meanwhile(&self, at: u64, work: impl FnOnce() + Send + 'static) {
-        let work = Box::new(work);
-        self.0.lock().meanwhile = Some(Meanwhile { at, work });
-    }
-
-    fn others_go_first(&self) {
+    /// Another thread may do something before an operation on a file or directory.
+    fn others_go_first(&self, node: u64) {
         let mut state = self.0.lock();
-        let next = state.operations;
-        let due = state.meanwhile.take_if(|meanwhile| meanwhile.at == next);
+        let next = Before::Number(state.operations);
+        let next_on = state.tree.device(node).map(Before::NextOn);
+        let is_due = |meanwhile: &mut Meanwhile| {
+            meanwhile.before == next || Some(meanwhile.before) == next_on
+        };
+        let due = state.meanwhile.take_if(is_due);
         drop(state);
         if let Some(Meanwhile { work, .. }) = due {
             work();
@@ -159,6 +171,7 @@ impl SimDisk {
             medium: None,
             boot,
             meanwhile: None,
+            device_faults: BTreeMap::new(),
         })))
     }
 
@@ -176,75 +189,6 @@ impl SimDisk {
         state.tree.nodes.get(&node).map(|node| node.live.clone())
     }
 
-    /// Makes a durable empty directory at `path` below the root, whose parent exists.
-    pub fn make_directory_durably(&self, path: &str) {
-        let mut state = self.0.lock();
-        state.tree.make_durable_directory(path);
-    }
-
-    /// Mounts another file system, which is empty, on the directory at `path`.
-    pub fn mount_on(&self, path: &str, device: u64) {
-        let mut state = self.0.lock();
-        state.tree.mount(path, device);
-        state.mounts.insert(device, (format!("/{path}"), 1));
-    }
-
-    /// Has every flush of a file system fail from now on, until `None`.
-    pub fn fail_flushes(&self, device: u64, errno: Option<i32>) {
-        let mut state = self.0.lock();
-        state.tree.fail_flushes(Extent::Device(device), errno);
-    }
-
-    /// The same of what is written to the file at `path` below the root.
-    pub fn fail_flushes_of(&self, path: &str, errno: Option<i32>) {
-        let mut state = self.0.lock();
-        if let Some(node) = state.tree.find(path) {
-            state.tree.fail_flushes(Extent::Node(node), errno);
-        }
-    }
-
-    /// Has every flush of a whole file system say success and make nothing durable from now on.
-    pub fn forget_flushes(&self) {
-        self.0.lock().tree.forgets_flushes = true;
-    }
-
-    /// A file system is unmounted and mounted again: what was not durable is there, torn or lost as
-    /// after a crash.
-    pub fn remount(&self, device: u64, seed: u64) {
-        let mut state = self.0.lock();
-        state.tree.fail_flushes(Extent::Device(device), None);
-        state.tree.survive_on(device, &mut SimRandom::new(seed));
-        if let Some((_, count)) = state.mounts.get_mut(&device) {
-            *count += 1;
-        }
-    }
-
-    /// A reader removes the file at `path` below the root.
-    pub fn remove_by_reader(&self, path: &str) {
-        let mut state = self.0.lock();
-        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
-        if let Some(directory) = state.tree.find(directory) {
-            state.tree.rename(NameChange::removal(directory, name));
-        }
-    }
-
-    /// A reader gives the file at `from` below the root another name.
-    pub fn rename_by_reader(&self, from: &str, to: &str) {
-        let mut state = self.0.lock();
-        let split = |path| str::rsplit_once(path, '/').unwrap_or(("", path));
-        let ((from_directory, from_name), (to_directory, to_name)) = (split(from), split(to));
-        let node = state.tree.find(from);
-        let directories = state
-            .tree
-            .find(from_directory)
-            .zip(state.tree.find(to_directory));
-        if let (Some(node), Some((from_directory, to_directory))) = (node, directories) {
-            let mut change = NameChange::add(to_directory, to_name, node);
-            change.remove(from_directory, from_name);
-            state.tree.rename(change);
-        }
-    }
-
     fn handle(&self, node: u64) -> SimHandle {
         let state = self.0.lock();
         let told = Mutex::new(state.failures_on(node));
@@ -257,12 +201,16 @@ impl SimDisk {
         }
     }
 
-    /// An operation that changes something; its effect may or may not survive the crash it
-    /// meets.
-    fn change<R>(&self, effect: impl FnOnce(&mut Tree) -> io::Result<R>) -> io::Result<R> {
-        self.others_go_first();
+    /// An operation that changes something on the file system of a file or directory; its effect
+    /// may or may not survive the crash it meets.
+    fn change<R>(
+        &self,
+        (node, need): (u64, Need),
+        effect: impl FnOnce(&mut Tree) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.others_go_first(node);
         let mut state = self.0.lock();
-        let goes = state.operate()?;
+        let goes = state.operate(node, need)?;
         let result = effect(&mut state.tree)?;
         if goes {
             return Err(io::Error::other("the power went"));
@@ -278,10 +226,13 @@ impl SimDisk {
     }
 
     fn flush(&self, node: u64, extent: Extent) -> io::Result<()> {
-        self.others_go_first();
+        self.others_go_first(node);
         let mut state = self.0.lock();
         let device = state.tree.device(node).unwrap_or(ROOT_DEVICE);
-        let goes = match (state.operate(), state.tree.failure(extent)) {
+        let goes = match (
+            state.operate(node, Need::Nothing),
+            state.tree.failure(extent),
+        ) {
             (Ok(_), Some(code)) => Err(errno(code)),
             (answer, _) => answer,
         };
@@ -311,6 +262,13 @@ impl State {
         failures.copied().unwrap_or(0)
     }
 
+    /// Returns true if nothing can be written on the file system of a file or directory.
+    fn is_lost(&self, node: u64) -> bool {
+        let device = self.tree.device(node);
+        let fault = device.and_then(|device| self.device_faults.get(&device));
+        fault == Some(&DeviceFault::Dead)
+    }
+
     fn is_dead(&self) -> bool {
         self.crashed || self.medium.as_ref().is_some_and(SimMedium::is_crashed)
     }
@@ -335,9 +293,13 @@ impl State {
         Ok(())
     }
 
-    /// Counts an operation. `Ok(true)`: it takes place and then the power goes.
-    fn operate(&mut self) -> io::Result<bool> {
+    /// Counts an operation on the file system of a file or directory. `Ok(true)`: it takes place
+    /// and then the power goes.
+    fn operate(&mut self, node: u64, need: Need) -> io::Result<bool> {
         self.check_alive()?;
+        let device = self.tree.device(node);
+        let fault = device.and_then(|device| self.device_faults.get(&device));
+        let code = fault.and_then(|fault| fault.code(need));
         let number = self.operations;
         self.operations += 1;
         match self.fault {
@@ -349,7 +311,9 @@ impl State {
                 Ok(true)
             }
             DiskFault::Error { at, errno: code } if at == number => Err(errno(code)),
-            DiskFault::None | DiskFault::Crash { .. } | DiskFault::Error { .. } => Ok(false),
+            DiskFault::None | DiskFault::Crash { .. } | DiskFault::Error { .. } => {
+                code.map_or(Ok(false), |code| Err(errno(code)))
+            }
         }
     }
 }
@@ -369,7 +333,7 @@ impl Disk for SimDisk {
     }
 
     fn make_directory(&self, dir: &SimHandle, name: &str, mode: u32) -> io::Result<()> {
-        self.change(|tree| {
+        self.change((dir.node, Need::Space), |tree| {
             tree.must_be_free(dir.node, name)?;
             let node = tree.add(Node::directory(mode), dir.node);
             tree.rename(NameChange::add(dir.node, name, node));
@@ -378,12 +342,14 @@ impl Disk for SimDisk {
     }
 
     fn create_unnamed(&self, dir: &SimHandle, mode: u32) -> io::Result<SimHandle> {
-        let node = self.change(|tree| Ok(tree.add(Node::file(mode), dir.node)))?;
+        let node = self.change((dir.node, Need::Space), |tree| {
+            Ok(tree.add(Node::file(mode), dir.node))
+        })?;
         Ok(self.handle(node))
     }
 
     fn name_unnamed(&self, file: &SimHandle, dir: &SimHandle, name: &str) -> io::Result<()> {
-        self.change(|tree| {
+        self.change((dir.node, Need::Nothing), |tree| {
             tree.must_be_free(dir.node, name)?;
             tree.rename(NameChange::add(dir.node, name, file.node));
             Ok(())
@@ -391,7 +357,7 @@ impl Disk for SimDisk {
     }
 
     fn create_new(&self, dir: &SimHandle, name: &str, mode: u32) -> io::Result<SimHandle> {
-        let node = self.change(|tree| {
+        let node = self.change((dir.node, Need::Space), |tree| {
             tree.must_be_free(dir.node, name)?;
             let node = tree.add(Node::file(mode), dir.node);
             tree.rename(NameChange::add(dir.node, name, node));
@@ -416,7 +382,7 @@ impl Disk for SimDisk {
     }
 
     fn write_at(&self, file: &SimHandle, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.change(|tree| {
+        self.change((file.node, Need::Nothing), |tree| {
             let offset = usize::try_from(offset).unwrap_or(usize::MAX);
             tree.write_at(file.node, offset, bytes);
             Ok(())
@@ -449,7 +415,7 @@ impl Disk for SimDisk {
     }
 
     fn link(&self, from: (&SimHandle, &str), to: (&SimHandle, &str)) -> io::Result<()> {
-        self.change(|tree| {
+        self.change((to.0.node, Need::Nothing), |tree| {
             let node = tree.child(from.0.node, from.1)?;
             tree.must_be_free(to.0.node, to.1)?;
             tree.rename(NameChange::add(to.0.node, to.1, node));
@@ -458,7 +424,7 @@ impl Disk for SimDisk {
     }
 
     fn rename_new(&self, from: (&SimHandle, &str), to: (&SimHandle, &str)) -> io::Result<()> {
-        self.change(|tree| {
+        self.change((to.0.node, Need::Nothing), |tree| {
             let node = tree.child(from.0.node, from.1)?;
             tree.must_be_free(to.0.node, to.1)?;
             let mut change = NameChange::add(to.0.node, to.1, node);
@@ -469,7 +435,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, dir: &SimHandle, name: &str) -> io::Result<()> {
-        self.change(|tree| {
+        self.change((dir.node, Need::Nothing), |tree| {
             tree.child(dir.node, name)?;
             tree.rename(NameChange::removal(dir.node, name));
             Ok(())
@@ -494,10 +460,10 @@ impl Disk for SimDisk {
 
     fn write_all(&self, file: &SimHandle, pieces: [&[u8]; 2]) -> io::Result<()> {
         let bytes = pieces.concat();
-        self.others_go_first();
+        self.others_go_first(file.node);
         let mut state = self.0.lock();
         match state
-            .operate()
+            .operate(file.node, Need::Space)
             .and_then(|goes| state.has_room(bytes.len()).map(|()| goes))
         {
             Ok(goes) => {
@@ -508,7 +474,7 @@ impl Disk for SimDisk {
                 }
             }
             Err(error) => {
-                if !state.is_dead() {
+                if !state.is_dead() && !state.is_lost(file.node) {
                     let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
                     state.tree.append(file.node, half);
                 }
@@ -531,14 +497,14 @@ impl Disk for SimDisk {
     }
 
     fn truncate(&self, file: &SimHandle, length: u64) -> io::Result<()> {
-        self.change(|tree| {
+        self.change((file.node, Need::Nothing), |tree| {
             tree.truncate(file.node, usize::try_from(length).unwrap_or(usize::MAX));
             Ok(())
         })
     }
 
     fn change_group(&self, handle: &SimHandle, gid: u32) -> io::Result<()> {
-        self.change(|tree| {
+        self.change((handle.node, Need::Nothing), |tree| {
             if let Some(node) = tree.nodes.get_mut(&handle.node) {
                 node.gid = gid;
             }
