@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use mailstow_tests::dovecot_store::DovecotStore;
 use mailstow_tests::mailboxes::{header, maildir};
-use mailstow_tests::mailstow::{Builder, owner, run};
+use mailstow_tests::mailstow::{Builder, command, owner, run, run_with_input};
 use mailstow_tests::scratch::{loopback_host, machine_alone};
 use mailstow_tests::{Client, Mailstow, Reply, Scratch, eventually};
 use nix::sys::signal::Signal;
@@ -359,4 +359,28 @@ fn mail_goes_over_tls_as_the_level_demands() {
         assert_eq!(codes[2], "250 2.0.0", "{level}: {replies:?}");
     }
     assert_eq!(maildir(&dovecot.maildir("t")).len(), 4);
+}
+
+#[test]
+fn the_command_deliver_sends_mail_on_as_the_server_does() {
+    let store = Mailstow::example("store").start();
+    let table = [
+        ("sales@example.com", lmtp(&store.unix())),
+        ("unknown@example.com", lmtp(&store.unix())),
+    ];
+    let router = router(&table, "");
+    let deliver = |recipient: &str| {
+        let configuration = router.configuration();
+        let mut arguments = vec!["deliver"];
+        arguments.extend(configuration.iter().map(String::as_str));
+        arguments.extend(["-f", "s@client.example", "--", recipient]);
+        run_with_input(command(&arguments), b"Subject: piped\n\n")
+    };
+    let output = deliver("sales@example.com");
+    assert!(output.status.success(), "{output:?}");
+    let stored = maildir(&store.mailbox("example.com/sales"));
+    assert_eq!(stored.len(), 1);
+    let output = deliver("unknown@example.com");
+    // EX_NOUSER: pipe(8) bounces.
+    assert_eq!(output.status.code(), Some(67), "{output:?}");
 }

@@ -1,17 +1,19 @@
 //! `mailstow deliver`: one message from standard input into mailboxes, for pipe(8) and scripts.
 //!
-//! Imports the engine. The message is stored and flushed before the command exits with 0. Exit
-//! statuses are those that pipe(8) maps back to the same outcome (sysexits(3)); the first line
-//! on standard error begins with the enhanced status code, which pipe(8) reports. Every trouble
-//! of our own, wrong usage included, is EX_TEMPFAIL: the queue keeps the mail.
+//! Imports `relay` and the engine. The message is stored and flushed before the command exits with
+//! 0. Exit statuses are those that pipe(8) maps back to the same outcome (sysexits(3)); the first
+//! line on standard error begins with the enhanced status code, which pipe(8) reports. Every
+//! trouble of our own, wrong usage included, is EX_TEMPFAIL: the queue keeps the mail.
 
 use super::common::{SiteArgs, complain};
+use crate::relay::{LOOKUPS_MAX, Relays};
 use clap::Args;
 use mailstow_engine::address::{
     Address, AddressError, ReversePath, parse_address, parse_mailbox, parse_original_recipient,
 };
-use mailstow_engine::config::{Configuration, Durability};
+use mailstow_engine::config::{Configuration, Durability, Settings};
 use mailstow_engine::route::FoundTargets;
+use mailstow_engine::supervisor::build_runtime;
 use mailstow_engine::{
     Engine, EnhancedCode, LineEnds, Mail, Message, Recipient, Status, Target, octets,
 };
@@ -22,6 +24,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use tokio::runtime::Runtime;
+
+/// Stack of the threads that talk to other servers, in bytes.
+const STACK_BYTES: usize = 512 * 1024;
 
 /// Arguments of `deliver`.
 #[derive(Debug, Args)]
@@ -82,6 +88,7 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
     for warning in engine.table_warnings() {
         tracing::warn!("{warning}");
     }
+    let runtime = relay(&engine, &settings)?;
     let mut router = engine.snapshot();
     let reverse_path = reverse_path(&args.sender)?;
     let mut to: Vec<(Recipient, Target)> = Vec::new();
@@ -119,6 +126,10 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
     });
     let outcomes = engine.deliver(mail, to);
     engine.close();
+    if let Some(runtime) = runtime {
+        // A resolver that hangs is not waited for.
+        runtime.shutdown_background();
+    }
     let failure = outcomes
         .into_iter()
         .map(|outcome| outcome.status)
@@ -128,6 +139,27 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
         None => Ok(()),
         Some(status) => Err(status),
     }
+}
+
+/// Has the engine take mail on to other servers, where transports are in use. Returns what they are
+/// talked to on.
+fn relay(engine: &Engine, settings: &Settings) -> Result<Option<Runtime>, Status> {
+    if !settings.transport.enabled {
+        return Ok(None);
+    }
+    let failed = |error: std::io::Error| Status::system(format!("cannot start threads: {error}"));
+    let runtime = build_runtime((1, STACK_BYTES), || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_stack_size(STACK_BYTES)
+            .max_blocking_threads(LOOKUPS_MAX)
+            .enable_all()
+            .build()
+    });
+    let runtime = runtime.map_err(failed)?;
+    let relays = Relays::new(settings, runtime.handle().clone()).map_err(Status::configuration)?;
+    relays.register(engine, &settings.transport);
+    Ok(Some(runtime))
 }
 
 /// Whether the recipient is refused for good.
