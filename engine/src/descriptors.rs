@@ -37,6 +37,10 @@ const SCRATCH_PART: usize = 4;
 /// Else one for each connection, and at least so many.
 const SCRATCH_FILES: usize = 4096;
 
+/// Sessions with other servers get this part of what is left, and at most so many.
+const RELAY_PART: usize = 4;
+const RELAY_SESSIONS: usize = 1024;
+
 /// How the descriptors of the process are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
@@ -44,6 +48,7 @@ pub struct Descriptors {
     reserved: usize,
     connections: usize,
     scratch_files: usize,
+    relay_sessions: usize,
     batch: usize,
 }
 
@@ -70,6 +75,11 @@ impl Descriptors {
         let reserved = needed(batch).saturating_add(TABLE_SERVERS);
         let reserved = reserved.min(most).min(limit);
         let left = limit - reserved;
+        let relay_sessions = match settings.transport.enabled {
+            true => (left / RELAY_PART).min(RELAY_SESSIONS),
+            false => 0,
+        };
+        let left = left - relay_sessions;
         let wanted = settings.limits.connections;
         let scratch_files = (left / SCRATCH_PART).max(left.saturating_sub(wanted));
         let scratch_files = scratch_files.min(wanted.max(SCRATCH_FILES)).min(left);
@@ -78,6 +88,7 @@ impl Descriptors {
             reserved,
             connections: left - scratch_files,
             scratch_files,
+            relay_sessions,
             batch,
         }
     }
@@ -101,6 +112,11 @@ impl Descriptors {
     /// Messages that may be held in files while they arrive and wait.
     pub fn scratch_files(&self) -> usize {
         self.scratch_files
+    }
+
+    /// Sessions with other servers that may be open at once; 0 where no mail goes on to any.
+    pub fn relay_sessions(&self) -> usize {
+        self.relay_sessions
     }
 
     /// Deliveries that a writer takes at once: `store.batch`, or fewer.
@@ -131,11 +147,13 @@ mod tests {
     #[test]
     fn all_parts_together_are_within_the_limit_whatever_it_is() {
         for connections in [1, 100, 10_000, 1_000_000] {
-            let settings = settings(connections);
+            let mut settings = settings(connections);
+            settings.transport.enabled = connections != 100;
             for limit in (0..4000).chain([20_000, 65_536, 1 << 20, usize::MAX]) {
                 let plan = Descriptors::within(limit, &settings);
                 let sum = plan.reserved.checked_add(plan.connections);
                 let sum = sum.and_then(|sum| sum.checked_add(plan.scratch_files));
+                let sum = sum.and_then(|sum| sum.checked_add(plan.relay_sessions));
                 assert_eq!(sum.map(|sum| sum <= limit), Some(true), "{plan:?}");
                 assert!(plan.batch >= 1, "{plan:?}");
             }

@@ -1,8 +1,9 @@
 //! One server: its sessions, those who wait for one, and its health.
 //!
-//! Invariants: never more sessions than allowed; what waits is bounded, in number and in time; a
-//! server that cannot be reached costs its own recipients a reply 4xx and others nothing. A session
-//! that the server closed while it was idle is replaced, for nothing was sent over it.
+//! Invariants: never more sessions than allowed, with it and with all servers together; what waits
+//! is bounded, in number and in time; a server that cannot be reached costs its own recipients a
+//! reply 4xx and others nothing. A session that the server closed while it was idle is replaced,
+//! for nothing was sent over it.
 
 use super::backoff::{Attempt, Backoff, Refused};
 use super::connection::{Connection, Dial, End, Limits};
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 /// What all servers share.
@@ -32,6 +33,8 @@ pub(super) struct Common {
     pub(super) lmtp_tls: Tls,
     pub(super) smtp_tls: Tls,
     pub(super) resolver: Resolver,
+    /// Sessions with all servers that may be open at once.
+    pub(super) sessions: Arc<Semaphore>,
 }
 
 /// Takes what becomes of recipients.
@@ -128,9 +131,13 @@ impl Backend {
             let is_reused = idle.is_some();
             let mut connection = match idle {
                 Some(connection) => connection,
-                None => self.connect(job.deadline).await.inspect_err(|status| {
-                    trial.failed(&status.text);
-                })?,
+                None => {
+                    let limit = Instant::now() + self.common.settings.connect_timeout;
+                    let limit = limit.min(job.deadline);
+                    let session = self.session_permit(limit).await?;
+                    let opened = self.connect(session, limit).await;
+                    opened.inspect_err(|status| trial.failed(&status.text))?
+                }
             };
             let wanted: Vec<&(usize, Rcpt)> = batch
                 .iter()
@@ -255,7 +262,21 @@ impl Backend {
         Ok(permit)
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<Connection, Status> {
+    /// Waits until one more session may be open.
+    async fn session_permit(&self, until: Instant) -> Result<OwnedSemaphorePermit, Status> {
+        let sessions = Arc::clone(&self.common.sessions);
+        let Ok(Ok(permit)) = timeout_at(until, sessions.acquire_owned()).await else {
+            let text = "Too many sessions with other servers are open; see the limit on open files";
+            return Err(Status::new(451, EnhancedCode::new(4, 3, 2), text));
+        };
+        Ok(permit)
+    }
+
+    async fn connect(
+        &self,
+        session: OwnedSemaphorePermit,
+        until: Instant,
+    ) -> Result<Connection, Status> {
         let dial = Dial {
             place: &self.place,
             protocol: self.protocol,
@@ -267,8 +288,7 @@ impl Backend {
             },
             resolver: &self.common.resolver,
         };
-        let limit = Instant::now() + self.common.settings.connect_timeout;
-        let connection = Connection::open(&dial, limit.min(deadline)).await?;
+        let connection = Connection::open(&dial, session, until).await?;
         self.counters.connected();
         Ok(connection)
     }

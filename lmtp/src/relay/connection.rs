@@ -2,7 +2,7 @@
 
 use super::message::{Outgoing, unreadable};
 use super::nexthop::{Place, Protocol};
-use super::opening::{Next, Opening, TlsWish};
+use super::opening::{Extensions, Next, Opening, TlsWish};
 use super::outcome::{Lost, Stage, refused};
 use super::replies::{Garbage, Replies, Reply};
 use super::stream::{Resolver, Stream};
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -47,6 +48,8 @@ pub(super) struct Connection {
     replies: Replies,
     pub(super) peer: Arc<Peer>,
     needs_reset: bool,
+    /// Counts it among all sessions with other servers.
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Until when things may take.
@@ -79,7 +82,11 @@ impl Connection {
     ///
     /// # Errors
     /// The server cannot be reached or takes no mail: what recipients are told.
-    pub(super) async fn open(dial: &Dial<'_>, until: Instant) -> Result<Self, Status> {
+    pub(super) async fn open(
+        dial: &Dial<'_>,
+        permit: OwnedSemaphorePermit,
+        until: Instant,
+    ) -> Result<Self, Status> {
         let is_local = matches!(dial.place, Place::Unix(_));
         let wish = match dial.tls.level {
             TlsLevel::None => TlsWish::Never,
@@ -88,39 +95,14 @@ impl Connection {
             TlsLevel::May => TlsWish::May,
             TlsLevel::Encrypt | TlsLevel::Verify => TlsWish::Must,
         };
-        match Self::try_open(dial, wish, until).await {
+        let opened = match begin(dial, wish, until).await {
             // As Postfix does: no TLS is better than no mail.
             Err(Refused::Tls(_)) if wish == TlsWish::May => {
-                let plain = Self::try_open(dial, TlsWish::Never, until).await;
-                plain.map_err(Refused::status)
+                begin(dial, TlsWish::Never, until).await
             }
-            opened => opened.map_err(Refused::status),
-        }
-    }
-
-    async fn try_open(dial: &Dial<'_>, wish: TlsWish, until: Instant) -> Result<Self, Refused> {
-        let stream = Stream::connect(dial.place, dial.resolver, until).await;
-        let stream = stream.map_err(|error| unreachable(dial.name, &error))?;
-        let mut talk = Talk {
-            stream,
-            replies: Replies::default(),
-            name: dial.name,
+            opened => opened,
         };
-        let mut opening = Opening::new(dial.protocol, dial.me, dial.name, wish);
-        let extensions = loop {
-            let reply = talk.reply(until).await;
-            let reply = reply.map_err(|lost| Refused::Mail(lost.status(opening.stage())))?;
-            let bytes = match opening.reply(&reply).map_err(Refused::Mail)? {
-                Next::Ready(extensions) => break extensions,
-                Next::Send(bytes) => bytes,
-                Next::StartTls => {
-                    talk = talk.secure(dial, until).await?;
-                    opening.secured()
-                }
-            };
-            let sent = talk.send(bytes.as_bytes(), until).await;
-            sent.map_err(|lost| Refused::Mail(lost.status(opening.stage())))?;
-        };
+        let (talk, extensions) = opened.map_err(Refused::status)?;
         Ok(Self {
             stream: talk.stream,
             replies: talk.replies,
@@ -130,6 +112,7 @@ impl Connection {
                 extensions,
             }),
             needs_reset: false,
+            _permit: permit,
         })
     }
 
@@ -214,6 +197,37 @@ impl Connection {
             let _ = talk.reply(until).await;
         }
     }
+}
+
+/// Connects and begins a session, with TLS or without.
+async fn begin<'a>(
+    dial: &Dial<'a>,
+    wish: TlsWish,
+    until: Instant,
+) -> Result<(Talk<'a>, Extensions), Refused> {
+    let stream = Stream::connect(dial.place, dial.resolver, until).await;
+    let stream = stream.map_err(|error| unreachable(dial.name, &error))?;
+    let mut talk = Talk {
+        stream,
+        replies: Replies::default(),
+        name: dial.name,
+    };
+    let mut opening = Opening::new(dial.protocol, dial.me, dial.name, wish);
+    let extensions = loop {
+        let reply = talk.reply(until).await;
+        let reply = reply.map_err(|lost| Refused::Mail(lost.status(opening.stage())))?;
+        let bytes = match opening.reply(&reply).map_err(Refused::Mail)? {
+            Next::Ready(extensions) => break extensions,
+            Next::Send(bytes) => bytes,
+            Next::StartTls => {
+                talk = talk.secure(dial, until).await?;
+                opening.secured()
+            }
+        };
+        let sent = talk.send(bytes.as_bytes(), until).await;
+        sent.map_err(|lost| Refused::Mail(lost.status(opening.stage())))?;
+    };
+    Ok((talk, extensions))
 }
 
 /// Why a session did not come about.

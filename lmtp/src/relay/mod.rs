@@ -35,6 +35,7 @@ mod tests;
 use backend::{Backend, Common, Job, Outcomes};
 use envelope::{Envelope, Forwarded, Path as MailPath, Rcpt};
 use mailstow_engine::config::Settings;
+use mailstow_engine::descriptors::Descriptors;
 use mailstow_engine::{Mail, Recipient, Status};
 use message::Outgoing;
 use nexthop::Place;
@@ -48,6 +49,7 @@ pub(crate) use stream::LOOKUPS_MAX;
 use stream::Resolver;
 use tls::Tls;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// Servers that are remembered. Tables may make nexthops of addresses from outside.
@@ -87,6 +89,7 @@ impl Relays {
             lmtp_tls: Tls::new(relay.lmtp_tls_security_level, &relay.tls_ca_file)?,
             smtp_tls: Tls::new(relay.smtp_tls_security_level, &relay.tls_ca_file)?,
             resolver: Resolver::default(),
+            sessions: Arc::new(Semaphore::new(Descriptors::plan(settings).relay_sessions())),
         };
         Ok(Arc::new(Self {
             runtime,

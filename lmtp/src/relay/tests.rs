@@ -114,6 +114,7 @@ impl World {
     fn new(change: impl FnOnce(&mut Settings)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut settings = Settings::default();
+        settings.transport.enabled = true;
         change(&mut settings);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
