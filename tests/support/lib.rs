@@ -4,6 +4,7 @@
 //! side by side and beside the operator's servers; every process is ended by its id. Helpers
 //! panic with a sentence that names object, cause and remedy: this is test code.
 
+pub mod accounts;
 pub mod c_interface;
 pub mod c_library;
 pub mod c_manual;

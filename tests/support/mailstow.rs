@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::accounts::{Account, with_accounts};
 use crate::client::{Address, Client};
 use crate::daemon::{Daemon, tied};
 use crate::eventually;
@@ -170,7 +171,9 @@ pub struct Builder {
     uid: Option<u32>,
     limits: Vec<String>,
     main_cf: String,
+    master_cf: String,
     toml: String,
+    users: Vec<Account>,
 }
 
 /// A running server; killed when dropped.
@@ -195,6 +198,23 @@ impl Builder {
     pub fn main_cf(mut self, lines: &str) -> Self {
         self.main_cf += &self.filled(lines);
         self.main_cf += "\n";
+        self
+    }
+
+    /// Lines of a `master.cf` of the server's own, filled in as those of `main.cf`.
+    pub fn master_cf(mut self, lines: &str) -> Self {
+        self.master_cf += &self.filled(lines);
+        self.master_cf += "\n";
+        self
+    }
+
+    /// Lets the server, and nothing else on the machine, know a user and a group of that name.
+    pub fn user(mut self, name: &str, id: u32, home: &str) -> Self {
+        self.users.push(Account {
+            name: name.to_owned(),
+            id,
+            home: self.filled(home),
+        });
         self
     }
 
@@ -257,7 +277,7 @@ impl Builder {
         let mut arguments = Vec::new();
         if !self.main_cf.is_empty() {
             self.scratch.write("conf/main.cf", &self.main_cf);
-            self.scratch.write("conf/master.cf", "");
+            self.scratch.write("conf/master.cf", &self.master_cf);
             let directory = self.scratch.join("conf").display().to_string();
             arguments.extend(["--postfix".to_owned(), directory]);
         }
@@ -275,7 +295,7 @@ impl Builder {
             None => binary().to_owned(),
         };
         let mut command = match self.limits.as_slice() {
-            [] => tied(program),
+            [] => with_accounts(&program, &self.scratch, &self.users),
             limits => {
                 let mut command = tied("prlimit");
                 command.args(limits).arg("--").arg(program);
@@ -332,6 +352,8 @@ impl Mailstow {
             uid: None,
             limits: Vec::new(),
             main_cf: String::new(),
+            master_cf: String::new(),
+            users: Vec::new(),
             toml: String::new(),
         }
     }

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::accounts::{Account, with_accounts};
 use crate::client::{Address, Client, Reply};
-use crate::daemon::{Daemon, tied};
+use crate::daemon::Daemon;
 use crate::scratch::{Scratch, loopback_host, needs_root};
 use crate::{content, eventually};
 
@@ -28,7 +29,7 @@ pub struct Builder {
     services: String,
     tables: Vec<PathBuf>,
     aliases: Vec<(PathBuf, u32)>,
-    users: Vec<(String, u32)>,
+    users: Vec<Account>,
 }
 
 /// A running Postfix; ended when dropped.
@@ -80,7 +81,11 @@ impl Builder {
     /// as `user=` of pipe(8) wants: `/etc/passwd` and `/etc/group` are covered by copies in a
     /// mount namespace of its own.
     pub fn user(mut self, name: &str, id: u32) -> Self {
-        self.users.push((name.to_owned(), id));
+        self.users.push(Account {
+            name: name.to_owned(),
+            id,
+            home: "/nonexistent".to_owned(),
+        });
         self
     }
 
@@ -138,25 +143,7 @@ impl Builder {
     fn master(&self) -> Command {
         const MASTER: &str = "/usr/lib/postfix/sbin/master";
         let conf = self.directory();
-        let mut command = if self.users.is_empty() {
-            tied(MASTER)
-        } else {
-            let mut passwd = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
-            let mut group = fs::read_to_string("/etc/group").expect("/etc/group");
-            for (name, id) in &self.users {
-                let _ = writeln!(passwd, "{name}:x:{id}:{id}::/nonexistent:/usr/sbin/nologin");
-                let _ = writeln!(group, "{name}:x:{id}:");
-            }
-            let mut command = tied("unshare");
-            command
-                .args(["--mount", "--", "sh", "-c"])
-                .arg("mount --bind \"$1\" /etc/passwd && mount --bind \"$2\" /etc/group && shift 2 && exec \"$@\"")
-                .arg("sh")
-                .arg(self.scratch.write("passwd", passwd))
-                .arg(self.scratch.write("group", group))
-                .arg(MASTER);
-            command
-        };
+        let mut command = with_accounts(Path::new(MASTER), &self.scratch, &self.users);
         command.arg("-c").arg(conf).arg("-d");
         command
     }

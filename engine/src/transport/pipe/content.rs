@@ -32,7 +32,11 @@ pub(super) fn render<E: From<io::Error>>(
     mut take: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
     let (flags, eol) = (attributes.flags, attributes.eol.as_slice());
-    let head = head(mail, recipient, attributes, &date());
+    let date = match flags.envelope_line {
+        true => date(),
+        false => String::new(),
+    };
+    let head = head(mail, recipient, attributes, &date);
     if !head.is_empty() {
         take(&head)?;
     }

@@ -22,8 +22,8 @@ const WAITING_MAX: usize = 4096;
 /// How long a thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Stack of a thread, in bytes.
-const STACK_BYTES: usize = 256 * 1024;
+/// Stack of a thread, in bytes. Reading the time zone, for the `From ` line, takes some of it.
+const STACK_BYTES: usize = 2 * 1024 * 1024;
 
 /// One run of a command.
 #[derive(Debug)]

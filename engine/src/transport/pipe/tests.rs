@@ -123,6 +123,17 @@ fn a_command_reads_the_message_and_its_output_is_told() {
 }
 
 #[test]
+fn the_envelope_line_has_a_sender_and_a_date() {
+    let pipe = service(
+        &["flags=F", "argv=/bin/sh", "-c", "head -n 1 | cut -c 1-20"],
+        |_| {},
+    );
+    let mail = mail("s@ex.example", "Subject: x\n\nbody\n");
+    let said = deliver(&pipe, mail, &["u@vm.example"], PATIENCE).remove(0);
+    assert_eq!(said, format!("{DELIVERED} (From s@ex.example)"));
+}
+
+#[test]
 fn every_word_is_expanded_once_and_repeated_for_each_recipient() {
     let print = [
         "flags=qhu",

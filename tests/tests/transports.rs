@@ -1,0 +1,264 @@
+//! Mail that goes elsewhere than into a mailbox: commands of pipe services, refusals by table, and
+//! recipients with several destinations.
+//!
+//! Method: mailstow alone, with Postfix's configuration files and no Postfix. Commands are scripts
+//! that note what they are given, and the real maildrop.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use mailstow_tests::content::plain;
+use mailstow_tests::mailboxes::{header, maildir};
+use mailstow_tests::mailstow::{self, Builder};
+use mailstow_tests::{Client, Mailstow, Reply};
+
+const SENDER: &str = "s@client.example";
+
+const MAIN_CF: &str = "\
+virtual_mailbox_domains = example.com, domain.tld
+virtual_mailbox_base = @ROOT@/vhosts
+virtual_mailbox_maps = inline:{info@example.com=info/, sales@example.com=sales/,
+    user@domain.tld=user/, @example.com=rest/}
+virtual_uid_maps = static:5000
+virtual_gid_maps = static:5000
+virtual_transport = virtual
+virtual_alias_maps = hash:@DIR@/virtual
+transport_maps = hash:@DIR@/transport
+myhostname = mx.origin.example
+mydestination =
+";
+
+const TOML: &str = "\
+[lmtp]
+expand_aliases = true
+[transport]
+enabled = true
+";
+
+/// A script that every user may run.
+fn script(builder: &Builder, name: &str, text: &str) -> PathBuf {
+    let path = builder.scratch().write(name, text);
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("chmod");
+    path
+}
+
+/// A directory that every user may write into.
+fn open_directory(builder: &Builder, name: &str) -> PathBuf {
+    let path = builder.scratch().mkdir(name);
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o1777)).expect("chmod");
+    path
+}
+
+fn site(name: &str, aliases: &str, transports: &str, master_cf: &str) -> Builder {
+    let builder = Mailstow::build(name)
+        .main_cf(MAIN_CF)
+        .master_cf(master_cf)
+        .table("virtual", aliases)
+        .table("transport", transports)
+        .toml(TOML);
+    builder.scratch().mkdir_owned("vhosts", 5000, 5000);
+    open_directory(&builder, "noted");
+    builder
+}
+
+fn deliver(server: &Mailstow, to: &[&str]) -> Vec<String> {
+    let replies = Client::lmtp(&server.unix()).deliver(SENDER, to, &plain("sent"));
+    replies.iter().map(Reply::to_string).collect()
+}
+
+fn noted(server: &Mailstow) -> Vec<String> {
+    let noted = server.scratch().join("noted");
+    let files = fs::read_dir(noted).expect("readdir");
+    let mut texts: Vec<String> = files
+        .map(|file| fs::read_to_string(file.expect("readdir").path()).expect("text"))
+        .collect();
+    texts.sort();
+    texts
+}
+
+fn stored(server: &Mailstow, mailbox: &str) -> usize {
+    let path = server.scratch().join("vhosts").join(mailbox);
+    match path.exists() {
+        true => maildir(&path).len(),
+        false => 0,
+    }
+}
+
+/// The autoreply example of the VIRTUAL_README, only the path moved.
+#[test]
+fn the_autoreply_example_stores_the_mail_and_runs_the_command() {
+    let builder = site(
+        "autoreply",
+        "user@domain.tld user@domain.tld, user@domain.tld@autoreply.mydomain.tld\n",
+        "autoreply.mydomain.tld  autoreply:\n",
+        "autoreply unix  -       n       n       -       -       pipe\n    \
+         flags= user=nobody argv=@ROOT@/autoreply $sender $mailbox\n",
+    );
+    script(
+        &builder,
+        "autoreply",
+        "#!/bin/sh\nprintf '%s|' \"$@\" >$(dirname $0)/noted/$$\ncat >/dev/null\n",
+    );
+    let server = builder.start();
+    let replies = deliver(&server, &["user@domain.tld"]);
+    assert_eq!(replies.len(), 1, "{replies:?}");
+    assert!(replies[0].starts_with("250 2.0.0"), "{replies:?}");
+    assert_eq!(noted(&server), ["s@client.example|user@domain.tld|"]);
+    assert_eq!(stored(&server, "user"), 1);
+}
+
+#[test]
+fn maildrop_as_in_debians_master_cf_delivers_into_a_maildir() {
+    let builder = site(
+        "maildrop",
+        "",
+        "info@example.com maildrop:\n",
+        "maildrop  unix  -       n       n       -       -       pipe\n  \
+         flags=DRXhu user=vmail argv=/usr/bin/maildrop -d ${recipient}\n",
+    )
+    .main_cf("maildrop_destination_recipient_limit = 1")
+    .user("vmail", 5000, "/nonexistent")
+    .user("info@example.com", 5000, "@ROOT@/home");
+    let home = builder.scratch().mkdir_owned("home", 5000, 5000);
+    let filter = builder
+        .scratch()
+        .write("home/.mailfilter", "to \"$HOME/Maildir/\"\n");
+    fs::set_permissions(&filter, PermissionsExt::from_mode(0o600)).expect("chmod");
+    for part in ["Maildir", "Maildir/new", "Maildir/cur", "Maildir/tmp"] {
+        builder
+            .scratch()
+            .mkdir_owned(&format!("home/{part}"), 5000, 5000);
+    }
+    std::os::unix::fs::chown(&filter, Some(5000), Some(5000)).expect("chown");
+    let server = builder.start();
+    let replies = deliver(&server, &["Info@Example.com", "sales@example.com"]);
+    assert!(
+        replies.iter().all(|reply| reply.starts_with("250 2.0.0")),
+        "{replies:?} {}",
+        server.log()
+    );
+    assert!(
+        replies[0].contains("delivered via maildrop service"),
+        "{replies:?}"
+    );
+    let messages = maildir(&home.join("Maildir"));
+    assert_eq!(messages.len(), 1);
+    assert_eq!(
+        header(&messages[0].bytes, "Return-Path"),
+        ["<s@client.example>"]
+    );
+    assert_eq!(
+        header(&messages[0].bytes, "Delivered-To"),
+        ["Info@Example.com"]
+    );
+    assert_eq!(header(&messages[0].bytes, "Subject"), ["sent"]);
+    assert_eq!(stored(&server, "sales"), 1);
+}
+
+#[test]
+fn tables_refuse_put_off_and_discard_by_transport() {
+    let builder = site(
+        "refusing",
+        "",
+        "gone@example.com error:5.7.1 not for you\nlater@example.com retry:4.3.2 come back\n\
+         plain@example.com error:no such thing\nvoid@example.com discard:silently\n\
+         odd@example.com nowhere:\nnobody@elsewhere.example discard:\n",
+        "",
+    );
+    let server = builder.start();
+    let mut client = Client::lmtp(&server.unix());
+    client.command(&format!("MAIL FROM:<{SENDER}>"));
+    let mut rcpt = |to: &str| client.command(&format!("RCPT TO:<{to}>")).to_string();
+    assert_eq!(
+        rcpt("gone@example.com"),
+        "550 5.7.1 <gone@example.com> not for you"
+    );
+    assert_eq!(
+        rcpt("later@example.com"),
+        "450 4.3.2 <later@example.com> come back"
+    );
+    assert_eq!(
+        rcpt("plain@example.com"),
+        "550 5.0.0 <plain@example.com> no such thing"
+    );
+    assert_eq!(
+        rcpt("odd@example.com"),
+        "451 4.3.5 mail system configuration error: transport nowhere is not known here"
+    );
+    // No relay for everybody.
+    assert!(rcpt("any@foreign.example").starts_with("550 5.7.1"));
+    drop(client);
+    let replies = deliver(&server, &["void@example.com", "nobody@elsewhere.example"]);
+    assert!(
+        replies.iter().all(|reply| reply.starts_with("250 2.0.0")),
+        "{replies:?}"
+    );
+    assert!(replies[0].contains("silently"), "{replies:?}");
+    assert_eq!(stored(&server, "rest"), 0);
+}
+
+#[test]
+fn a_recipient_with_several_destinations_is_answered_by_the_worst_of_them() {
+    let builder = site(
+        "several",
+        "both@example.com info@example.com, bad@cmd.example\n\
+         later@example.com info@example.com, bad@cmd.example, busy@cmd.example\n\
+         all@example.com info@example.com, good@cmd.example, sales@example.com\n",
+        "cmd.example cmd:\n",
+        "cmd unix - n n - - pipe user=nobody argv=@ROOT@/cmd ${mailbox}\n",
+    )
+    .main_cf("cmd_destination_recipient_limit = 1");
+    script(
+        &builder,
+        "cmd",
+        "#!/bin/sh\ncat >/dev/null\ncase $1 in bad) exit 67;; busy) exit 75;; esac\n",
+    );
+    let server = builder.start();
+    let replies = deliver(
+        &server,
+        &["both@example.com", "later@example.com", "all@example.com"],
+    );
+    assert!(replies[0].starts_with("550 5.1.1"), "{replies:?}");
+    assert!(replies[1].starts_with("451 4.3.0"), "{replies:?}");
+    assert!(replies[2].starts_with("250 2.0.0"), "{replies:?}");
+    assert_eq!(stored(&server, "sales"), 1);
+}
+
+/// Without `[transport]` everything that is listed is stored.
+#[test]
+fn transports_are_of_no_account_unless_they_are_enabled() {
+    let builder = Mailstow::build("stored")
+        .main_cf(MAIN_CF)
+        .table("virtual", "")
+        .table("transport", "info@example.com error:no\n");
+    builder.scratch().mkdir_owned("vhosts", 5000, 5000);
+    let server = builder.start();
+    assert!(deliver(&server, &["info@example.com"])[0].starts_with("250"));
+    assert_eq!(stored(&server, "info"), 1);
+}
+
+#[test]
+fn the_deliver_command_hands_over_to_commands() {
+    let builder = site(
+        "command",
+        "",
+        "info@example.com cmd:\n",
+        "cmd unix - n n - - pipe user=nobody argv=@ROOT@/cmd ${recipient}\n",
+    );
+    let text = "#!/bin/sh\n(echo $1; cat) >$(dirname $0)/noted/$$\nexit 67\n";
+    script(&builder, "cmd", text);
+    let mut command = mailstow::command(&["deliver", "-f", SENDER]);
+    command.args(builder.configuration());
+    command.args(["--", "info@example.com"]);
+    let output = mailstow::run_with_input(command, &plain("sent"));
+    assert_eq!(output.status.code(), Some(67), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("5.1.1 user unknown"));
+    let directory: &Path = &builder.scratch().join("noted");
+    let noted = fs::read_dir(directory)
+        .expect("readdir")
+        .next()
+        .expect("one");
+    let text = fs::read_to_string(noted.expect("readdir").path()).expect("text");
+    assert!(text.starts_with("info@example.com\n"), "{text}");
+}
