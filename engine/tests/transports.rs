@@ -69,7 +69,7 @@ fn mailboxes_and_transports_share_a_message_and_answer_in_order() {
             ("b", note("y")),
             ("lost", note("x")),
             ("sales", target("sales/").into()),
-            ("a", note("x")),
+            ("a", note("X")),
             ("c", Target::transport("nowhere", "z")),
             ("d", Target::transport("error", "5.7.1 not for you")),
         ],

@@ -117,10 +117,7 @@ pub(super) fn settings(
     services: &[Service],
     values: &Values,
 ) -> (TransportSettings, Vec<String>) {
-    let value = |name: &str| match values.expand(name, &format!("${name}")) {
-        Ok(expansion) => expansion.value.trim().to_owned(),
-        Err(_) => String::new(),
-    };
+    let value = |name: &str| value_of(values, name, None).unwrap_or_default();
     let list = |name: &str| {
         let text = value(name);
         items(&text).map(str::to_owned).collect()
@@ -216,4 +213,96 @@ fn value_of(values: &Values, parameter: &str, text: Option<String>) -> Option<St
     let value = values.expand(parameter, &text).ok()?.value;
     let value = value.trim();
     (!value.is_empty()).then(|| value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::load::{Configuration, Sources};
+
+    fn load(main_cf: &str, master_cf: &str) -> Configuration {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("main.cf", main_cf),
+            ("master.cf", master_cf),
+            ("mailstow.toml", "[transport]\nenabled = true\n"),
+        ] {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
+        let sources = Sources {
+            config: Some(directory.path().join("mailstow.toml")),
+            postfix: Some(directory.path().to_owned()),
+            ..Sources::default()
+        };
+        Configuration::load(&sources).unwrap()
+    }
+
+    #[test]
+    fn services_have_the_limits_of_main_cf_and_the_options_of_master_cf() {
+        let configuration = load(
+            "mail_owner = nobody\nqueue_directory = /q\na_time_limit = 2m\n\
+             a_destination_recipient_limit = 1\ndefault_process_limit = 7\n\
+             b_destination_concurrency_limit = many\ncompatibility_level = 3.6\n",
+            "a unix - n n - - pipe -o command_time_limit=5 user=x argv=y z\n\
+             b unix - n - - 3 pipe -o b_time_limit=5 user=x argv=y\n\
+             25 inet n - n - - smtpd\nc unix - - y - - lmtp\n",
+        );
+        let transport = &configuration.settings.transport;
+        assert_eq!(transport.mail_owner, "nobody");
+        assert_eq!(transport.queue_directory.to_str(), Some("/q"));
+        assert_eq!(transport.environment[1], ["TZ", "MAIL_CONFIG", "LANG"]);
+        assert!(transport.environment[0].contains(&"LANG=C".to_owned()));
+        let services: Vec<_> = transport
+            .services
+            .iter()
+            .map(|s| {
+                let limits = (s.recipient_limit, s.concurrency_limit, s.process_limit);
+                (
+                    s.name.as_str(),
+                    limits,
+                    s.time_limit.as_secs(),
+                    s.is_chrooted,
+                )
+            })
+            .collect();
+        assert_eq!(
+            services,
+            [
+                ("a", (1, 20, 7), 120, false),
+                ("b", (50, 1, 3), 5, false),
+                ("c", (50, 20, 7), 1000, true),
+            ]
+        );
+        let warnings = configuration.warnings.join("\n");
+        assert!(
+            warnings.contains("b_destination_concurrency_limit = many: use a number"),
+            "{warnings}"
+        );
+    }
+
+    #[test]
+    fn what_comes_to_our_own_sockets_is_ours() {
+        let mut settings = load(
+            "queue_directory = /q\ncompatibility_level = 3.6\n",
+            "hidden unix - - y - - lmtp\nlmtp unix - - n - - lmtp\nsmtp unix - - n - - smtp\n",
+        )
+        .settings;
+        let listen = ["unix:/q/private/m", "inet:127.0.0.1:24"];
+        settings.lmtp.listen = listen.map(|one| one.parse().unwrap()).into();
+        for (transport, nexthop, is_own) in [
+            ("lmtp", "unix:private/m", true),
+            ("hidden", "unix:/private/m", true),
+            ("lmtp", "unix:/private/m", false),
+            ("lmtp", "inet:localhost:24", true),
+            ("lmtp", "inet:127.0.0.1:25", false),
+            ("lmtp", "inet:store.example:24", false),
+            ("smtp", "127.0.0.1:24", false),
+            ("other", "unix:private/m", false),
+        ] {
+            assert_eq!(
+                settings.is_own_socket(transport, nexthop),
+                is_own,
+                "{transport}:{nexthop}"
+            );
+        }
+    }
 }

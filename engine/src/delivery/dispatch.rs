@@ -47,7 +47,7 @@ impl Store {
                     if groups.is_empty() {
                         indices.extend(0..index);
                     }
-                    let is_it = |(known, _): &&mut Group| *known == target;
+                    let is_it = |(known, _): &&mut Group| is_same(known, &target);
                     match groups.iter_mut().find(is_it) {
                         Some((_, recipients)) => add(recipients, index, recipient),
                         None => groups.push((target, vec![(vec![index], recipient)])),
@@ -74,6 +74,14 @@ impl Store {
         claims.sort_unstable_by_key(|(index, _)| *index);
         receipt.shared(count, &indices, claims)
     }
+}
+
+/// Both lead to one destination. Case does not count in domains, but in paths of sockets.
+fn is_same(a: &TransportTarget, b: &TransportTarget) -> bool {
+    let (one, other) = (&a.nexthop, &b.nexthop);
+    let is_domain = !one.contains(['/', ':', ' ']);
+    let is_nexthop = one == other || (is_domain && one.eq_ignore_ascii_case(other));
+    a.transport == b.transport && is_nexthop
 }
 
 /// Adds a recipient to those of its transport. One that is there already shares its delivery.
