@@ -168,8 +168,8 @@ fn tables_refuse_put_off_and_discard_by_transport() {
     );
     let server = builder.start();
     let mut client = Client::lmtp(&server.unix());
-    client.command(&format!("MAIL FROM:<{SENDER}>"));
-    let mut rcpt = |to: &str| client.command(&format!("RCPT TO:<{to}>")).to_string();
+    client.command(format!("MAIL FROM:<{SENDER}>"));
+    let mut rcpt = |to: &str| client.command(format!("RCPT TO:<{to}>")).to_string();
     assert_eq!(
         rcpt("gone@example.com"),
         "550 5.7.1 <gone@example.com> not for you"
@@ -261,4 +261,45 @@ fn the_deliver_command_hands_over_to_commands() {
         .expect("one");
     let text = fs::read_to_string(noted.expect("readdir").path()).expect("text");
     assert!(text.starts_with("info@example.com\n"), "{text}");
+}
+
+#[test]
+fn check_and_resolve_tell_of_transports() {
+    let builder = site(
+        "told",
+        "all@example.com info@example.com, sales@example.com\n",
+        "info@example.com cmd:\nodd@example.com nowhere:\nbad@example.com bad:\n",
+        "cmd unix - n n - - pipe user=nobody argv=/bin/true\n\
+         bad unix - n n - - pipe user=root argv=/bin/true\n\
+         unused unix - n n - - pipe user=root argv=/bin/true\n",
+    );
+    let told = |arguments: &[&str]| {
+        let mut command = mailstow::command(&arguments[..1]);
+        command.args(builder.configuration()).args(&arguments[1..]);
+        let output = mailstow::run_with_input(command, b"");
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned())
+    };
+    let [resolved, _] = told(&["resolve", "all@example.com"]);
+    let cmd = resolved.split("recipient  ").nth(1).expect(&resolved);
+    assert!(
+        cmd.contains("cmd:example.com") && !cmd.contains("mailbox    "),
+        "{resolved}"
+    );
+    assert!(resolved.contains("vhosts/sales/"), "{resolved}");
+    let [odd, _] = told(&["resolve", "odd@example.com"]);
+    assert!(odd.contains("refused    451 4.3.5"), "{odd}");
+    assert!(
+        odd.contains("transport nowhere: master.cf has no such service"),
+        "{odd}"
+    );
+    let checked = told(&["check"]).concat();
+    assert!(
+        checked.contains("transport_maps names transport nowhere"),
+        "{checked}"
+    );
+    assert!(
+        checked.contains("transport bad, whose mail is put off: user=root"),
+        "{checked}"
+    );
+    assert!(!checked.contains("unused"), "{checked}");
 }

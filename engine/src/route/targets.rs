@@ -13,6 +13,10 @@ use super::trace::Trace;
 use super::types::AddressClass;
 use crate::address::Address;
 use crate::target::Target;
+use std::collections::BTreeMap;
+
+/// Names of transports that are looked at.
+const TRANSPORTS_MAX: usize = 1000;
 
 /// A recipient that was looked up, with everyone it stands for.
 #[derive(Clone, Debug)]
@@ -89,6 +93,31 @@ impl Router {
             is_alias,
             targets: targets.map_err(|error| self.settled(error)),
         }
+    }
+
+    /// Returns the transports that the configuration names, each with who names it first: the
+    /// parameters of the address classes, and `transport_maps` as far as its tables can be listed.
+    pub fn named_transports(&self) -> BTreeMap<String, &'static str> {
+        let mut names = BTreeMap::new();
+        for class in [
+            AddressClass::VirtualMailbox,
+            AddressClass::Local,
+            AddressClass::Relay,
+            AddressClass::Default,
+        ] {
+            let (transport, _, parameter) = self.resolver.classes.transport(class, "");
+            names.entry(transport).or_insert(parameter);
+        }
+        let [transports, _] = self.resolver.maps();
+        for table in transports.tables().tables() {
+            table.for_each(&mut |_, value, _| {
+                let name = value.split(':').next().unwrap_or_default();
+                if !name.is_empty() && names.len() < TRANSPORTS_MAX {
+                    names.entry(name.to_owned()).or_insert("transport_maps");
+                }
+            });
+        }
+        names
     }
 
     fn targets(

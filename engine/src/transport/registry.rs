@@ -98,11 +98,18 @@ impl Transports {
     }
 }
 
-/// Why no mail can be delivered by a service of the configuration, where that is known; `None`
-/// when it can, or when the program around the engine has to say.
-pub fn problem(service: &TransportService, settings: &Settings) -> Option<String> {
-    match service.command.as_str() {
-        "pipe" => pipe::problem(service, settings),
-        _ => None,
+/// Why no mail can be delivered by the transport `name`; `None` when it can, as far as that is
+/// known before there is mail. `mailstow serve` takes in `lmtp`, `smtp` and `relay`.
+pub fn problem(name: &str, settings: &Settings) -> Option<String> {
+    let mut services = settings.transport.services.iter();
+    let service = services.find(|service| service.name == name);
+    let program = service.map_or(name, |service| service.command.as_str());
+    match (service, program) {
+        (Some(service), "pipe") => pipe::problem(service, settings),
+        (_, "virtual") if name == "virtual" => None,
+        (_, "error" | "retry" | "discard") if name == program || name == "retry" => None,
+        (_, "lmtp" | "smtp") | (None, "relay") => None,
+        (None, _) => Some("master.cf has no such service".to_owned()),
+        (Some(_), program) => Some(format!("what {program}(8) does is not done here")),
     }
 }

@@ -13,6 +13,7 @@ mod owners;
 mod places;
 mod running;
 mod sockets;
+mod transports;
 
 use super::common::ServeArgs;
 use crate::started_with::StartedWith;
@@ -210,6 +211,7 @@ fn check(configuration: &Configuration, running: Option<&Running>, findings: &mu
     mailboxes::check(&settings.routing, owners_known, findings);
     notices::check(settings, findings);
     sockets::check(configuration, running, findings);
+    transports::check(settings, findings);
 }
 
 /// Opens every table, each parameter by itself so that all that fail are named.

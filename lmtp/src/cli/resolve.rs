@@ -7,13 +7,14 @@ use super::common::{SiteArgs, complain};
 use super::output::Output;
 use clap::Args;
 use mailstow_engine::address::parse_mailbox;
-use mailstow_engine::config::Configuration;
+use mailstow_engine::config::{Configuration, Settings};
 use mailstow_engine::octets;
 use mailstow_engine::route::{
     Destination, Format, MailboxTarget, Resolution, Route, Router, Step, table_context,
 };
 use mailstow_engine::table::TableCache;
-use mailstow_engine::{EnhancedCode, Status};
+use mailstow_engine::transport::problem;
+use mailstow_engine::{EnhancedCode, Status, Target};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -89,7 +90,7 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
         true => Output::shown(),
         false => Output::octets(),
     };
-    let printed = print(args, &router, &routing.virtual_mailbox_base, &mut out);
+    let printed = print(args, &router, &configuration.settings, &mut out);
     match printed.and_then(|worst| out.flush().map(|()| worst)) {
         Ok(worst) => ExitCode::from(worst),
         // A reader that went away, as head(1) does, has seen enough.
@@ -104,11 +105,20 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
 }
 
 /// Prints what becomes of each address; the exit status.
-fn print(args: &ResolveArgs, router: &Router, base: &Path, out: &mut impl Write) -> io::Result<u8> {
+fn print(
+    args: &ResolveArgs,
+    router: &Router,
+    settings: &Settings,
+    out: &mut impl Write,
+) -> io::Result<u8> {
+    let base = settings.routing.virtual_mailbox_base.as_path();
     let mut worst = 0;
     for argument in &args.address {
         let address = &*octets::text(argument.as_bytes());
-        let (resolution, steps) = resolve(router, address, args.explain);
+        let (mut resolution, steps) = resolve(router, address, args.explain);
+        if settings.transport.enabled {
+            by_transport(router, settings, address, &mut resolution);
+        }
         worst = worst.max(match &resolution.error {
             None => 0,
             Some(status) if status.is_temporary() => TEMPORARY_FAILURE,
@@ -141,6 +151,46 @@ fn resolve(router: &Router, address: &str, explain: bool) -> (Resolution, Vec<St
                 ..Resolution::default()
             };
             (resolution, Vec::new())
+        }
+    }
+}
+
+/// Corrects a resolution where mail goes by transports: what another one than mailstow's own takes
+/// is not stored, and what no transport here takes is put off.
+fn by_transport(router: &Router, settings: &Settings, address: &str, resolution: &mut Resolution) {
+    let Ok(address) = parse_mailbox(address) else {
+        return;
+    };
+    let is_own = |transport: &str, nexthop: &str| settings.is_own_socket(transport, nexthop);
+    let targets = match router.find_targets(address, true, &is_own).targets {
+        Ok(targets) => targets,
+        Err(error) => {
+            resolution.error = Some(error.status());
+            resolution.reason = Some(error.to_string());
+            return;
+        }
+    };
+    (resolution.error, resolution.reason) = (None, None);
+    for (recipient, target) in targets {
+        let recipient = recipient.external();
+        let mut routes = resolution.results.iter_mut();
+        let Some(route) = routes.find(|route| route.recipient == recipient) else {
+            continue;
+        };
+        match target {
+            Target::Mailbox(mailbox) => {
+                route.mailbox = Some(mailbox);
+                route.destination = Destination::Mailbox;
+            }
+            Target::Transport(target) => {
+                route.mailbox = None;
+                route.destination = Destination::Transport;
+                if let Some(cause) = problem(&target.transport, settings) {
+                    let text = "mail system configuration error";
+                    resolution.error = Some(Status::configuration(text));
+                    resolution.reason = Some(format!("transport {}: {cause}", target.transport));
+                }
+            }
         }
     }
 }

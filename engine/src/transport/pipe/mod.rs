@@ -43,9 +43,6 @@ pub(crate) fn problem(service: &TransportService, settings: &Settings) -> Option
 impl Pipe {
     pub(super) fn new(service: &TransportService, settings: &Settings) -> Self {
         let checked = Service::new(service, settings).map(Arc::new);
-        if let Err(cause) = &checked {
-            tracing::error!("service {} of master.cf: {cause}", service.name);
-        }
         let limits = checked.as_ref().map_or((1, 1), |service| {
             (service.process_limit, service.concurrency_limit)
         });
