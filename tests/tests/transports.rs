@@ -225,6 +225,25 @@ fn a_recipient_with_several_destinations_is_answered_by_the_worst_of_them() {
     assert_eq!(stored(&server, "sales"), 1);
 }
 
+/// What one destination has stored is not stored again because another one was busy.
+#[test]
+fn a_repetition_after_a_partial_failure_stores_no_second_copy() {
+    let builder = site(
+        "partial",
+        "both@example.com info@example.com, busy@cmd.example\n",
+        "cmd.example cmd:\n",
+        "cmd unix - n n - - pipe user=nobody argv=@ROOT@/cmd ${mailbox}\n",
+    );
+    let text = "#!/bin/sh\ncat >/dev/null\nmkdir $(dirname $0)/noted/tried 2>/dev/null && exit 75\nexit 0\n";
+    script(&builder, "cmd", text);
+    let server = builder.start();
+    let first = deliver(&server, &["both@example.com"]);
+    assert!(first[0].starts_with("451 4.3.0"), "{first:?}");
+    let second = deliver(&server, &["both@example.com"]);
+    assert!(second[0].starts_with("250 2.0.0"), "{second:?}");
+    assert_eq!(stored(&server, "info"), 1);
+}
+
 /// Without `[transport]` everything that is listed is stored.
 #[test]
 fn transports_are_of_no_account_unless_they_are_enabled() {

@@ -159,6 +159,7 @@ impl<S: ClientSocket> Session<S> {
                     deliveries.finish(*delivery, &mut timer, &self.wire).await;
                 }
             }
+            deliveries.doubt_what_comes_again(answer);
             let of = |(_, index): &(String, usize)| deliveries.done.get(*index)?.as_ref();
             self.answer(answer, answer.deliveries.iter().filter_map(of), record);
         }
@@ -270,6 +271,23 @@ impl Deliveries {
                 self.receipt.doubt(index);
             }
         }
+    }
+
+    /// A recipient with several destinations is sent again to all of them when one is put off:
+    /// what the others have stored stays in doubt, and is not stored a second time then.
+    fn doubt_what_comes_again(&mut self, answer: &Answer) {
+        let done = |index: usize| self.done.get(index).and_then(Option::as_ref);
+        let indices = || answer.deliveries.iter().map(|(_, index)| *index);
+        let is_put_off =
+            indices().any(|index| done(index).is_some_and(|one| one.status.is_temporary()));
+        if !is_put_off {
+            return;
+        }
+        let stored = |index: &usize| done(*index).is_some_and(|one| one.status.is_success());
+        let stored: Vec<usize> = indices().filter(stored).collect();
+        stored
+            .into_iter()
+            .for_each(|index| self.receipt.doubt(index));
     }
 
     async fn late(&self, index: usize) -> Outcome {
