@@ -18,8 +18,8 @@ const CONFIGURATION_ERROR: u8 = 78;
 /// Which files to read, or which domains and mailboxes there are without files.
 #[derive(Clone, Debug, Default, Args)]
 pub struct SiteArgs {
-    /// Read this mailstow.toml. Without --config, --postfix and --domain,
-    /// /etc/mailstow/mailstow.toml is read.
+    /// Read this mailstow.toml. The default is /etc/mailstow/mailstow.toml, which is not read with
+    /// --postfix or --domain.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Read main.cf in this directory (Postfix's configuration directory).

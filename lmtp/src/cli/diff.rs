@@ -24,13 +24,13 @@ const DIFFERENT: u8 = 1;
 /// Arguments of `table diff`.
 #[derive(Debug, Args)]
 pub(super) struct DiffArgs {
-    /// The table in use
+    /// The table in use.
     #[arg(value_name = "OLD")]
     old: String,
-    /// The table that is to take its place; a path without TYPE: is read as hash:
+    /// The table that replaces it. A path without TYPE: is read as hash:PATH.
     #[arg(value_name = "NEW")]
     new: String,
-    /// recipient_delimiter: a key with an extension that goes may leave one without
+    /// Postfix's recipient_delimiter: without user+extension, user may answer.
     #[arg(long, value_name = "CHARACTERS", default_value = "")]
     recipient_delimiter: String,
 }

@@ -16,10 +16,6 @@ use std::process::ExitCode;
 
 /// Arguments of `lint`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Exit status: 0 nothing found, 1 something found, 78 the configuration \
-                        cannot be used."
-)]
 pub(super) struct LintArgs {
     #[command(flatten)]
     sources: SiteArgs,

@@ -38,8 +38,8 @@ enum LogCommand {
     Inspect(InspectArgs),
     /// Read everything and check every checksum, sequence and record.
     Verify(VerifyArgs),
-    /// Deliver what the log holds and its mailboxes may have lost, then empty it; what `serve`
-    /// does when it starts.
+    /// Deliver what the log holds and the mailboxes may have lost, then empty the log, as the
+    /// server does when it starts.
     Recover(RecoverArgs),
 }
 
@@ -48,7 +48,7 @@ struct InspectArgs {
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
-    /// List records from this sequence on.
+    /// List records from this sequence number on.
     #[arg(long, default_value_t = 0, value_name = "SEQUENCE")]
     from: u64,
     /// The directory of the log.
@@ -65,11 +65,11 @@ struct VerifyArgs {
 struct RecoverArgs {
     #[command(flatten)]
     site: SiteArgs,
-    /// Give up what is damaged of the log, list it, and deliver the rest. Without it nothing is
-    /// done to a damaged log.
+    /// Drop the damaged parts of the log, list them, and deliver the rest. Without this option, a
+    /// damaged log is left as it is.
     #[arg(long)]
     accept_damage: bool,
-    /// The directory of the log; nobody may be using it.
+    /// The directory of the log. No server may be using it.
     directory: PathBuf,
 }
 

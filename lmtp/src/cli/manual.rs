@@ -95,20 +95,49 @@ fn title(page: &mut Roff, name: &str, section: &str) {
     page.control("ad", ["l"]);
 }
 
+/// Splits a text into what comes before its first heading, which belongs to the description, and
+/// its sections.
+fn split_at_heading(text: &str) -> (&str, &str) {
+    let mut before = 0;
+    for line in text.split_inclusive('\n') {
+        if matches!(Line::of(line.trim_end()), Line::Heading(_)) {
+            break;
+        }
+        before += line.len();
+    }
+    text.split_at(before)
+}
+
 /// Adds the page of a command and those of its subcommands.
 fn add_pages(command: &Command, pages: &mut BTreeMap<String, String>) {
     let name = command
         .get_display_name()
         .unwrap_or_else(|| command.get_name());
+    assert!(
+        command.get_after_help().is_none(),
+        "{name}: write after_long_help, which the page has too"
+    );
     let extra = command.get_after_long_help().map(ToString::to_string);
+    let extra = extra.unwrap_or_default();
+    let (description, sections) = split_at_heading(&extra);
     let mut page = Vec::new();
     let mut head = Roff::new();
     title(&mut head, name, "1");
     head.to_writer(&mut page).unwrap();
     let man = Man::new(command.clone());
     man.render_name_section(&mut page).unwrap();
-    man.render_synopsis_section(&mut page).unwrap();
+    let mut synopsis = Roff::new();
+    synopsis.control("SH", ["SYNOPSIS"]);
+    let usage = command.clone().render_usage().to_string();
+    synopsis.text([roman(usage.trim_start_matches("Usage: "))]);
+    synopsis.to_writer(&mut page).unwrap();
     man.render_description_section(&mut page).unwrap();
+    if !description.is_empty() {
+        let mut more = Roff::new();
+        more.control("PP", []);
+        add_text(&mut more, description);
+        page.extend(more.to_roff().into_bytes());
+    }
     if command
         .get_arguments()
         .any(|argument| !argument.is_hide_set())
@@ -119,7 +148,7 @@ fn add_pages(command: &Command, pages: &mut BTreeMap<String, String>) {
         man.render_subcommands_section(&mut page).unwrap();
     }
     let mut rest = Roff::new();
-    add_text(&mut rest, &extra.unwrap_or_default());
+    add_text(&mut rest, sections);
     rest.control("SH", ["SEE ALSO"]);
     rest.text([roman("mailstow(1), mailstow.toml(5), virtual(8), lmtp(8)")]);
     page.extend(rest.to_roff().into_bytes());

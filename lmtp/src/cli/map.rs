@@ -33,21 +33,21 @@ pub struct MapArgs {
 
 #[derive(Debug, Subcommand)]
 enum MapCommand {
-    /// Compile text tables into one map and put it in place of the old one, in one step.
+    /// Compile text tables into one map that replaces the old one atomically.
     Build(build::BuildArgs),
     /// Read everything in a map and check every checksum, key and value.
     Verify(FileArgs),
-    /// Give a key a value, durably, without building the map again.
+    /// Set the value of a key durably, without a new build of the map.
     Set(SetArgs),
-    /// Remove keys, durably, without building the map again.
+    /// Remove keys durably, without a new build of the map.
     Unset(UnsetArgs),
     /// Build a new map from a map and its changes.
     Merge(FileArgs),
-    /// Print the value of a key; without TABLE, all that the map has for it.
+    /// Print the value of a key; without TABLE, its values in all tables.
     Query(QueryArgs),
-    /// Print everything: table, TAB, key, TAB, value.
+    /// Print every entry: table, TAB, key, TAB, value.
     Dump(FileArgs),
-    /// Print numbers about a map.
+    /// Print statistics of a map.
     Stats(FileArgs),
 }
 
@@ -61,7 +61,7 @@ struct FileArgs {
 struct SetArgs {
     /// The map.
     map: PathBuf,
-    /// The table: virtual_mailbox_maps.
+    /// The table, for example virtual_mailbox_maps.
     table: String,
     /// The key.
     key: String,
@@ -73,7 +73,7 @@ struct SetArgs {
 struct UnsetArgs {
     /// The map.
     map: PathBuf,
-    /// The table: virtual_mailbox_maps.
+    /// The table, for example virtual_mailbox_maps.
     table: String,
     /// The keys.
     #[arg(required = true)]
@@ -86,7 +86,7 @@ struct QueryArgs {
     map: PathBuf,
     /// The key.
     key: String,
-    /// The table: virtual_mailbox_maps.
+    /// The table, for example virtual_mailbox_maps.
     table: Option<String>,
 }
 

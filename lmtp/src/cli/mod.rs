@@ -51,25 +51,27 @@ enum Command {
     /// Deliver one message from standard input, for pipe(8) and scripts.
     #[command(after_long_help = include_str!("help/deliver.txt"))]
     Deliver(deliver::DeliverArgs),
-    /// Say where mail for an address goes.
+    /// Show where mail for an address goes.
     #[command(after_long_help = include_str!("help/resolve.txt"))]
     Resolve(resolve::ResolveArgs),
-    /// Ask, print, compile and compare lookup tables.
+    /// Query, print, compile, compare and replace lookup tables.
     #[command(after_long_help = include_str!("help/table.txt"))]
     Table(table::TableArgs),
     /// Print the effective settings and where each comes from.
     Config(config::ConfigArgs),
-    /// Find what is odd about tables that are well formed: aliases to nowhere, shadowed mailboxes
+    /// Find likely mistakes in well-formed tables, such as aliases that lead nowhere.
+    #[command(after_long_help = include_str!("help/lint.txt"))]
     Lint(lint::LintArgs),
     /// Validate configuration, tables and directories.
+    #[command(after_long_help = include_str!("help/check.txt"))]
     Check(check::CheckArgs),
-    /// Say whether the server delivers, for monitors: exit status 0 when it does.
+    /// Report whether the server delivers mail, for monitoring.
     #[command(after_long_help = include_str!("help/health.txt"))]
     Health(health::HealthArgs),
-    /// Show the servers that mail goes on to: whether they take it, and how much.
+    /// Show the servers that mailstow forwards mail to, their state and their counters.
     #[command(after_long_help = include_str!("help/routes.txt"))]
     Routes(health::HealthArgs),
-    /// Look into a delivery log.
+    /// Inspect, verify and recover a delivery log.
     #[command(after_long_help = include_str!("help/log.txt"))]
     Log(log::LogArgs),
     /// Build, verify and change a compiled recipient map.

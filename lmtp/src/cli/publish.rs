@@ -19,13 +19,13 @@ const TEMPORARY_FAILURE: u8 = 75;
 /// Arguments of `table publish`.
 #[derive(Debug, Args)]
 pub(super) struct PublishArgs {
-    /// Publish what looks like a part of a table, too: much smaller than it was, empty, or without
-    /// an end of its last line
+    /// Publish even what looks like a part of a table: empty, much smaller than before, or without
+    /// a newline at its end.
     #[arg(long)]
     force: bool,
-    /// NEW: the text that becomes the table, and stays where it is; "-" for standard input. Without
-    /// it, the table itself, which was edited in place. TABLE: its path or TYPE:PATH; a path
-    /// without TYPE: is read as hash:
+    /// NEW is the file that is copied into the table; "-" is standard input. Without NEW, the table
+    /// itself is published as it was edited in place. TABLE is a path or TYPE:PATH; a path without
+    /// TYPE: is read as hash:PATH.
     #[arg(required = true, num_args = 1..=2, value_name = "[NEW] TABLE")]
     files: Vec<String>,
 }

@@ -35,10 +35,10 @@ pub struct ResolveArgs {
     /// Print one JSON object per address.
     #[arg(long)]
     json: bool,
-    /// Print the whole way to the answer: every key looked up, the table and line that decided.
+    /// Print every lookup and the table and line that decided.
     #[arg(long, conflicts_with = "json")]
     explain: bool,
-    /// The addresses.
+    /// The addresses to resolve.
     #[arg(required = true)]
     address: Vec<OsString>,
 }

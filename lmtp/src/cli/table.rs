@@ -32,45 +32,43 @@ pub struct TableArgs {
 
 #[derive(Debug, Subcommand)]
 enum TableCommand {
-    /// Print the value of a key, as postmap -q does
-    #[command(after_help = "Exit status: 0 found, 1 not found, 75 a table cannot answer.")]
+    /// Print the value of a key, as postmap -q does.
+    #[command(after_long_help = include_str!("help/table-query.txt"))]
     Query(QueryArgs),
-    /// Print every key, TAB, value, as postmap -s does
-    #[command(after_help = "Exit status: 0 printed, 75 a table cannot be read or listed.")]
+    /// Print every key, TAB, value, as postmap -s does.
+    #[command(after_long_help = include_str!("help/table-dump.txt"))]
     Dump(DumpArgs),
-    /// Compile one text into a recipient map, as postmap makes an index
+    /// Compile one text into a recipient map, as postmap makes an index.
     Build(super::map::TableBuildArgs),
-    /// Say which recipients change how when table NEW takes the place of OLD
-    #[command(after_help = "Exit status: 0 no change, 1 changes, 75 a table cannot answer.")]
+    /// Show which recipients get another answer when table NEW replaces table OLD.
+    #[command(after_long_help = include_str!("help/table-diff.txt"))]
     Diff(super::diff::DiffArgs),
-    /// Put a text in the place of a table's, whole and durably, so that no part is ever read
+    /// Replace the text of a table atomically and durably.
     #[command(
         override_usage = "mailstow table publish [--force] [NEW] TABLE",
-        after_help = "Exit status: 0 published, 1 it looks like a part of a table (see --force) or \
-                      has malformed lines, 75 it cannot be read or written. A running server has it \
-                      in force within two seconds; Postfix wants postmap for its indexes, as ever."
+        after_long_help = include_str!("help/table-publish.txt")
     )]
     Publish(super::publish::PublishArgs),
 }
 
 #[derive(Debug, Args)]
 struct QueryArgs {
-    /// Accepted as everywhere; a table is named in full and needs no configuration
+    /// Ignored: the tables are named in full. Accepted as by other subcommands.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Accepted as everywhere; a table is named in full and needs no configuration
+    /// Ignored: the tables are named in full. Accepted as by other subcommands.
     #[arg(long, value_name = "DIR")]
     postfix: Option<PathBuf>,
-    /// The key; "-" reads keys from standard input, one a line, and prints key, TAB, value
+    /// The key; "-" reads keys from standard input, one a line, and prints key, TAB, value.
     key: OsString,
-    /// The tables, asked in this order; a path without TYPE: is read as hash:
+    /// The tables, asked in this order. A path without TYPE: is read as hash:PATH.
     #[arg(required = true, value_name = "TYPE:NAME")]
     table: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 struct DumpArgs {
-    /// The tables, printed in this order; a path without TYPE: is read as hash:
+    /// The tables, printed in this order. A path without TYPE: is read as hash:PATH.
     #[arg(required = true, value_name = "TYPE:NAME")]
     table: Vec<String>,
 }

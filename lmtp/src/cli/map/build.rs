@@ -24,25 +24,25 @@ use super::Trouble;
 /// Arguments of `map build`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "With --postfix or --config, all tables of the configuration that have a text \
-                  are compiled: mailboxes, owners, aliases, domains, transports; what to write \
-                  into mailstow.toml to use the map is printed. TABLE=TEXT takes the place of \
-                  what the configuration has for that table."
+    after_long_help = "With --postfix or --config, mailstow compiles all tables of the \
+                       configuration that have a text: mailboxes, owners, aliases, domains and \
+                       transports. It prints the lines for mailstow.toml that use the map. \
+                       TABLE=TEXT replaces what the configuration has for that table."
 )]
 pub(super) struct BuildArgs {
-    /// The map; without it, the first argument
+    /// The map to write. Without this option, the first argument is the map.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Compile the tables that main.cf in this directory names
+    /// Compile the tables that main.cf in this directory names.
     #[arg(long, value_name = "DIR")]
     postfix: Option<PathBuf>,
-    /// Compile the tables that this mailstow.toml names
+    /// Compile the tables that this mailstow.toml names.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     how: How,
     /// A table and the text it comes from, in the form of postmap(1):
-    /// virtual_mailbox_maps=/etc/postfix/vmailbox. A table may have several texts
+    /// virtual_mailbox_maps=/etc/postfix/vmailbox. A table may have several texts.
     #[arg(value_name = "TABLE=TEXT")]
     tables: Vec<String>,
 }
@@ -50,18 +50,18 @@ pub(super) struct BuildArgs {
 /// Arguments of `table build`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Compiles one table into a recipient map of its own, in one step, durably; what \
-                  to write to use it is printed. \"mailstow map build\" compiles all tables of \
-                  a configuration into one map."
+    after_long_help = "The map is replaced atomically and durably. mailstow prints the setting \
+                       that uses it. \"mailstow map build\" compiles all tables of a \
+                       configuration into one map."
 )]
 pub(in super::super) struct TableBuildArgs {
-    /// The map; without it, the text's path and .map
+    /// The map to write. Without this option, the path of the text with .map added.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
     how: How,
-    /// The text, or TYPE:NAME of a table that can be listed; TABLE= in front says what the map's
-    /// table is called, which is else called as its file
+    /// The text, or TYPE:NAME of a table that can be listed. TABLE= names the table in the map;
+    /// without it, the table has the name of the file.
     #[arg(value_name = "[TABLE=]TEXT")]
     table: String,
 }
@@ -69,23 +69,23 @@ pub(in super::super) struct TableBuildArgs {
 /// How a map is built.
 #[derive(Debug, Args)]
 struct How {
-    /// What to do when changes made with "map set" and "map unset" are pending: apply them
+    /// Apply the pending changes of "map set" and "map unset" to the new map.
     #[arg(long, conflicts_with = "discard_changes")]
     keep_changes: bool,
-    /// What to do when changes made with "map set" and "map unset" are pending: give them up
+    /// Drop the pending changes of "map set" and "map unset".
     #[arg(long)]
     discard_changes: bool,
-    /// Of a key that comes twice, take the last value instead of the first (postmap -r)
+    /// When a key occurs twice, take the last value instead of the first (postmap -r).
     #[arg(short, long, conflicts_with = "strict")]
     replace: bool,
-    /// Fail when a key comes twice
+    /// Fail when a key occurs twice.
     #[arg(long)]
     strict: bool,
-    /// Compile a text that was changed just now, too, although the map would be much smaller than
-    /// the one in its place
+    /// Compile a text that was changed just now even if the new map would be much smaller than
+    /// the old one.
     #[arg(long)]
     force: bool,
-    /// Show no progress
+    /// Show no progress.
     #[arg(short, long)]
     quiet: bool,
 }
