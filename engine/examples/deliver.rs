@@ -1,4 +1,5 @@
-//! Delivers a message to a recipient: `cargo run --example deliver -- mailstow.toml RECIPIENT`.
+//! Delivers a message to a recipient: `cargo run -p mailstow-engine --example deliver --
+//! mailstow.toml RECIPIENT`.
 
 use mailstow_engine::config::{Configuration, Sources};
 use mailstow_engine::{Engine, Mail, Recipient, ReversePath, parse_mailbox};

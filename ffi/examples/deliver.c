@@ -29,7 +29,11 @@ int main(int argc, char **argv) {
     expect_ok(argv[1], mailstow_config_set_file(config, argv[1]));
     mailstow_result opened = mailstow_open(config, MAILSTOW_MODE_DIRECT, &handle, &error);
     for (size_t i = 0; i < mailstow_error_count(error); i++)
-        warnx("line %u: %s", mailstow_error_line(error, i), mailstow_error_text(error, i));
+        if (mailstow_error_file(error, i))
+            warnx("%s:%u: %s", mailstow_error_file(error, i), mailstow_error_line(error, i),
+                  mailstow_error_text(error, i));
+        else
+            warnx("%s", mailstow_error_text(error, i));
     expect_ok(argv[1], opened);
     mailstow_config_free(config);
     expect_ok("message", mailstow_message_new(handle, &message));
