@@ -24,10 +24,10 @@ const DIFFERENT: u8 = 1;
 /// Arguments of `table diff`.
 #[derive(Debug, Args)]
 pub(super) struct DiffArgs {
-    /// The table in use.
+    /// The table in use, as TYPE:NAME or a path.
     #[arg(value_name = "OLD")]
     old: String,
-    /// The table that replaces it. A path without TYPE: is read as hash:PATH.
+    /// The table that replaces it. A path with a / and without TYPE: is read as hash:PATH.
     #[arg(value_name = "NEW")]
     new: String,
     /// Postfix's recipient_delimiter: without user+extension, user may answer.

@@ -61,14 +61,14 @@ struct QueryArgs {
     postfix: Option<PathBuf>,
     /// The key; "-" reads keys from standard input, one a line, and prints key, TAB, value.
     key: OsString,
-    /// The tables, asked in this order. A path without TYPE: is read as hash:PATH.
+    /// The tables, asked in this order. A path with a / and without TYPE: is read as hash:PATH.
     #[arg(required = true, value_name = "TYPE:NAME")]
     table: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 struct DumpArgs {
-    /// The tables, printed in this order. A path without TYPE: is read as hash:PATH.
+    /// The tables, printed in this order. A path with a / and without TYPE: is read as hash:PATH.
     #[arg(required = true, value_name = "TYPE:NAME")]
     table: Vec<String>,
 }
