@@ -107,10 +107,9 @@ pub(super) struct Replies {
 impl Replies {
     /// Takes what the server sent.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if self.used == self.unused.len() {
-            self.unused.clear();
-            self.used = 0;
-        }
+        // What is left is less than a line, unless replies wait to be taken.
+        self.unused.drain(..self.used);
+        self.used = 0;
         self.unused.extend_from_slice(bytes);
     }
 
@@ -204,6 +203,18 @@ mod tests {
         }
         assert_eq!(dripped, whole);
         assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn what_was_used_is_forgotten_however_it_is_cut() {
+        let mut replies = Replies::default();
+        replies.push(b"25");
+        for _ in 0..10_000 {
+            replies.push(b"0 ok\r\n25");
+            assert!(replies.next().unwrap().is_some());
+            assert_eq!(replies.next(), Ok(None));
+        }
+        assert!(replies.unused.len() < 100, "{}", replies.unused.len());
     }
 
     #[test]
