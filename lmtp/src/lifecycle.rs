@@ -31,6 +31,9 @@ pub struct Signals {
     hangup: Signal,
     /// Caught, never waited for: a file size limit shall fail the write, not kill the server.
     file_size: Signal,
+    /// Caught, never waited for: whoever started this program may ignore it, which is inherited,
+    /// and the exit statuses of commands that take mail would be lost.
+    child: Signal,
 }
 
 impl Signals {
@@ -46,6 +49,7 @@ impl Signals {
             file_size: signal(SignalKind::from_raw(
                 nix::sys::signal::Signal::SIGXFSZ as i32,
             ))?,
+            child: signal(SignalKind::child())?,
         })
     }
 
@@ -64,14 +68,15 @@ impl Signals {
             interrupt,
             hangup,
             file_size,
+            child,
         } = self;
         let supervisor = health.supervisor().clone();
         let stopped = handle.clone();
-        let ends = Arc::new(Mutex::new((terminate, interrupt, file_size)));
+        let ends = Arc::new(Mutex::new((terminate, interrupt, file_size, child)));
         tasks::keep(&supervisor, "SIGTERM", move || {
             let (ends, health, stopped) = (Arc::clone(&ends), Arc::clone(&health), stopped.clone());
             async move {
-                let (terminate, interrupt, _) = &mut *ends.lock().await;
+                let (terminate, interrupt, ..) = &mut *ends.lock().await;
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
@@ -172,5 +177,20 @@ pub fn ready(supervisor: &Supervisor) {
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, state) {
         tracing::warn!("cannot tell systemd: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::Signal as Number;
+
+    #[tokio::test]
+    async fn exit_statuses_of_commands_are_kept_whatever_the_parent_ignored() {
+        let _signals = Signals::catch().unwrap();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+        assert_ne!(caught & 1 << (Number::SIGCHLD as i32 - 1), 0);
     }
 }

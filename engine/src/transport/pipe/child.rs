@@ -1,16 +1,21 @@
 //! Starts a command apart from everything else: a session of its own, no descriptors but its three,
-//! no signal blocked.
+//! no signal blocked or ignored.
 //!
 //! The standard library gives the command its user, its group and no other.
 
-#![allow(unsafe_code, reason = "work between fork and exec, and close_range(2)")]
+#![allow(
+    unsafe_code,
+    reason = "work between fork and exec, close_range(2) and sigaction(2)"
+)]
 
 use std::ffi::OsString;
 use std::io::{self, PipeReader};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::ptr;
 
 /// Permission bits that files of commands do not get, as from Postfix's daemons.
 const UMASK: u32 = 0o077;
@@ -41,11 +46,16 @@ pub(super) struct Started {
 /// Starts a command.
 ///
 /// # Errors
-/// It cannot be started.
+/// It cannot be started, or its exit status would be lost.
 pub(super) fn start(wanted: &Wanted<'_>) -> io::Result<Started> {
     let Some((program, arguments)) = wanted.argv.split_first() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
+    if drops_statuses() {
+        return Err(io::Error::other(
+            "this process ignores SIGCHLD, so that exit statuses are lost; do not ignore it",
+        ));
+    }
     let (output, writer) = io::pipe()?;
     let mut command = Command::new(program);
     command
@@ -73,6 +83,21 @@ pub(super) fn start(wanted: &Wanted<'_>) -> io::Result<Started> {
         input,
         output,
     })
+}
+
+/// Returns true when the system drops the exit statuses of this process's children: a command that
+/// took its message would look like one that failed, and would get it again and again.
+fn drops_statuses() -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action the call changes nothing. It writes the current one to `action`,
+    // which is large enough for it.
+    let asked = unsafe { libc::sigaction(libc::SIGCHLD, ptr::null(), action.as_mut_ptr()) };
+    if asked != 0 {
+        return false;
+    }
+    // SAFETY: the call succeeded, and has written the whole of it.
+    let action = unsafe { action.assume_init() };
+    action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0
 }
 
 /// Cuts the new process off from this one.

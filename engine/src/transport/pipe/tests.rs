@@ -52,6 +52,14 @@ fn user() -> String {
 }
 
 fn service(words: &[&str], change: impl FnOnce(&mut TransportService)) -> Pipe {
+    let (service, settings) = configuration(words, change);
+    Pipe::new(&service, &settings)
+}
+
+fn configuration(
+    words: &[&str],
+    change: impl FnOnce(&mut TransportService),
+) -> (TransportService, Settings) {
     let mut arguments = vec![format!("user={}", user())];
     arguments.extend(words.iter().map(|word| (*word).to_owned()));
     let mut service = TransportService {
@@ -72,11 +80,11 @@ fn service(words: &[&str], change: impl FnOnce(&mut TransportService)) -> Pipe {
         vec!["LANG=C".into()],
         vec!["LANG".into(), "SHOWN=yes".into(), "HOME".into()],
     ];
-    Pipe::new(&service, &settings)
+    (service, settings)
 }
 
 /// Delivers, and returns the status of each recipient.
-fn deliver(pipe: &Pipe, mail: Mail, to: &[&str], limit: Duration) -> Vec<String> {
+fn deliver(pipe: &dyn Transport, mail: Mail, to: &[&str], limit: Duration) -> Vec<String> {
     let (sender, statuses) = mpsc::channel();
     let (done, _claims) = answers(to.len(), move |index, status| {
         let _ = sender.send((index, status.to_string()));
@@ -308,6 +316,30 @@ fn what_cannot_be_run_puts_mail_off() {
     let again = mail("", "Delivered-To: u@vm.example\n\nx\n");
     let again = deliver(&pipe, again, &["u@vm.example"], PATIENCE).remove(0);
     assert_eq!(again, "550 5.4.6 mail forwarding loop for u@vm.example");
+}
+
+/// Set where SIGCHLD is ignored.
+const IGNORES: &str = "MAILSTOW_TEST_IGNORES_SIGCHLD";
+
+#[test]
+fn no_command_is_run_where_its_exit_status_would_be_lost() {
+    if std::env::var_os(IGNORES).is_some() {
+        let said = shell("cat >/dev/null");
+        assert!(said.starts_with("451 4.3.0 cannot run"), "{said}");
+        return;
+    }
+    // What is ignored is inherited.
+    let own = std::env::current_exe().unwrap();
+    let name = "no_command_is_run_where_its_exit_status_would_be_lost";
+    let run = std::process::Command::new("env")
+        .arg("--ignore-signal=CHLD")
+        .arg(own)
+        .args(["--exact", &format!("transport::pipe::tests::{name}")])
+        .env(IGNORES, "yes")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
 }
 
 #[test]
