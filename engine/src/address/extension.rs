@@ -3,7 +3,7 @@
 //! Imports nothing. Source: Postfix `recipient_delimiter`, semantics of split_addr.
 
 /// How local parts are split: `recipient_delimiter` and `owner_request_special`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtensionRule {
     /// The delimiter characters; empty: nothing is ever split.
     pub delimiters: String,

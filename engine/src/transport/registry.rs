@@ -7,7 +7,7 @@
 use super::pipe::{self, Pipe};
 use super::refusing::Refusing;
 use super::{Transport, TransportTarget};
-use crate::config::{Settings, TransportService};
+use crate::config::Settings;
 use crate::status::Status;
 use crate::sync::{Arc, Mutex};
 use std::collections::HashMap;
@@ -23,8 +23,8 @@ pub(crate) struct Transports {
 #[derive(Debug, Default)]
 struct Registered {
     by_program: Known,
-    /// Services of type pipe, with what they were made of.
-    pipes: HashMap<String, (TransportService, Arc<Pipe>)>,
+    /// Services of type pipe.
+    pipes: HashMap<String, Arc<Pipe>>,
     /// The programs of the other services.
     programs: HashMap<String, String>,
 }
@@ -39,10 +39,14 @@ impl Transports {
     pub(crate) fn configure(&self, settings: &Settings) {
         let services = settings.transport.services.iter();
         let pipes = services.filter(|service| service.command == "pipe");
-        let wanted: Vec<&TransportService> = match settings.transport.enabled {
-            true => pipes.collect(),
-            false => Vec::new(),
-        };
+        let pipes = pipes.filter(|_| settings.transport.enabled);
+        // Before the lock is taken: users are looked up, which may take long.
+        let made: Vec<(String, Arc<Pipe>)> = pipes
+            .map(|service| {
+                let pipe = Pipe::new(service, settings);
+                (service.name.clone(), Arc::new(pipe))
+            })
+            .collect();
         let others = settings.transport.services.iter();
         let others = others.filter(|service| service.command != "pipe");
         let mut known = self.known.lock();
@@ -50,21 +54,16 @@ impl Transports {
             .map(|service| (service.name.clone(), service.command.clone()))
             .collect();
         let mut old = std::mem::take(&mut known.pipes);
-        for service in wanted {
-            let kept = old.remove(&service.name);
-            let kept = kept.filter(|(made_of, _)| made_of == service);
-            let made = kept.unwrap_or_else(|| {
-                let pipe = Pipe::new(service, settings);
-                (service.clone(), Arc::new(pipe))
-            });
-            known.pipes.insert(service.name.clone(), made);
+        for (name, made) in made {
+            let kept = old.remove(&name).filter(|kept| kept.does_as(&made));
+            known.pipes.insert(name, kept.unwrap_or(made));
         }
     }
 
     /// Waits until what was begun by the services of the configuration has ended.
     pub(crate) fn close(&self) {
         let pipes = std::mem::take(&mut self.known.lock().pipes);
-        for (_, pipe) in pipes.into_values() {
+        for pipe in pipes.into_values() {
             pipe.close();
         }
     }
@@ -72,7 +71,7 @@ impl Transports {
     /// Returns a transport.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<dyn Transport>> {
         let known = self.known.lock();
-        if let Some((_, pipe)) = known.pipes.get(name) {
+        if let Some(pipe) = known.pipes.get(name) {
             let pipe = Arc::clone(pipe);
             return Some(pipe);
         }

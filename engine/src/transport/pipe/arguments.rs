@@ -79,7 +79,7 @@ impl Name {
 }
 
 /// The words of a command.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template {
     words: Vec<Vec<Part>>,
 }

@@ -53,6 +53,12 @@ impl Pipe {
         }
     }
 
+    /// Returns true when this service does what the other does: also the users, groups and settings
+    /// are the same that its configuration names.
+    pub(super) fn does_as(&self, other: &Self) -> bool {
+        self.service == other.service
+    }
+
     /// Ends what waits, and waits until what runs has ended.
     pub(super) fn close(&self) {
         self.pool.close();

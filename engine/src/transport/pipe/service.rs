@@ -15,7 +15,7 @@ use std::time::Duration;
 const PATH: &str = "/usr/bin:/bin";
 
 /// A service of type pipe.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Service {
     pub(super) name: String,
     pub(super) attributes: Attributes,

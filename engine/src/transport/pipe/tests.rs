@@ -1,6 +1,7 @@
 //! Goal: commands are run, bounded and understood as pipe(8) does. Method: shell commands that
 //! behave badly, run as an ordinary user.
 
+use super::super::registry::Transports;
 use super::super::{Client, TransportRecipient, TransportTarget, answers};
 use super::*;
 use crate::address::{Address, parse_address};
@@ -316,6 +317,28 @@ fn what_cannot_be_run_puts_mail_off() {
     let again = mail("", "Delivered-To: u@vm.example\n\nx\n");
     let again = deliver(&pipe, again, &["u@vm.example"], PATIENCE).remove(0);
     assert_eq!(again, "550 5.4.6 mail forwarding loop for u@vm.example");
+}
+
+#[test]
+fn a_service_that_is_configured_again_follows_all_settings() {
+    let words = ["argv=/bin/sh", "-c", "echo $$SHOWN"];
+    let (service, mut settings) = configuration(&words, |_| {});
+    settings.transport.enabled = true;
+    settings.transport.services = vec![service];
+    let transports = Transports::default();
+    for shown in ["yes", "no"] {
+        let [_, exported] = &mut settings.transport.environment;
+        *exported = vec![format!("SHOWN={shown}")];
+        transports.configure(&settings);
+        let pipe = transports.get("drop").unwrap();
+        let said = deliver(&*pipe, mail("", "x\n"), &["u@vm.example"], PATIENCE);
+        assert_eq!(said, [format!("{DELIVERED} ({shown})")]);
+    }
+    let before = transports.get("drop").unwrap();
+    transports.configure(&settings);
+    let after = transports.get("drop").unwrap();
+    assert!(Arc::ptr_eq(&before, &after), "nothing was changed");
+    transports.close();
 }
 
 /// Set where SIGCHLD is ignored.
