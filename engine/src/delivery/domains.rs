@@ -10,9 +10,9 @@ use crate::config::Settings;
 use crate::io::{Disk, MountWatch};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// File systems below the base with writers of their own; the mailboxes of more are written by the
 /// writers of the base.
@@ -43,11 +43,45 @@ struct Changes {
     is_unread: bool,
 }
 
+/// What is mounted at one time, whatever is mounted or unmounted later.
+#[derive(Debug)]
+pub(super) struct MountPoints {
+    base: PathBuf,
+    base_path: PathBuf,
+    /// As in [`Below`].
+    below: Vec<String>,
+}
+
 #[derive(Debug, Default)]
 struct Below {
     /// Mount points below the base, relative to it, the longest first.
     mounts: Vec<String>,
+    /// Those that were not mounted all the time.
+    newer: BTreeSet<String>,
     domains: HashMap<String, Arc<Domain>>,
+}
+
+impl MountPoints {
+    /// Returns where the file system of a mailbox is mounted.
+    pub(super) fn of(&self, mailbox: &str) -> PathBuf {
+        match mount_of(&self.below, mailbox) {
+            Some(mount) => self.base_path.join(mount),
+            None => self.base.clone(),
+        }
+    }
+
+    /// Returns where the file systems of these mailboxes are mounted. Asks for no mailbox where all
+    /// are on one.
+    pub(super) fn of_all<E>(
+        &self,
+        mailboxes: impl FnOnce() -> Result<HashSet<String>, E>,
+    ) -> Result<BTreeSet<PathBuf>, E> {
+        if self.below.is_empty() {
+            return Ok(BTreeSet::from([self.base.clone()]));
+        }
+        let mailboxes = mailboxes()?;
+        Ok(mailboxes.iter().map(|mailbox| self.of(mailbox)).collect())
+    }
 }
 
 impl Domains {
@@ -72,6 +106,7 @@ impl Domains {
             changes: Mutex::new(Changes { watch, is_unread }),
         };
         domains.are_mounted(&points);
+        domains.below.lock().newer.clear();
         domains
     }
 
@@ -131,6 +166,35 @@ impl Domains {
         }
     }
 
+    /// Returns what is mounted now.
+    pub(super) fn mount_points(&self) -> MountPoints {
+        MountPoints {
+            base: self.base.mount_point().to_owned(),
+            base_path: self.base_path.clone(),
+            below: self.below.lock().mounts.clone(),
+        }
+    }
+
+    /// Returns true if mail for a mailbox may have been written to the file system that is or was
+    /// mounted there: something may have been mounted or unmounted since.
+    pub(super) fn may_be_on(&self, mailbox: &str, mount_point: &Path) -> bool {
+        let below = self.below.lock();
+        let mount = mount_of(&below.mounts, mailbox);
+        let now = match mount {
+            Some(mount) => self.base_path.join(mount),
+            None => self.base.mount_point().to_owned(),
+        };
+        if now == mount_point || !self.base_path.join(mailbox).starts_with(mount_point) {
+            return now == mount_point;
+        }
+        match now.starts_with(mount_point) {
+            // Something is mounted above it.
+            true => mount.is_some_and(|mount| below.newer.contains(mount)),
+            // Nothing is mounted there any more.
+            false => true,
+        }
+    }
+
     /// Returns all file systems that mail was submitted for.
     pub(super) fn all(&self) -> Vec<Arc<Domain>> {
         let below = self.below.lock();
@@ -141,7 +205,8 @@ impl Domains {
     }
 
     /// Returns true if something is mounted below the base.
-    pub(super) fn has_mounts(&self) -> bool {
+    #[cfg(test)]
+    fn has_mounts(&self) -> bool {
         self.has_mounts.load(Ordering::Acquire)
     }
 
@@ -183,7 +248,11 @@ impl Domains {
         mounts.sort_by_key(|mount| std::cmp::Reverse(mount.len()));
         mounts.dedup();
         self.has_mounts.store(!mounts.is_empty(), Ordering::Release);
-        self.below.lock().mounts = mounts;
+        let mut below = self.below.lock();
+        let old = std::mem::replace(&mut below.mounts, mounts);
+        let new = below.mounts.iter().filter(|mount| !old.contains(mount));
+        let new: Vec<String> = new.cloned().collect();
+        below.newer.extend(new);
     }
 }
 
@@ -235,6 +304,38 @@ mod tests {
             go_on.send(()).unwrap();
             assert!(other.join().unwrap());
         });
+    }
+
+    #[test]
+    fn mail_may_be_where_something_was_or_is_mounted() {
+        let domains = domains();
+        let points = |points: &[&str]| points.iter().map(PathBuf::from).collect::<Vec<_>>();
+        domains.are_mounted(&points(&["/far", "/old"]));
+        domains.below.lock().newer.clear();
+        domains.are_mounted(&points(&["/old", "/old/new"]));
+        for (mailbox, mount_point, may_be) in [
+            ("far/ann/", "/far", true),
+            ("far/ann/", "/", true),
+            ("far/ann/", "/old", false),
+            ("farther/ann/", "/far", false),
+            ("old/ann/", "/old", true),
+            ("old/ann/", "/", false),
+            ("old/new/ann/", "/old/new", true),
+            ("old/new/ann/", "/old", true),
+            ("near/ann/", "/", true),
+        ] {
+            let found = domains.may_be_on(mailbox, Path::new(mount_point));
+            assert_eq!(found, may_be, "{mailbox} on {mount_point}");
+        }
+    }
+
+    #[test]
+    fn where_mailboxes_are_does_not_change_for_those_who_asked_before() {
+        let domains = domains();
+        let before = domains.mount_points();
+        domains.are_mounted(&[PathBuf::from("/far")]);
+        assert_eq!(before.of("far/ann/"), domains.base().mount_point());
+        assert_eq!(domains.mount_point_of("far/ann/"), Path::new("/far"));
     }
 
     #[test]

@@ -142,7 +142,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             after: *flush,
             is_left_over: false,
         };
-        let is_there = |mailbox: &str| self.domains.mount_point_of(mailbox) == *mount_point;
+        // One that is unmounted meanwhile goes on with its flush.
+        let is_there = |mailbox: &str| self.domains.may_be_on(mailbox, mount_point);
         self.ledger.deferred.hold(recovery.hold_by_path(
             &found,
             (from, below),

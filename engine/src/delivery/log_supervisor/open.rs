@@ -8,10 +8,8 @@ use super::LogSupervisor;
 use crate::io::Disk;
 use crate::log::{LogError, Sequence};
 use crate::sync::{Arc, Mutex};
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 
 impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
     /// Opens the log, which must not be in use but by those that do not come back. `None`: it was
@@ -91,9 +89,11 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             ..Recovered::default()
         };
         let mut begun = Vec::new();
-        for mount_point in self.mount_points(found.as_ref())? {
-            let (domains, is_it) = (Arc::clone(&self.domains), mount_point.clone());
-            let is_there = move |mailbox: &str| domains.mount_point_of(mailbox) == is_it;
+        // What is mounted meanwhile must not leave a mailbox without a part.
+        let mounted = Arc::new(self.domains.mount_points());
+        for mount_point in mounted.of_all(|| mailboxes(found.as_ref()))? {
+            let (mounted, is_it) = (Arc::clone(&mounted), mount_point.clone());
+            let is_there = move |mailbox: &str| mounted.of(mailbox) == is_it;
             let part = Arc::new(Part::new(Box::new(is_there)));
             let done = Arc::new(Mutex::new(None));
             let job = {
@@ -131,22 +131,6 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             all.add(recovered);
         }
         Ok(all)
-    }
-
-    /// Returns where the file systems are mounted that the log has mail for.
-    fn mount_points(&self, found: &dyn Found) -> Result<BTreeSet<PathBuf>, LogError> {
-        if !self.domains.has_mounts() {
-            return Ok(BTreeSet::from([self
-                .domains
-                .base()
-                .mount_point()
-                .to_owned()]));
-        }
-        let mailboxes = mailboxes(found)?;
-        let mailboxes = mailboxes.iter();
-        Ok(mailboxes
-            .map(|mailbox| self.domains.mount_point_of(mailbox))
-            .collect())
     }
 
     /// Takes the log into service again after it failed. The mailboxes need no recovery: the kernel

@@ -340,6 +340,29 @@ fn a_file_system_that_was_mounted_again_is_recovered_as_after_a_crash() {
 }
 
 #[test]
+fn power_lost_while_a_flush_does_not_end_loses_nothing_also_of_what_was_unmounted() {
+    for seed in 0..20 {
+        on_own_thread(|world, credentials| {
+            with_other_file_system(world);
+            let store = world.open().unwrap().unwrap();
+            let to = ["dir/eve/", "dir/box", "ann/"];
+            let accepted = answers(&store, credentials, &message("one"), &to);
+            assert!(is_accepted(&accepted));
+            world.disk.unmount_lazily(OTHER);
+            store.look_at_mounts();
+            store.maintain_beside_flush(OTHER);
+            assert!(store.log_failure().is_none());
+            drop(store);
+            world.power_failure(&mut SimRandom::new(seed));
+            world.disk.mount_on("base/dir", OTHER);
+            let _store = world.open().unwrap().unwrap();
+            assert_eq!(maildir(&world.disk, "dir/eve"), ["one"], "{seed}");
+            assert_eq!(mbox(&world.disk, "dir/box"), ["one"], "{seed}");
+        });
+    }
+}
+
+#[test]
 fn a_log_that_was_opened_again_brings_nothing_back_and_makes_no_refused_delivery() {
     on_own_thread(|world, credentials| {
         let store = world.open().unwrap().unwrap();

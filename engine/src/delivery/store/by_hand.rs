@@ -117,6 +117,25 @@ impl<D: Disk> Store<D> {
         log.checkpoint_or_fail(context);
     }
 
+    /// Reads the table of mounts again.
+    pub(in crate::delivery) fn look_at_mounts(&self) {
+        let points = self.shared.context.disk.mount_points().unwrap();
+        self.shared.domains.are_mounted(&points);
+    }
+
+    /// A flush of a file system begins that never ends; then a checkpoint is made.
+    pub(in crate::delivery) fn maintain_beside_flush(&self, device: u64) {
+        let (log, context) = (self.log(), &self.shared.context);
+        let file_systems = &log.ledger().file_systems;
+        let below = crate::log::Sequence(0);
+        for begun in file_systems.begin_flushes(below) {
+            if begun != device {
+                file_systems.flush(&context.disk, begun, below);
+            }
+        }
+        log.checkpoint_or_fail(context);
+    }
+
     pub(in crate::delivery) fn log(&self) -> &Arc<LogSupervisor<D::Handle>> {
         self.log.as_ref().unwrap()
     }

@@ -78,6 +78,12 @@ impl SimDisk {
         }
     }
 
+    /// A file system is unmounted while it is in use: the table of mounts does not name it any
+    /// more.
+    pub fn unmount_lazily(&self, device: u64) {
+        self.0.lock().mounts.remove(&device);
+    }
+
     /// Says from now on that a file system was mounted again, although it was not.
     pub fn claim_remount(&self, device: u64) {
         let mut state = self.0.lock();
