@@ -91,7 +91,7 @@ impl State {
         steps?.into_iter().max()
     }
 
-    /// DeferredMail writers are replaced up to this many.
+    /// Stuck writers are replaced up to this many.
     fn writers_max(&self) -> usize {
         self.writers_wanted * 2
     }

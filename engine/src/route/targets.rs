@@ -95,9 +95,10 @@ impl Router {
         }
     }
 
-    /// Returns the transports that the configuration names, each with who names it first: the
-    /// parameters of the address classes, and `transport_maps` as far as its tables can be listed.
-    pub fn named_transports(&self) -> BTreeMap<String, &'static str> {
+    /// Returns the transports that the configuration names, with their nexthops, each with who
+    /// names it first: the parameters of the address classes, and `transport_maps` as far as its
+    /// tables can be listed. A nexthop is empty where it depends on the recipient.
+    pub fn named_transports(&self) -> BTreeMap<(String, String), &'static str> {
         let mut names = BTreeMap::new();
         for class in [
             AddressClass::VirtualMailbox,
@@ -105,15 +106,16 @@ impl Router {
             AddressClass::Relay,
             AddressClass::Default,
         ] {
-            let (transport, _, parameter) = self.resolver.classes.transport(class, "");
-            names.entry(transport).or_insert(parameter);
+            let (transport, nexthop, parameter) = self.resolver.classes.transport(class, "");
+            names.entry((transport, nexthop)).or_insert(parameter);
         }
         let [transports, _] = self.resolver.maps();
         for table in transports.tables().tables() {
             table.for_each(&mut |_, value, _| {
-                let name = value.split(':').next().unwrap_or_default();
+                let (name, nexthop) = value.split_once(':').unwrap_or((value, ""));
                 if !name.is_empty() && names.len() < TRANSPORTS_MAX {
-                    names.entry(name.to_owned()).or_insert("transport_maps");
+                    let named = (name.to_owned(), nexthop.to_owned());
+                    names.entry(named).or_insert("transport_maps");
                 }
             });
         }

@@ -18,9 +18,7 @@ mod transports;
 use super::common::ServeArgs;
 use crate::started_with::StartedWith;
 use clap::Args;
-use mailstow_engine::config::{
-    ConfigError, Configuration, Origin, Problem, RoutingSettings, Sources,
-};
+use mailstow_engine::config::{ConfigError, Configuration, Origin, Problem, Settings, Sources};
 use mailstow_engine::route::{Router, table_context};
 use mailstow_engine::table::{KeyInValues, OpenError, TableCache, TableList, TableSet};
 use running::Running;
@@ -200,7 +198,7 @@ fn check(configuration: &Configuration, running: Option<&Running>, findings: &mu
         .advice
         .iter()
         .for_each(|advice| findings.note(advice));
-    tables(&settings.routing, findings);
+    tables(settings, findings);
     let before = findings.errors.len();
     let owners = owners::check(&settings.routing, findings);
     let owners_known = findings.errors.len() == before;
@@ -215,19 +213,22 @@ fn check(configuration: &Configuration, running: Option<&Running>, findings: &mu
 }
 
 /// Opens every table, each parameter by itself so that all that fail are named.
-fn tables(routing: &RoutingSettings, findings: &mut Findings) {
+fn tables(settings: &Settings, findings: &mut Findings) {
+    let routing = &settings.routing;
     let context = table_context(routing);
     let cache = TableCache::new(context);
     let mut failed = Vec::new();
-    for (name, list) in [
+    let mut lists = vec![
         ("virtual_mailbox_maps", &routing.virtual_mailbox_maps),
         ("virtual_uid_maps", &routing.virtual_uid_maps),
         ("virtual_gid_maps", &routing.virtual_gid_maps),
-    ] {
+    ];
+    if settings.transport.enabled {
+        lists.push(("transport_maps", &routing.transport_maps));
+    }
+    for (name, list) in lists {
         match open(&cache, name, list, &routing.default_database_type) {
-            Ok(tables) if name != "virtual_mailbox_maps" => {
-                owners_of_senders(name, &tables, findings)
-            }
+            Ok(tables) if name.ends_with("id_maps") => owners_of_senders(name, &tables, findings),
             Ok(_) => {}
             Err(error) => {
                 let error = format!("{name}: {error}");

@@ -162,15 +162,29 @@ fn by_transport(router: &Router, settings: &Settings, address: &str, resolution:
         return;
     };
     let is_own = |transport: &str, nexthop: &str| settings.is_own_socket(transport, nexthop);
-    let targets = match router.find_targets(address, true, &is_own).targets {
-        Ok(targets) => targets,
-        Err(error) => {
-            resolution.error = Some(error.status());
-            resolution.reason = Some(error.to_string());
-            return;
-        }
+    // Behind Postfix, mailstow gets the final recipients.
+    let finals = resolution.results.iter();
+    let finals = finals.filter_map(|route| parse_mailbox(&route.recipient).ok());
+    let finals: Vec<_> = match settings.lmtp.expand_aliases || resolution.results.is_empty() {
+        true => vec![address],
+        false => finals.collect(),
     };
+    let expand_aliases = settings.lmtp.expand_aliases;
+    let mut targets = Vec::new();
     (resolution.error, resolution.reason) = (None, None);
+    for address in finals {
+        match router
+            .find_targets(address, expand_aliases, &is_own)
+            .targets
+        {
+            Ok(found) => targets.extend(found),
+            Err(error) => {
+                resolution.error = Some(error.status());
+                resolution.reason = Some(error.to_string());
+                return;
+            }
+        }
+    }
     for (recipient, target) in targets {
         let recipient = recipient.external();
         let mut routes = resolution.results.iter_mut();

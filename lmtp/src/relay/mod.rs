@@ -76,6 +76,33 @@ struct Request {
     outcomes: Box<dyn Outcomes>,
 }
 
+/// Looks whether TLS can be used as configured.
+///
+/// # Errors
+/// Says what is wrong and the remedy.
+pub(crate) fn check_tls(settings: &Settings) -> Result<(), String> {
+    let relay = &settings.relay;
+    for level in [relay.lmtp_tls_security_level, relay.smtp_tls_security_level] {
+        Tls::new(level, &relay.tls_ca_file)?;
+    }
+    Ok(())
+}
+
+/// Returns why a nexthop of `program`, which is the name of a transport or what its service runs,
+/// names no server. An empty nexthop depends on the recipient.
+pub(crate) fn nexthop_problem(program: &str, nexthop: &str, settings: &Settings) -> Option<String> {
+    let protocol = match program {
+        "lmtp" => Protocol::Lmtp,
+        "smtp" | "relay" => Protocol::Smtp,
+        _ => return None,
+    };
+    if nexthop.is_empty() {
+        return None;
+    }
+    let found = nexthop::parse(protocol, nexthop, &settings.transport.queue_directory);
+    found.err().map(|error| error.to_string())
+}
+
 impl Relays {
     /// Servers that are talked to on `runtime`.
     ///

@@ -85,7 +85,10 @@ fn roots(ca_file: &Path) -> Result<RootCertStore, String> {
             "install the package ca-certificates, or set tls_ca_file",
         )
     } else {
-        let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", ca_file.display());
+        let wrong = |error: &dyn std::fmt::Display| {
+            let file = ca_file.display();
+            format!("tls_ca_file {file}: {error}; name a file of PEM certificates")
+        };
         let read = CertificateDer::pem_file_iter(ca_file).map_err(|error| wrong(&error))?;
         let certificates: Result<Vec<_>, _> = read.collect();
         let certificates = certificates.map_err(|error| wrong(&error))?;

@@ -1,7 +1,7 @@
 //! Tests of the checks: planted mistakes are named, and a configuration that serves passes.
 
 use super::*;
-use mailstow_engine::config::{Flags, Sources};
+use mailstow_engine::config::{Flags, RoutingSettings, Sources};
 use mailstow_engine::route::Owners;
 use mailstow_engine::sim::{Checkpoint, LogWriter, LogWriterSettings, Record, Sequence};
 use std::fs;
@@ -131,6 +131,29 @@ fn a_malformed_table_line_and_a_domain_of_two_classes_are_warnings() {
         findings.to_string().ends_with("mailstow serve works\n"),
         "{findings}"
     );
+}
+
+#[test]
+fn transports_that_can_deliver_nothing_are_errors() {
+    let mut site = Site::new();
+    site.toml = "[transport]\nenabled = true\nlmtp_tls_security_level = \"verify\"\n\
+                 tls_ca_file = \"/missing/ca.pem\"\n[routing]\n\
+                 transport_maps = \"inline:{a@d.example=smtp:mx.example.org,\
+                 b@d.example=lmtp:inet:host:99999,c@d.example=nowhere:x}\"\n"
+        .to_owned();
+    let errors = site.findings().errors.join("\n");
+    for wrong in [
+        "tls_ca_file /missing/ca.pem: ",
+        "transport_maps names smtp:mx.example.org, ",
+        "transport_maps names lmtp:inet:host:99999, ",
+        "transport_maps names nowhere:x, ",
+    ] {
+        assert!(errors.contains(wrong), "{wrong}: {errors}");
+    }
+    site.toml =
+        "[transport]\nenabled = true\n[routing]\ntransport_maps = \"hash:@DIR@/gone\"\n".to_owned();
+    let errors = site.findings().errors.join("\n");
+    assert!(errors.contains("transport_maps: table hash:"), "{errors}");
 }
 
 #[test]

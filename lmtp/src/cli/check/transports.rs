@@ -1,8 +1,9 @@
 //! Whether mail can be delivered by the transports that the configuration names.
 //!
-//! Imports the engine.
+//! Imports the engine and `relay`.
 
 use super::Findings;
+use crate::relay;
 use mailstow_engine::config::Settings;
 use mailstow_engine::route::{Router, table_context};
 use mailstow_engine::table::TableCache;
@@ -17,15 +18,27 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
     let Ok(router) = Router::open(&settings.routing, &cache) else {
         return;
     };
-    for (name, parameter) in router.named_transports() {
-        let Some(cause) = problem(&name, settings) else {
+    if let Err(cause) = relay::check_tls(settings) {
+        findings.error(cause);
+    }
+    for ((name, nexthop), parameter) in router.named_transports() {
+        let problem = problem(&name, settings);
+        let Some(cause) = problem.or_else(|| nexthop_problem(&name, &nexthop, settings)) else {
             continue;
         };
-        let text = format!("{parameter} names transport {name}, whose mail is put off: {cause}");
+        let text = format!("{parameter} names {name}:{nexthop}, whose mail is put off: {cause}");
         match parameter {
             // Parameters have defaults that may be of no account.
             "transport_maps" => findings.error(text),
             _ => findings.note(text),
         }
     }
+}
+
+/// Returns what is wrong with a nexthop of a transport that talks to servers.
+fn nexthop_problem(name: &str, nexthop: &str, settings: &Settings) -> Option<String> {
+    let mut services = settings.transport.services.iter();
+    let service = services.find(|service| service.name == name);
+    let program = service.map_or(name, |service| service.command.as_str());
+    relay::nexthop_problem(program, nexthop, settings)
 }
