@@ -63,7 +63,10 @@ fn site(name: &str, aliases: &str, transports: &str, master_cf: &str) -> Builder
 }
 
 fn deliver(server: &Mailstow, to: &[&str]) -> Vec<String> {
-    let replies = Client::lmtp(&server.unix()).deliver(SENDER, to, &plain("sent"));
+    let mut client = Client::lmtp(&server.unix());
+    let replies = client.deliver(SENDER, to, &plain("sent"));
+    // Proves that the replies were read, so that the message is settled before the next one.
+    assert_eq!(client.command("NOOP").code, 250);
     replies.iter().map(Reply::to_string).collect()
 }
 
