@@ -316,11 +316,11 @@ fn check_and_resolve_tell_of_transports() {
     );
     let checked = told(&["check"]).concat();
     assert!(
-        checked.contains("transport_maps names transport nowhere"),
+        checked.contains("transport_maps names nowhere:"),
         "{checked}"
     );
     assert!(
-        checked.contains("transport bad, whose mail is put off: user=root"),
+        checked.contains("transport_maps names bad:, whose mail is put off: user=root"),
         "{checked}"
     );
     assert!(!checked.contains("unused"), "{checked}");
