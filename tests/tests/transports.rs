@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use mailstow_tests::client::dot_stuffed;
 use mailstow_tests::content::plain;
 use mailstow_tests::mailboxes::{header, maildir};
 use mailstow_tests::mailstow::{self, Builder};
@@ -244,6 +245,80 @@ fn a_repetition_after_a_partial_failure_stores_no_second_copy() {
     assert!(first[0].starts_with("451 4.3.0"), "{first:?}");
     let second = deliver(&server, &["both@example.com"]);
     assert!(second[0].starts_with("250 2.0.0"), "{second:?}");
+    assert_eq!(stored(&server, "info"), 1);
+}
+
+/// A command that counts its runs by its first argument; the first run of `busy` fails.
+const COUNTING: &str = "#!/bin/sh\ncat >/dev/null\nnoted=$(dirname $0)/noted\n\
+    [ $1 = busy ] && mkdir $noted/tried 2>/dev/null && exit 75\necho $1 >$noted/$$\n";
+
+#[test]
+fn a_repetition_after_a_partial_failure_runs_no_command_again_that_took_the_mail() {
+    let builder = site(
+        "partial-commands",
+        "all@example.com good@cmd.example, info@example.com, busy@cmd.example\n",
+        "cmd.example cmd:\n",
+        "cmd unix - n n - - pipe user=nobody argv=@ROOT@/cmd ${mailbox}\n",
+    )
+    .main_cf("cmd_destination_recipient_limit = 1");
+    script(&builder, "cmd", COUNTING);
+    let server = builder.start();
+    let first = deliver(&server, &["all@example.com"]);
+    assert!(first[0].starts_with("451 4.3.0"), "{first:?}");
+    let second = deliver(&server, &["all@example.com"]);
+    assert!(second[0].starts_with("250 2.0.0"), "{second:?}");
+    fs::remove_dir(server.scratch().join("noted/tried")).expect("rmdir");
+    assert_eq!(noted(&server), ["busy\n", "good\n"]);
+    assert_eq!(stored(&server, "info"), 1);
+    // Now that the client has read it, the same is another message.
+    fs::create_dir(server.scratch().join("noted/tried")).expect("mkdir");
+    let on_purpose = deliver(&server, &["all@example.com"]);
+    assert!(on_purpose[0].starts_with("250 2.0.0"), "{on_purpose:?}");
+    fs::remove_dir(server.scratch().join("noted/tried")).expect("rmdir");
+    assert_eq!(noted(&server).len(), 4);
+    assert_eq!(stored(&server, "info"), 2);
+}
+
+/// The client is lost before it has read that all took the mail, and then the server is killed.
+#[test]
+fn a_command_does_not_run_again_after_its_reply_was_lost_and_the_server_killed() {
+    let builder = site(
+        "lost-reply",
+        "all@example.com good@cmd.example, info@example.com\n",
+        "cmd.example cmd:\n",
+        "cmd unix - n n - - pipe user=nobody argv=@ROOT@/cmd ${mailbox}\n",
+    );
+    script(&builder, "cmd", COUNTING);
+    let mut server = builder.start();
+    for is_killed in [false, true] {
+        let mut client = Client::lmtp(&server.unix());
+        for line in [
+            "XFORWARD IDENT=4F2B1",
+            &format!("MAIL FROM:<{SENDER}>"),
+            "RCPT TO:<all@example.com>",
+            "DATA",
+        ] {
+            let reply = client.command(line);
+            assert!(reply.code < 400, "{line}: {reply}");
+        }
+        let before = server.log().len();
+        client.send(&dot_stuffed(&plain("sent"))).expect("send");
+        server.log_line_after(before, "info@example.com");
+        // With the reply in its socket.
+        drop(client);
+        if is_killed {
+            server.kill();
+            server.restart();
+        }
+    }
+    let mut client = Client::lmtp(&server.unix());
+    client.command("XFORWARD IDENT=4F2B1");
+    let replies = client.deliver(SENDER, &["all@example.com"], &plain("sent"));
+    assert!(
+        replies[0].to_string().starts_with("250 2.0.0"),
+        "{replies:?}"
+    );
+    assert_eq!(noted(&server), ["good\n"]);
     assert_eq!(stored(&server, "info"), 1);
 }
 

@@ -2,60 +2,79 @@
 //!
 //! Mailboxes and transports know nothing of each other: here alone a message is split between
 //! them, and their outcomes become those of one submission. A message for mailboxes alone, as
-//! nearly all are, costs nothing more.
+//! nearly all are, costs nothing more. With a delivery log, what a transport took is remembered
+//! durably before that is reported, and a transport is asked only while the log takes records.
 
+use super::handed_over::{HandedOver, Name};
+use super::ledger::Ledger;
+use super::ledger::unconfirmed::Verdict;
 use super::receipt::Receipt;
-use super::reply::OnOutcome;
+use super::repetition::{delivered_before, handed_over_before, is_under_way};
+use super::reply::{OnOutcome, Ticket};
 use super::store::Store;
 use super::types::{Mail, Outcome};
 use crate::envelope::Recipient;
+use crate::io::Disk;
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::target::{MailboxTarget, Target, TransportTarget};
-use crate::transport::{Claim, TransportRecipient, TransportRequest, Transports, answers};
+use crate::transport::{Done, TransportRecipient, TransportRequest, Transports, answers};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-/// A recipient, with its indices in the submission: more than one if it was submitted again.
-type Wanted = (Vec<usize>, Recipient);
+/// The tickets of recipients that transports take, by their indices in the submission.
+type Tickets = Vec<(usize, Ticket)>;
 
-/// The recipients of one transport and nexthop.
-type Group = (TransportTarget, Vec<Wanted>);
+/// The recipients of one transport and nexthop: each address once, with its names.
+struct Group {
+    target: TransportTarget,
+    place: String,
+    recipients: Vec<(Recipient, Vec<usize>)>,
+}
 
-impl Store {
+/// Takes what a transport answers for the recipients of a group.
+struct Answers<H> {
+    message: Arc<HandedOver>,
+    /// Of each recipient of the group.
+    names: Vec<Vec<usize>>,
+    begun: Instant,
+    /// Where successes are remembered.
+    ledger: Option<Arc<Ledger<H>>>,
+    on_outcome: Arc<OnOutcome>,
+}
+
+impl<D: Disk> Store<D> {
     /// Hands a message over for delivery, each recipient to its target; returns at once, with the
     /// receipt for the message. Transports have until `deadline`.
     pub(crate) fn dispatch<T: Into<Target>>(
         &self,
         mail: Arc<Mail>,
         to: Vec<(Recipient, T)>,
-        (transports, deadline): (&Transports, Instant),
+        with: (&Transports, Instant),
         on_outcome: Arc<OnOutcome>,
     ) -> Receipt {
         let count = to.len();
         let mut mailboxes: Vec<(Recipient, MailboxTarget)> = Vec::with_capacity(count);
         let mut indices = Vec::new();
-        let mut groups: Vec<Group> = Vec::new();
+        let mut names: Vec<Name> = Vec::new();
         for (index, (recipient, target)) in to.into_iter().enumerate() {
             match target.into() {
                 Target::Mailbox(target) => {
-                    if !groups.is_empty() {
+                    if !names.is_empty() {
                         indices.push(index);
                     }
                     mailboxes.push((recipient, target));
                 }
                 Target::Transport(target) => {
-                    if groups.is_empty() {
+                    if names.is_empty() {
                         indices.extend(0..index);
                     }
-                    let is_it = |(known, _): &&mut Group| is_same(known, &target);
-                    match groups.iter_mut().find(is_it) {
-                        Some((_, recipients)) => add(recipients, index, recipient),
-                        None => groups.push((target, vec![(vec![index], recipient)])),
-                    }
+                    add(&mut names, Name::new(recipient, target, index));
                 }
             }
         }
-        if groups.is_empty() {
+        if names.is_empty() {
             return self.submit_for_receipt(mail, mailboxes, on_outcome);
         }
         let of_mailbox = Arc::clone(&on_outcome);
@@ -66,55 +85,131 @@ impl Store {
             }
         };
         let receipt = self.submit_for_receipt(Arc::clone(&mail), mailboxes, Arc::new(on_stored));
-        let mut claims = Vec::new();
-        for group in groups {
-            let with = (transports, deadline);
-            claims.extend(hand_over(&mail, group, with, Arc::clone(&on_outcome)));
+        let handed_over = self.hand_over(&mail, names, with, &on_outcome);
+        receipt.shared(count, &indices, handed_over)
+    }
+
+    /// Hands a message to the transports of these names, but for those that have it from before.
+    fn hand_over(
+        &self,
+        mail: &Arc<Mail>,
+        mut names: Vec<Name>,
+        with: (&Transports, Instant),
+        on_outcome: &Arc<OnOutcome>,
+    ) -> Tickets {
+        let mut tickets = Tickets::new();
+        let base = self.base_digest();
+        let ledger = self.ledger();
+        if let Some(ledger) = ledger {
+            let mut answer = |name: &Name, ticket: Ticket, outcome: Outcome| {
+                for index in &name.indices {
+                    tickets.push((*index, ticket.clone()));
+                    report(on_outcome, *index, outcome.clone());
+                }
+            };
+            let memory = (&ledger.unconfirmed, self.handed_over());
+            let (left, earlier) = handed_over_before(memory, base, mail, names);
+            names = left;
+            for (name, repeated) in earlier {
+                let place = name.target.to_string();
+                match repeated {
+                    Some(repeated) => {
+                        answer(&name, Ticket::settled(repeated), delivered_before(place));
+                    }
+                    None => answer(&name, Ticket::not_made(), is_under_way(place)),
+                }
+            }
+            // What a transport did could not be remembered.
+            if let Err(error) = ledger.log.lease() {
+                for name in names.drain(..) {
+                    let outcome = outcome(error.status(), &name.target, Duration::ZERO);
+                    answer(&name, Ticket::not_made(), outcome);
+                }
+            }
         }
-        claims.sort_unstable_by_key(|(index, _)| *index);
-        receipt.shared(count, &indices, claims)
+        if names.is_empty() {
+            return tickets;
+        }
+        let message = Arc::new(HandedOver::new(self.next_id(), base, mail, names));
+        if let (Some(_), Some(id)) = (ledger, &mail.queue_id) {
+            self.handed_over().add(id, &message);
+        }
+        for group in groups(&message) {
+            let Group {
+                target, recipients, ..
+            } = group;
+            let (recipients, names): (Vec<Recipient>, Vec<Vec<usize>>) =
+                recipients.into_iter().unzip();
+            let to = Arc::new(Answers {
+                message: Arc::clone(&message),
+                names,
+                begun: Instant::now(),
+                ledger: ledger.cloned(),
+                on_outcome: Arc::clone(on_outcome),
+            });
+            tickets.extend(begin(mail, (target, recipients), with, to));
+        }
+        tickets
     }
 }
 
-/// Both lead to one destination. Case does not count in domains, but in paths of sockets.
-fn is_same(a: &TransportTarget, b: &TransportTarget) -> bool {
-    let (one, other) = (&a.nexthop, &b.nexthop);
-    let is_domain = !one.contains(['/', ':', ' ']);
-    let is_nexthop = one == other || (is_domain && one.eq_ignore_ascii_case(other));
-    a.transport == b.transport && is_nexthop
+/// Adds a recipient to those whose mail transports take. One that is there already, for the same
+/// original recipient, is the same.
+fn add(names: &mut Vec<Name>, name: Name) {
+    let is_it = |known: &&mut Name| known.recipient == name.recipient && known.place == name.place;
+    match names.iter_mut().find(is_it) {
+        Some(known) => known.indices.extend(name.indices),
+        None => names.push(name),
+    }
 }
 
-/// Adds a recipient to those of its transport. One that is there already shares its delivery.
-fn add(recipients: &mut Vec<Wanted>, index: usize, recipient: Recipient) {
-    let is_it = |(_, known): &&mut Wanted| known.address == recipient.address;
-    match recipients.iter_mut().find(is_it) {
-        Some((indices, _)) => indices.push(index),
-        None => recipients.push((vec![index], recipient)),
+/// Returns what each transport and nexthop gets of a message: every address once, whatever the
+/// original recipients are.
+fn groups(message: &HandedOver) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for (number, name) in message.names().iter().enumerate() {
+        let at = groups.iter().position(|group| group.place == name.place);
+        let at = at.unwrap_or_else(|| {
+            groups.push(Group {
+                target: name.target.clone(),
+                place: name.place.clone(),
+                recipients: Vec::new(),
+            });
+            groups.len() - 1
+        });
+        let Some(Group { recipients, .. }) = groups.get_mut(at) else {
+            continue;
+        };
+        let is_it = |(known, _): &&mut (Recipient, _)| known.address == name.recipient.address;
+        match recipients.iter_mut().find(is_it) {
+            Some((_, names)) => names.push(number),
+            None => recipients.push((name.recipient.clone(), vec![number])),
+        }
     }
+    groups
 }
 
 /// Gives the recipients of one transport and nexthop to it.
-fn hand_over(
+fn begin<H: fmt::Debug + Send + Sync + 'static>(
     mail: &Arc<Mail>,
-    (target, recipients): Group,
+    (target, recipients): (TransportTarget, Vec<Recipient>),
     (transports, deadline): (&Transports, Instant),
-    on_outcome: Arc<OnOutcome>,
-) -> Vec<(usize, Claim)> {
-    let (indices, recipients): (Vec<Vec<usize>>, Vec<Recipient>) = recipients.into_iter().unzip();
-    let (at, begun, place) = (indices.clone(), Instant::now(), target.to_string());
-    let on_status = move |index: usize, status: Status| {
-        for index in at.get(index).into_iter().flatten() {
-            let outcome = Outcome {
-                status: status.clone(),
-                may_appear: false,
-                mailbox: Some(place.clone()),
-                queued: Duration::ZERO,
-                stored: begun.elapsed(),
-            };
-            on_outcome(*index, outcome);
-        }
-    };
+    to: Arc<Answers<H>>,
+) -> Tickets {
+    let of_transport = Arc::clone(&to);
+    let on_status = move |at: usize, status: Status| of_transport.take(at, status);
     let (done, claims) = answers(recipients.len(), on_status);
+    let mut tickets = Tickets::new();
+    for (names, claim) in to.names.iter().zip(claims) {
+        for name in names {
+            let indices = to.message.names().get(*name).map(|name| &name.indices);
+            for index in indices.into_iter().flatten() {
+                let message = Arc::clone(&to.message);
+                let ticket = Ticket::handed_over(message, *name, claim.clone());
+                tickets.push((*index, ticket));
+            }
+        }
+    }
     let recipients = recipients.into_iter().enumerate();
     let recipients = recipients.map(|(index, recipient)| TransportRecipient { recipient, index });
     let request = TransportRequest {
@@ -124,16 +219,84 @@ fn hand_over(
         done,
         target,
     };
-    match transports.get(&request.target.transport) {
-        Some(transport) => transport.deliver(request),
-        None => {
-            let status = Transports::unknown(&request.target);
-            for recipient in &request.recipients {
-                request.done.answer(recipient.index, status.clone());
+    deliver(transports, request);
+    tickets
+}
+
+fn deliver(transports: &Transports, request: TransportRequest) {
+    if let Some(transport) = transports.get(&request.target.transport) {
+        return transport.deliver(request);
+    }
+    let done: &Done = &request.done;
+    let status = Transports::unknown(&request.target);
+    for recipient in &request.recipients {
+        done.answer(recipient.index, status.clone());
+    }
+}
+
+impl<H: fmt::Debug + Send + Sync + 'static> Answers<H> {
+    /// Takes what a transport answers for a recipient. A success is reported once it is durably
+    /// remembered.
+    fn take(self: &Arc<Self>, at: usize, status: Status) {
+        let Some(names) = self.names.get(at) else {
+            return;
+        };
+        let Some(ledger) = self.ledger.as_ref().filter(|_| status.is_success()) else {
+            self.message.not_taken(names);
+            return self.report(at, &status, false);
+        };
+        let entries = self.message.taken(names, &ledger.unconfirmed);
+        if entries.is_empty() {
+            return self.report(at, &status, false);
+        }
+        let to = Arc::clone(self);
+        let then = move |durable: Result<_, _>| match durable {
+            Ok(_) => to.report(at, &status, false),
+            Err(error) => to.is_not_durable(at, &error),
+        };
+        ledger.append_in_doubt(&entries, Box::new(then));
+    }
+
+    /// The log did not take the memory of a success, which this process has: the client is told to
+    /// try again, and the repetition finds it.
+    fn is_not_durable(&self, at: usize, error: &crate::log::LogError) {
+        let Some(ledger) = &self.ledger else { return };
+        for name in self.names.get(at).into_iter().flatten() {
+            let unconfirmed = &ledger.unconfirmed;
+            self.message.settle(*name, Verdict::Lost, unconfirmed);
+        }
+        self.report(at, &error.status(), true);
+    }
+
+    fn report(&self, at: usize, status: &Status, may_appear: bool) {
+        let known = self.message.names();
+        let names = self.names.get(at).into_iter().flatten();
+        for name in names.filter_map(|name| known.get(*name)) {
+            let outcome = Outcome {
+                may_appear,
+                ..outcome(status.clone(), &name.target, self.begun.elapsed())
+            };
+            for index in &name.indices {
+                report(&self.on_outcome, *index, outcome.clone());
             }
         }
     }
-    let all = indices.into_iter().zip(claims);
-    all.flat_map(|(indices, claim)| indices.into_iter().map(move |index| (index, claim.clone())))
-        .collect()
+}
+
+fn outcome(status: Status, target: &TransportTarget, stored: Duration) -> Outcome {
+    Outcome {
+        status,
+        may_appear: false,
+        mailbox: Some(target.to_string()),
+        queued: Duration::ZERO,
+        stored,
+    }
+}
+
+/// Reports an outcome, perhaps on a thread of the log, which a panic must not end.
+fn report(on_outcome: &Arc<OnOutcome>, index: usize, outcome: Outcome) {
+    let report = || on_outcome(index, outcome);
+    if catch_unwind(AssertUnwindSafe(report)).is_err() {
+        tracing::error!("a callback that takes delivery outcomes panicked");
+    }
 }

@@ -12,6 +12,7 @@
 //! recovery, batch            replay what the log has; write what waits
 //! domains, domain, in_hand   file systems, their queues, and what their writers are at
 //! delivery, reply            one copy for one mailbox, answered exactly once
+//! handed_over                what transports took
 //! ledger                     what must be remembered until it is settled
 //! context, queue             leaves
 //! ```
@@ -63,6 +64,7 @@ mod error;
 mod flush;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz_checks;
+mod handed_over;
 mod health;
 mod in_hand;
 mod in_place;

@@ -7,10 +7,8 @@ use super::ledger::journal::in_doubt_records;
 use super::ledger::logged_message::LoggedMessage;
 use super::ledger::unconfirmed::{Verdict, is_one_of};
 use super::reply::{Origin, Ticket};
-use crate::io::{Blocking, Disk};
 use crate::log::InDoubt;
 use crate::sync::Arc;
-use crate::transport::Claim;
 use std::fmt;
 use std::sync::Weak;
 
@@ -45,44 +43,71 @@ use std::sync::Weak;
               call `confirm` when it has"]
 pub struct Receipt {
     tickets: Vec<Ticket>,
-    /// Recipients whose mail a transport takes, with the right to give them up; by their indices.
-    claims: Vec<(usize, Claim)>,
     /// Recipients whose deliveries stay in doubt.
     doubtful: Vec<usize>,
     /// Of the log, if the store has one.
-    ledger: Weak<Ledger<<Blocking as Disk>::Handle>>,
+    memory: Option<Weak<dyn Memory>>,
+}
+
+/// What remembers deliveries until they are settled.
+trait Memory: fmt::Debug + Send + Sync {
+    /// See [`settle`].
+    fn settle(&self, tickets: &[Ticket], verdict: Verdict);
+    /// See [`confirm_but`].
+    fn confirm_but(&self, tickets: &[Ticket], doubtful: &[usize]);
+}
+
+impl<H: fmt::Debug + Send + Sync + 'static> Memory for Ledger<H> {
+    fn settle(&self, tickets: &[Ticket], verdict: Verdict) {
+        settle(self, tickets, verdict);
+    }
+
+    fn confirm_but(&self, tickets: &[Ticket], doubtful: &[usize]) {
+        confirm_but(self, tickets, doubtful);
+    }
 }
 
 impl Receipt {
-    pub(super) fn new(
+    pub(super) fn new<H: fmt::Debug + Send + Sync + 'static>(
         tickets: Vec<Ticket>,
-        ledger: Option<&Arc<Ledger<<Blocking as Disk>::Handle>>>,
+        ledger: Option<&Arc<Ledger<H>>>,
     ) -> Self {
+        let memory = ledger.map(|ledger| {
+            let memory: Weak<dyn Memory> = Arc::<Ledger<H>>::downgrade(ledger);
+            memory
+        });
         Self {
             tickets,
-            claims: Vec::new(),
             doubtful: Vec::new(),
-            ledger: ledger.map_or_else(Weak::new, Arc::downgrade),
+            memory,
         }
     }
 
+    fn memory(&self) -> Option<Arc<dyn Memory>> {
+        self.memory.as_ref().and_then(Weak::upgrade)
+    }
+
     /// Returns the receipt of a message that mailboxes and transports share: `tickets` are in the
-    /// order of `indices`, and all indices together are those below `count`.
+    /// order of `indices`, those of `handed_over` have theirs; all indices together are those below
+    /// `count`.
     pub(super) fn shared(
         mut self,
         count: usize,
         indices: &[usize],
-        claims: Vec<(usize, Claim)>,
+        handed_over: Vec<(usize, Ticket)>,
     ) -> Self {
         let mut tickets = Vec::new();
         tickets.resize_with(count, Ticket::not_made);
-        for (ticket, index) in std::mem::take(&mut self.tickets).into_iter().zip(indices) {
-            if let Some(slot) = tickets.get_mut(*index) {
+        let stored = indices
+            .iter()
+            .copied()
+            .zip(std::mem::take(&mut self.tickets));
+        for (index, ticket) in stored.chain(handed_over) {
+            if let Some(slot) = tickets.get_mut(index) {
                 *slot = ticket;
             }
         }
         self.tickets = tickets;
-        self.claims = claims;
         self
     }
 
@@ -90,17 +115,18 @@ impl Receipt {
     /// sent again is another message.
     pub fn confirm(mut self) {
         let tickets = std::mem::take(&mut self.tickets);
-        if let Some(ledger) = self.ledger.upgrade() {
+        if let Some(memory) = self.memory() {
             match self.doubtful.as_slice() {
-                [] => settle(&ledger, &tickets, Verdict::Read),
-                doubtful => confirm_but(&ledger, &tickets, doubtful),
+                [] => memory.settle(&tickets, Verdict::Read),
+                doubtful => memory.confirm_but(&tickets, doubtful),
             }
         }
     }
 
     /// Notes that the reply for the recipient with this index asks the client to try again,
-    /// although its delivery succeeded: a later step failed. The delivery stays in doubt, whether
-    /// the replies are read or not.
+    /// although its delivery succeeded, or may succeed yet: a later step failed, or another
+    /// destination of the recipient. The delivery stays in doubt, whether the replies are read or
+    /// not.
     pub fn doubt(&mut self, index: usize) {
         if !self.doubtful.contains(&index) {
             self.doubtful.push(index);
@@ -113,12 +139,6 @@ impl Receipt {
     /// True: it never appears in the mailbox, and its outcome is not reported. False: its outcome
     /// was reported or will be. True also for an index without a recipient.
     pub fn abandon(&self, index: usize) -> bool {
-        let claim = self
-            .claims
-            .binary_search_by_key(&index, |(index, _)| *index);
-        if let Some((_, claim)) = claim.ok().and_then(|at| self.claims.get(at)) {
-            return claim.abandon();
-        }
         self.tickets.get(index).is_none_or(Ticket::abandon)
     }
 
@@ -133,8 +153,8 @@ impl Drop for Receipt {
         if self.tickets.is_empty() {
             return;
         }
-        if let Some(ledger) = self.ledger.upgrade() {
-            settle(&ledger, &self.tickets, Verdict::Lost);
+        if let Some(memory) = self.memory() {
+            memory.settle(&self.tickets, Verdict::Lost);
         }
     }
 }
@@ -155,6 +175,9 @@ pub(super) fn settle<H: fmt::Debug + Send + Sync + 'static>(
                 Verdict::Read => ledger.unconfirmed.confirm_repeated(repeated),
                 Verdict::Lost => ledger.unconfirmed.reply_lost_again(repeated),
             },
+            Origin::HandedOver { message, name, .. } => {
+                message.settle(*name, verdict, &ledger.unconfirmed);
+            }
             Origin::Message { message, .. } => {
                 if last.is_none_or(|last| !Arc::ptr_eq(last, message)) {
                     match message.is_over() {
@@ -175,11 +198,25 @@ fn confirm_but<H: fmt::Debug + Send + Sync + 'static>(
     tickets: &[Ticket],
     doubtful: &[usize],
 ) {
+    // One name may have several tickets, of which the doubtful one counts.
+    for is_doubtful in [true, false] {
+        let verdict = match is_doubtful {
+            true => Verdict::Lost,
+            false => Verdict::Read,
+        };
+        for (index, ticket) in tickets.iter().enumerate() {
+            if let Origin::HandedOver { message, name, .. } = &ticket.origin
+                && doubtful.contains(&index) == is_doubtful
+            {
+                message.settle(*name, verdict, &ledger.unconfirmed);
+            }
+        }
+    }
     // Each message with its recipients that stay in doubt.
     let mut messages: Vec<(&Arc<LoggedMessage>, Vec<usize>)> = Vec::new();
     for (index, ticket) in tickets.iter().enumerate() {
         match &ticket.origin {
-            Origin::Direct => {}
+            Origin::Direct | Origin::HandedOver { .. } => {}
             Origin::Repeated(repeated) if doubtful.contains(&index) => {
                 ledger.unconfirmed.reply_lost_again(repeated);
             }

@@ -3,7 +3,9 @@
 //! copy.
 
 use super::copies::{Copy, Named, Names};
+use super::handed_over::{HandedOver, Name};
 use super::ledger::fingerprint::{BaseDigest, ContentSketch, Digest, DuplicateKey, content_digest};
+use super::ledger::logged_message::LoggedMessage;
 use super::ledger::unconfirmed::{Repeated, Unconfirmed};
 use super::types::{Mail, Outcome};
 use super::under_way::UnderWay;
@@ -35,7 +37,7 @@ pub(super) fn without_repeated(
 /// Takes recipients out to whom an earlier delivery of the message is being made, or was made and
 /// is not settled: each of the two would store a copy. The others of a copy keep it.
 pub(super) fn without_under_way(
-    under_way: &UnderWay,
+    under_way: &UnderWay<LoggedMessage>,
     base: BaseDigest,
     mail: &Mail,
     copies: Vec<Copy>,
@@ -78,7 +80,11 @@ fn take_out<T>(
 
 /// Returns the keys of the deliveries under way of messages with the same queue id. Those that have
 /// no recipient in common are other parts of the same message, whose content is not read.
-fn keys_under_way(under_way: &UnderWay, mail: &Mail, copies: &[Copy]) -> HashSet<[u8; 32]> {
+fn keys_under_way(
+    under_way: &UnderWay<LoggedMessage>,
+    mail: &Mail,
+    copies: &[Copy],
+) -> HashSet<[u8; 32]> {
     let id = mail.queue_id.as_deref().unwrap_or_default();
     if id.is_empty() {
         return HashSet::new();
@@ -142,24 +148,88 @@ fn key_of<'a>(
     }
 }
 
+/// Takes names out that have a message from a transport which took it before, or to whom an earlier
+/// delivery of it is under way, for which there is nothing to answer with. In this order: a message
+/// that is settled meanwhile is in doubt then.
+pub(super) fn handed_over_before(
+    (unconfirmed, under_way): (&Unconfirmed, &UnderWay<HandedOver>),
+    base: BaseDigest,
+    mail: &Mail,
+    names: Vec<Name>,
+) -> (Vec<Name>, Vec<(Name, Option<Repeated>)>) {
+    let reverse_path = mail.reverse_path.external();
+    let id = mail.queue_id.as_deref().unwrap_or_default();
+    let mut earlier = match id {
+        "" => Vec::new(),
+        id => under_way.with_id(id),
+    };
+    earlier.retain(|message| {
+        let is_it = |known: &Name, name: &Name| {
+            known.recipient == name.recipient && known.place == name.place
+        };
+        let mut known = message.names().iter();
+        known.any(|known| names.iter().any(|name| is_it(known, name)))
+    });
+    let may_repeat = |sketch: &ContentSketch| {
+        let prefix = |name: &Name| name.key(base, (&reverse_path, id), "").prefix(sketch);
+        names
+            .iter()
+            .any(|name| unconfirmed.has_prefix(prefix(name)))
+    };
+    let is_known = !earlier.is_empty()
+        || !unconfirmed.is_empty()
+            && ContentSketch::of(&mail.message).is_ok_and(|sketch| may_repeat(&sketch));
+    let digest = is_known.then(|| content_digest(&mail.message).ok());
+    let Some(digest) = digest.flatten() else {
+        return (names, Vec::new());
+    };
+    let keys: HashSet<[u8; 32]> = earlier.iter().flat_map(|message| message.keys()).collect();
+    let (mut left, mut found) = (Vec::with_capacity(names.len()), Vec::new());
+    for name in names {
+        let address = name.recipient.address.external();
+        let key = name
+            .key(base, (&reverse_path, id), &address)
+            .of_content(&digest);
+        if keys.contains(&key) {
+            found.push((name, None));
+            continue;
+        }
+        match unconfirmed.take(&key) {
+            Some(repeated) => found.push((name, Some(repeated))),
+            None => left.push(name),
+        }
+    }
+    (left, found)
+}
+
 /// Returns the outcome of a delivery that was made before.
 pub(super) fn known_already(base: &Path, target: &MailboxTarget) -> Outcome {
+    delivered_before(MailboxName::display_of(base, target))
+}
+
+/// Returns the outcome of a delivery that is not made, because an earlier one is under way.
+pub(super) fn under_way_already(base: &Path, target: &MailboxTarget) -> Outcome {
+    is_under_way(MailboxName::display_of(base, target))
+}
+
+/// As [`known_already`], by the name of the place.
+pub(super) fn delivered_before(place: String) -> Outcome {
     Outcome {
         status: Status::ok("delivered before"),
         may_appear: false,
-        mailbox: Some(MailboxName::display_of(base, target)),
+        mailbox: Some(place),
         queued: Duration::ZERO,
         stored: Duration::ZERO,
     }
 }
 
-/// Returns the outcome of a delivery that is not made, because an earlier one is under way.
-pub(super) fn under_way_already(base: &Path, target: &MailboxTarget) -> Outcome {
+/// As [`under_way_already`], by the name of the place.
+pub(super) fn is_under_way(place: String) -> Outcome {
     let text = "An earlier delivery of this message is under way";
     Outcome {
         status: Status::new(451, EnhancedCode::new(4, 4, 2), text),
         may_appear: true,
-        mailbox: Some(MailboxName::display_of(base, target)),
+        mailbox: Some(place),
         queued: Duration::ZERO,
         stored: Duration::ZERO,
     }

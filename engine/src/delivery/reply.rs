@@ -7,6 +7,7 @@
 
 use super::copies::Names;
 use super::error::DeliveryError;
+use super::handed_over::HandedOver;
 use super::ledger::logged_message::LoggedMessage;
 use super::ledger::unconfirmed::Repeated;
 use super::types::Outcome;
@@ -14,6 +15,7 @@ use crate::mailbox::MailboxName;
 use crate::status::Status;
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::{Arc, Mutex};
+use crate::transport::Claim;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -65,6 +67,14 @@ pub(super) enum Origin {
     },
     /// With the earlier delivery that answered for it.
     Repeated(Repeated),
+    /// With what transports took of its message.
+    HandedOver {
+        message: Arc<HandedOver>,
+        /// Which of its names.
+        name: usize,
+        /// The right to give it up.
+        claim: Claim,
+    },
 }
 
 impl Ticket {
@@ -74,8 +84,32 @@ impl Ticket {
     /// True: it will never appear in the mailbox, and its outcome will not be reported. False:
     /// its outcome was reported or will be.
     pub fn abandon(&self) -> bool {
+        if let Origin::HandedOver {
+            message,
+            name,
+            claim,
+        } = &self.origin
+        {
+            let is_abandoned = claim.abandon();
+            if is_abandoned {
+                message.not_taken(&[*name]);
+            }
+            return is_abandoned;
+        }
         let state = change(&self.state, WAITING, ABANDONED);
         matches!(state, Ok(()) | Err(ABANDONED))
+    }
+
+    /// Returns the ticket of a recipient whose mail a transport takes.
+    pub(super) fn handed_over(message: Arc<HandedOver>, name: usize, claim: Claim) -> Self {
+        Self {
+            state: Arc::new(AtomicU8::new(OVER)),
+            origin: Origin::HandedOver {
+                message,
+                name,
+                claim,
+            },
+        }
     }
 
     /// Returns the ticket of a delivery that is not made.

@@ -10,9 +10,12 @@ use super::delivery::Delivery;
 use super::domain::Domain;
 use super::domains::Domains;
 use super::error::StoreError;
+use super::handed_over::HandedOver;
 use super::health::{Health, LogState, hung_failure};
 use super::in_place;
 use super::jobs::Jobs;
+use super::ledger::Ledger;
+use super::ledger::fingerprint::BaseDigest;
 use super::ledger::journal::{DirectorySource, JournalSource};
 use super::ledger::logged_message::LoggedMessage;
 use super::log_supervisor::LogSupervisor;
@@ -73,7 +76,8 @@ impl Ids {
 pub struct Store<D: Disk = Blocking> {
     shared: Arc<Shared<D>>,
     ids: Ids,
-    under_way: UnderWay,
+    under_way: UnderWay<LoggedMessage>,
+    handed_over: UnderWay<HandedOver>,
     spool: Spool,
     /// A longer message may be received in place.
     in_place_from_bytes: u64,
@@ -142,17 +146,6 @@ impl Store<Blocking> {
         let context = Arc::new(Context::new(disk, settings));
         let report = supervisor.open(&context)?;
         Ok(report.unwrap_or_default())
-    }
-
-    /// As [`Store::submit`]; returns one receipt for the message.
-    pub(super) fn submit_for_receipt(
-        &self,
-        mail: Arc<Mail>,
-        to: Vec<(Recipient, MailboxTarget)>,
-        on_outcome: Arc<OnOutcome>,
-    ) -> Receipt {
-        let tickets = self.submit(mail, to, on_outcome);
-        Receipt::new(tickets, self.shared.ledger.as_ref())
     }
 }
 
@@ -288,6 +281,7 @@ impl<D: Disk> Store<D> {
             shared,
             ids: Ids::new(),
             under_way: UnderWay::default(),
+            handed_over: UnderWay::default(),
             in_place_from_bytes,
             spool: Spool::new(Arc::new(state), &settings.limits, Arc::new(make_room))
                 .with_files(descriptors.scratch_files()),
@@ -339,6 +333,34 @@ impl<D: Disk> Store<D> {
         if let Some(sink) = in_place::begin(&self.shared.context, header, target) {
             message.go_on_in(sink);
         }
+    }
+
+    /// As [`Store::submit`]; returns one receipt for the message.
+    pub(super) fn submit_for_receipt(
+        &self,
+        mail: Arc<Mail>,
+        to: Vec<(Recipient, MailboxTarget)>,
+        on_outcome: Arc<OnOutcome>,
+    ) -> Receipt {
+        let tickets = self.submit(mail, to, on_outcome);
+        Receipt::new(tickets, self.shared.ledger.as_ref())
+    }
+
+    pub(super) fn ledger(&self) -> Option<&Arc<Ledger<D::Handle>>> {
+        self.shared.ledger.as_ref()
+    }
+
+    pub(super) fn base_digest(&self) -> BaseDigest {
+        self.shared.context.base_digest
+    }
+
+    /// Returns the messages in the hands of transports.
+    pub(super) fn handed_over(&self) -> &UnderWay<HandedOver> {
+        &self.handed_over
+    }
+
+    pub(super) fn next_id(&self) -> DeliveryId {
+        self.ids.next()
     }
 
     /// Begins to store a message in each of the mailboxes; returns at once, with one ticket for

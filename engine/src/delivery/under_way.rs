@@ -4,18 +4,23 @@
 //! way, or has just ended and is not in doubt yet. Only messages with a queue id are noted: equal
 //! ones without may be sent on purpose.
 
-use super::ledger::logged_message::LoggedMessage;
 use crate::sync::{Arc, Mutex};
 use std::collections::HashMap;
 use std::sync::Weak;
 
-/// The messages of one store.
-#[derive(Debug, Default)]
-pub(super) struct UnderWay(Mutex<State>);
+/// A message that is noted until it is settled.
+pub(super) trait Settled {
+    /// Returns true when its deliveries are remembered elsewhere, if at all, for a repetition.
+    fn is_settled(&self) -> bool;
+}
 
-#[derive(Debug, Default)]
-struct State {
-    by_id: HashMap<Box<str>, Vec<Weak<LoggedMessage>>>,
+/// The messages of one store.
+#[derive(Debug)]
+pub(super) struct UnderWay<M>(Mutex<State<M>>);
+
+#[derive(Debug)]
+struct State<M> {
+    by_id: HashMap<Box<str>, Vec<Weak<M>>>,
     /// How many ids there may be before those of messages that are settled are forgotten.
     room: usize,
 }
@@ -23,9 +28,18 @@ struct State {
 /// How many ids are kept before any is forgotten.
 const ROOM_MIN: usize = 64;
 
-impl UnderWay {
+impl<M> Default for UnderWay<M> {
+    fn default() -> Self {
+        Self(Mutex::new(State {
+            by_id: HashMap::new(),
+            room: 0,
+        }))
+    }
+}
+
+impl<M: Settled> UnderWay<M> {
     /// Notes a message until it is settled.
-    pub(super) fn add(&self, queue_id: &str, message: &Arc<LoggedMessage>) {
+    pub(super) fn add(&self, queue_id: &str, message: &Arc<M>) {
         let mut state = self.0.lock();
         if state.by_id.len() >= state.room {
             state.by_id.retain(|_, messages| {
@@ -41,7 +55,7 @@ impl UnderWay {
     }
 
     /// Returns the messages with this id that are not settled.
-    pub(super) fn with_id(&self, queue_id: &str) -> Vec<Arc<LoggedMessage>> {
+    pub(super) fn with_id(&self, queue_id: &str) -> Vec<Arc<M>> {
         let state = self.0.lock();
         let same_id = state.by_id.get(queue_id).into_iter().flatten();
         let found = same_id.filter_map(Weak::upgrade);
@@ -49,7 +63,7 @@ impl UnderWay {
     }
 }
 
-fn is_under_way(message: &Weak<LoggedMessage>) -> bool {
+fn is_under_way<M: Settled>(message: &Weak<M>) -> bool {
     message
         .upgrade()
         .is_some_and(|message| !message.is_settled())

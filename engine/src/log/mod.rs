@@ -65,7 +65,6 @@ pub(crate) use room::Volume;
 pub use scan::{Damage, ScanReport, ScannedRecord, ScannedSegment, scan, scan_records};
 pub use segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader};
 pub use settings::{BackendChoice, LogWriterSettings};
-#[cfg(any(test, feature = "sim"))]
 pub use shared::OnDurable;
 #[cfg(any(test, fuzzing, feature = "sim"))]
 pub use stepwise::StepwiseLog;

@@ -199,6 +199,26 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
         }
     }
 
+    /// As [`Self::append`], for who never waits: a full log refuses the record at once. `then` is
+    /// called once, when the record is durable or never will be; perhaps before this returns.
+    pub fn append_then(&self, record: EncodedRecord, then: OnDurable) {
+        let weight = self.weight(&record);
+        let on_durable = Some(then);
+        let item = Item { record, on_durable };
+        match self.shared.commit.append(item, weight, Some(clock::now())) {
+            Ok(_) => self.workers.commit(None),
+            Err((item, refused)) => {
+                if matches!(refused, Refused::Full) {
+                    self.shared.orders.ask_for(self.segments_of(weight), false);
+                    self.workers.preallocate();
+                }
+                if let Some(then) = item.on_durable {
+                    then(Err(self.refusal(refused)));
+                }
+            }
+        }
+    }
+
     /// Somebody found a file system full: gives back the space of what the log can do without, if
     /// it is on that one; the bytes gained. `is_recovering`: no mail is to be taken before others
     /// are freed. Waits for another thread, as this one may have taken the identity of somebody who

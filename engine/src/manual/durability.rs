@@ -204,6 +204,39 @@
 //! after a crash; when the client sends a message again while its first delivery is still under
 //! way; and when the client reads the reply and is lost before it can make a note of it.
 //!
+//! # Transports
+//!
+//! A command that ran, or a server that took a message, cannot be undone; and a recipient that
+//! `expand_aliases` expands is answered 250 only when all of its destinations have the message. So
+//! what a transport took is remembered like a delivery in doubt, by its transport and nexthop in
+//! place of the mailbox, for the same times and with the same bounds:
+//!
+//! 1. The transport says that it has the message.
+//! 2. An *in doubt* record is appended to the log, and shares its next flush with all others.
+//! 3. When that is durable, the outcome is known: the recipient is answered once its other
+//!    destinations are.
+//! 4. When the client has read a reply that says that all of them have it, a *confirmed* record
+//!    follows. When a reply is lost, or one destination puts the mail off, the others stay in
+//!    doubt: the repetition is answered for them (250 `delivered before`), and goes to the missing
+//!    ones.
+//!
+//! A destination that refuses the message for good makes the reply of its recipient 5xx when the
+//! others have it or refuse it too: the client returns the mail, with the reason, to the sender. A
+//! recipient that is named twice, for the same original recipient or for others, is handed over
+//! once.
+//!
+//! While the log is out of service, no transport is asked: its recipients are answered 4xx. When
+//! the log fails between steps 1 and 3, the recipient is answered 4xx, and this process answers for
+//! the repetition. A repetition with a queue id that comes while a transport is at work is answered
+//! 451 4.4.2.
+//!
+//! What may be done twice: a command or a server that took the message, when the process or the
+//! machine dies between steps 1 and 3; one that took it and said so too late or with an error, for
+//! example a server that hung up before its reply, and a command that was killed because
+//! `lmtp.delivery_deadline` was over; and a message without a queue id that is sent again while the
+//! transport is at work. With `durability = "direct"` there is no log, and nothing is remembered of
+//! transports: every repetition goes to all destinations again.
+//!
 //! # The order without the log (`store.durability = "direct"`)
 //!
 //! A writer takes what waits in the queue (up to `store.batch` deliveries, no timer) and does,

@@ -149,10 +149,11 @@
 //! how many; for each: 16: id, 4: recipient, or `ffffffff` for all.
 //!
 //! Kind 4, **in doubt**: deliveries that did not go through an *accepted* record (they were
-//! written to the mailbox directly) and whose reply may not have been read. 4 bytes: how many;
-//! for each: 16: id, 4: recipient, 32: key (digest of content, sender, recipient, mailbox and queue
-//! id; its last bit says that the client named the message by a queue id), 8: time. In version 1
-//! the key knows a recipient by its original address alone, and no queue id.
+//! written to the mailbox directly, or a transport took them) and whose reply may not have been
+//! read. 4 bytes: how many; for each: 16: id, 4: recipient, 32: key (digest of content, sender,
+//! recipient, mailbox and queue id; its last bit says that the client named the message by a queue
+//! id), 8: time. In place of a mailbox a transport has a NUL, its name, `:` and the nexthop. In
+//! version 1 the key knows a recipient by its original address alone, and no queue id.
 //!
 //! Kind 5, **checkpoint**: 8 bytes: sequence; then in-doubt entries as in kind 4. Every message
 //! accepted before that sequence is durable in its mailboxes or refused. The entries are the

@@ -25,6 +25,9 @@ use std::time::Instant;
 
 /// Takes messages to something that is not a mailbox.
 ///
+/// A success is reported to the client once the delivery log has it: a repetition of the message is
+/// then not handed over again. Without a log nothing is remembered.
+///
 /// ```
 /// use mailstow_engine::Status;
 /// use mailstow_engine::transport::{Transport, TransportRequest};

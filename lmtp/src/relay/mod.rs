@@ -9,7 +9,8 @@
 //!
 //! A message whose end was sent and whose reply never came may have been taken: its recipients are
 //! answered 451, and may get it twice. A mailstow behind this one, which is told the queue id
-//! (XFORWARD), knows the repetition and stores it once.
+//! (XFORWARD), knows the repetition and stores it once. What a server said that it took, the engine
+//! remembers.
 
 mod backend;
 mod backoff;

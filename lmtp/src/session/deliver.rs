@@ -290,12 +290,14 @@ impl Deliveries {
             .for_each(|index| self.receipt.doubt(index));
     }
 
-    async fn late(&self, index: usize) -> Outcome {
+    async fn late(&mut self, index: usize) -> Outcome {
         let given_up = self.receipt.abandon(index);
         if !given_up {
             if let Ok(outcome) = timeout(GRACE, self.outcomes.wait(index)).await {
                 return outcome;
             }
+            // It may succeed yet.
+            self.receipt.doubt(index);
             tracing::error!(
                 "a delivery is stuck in the system: its client is told to try again, and may \
                  cause a second copy; see whether the disk answers"

@@ -7,7 +7,7 @@ use crate::config::{DeliveryLogSettings, Settings};
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{
     BackendChoice, Confirmed, Done, EncodedRecord, InDoubt, LogError, LogMedium, LogScan, LogUsage,
-    LogWriter, LogWriterSettings, Record, RecordTicket, ScannedRecord, Sequence,
+    LogWriter, LogWriterSettings, OnDurable, Record, RecordTicket, ScannedRecord, Sequence,
     Workers as LogWorkers,
 };
 use crate::sync::Arc;
@@ -21,6 +21,9 @@ pub(in crate::delivery) trait Journal: fmt::Debug + Send + Sync {
     fn append(&self, record: EncodedRecord) -> Result<RecordTicket, LogError>;
     /// As [`Journal::append`]; a full log grows past its bound.
     fn append_anyway(&self, record: EncodedRecord) -> Result<RecordTicket, LogError>;
+    /// As [`Journal::append`], without ever waiting: a full log refuses the record. `then` is
+    /// called once, when the record is durable or never will be.
+    fn append_then(&self, record: EncodedRecord, then: OnDurable);
     /// Sets how many bytes of records do not count against the bound.
     fn set_uncounted(&self, bytes: u64);
     /// Waits until the record, and all before it, are durable.
@@ -59,6 +62,10 @@ impl<M: LogMedium, W: LogWorkers> Journal for LogWriter<M, W> {
 
     fn append_anyway(&self, record: EncodedRecord) -> Result<RecordTicket, LogError> {
         Self::append_anyway(self, record)
+    }
+
+    fn append_then(&self, record: EncodedRecord, then: OnDurable) {
+        Self::append_then(self, record, then);
     }
 
     fn set_uncounted(&self, bytes: u64) {

@@ -8,6 +8,7 @@
 
 use super::super::copies::Copy;
 use super::super::types::Mail;
+use super::super::under_way::Settled;
 use super::fingerprint::{BaseDigest, Digest, DuplicateKey, content_digest};
 use super::journal::Journal;
 use super::late_ends::{LateEnd, LateEnds};
@@ -101,6 +102,12 @@ pub(in crate::delivery) enum InLog {
     /// The record was appended to a log that failed since, and may be lost; or the delivery was
     /// given up. It must not go on.
     Stale,
+}
+
+impl Settled for LoggedMessage {
+    fn is_settled(&self) -> bool {
+        self.state.lock().is_settled
+    }
 }
 
 impl LoggedMessage {
@@ -314,12 +321,6 @@ impl LoggedMessage {
     /// Notes that the store remembers elsewhere what the client has read.
     pub(in crate::delivery) fn settled(&self) {
         self.state.lock().is_settled = true;
-    }
-
-    /// Returns true when it is remembered elsewhere, if at all, for a repetition; until then a
-    /// repetition finds it only here.
-    pub(in crate::delivery) fn is_settled(&self) -> bool {
-        self.state.lock().is_settled
     }
 
     /// Returns the trace header of a copy in a Maildir.

@@ -21,11 +21,12 @@ pub(super) mod suspect_note;
 pub(super) mod unconfirmed;
 
 use crate::config::DeliveryLogSettings;
-use crate::sync::Arc;
+use crate::log::{EncodedRecord, InDoubt, LogError, OnDurable};
+use crate::sync::{Arc, Mutex};
 use deferred::Deferred;
 use dirty_file_systems::FileSystems;
 use handle::LogHandle;
-use journal::{Journal, confirmed_records, in_doubt_max, log_settings};
+use journal::{Journal, confirmed_records, in_doubt_max, in_doubt_records, log_settings};
 use late_ends::LateEnds;
 use refusals::Refusals;
 use retention::Retention;
@@ -94,6 +95,35 @@ impl<H: fmt::Debug> Ledger<H> {
     pub(super) fn flush_failed(&self, device: u64, source: &Arc<io::Error>) {
         self.file_systems.fails(device, source);
         self.log.ask_checkpoint();
+    }
+
+    /// Appends deliveries in doubt, which are remembered already, and waits for nothing. `then` is
+    /// called once, when the log durably has all of them or never will.
+    pub(super) fn append_in_doubt(&self, entries: &[InDoubt], then: OnDurable) {
+        let lease = match self.log.lease() {
+            Ok(lease) => lease,
+            Err(error) => return then(Err(error)),
+        };
+        let mut records: Vec<EncodedRecord> = in_doubt_records(entries).collect();
+        let Some(last) = records.pop() else {
+            return then(Ok(lease.journal.durable_up_to()));
+        };
+        let failed: Arc<Mutex<Option<LogError>>> = Arc::default();
+        for record in records {
+            let failed = Arc::clone(&failed);
+            let note = move |durable: Result<_, LogError>| {
+                if let Err(error) = durable {
+                    *failed.lock() = Some(error);
+                }
+            };
+            lease.journal.append_then(record, Box::new(note));
+        }
+        // Calls come in the order of the log: this is the last one.
+        let then = move |durable| {
+            let failed = failed.lock().take();
+            then(failed.map_or(durable, Err));
+        };
+        lease.journal.append_then(last, Box::new(then));
     }
 
     /// Appends which replies were read, and waits for nothing.

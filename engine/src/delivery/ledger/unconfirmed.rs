@@ -180,12 +180,22 @@ impl Unconfirmed {
     pub(in crate::delivery) fn add(&self, entries: Vec<InDoubt>) {
         let mut state = self.state.lock();
         for entry in entries {
-            if state.count < self.most && self.is_fresh(&entry) {
-                let taken = false;
-                let same_key = state.by_key.entry(entry.key).or_default();
-                same_key.push(InDoubtDelivery { entry, taken });
-                state.count += 1;
-            }
+            self.add_one(&mut state, entry, false);
+        }
+    }
+
+    /// Remembers a delivery whose own reply is under way, or will be: it answers for no repetition
+    /// unless that reply is lost.
+    pub(in crate::delivery) fn add_answered(&self, entry: InDoubt) -> Repeated {
+        self.add_one(&mut self.state.lock(), entry, true);
+        Repeated(entry)
+    }
+
+    fn add_one(&self, state: &mut State, entry: InDoubt, taken: bool) {
+        if state.count < self.most && self.is_fresh(&entry) {
+            let same_key = state.by_key.entry(entry.key).or_default();
+            same_key.push(InDoubtDelivery { entry, taken });
+            state.count += 1;
         }
     }
 

@@ -3,8 +3,8 @@
 
 use super::super::ledger::journal::Journal;
 use crate::log::{
-    Checkpoint, Done, DoneOutcome, EncodedRecord, LogError, LogUsage, Record, RecordTicket,
-    ScannedRecord, Sequence,
+    Checkpoint, Done, DoneOutcome, EncodedRecord, LogError, LogUsage, OnDurable, Record,
+    RecordTicket, ScannedRecord, Sequence,
 };
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
@@ -75,6 +75,17 @@ impl Journal for MistakenJournal {
 
     fn append_anyway(&self, record: EncodedRecord) -> Result<RecordTicket, LogError> {
         self.journal.append_anyway(self.mistaken(record))
+    }
+
+    fn append_then(&self, record: EncodedRecord, then: OnDurable) {
+        let then = match self.mistake {
+            Mistake::AnswerEarly => {
+                then(Ok(Sequence(0)));
+                Box::new(|_| {})
+            }
+            _ => then,
+        };
+        self.journal.append_then(self.mistaken(record), then);
     }
 
     fn set_uncounted(&self, bytes: u64) {

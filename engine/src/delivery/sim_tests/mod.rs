@@ -11,6 +11,7 @@
 
 mod content;
 mod domains;
+mod handed_over;
 mod hung;
 mod mistaken;
 mod planted;
