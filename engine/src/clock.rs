@@ -1,6 +1,4 @@
 //! The seam for time: everything that asks for the date asks here.
-//!
-//! Imports nothing of the engine.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,10 +1,10 @@
 //! File descriptors: how many the engine needs, and how many are left for connections.
 //!
-//! Imports `config`. The system gives a process so many open files (`RLIMIT_NOFILE`) and no more;
-//! whoever accepts connections must leave the engine what it needs, else idle connections keep
-//! mail from being stored. Invariant: reserve, connections and scratch files together are never
-//! more than the limit. Where the limit is low, writers take smaller batches, so that they need
-//! fewer files at once.
+//! The system gives a process so many open files (`RLIMIT_NOFILE`) and no more; a server that
+//! accepts connections must leave the engine what it needs, else idle connections keep mail from
+//! being stored. Invariant: reserve, connections and scratch files together are never more than the
+//! limit. Where the limit is low, writers take smaller batches, so that they need fewer files at
+//! once.
 
 use crate::config::Settings;
 use nix::sys::resource::{Resource, getrlimit};

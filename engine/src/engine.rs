@@ -1,7 +1,6 @@
 //! The engine: opens tables and writers, resolves, delivers, reloads, closes.
 //!
-//! Imports `routing` and every room below it. All methods may be called from any thread. The
-//! writer threads belong to `delivery`.
+//! All methods may be called from any thread. The writer threads belong to `delivery`.
 
 use crate::address::Address;
 use crate::clock;

@@ -1,6 +1,4 @@
 //! The envelope: who sends, who receives (RFC 5321 section 2.3.1).
-//!
-//! Imports `address`.
 
 use crate::address::Address;
 pub use crate::address::ReversePath;

@@ -5,8 +5,6 @@
 //! the other half of what is tested. Each room has its checks in a file of that name; those that
 //! need several rooms are here. The inputs that are kept in `fuzz/corpus` run with the tests.
 
-mod input;
-
 use crate::address::{Address, parse_address, parse_address_list, parse_mailbox, quote_address};
 use crate::config::RoutingSettings;
 use crate::route::{Router, table_context};
@@ -19,7 +17,6 @@ pub use crate::mailbox::fuzz_checks::check_mbox_quoting;
 pub use crate::map::fuzz_checks::{check_map, check_map_changes};
 pub use crate::message::fuzz_checks::check_message_content;
 pub use crate::table::fuzz_checks::{check_compiled_table, check_pattern_table, check_text_table};
-pub(crate) use input::Choices;
 
 /// Reads `text` as an address in a command and resolves it.
 ///

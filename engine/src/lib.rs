@@ -71,6 +71,8 @@
 )]
 
 pub mod address;
+#[cfg(any(test, fuzzing))]
+mod choices;
 mod clock;
 pub mod config;
 mod delivery;
@@ -88,13 +90,13 @@ mod mailbox;
 pub mod manual;
 pub mod map;
 mod message;
-mod nearest;
 pub mod octets;
 pub mod route;
 mod routing;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod status;
+mod suggest;
 pub mod supervisor;
 mod swap;
 mod sync;

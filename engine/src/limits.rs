@@ -1,6 +1,4 @@
 //! Bounds that are not settings, with their units in their names.
-//!
-//! Imports nothing of the engine.
 
 use std::time::Duration;
 
@@ -48,7 +46,7 @@ pub const LISTED_NAMES_MAX: usize = 1_000_000;
 /// Steps of PCRE2 (`match_limit`) that one search may take at once; a millisecond or so.
 pub const PATTERN_BRIEF_STEPS_MAX: u32 = 10_000;
 
-/// Steps of PCRE2 that one search may take on a thread of its own; PCRE2's own default.
+/// Steps of PCRE2 that one search may take on a separate thread; PCRE2's own default.
 pub const PATTERN_STEPS_MAX: u32 = 10_000_000;
 
 /// Memory of one search by PCRE2, in KiB.

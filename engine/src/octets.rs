@@ -16,12 +16,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// Stands for the octet 0x80; the 127 characters behind it for those up to 0xFF.
+/// Encodes the octet 0x80; the 127 characters after it those up to 0xFF.
 const FIRST: u32 = 0x10_fe80;
 /// The first octet of the UTF-8 form of all characters from U+100000 on, and of these alone.
 const LEAD: u8 = 0xf4;
 
-/// The octet that a character stands for.
+/// Returns the octet that a character encodes.
 fn octet_of(c: char) -> Option<u8> {
     let offset = u32::from(c).checked_sub(FIRST)?;
     let octet = u8::try_from(offset).ok()?.checked_add(0x80)?;
@@ -98,7 +98,7 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether a character stands for an octet that is not UTF-8.
+/// Returns true if a character encodes an octet that is not UTF-8.
 pub fn is_octet(c: char) -> bool {
     octet_of(c).is_some()
 }

@@ -1,13 +1,12 @@
 //! The tables of a configuration, kept up to date: answers for recipients, and delivers nothing.
 //!
-//! Imports `clock`, `route`, `table`, `map`, `config`, `delivery` (errors), `supervisor`, `swap`,
-//! `sync`. All methods may be called from any thread. One background thread watches the table
-//! files, one for each recipient map merges its changes.
+//! All methods may be called from any thread. One background thread watches the table files, one
+//! for each recipient map merges its changes.
 
 use crate::clock;
 use crate::config::Settings;
 use crate::delivery::StoreError;
-use crate::map::{MapHandle, MapKeeper};
+use crate::map::{MapHandle, MapMaintainer};
 use crate::route::{Router, table_context};
 use crate::supervisor::{SupervisedThread, Supervisor, ThreadFailure};
 use crate::swap::Swap;
@@ -25,7 +24,7 @@ const TABLE_RESTLESS_INTERVAL: Duration = Duration::from_millis(100);
 const TABLE_SETTLE_MAX: Duration = Duration::from_secs(3);
 
 /// How often a recipient map is looked at whose changes may have become many.
-const MAP_KEEP_INTERVAL: Duration = Duration::from_secs(2);
+const MAP_MAINTENANCE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Stack of the thread that watches the tables, in bytes.
 const WATCHER_STACK_BYTES: usize = 256 * 1024;
@@ -114,8 +113,8 @@ impl Routing {
         });
         let watched = Arc::clone(&shared);
         let supervisor = Supervisor::default();
-        let keepers = supervisor.clone();
-        let watch = move || watched.watch(&keepers);
+        let maintainers = supervisor.clone();
+        let watch = move || watched.watch(&maintainers);
         let watcher = supervisor
             .spawn("mailstow-tables", WATCHER_STACK_BYTES, watch)
             .map_err(EngineError::Thread)?;
@@ -179,7 +178,9 @@ impl Routing {
         };
         let cache = new_cache.as_ref().unwrap_or(&open.cache);
         let mut complaints = cache.refresh_now().problems;
+        cache.begin_generation();
         let router = Router::open(&settings.routing, cache)?;
+        cache.close_unused();
         complaints.extend_from_slice(router.warnings());
         complaints.extend(cache.warnings());
         if let Some(cache) = new_cache {
@@ -202,9 +203,9 @@ impl Drop for Routing {
 impl Shared {
     /// Looks after the table files until the engine closes.
     fn watch(&self, supervisor: &Supervisor) {
-        let mut keepers = Vec::new();
+        let mut maintainers = Vec::new();
         loop {
-            self.keep_maps(supervisor, &mut keepers);
+            self.maintain_maps(supervisor, &mut maintainers);
             let interval = match self.open.lock().cache.is_restless() {
                 true => TABLE_RESTLESS_INTERVAL,
                 false => TABLE_WATCH_INTERVAL,
@@ -218,17 +219,21 @@ impl Shared {
         }
     }
 
-    /// Starts a keeper for each recipient map that has none, and ends those of maps that are in
+    /// Starts a maintainer for each recipient map that has none, and ends those of maps that are in
     /// use no more.
-    fn keep_maps(&self, supervisor: &Supervisor, keepers: &mut Vec<(Arc<MapHandle>, MapKeeper)>) {
+    fn maintain_maps(
+        &self,
+        supervisor: &Supervisor,
+        maintainers: &mut Vec<(Arc<MapHandle>, MapMaintainer)>,
+    ) {
         let maps = self.open.lock().cache.maps();
-        keepers.retain(|(kept, _)| maps.iter().any(|map| Arc::ptr_eq(map, kept)));
+        maintainers.retain(|(kept, _)| maps.iter().any(|map| Arc::ptr_eq(map, kept)));
         for map in maps {
-            if keepers.iter().any(|(kept, _)| Arc::ptr_eq(&map, kept)) {
+            if maintainers.iter().any(|(kept, _)| Arc::ptr_eq(&map, kept)) {
                 continue;
             }
-            match MapKeeper::start(supervisor, Arc::clone(&map), MAP_KEEP_INTERVAL) {
-                Ok(keeper) => keepers.push((map, keeper)),
+            match MapMaintainer::start(supervisor, Arc::clone(&map), MAP_MAINTENANCE_INTERVAL) {
+                Ok(maintainer) => maintainers.push((map, maintainer)),
                 Err(error) => tracing::warn!(%error, "changes of a map are not merged"),
             }
         }
@@ -257,5 +262,43 @@ impl Shared {
             }
             Err(error) => tracing::error!("the old tables stay in force: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_the_new_settings_do_not_name_is_closed_and_warns_no_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("aliases");
+        std::fs::write(&path, "no_value\n").unwrap();
+        let mut settings = Settings::default();
+        settings.routing.virtual_mailbox_domains = "example.com".into();
+        settings.routing.virtual_mailbox_maps = "inline:{info@example.com=info/}".into();
+        settings.routing.virtual_alias_maps = format!("hash:{}", path.display());
+        let routing = Routing::open(&settings).unwrap();
+        assert_eq!(routing.table_warnings().len(), 1);
+        settings.routing.virtual_alias_maps = String::new();
+        let complaints = routing.reload(&settings).unwrap();
+        assert_eq!(complaints, [""; 0]);
+        assert_eq!(routing.table_warnings(), [""; 0]);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used_close_no_table() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("aliases");
+        std::fs::write(&path, "no_value\n").unwrap();
+        let mut settings = Settings::default();
+        settings.routing.virtual_mailbox_domains = "example.com".into();
+        settings.routing.virtual_alias_maps = format!("hash:{}", path.display());
+        let routing = Routing::open(&settings).unwrap();
+        let mut bad = settings.clone();
+        bad.routing.virtual_alias_maps = String::new();
+        bad.routing.virtual_mailbox_maps = "hash:/nowhere/at/all".into();
+        assert!(routing.reload(&bad).is_err());
+        assert_eq!(routing.table_warnings().len(), 1);
     }
 }

@@ -1,8 +1,7 @@
 //! Status is data: reply code, enhanced status code and exit status of one outcome.
 //!
-//! Imports nothing of the engine. Invariant: the class of the enhanced code always agrees with
-//! the first digit of the reply code. Sources: RFC 5321 section 4.2, RFC 3463, sysexits(3),
-//! Postfix pipe(8).
+//! Invariant: the class of the enhanced code always agrees with the first digit of the reply code.
+//! Sources: RFC 5321 section 4.2, RFC 3463, sysexits(3), Postfix pipe(8).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -47,7 +46,7 @@ impl fmt::Display for EnhancedCode {
 
 /// The outcome of one command or of one recipient's delivery, as SMTP states it.
 ///
-/// Rule of the house: trouble of our own is 4xx; 5xx only for the mail's or the recipient's fault.
+/// A failure of mailstow or its machine is 4xx; 5xx only for the mail's or the recipient's fault.
 ///
 /// ```
 /// use mailstow_engine::{EnhancedCode, Status};
@@ -99,7 +98,7 @@ impl Status {
         Self::new(451, EnhancedCode::new(4, 3, 5), text)
     }
 
-    /// `451 4.3.0`: trouble of our own that is not the configuration.
+    /// `451 4.3.0`: a failure of mailstow or its machine that is not the configuration.
     pub fn system(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(451, EnhancedCode::new(4, 3, 0), text)
     }

@@ -1,11 +1,11 @@
 //! Supervises threads that must run as long as what they belong to.
 //!
-//! Imports `sync`, `clock`, `thread`, `io` (identities). A supervised thread is made once; when its
-//! work panics, the thread takes the identity of the process back and begins the work again, so
-//! that a replacement needs no new thread where the system gives none. Invariants: every panic is
-//! logged and shows in [`Supervisor::failures`]; work that panics again and again is given up, and
-//! is reported as lost until the process ends. Threads that end with their work (recovery, a
-//! message that arrives) are not supervised: their absence is an error of that work.
+//! A supervised thread is made once; when its work panics, the thread takes the identity of the
+//! process back and begins the work again, so that a replacement needs no new thread where the
+//! system gives none. Invariants: every panic is logged and shows in [`Supervisor::failures`]; work
+//! that panics again and again is given up, and is reported as lost until the process ends. Threads
+//! that end with their work (recovery, a message that arrives) are not supervised: their absence is
+//! an error of that work.
 
 use crate::clock;
 use crate::io::Credentials;

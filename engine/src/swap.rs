@@ -1,8 +1,8 @@
 //! A value that is replaced while others read it.
 //!
-//! Imports `sync`. Invariants: reading takes no lock and waits for nobody: a reader that meets a
-//! writer looks at the other slot, where the current value stands; two reads of one thread never
-//! go back in time. Checked with loom.
+//! Invariants: reading takes no lock and waits for nobody: a reader that meets a writer looks at
+//! the other slot, where the current value stands; two reads of one thread never go back in time.
+//! Checked with loom.
 //!
 //! Two slots, one of them current. A writer fills the other one and then makes it current, so a
 //! reader fails to enter a slot only if a newer value was published meanwhile.
@@ -38,8 +38,8 @@ impl<T> Swap<T> {
             // Acquire, with the Release in `store`: who sees the number sees the slot filled.
             let at = self.current.load(Ordering::Acquire);
             if let Some(value) = self.slot(at).try_read() {
-                // The slot may have been filled again and not be current yet. While we are in it
-                // nobody fills it, so if it is current now, what it holds is the current value.
+                // The slot may have been filled again and not be current yet. While we are in it no
+                // thread fills it, so if it is current now, what it holds is the current value.
                 if self.current.load(Ordering::Acquire) == at {
                     return Arc::clone(&value);
                 }

@@ -1,9 +1,8 @@
 //! The seam for locks and threads: every lock of the engine comes from here, so that a model
 //! checker can take their place.
 //!
-//! Imports nothing of the engine. A lock whose holder panicked is taken over: our critical
-//! sections leave their data whole at every step, and refusing all later mail would turn one
-//! bug into an outage.
+//! A lock whose holder panicked is taken over: our critical sections leave their data whole at
+//! every step, and refusing all later mail would turn one bug into an outage.
 
 #[cfg(loom)]
 use loom::{hint, sync as locks};

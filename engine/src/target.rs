@@ -4,49 +4,17 @@
 //! that stores mail takes them. Invariant: a [`MailboxPath`] was checked when it was made, so that
 //! no consumer checks it again.
 
+mod format;
 pub(crate) mod place;
+mod reserved;
+
+pub use format::Format;
 
 use crate::limits::MAILBOX_PATH_BYTES_MAX;
 use crate::octets;
 use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-
-/// Mailbox formats.
-///
-/// ```
-/// use mailstow_engine::Format;
-///
-/// assert_eq!(Format::Maildir.to_string(), "maildir");
-/// assert_eq!(Format::Mbox.to_string(), "mbox");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// One file per message; the table's value ends in `/`.
-    Maildir,
-    /// All messages in one file.
-    Mbox,
-}
-
-impl Format {
-    /// Returns the format that a path in a table has: a Maildir ends in `/`.
-    pub fn of(path: &str) -> Self {
-        if path.ends_with('/') {
-            Self::Maildir
-        } else {
-            Self::Mbox
-        }
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Maildir => "maildir",
-            Self::Mbox => "mbox",
-        })
-    }
-}
 
 /// The path of a mailbox below `virtual_mailbox_base`, checked.
 ///
@@ -154,7 +122,7 @@ fn check(path: &str, format: Format) -> Result<Option<String>, &'static str> {
     if shown.is_empty() && format == Format::Mbox {
         return Err(NAMES_BASE);
     }
-    match place::reserved_name(shown, format) {
+    match reserved::reserved_name(shown, format) {
         None => Ok(cleaned),
         Some(cause) => Err(cause),
     }

@@ -1,8 +1,8 @@
 //! Starts the engine's threads.
 //!
-//! Imports nothing of the engine. Invariant: no thread of the engine takes a signal: all are
-//! blocked in it, so that the handlers of the program around the engine run on that program's
-//! threads, and no system call of a delivery is interrupted.
+//! Invariant: no thread of the engine takes a signal: all are blocked in it, so that the handlers
+//! of the program around the engine run on that program's threads, and no system call of a delivery
+//! is interrupted.
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::io;

@@ -1,8 +1,7 @@
 //! Canonical form: an address completed and rewritten as Postfix does before it looks it up.
 //!
-//! Imports `config` (settings). Source routes are stripped, `site!user` and `user%site` become
-//! `user@site`, a missing domain is appended, a dot at the end of the domain is dropped.
-//! Source: trivial-rewrite(8), postconf(5).
+//! Source routes are stripped, `site!user` and `user%site` become `user@site`, a missing domain is
+//! appended, a dot at the end of the domain is dropped. Source: trivial-rewrite(8), postconf(5).
 
 use super::quote::{is_folded_domain, is_folded_dot_string};
 use super::tokens::{Spacing, Token, internalize, scan};

@@ -1,6 +1,6 @@
 //! Address extensions: `user+extension`.
 //!
-//! Imports nothing. Source: Postfix `recipient_delimiter`, semantics of split_addr.
+//! Source: Postfix `recipient_delimiter`, semantics of split_addr.
 
 /// How local parts are split: `recipient_delimiter` and `owner_request_special`.
 #[derive(Clone, Debug, PartialEq, Eq)]

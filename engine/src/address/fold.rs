@@ -1,7 +1,6 @@
 //! Case folding of lookup keys.
 //!
-//! Imports nothing. Source: Postfix `casefold` with `smtputf8_enable = yes` (Unicode default
-//! case folding).
+//! Source: Postfix `casefold` with `smtputf8_enable = yes` (Unicode default case folding).
 
 use std::borrow::Cow;
 

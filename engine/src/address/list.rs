@@ -1,10 +1,9 @@
 //! Address lists: the right-hand sides of alias tables, alias files and `:include:` files.
 //!
-//! Imports nothing outside this room. Addresses are separated by commas or just by white space;
-//! comments and phrases are dropped, groups count as their members, `<>` stand around an
-//! address or not. The parser never fails: what cannot be understood is an address that a later
-//! step refuses. Source: RFC 822 section 6 and appendix A, read as leniently as Postfix reads
-//! it, from right to left.
+//! Addresses are separated by commas or just by white space; comments and phrases are dropped,
+//! groups count as their members, `<>` stand around an address or not. The parser never fails: what
+//! cannot be understood is an address that a later step refuses. Source: RFC 822 section 6 and
+//! appendix A, read as leniently as Postfix reads it, from right to left.
 
 use super::tokens::{Spacing, Token, externalize, internalize, scan};
 

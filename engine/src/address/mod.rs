@@ -1,15 +1,16 @@
 //! Mail addresses: reverse-path, forward-path, quoting, extension, case folding.
 //!
-//! Imports `limits`, `config` (rewriting parameters). Internal form is what the local part *is*
-//! (`a b`), external form is how it is written in an envelope or header (`"a b"`). Sources: RFC
-//! 5321 section 4.1.2, RFC 5322 section 3.4.1, RFC 6531.
+//! Internal form is what the local part *is* (`a b`), external form is how it is written in an
+//! envelope or header (`"a b"`). Sources: RFC 5321 section 4.1.2, RFC 5322 section 3.4.1, RFC 6531.
 
 mod canonical;
 mod extension;
 mod fold;
 mod list;
 mod parse;
+mod parts;
 mod quote;
+mod reverse_path;
 pub(crate) mod tokens;
 
 pub use canonical::CanonicalForm;
@@ -17,113 +18,7 @@ pub use extension::{ExtensionRule, split_extension};
 pub use fold::fold_case;
 pub use list::{ListedAddress, parse_address_list};
 pub use parse::{AddressError, parse_address, parse_mailbox, parse_original_recipient};
+pub use parts::Address;
+pub(crate) use parts::{join, push_internal};
 pub use quote::{quote_address, quote_local_part, unquote};
-
-use std::fmt;
-
-/// An address with its local part in internal (unquoted) form.
-///
-/// ```
-/// use mailstow_engine::Address;
-///
-/// let address = Address::new("two words", Some("example.com"));
-/// assert_eq!(address.internal(), "two words@example.com");
-/// assert_eq!(address.external(), "\"two words\"@example.com");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Address {
-    /// Internal form, case kept.
-    pub local_part: String,
-    /// Without the `@`; `None` for a bare local part (`<postmaster>`).
-    pub domain: Option<String>,
-}
-
-impl Address {
-    /// An address from its parts, local part in internal form.
-    pub fn new(local_part: impl Into<String>, domain: Option<&str>) -> Self {
-        Self {
-            local_part: local_part.into(),
-            domain: domain.map(str::to_owned),
-        }
-    }
-
-    /// An address from its internal form; the domain is what follows the last `@`.
-    pub fn from_internal(text: &str) -> Self {
-        match text.rsplit_once('@') {
-            Some((local_part, domain)) => Self::new(local_part, Some(domain)),
-            None => Self::new(text, None),
-        }
-    }
-
-    /// The internal form `local@domain`, unquoted.
-    pub fn internal(&self) -> String {
-        match &self.domain {
-            Some(domain) => join(&self.local_part, domain),
-            None => self.local_part.clone(),
-        }
-    }
-
-    /// The external form, local part quoted where RFC 5322 wants it.
-    pub fn external(&self) -> String {
-        let local_part = quote_local_part(&self.local_part);
-        match &self.domain {
-            Some(domain) => join(&local_part, domain),
-            None => local_part.into_owned(),
-        }
-    }
-}
-
-/// `local_part@domain`
-pub(crate) fn join(local_part: &str, domain: &str) -> String {
-    let mut address = String::with_capacity(local_part.len() + 1 + domain.len());
-    push_internal(&mut address, local_part, domain);
-    address
-}
-
-/// Appends `local_part@domain`.
-pub(crate) fn push_internal(text: &mut String, local_part: &str, domain: &str) {
-    text.push_str(local_part);
-    text.push('@');
-    text.push_str(domain);
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.external())
-    }
-}
-
-/// Where failure notices go: nowhere (`<>`) or to an address.
-///
-/// ```
-/// use mailstow_engine::{ReversePath, parse_mailbox};
-///
-/// let sender = ReversePath::Address(parse_mailbox("me@example.org")?);
-/// assert_eq!(sender.external(), "me@example.org");
-/// assert_eq!(ReversePath::Null.external(), "");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReversePath {
-    /// `<>`: the message is a notification itself.
-    Null,
-    /// An address.
-    Address(Address),
-}
-
-impl ReversePath {
-    /// The external form without angle brackets; empty for the null reverse-path.
-    pub fn external(&self) -> String {
-        match self {
-            Self::Null => String::new(),
-            Self::Address(address) => address.external(),
-        }
-    }
-}
-
-impl fmt::Display for ReversePath {
-    /// As [`ReversePath::external`].
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.external())
-    }
-}
+pub use reverse_path::ReversePath;

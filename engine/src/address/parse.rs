@@ -1,11 +1,10 @@
 //! Reading of addresses, for every entrance: LMTP commands, command lines, sockets.
 //!
-//! Imports `limits`, `octets`. The input is what is between `<` and `>`, or a whole argument, as
-//! text that may hold any octets. An address comes from a mail server that has accepted it: each
-//! text that can be read is read, for what is refused here is mail that bounces. Whether a
-//! recipient exists is for the tables to say. Source: RFC 5321 section 4.1.2, RFC 6531 section
-//! 3.3; Postfix writes local parts that are no dot-string as quoted strings, and domains as they
-//! are.
+//! The input is what is between `<` and `>`, or a whole argument, as text that may hold any octets.
+//! An address comes from a mail server that has accepted it: each text that can be read is read,
+//! for what is refused here is mail that bounces. Whether a recipient exists is for the tables to
+//! say. Source: RFC 5321 section 4.1.2, RFC 6531 section 3.3; Postfix writes local parts that are
+//! no dot-string as quoted strings, and domains as they are.
 
 use super::quote::source_route_bytes;
 use super::{Address, ReversePath, quote_address};
@@ -206,7 +205,7 @@ mod tests {
         }
         let long = "x".repeat(ADDRESS_BYTES_MAX + 1);
         assert_eq!(parts(&long), Err(AddressError::TooLong));
-        // The bound is one of octets, not of the characters that stand for them.
+        // The bound is one of octets, not of the characters that encode them.
         let latin = octets::text(&[0xfc; ADDRESS_BYTES_MAX]).into_owned();
         assert!(parts(&latin).is_ok());
     }

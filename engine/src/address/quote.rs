@@ -1,7 +1,7 @@
 //! Quoting of local parts.
 //!
-//! Imports nothing. Source: RFC 5321 section 4.1.2 (Dot-string, Quoted-string), RFC 6531
-//! section 3.3 (UTF-8 in both).
+//! Source: RFC 5321 section 4.1.2 (Dot-string, Quoted-string), RFC 6531 section 3.3 (UTF-8 in
+//! both).
 
 use std::borrow::Cow;
 

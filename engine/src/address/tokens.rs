@@ -1,8 +1,8 @@
 //! Tokens of addresses as they are written in headers, alias files and lookup tables.
 //!
-//! Imports nothing. The scanner throws nothing away and never fails: what is not well formed
-//! stays visible in its result, as Postfix has it. Text is UTF-8; all that has a meaning is
-//! ASCII. Source: RFC 822 section 3.3, with `%`, `!` and `|` as further operators.
+//! The scanner throws nothing away and never fails: what is not well formed stays visible in its
+//! result, as Postfix has it. Text is UTF-8; all that has a meaning is ASCII. Source: RFC 822
+//! section 3.3, with `%`, `!` and `|` as further operators.
 
 /// Characters that are tokens by themselves, or begin one.
 const OPERATORS: &str = "|%!()<>@,;:\\\".[]";
@@ -10,7 +10,7 @@ const OPERATORS: &str = "|%!()<>@,;:\\\".[]";
 /// One token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
-    /// A single character with a meaning of its own, such as `@` or `.`.
+    /// A single character with a special meaning, such as `@` or `.`.
     Operator(char),
     /// A word without quotes.
     Atom(String),

@@ -1,10 +1,10 @@
 //! Expansion of `$name` and its relatives in parameter values, as postconf(5) describes it.
 //!
-//! Imports nothing of the engine. `$name`, `${name}`, `$(name)`; `${name?text}`,
-//! `${name:text}`, `${name?{text}:{text}}`; `${{left} op {right}?{text}:{text}}`; `$$`. Only
-//! what decides the result is evaluated: a mistake in a branch that is not taken stays silent,
-//! as it does in Postfix. Invariants: the work is bounded ([`STEPS_MAX`], [`BYTES_MAX`],
-//! [`DEPTH_MAX`]) whatever the input, and a parameter that needs its own value is an error.
+//! `$name`, `${name}`, `$(name)`; `${name?text}`, `${name:text}`, `${name?{text}:{text}}`;
+//! `${{left} op {right}?{text}:{text}}`; `$$`. Only what decides the result is evaluated: a mistake
+//! in a branch that is not taken stays silent, as it does in Postfix. Invariants: the work is
+//! bounded ([`STEPS_MAX`], [`BYTES_MAX`], [`DEPTH_MAX`]) whatever the input, and a parameter that
+//! needs its own value is an error.
 
 use std::cmp::Ordering;
 
@@ -45,7 +45,7 @@ pub(super) enum ExpandError {
 /// Supplies the unexpanded value of a parameter; `None`: there is no such parameter.
 pub(super) type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// An expanded value and the names it used that nobody defines.
+/// An expanded value and the names in it that are not defined.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Expansion {
     pub(super) value: String,

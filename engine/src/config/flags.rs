@@ -1,11 +1,9 @@
 //! Command-line flags as settings, and the defaults that make `--domain` work by itself.
-//!
-//! Imports nothing beyond this room.
 
 use std::path::{Path, PathBuf};
 
+use super::environment::Environment;
 use super::problem::{Origin, Problem};
-use super::surroundings::Surroundings;
 use super::values::{Values, Written};
 
 /// What the command line says beyond naming files.
@@ -26,7 +24,7 @@ impl Flags {
     pub(super) fn apply(
         &self,
         values: &mut Values,
-        around: &Surroundings,
+        environment: &Environment,
         main_cf: bool,
     ) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -47,7 +45,7 @@ impl Flags {
         if !self.domains.is_empty() {
             self.set_domains(values, main_cf, &mut problems);
             if on_our_own {
-                default_owner(values, around);
+                default_owner(values, environment);
             }
         }
         problems
@@ -69,7 +67,7 @@ impl Flags {
             origin.clone(),
         );
         if !values.is_set("routing", "virtual_mailbox_maps") {
-            // Everybody in these domains, and nobody in others: a table with only a template
+            // All recipients in these domains, and none in others: a table with only a template
             // would take mail for any domain that a client names.
             let everybody = self.domains.iter().map(|domain| format!("@{domain}=any"));
             let maps = format!("inline:{{{}}}", everybody.collect::<Vec<_>>().join(", "));
@@ -119,18 +117,18 @@ pub(super) fn absolute(path: &Path) -> Result<String, String> {
 }
 
 /// Gives mail to the user who runs us, or, for root, to `vmail` or `nobody`.
-fn default_owner(values: &mut Values, around: &Surroundings) {
+fn default_owner(values: &mut Values, environment: &Environment) {
     if values.is_set("routing", "virtual_uid_maps") || values.is_set("routing", "virtual_gid_maps")
     {
         return;
     }
-    let (uid, gid, who) = if !around.is_root() {
+    let (uid, gid, who) = if !environment.is_root() {
         (
-            around.euid,
-            around.egid,
+            environment.euid,
+            environment.egid,
             "(not started as root: mail is owned by this user)".to_owned(),
         )
-    } else if let Some((name, uid, gid)) = &around.mail_user {
+    } else if let Some((name, uid, gid)) = &environment.mail_user {
         (
             *uid,
             *gid,

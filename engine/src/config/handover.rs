@@ -1,8 +1,8 @@
 //! Whether Postfix's lmtp(8) looks for the server where it listens.
 //!
-//! Imports nothing beyond this room. Sources: master(5), lmtp(8), transport(5). Mail for a socket
-//! where nobody listens waits in the queue. What names another machine is not judged. The file
-//! system is asked only where links lead, so that two names of one socket are known for one.
+//! Sources: master(5), lmtp(8), transport(5). Mail for a socket without a listener waits in the
+//! queue. Sockets on other machines are not checked. Links are resolved, so that two names of one
+//! socket are recognised as one.
 
 use std::path::{Path, PathBuf};
 

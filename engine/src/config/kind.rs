@@ -1,8 +1,7 @@
 //! What the value of a parameter may be: parsing, naming and printing, one arm per kind.
 //!
-//! Imports nothing beyond this room. Each kind carries the setter of its field in
-//! [`Settings`], so that text becomes a typed setting in one step. Invariant: a value that is
-//! out of its range never reaches [`Settings`].
+//! Each kind carries the setter of its field in [`Settings`], so that text becomes a typed setting
+//! in one step. Invariant: a value that is out of its range never reaches [`Settings`].
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! What we know of Postfix's other parameters: their names and defaults, and which of them
 //! change where mail goes without mailstow doing what they say.
-//!
-//! Imports nothing beyond this room.
 
 use std::collections::BTreeMap;
 use std::path::Path;

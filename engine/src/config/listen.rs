@@ -1,8 +1,8 @@
 //! Addresses a server listens on.
 //!
-//! Imports nothing of the engine. Written as Postfix writes them: `unix:PATH`,
-//! `inet:HOST:PORT`; a bare path is a UNIX socket. Unlike a service of master.cf, a bare port
-//! means this machine only: LMTP is not for the open network.
+//! Written as Postfix writes them: `unix:PATH`, `inet:HOST:PORT`; a bare path is a UNIX socket.
+//! Unlike a service of master.cf, a bare port means this machine only: LMTP is not for the open
+//! network.
 
 use std::fmt;
 use std::path::PathBuf;

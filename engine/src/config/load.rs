@@ -1,30 +1,32 @@
 //! Loading: defaults, `main.cf`, `mailstow.toml` and flags become one [`Configuration`].
 //!
-//! Imports nothing beyond this room. Every value keeps where it came from. All mistakes of all
-//! sources are reported together; what is loaded in part is only ever looked at.
+//! Every value keeps where it came from. All mistakes of all sources are reported together; what is
+//! loaded in part is only ever looked at.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::environment::Environment;
 use super::expand::references;
 use super::flags::{Flags, absolute};
 use super::handover::{review_handover, review_line_length};
 use super::known::NOT_ACTED_ON;
 use super::listen::ListenAddress;
+use super::parameter::{Fallback, Parameter};
 use super::postfix::{Assignment, Service, parse_main_cf, parse_master_cf};
 use super::problem::{ConfigError, Origin, Problem};
 use super::program;
 use super::read::read_file;
-use super::registry::{Fallback, PARAMETERS, Parameter, find};
+use super::registry::{PARAMETERS, find};
+use super::remarks::{comment_inside, shown};
 use super::services::review_services;
 use super::settings::{OtherParameters, Settings};
 use super::socket_access;
-use super::surroundings::Surroundings;
 use super::toml_file::{Given, parse_toml};
 use super::transports;
 use super::validate::{missing_base, validate};
 use super::values::{Values, Written};
-use crate::nearest::nearest;
+use crate::suggest::suggest;
 
 /// What to read.
 ///
@@ -56,7 +58,7 @@ pub struct Sources {
 
 /// The effective value of one parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ConfiguredValue {
     /// Table of `mailstow.toml`; empty for the top level.
     pub section: &'static str,
     /// Its name in [`PARAMETERS`].
@@ -88,7 +90,7 @@ pub struct Configuration {
     /// The typed settings.
     pub settings: Settings,
     /// Every parameter with its origin, in the order of [`PARAMETERS`].
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ConfiguredValue>,
     /// What an operator should know, one line each.
     pub warnings: Vec<String>,
     /// Why Postfix may not find the server; of no meaning where others opened its sockets.
@@ -116,7 +118,7 @@ impl Configuration {
     /// # Errors
     /// Everything that is wrong with the files and flags, at once.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        load_in(sources, &Surroundings::of_this_process())
+        load_in(sources, &Environment::of_this_process())
     }
 
     /// As [`Configuration::load`], for what delivers: that needs `virtual_mailbox_base`, too.
@@ -124,7 +126,7 @@ impl Configuration {
     /// # Errors
     /// As there, and when no directory is named for the mailboxes.
     pub fn load_to_deliver(sources: &Sources) -> Result<Self, ConfigError> {
-        load_to_deliver_in(sources, &Surroundings::of_this_process())
+        load_to_deliver_in(sources, &Environment::of_this_process())
     }
 
     /// As [`Configuration::load_to_deliver`], but goes on past mistakes, for a look at everything
@@ -134,13 +136,13 @@ impl Configuration {
     /// # Errors
     /// Nothing is configured at all.
     pub fn inspect(sources: &Sources) -> Result<(Self, Vec<Problem>), ConfigError> {
-        let (configuration, mut problems) = gather(sources, &Surroundings::of_this_process())?;
+        let (configuration, mut problems) = gather(sources, &Environment::of_this_process())?;
         problems.extend(configuration.missing_base.clone());
         Ok((configuration, problems))
     }
 
     /// The value of a parameter and its origin.
-    pub fn entry(&self, section: &str, name: &str) -> Option<&Entry> {
+    pub fn entry(&self, section: &str, name: &str) -> Option<&ConfiguredValue> {
         self.entries
             .iter()
             .find(|entry| entry.section == section && entry.name == name)
@@ -159,7 +161,7 @@ impl Configuration {
         }
     }
 
-    /// The state directory, for whoever needs one.
+    /// Returns the state directory.
     ///
     /// # Errors
     /// None was configured and there is no home directory to default to.
@@ -177,7 +179,7 @@ impl Configuration {
 
 /// What was gathered so far.
 struct Loader<'a> {
-    around: &'a Surroundings,
+    environment: &'a Environment,
     by_program: bool,
     values: Values,
     main_cf: Vec<Assignment>,
@@ -189,9 +191,9 @@ struct Loader<'a> {
 
 pub(super) fn load_in(
     sources: &Sources,
-    around: &Surroundings,
+    environment: &Environment,
 ) -> Result<Configuration, ConfigError> {
-    match gather(sources, around)? {
+    match gather(sources, environment)? {
         (configuration, problems) if problems.is_empty() => Ok(configuration),
         (_, problems) => Err(ConfigError { problems }),
     }
@@ -199,9 +201,9 @@ pub(super) fn load_in(
 
 pub(super) fn load_to_deliver_in(
     sources: &Sources,
-    around: &Surroundings,
+    environment: &Environment,
 ) -> Result<Configuration, ConfigError> {
-    let (configuration, mut problems) = gather(sources, around)?;
+    let (configuration, mut problems) = gather(sources, environment)?;
     problems.extend(configuration.missing_base.clone());
     match problems.is_empty() {
         true => Ok(configuration),
@@ -212,10 +214,10 @@ pub(super) fn load_to_deliver_in(
 /// What could be read, and everything that is wrong with it.
 fn gather(
     sources: &Sources,
-    around: &Surroundings,
+    environment: &Environment,
 ) -> Result<(Configuration, Vec<Problem>), ConfigError> {
     let mut loader = Loader {
-        around,
+        environment,
         by_program: sources.by_program,
         values: Values::new(),
         main_cf: Vec::new(),
@@ -250,7 +252,9 @@ fn gather(
     let problems = program::apply(&sources.settings, &mut loader.values);
     loader.problems.extend(problems);
     let main_cf = loader.values.is_set("routing", "config_directory");
-    let problems = sources.flags.apply(&mut loader.values, around, main_cf);
+    let problems = sources
+        .flags
+        .apply(&mut loader.values, environment, main_cf);
     loader.problems.extend(problems);
     loader.defaults(main_cf);
     Ok(loader.finish())
@@ -264,7 +268,7 @@ impl Loader<'_> {
             && sources.settings.is_empty();
         let path = match &sources.config {
             Some(path) => path,
-            None if nothing_else => &self.around.default_config,
+            None if nothing_else => &self.environment.default_config,
             None => return Ok(Vec::new()),
         };
         match read_file(path) {
@@ -393,13 +397,13 @@ impl Loader<'_> {
             values.set_literal("routing", "compatibility_level", "3.6", Origin::Default);
         }
         // A circle shows up again when the host name is read like every other parameter.
-        let _ = values.name_host(&self.around.hostname);
-        if !values.is_set("lmtp", "listen") && self.around.is_root() {
+        let _ = values.name_host(&self.environment.hostname);
+        if !values.is_set("lmtp", "listen") && self.environment.is_root() {
             values.set_literal("lmtp", "listen", "unix:/run/mailstow/lmtp", Origin::Default);
         }
-        socket_access::set_defaults(values, self.around, main_cf);
+        socket_access::set_defaults(values, self.environment, main_cf);
         if !values.is_set("", "state_directory")
-            && let Some(directory) = self.around.state_directory()
+            && let Some(directory) = self.environment.state_directory()
         {
             let text = directory.to_string_lossy();
             values.set_literal("", "state_directory", &text, Origin::Default);
@@ -459,7 +463,11 @@ impl Loader<'_> {
     }
 
     /// Expands one parameter and reads it into its field.
-    fn apply(&mut self, parameter: &'static Parameter, settings: &mut Settings) -> Option<Entry> {
+    fn apply(
+        &mut self,
+        parameter: &'static Parameter,
+        settings: &mut Settings,
+    ) -> Option<ConfiguredValue> {
         let name = parameter.name;
         let written = self.values.get(parameter.section, name);
         let origin = written.map_or(Origin::Default, |written| written.origin.clone());
@@ -493,7 +501,7 @@ impl Loader<'_> {
             self.problems.push(Problem::at(&origin, text));
             return None;
         }
-        Some(Entry {
+        Some(ConfiguredValue {
             section: parameter.section,
             name,
             toml: parameter.kind.toml(&value.replace('$', "$$")),
@@ -555,7 +563,7 @@ impl Loader<'_> {
                 if !value.is_empty() && !self.values.is_postfix_default(name, value) {
                     self.warnings.push(format!("{name} ({origin}): {effect}"));
                 }
-            } else if let (false, Some(meant)) = (known, nearest(name, candidates, 2)) {
+            } else if let (false, Some(meant)) = (known, suggest(name, candidates, 2)) {
                 self.warnings.push(format!(
                     "{name} ({origin}): Postfix has no such parameter; did you mean {meant}?"
                 ));
@@ -565,34 +573,6 @@ impl Loader<'_> {
         }
         others
     }
-}
-
-/// A warning when a value ends in what looks like a comment: Postfix knows those only on lines of
-/// their own (postconf(5)).
-fn comment_inside(name: &str, value: &str, origin: &Origin) -> Option<String> {
-    let begins = value.match_indices('#').map(|(at, _)| at).find(|at| {
-        value[..*at]
-            .chars()
-            .next_back()
-            .is_none_or(char::is_whitespace)
-    })?;
-    Some(format!(
-        "{name} ({origin}): no comment begins inside a value, \"{}\" is part of it; put the \
-         comment on a line of its own",
-        shown(&value[begins..])
-    ))
-}
-
-/// A value short enough for a message.
-fn shown(value: &str) -> String {
-    if value.is_empty() {
-        return "(empty)".to_owned();
-    }
-    let mut shown: String = value.chars().take(60).collect();
-    if shown.len() < value.len() {
-        shown.push_str("...");
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -61,8 +61,8 @@ impl Files {
     }
 }
 
-fn user() -> Surroundings {
-    Surroundings {
+fn user() -> Environment {
+    Environment {
         euid: 1000,
         egid: 1001,
         hostname: "vm".to_owned(),
@@ -74,8 +74,8 @@ fn user() -> Surroundings {
     }
 }
 
-fn root() -> Surroundings {
-    Surroundings {
+fn root() -> Environment {
+    Environment {
         euid: 0,
         egid: 0,
         mail_user: Some(("nobody".to_owned(), 65534, 65534)),
@@ -219,7 +219,7 @@ fn one_domain_and_a_base_are_a_whole_configuration() {
 
 #[test]
 fn a_user_with_a_low_id_may_own_mail_and_roots_mail_belongs_to_another() {
-    let low = Surroundings {
+    let low = Environment {
         euid: 33,
         egid: 33,
         ..user()
@@ -306,11 +306,11 @@ fn no_source_at_all_reads_the_default_file_or_says_what_to_give() {
         Some("[routing]\nvirtual_mailbox_domains = \"d.example\"\n"),
     );
     let default_config = files.sources.config.clone().expect("config");
-    let around = Surroundings {
+    let environment = Environment {
         default_config,
         ..user()
     };
-    let settings = load_in(&Sources::default(), &around)
+    let settings = load_in(&Sources::default(), &environment)
         .expect("valid")
         .settings;
     assert_eq!(settings.routing.virtual_mailbox_domains, "d.example");
@@ -318,21 +318,21 @@ fn no_source_at_all_reads_the_default_file_or_says_what_to_give() {
 
 #[test]
 fn a_user_without_a_home_is_asked_for_a_state_directory_only_when_one_is_needed() {
-    let around = Surroundings {
+    let environment = Environment {
         home: None,
         ..user()
     };
-    let configuration = load_in(&domain_flags(), &around).expect("valid");
+    let configuration = load_in(&domain_flags(), &environment).expect("valid");
     let error = configuration
         .state_directory()
         .expect_err("no home")
         .to_string();
     assert!(error.contains("--state-directory"), "{error}");
-    let around = Surroundings {
+    let environment = Environment {
         xdg_state_home: Some("/x".into()),
         ..user()
     };
-    let configuration = load_in(&domain_flags(), &around).expect("valid");
+    let configuration = load_in(&domain_flags(), &environment).expect("valid");
     assert_eq!(
         configuration.state_directory(),
         Ok(Path::new("/x/mailstow"))
@@ -462,7 +462,7 @@ fn what_main_cf_says_and_mailstow_does_not_do_is_reported() {
 #[test]
 fn a_comment_behind_a_value_is_reported_because_postfix_takes_it_for_a_part_of_it() {
     let main_cf = "virtual_mailbox_domains = a.b  # ours\nvirtual_mailbox_base = /srv/mail#1\n\
-                   # a line of its own\nsmtpd_banner = hi # there\n";
+                   # a separate line\nsmtpd_banner = hi # there\n";
     let warnings = Files::new(Some(main_cf), None).warnings();
     assert_eq!(warnings.len(), 1, "{warnings:#?}");
     let named = "virtual_mailbox_domains (postfix/main.cf:1): no comment begins inside a value";

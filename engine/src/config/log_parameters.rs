@@ -1,11 +1,9 @@
-//! What is known of the parameters of the delivery log.
+//! The parameters of the delivery log.
 //!
-//! Imports nothing beyond this room. A part of the table of all parameters, in a file of its own
-//! for its size.
+//! A part of the table of all parameters.
 
 use super::kind::Kind::{Bytes, Time};
-use super::parameters::{SIZE_MAX, TIME_MAX, parameter, to_usize};
-use super::registry::Parameter;
+use super::parameter::{Parameter, SIZE_MAX, TIME_MAX, parameter, to_usize};
 
 /// In the order in which they are printed.
 pub(super) static DELIVERY_LOG: &[Parameter] = &[

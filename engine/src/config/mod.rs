@@ -1,14 +1,15 @@
 //! Configuration: one vocabulary from built-in defaults, Postfix's files, `mailstow.toml` and
 //! flags, later ones winning.
 //!
-//! Imports `limits`. What leaves this room is [`Settings`]: typed, validated once, immutable;
-//! and for people [`Configuration`], which knows where each value came from. Sources:
-//! postconf(5), master(5), <https://toml.io/en/v1.0.0>.
+//! What leaves this room is [`Settings`]: typed, validated once, immutable; and for people
+//! [`Configuration`], which knows where each value came from. Sources: postconf(5), master(5),
+//! <https://toml.io/en/v1.0.0>.
 //!
 //! In `mailstow.toml` times are text with a unit (`"10m"`) or a number of seconds, sizes are a
 //! number of bytes or text with `K`, `M` or `G` (`"50M"`), lists are text or arrays of text,
-//! and `$name` stands for the Postfix parameter of that name in every value (`$$` for `$`).
+//! and `$name` is replaced by the Postfix parameter of that name in every value (`$$` for `$`).
 
+mod environment;
 mod expand;
 mod flags;
 #[cfg(any(test, fuzzing))]
@@ -19,6 +20,7 @@ mod known;
 mod listen;
 mod load;
 mod log_parameters;
+mod parameter;
 mod parameters;
 mod postfix;
 mod problem;
@@ -27,12 +29,15 @@ mod read;
 mod recipient_parameters;
 mod registry;
 mod relay_parameters;
+mod relay_settings;
+mod remarks;
 mod services;
 mod settings;
 mod socket_access;
 mod store_parameters;
-mod surroundings;
 mod toml_file;
+mod transport_parameters;
+mod transport_settings;
 mod transports;
 mod validate;
 mod values;
@@ -40,13 +45,14 @@ mod values;
 pub use flags::Flags;
 pub use kind::{Kind, Set, Word};
 pub use listen::{ListenAddress, ListenError};
-pub use load::{Configuration, Entry, Sources};
+pub use load::{Configuration, ConfiguredValue, Sources};
+pub use parameter::{Fallback, Parameter};
 pub use problem::{ConfigError, Origin, Problem};
-pub use registry::{Fallback, PARAMETERS, Parameter};
-pub use relay_parameters::{RelaySettings, TlsLevel};
+pub use registry::PARAMETERS;
+pub use relay_settings::{RelaySettings, TlsLevel};
 pub use settings::{
     BareNewline, Compress, Copies, DeliveryLogSettings, Durability, FlushMethod, Limits,
     LmtpSettings, LogFormat, LogSettings, MboxLock, NulPolicy, PathSubstitution, RoutingSettings,
     Settings, SocketmapSettings, StatusFields, StoreSettings, SuccessNotices,
 };
-pub use transports::{TransportService, TransportSettings};
+pub use transport_settings::{TransportService, TransportSettings};

@@ -1,71 +1,19 @@
 //! The table of all parameters, but for those in `recipient_parameters`,
 //! `store_parameters` and `log_parameters`.
 //!
-//! Imports nothing beyond this room. A new parameter is one entry here and one field of
-//! [`Settings`](super::Settings). Invariant: entries of section `routing` have the names and
-//! defaults of postconf(5).
+//! A new parameter is one entry here and one field of [`Settings`](super::Settings). Invariant:
+//! entries of section `routing` have the names and defaults of postconf(5).
 
 use super::kind::Kind::{
-    self, Bytes, Choice, Host, List, Listen, Locks, Mode, Number, Path, Tables, Text, Time, YesNo,
+    Bytes, Choice, Host, List, Listen, Locks, Mode, Number, Path, Tables, Text, Time, YesNo,
 };
-use super::registry::{Fallback, Parameter};
+use super::parameter::{
+    Fallback, Parameter, SIZE_MAX, TIME_MAX, computed, parameter, routing, to_u32, to_usize,
+};
 use super::settings::{BareNewline, LogFormat, NulPolicy, SuccessNotices};
-
-pub(super) const fn parameter(
-    section: &'static str,
-    name: &'static str,
-    default: &'static str,
-    kind: Kind,
-    meaning: &'static str,
-) -> Parameter {
-    Parameter {
-        section,
-        name,
-        fallback: Fallback::Text(default),
-        kind,
-        meaning,
-    }
-}
-
-const fn computed(
-    section: &'static str,
-    name: &'static str,
-    default: &'static str,
-    kind: Kind,
-    meaning: &'static str,
-) -> Parameter {
-    Parameter {
-        section,
-        name,
-        fallback: Fallback::Computed(default),
-        kind,
-        meaning,
-    }
-}
-
-pub(super) const fn routing(
-    name: &'static str,
-    default: &'static str,
-    kind: Kind,
-    meaning: &'static str,
-) -> Parameter {
-    parameter("routing", name, default, kind, meaning)
-}
-
-pub(super) fn to_usize(value: u64) -> usize {
-    usize::try_from(value).unwrap_or(usize::MAX)
-}
-
-fn to_u32(value: u64) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
-}
 
 /// Highest user id; the one above it means "none" to chown(2).
 const UID_MAX: u64 = 0xffff_fffe;
-/// Sizes are signed 64-bit numbers to the file system.
-pub(super) const SIZE_MAX: u64 = i64::MAX.unsigned_abs();
-/// A century in seconds: far enough, and safe to add to any time.
-pub(super) const TIME_MAX: u64 = 3_155_760_000;
 
 /// In the order in which they are printed.
 pub(super) static GENERAL: &[Parameter] = &[

@@ -1,7 +1,7 @@
 //! Postfix's own files: `main.cf` (postconf(5)) and `master.cf` (master(5)).
 //!
-//! Imports nothing beyond this room. Values are kept unexpanded. A mistake in `main.cf` is an
-//! error, as it is for Postfix; one in `master.cf` concerns other programs and is a warning.
+//! Values are kept unexpanded. A mistake in `main.cf` is an error, as it is for Postfix; one in
+//! `master.cf` concerns other programs and is a warning.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Where a setting comes from, and what can be wrong with the configuration.
 //!
-//! Imports nothing of the engine. A [`ConfigError`] carries every problem that was found, so
-//! that an operator mends them in one go.
+//! A [`ConfigError`] carries every problem that was found, so that an operator mends them in one
+//! go.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One mistake in the configuration: where it is, what it is, how to mend it.
+/// One mistake in the configuration: where it is, what it is, how to fix it.
 ///
 /// ```
 /// use mailstow_engine::{Origin, Problem};

@@ -1,11 +1,12 @@
 //! Settings of the program around the engine, by their names.
 //!
-//! Imports nothing beyond this room. They win over everything in files.
+//! They win over everything in files.
 
+use super::parameter::Parameter;
 use super::problem::{Origin, Problem};
-use super::registry::{PARAMETERS, Parameter};
+use super::registry::PARAMETERS;
 use super::values::{Values, Written};
-use crate::nearest::nearest;
+use crate::suggest::suggest;
 
 /// Puts `settings`, names and values, over what the files say.
 pub(super) fn apply(settings: &[(String, String)], values: &mut Values) -> Vec<Problem> {
@@ -51,7 +52,7 @@ fn find(name: &str) -> Option<&'static Parameter> {
 
 fn unknown(name: &str) -> String {
     let full: Vec<String> = PARAMETERS.iter().map(full_name).collect();
-    match nearest(name, full.iter().map(String::as_str), usize::MAX) {
+    match suggest(name, full.iter().map(String::as_str), usize::MAX) {
         Some(known) => format!("there is no such setting; the nearest known one is {known}"),
         None => "there is no such setting".to_owned(),
     }

@@ -1,7 +1,7 @@
 //! Reading configuration files: whole, bounded, and as the logical lines of postconf(5).
 //!
-//! Imports `limits`. A file that is no regular file is refused before it is opened, so that a
-//! FIFO never makes a start hang.
+//! A file that is no regular file is refused before it is opened, so that a FIFO never makes a
+//! start hang.
 
 use std::fs;
 use std::io::{self, Read};

@@ -1,11 +1,10 @@
 //! The parameters that say who a recipient is: rewriting, aliases, transports, local users.
 //!
-//! Imports nothing beyond this room. A part of the table of all parameters, in a file of its
-//! own for its size. All of them are Postfix's, with their names and defaults of postconf(5).
+//! A part of the table of all parameters. All of them are
+//! Postfix's, with their names and defaults of postconf(5).
 
 use super::kind::Kind::{List, Number, Path, Tables, Text, YesNo};
-use super::parameters::{routing, to_usize};
-use super::registry::Parameter;
+use super::parameter::{Parameter, routing, to_usize};
 
 /// Limits of aliases are numbers of a Postfix integer.
 const INTEGER_MAX: u64 = 0x7fff_ffff;
@@ -89,7 +88,7 @@ pub(super) static RECIPIENTS: &[Parameter] = &[
         "virtual_alias_maps",
         "$virtual_maps",
         Tables(|s, v| s.routing.virtual_alias_maps = v),
-        "From recipient to all those it stands for",
+        "From recipient to the addresses that its mail goes to",
     ),
     routing(
         "virtual_alias_recursion_limit",
@@ -105,7 +104,7 @@ pub(super) static RECIPIENTS: &[Parameter] = &[
         Number("addresses", 1..=INTEGER_MAX, |s, v| {
             s.routing.virtual_alias_expansion_limit = to_usize(v)
         }),
-        "How many addresses one recipient may stand for",
+        "How many addresses one recipient may expand to",
     ),
     routing(
         "virtual_alias_address_length_limit",
@@ -113,7 +112,7 @@ pub(super) static RECIPIENTS: &[Parameter] = &[
         Number("bytes", 1..=INTEGER_MAX, |s, v| {
             s.routing.virtual_alias_address_length_limit = to_usize(v)
         }),
-        "Longest address an alias may stand for",
+        "Longest address an alias may expand to",
     ),
     routing(
         "propagate_unmatched_extensions",

@@ -1,15 +1,15 @@
-//! What is known of one parameter: section, name, default, kind, meaning.
+//! All parameters in one list.
 //!
-//! Imports nothing beyond this room. Reading, validation, `mailstow config --defaults` and the
-//! hints for unknown keys all work from [`PARAMETERS`].
+//! Reading, validation, `mailstow config --defaults` and the hints for unknown keys all work from
+//! [`PARAMETERS`].
 
-use super::kind::Kind;
 use super::log_parameters::DELIVERY_LOG;
+use super::parameter::Parameter;
 use super::parameters::GENERAL;
 use super::recipient_parameters::RECIPIENTS;
 use super::relay_parameters::RELAY;
 use super::store_parameters::STORE;
-use super::transports::TRANSPORT;
+use super::transport_parameters::TRANSPORT;
 use crate::sync::LazyLock;
 
 /// All parameters, in the order in which they are printed.
@@ -32,45 +32,6 @@ pub static PARAMETERS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
     all
 });
 
-/// The default of a parameter.
-#[derive(Clone, Copy, Debug)]
-pub enum Fallback {
-    /// This text, `$name` not yet expanded.
-    Text(&'static str),
-    /// Found when the configuration is loaded; the text says how.
-    Computed(&'static str),
-}
-
-/// One parameter.
-#[derive(Clone, Debug)]
-pub struct Parameter {
-    /// Table of `mailstow.toml`; empty for the top level.
-    pub section: &'static str,
-    /// Its name; in section `routing` that of postconf(5).
-    pub name: &'static str,
-    /// Its value when it is set nowhere.
-    pub fallback: Fallback,
-    /// What its value may be, and the field it sets.
-    pub kind: Kind,
-    /// What it means, in one sentence.
-    pub meaning: &'static str,
-}
-
-impl Parameter {
-    /// The unit or form of its value, for people.
-    pub fn unit(&self) -> String {
-        self.kind.unit()
-    }
-
-    /// The default as `mailstow.toml` would say it, `$name` not expanded; empty when computed.
-    pub fn default_toml(&self) -> String {
-        match self.fallback {
-            Fallback::Text(text) => self.kind.toml(text),
-            Fallback::Computed(_) => String::new(),
-        }
-    }
-}
-
 /// The parameter of that section and name.
 pub(super) fn find(section: &str, name: &str) -> Option<&'static Parameter> {
     PARAMETERS
@@ -81,6 +42,7 @@ pub(super) fn find(section: &str, name: &str) -> Option<&'static Parameter> {
 #[cfg(test)]
 mod tests {
     use super::super::known::postfix_defaults;
+    use super::super::parameter::Fallback;
     use super::super::settings::Settings;
     use super::*;
 

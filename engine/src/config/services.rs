@@ -1,6 +1,6 @@
 //! What `master.cf` says to the program that mailstow stands in for.
 //!
-//! Imports nothing beyond this room. Source: master(5).
+//! Source: master(5).
 
 use std::path::Path;
 

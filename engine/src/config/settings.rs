@@ -1,16 +1,15 @@
 //! The effective settings, typed.
 //!
-//! Imports nothing beyond this room. Routing parameters carry their Postfix names (postconf(5));
-//! a table list is kept as its text (`hash:/etc/postfix/vmailbox, static:5000`) with all `$name`
-//! expanded, and opened by `route`.
+//! Routing parameters carry their Postfix names (postconf(5)); a table list is kept as its text
+//! (`hash:/etc/postfix/vmailbox, static:5000`) with all `$name` expanded, and opened by `route`.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::listen::ListenAddress;
-use super::relay_parameters::RelaySettings;
-use super::transports::TransportSettings;
+use super::relay_settings::RelaySettings;
+use super::transport_settings::TransportSettings;
 
 /// Everything mailstow can be told, after defaults, files and flags were merged.
 ///
@@ -81,7 +80,7 @@ pub struct RoutingSettings {
     /// the VIRTUAL_README's "non-Postfix mailbox store", and the mailbox path is made from this
     /// template (`%d/%u/`: domain, local part).
     pub mailbox_path: String,
-    /// Not of Postfix: what `$1` in a result of `virtual_mailbox_maps` may stand for.
+    /// Not of Postfix: what replaces `$1` in a result of `virtual_mailbox_maps`.
     pub mailbox_path_substitution: PathSubstitution,
     /// Bytes of one message; 0 means no limit.
     pub message_size_limit: u64,
@@ -135,7 +134,7 @@ pub struct RoutingSettings {
     pub reset_owner_alias: bool,
     pub frozen_delivered_to: bool,
     pub duplicate_filter_limit: usize,
-    /// Whose rights commands and files of aliases are used with when nobody else owns them.
+    /// The user that runs commands and writes files of aliases that no other user owns.
     pub default_privs: String,
     pub sendmail_path: PathBuf,
     pub setgid_group: String,
@@ -234,7 +233,7 @@ pub enum NulPolicy {
     Reject,
 }
 
-/// What `$1` in a result of `virtual_mailbox_maps` stands for.
+/// What replaces `$1` in a result of `virtual_mailbox_maps`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum PathSubstitution {
     /// Nothing: the rule is skipped, as virtual(8) does.

@@ -1,15 +1,15 @@
 //! Who may connect to our UNIX sockets when nothing says so.
 //!
-//! Imports nothing beyond this room. It is Postfix's lmtp(8), which runs as `mail_owner`, and the
-//! user of the server. Root gives the socket to `mail_owner`. Other users cannot give it away:
-//! theirs is open to every process, which is asked who it is, as far as there is a Postfix at all.
+//! It is Postfix's lmtp(8), which runs as `mail_owner`, and the user of the server. Root gives the
+//! socket to `mail_owner`. Other users cannot give it away: theirs is open to every process, which
+//! is asked who it is, as far as there is a Postfix at all.
 
+use super::environment::Environment;
 use super::problem::Origin;
-use super::surroundings::Surroundings;
 use super::values::Values;
 
 /// Sets what follows from the settings of the sockets that are there.
-pub(super) fn set_defaults(values: &mut Values, around: &Surroundings, main_cf: bool) {
+pub(super) fn set_defaults(values: &mut Values, around: &Environment, main_cf: bool) {
     let is_set = |name| {
         let written = values.get("lmtp", name);
         written.is_some_and(|written| !written.text.trim().is_empty())
@@ -34,7 +34,7 @@ pub(super) fn set_defaults(values: &mut Values, around: &Surroundings, main_cf: 
 
 fn for_postfix(
     values: &Values,
-    around: &Surroundings,
+    around: &Environment,
     main_cf: bool,
 ) -> Vec<(&'static str, String)> {
     let owner = values.expand("socket_owner", "$mail_owner");
@@ -59,7 +59,7 @@ mod tests {
     /// Owner, group, mode and users of the sockets of a server that runs as `euid` on a machine
     /// with the users postfix and mta.
     fn sockets(euid: u32, main_cf: bool, given: &[(&str, &str)]) -> [String; 4] {
-        let around = Surroundings {
+        let around = Environment {
             euid,
             egid: euid,
             hostname: "vm".to_owned(),

@@ -1,10 +1,7 @@
 //! What is known of the parameters of section `store`.
-//!
-//! Imports nothing beyond this room.
 
 use super::kind::Kind::{Choice, Host, Number, Text, Time};
-use super::parameters::{TIME_MAX, parameter, to_usize};
-use super::registry::Parameter;
+use super::parameter::{Parameter, TIME_MAX, parameter, to_usize};
 use super::settings::{Compress, Copies, Durability, FlushMethod, PathSubstitution, StatusFields};
 
 /// In the order in which they are printed.

@@ -1,8 +1,8 @@
 //! `mailstow.toml`: which keys it sets, to what text, on which line.
 //!
-//! Imports nothing beyond this room. Values become the text that `main.cf` would hold, so that
-//! everything after this file treats both alike: arrays are joined with commas, booleans are
-//! `yes` and `no`. Every mistake is collected, each with its line.
+//! Values become the text that `main.cf` would hold, so that everything after this file treats both
+//! alike: arrays are joined with commas, booleans are `yes` and `no`. Every mistake is collected,
+//! each with its line.
 
 use std::ops::Range;
 use std::path::Path;
@@ -11,9 +11,10 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use super::kind::Kind;
 use super::known::postfix_defaults;
+use super::parameter::Parameter;
 use super::problem::{Origin, Problem};
-use super::registry::{PARAMETERS, Parameter, find};
-use crate::nearest::nearest;
+use super::registry::{PARAMETERS, find};
+use crate::suggest::suggest;
 
 /// One key that is set.
 #[derive(Debug)]
@@ -187,7 +188,7 @@ fn unknown(section: &str, name: &str) -> String {
     } else if section == "routing" && postfix_defaults().contains_key(name) {
         "; it is a Postfix parameter that mailstow does not act on; remove it".to_owned()
     } else {
-        match nearest(name, here.chain(sections), usize::MAX) {
+        match suggest(name, here.chain(sections), usize::MAX) {
             Some(known) => format!("; the nearest known key is {known}"),
             None => String::new(),
         }

@@ -1,85 +1,18 @@
-//! `[transport]`: mail that goes elsewhere than into a mailbox, and the services of `master.cf`
-//! that take it.
+//! Reads the services of `master.cf` that deliver mail, with their limits.
 //!
-//! Imports nothing beyond this room. Sources: master(5), transport(5), pipe(8), postconf(5)
+//! Sources: master(5), transport(5), pipe(8), postconf(5)
 //! (`transport_destination_recipient_limit` and its like).
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::handover::{is_same, local_address};
-use super::kind::Kind::YesNo;
 use super::kind::{items, seconds};
 use super::listen::ListenAddress;
-use super::parameters::parameter;
 use super::postfix::Service;
-use super::registry::Parameter;
 use super::settings::Settings;
+use super::transport_settings::{TransportService, TransportSettings};
 use super::values::Values;
-
-/// In the order in which they are printed.
-pub(super) static TRANSPORT: &[Parameter] = &[parameter(
-    "transport",
-    "enabled",
-    "no",
-    YesNo(|s, v| s.transport.enabled = v),
-    "Whether mail goes by the transport that transport_maps, virtual_transport, relay_transport, \
-     default_transport or local_transport name; else all of it is stored in mailboxes",
-)];
-
-/// `[transport]`, and what `master.cf` and `main.cf` say of transports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransportSettings {
-    /// Recipients are delivered by their transports, and not all into mailboxes.
-    pub enabled: bool,
-    /// The services of `master.cf` that deliver mail, in order.
-    pub services: Vec<TransportService>,
-    /// `mail_owner`: no command runs as this user.
-    pub mail_owner: String,
-    /// `queue_directory`: where commands run that name no directory.
-    pub queue_directory: PathBuf,
-    /// `import_environment` and then `export_environment`: what of the environment commands get,
-    /// `NAME` or `NAME=VALUE`.
-    pub environment: [Vec<String>; 2],
-}
-
-/// A service of `master.cf` that delivers mail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransportService {
-    /// The name that tables know it by.
-    pub name: String,
-    /// The program: `pipe`, `lmtp`, `smtp` and others.
-    pub command: String,
-    /// The arguments of the program that are no `-o`.
-    pub arguments: Vec<String>,
-    /// The service runs in `queue_directory` as its root.
-    pub is_chrooted: bool,
-    /// The line of `master.cf` it stands on.
-    pub line: usize,
-    /// `NAME_destination_recipient_limit`: recipients of one delivery; 0 for any number.
-    pub recipient_limit: usize,
-    /// `NAME_destination_concurrency_limit`: deliveries to one destination at once; 0 for any
-    /// number.
-    pub concurrency_limit: usize,
-    /// Deliveries at once (`default_process_limit`, or the column of `master.cf`).
-    pub process_limit: usize,
-    /// `NAME_time_limit`: how long a command may run.
-    pub time_limit: Duration,
-    /// `recipient_delimiter`
-    pub recipient_delimiter: String,
-}
-
-impl Default for TransportSettings {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            services: Vec::new(),
-            mail_owner: "postfix".to_owned(),
-            queue_directory: PathBuf::new(),
-            environment: [Vec::new(), Vec::new()],
-        }
-    }
-}
 
 impl Settings {
     /// Returns true for a transport and nexthop by which mail comes to this server: what its own

@@ -1,6 +1,4 @@
 //! Checks that need more than one setting, or the meaning of one.
-//!
-//! Imports nothing beyond this room.
 
 use std::path::Path;
 
@@ -25,8 +23,8 @@ pub(super) fn validate(settings: &Settings, values: &Values) -> (Vec<Problem>, V
     };
     if !routing.virtual_mailbox_maps.is_empty() && routing.virtual_mailbox_base == Path::new("/") {
         warnings.push(
-            "virtual_mailbox_base is /: a table can name any file of the system; name a directory \
-             of its own"
+            "virtual_mailbox_base is /: a table can name any file of the system; name another \
+             directory"
                 .to_owned(),
         );
     }

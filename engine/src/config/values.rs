@@ -1,15 +1,15 @@
 //! All values that were given, unexpanded, and how one refers to another.
 //!
-//! Imports nothing beyond this room. Routing parameters and whatever else `main.cf` sets share
-//! Postfix's flat name space, so that `$name` finds both; our own tables are kept apart from
-//! it. Invariant: whoever inserts later wins.
+//! Routing parameters and whatever else `main.cf` sets share Postfix's flat name space, so that
+//! `$name` finds both; our own tables are kept apart from it. Invariant: a later insertion wins.
 
 use std::collections::BTreeMap;
 
 use super::expand::{ExpandError, Expansion, expand};
 use super::known::postfix_defaults;
+use super::parameter::{Fallback, Parameter};
 use super::problem::Origin;
-use super::registry::{Fallback, Parameter, find};
+use super::registry::find;
 
 /// A value as it was written.
 #[derive(Clone, Debug)]
@@ -97,12 +97,12 @@ impl Values {
         expand(name, text, &|name| self.lookup(name).map(str::to_owned))
     }
 
-    /// What `$name` stands for, unexpanded.
+    /// Returns the value of `$name`, unexpanded.
     pub(super) fn written_or_default(&self, name: &str) -> Option<&str> {
         self.lookup(name)
     }
 
-    /// What `$name` stands for.
+    /// Returns the value of `$name`.
     fn lookup(&self, name: &str) -> Option<&str> {
         if let Some(written) = self.written.get(name) {
             return Some(&written.text);
@@ -136,8 +136,8 @@ impl Values {
             self.set("routing", "myhostname", plain(text));
         }
         if !domain_given {
-            // While the host name is expanded the domain stands for it, so that a host name
-            // made from the domain shows up as the circle it is.
+            // While the host name is expanded, the domain refers to it, so that a host name
+            // made from the domain is reported as a circle.
             self.set("routing", "mydomain", plain("$myhostname".to_owned()));
             let hostname = self.lookup("myhostname").unwrap_or_default().to_owned();
             let hostname = self.expand("myhostname", &hostname)?.value;

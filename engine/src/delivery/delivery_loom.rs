@@ -1,7 +1,7 @@
 //! Models of what writers share, run over every interleaving (up to the bound loom is given): the
 //! mboxes in hand, and how far back the log is needed.
 //!
-//! Imports `queue`, `room`, `retention`. Run with `tests/loom`.
+//! Run with `tests/loom`.
 
 use super::ledger::retention::Retention;
 use super::queue::{Queue, Queued, Taken};

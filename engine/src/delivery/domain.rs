@@ -1,9 +1,8 @@
 //! A file system with mailboxes, and its writers, which write to its mailboxes only.
 //!
-//! Imports `queue`, `in_hand`. A file system that does not answer blocks only its own writers.
-//! Invariants: while a file system is known not to answer, its deliveries are refused at once,
-//! except for a trial from time to time; while other deliveries still end, only the mailboxes of
-//! the blocked writers are refused.
+//! A file system that does not answer blocks only its own writers. Invariants: while a file system
+//! is known not to answer, its deliveries are refused at once, except for a trial from time to
+//! time; while other deliveries still end, only the mailboxes of the blocked writers are refused.
 
 use super::delivery::Delivery;
 use super::in_hand::InHand;

@@ -1,8 +1,7 @@
 //! Deliveries waiting for a writer.
 //!
-//! Imports `room`, `sync`, `clock`, `limits`. Holds no I/O, and knows of deliveries only what
-//! [`Queued`] says, so that a model checker can run it. [`Waiting`] says whose turn it is; here
-//! writers sleep and are woken.
+//! Holds no I/O, and knows of deliveries only what [`Queued`] says, so that a model checker can run
+//! it. [`Waiting`] says whose turn it is; here writers sleep and are woken.
 //!
 //! As few writers as will do are kept busy: one that has a batch in hand comes back for what came
 //! meanwhile, all of it at once, and large batches cost far fewer flushes and changes of threads

@@ -1,6 +1,6 @@
 //! Room for deliveries, shared by all queues of a store.
 //!
-//! Imports `sync`; does no I/O. Deliveries that wait for a lock which another program holds have
+//! Does no I/O. Deliveries that wait for a lock which another program holds have
 //! places aside, so that they take up no room of others. Invariants: a delivery takes up room until
 //! a writer is done with it, or a place aside; whoever waits for room is woken when there is some.
 

@@ -1,10 +1,11 @@
 //! The real disk: plain system calls.
 //!
-//! Imports `sync`. Sources: openat2(2), open(2) (`O_TMPFILE`), syncfs(2),
-//! fcntl_locking(2). Needs Linux; openat2 (5.6), linkat by descriptor, `O_TMPFILE`,
-//! `RENAME_NOREPLACE` and reporting syncfs (5.8) are used where they work.
+//! Sources: openat2(2), open(2) (`O_TMPFILE`), syncfs(2), fcntl_locking(2). Needs Linux; openat2
+//! (5.6), linkat by descriptor, `O_TMPFILE`, `RENAME_NOREPLACE` and reporting syncfs (5.8) are used
+//! where they work.
 
-use super::{Disk, FileKind, FileStat, LockKind, Mount, Step, mounts, safe_path};
+use super::disk::{Disk, FileKind, FileStat, LockKind, Mount, Step};
+use super::{mounts, safe_path};
 use crate::octets::{path, text};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use nix::fcntl::{FcntlArg, fcntl};

@@ -1,10 +1,10 @@
 //! Which capabilities of root a thread keeps, and why.
 //!
-//! Imports nothing of the engine. Taking a recipient's file-system user drops, from what a thread
-//! may do, the capabilities that concern files (setfsuid(2)): it leaves CAP_SYS_RESOURCE, with
-//! which a hard limit of a quota and the blocks that a file system reserves for root bind nobody.
-//! So threads that write mailboxes keep only what the table names; whoever starts the engine as
-//! root may drop all but [`keep_for_server`]'s from the whole process before that.
+//! Taking a recipient's file-system user drops, from what a thread may do, the capabilities that
+//! concern files (setfsuid(2)): it leaves CAP_SYS_RESOURCE, with which a hard limit of a quota and
+//! the blocks that a file system reserves for root limit no process. So threads that write
+//! mailboxes keep only what the table names; a program that starts the engine as root may drop all
+//! but [`keep_for_server`]'s from the whole process before that.
 //!
 //! | capability | who | what for |
 //! |---|---|---|

@@ -1,11 +1,11 @@
 //! The file-system identity of a thread: whose files it may write, and who owns what it makes.
 //!
-//! Imports `capabilities`, where it is said which of root's capabilities stay and why. Invariants:
-//! an identity is never root; mail is written within the limits of its owner, not of root; only the
-//! calling thread changes; nothing is asked of the kernel while the identity stays the same, but at
-//! the begin and the end of what is done under it. The program around the engine may change the
-//! user of the process, and setuid(3) does so in every thread: what was written meanwhile is never
-//! seen. Sources: setfsuid(2), setfsgid(2), setgroups(2), credentials(7), nptl(7).
+//! Invariants: an identity is never root; mail is written within the limits of its owner, not of
+//! root; only the calling thread changes; nothing is asked of the kernel while the identity stays
+//! the same, but at the begin and the end of what is done under it. The program around the engine
+//! may change the user of the process, and setuid(3) does so in every thread: what was written
+//! meanwhile is never seen. Sources: setfsuid(2), setfsgid(2), setgroups(2), credentials(7),
+//! nptl(7).
 
 use super::capabilities::{keep_for_writers, with_limits};
 use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};

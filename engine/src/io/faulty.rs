@@ -1,9 +1,9 @@
 //! A disk that fails or stops on order, for tests: wraps another and counts its operations.
 //!
-//! Imports `sync`. Reading operations and closing are not counted, so that
-//! operation numbers stay the same when a check is added.
+//! Reading operations and closing are not counted, so that operation numbers stay the same when a
+//! check is added.
 
-use super::{Disk, FileStat, LockKind, Mount, Step};
+use super::disk::{Disk, FileStat, LockKind, Mount, Step};
 use crate::sync::{Condvar, Mutex, wait};
 use std::ffi::OsString;
 use std::io;
@@ -71,7 +71,7 @@ impl<D: Disk> Faulty<D> {
         self.plan.lock().panics_at = Some(operation);
     }
 
-    /// From now on whoever comes to `operation` waits there until [`Faulty::release`].
+    /// From now on every thread that comes to `operation` waits there until [`Faulty::release`].
     pub fn hold(&self, operation: &'static str) {
         let mut plan = self.plan.lock();
         plan.held = Some(operation);

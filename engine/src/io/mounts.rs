@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing here asks a file system, which may hang; only the kernel's own tables.
 
-use super::Mount;
+use super::disk::Mount;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self as sys, AtFlags, CWD, Statx, StatxFlags};
 use std::ffi::OsString;

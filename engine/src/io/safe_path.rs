@@ -1,9 +1,9 @@
 //! Directories that are found by their path, where other users own parts of that path.
 //!
-//! Imports nothing of the engine. The path is walked one component at a time on descriptors, so
-//! that what was checked is what is used afterwards, whatever is renamed meanwhile. Invariants: a
-//! symbolic link is followed only when it belongs to root or to the user of this process; nothing
-//! is created behind any other link. Sources: openat(2), `O_PATH`, symlink(7).
+//! The path is walked one component at a time on descriptors, so that what was checked is what is
+//! used afterwards, whatever is renamed meanwhile. Invariants: a symbolic link is followed only
+//! when it belongs to root or to the user of this process; nothing is created behind any other
+//! link. Sources: openat(2), `O_PATH`, symlink(7).
 
 use rustix::fs::{self as sys, AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -123,7 +123,8 @@ impl SafeDirectory {
         Walk::from(path)?.to(path, Some(Mode::from_raw_mode(mode)))
     }
 
-    /// As [`SafeDirectory::make`], with no symbolic link as the last component, whoever owns it.
+    /// As [`SafeDirectory::make`], with no symbolic link as the last component, even one of a
+    /// trusted user.
     ///
     /// # Errors
     /// As there; [`PathError::Link`].
@@ -175,7 +176,7 @@ impl SafeDirectory {
     }
 
     /// Refuses a directory in which others can replace files of the user of this process. They may
-    /// make files of their own where the sticky bit is set, as in /tmp.
+    /// make files where the sticky bit is set, as in /tmp.
     ///
     /// # Errors
     /// It belongs to another user than root, or others may write there without the sticky bit.
@@ -225,7 +226,7 @@ struct Walk {
     unlinked: Option<OsString>,
 }
 
-/// What a name stands for.
+/// What a name is.
 pub(super) enum Step {
     Directory(OwnedFd),
     Link(OwnedFd, Stat),
@@ -365,7 +366,7 @@ pub(super) fn step(at: &OwnedFd, name: &OsStr) -> Result<Step, Errno> {
     }
 }
 
-/// What stands in place of a file of our own.
+/// What is in place of one of our files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForeignFile {
@@ -396,7 +397,7 @@ impl From<ForeignFile> for io::Error {
     }
 }
 
-/// Opens a file of our own in a directory, with these flags besides those that keep other users'
+/// Opens one of our files in a directory, with these flags besides those that keep other users'
 /// files from being opened in its place.
 ///
 /// # Errors
@@ -435,7 +436,7 @@ pub(super) fn check_own(file: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a name if it still stands for the file of these attributes.
+/// Removes a name if it is still that of the file with these attributes.
 ///
 /// # Errors
 /// As unlinkat(2).

@@ -1,8 +1,7 @@
 //! The state directory and its files without a name, for messages too large for memory.
 //!
-//! Imports `safe_path`, `sync`. A scratch file disappears with its handle, and with the process.
-//! Invariant: only root and the user of this process can replace what is in the directory.
-//! Source: open(2), `O_TMPFILE`.
+//! A scratch file disappears with its handle, and with the process. Invariant: only root and the
+//! user of this process can replace what is in the directory. Source: open(2), `O_TMPFILE`.
 
 use super::{PathError, SafeDirectory};
 use crate::sync::atomic::{AtomicU64, Ordering};

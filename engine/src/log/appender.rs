@@ -1,7 +1,7 @@
 //! Writes batches of records into segments: frames them, pads to blocks, flushes, goes on to the
 //! next segment.
 //!
-//! Imports `frame`, `segments`, `medium`, `buffer`, `codec`, `error`; has no threads. Invariants:
+//! Has no threads. Invariants:
 //! at any time at most one batch is not flushed; a block with flushed bytes is never written
 //! again (a batch is padded to a whole block, because a torn rewrite of a half-filled block could
 //! take acknowledged frames with it); a segment is flushed before the next takes a frame.

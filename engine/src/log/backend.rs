@@ -1,7 +1,7 @@
 //! The ways to write a batch and flush it, and the choice between them.
 //!
-//! Imports `io::uring`, `settings`, `clock`. The choice is made on the log's own disk with the
-//! writes it is going to do: which way is faster depends on kernel, file system and device.
+//! The choice is made on the log's own disk with the writes it is going to do: which way is faster
+//! depends on kernel, file system and device.
 
 use super::settings::BackendChoice;
 use crate::clock;
@@ -62,7 +62,7 @@ impl Flusher {
 
     /// Takes the way asked for, or the fastest. The bytes of `scratch` are lost.
     ///
-    /// Rings are tried by a thread of their own: when one is given up, the kernel interrupts the
+    /// Rings are tried by a separate thread: when one is given up, the kernel interrupts the
     /// thread that used it, in whatever system call it is by then.
     pub(super) fn choose(choice: BackendChoice, scratch: &File) -> io::Result<(Self, Backend)> {
         std::thread::scope(|scope| {

@@ -1,7 +1,7 @@
 //! A buffer whose memory begins at a block boundary, as direct I/O asks for.
 //!
-//! Imports `segment` (block size), `memmap2` for memory of large pages. Invariant: the memory is
-//! reserved once and never moves, so the alignment found at the start holds.
+//! Invariant: the memory is reserved once and never moves, so the alignment found at the start
+//! holds.
 
 use super::segment::BLOCK_BYTES;
 use memmap2::{Advice, MmapMut};

@@ -1,7 +1,7 @@
 //! Little-endian writing and bounded reading of the log's fields.
 //!
-//! Imports nothing of the engine. Invariant: reading never passes the end of its input and never
-//! reserves memory on the word of a length field.
+//! Invariant: reading never passes the end of its input and never reserves memory on the word of a
+//! length field.
 
 use thiserror::Error;
 

@@ -1,8 +1,7 @@
 //! Records to bytes and back.
 //!
-//! Imports `bytes`, `record`. Invariants: encoding any record and decoding it gives the same
-//! record; decoding never panics and never reserves more than its input is long. The layout is
-//! drawn in `manual::log_format`.
+//! Invariants: encoding any record and decoding it gives the same record; decoding never panics and
+//! never reserves more than its input is long. The layout is drawn in `manual::log_format`.
 
 use super::bytes::{DecodeError, Put as _, Take};
 use super::record::{
@@ -21,7 +20,7 @@ const CONTENT_PLAIN: u8 = 0;
 const OUTCOME_SETTLED: u8 = 1;
 const OUTCOME_MBOX: u8 = 2;
 const OUTCOME_REFUSED: u8 = 3;
-/// Stands for all recipients in a confirmation.
+/// All recipients, in a confirmation.
 const RECIPIENT_ALL: u32 = u32::MAX;
 /// Fewest bytes of a recipient, of an outcome, of a confirmation, of an in-doubt entry.
 const RECIPIENT_BYTES_MIN: usize = 4 + 4 + 4 + 4 + 4 + 1;
@@ -221,7 +220,7 @@ fn put_accepted(out: &mut Vec<u8>, envelope: &Accepted) {
     let first = envelope.recipients.first();
     debug_assert!(
         first.is_none_or(|recipient| recipient.location != CopyLocation::Shared),
-        "the first recipient has nobody to share a copy with"
+        "the first recipient has no one to share a copy with"
     );
     for recipient in &envelope.recipients {
         out.put_text(&recipient.address);

@@ -9,7 +9,7 @@ use super::medium::LogMedium;
 use super::record::Sequence;
 use super::shared::{Item, Shared};
 
-/// The committer of a log: a thread, or whoever uses the log.
+/// The committer of a log: run by a thread, or by the callers of the log.
 pub(super) struct Committer<M: LogMedium> {
     shared: Shared<M>,
     appender: Appender<M>,

@@ -1,10 +1,9 @@
 //! The log's directory on a real file system.
 //!
-//! Imports `medium`, `room`, `buffer`, `error`, `settings`, `io`, `clock`. Invariants: a directory
-//! is written by one process, held by flock(2) on the file `lock`; only root and the user of this
-//! process can replace what is in it, and every file is opened by the descriptor of the directory;
-//! segments are written with direct I/O where the file system takes it, so that a failed write is
-//! seen by us and not by the page cache later.
+//! Invariants: a directory is written by one process, held by flock(2) on the file `lock`; only
+//! root and the user of this process can replace what is in it, and every file is opened by the
+//! descriptor of the directory; segments are written with direct I/O where the file system takes
+//! it, so that a failed write is seen by us and not by the page cache later.
 
 use super::backend::{Backend, Flusher};
 use super::error::LogError;

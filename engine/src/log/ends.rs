@@ -1,10 +1,10 @@
 //! Whether segments are missing before the oldest or behind the newest that was found.
 //!
-//! Imports `segment`, `record`. In the middle, each segment tells where the one before it ended;
-//! at the ends something else has to tell. Segments are freed only below a durable checkpoint,
-//! and the last checkpoint is never freed, so the log begins at or below it. The segment named
-//! ahead tells which was the newest when it was named. Invariant: a log that only its own writer
-//! touched is never reported, whenever that was stopped.
+//! In the middle, each segment tells where the one before it ended; at the ends something else has
+//! to tell. Segments are freed only below a durable checkpoint, and the last checkpoint is never
+//! freed, so the log begins at or below it. The segment named ahead tells which was the newest when
+//! it was named. Invariant: a log that only its own writer touched is never reported, whenever that
+//! was stopped.
 
 use super::record::Sequence;
 use super::segment::{SegmentHeader, live_name};

@@ -1,7 +1,6 @@
 //! What goes wrong with the log, and what the client is told.
 //!
-//! Imports `status`, `io` (what failed, shortages). Errors are cheap to clone: one failed flush is
-//! told to every record of its batch.
+//! Errors are cheap to clone: one failed flush is told to every record of its batch.
 
 use super::bytes::DecodeError;
 use super::record::Sequence;
@@ -18,8 +17,8 @@ use thiserror::Error;
 pub enum LogError {
     /// Another process owns the directory.
     #[error(
-        "delivery log {directory} is in use by {holder}: stop that process or give this one a \
-         directory of its own", directory = directory.display()
+        "delivery log {directory} is in use by {holder}: stop that process or give this one \
+         another directory", directory = directory.display()
     )]
     Locked {
         /// The directory.

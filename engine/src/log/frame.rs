@@ -1,9 +1,8 @@
 //! The header of a frame: one record, or one fragment of a long one.
 //!
-//! Imports `bytes`. Invariants: the header's checksum covers the log's identity and the segment's
-//! number, so that a frame left by an earlier use of the file is never taken as live, and it
-//! covers the payload's checksum, which ties the payload to its header. The layout is drawn in
-//! `manual::log_format`.
+//! Invariants: the header's checksum covers the log's identity and the segment's number, so that a
+//! frame left by an earlier use of the file is never taken as live, and it covers the payload's
+//! checksum, which ties the payload to its header. The layout is drawn in `manual::log_format`.
 
 use super::bytes::{NUMBER_MAX, Put as _, Take};
 use crc32fast::Hasher;

@@ -1,18 +1,17 @@
 //! What must hold for any bytes in a delivery log, and for any life of one.
 
+mod content;
 mod segments;
 
-use super::record::{
-    Accepted, AcceptedRecipient, Checkpoint, CopyLocation, DeliveryId, Record, Sequence,
-};
+use super::record::{Checkpoint, Record, Sequence};
 use super::sim::{SimFault, SimMedium};
-use super::{EncodedRecord, LogMedium as _, LogScan, LogWriterSettings, RecordTicket, StepwiseLog};
-use crate::fuzz_checks::Choices;
+use super::{EncodedRecord, LogMedium as _, LogScan, RecordTicket, StepwiseLog};
+use crate::choices::Choices;
 use crate::sync::Arc;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::time::Duration;
 
+use content::{accepted, settings};
 pub use segments::check_log_segments;
 
 /// Reads `bytes` as a record: the first is its kind.
@@ -70,17 +69,6 @@ fn restarted(medium: &SimMedium, seed: u64) -> SimMedium {
     }
     medium.set_fault(SimFault::None);
     medium.clone()
-}
-
-/// Small segments, so that a few records make many.
-fn settings() -> LogWriterSettings {
-    LogWriterSettings {
-        segment_bytes: 16 << 10,
-        log_bytes_max: 96 << 10,
-        in_flight_bytes_max: 64 << 10,
-        record_bytes_max: 24 << 10,
-        ..LogWriterSettings::default()
-    }
 }
 
 /// What the log was given and what it owes.
@@ -207,30 +195,4 @@ impl History {
         self.durable = read;
         true
     }
-}
-
-/// A record with this identity and so many bytes of content.
-fn accepted(id: u128, bytes: usize) -> EncodedRecord {
-    let recipient = AcceptedRecipient {
-        address: "ann@example.org".to_owned(),
-        original: String::new(),
-        mailbox: "example.org/ann".to_owned(),
-        uid: 5000,
-        gid: 5000,
-        location: CopyLocation::Mbox {
-            size_before: 0,
-            without_status: false,
-        },
-    };
-    let envelope = Accepted {
-        id: DeliveryId(id),
-        accepted_at: Duration::from_secs(1_700_000_000),
-        reverse_path: "sender@example.com".to_owned(),
-        queue_id: String::new(),
-        content_digest: [7; 32],
-        recipients: vec![recipient],
-    };
-    let [low, ..] = id.to_le_bytes();
-    let content = vec![low; bytes].into();
-    Record::Accepted { envelope, content }.encode()
 }

@@ -1,11 +1,9 @@
 //! Group commit: many threads append, one flushes; whatever came while it flushed goes with the
 //! next flush. No timer: an idle log flushes at once, a busy one gathers by itself.
 //!
-//! Imports `sync` and nothing else, and does no I/O, so that a model checker can run it.
-//! Invariants: sequences are given out and completed in order; a batch holds everything that
-//! waited when it was taken, so the batch after the one being flushed is the one being filled;
-//! after a failure nothing more is taken or completed. Items are generic: nothing here knows
-//! records.
+//! Invariants: sequences are given out and completed in order; a batch holds everything that waited
+//! when it was taken, so the batch after the one being flushed is the one being filled; after a
+//! failure nothing more is taken or completed. Items are generic: nothing here knows records.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, wait, wait_timeout};
@@ -90,7 +88,8 @@ pub(crate) struct GroupCommit<T, E> {
     work: Condvar,
     /// Appenders wait here for room.
     room: Condvar,
-    /// Whoever waits for batch N waits at N modulo 2, so that a flush wakes its own batch only.
+    /// A thread that waits for batch N waits at N modulo 2, so that a flush wakes its own batch
+    /// only.
     done: [Condvar; 2],
     durable: AtomicU64,
 }

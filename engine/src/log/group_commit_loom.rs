@@ -1,7 +1,7 @@
 //! Models of group commit, run over every interleaving (up to the bound loom is given).
 //!
-//! Imports `group_commit`. Run with `tests/loom`. The main thread
-//! is the log thread; a flush is a store to `flushed` before the completion.
+//! Run with `tests/loom`. The main thread is the log thread; a flush is a store to `flushed` before
+//! the completion.
 
 use super::group_commit::{Bounds, Class, GroupCommit, Refused, Weight};
 use crate::sync::Arc;

@@ -1,7 +1,6 @@
 //! Which segments there are, and which log they belong to.
 //!
-//! Imports `walk`, `segment`, `medium`, `error`. A running writer may free, name and begin
-//! segments between any two of these questions.
+//! A running writer may free, name and begin segments between any two of these questions.
 
 use super::error::LogError;
 use super::medium::{Access, LogFile, LogMedium};

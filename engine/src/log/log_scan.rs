@@ -1,7 +1,7 @@
 //! What stood in the log when it was opened: the material of recovery.
 //!
-//! Imports `scan`, `medium`, `error`. The segments shown are those closed by opening the log;
-//! they do not change until the log is truncated.
+//! The segments shown are those closed by opening the log; they do not change until the log is
+//! truncated.
 
 use super::directory::DirectoryMedium;
 use super::error::LogError;

@@ -1,8 +1,8 @@
 //! What the log asks of a disk, so that a faulty one can take the place of the real one.
 //!
-//! Imports `room`. Contract: bytes written are durable after a flush of their
-//! file, names after a sync of the directory, and neither before. A failed write or flush says
-//! nothing about what is durable; nobody retries it.
+//! Contract: bytes written are durable after a flush of their file, names after a sync of the
+//! directory, and neither before. A failed write or flush says nothing about what is durable;
+//! it is never retried.
 
 use super::room::Volume;
 use std::io;
@@ -19,7 +19,7 @@ pub enum Access {
 /// How a new file is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pacing {
-    /// Nobody awaits it: half of the disk's time is left to others.
+    /// No caller waits for it: half of the disk's time is left to others.
     Rest,
     /// As fast as can be.
     Hurry,

@@ -4,8 +4,8 @@
 //! files is the way of a record: `record` (what is remembered), `codec` (to bytes), `writer` and
 //! `group_commit` (many callers, one flush), `committer` (a batch), `appender` (frames into
 //! segments), `medium` and `directory` (the disk); and back: `walk` (frames of a segment), `scan`
-//! (the whole log). `preallocator` makes segments ready beside it; `workers` and `stepwise` say
-//! whether threads do the work or whoever uses the log. The format is drawn byte by byte in
+//! (the whole log). `preallocator` makes segments ready beside it; in `workers`, threads
+//! do the work, in `stepwise`, the callers of the log. The format is drawn byte by byte in
 //! `manual::log_format`.
 
 mod appender;

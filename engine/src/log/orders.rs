@@ -120,7 +120,7 @@ impl Orders {
         })
     }
 
-    /// How the spare is to be made that nobody waited for when it was begun.
+    /// Returns how the spare is to be made, for which no caller waited when it was begun.
     pub(super) fn pacing(&self, is_awaited: impl FnOnce() -> bool) -> Pacing {
         let pending = self.pending.lock();
         let (stopped, ordered) = (

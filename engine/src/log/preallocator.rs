@@ -30,7 +30,7 @@ impl Obstacle {
     }
 }
 
-/// The preallocator of a log: a thread, or whoever uses the log.
+/// The preallocator of a log: run by a thread, or by the callers of the log.
 pub(super) struct Preallocator<M: LogMedium> {
     shared: Shared<M>,
     /// Bytes for frames in one segment.

@@ -1,8 +1,7 @@
 //! What the log remembers: the kinds of records and their fields.
 //!
-//! Imports `target` (mailbox formats). A record names everything recovery needs to do a
-//! delivery again without asking a table: settings and tables may have changed since. How the
-//! kinds work together is told in `manual::log_format`.
+//! A record names everything recovery needs to do a delivery again without asking a table: settings
+//! and tables may have changed since. How the kinds work together is told in `manual::log_format`.
 
 use crate::target::Format;
 use std::borrow::Cow;
@@ -156,7 +155,7 @@ pub enum CopyLocation {
     },
     /// An mbox.
     Mbox {
-        /// Bytes of the mbox when the delivery was planned: a copy can only stand behind them,
+        /// Bytes of the mbox when the delivery was planned: a copy can only follow them,
         /// unless a reader rewrote the file since.
         size_before: u64,
         /// The copy lacks the header fields in which mbox readers keep their state.

@@ -1,7 +1,7 @@
 //! The space of the file system that the log is on, which others use, too.
 //!
-//! Imports nothing of the engine. Invariant: space is for mailboxes first: the log takes no spare
-//! segment that would leave them too little, and gives back those it has.
+//! Invariant: space is for mailboxes first: the log takes no spare segment that would leave them
+//! too little, and gives back those it has.
 
 /// Most bytes that the log leaves to others before it takes a spare.
 const MARGIN_BYTES_MAX: u64 = 256 << 20;

@@ -1,9 +1,8 @@
 //! Reads the whole log: puts records together, and tells a torn tail from damage.
 //!
-//! Imports `walk`, `listing`, `ends`, `segment`, `medium`, `record`, `error`. Invariants: a frame
-//! that is not the expected one ends a segment only if nothing proves that it had been durable;
-//! whatever else is missing is reported with its place; what a running writer does meanwhile is
-//! never called damage. What is visited was acknowledged or in the last batch.
+//! Invariants: a frame that is not the expected one ends a segment only if nothing proves that it
+//! had been durable; whatever else is missing is reported with its place; what a running writer
+//! does meanwhile is never called damage. What is visited was acknowledged or in the last batch.
 
 use super::ends::Ends;
 use super::error::LogError;
@@ -572,7 +571,7 @@ impl<'v> Scanner<'v> {
     fn finish(mut self) -> ScanReport {
         let next = match self.expected {
             None => 1,
-            // The unfinished record keeps its number; nobody was told of it.
+            // The unfinished record keeps its number; it was never acknowledged.
             Some(place) if place.fragment > 0 => {
                 self.report.cut.push(Sequence(place.sequence));
                 place.sequence + 1

@@ -1,10 +1,9 @@
 //! The header of a segment and the names of segment files.
 //!
-//! Imports `bytes`. Invariants: a file is named `segment-*` only after a header with its number
-//! was flushed, and no number is used twice in one log, so that number and log identity tell
-//! live frames from those an earlier use of the file left behind; a reserved segment holds no
-//! frames, its header is written again before it takes any. The layout is drawn in
-//! `manual::log_format`.
+//! Invariants: a file is named `segment-*` only after a header with its number was flushed, and no
+//! number is used twice in one log, so that number and log identity tell live frames from those an
+//! earlier use of the file left behind; a reserved segment holds no frames, its header is written
+//! again before it takes any. The layout is drawn in `manual::log_format`.
 
 use super::bytes::{DecodeError, NUMBER_MAX, Put as _, Take};
 use super::frame::RECORD_BYTES_LIMIT;

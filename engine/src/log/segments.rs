@@ -1,11 +1,10 @@
 //! Which segments are in use and which are free.
 //!
-//! Imports `segment`, `listing`, `medium`, `room`, `settings`, `scan`, `error`, `io`, `sync`,
-//! `clock`. The table is locked only to look; the disk is touched outside of the lock, so that the
-//! log thread never waits for the thread that frees or prepares segments. Invariants: a spare is
-//! named `spare-*` durably before anything writes into it, and a segment is named `segment-*`
-//! durably before it takes a frame; that is done ahead, so that going on to the next segment costs
-//! one flush of its header and no change of names; segments are freed oldest first, each name made
+//! The table is locked only to look; the disk is touched outside of the lock, so that the log
+//! thread never waits for the thread that frees or prepares segments. Invariants: a spare is named
+//! `spare-*` durably before anything writes into it, and a segment is named `segment-*` durably
+//! before it takes a frame; that is done ahead, so that going on to the next segment costs one
+//! flush of its header and no change of names; segments are freed oldest first, each name made
 //! durable before the next is changed, so that a crash leaves no gap.
 
 mod freeing;
@@ -180,7 +179,8 @@ impl<M: LogMedium> Segments<M> {
         for name in segments.named_as_spares(&report.spares)? {
             segments.adopt_spare(&name)?;
         }
-        // Whoever made or freed them may have been killed before they were durable as spares.
+        // The process that made or freed them may have been killed before they were durable as
+        // spares.
         segments.sync_names("spares")?;
         for number in &report.unreadable {
             segments.set_aside(*number)?;

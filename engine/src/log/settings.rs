@@ -1,6 +1,4 @@
 //! Bounds of the log, with their units in their names.
-//!
-//! Imports `segment`, `error`.
 
 use super::error::LogError;
 use super::frame::RECORD_BYTES_LIMIT;

@@ -1,6 +1,6 @@
 //! A disk that forgets and fails, in memory, repeatable from a seed.
 //!
-//! Imports `medium`, `room`, `sync`. Rules: bytes written and names changed are kept apart from
+//! Rules: bytes written and names changed are kept apart from
 //! what is durable; a crash keeps, loses or tears each of them, sector by sector and name by name,
 //! as the seed says; operation N can fail or be the last before the crash; a failed flush drops the
 //! bytes it was to make durable and later flushes say success (as Linux does). Operations are
@@ -8,6 +8,7 @@
 
 use super::medium::{Access, LogFile, LogMedium, Pacing};
 use super::room::Volume;
+use crate::io::sim::{LogDisk, SimRandom};
 use crate::sync::{Arc, Mutex};
 use std::collections::BTreeMap;
 use std::io;
@@ -39,31 +40,6 @@ pub enum SimFault {
         /// With this.
         kind: io::ErrorKind,
     },
-}
-
-/// Numbers that repeat: SplitMix64.
-#[derive(Clone, Debug)]
-pub struct SimRandom(u64);
-
-impl SimRandom {
-    /// Numbers from this seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`, which is not 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.draw() % bound.max(1)
-    }
 }
 
 /// How a crash treats what was not durable.
@@ -383,6 +359,20 @@ impl SimData {
 
 fn missing(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, name.to_owned())
+}
+
+impl LogDisk for SimMedium {
+    fn is_crashed(&self) -> bool {
+        Self::is_crashed(self)
+    }
+
+    fn power_off(&self) {
+        Self::power_off(self);
+    }
+
+    fn room_beside(&self, used: u64) -> u64 {
+        Self::room_beside(self, used)
+    }
 }
 
 impl LogMedium for SimMedium {

@@ -1,8 +1,8 @@
-//! The log without threads: whoever uses it does its work when it is about to wait for it, so that
-//! a simulation repeats itself.
+//! The log without threads: a caller does its work before it would wait for it, so that a
+//! simulation repeats itself.
 //!
 //! Who waits for a record commits everything that was appended before as one batch. Who finds the
-//! log full makes segments. Segments that nobody waits for are made by
+//! log full makes segments. Segments in advance are made by
 //! [`LogWriter::preallocate`]. A log that is dropped commits nothing, as if its process had been
 //! killed; one that is closed does.
 
@@ -65,7 +65,7 @@ impl<M: LogMedium> Workers for Stepwise<M> {
         self.preallocator.lock().carry_out_next(false);
     }
 
-    /// Nobody else does anything.
+    /// No other thread does anything.
     fn patience(&self, _most: Duration) -> Duration {
         Duration::ZERO
     }

@@ -1,7 +1,7 @@
 //! Steps through the frames of one segment.
 //!
-//! Imports `frame`, `segment`, `medium`. Knows nothing of records: what a frame means, and
-//! whether it is the expected one, is decided by `scan`.
+//! Knows nothing of records: what a frame means, and whether it is the expected one, is decided by
+//! `scan`.
 
 use super::frame::{
     FRAGMENT_BYTES_MAX, FRAME_ALIGN, FRAME_HEADER_BYTES, FrameFault, FrameHeader, frame_bytes,

@@ -1,4 +1,4 @@
-//! Who does the work of an open log: two threads of its own, or, in a simulation, whoever uses it.
+//! Who does the work of an open log: two threads, or, in a simulation, its callers.
 
 use super::committer::Committer;
 use super::error::LogError;
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// What cannot be started, and the remedy.
 const THREADS: &str = "the log's threads (raise the limit on processes: TasksMax=, ulimit -u)";
 
-/// Does the work of a log. The methods are called by whoever is about to wait for it.
+/// Does the work of a log. Callers use the methods before they wait for it.
 pub trait Workers: Send + Sync {
     /// Somebody waits until the record is durable, or until nothing waits for its flush.
     fn commit(&self, until: Option<u64>);
@@ -29,8 +29,8 @@ pub trait Workers: Send + Sync {
     fn end(&self);
 }
 
-/// The threads of a log. One commits batches, and one makes segments ready, so that nobody waits
-/// for zeros to be written.
+/// The threads of a log. One commits batches, and one makes segments ready, so that no delivery
+/// waits for zeros to be written.
 #[derive(Debug, Default)]
 pub struct Threads(Mutex<Vec<JoinHandle<()>>>);
 

@@ -44,8 +44,8 @@ pub struct LogUsage {
 
 /// The open log. Any number of threads may use it at once; dropping it flushes what waits.
 ///
-/// Threads of its own do its work. In a simulation whoever uses it does the same work step by step,
-/// and dropping it flushes nothing, as if the process had been killed.
+/// Its threads do its work. In a simulation its callers do that work step by step, and dropping it
+/// flushes nothing, as if the process had been killed.
 pub struct LogWriter<M: LogMedium = DirectoryMedium, W: Workers = Threads> {
     pub(super) shared: Shared<M>,
     medium: Arc<M>,
@@ -307,7 +307,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
     }
 
     /// Shows the records from `from` up to the durable record `to`, in order, while the log is in
-    /// use. Nobody may free them meanwhile.
+    /// use. They must not be freed meanwhile.
     ///
     /// # Errors
     /// The disk failed, a record of the range is missing, or the log was let go of.

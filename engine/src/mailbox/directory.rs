@@ -1,6 +1,6 @@
 //! Directories of mailboxes: opening beneath the base, checking, creating.
 //!
-//! Imports `io`. Everything happens as the mailbox owner.
+//! Everything happens as the mailbox owner.
 
 use super::error::MailboxError;
 use super::path::{MailboxName, prefixes};
@@ -50,7 +50,7 @@ pub(super) fn check_closed(
 
 /// Opens every directory from the base down to `path`, checks it, and hands it over for
 /// flushing. A directory its user may search but not read cannot be opened for that; the one
-/// below it then stands for the whole file system.
+/// below it then represents the whole file system.
 pub(super) fn open_chain<D: Disk>(
     disk: &D,
     base: &D::Handle,

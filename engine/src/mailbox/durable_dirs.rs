@@ -5,7 +5,7 @@
 //! another program made; later uses need not. A mailbox that was removed and made anew has another
 //! inode, and counts as unused.
 
-use super::trust::OwnerCheck;
+use super::owner_check::OwnerCheck;
 use crate::clock;
 use crate::io::FileStat;
 use crate::limits::KNOWN_MAILBOXES_MAX;
@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 const SWEEP_EVERY: Duration = Duration::from_secs(4 * 3600);
 
 /// A path, by a hash of it, what it leads to, and for whom.
-type Way = (u64, u64, u64, OwnerCheck);
+type DirKey = (u64, u64, u64, OwnerCheck);
 
 /// Mailboxes whose directories are durable. Any thread may use it.
 #[derive(Debug, Default)]
 pub struct DurableDirs {
     mailboxes: Mutex<HashMap<String, Entry>>,
     torn: TornEnds,
-    ways: Mutex<HashSet<Way>>,
+    durable: Mutex<HashSet<DirKey>>,
     hasher: RandomState,
 }
 
@@ -150,19 +150,19 @@ impl DurableDirs {
 
     /// True when the way to this directory was found safe for `owner`.
     pub(super) fn is_safe(&self, path: &str, stat: &FileStat, owner: OwnerCheck) -> bool {
-        self.ways.lock().contains(&self.way(path, stat, owner))
+        self.durable.lock().contains(&self.key(path, stat, owner))
     }
 
     /// The way to this directory is safe for `owner`.
     pub(super) fn found_safe(&self, path: &str, stat: &FileStat, owner: OwnerCheck) {
-        let mut ways = self.ways.lock();
-        if ways.len() >= KNOWN_MAILBOXES_MAX {
-            ways.clear();
+        let mut durable = self.durable.lock();
+        if durable.len() >= KNOWN_MAILBOXES_MAX {
+            durable.clear();
         }
-        ways.insert(self.way(path, stat, owner));
+        durable.insert(self.key(path, stat, owner));
     }
 
-    fn way(&self, path: &str, stat: &FileStat, owner: OwnerCheck) -> Way {
+    fn key(&self, path: &str, stat: &FileStat, owner: OwnerCheck) -> DirKey {
         let path = self.hasher.hash_one(path);
         (path, stat.device, stat.inode, owner)
     }

@@ -1,7 +1,7 @@
 //! Why a mailbox does not take a message.
 //!
-//! Imports `status`, `io` (credentials). Every text names the mailbox, the cause and the remedy.
-//! Trouble of our own is 4xx, an I/O error too; only a limit or quota of the mailbox is 5xx.
+//! Every text names the mailbox, the cause and the remedy. A failure of mailstow or its machine is
+//! 4xx, an I/O error too; only a limit or quota of the mailbox is 5xx.
 
 use crate::io::CredentialError;
 use crate::status::Status;

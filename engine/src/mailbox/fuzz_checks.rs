@@ -1,7 +1,7 @@
 //! What must hold for any content that is appended to an mbox.
 
 use super::mbox::render;
-use crate::fuzz_checks::Choices;
+use crate::choices::Choices;
 use std::convert::Infallible;
 
 const HEADER: &[u8] = b"From sender@example.com  Sun Nov 22 06:51:19 2026\n\

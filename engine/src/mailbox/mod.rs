@@ -1,9 +1,8 @@
 //! Mailbox formats: Maildir and mbox.
 //!
-//! Imports `io`, `message`, `envelope`, `config` (settings), `clock`, `sync`, `status`, `limits`.
 //! Each format is a folder: it opens a mailbox as the calling thread's identity, writes, and says
-//! what must be flushed before and after the message becomes visible; when to flush is decided
-//! by `delivery`. Sources: Postfix virtual(8), maildir(5), mbox(5).
+//! what must be flushed before and after the message becomes visible; when to flush is decided by
+//! `delivery`. Sources: Postfix virtual(8), maildir(5), mbox(5).
 
 mod directory;
 mod durable_dirs;
@@ -12,18 +11,18 @@ mod error;
 pub(crate) mod fuzz_checks;
 pub mod maildir;
 pub mod mbox;
+mod owner_check;
 mod path;
 mod place;
 pub(crate) mod trace;
-mod trust;
 
 pub(crate) use directory::Unflushed;
 pub(crate) use durable_dirs::{DurableDirs, Flush};
 pub use error::MailboxError;
 pub(crate) use error::Unfit;
+pub(crate) use owner_check::OwnerCheck;
+pub use owner_check::unsafe_mailbox;
 pub(crate) use path::MailboxName;
-pub(crate) use trust::OwnerCheck;
-pub use trust::unsafe_mailbox;
 
 use crate::config::{Compress, Copies, MboxLock, Settings, StatusFields};
 use crate::target::Owner;

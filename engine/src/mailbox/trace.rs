@@ -1,9 +1,9 @@
 //! The trace lines each delivery puts on top of a message.
 //!
-//! Imports `octets`. Order and form are those of Postfix virtual(8): `From ` (mbox only),
-//! `Return-Path`, `X-Original-To`, `Delivered-To`; the last two once for each recipient of the
-//! copy, behind one another. Addresses stand here with the octets they came with. Invariant: no
-//! address ends its line.
+//! Order and form are those of Postfix virtual(8): `From ` (mbox only), `Return-Path`,
+//! `X-Original-To`, `Delivered-To`; the last two once for each recipient of the copy, behind one
+//! another. Addresses stand here with the octets they came with. Invariant: no address ends its
+//! line.
 
 use crate::octets;
 use jiff::Timestamp;

@@ -1,8 +1,8 @@
 //! One cache line of the index: which records a bucket holds and where they lie.
 //!
-//! Imports `processor`. Invariants: a line is 64 bytes and holds at most [`SLOTS`] records, which
-//! lie one behind the other in the records section. A key that is not in the map costs this one
-//! line in all but 1 of 200 cases.
+//! Invariants: a line is 64 bytes and holds at most [`SLOTS`] records, which lie one behind the
+//! other in the records section. A key that is not in the map costs this one line in all but 1 of
+//! 200 cases.
 //!
 //! Bytes: 0..5 offset of the first record, 5 number of records (bits 0-4) and which classes of keys
 //! overflowed (bits 5-7), 6..29 low eight bits of each fingerprint, 29..41 high four bits of each

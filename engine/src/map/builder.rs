@@ -1,9 +1,8 @@
 //! Building a map from entries in any order, in bounded memory.
 //!
-//! Imports `entry`, `domains`, `writer`, `spill`, `overlay`, `files`, `error`. Invariants: entries
-//! are parted by the high bits of their keys' hashes, and what exceeds the memory bound goes to a
-//! file without a name, so that each part is sorted in memory and the whole comes out in hash
-//! order; the map appears under its name complete or not at all.
+//! Invariants: entries are parted by the high bits of their keys' hashes, and what exceeds the
+//! memory bound goes to a file without a name, so that each part is sorted in memory and the whole
+//! comes out in hash order; the map appears under its name complete or not at all.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -351,7 +350,7 @@ impl<'a> MapBuilder<'a> {
                     for part in queue {
                         let sorted = spilled.fetch(part).and_then(|part| sorter.sort(part));
                         let result = sorted.and_then(|part| Sorted::new(part, domains));
-                        // An error here or there ends it; nobody listens any more then.
+                        // After an error on either side, the receiver is gone.
                         if sender.send(result).is_err() {
                             break;
                         }

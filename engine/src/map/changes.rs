@@ -1,9 +1,9 @@
 //! The change log beside a map: keys set and removed since the map was built.
 //!
-//! Imports `cursor`, `error`, `format`. Invariants: a frame is one append and one fsync, and all
-//! its changes come into force together; a change that was acknowledged is either read again or
-//! reported as damaged, never dropped. What a crash left unfinished at the end is recognised and
-//! cut by the next writer. The bytes are described in [`crate::manual::map_format`].
+//! Invariants: a frame is one append and one fsync, and all its changes come into force together; a
+//! change that was acknowledged is either read again or reported as damaged, never dropped. What a
+//! crash left unfinished at the end is recognised and cut by the next writer. The bytes are
+//! described in [`crate::manual::map_format`].
 
 use std::path::Path;
 
@@ -129,7 +129,7 @@ pub(super) fn encode_mark(map_id: [u8; 16], flushed: usize) -> [u8; 12] {
 
 /// One frame with `changes`, to stand at `offset`.
 pub(super) fn encode_frame(map_id: [u8; 16], offset: usize, changes: &[Change]) -> Vec<u8> {
-    debug_assert!(offset >= FRAMES_AT, "frames stand behind the head");
+    debug_assert!(offset >= FRAMES_AT, "frames follow the head");
     debug_assert!(!changes.is_empty(), "a frame has changes");
     let mut body = Vec::new();
     for change in changes {

@@ -1,10 +1,9 @@
 //! A map's bytes in memory of this process, copied from the file block by block as they are asked
 //! for.
 //!
-//! Imports `format`, `processor`, `reserved`, `error`, `sync`. Invariants: a block is copied once,
-//! and a byte of it is given out only after its CRC-32 matched; it never changes after that. What
-//! happens to the file meanwhile, truncation included, or to its disk, is an error of the copying
-//! and never a signal, as it would be if the file were mapped.
+//! Invariants: a block is copied once, and a byte of it is given out only after its CRC-32 matched;
+//! it never changes after that. What happens to the file meanwhile, truncation included, or to its
+//! disk, is an error of the copying and never a signal, as it would be if the file were mapped.
 //!
 //! Memory is that of the blocks that were asked for, rounded up to huge pages, and is given back
 //! with the copy.
@@ -29,7 +28,7 @@ use super::reserved::{CHUNK_BYTES, Reserved};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 
-/// The most that is copied at once, a huge page: whoever asks a map often asks all of it.
+/// Blocks that are copied at once, a huge page: busy maps are read as a whole.
 const CHUNK_BLOCKS: usize = CHUNK_BYTES / BLOCK_BYTES;
 /// Copied at once at first: a program that looks up one recipient reads no more. An interpreter
 /// takes a second for a few blocks.
@@ -263,7 +262,7 @@ impl PrivateCopy {
     #[inline]
     unsafe fn slice(&self, range: Range<usize>) -> &[u8] {
         let start = self.memory.base().wrapping_add(range.start);
-        // SAFETY: the memory lives as long as `self`, the range lies in it, and nobody writes
+        // SAFETY: the memory lives as long as `self`, the range lies in it, and no thread writes
         // to a block that is sound, before the copy is borrowed for writing.
         unsafe { slice::from_raw_parts(start, range.end.saturating_sub(range.start)) }
     }
@@ -348,11 +347,11 @@ impl PrivateCopy {
             "blocks end where the checksums begin"
         );
         let start = self.memory.base().wrapping_add(from);
-        // SAFETY: the blocks lie in the memory; none is sound, so nobody reads them, and this
-        // thread has the lock without which nobody writes them.
+        // SAFETY: the blocks lie in the memory; none is sound, so no thread reads them, and this
+        // thread has the lock that every writer takes.
         let memory = unsafe { slice::from_raw_parts_mut(start, len) };
         let read = self.source.read(memory, from as u64)?;
-        // SAFETY: as above, and from here on nobody writes: others read a block once its bit is
+        // SAFETY: as above, and from here on no thread writes: others read a block once its bit is
         // set.
         let whole = unsafe { slice::from_raw_parts(start.cast_const(), read.min(len)) };
         for (block, bytes) in blocks.zip(whole.chunks_exact(BLOCK_BYTES)) {

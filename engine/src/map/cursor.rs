@@ -1,7 +1,6 @@
 //! Reading and writing of the map's integers: little endian, and LEB128 for varying sizes.
 //!
-//! Imports nothing. Invariant: reading never panics; `None` means the bytes end too early or a
-//! number does not fit.
+//! Invariant: reading never panics; `None` means the bytes end too early or a number does not fit.
 
 /// A position in bytes that may be wrong in any way.
 #[derive(Clone, Copy, Debug)]

@@ -1,9 +1,8 @@
-//! The domains that many keys end in, stored once, in a table of their own.
+//! The table of domains that many keys end in: each is stored once.
 //!
-//! Imports `copy`, `format`, `processor`, `shared`, `error`. Invariants: a domain's number is its
-//! cell; a key whose domain has a number is stored with the number, every other key whole. Who
-//! looks a key up finds its domain's number by itself, beside fetching the record, and need not
-//! follow the record's.
+//! Invariants: a domain's number is its cell; a key whose domain has a number is stored with the
+//! number, every other key whole. Who looks a key up finds its domain's number by itself, beside
+//! fetching the record, and need not follow the record's.
 //!
 //! A cell is 32 bytes: length of the domain, 0 for an empty cell, then the domain and zeros. A
 //! domain stands in the cell `hash * cells / 2^64` or, if that was taken, in the next free one
@@ -14,12 +13,10 @@ use std::hash::BuildHasher;
 
 use super::copy::PrivateCopy;
 use super::error::MapError;
-use super::format::{self, Section};
+use super::format::{self, CELL_BYTES, Section};
 use super::processor::prefetch;
 use super::shared::Ready;
 
-/// Bytes of a cell.
-pub(super) const CELL_BYTES: usize = 32;
 /// Longest domain that gets a cell.
 pub(super) const DOMAIN_BYTES_MAX: usize = CELL_BYTES - 1;
 /// Most cells: references have three bytes.

@@ -1,9 +1,8 @@
 //! Changing single keys of a map durably, and merging the changes into a new map.
 //!
-//! Imports `view`, `changes`, `domains`, `overlay`, `writer`, `files`, `error`. Invariants: a
-//! change is flushed before it is acknowledged; one writer at a time holds the map's lock; a merge
-//! publishes the new map before it removes the log, and a log left behind by a crash names the old
-//! map.
+//! Invariants: a change is flushed before it is acknowledged; one writer at a time holds the map's
+//! lock; a merge publishes the new map before it removes the log, and a log left behind by a crash
+//! names the old map.
 
 use std::cell::Cell;
 use std::collections::HashSet;

@@ -1,6 +1,5 @@
 //! The entries of a build on their way from the sources to the map, and how they are sorted.
 //!
-//! Imports `changes`, `cursor`, `format`, `overlay`, `reader`, `spill`, `value`, `error`.
 //! Invariant: sorting keeps entries of equal hashes in the order they came in, on which it depends
 //! which of two entries for one key counts.
 //!
@@ -81,7 +80,7 @@ pub(crate) struct EntryEncoder<'n> {
     seed: u64,
     table: TableId,
     name: &'n str,
-    /// Changes that stand for what the sources say.
+    /// Changes that replace what the sources say.
     kept: Arc<Overlay>,
 }
 

@@ -1,7 +1,7 @@
 //! What can go wrong with a recipient map.
 //!
-//! Imports `io`, `status`. Invariant: every error means "no answer now" and defers;
-//! none can be taken for "no such recipient".
+//! Invariant: every error means "no answer now" and defers; none can be taken for "no such
+//! recipient".
 
 use std::path::{Path, PathBuf};
 

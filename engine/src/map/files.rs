@@ -1,10 +1,10 @@
 //! The map's own file operations: temporary file, atomic publication, lock.
 //!
-//! Imports `error`, `io`. Invariants: a name in the directory always points at a complete,
-//! flushed file: write, fsync the file, rename over the name, fsync the directory; a failed fsync
-//! is not tried again, the new file is given up; all names are used by the descriptor of the
-//! directory, and none that another user may have made a link is followed, because the directory
-//! may belong to one. Sources: rename(2), fsync(2), flock(2).
+//! Invariants: a name in the directory always points at a complete, flushed file: write, fsync the
+//! file, rename over the name, fsync the directory; a failed fsync is not tried again, the new file
+//! is given up; all names are used by the descriptor of the directory, and none that another user
+//! may have made a link is followed, because the directory may belong to one. Sources: rename(2),
+//! fsync(2), flock(2).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -47,7 +47,7 @@ impl Place {
         self.path.with_file_name(name)
     }
 
-    /// A new file that nobody else can have made.
+    /// Creates a new file, and never opens one that exists.
     fn create(&self, name: &OsStr) -> Result<File, MapError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
@@ -261,7 +261,7 @@ pub(super) struct WriteLock {
 }
 
 impl WriteLock {
-    /// Waits until nobody else changes the map at `path`.
+    /// Waits until no other process changes the map at `path`.
     pub(super) fn wait(path: &Path) -> Result<Self, MapError> {
         let place = Place::of(path)?;
         let lock_path = with_suffix(path, ".lock");
@@ -282,7 +282,7 @@ impl WriteLock {
     }
 }
 
-/// Removes what a killed writer left unfinished. Only for who holds the lock: nobody else has
+/// Removes what a killed writer left unfinished. Requires the lock: no other process has
 /// temporary files then.
 fn sweep(place: &Place) {
     let name = place.name.to_string_lossy();
@@ -367,7 +367,7 @@ impl ContentStamp {
     }
 }
 
-/// A number nobody outside can guess.
+/// Returns a number that cannot be guessed from outside.
 pub(super) fn random() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _, RandomState};
     let mut hasher = RandomState::new().build_hasher();

@@ -1,8 +1,8 @@
 //! Flushes a file in the background while it is being written, so that little is left to wait
 //! for at its end.
 //!
-//! Imports `sync` of the standard library. Invariant: what a flush in the background failed with
-//! is told, for the kernel tells it only once.
+//! Invariant: what a flush in the background failed with is told, for the kernel tells it only
+//! once.
 
 use crate::thread;
 use std::fs::File;

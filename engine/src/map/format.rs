@@ -1,11 +1,10 @@
 //! The header, the sections and the hash of a recipient map file.
 //!
-//! Imports `cursor`, `error`. Invariants: every integer is little endian; a header is believed
-//! only after its checksum, its version and every section's bounds were checked. The bytes are
-//! described in [`crate::manual::map_format`].
+//! Invariants: every integer is little endian; a header is believed only after its checksum, its
+//! version and every section's bounds were checked. The bytes are described in
+//! [`crate::manual::map_format`].
 
 use super::cursor::Cursor;
-use super::domains::CELL_BYTES;
 use super::error::MapError;
 
 /// First bytes of a map; the high bit and the line ends show a transfer in text mode.
@@ -17,6 +16,8 @@ pub(super) const FEATURES_KNOWN: u32 = 0;
 /// Bytes under one checksum; also the size of the header.
 pub(super) const BLOCK_BYTES: usize = 4096;
 pub(super) const BLOCK_BYTES_U64: u64 = 4096;
+/// Bytes of a cell of the table of domains.
+pub(super) const CELL_BYTES: usize = 32;
 /// Where the header's own checksum stands.
 const HEADER_CRC_AT: usize = BLOCK_BYTES - 4;
 
@@ -188,8 +189,8 @@ impl Header {
     }
 }
 
-/// The hash of a key: XXH3, 64 bits, with the map's own random seed, so that nobody outside can
-/// choose keys that collide.
+/// The hash of a key: XXH3, 64 bits, with the map's own random seed, so that keys that collide
+/// cannot be chosen from outside.
 #[inline]
 pub(super) fn hash(seed: u64, key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(key, seed)

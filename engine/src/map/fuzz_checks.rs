@@ -2,7 +2,7 @@
 
 use super::changes::{Change, ChangeLog, FRAMES_AT, encode_frame, encode_head, encode_mark};
 use super::{MapReader, reseal};
-use crate::fuzz_checks::Choices;
+use crate::choices::Choices;
 use std::path::Path;
 
 const KEYS: [&str; 5] = [

@@ -1,7 +1,7 @@
 //! The map of a long-running process: one view that is replaced while others read it.
 //!
-//! Imports `view`, `edit`, `supervisor`, `swap`, `sync`, `error`. Invariants: reading takes no
-//! lock; a new file that cannot be opened never takes the place of a view that answers.
+//! Invariants: reading takes no lock; a new file that cannot be opened never takes the place of a
+//! view that answers.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -92,12 +92,12 @@ fn memory_max() -> usize {
 
 /// A thread that maintains a map until it is dropped.
 #[derive(Debug)]
-pub struct MapKeeper {
+pub struct MapMaintainer {
     stop: Arc<(Mutex<bool>, Condvar)>,
     thread: Option<SupervisedThread>,
 }
 
-impl MapKeeper {
+impl MapMaintainer {
     /// Calls [`MapHandle::maintain`] every `interval`. Trouble is logged once, until it changes.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl MapKeeper {
     }
 }
 
-impl Drop for MapKeeper {
+impl Drop for MapMaintainer {
     fn drop(&mut self) {
         *self.stop.0.lock() = true;
         self.stop.1.notify_all();

@@ -1,9 +1,9 @@
 //! The recipient map: one compiled file for all local tables, faster and smaller than the tables
 //! it is built from.
 //!
-//! Imports `status`, `swap`, `sync`, `clock`. Invariants: a map file never changes
-//! once it has its name; single changes stand in a log beside it; whatever is wrong with either,
-//! the answer is an error that defers. The format is described in [`crate::manual::map_format`].
+//! Invariants: a map file never changes once it has its name; single changes stand in a log beside
+//! it; whatever is wrong with either, the answer is an error that defers. The format is described
+//! in [`crate::manual::map_format`].
 //!
 //! ```
 //! use mailstow_engine::map::{BuildOptions, Change, MapBuilder, MapView, change};
@@ -48,6 +48,7 @@ mod reader;
 mod record;
 mod reserved;
 mod segment;
+mod session;
 mod shared;
 mod spill;
 mod value;
@@ -66,9 +67,9 @@ pub use edit::{CHANGES_MERGE_AT, change, merge};
 pub(crate) use entry::{EntryEncoder, PartedEntries};
 pub use error::MapError;
 pub use format::{KEY_BYTES_MAX, TABLES_MAX, VALUE_BYTES_MAX, reseal};
-pub use handle::{MapHandle, MapKeeper};
+pub use handle::{MapHandle, MapMaintainer};
 pub use reader::{MapReader, MapStats, Record, TableId};
+pub(crate) use session::MapSession;
 pub use value::Value;
 pub use verify::Verified;
-pub(crate) use view::Located;
 pub use view::{Attributes, MapView};

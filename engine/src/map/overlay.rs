@@ -1,6 +1,6 @@
 //! The changes of a change log, in memory, ready to be asked before the map itself.
 //!
-//! Imports `changes`. Invariant: the last change of a key in a table counts.
+//! Invariant: the last change of a key in a table counts.
 
 use std::collections::HashMap;
 

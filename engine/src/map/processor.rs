@@ -1,7 +1,7 @@
 //! Hints and vector instructions of the processor: fetching memory ahead of time, and comparing
 //! many bytes at once.
 //!
-//! Imports nothing. Invariant: an answer never depends on a hint.
+//! Invariant: an answer never depends on a hint.
 #![allow(
     unsafe_code,
     reason = "prefetching takes a pointer; vector instructions are not every processor's"

@@ -1,6 +1,5 @@
 //! Looking up keys in the bytes of a recipient map.
 //!
-//! Imports `copy`, `format`, `bucket`, `record`, `value`, `domains`, `segment`, `error`.
 //! Invariants: safe for any bytes: a damaged map gives an error, never a panic and never a wrong
 //! answer; a lookup takes no lock and allocates nothing.
 

@@ -1,8 +1,7 @@
 //! One key and all it has in the map's tables.
 //!
-//! Imports `cursor`, `domains`, `value`. Invariants: a record that does not fit in 255 bytes
-//! leaves a stub where it would stand; a key is compared in full, so that a fingerprint alone
-//! never answers.
+//! Invariants: a record that does not fit in 255 bytes leaves a stub where it would stand; a key is
+//! compared in full, so that a fingerprint alone never answers.
 //!
 //! Bytes: one head byte (bit 0: the values are a reference, bit 1: stub, bit 2: the domain is a
 //! reference, bits 3-7: length of the text, 31 for "31 + varint follows"), that varint, the number
@@ -64,7 +63,7 @@ pub(super) enum Payload<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Entry<'a> {
     Record(RawRecord<'a>),
-    /// The record is long and lies in a section of its own.
+    /// The record is long and lies in the section of long records.
     Stub {
         offset: u64,
         len: usize,

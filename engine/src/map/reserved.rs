@@ -1,8 +1,8 @@
 //! Address space for a map's bytes: memory is used only where it is written.
 //!
-//! Imports nothing. Invariants: every byte is zero until it is written; the memory stays in its
-//! place for as long as its [`Reserved`] lives. An interpreter that checks memory accesses knows
-//! none of the system calls, so there the memory is of the heap.
+//! Invariants: every byte is zero until it is written; the memory stays in its place for as long as
+//! its [`Reserved`] lives. An interpreter that checks memory accesses knows none of the system
+//! calls, so there the memory is of the heap.
 #![allow(unsafe_code, reason = "memory of the kernel comes and goes by address")]
 
 use std::io;
@@ -22,7 +22,7 @@ pub(super) struct Reserved {
 
 // SAFETY: it is memory that belongs to this value alone, wherever the value goes.
 unsafe impl Send for Reserved {}
-// SAFETY: shared references give out the address only; whoever uses it says who reads and who
+// SAFETY: shared references give out the address only; each use of it says which thread reads or
 // writes.
 unsafe impl Sync for Reserved {}
 
@@ -50,14 +50,14 @@ impl Reserved {
 
     /// Gives the memory back; every byte is zero then.
     pub(super) fn clear(&mut self) -> io::Result<()> {
-        // SAFETY: the range is mapped, and as it is borrowed for writing, nobody reads it.
+        // SAFETY: the range is mapped, and as it is borrowed for writing, no thread reads it.
         unsafe { system::empty(self.mapped, self.mapped_bytes) }
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        // SAFETY: what was mapped here, and nobody can have it any more.
+        // SAFETY: what was mapped here, and no reference to it is left.
         unsafe { system::unmap(self.mapped, self.mapped_bytes) };
     }
 }
@@ -86,7 +86,7 @@ mod system {
     }
 
     /// # Safety
-    /// The range must be one that `map` gave, and nobody may use its bytes meanwhile.
+    /// The range must be one that `map` gave, and no thread may use its bytes meanwhile.
     pub(super) unsafe fn empty(mapped: NonNull<u8>, bytes: usize) -> io::Result<()> {
         // SAFETY: the caller's word.
         unsafe { madvise(mapped.as_ptr().cast(), bytes, Advice::LinuxDontNeed) }?;
@@ -94,7 +94,7 @@ mod system {
     }
 
     /// # Safety
-    /// The range must be one that `map` gave, and nobody may use it from now on.
+    /// The range must be one that `map` gave, and no thread may use it from now on.
     pub(super) unsafe fn unmap(mapped: NonNull<u8>, bytes: usize) {
         // SAFETY: the caller's word.
         let _ = unsafe { munmap(mapped.as_ptr().cast(), bytes) };
@@ -118,7 +118,7 @@ mod system {
     }
 
     /// # Safety
-    /// The range must be one that `map` gave, and nobody may use its bytes meanwhile.
+    /// The range must be one that `map` gave, and no thread may use its bytes meanwhile.
     pub(super) unsafe fn empty(mapped: NonNull<u8>, bytes: usize) -> io::Result<()> {
         // SAFETY: the caller's word.
         unsafe { mapped.write_bytes(0, bytes) };
@@ -126,7 +126,7 @@ mod system {
     }
 
     /// # Safety
-    /// The range must be one that `map` gave, and nobody may use it from now on.
+    /// The range must be one that `map` gave, and no thread may use it from now on.
     pub(super) unsafe fn unmap(mapped: NonNull<u8>, bytes: usize) {
         if let Ok(layout) = layout(bytes) {
             // SAFETY: the caller's word; the layout is that of `map`.

@@ -1,7 +1,7 @@
 //! Segments: runs of keys with one scale each, which tells from a key's hash where to look.
 //!
-//! Imports `cursor`, `format`. Invariant: a place that is computed here lies in the sections of
-//! the map, whatever the bytes say, or the map does not open.
+//! Invariant: a place that is computed here lies in the sections of the map, whatever the bytes
+//! say, or the map does not open.
 
 use super::cursor::Cursor;
 use super::format::{Header, fraction};

@@ -1,8 +1,7 @@
 //! Sets of values that many records repeat, stored once.
 //!
-//! Imports `cursor`, `format`. Invariants: a text is shared from its second appearance on, so
-//! that unique texts cost nothing here; memory stays under a bound, past which texts are stored
-//! in their records.
+//! Invariants: a text is shared from its second appearance on, so that unique texts cost nothing
+//! here; memory stays under a bound, past which texts are stored in their records.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

@@ -1,7 +1,6 @@
 //! Entries of a build, parted by hash, in memory up to a bound and in a file beyond it.
 //!
-//! Imports `files`, `error`. Invariant: a part comes back as the same bytes in the order they
-//! were put in.
+//! Invariant: a part comes back as the same bytes in the order they were put in.
 
 use std::borrow::Cow;
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! A value as the map stores it: a text, a number, or a template that repeats parts of its key.
 //!
-//! Imports `cursor`, `error`. Invariant: what is decoded for the key it was encoded with is the
-//! same text, byte for byte. Templates make the values of most recipients equal
-//! (`example.com/user/` is "domain / local part /" for all of them), so that they are stored once.
+//! Invariant: what is decoded for the key it was encoded with is the same text, byte for byte.
+//! Templates make the values of most recipients equal (`example.com/user/` is "domain / local part
+//! /" for all of them), so that they are stored once.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ const TEMPLATE: u64 = 1;
 const NUMBER: u64 = 2;
 const USUAL_TEMPLATE: u64 = 3;
 
-// Bytes that no UTF-8 text holds stand for parts of the key.
+// Bytes that no UTF-8 text holds encode parts of the key.
 const LOCAL: u8 = 0xf8;
 const DOMAIN: u8 = 0xf9;
 const KEY: u8 = 0xfa;

@@ -1,8 +1,8 @@
 //! Reading a whole map: to verify it, or to visit each record.
 //!
-//! Imports `reader`, `record`, `format`, `bucket`, `error`. Invariants: memory stays under a bound
-//! that the map's size does not matter to; a map that verifies answers
-//! every key it was built with; the order of records is that of their keys' hashes.
+//! Invariants: memory stays under a bound that the map's size does not matter to; a map that
+//! verifies answers every key it was built with; the order of records is that of their keys'
+//! hashes.
 
 use super::error::MapError;
 use super::format::{fingerprint, hash};

@@ -1,8 +1,7 @@
 //! A map as it is asked: the copied file and the changes made since it was built.
 //!
-//! Imports `reader`, `changes`, `overlay`, `files`, `error`, `clock`. Invariants: a view
-//! never changes; it shows the map and the change log of one moment, never a map without its
-//! changes.
+//! Invariants: a view never changes; it shows the map and the change log of one moment, never a map
+//! without its changes.
 
 use std::borrow::Cow;
 use std::io::{self, Read as _};
@@ -106,7 +105,7 @@ impl MapView {
     #[inline]
     pub fn check_intact(&self) -> Result<(), MapError> {
         let tick = clock::tick();
-        // Relaxed: the number stands for nothing else, and looking once too often does no harm.
+        // Relaxed: nothing else depends on the number, and an extra look does no harm.
         if self.looked.load(Ordering::Relaxed) == tick {
             return Ok(());
         }
@@ -291,7 +290,7 @@ impl MapView {
     }
 }
 
-/// Where a map has what it knows of one key, for whoever remembers the key.
+/// Where a map has its values for one key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Located<'v> {
     view: &'v MapView,
@@ -353,8 +352,8 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// Appends the value in `table` to `out`, and says whether there is one; for whoever knows
-    /// the table's number in the view's map.
+    /// Appends the value in `table` to `out`, and returns whether there is one. `id` is the table's
+    /// number in the view's map.
     ///
     /// # Errors
     /// [`MapError::Corrupt`]: the answer is not known; defer.

@@ -1,9 +1,7 @@
 //! Writing a map from records that come in the order of their hashes.
 //!
-//! Imports `format`, `bucket`, `domains`, `record`, `segment`, `shared`, `files`, `flusher`,
-//! `error`. Invariants: the file is written front to back, the header last; nothing but one
-//! segment, the index (less than four bytes a key), the domains and the shared texts is held in
-//! memory.
+//! Invariants: the file is written front to back, the header last; nothing but one segment, the
+//! index (less than four bytes a key), the domains and the shared texts is held in memory.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -83,7 +81,7 @@ impl BlockWriter {
             "whole blocks are written"
         );
         let blocks = self.buffer.get(..len).unwrap_or_default();
-        // The header has a checksum of its own.
+        // The header has its own checksum.
         let header = usize::from(self.written == 0);
         for block in blocks.chunks_exact(BLOCK_BYTES).skip(header) {
             self.checksums

@@ -1,7 +1,7 @@
 //! The memory all messages share.
 //!
-//! Imports `sync`. Invariant: the sum of all living shares is what the budget says is used, and
-//! never more than its bound.
+//! Invariant: the sum of all living shares is what the budget says is used, and never more than its
+//! bound.
 
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering};

@@ -7,8 +7,8 @@
 use super::budget::{Budget, Share};
 use super::header_filter::HeaderFilter;
 use super::line_ends::bare_newlines;
+use super::message::{Body, Content, Message, READ_BYTES};
 use super::sink::MessageSink;
-use super::{Body, Content, Message, READ_BYTES};
 use crate::config::Limits;
 use crate::io::{MakeRoom, Scratch, StateDirectory};
 use crate::sync::Arc;

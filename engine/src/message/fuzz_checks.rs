@@ -1,8 +1,8 @@
 //! What must hold for any content of a message.
 
 use super::Spool;
+use crate::choices::Choices;
 use crate::config::Limits;
-use crate::fuzz_checks::Choices;
 use std::io;
 
 /// Takes a message in pieces as the input says, and once more as a whole.

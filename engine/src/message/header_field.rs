@@ -1,9 +1,8 @@
 //! Lines of a message header, as far as their beginning says what they are.
 //!
-//! Imports nothing. A field name is printable ASCII without the colon (RFC 5322 section 2.2);
-//! blanks before the colon are tolerated as in its section 4.5. The header ends with the first
-//! empty line; readers differ about lines in it that are no fields, so that fields behind those
-//! count too.
+//! A field name is printable ASCII without the colon (RFC 5322 section 2.2); blanks before the
+//! colon are tolerated as in its section 4.5. The header ends with the first empty line; readers
+//! differ about lines in it that are no fields, so that fields behind those count too.
 
 /// A name this long is none: the longest line that Postfix takes as one (`line_length_limit`).
 pub(super) const NAME_BYTES_MAX: usize = 2048;

@@ -1,11 +1,11 @@
 //! What becomes of the header of a message: on its way in, and on its way into an mbox.
 //!
-//! Imports `header_field`. On its way in, the fields that only we may write, `Return-Path` and
-//! `X-Original-To`, are removed wherever they are in the header; a `From ` line at the beginning
-//! becomes a field; and an empty line is put before a message that has no header, so that nothing
-//! of it becomes part of ours. `Delivered-To` stays: mail loops are recognised by it. On its way
-//! into an mbox, the fields in which mbox readers keep their state are removed. The rules and their
-//! reasons are in [`crate::manual::content`].
+//! On its way in, the fields that only we may write, `Return-Path` and `X-Original-To`, are removed
+//! wherever they are in the header; a `From ` line at the beginning becomes a field; and an empty
+//! line is put before a message that has no header, so that nothing of it becomes part of ours.
+//! `Delivered-To` stays: mail loops are recognised by it. On its way into an mbox, the fields in
+//! which mbox readers keep their state are removed. The rules and their reasons are in
+//! [`crate::manual::content`].
 //!
 //! Some readers take a CR in the header for a line end, so that a field may begin behind one.
 //! Works on pieces cut anywhere, holding back no more than `NAME_BYTES_MAX` bytes and a few.

@@ -1,8 +1,8 @@
 //! Line ends: the one rule by which every entrance turns what it receives into the stored form.
 //!
-//! Imports nothing. CR LF becomes LF; every other byte stays, also a lone CR, a lone LF and NUL.
-//! Works in place on pieces cut anywhere: the result is that of the whole stream. The rule and its
-//! reasons are in [`crate::manual::content`].
+//! CR LF becomes LF; every other byte stays, also a lone CR, a lone LF and NUL. Works in place on
+//! pieces cut anywhere: the result is that of the whole stream. The rule and its reasons are in
+//! [`crate::manual::content`].
 
 /// What was seen of the lines, for policies about content.
 ///

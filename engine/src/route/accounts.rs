@@ -1,8 +1,7 @@
 //! The accounts of this machine and their mailboxes.
 //!
-//! Imports `config` (settings), `table` (its error). Every question goes to the account database
-//! through the name service switch, and may wait for a network. Source: local(8) `home_mailbox`,
-//! `mail_spool_directory`, `default_privs`.
+//! Every question goes to the account database through the name service switch, and may wait for a
+//! network. Source: local(8) `home_mailbox`, `mail_spool_directory`, `default_privs`.
 
 use super::types::{Destination, Rights};
 use crate::config::RoutingSettings;
@@ -18,7 +17,7 @@ pub(crate) struct Account {
     pub(crate) home: PathBuf,
 }
 
-/// Where mailboxes of accounts are, and who has no account of its own.
+/// Where mailboxes of accounts are, and the user for those without an account.
 #[derive(Debug)]
 pub(crate) struct Accounts {
     default_privs: String,

@@ -50,7 +50,7 @@ fn ask(router: &Router, local_part: &str) -> String {
     }
 }
 
-/// Adds no component, and none that has a meaning of its own.
+/// Adds no component, and none that has a special meaning.
 fn is_one_safe_component(text: &str) -> bool {
     !text.is_empty()
         && !text.starts_with('.')

@@ -1,10 +1,9 @@
-//! `virtual_alias_maps`: from one recipient to all those it stands for.
+//! `virtual_alias_maps`: from one recipient to the addresses that its mail goes to.
 //!
-//! Imports `address`, `table`. Addresses are rewritten in place, left to right, until no table
-//! has them any more; an address that is a member of its own expansion is kept and not expanded
-//! again. A limit that is reached, a table that fails and a result without an address defer the
-//! mail: what was found until then is never used, for it would lose recipients. Source:
-//! virtual(5), cleanup(8).
+//! Addresses are rewritten in place, left to right, until no table has them any more; an address
+//! that is a member of its expansion is kept and not expanded again. A limit that is reached, a
+//! table that fails and a result without an address defer the mail: what was found until then is
+//! never used, for it would lose recipients. Source: virtual(5), cleanup(8).
 
 use super::error::RouteError;
 use super::opener::Opener;
@@ -58,8 +57,8 @@ impl VirtualAliases {
         &self.maps
     }
 
-    /// Everyone that `address` (internal form, canonical) stands for, in internal form, in
-    /// order, without duplicates; `address` itself when it is no alias.
+    /// Returns the addresses that `address` (internal form, canonical) expands to, in internal
+    /// form, in order, without duplicates; `address` itself when it is no alias.
     ///
     /// # Errors
     /// A table could not answer, a limit was reached, or a result has no address in it.
@@ -91,7 +90,7 @@ impl VirtualAliases {
         Ok(found.map(|found| found.with(value)))
     }
 
-    /// Nobody can be refused for a limit before the tables were asked once.
+    /// Returns true if no limit can refuse a recipient before the tables were asked once.
     pub(crate) fn limits_allow_asking(&self) -> bool {
         self.recursion_limit > 0 && self.expansion_limit > 0
     }
@@ -124,7 +123,7 @@ impl VirtualAliases {
             expansion.flatten(next, &search, trace)?;
             next += 1;
         }
-        // Nearly everybody is nobody's alias.
+        // Most addresses are no aliases.
         if expansion.members.len() > 1 {
             let mut seen = HashSet::new();
             expansion
@@ -225,7 +224,7 @@ impl Expansion<'_> {
             if let Some(first) = results.next() {
                 self.put_back(index, first);
             }
-            // Whoever has too many members now is refused for it when the next one is looked at;
+            // An alias that has too many members now is refused when the next one is looked at;
             // until then something worse may turn up, but more members make no difference.
             let most = self.aliases.expansion_limit.saturating_add(1);
             let room = most.saturating_sub(self.members.len());
@@ -250,7 +249,7 @@ impl Expansion<'_> {
         }
     }
 
-    /// The addresses a table's value stands for.
+    /// Returns the addresses in a table's value.
     fn results(&self, member: &str, found: &Found) -> Result<Vec<String>, RouteError> {
         let extension = found.extension.as_deref();
         let listed = if found.value.starts_with('@') {
@@ -269,7 +268,7 @@ impl Expansion<'_> {
             return Err(RouteError::AliasValue {
                 address: quote_address(self.original).into_owned(),
                 cause: format!(
-                    "\"{}\" stands for \"{listed}\", in which there is no address; correct the \
+                    "\"{}\" expands to \"{listed}\", in which there is no address; correct the \
                      table",
                     quote_address(member)
                 ),

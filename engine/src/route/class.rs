@@ -1,8 +1,8 @@
 //! Address classes: which class a domain belongs to, and the transport that class implies.
 //!
-//! Imports `config` (settings), `table`. Source: Postfix ADDRESS_CLASS_README, the order of
-//! trivial-rewrite(8): local, virtual alias, virtual mailbox, relay, default. A domain in two
-//! lists is of the earlier class; that is reported when the lists are opened.
+//! Source: Postfix ADDRESS_CLASS_README, the order of trivial-rewrite(8): local, virtual alias,
+//! virtual mailbox, relay, default. A domain in two lists is of the earlier class; that is reported
+//! when the lists are opened.
 
 use super::domains::{DomainList, Matching};
 use super::interfaces::Interfaces;

@@ -1,14 +1,14 @@
 //! What of the configured tables a recipient map can take over, and what stays beside it.
 //!
-//! Imports `config`, `table`. Invariant: a configuration in which each parameter names the map
-//! and then what stayed answers every recipient as before: tables are searched in order, so only
-//! those that come first can move. Tables of `alias_maps` stay: local(8) runs their commands as
-//! the owner of the file they stand in.
+//! Invariant: a configuration in which each parameter names the map and then what stayed answers
+//! every recipient as before: tables are searched in order, so only those that come first can move.
+//! Tables of `alias_maps` stay: local(8) runs their commands as the owner of the file they stand
+//! in.
 
 use super::class::parents_match;
 use crate::address::fold_case;
 use crate::config::RoutingSettings;
-use crate::table::{TableName, words};
+use crate::table::{TableName, text_path, words};
 use std::path::PathBuf;
 
 /// One parameter.
@@ -71,7 +71,7 @@ pub fn compilable(settings: &RoutingSettings) -> Vec<Part> {
             parts.push(part);
             continue;
         }
-        // As a table's key, `.example.com` stands for what is below it only where parents match.
+        // As a table's key, `.example.com` matches subdomains only where parents match.
         let parents = parameter == "relay_domains" || parents_match(settings, parameter);
         let name = |word: &str| {
             let is_name = !word.contains([':', '/', '!', '{', '[']);
@@ -111,7 +111,7 @@ fn table(word: &str, settings: &RoutingSettings) -> Option<Source> {
         return None;
     }
     let name = TableName::parse(word, &settings.default_database_type).ok()?;
-    match name.text() {
+    match text_path(&name) {
         Some(path) => Some(Source::Text(path.to_owned())),
         None if name.is_listed() => Some(Source::Table(name)),
         None => None,

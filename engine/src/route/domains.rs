@@ -1,7 +1,7 @@
 //! Lists of domains: `example.com, !lists.example.com, hash:/etc/postfix/domains, /a/file`.
 //!
-//! Imports `address`, `table`. Source: postconf(5) `mydestination`, `virtual_mailbox_domains`,
-//! `relay_domains` ("host/domain names, /file/name or type:table patterns, ! negates").
+//! Source: postconf(5) `mydestination`, `virtual_mailbox_domains`, `relay_domains` ("host/domain
+//! names, /file/name or type:table patterns, ! negates").
 
 use super::opener::Opener;
 use super::search::{Maps, domain_keys};

@@ -1,7 +1,7 @@
 //! Why a recipient has no mailbox.
 //!
-//! Imports `status`, `table`. The Display text is for the operator (object, cause, remedy); the
-//! status text is for the client and says no more than virtual(8) would.
+//! The Display text is for the operator (object, cause, remedy); the status text is for the client
+//! and says no more than virtual(8) would.
 
 use crate::status::{EnhancedCode, Status};
 use crate::table::TableError;
@@ -24,7 +24,7 @@ use crate::table::TableError;
 /// use mailstow_engine::RouteError;
 ///
 /// let unknown = router.mailbox(&parse_mailbox("nobody@example.com")?);
-/// let error = unknown.expect_err("nobody of that name");
+/// let error = unknown.expect_err("no such user");
 /// assert!(matches!(error, RouteError::UnknownUser { .. }));
 /// assert_eq!(error.status().to_string(), "550 5.1.1 <nobody@example.com> unknown user");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -81,10 +81,10 @@ pub enum RouteError {
         /// What went wrong, and the remedy.
         cause: String,
     },
-    /// A recipient stands for one whose mail cannot be stored here. Nobody gets the mail then,
-    /// for the one would never learn of it.
+    /// A recipient expands to one whose mail cannot be stored here. The mail is stored for none of
+    /// them, for the one would never learn of it.
     #[error(
-        "<{address}> stands for <{member}>: {cause}; correct virtual_alias_maps, or let \
+        "<{address}> expands to <{member}>: {cause}; correct virtual_alias_maps, or let \
              Postfix expand aliases (expand_aliases = no)"
     )]
     Member {
@@ -121,7 +121,7 @@ pub enum RouteError {
         transport: String,
     },
     /// A member of a local alias cannot be used.
-    #[error("alias_maps: \"{member}\", which <{address}> stands for: {cause}")]
+    #[error("alias_maps: \"{member}\", which <{address}> expands to: {cause}")]
     BadMember {
         /// The recipient.
         address: String,
@@ -161,7 +161,7 @@ pub enum RouteError {
         /// The recipient.
         address: String,
     },
-    /// A recipient stands for more addresses than anybody means.
+    /// A recipient expands to too many addresses.
     #[error(
         "<{address}>: its mail is sent on and on, to more than {limit} recipients or {hops} times \
          in a row; look for lists that contain each other"

@@ -1,10 +1,10 @@
 //! From the address a client gives to the mailboxes of the recipient it means.
 //!
-//! Imports the other files of this room. This is the one way for all that stores mail: the server,
-//! `mailstow deliver`, embedders. An address is looked up in canonical form, as virtual(8) looks
-//! it up. One that is listed nowhere is looked up once more in the spelling that
-//! trivial-rewrite(8) resolves it to; so whatever [`Router::resolve`] finds by its spelling is
-//! found here. Only recipients that would be refused pay for that.
+//! This is the one way for all that stores mail: the server, `mailstow deliver`, embedders. An
+//! address is looked up in canonical form, as virtual(8) looks it up. One that is listed nowhere is
+//! looked up once more in the spelling that trivial-rewrite(8) resolves it to; so whatever
+//! [`Router::resolve`] finds by its spelling is found here. Only recipients that would be refused
+//! pay for that.
 
 use super::error::RouteError;
 use super::lookup::Mailboxes;

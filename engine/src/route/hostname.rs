@@ -1,8 +1,8 @@
 //! Which domains a recipient may have.
 //!
-//! Imports nothing of the engine. Source: RFC 1123 section 2.1, RFC 5321 section 4.1.3, as
-//! leniently as Postfix takes them (underscores are fine). Letters beyond ASCII are those of
-//! internationalized names (RFC 6531) and are not checked against IDNA.
+//! Source: RFC 1123 section 2.1, RFC 5321 section 4.1.3, as leniently as Postfix takes them
+//! (underscores are fine). Letters beyond ASCII are those of internationalized names (RFC 6531) and
+//! are not checked against IDNA.
 
 use super::interfaces::parse_literal;
 

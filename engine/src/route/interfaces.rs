@@ -1,8 +1,8 @@
 //! The network addresses of this machine, for recipients such as `user@[192.0.2.1]`.
 //!
-//! Imports `config` (settings). Host names in `inet_interfaces` are looked up when the first
-//! address literal is asked for, not before: hardly any mail has one. Source: postconf(5)
-//! `inet_interfaces`, `proxy_interfaces`; RFC 5321 section 4.1.3.
+//! Host names in `inet_interfaces` are looked up when the first address literal is asked for, not
+//! before: hardly any mail has one. Source: postconf(5) `inet_interfaces`, `proxy_interfaces`; RFC
+//! 5321 section 4.1.3.
 
 use crate::config::RoutingSettings;
 use crate::sync::OnceLock;

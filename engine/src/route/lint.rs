@@ -1,9 +1,8 @@
 //! What is odd about routing tables though each of them is well formed.
 //!
-//! Imports the other files of this room. Only tables that can be listed are looked through;
-//! patterns, databases and programs answer when mail comes. Every finding is one that operators
-//! of Postfix have fallen over: catch-all aliases that take the mail of existing mailboxes,
-//! aliases to nowhere, circles, a domain in two classes.
+//! Only tables that can be listed are looked through; patterns, databases and programs answer when
+//! mail comes. Every finding is one that operators of Postfix have fallen over: catch-all aliases
+//! that take the mail of existing mailboxes, aliases to nowhere, circles, a domain in two classes.
 
 use super::error::RouteError;
 use super::router::Router;
@@ -173,13 +172,13 @@ impl Lint<'_> {
             let is_identity = fold_case(&route.recipient) == fold_case(&entry.key);
             let text = if is_identity {
                 format!(
-                    "{} stands for itself, but has no mailbox: its mail is accepted and then \
+                    "{} expands to itself, but has no mailbox: its mail is accepted and then \
                      returned ({status}); give it a mailbox, or remove the alias",
                     entry.key
                 )
             } else {
                 format!(
-                    "{} stands for {}, which leads nowhere: {status}; correct the alias",
+                    "{} expands to {}, which leads nowhere: {status}; correct the alias",
                     entry.key, route.recipient
                 )
             };

@@ -84,14 +84,14 @@ fn aliases_to_nowhere_and_identities_without_a_mailbox_are_found() {
         s.virtual_alias_maps = "inline:{x@va.example=gone@vm.example}".into();
     }));
     assert!(
-        text.contains("x@va.example stands for gone@vm.example, which leads nowhere"),
+        text.contains("x@va.example expands to gone@vm.example, which leads nowhere"),
         "{text}"
     );
     let text = only(lint(|s| {
         s.virtual_alias_maps = "inline:{gone@vm.example=gone@vm.example}".into();
     }));
     assert!(
-        text.contains("gone@vm.example stands for itself, but has no mailbox"),
+        text.contains("gone@vm.example expands to itself, but has no mailbox"),
         "{text}"
     );
     let text = only(lint(|s| {

@@ -1,16 +1,13 @@
 //! What local(8) knows when it looks at a recipient: its tables and parameters.
 //!
-//! Imports `config`, `table`. What it makes of a recipient stands in `local_walk`. `.forward`
-//! files are not looked at. Source: local(8), aliases(5).
+//! `local_walk` resolves recipients with it. `.forward` files are not read. Source: local(8),
+//! aliases(5).
 
 use super::accounts::{Account, Accounts};
 use super::alias::{extension_rule, propagates};
 use super::error::RouteError;
-use super::local_walk::Walk;
 use super::opener::Opener;
-use super::resolver::Resolver;
 use super::search::Maps;
-use super::trace::Trace;
 use super::types::Destination;
 use crate::address::ExtensionRule;
 use crate::config::RoutingSettings;
@@ -37,7 +34,7 @@ pub(crate) struct LocalDelivery {
     pub(super) texts: Arc<TextFiles>,
 }
 
-/// What a local recipient stands for.
+/// An address that mail for a local recipient goes to.
 #[derive(Debug)]
 pub(crate) struct Member {
     /// Internal form.
@@ -93,24 +90,8 @@ impl LocalDelivery {
         &self.aliases
     }
 
-    /// Everything that `recipient` (internal form), whose transport is `transport`, stands for.
-    /// `delivered_to` are the `Delivered-To:` headers of the mail so far, folded: whoever is
-    /// named there gets it no second time.
-    pub(crate) fn members(
-        &self,
-        recipient: &str,
-        transport: &str,
-        delivered_to: &[String],
-        resolver: &Resolver,
-        trace: &mut Trace,
-    ) -> Vec<Member> {
-        Walk::new(self, resolver, transport, delivered_to, trace).run(recipient)
-    }
-}
-
-impl LocalDelivery {
-    /// Whose rights the members of an alias in `table` have: of who owns the table, but root's
-    /// aliases have none of their own.
+    /// Whose rights the members of an alias in `table` have: those of the owner of the table, but
+    /// aliases of root have no rights.
     pub(super) fn rights_of(&self, table: &str) -> Result<Option<Account>, TableError> {
         let owner = self.owners.iter().find(|(name, _)| name == table);
         match owner {

@@ -1,4 +1,4 @@
-//! What local recipients stand for.
+//! Where mail for local recipients goes.
 
 use super::super::{Destination, Format, Resolution, Router, table_context};
 use crate::address::parse_mailbox;
@@ -221,7 +221,7 @@ fn circles_with_many_ways_round_come_to_an_end() {
     };
     let ends = ends(&passing, "a+x@origin.example");
     assert!(ends.contains(&"5.4.6".to_owned()));
-    // Each list sends on to two addresses that stand for the other one and something more.
+    // Each list sends on to two addresses that expand to the other one and more.
     let (_kept, member) = include("x@far.example\ny@far.example\n");
     let aliases = format!("inline:{{l={member}}}");
     let back = RoutingSettings {

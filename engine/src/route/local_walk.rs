@@ -1,10 +1,10 @@
 //! What local(8) makes of a recipient: aliases, commands, files, `:include:` files, accounts.
 //!
-//! Imports `address`, `table`; reads `:include:` files and asks the account database, but runs
-//! nothing and writes nothing. A member that is to be sent on is handed back, to be resolved as
-//! any other recipient. What is passed over for being there already, and in which order, is as
-//! in local(8): a command once for a user and the rights it is run with, a file once for the
-//! rights, a mailbox once for a whole local part. Source: local(8), aliases(5).
+//! Reads `:include:` files and asks the account database, but runs nothing and writes nothing. A
+//! member that is to be sent on is handed back, to be resolved as any other recipient. What is
+//! passed over for being there already, and in which order, is as in local(8): a command once for a
+//! user and the rights it is run with, a file once for the rights, a mailbox once for a whole local
+//! part. Source: local(8), aliases(5).
 
 use super::accounts::Account;
 use super::alias::circle;
@@ -24,8 +24,8 @@ use std::path::Path;
 /// How deep calls may be nested in local(8) before a loop is assumed. An alias of an alias takes
 /// four of them.
 const NESTING_MAX: u32 = 100;
-/// How deep for an `:include:` file. Postfix 3.7 has no bound of its own there, only that a file is
-/// not read twice; newer ones have that of aliases, which refuses mail that 3.7 delivers.
+/// How deep for an `:include:` file. Postfix 3.7 has no such bound, and only reads
+/// no file twice; newer ones have that of aliases, which refuses mail that 3.7 delivers.
 const INCLUDE_NESTING_MAX: u32 = 2 * NESTING_MAX;
 
 /// Nesting at which the members of an alias begin to be counted: lists may be long, but not
@@ -81,8 +81,24 @@ impl State {
     }
 }
 
+impl LocalDelivery {
+    /// Returns where mail for `recipient` (internal form), whose transport is `transport`, goes.
+    /// `delivered_to` are the `Delivered-To:` headers of the mail so far, folded: a
+    /// recipient named there gets it no second time.
+    pub(crate) fn members(
+        &self,
+        recipient: &str,
+        transport: &str,
+        delivered_to: &[String],
+        resolver: &Resolver,
+        trace: &mut Trace,
+    ) -> Vec<Member> {
+        Walk::new(self, resolver, transport, delivered_to, trace).run(recipient)
+    }
+}
+
 /// One walk through the aliases of a recipient.
-pub(super) struct Walk<'a> {
+struct Walk<'a> {
     local: &'a LocalDelivery,
     resolver: &'a Resolver,
     transport: &'a str,
@@ -96,7 +112,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(
+    fn new(
         local: &'a LocalDelivery,
         resolver: &'a Resolver,
         transport: &'a str,
@@ -116,8 +132,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Everything that `recipient` (internal form) stands for.
-    pub(super) fn run(mut self, recipient: &str) -> Vec<Member> {
+    /// Returns where mail for `recipient` (internal form) goes.
+    fn run(mut self, recipient: &str) -> Vec<Member> {
         self.recipient(recipient, State::default());
         self.members
     }

@@ -1,9 +1,9 @@
 //! One recipient that is being looked up, as the server does it for RCPT: class, aliases, mailbox.
 //!
-//! Imports `address`, `table`. What an address is asked for has much in common: the text of its
-//! keys is made once, what the processor has to fetch for any of them is fetched at once, and a
-//! recipient map is searched once for each key, however many of its tables are asked. Invariant:
-//! the answers are those of the same questions asked one by one.
+//! What an address is asked for has much in common: the text of its keys is made once, what the
+//! processor has to fetch for any of them is fetched at once, and a recipient map is searched once
+//! for each key, however many of its tables are asked. Invariant: the answers are those of the same
+//! questions asked one by one.
 
 use std::cell::Cell;
 
@@ -74,11 +74,11 @@ pub struct Lookup<'a> {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mailboxes {
-    /// The recipient is nobody's alias, and this is its mailbox.
+    /// The recipient is no alias, and this is its mailbox.
     Own(MailboxTarget),
     /// The recipient is listed in this other spelling, with this mailbox.
     Respelled(Address, MailboxTarget),
-    /// Everyone it stands for, with their mailboxes, in order.
+    /// The addresses it expands to, with their mailboxes, in order.
     Members(Vec<(Address, MailboxTarget)>),
 }
 
@@ -152,8 +152,49 @@ impl Plain {
     }
 }
 
+impl Router {
+    /// Begins a lookup of `address`, to be asked for its class and its mailboxes. For more than one
+    /// of these, ask one [`Lookup`] and not the router.
+    pub fn look_up<'a>(&'a self, address: &'a Address) -> Lookup<'a> {
+        Lookup::new(self, address)
+    }
+
+    /// The mailbox that mail for `address` is stored in; see [`Lookup::mailbox`].
+    ///
+    /// # Errors
+    /// The recipient is unknown, or our tables cannot say; see [`RouteError::status`].
+    pub fn mailbox(&self, address: &Address) -> Result<MailboxTarget, RouteError> {
+        self.look_up(address).mailbox()
+    }
+
+    pub(super) fn traced_mailbox(
+        &self,
+        address: &Address,
+        trace: &mut Trace,
+    ) -> Result<MailboxTarget, RouteError> {
+        let own = |domain: &str| self.resolver.is_own_domain(domain);
+        match self.mailboxes.find(address, own, trace)? {
+            Some(target) => Ok(target),
+            None => Err(self.look_up(address).unknown()),
+        }
+    }
+
+    /// The mailboxes that mail for `address` is stored in, `virtual_alias_maps` applied: of
+    /// all addresses it expands to.
+    ///
+    /// # Errors
+    /// One of them cannot be stored, or the expansion failed.
+    pub fn mailboxes(
+        &self,
+        address: &Address,
+    ) -> Result<Vec<(Address, MailboxTarget)>, RouteError> {
+        let mailboxes = self.look_up(address).mailboxes()?;
+        Ok(mailboxes.members(address.clone()))
+    }
+}
+
 impl<'a> Lookup<'a> {
-    pub(super) fn new(router: &'a Router, address: &'a Address) -> Self {
+    fn new(router: &'a Router, address: &'a Address) -> Self {
         let plain = Plain::new(router, address);
         if let Some(plain) = &plain {
             let (whole, domain, catch_all) = (plain.whole(), plain.domain(), plain.catch_all());
@@ -248,9 +289,9 @@ impl<'a> Lookup<'a> {
         found.map_or_else(|| Err(self.unknown()), Ok)
     }
 
-    /// Why nobody has a mailbox for the recipient.
+    /// Returns why there is no mailbox for the recipient.
     #[cold]
-    pub(super) fn unknown(&self) -> RouteError {
+    fn unknown(&self) -> RouteError {
         let class = match self.class() {
             Ok(class) => class,
             Err(error) => return error.into(),
@@ -265,8 +306,8 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    /// The mailboxes that mail for the recipient is stored in, `virtual_alias_maps` applied. To
-    /// be used where nobody has expanded aliases yet: behind Postfix, cleanup(8) has.
+    /// The mailboxes that mail for the recipient is stored in, `virtual_alias_maps` applied. For
+    /// use where aliases were not expanded yet: behind Postfix, cleanup(8) has done that.
     ///
     /// # Errors
     /// One of them cannot be stored, or the expansion failed.

@@ -2,7 +2,7 @@
 //! when they are asked one by one. Method: every way of writing an address, crossed with every
 //! kind of domain and several kinds of tables.
 
-use super::lookup::{Lookup, Mailboxes};
+use super::lookup::Mailboxes;
 use super::trace::Trace;
 use super::{RouteError, Router, table_context};
 use crate::address::Address;
@@ -255,7 +255,7 @@ fn usual_addresses_are_looked_up_the_short_way_and_odd_ones_are_not() {
     let router = router(&settings(inline));
     let short = |text: &str| {
         let address = Address::from_internal(text);
-        Lookup::new(&router, &address).is_plain()
+        router.look_up(&address).is_plain()
     };
     for text in ["info@vm.example", "first.last+list@vm-1.example", "u!x@d"] {
         assert!(short(text), "{text}");

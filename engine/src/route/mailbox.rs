@@ -1,8 +1,8 @@
 //! The mailbox of an address, as virtual(8) finds it: path, format, owner.
 //!
-//! Imports `address`, `table`, `config`. The lookup key is the whole recipient, folded. Owners
-//! below `virtual_minimum_uid` and paths that leave `virtual_mailbox_base` are refused as
-//! configuration errors: the mail is deferred, never bounced.
+//! The lookup key is the whole recipient, folded. Owners below `virtual_minimum_uid` and paths that
+//! leave `virtual_mailbox_base` are refused as configuration errors: the mail is deferred, never
+//! bounced.
 
 use super::error::RouteError;
 use super::opener::Opener;
@@ -105,7 +105,7 @@ impl MailboxTables {
         }
         if let Some(paths) = &self.paths {
             value.clear();
-            // A local part of nothing but quotes is nobody's, whatever a catch-all says.
+            // A local part of nothing but quotes has no mailbox, even with a catch-all.
             let found = search.find_keys(paths, keys, &mut value, trace)?;
             if found.is_none() {
                 return Ok(None);

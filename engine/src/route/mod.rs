@@ -1,8 +1,22 @@
 //! Who is this recipient? From an address to its class, transport and mailbox.
 //!
-//! Imports `address`, `config` (settings), `table`, `status`. Touches no mailbox. A [`Router`]
-//! is one immutable snapshot of settings and tables: a transaction that keeps it sees no
-//! half-reloaded state. Sources: Postfix ADDRESS_CLASS_README, virtual(8), trivial-rewrite(8).
+//! Touches no mailbox. A [`Router`] is one immutable snapshot of settings and tables: a transaction
+//! that keeps it sees no half-reloaded state. Sources: Postfix ADDRESS_CLASS_README, virtual(8),
+//! trivial-rewrite(8).
+//!
+//! A recipient goes from `RCPT` to its target through these functions, each of which calls only
+//! downwards:
+//!
+//! ```text
+//! lmtp session: rcpt, lookup::find, waiting::answered
+//! Engine::find_targets                     Router::find_targets (targets)
+//! Router::find (finding)                   Router::look_up, Lookup::mailboxes (lookup)
+//! VirtualAliases::find (alias)             MailboxTables::find_keys (mailbox)
+//! Resolver::resolve (resolver)             Classes::listing (class), TransportMaps (transport)
+//! Search::find_keys, Maps::lookup_into (search)
+//! TableSet::lookup_into (table)            LookupTable::lookup_into of each table
+//! MapTable::lookup_into                    MapSession::find, MapView::locate (map)
+//! ```
 
 mod accounts;
 #[cfg(test)]

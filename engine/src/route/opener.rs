@@ -1,12 +1,10 @@
 //! Opens the tables that a parameter lists.
-//!
-//! Imports `config` (settings), `table`.
 
 use crate::config::{PathSubstitution, RoutingSettings};
 use crate::sync::Arc;
 use crate::table::{
-    LookupTable, MailboxValues, Nature, OpenError, TableCache, TableContext, TableError, TableList,
-    TableName, TableSet, words,
+    LookupTable, MailboxValues, Matching, OpenError, TableCache, TableContext, TableError,
+    TableList, TableName, TableSet, words,
 };
 use std::os::unix::fs::MetadataExt;
 
@@ -83,7 +81,7 @@ impl Opener<'_> {
     }
 }
 
-/// Stands for tables that cannot be opened.
+/// Takes the place of tables that cannot be opened.
 #[derive(Debug)]
 struct Unopened {
     name: String,
@@ -107,8 +105,8 @@ impl LookupTable for Unopened {
         })
     }
 
-    fn nature(&self) -> Nature {
-        Nature::Fixed
+    fn matching(&self) -> Matching {
+        Matching::Exact
     }
 
     fn name(&self) -> &str {

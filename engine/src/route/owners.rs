@@ -1,7 +1,6 @@
 //! Who will own the mail: what `virtual_uid_maps` and `virtual_gid_maps` say of every recipient.
 //!
-//! Imports `config` (settings) and `table`. Only `static:` tables say so without a recipient;
-//! others are asked when mail comes.
+//! Only `static:` tables say so without a recipient; others are asked when mail comes.
 
 use crate::config::RoutingSettings;
 use crate::table::TableList;
@@ -20,7 +19,7 @@ pub struct Owners {
 pub struct OwnerProblem {
     /// Something is not set at all.
     pub is_unset: bool,
-    /// What is wrong and how to mend it.
+    /// What is wrong and how to fix it.
     pub text: String,
 }
 

@@ -1,7 +1,7 @@
 //! Answers for programs that ask by the name of a Postfix parameter: the socketmap server.
 //!
-//! Imports `address`, `table`. Whoever asks sends whole addresses only (Postfix does not search
-//! a socketmap for parts of an address), so the whole search order is gone through here.
+//! Clients send whole addresses only (Postfix does not search a socketmap for parts of an address),
+//! so the whole search order is followed here.
 
 use super::error::RouteError;
 use super::router::Router;
@@ -33,8 +33,8 @@ impl Router {
     /// that of any recipient, or a domain for the lists of domains, whose answer is that domain.
     /// The outer `None` means there is no such parameter.
     ///
-    /// For `virtual_alias_maps` the answer is everyone that the address stands for in the end,
-    /// separated by commas, and nothing for who stands for himself alone.
+    /// For `virtual_alias_maps` the answer is all addresses that the address expands to,
+    /// separated by commas, and none for an address that is no alias.
     ///
     /// # Errors
     /// The tables cannot say now, or an alias cannot be expanded.
@@ -102,7 +102,7 @@ impl Router {
     }
 
     /// The address that is asked for, in canonical form. One without a domain stays without:
-    /// Postfix asks for users of its own domains so.
+    /// so Postfix asks for users of its domains.
     fn asked(&self, key: &str) -> Address {
         match parse_mailbox(key) {
             Ok(address) if address.domain.is_some() => self.complete(address),

@@ -1,8 +1,8 @@
 //! Who exists in the domains that others deliver for: `local_recipient_maps` and
 //! `relay_recipient_maps`.
 //!
-//! Imports `table`. Source: postconf(5), ADDRESS_CLASS_README; Postfix's smtpd asks these before
-//! it accepts a recipient.
+//! Source: postconf(5), ADDRESS_CLASS_README; Postfix's smtpd asks these before it accepts a
+//! recipient.
 
 use super::error::RouteError;
 use super::opener::Opener;

@@ -1,7 +1,7 @@
 //! From one recipient to all its final recipients: aliases, class, transport, local members.
 //!
-//! Imports the other files of this room. Mail that local(8) sends on is looked up as new mail,
-//! virtual aliases included, as it is in Postfix.
+//! Mail that local(8) sends on is looked up as new mail, virtual aliases included, as it is in
+//! Postfix.
 
 use super::error::RouteError;
 use super::local::{Fate, Forward, Member};
@@ -10,6 +10,7 @@ use super::router::Router;
 use super::trace::{Step, Trace};
 use super::types::{AddressClass, Destination, Resolution, Route};
 use crate::address::{Address, fold_case, quote_address};
+use crate::status::{EnhancedCode, Status};
 use crate::target::MailboxTarget;
 use std::collections::{HashMap, HashSet};
 
@@ -23,7 +24,7 @@ const HOPS_MAX: usize = 50;
 type Batch = (String, Option<String>);
 
 /// One resolution in progress.
-pub(super) struct Resolving<'a> {
+struct Resolving<'a> {
     router: &'a Router,
     trace: &'a mut Trace,
     /// The `Delivered-To:` headers that the mail has got on its way, folded.
@@ -33,8 +34,32 @@ pub(super) struct Resolving<'a> {
     resolution: Resolution,
 }
 
+impl Router {
+    /// Everything that is known of `address`: its final recipients, aliases expanded, and what
+    /// its sender would be told.
+    pub fn resolve(&self, address: &Address) -> Resolution {
+        self.traced_resolve(address, &mut Trace::off())
+    }
+
+    /// As [`Router::resolve`], with every step that led to the answer.
+    pub fn explain(&self, address: &Address) -> (Resolution, Trace) {
+        let mut trace = Trace::on();
+        let resolution = self.traced_resolve(address, &mut trace);
+        (resolution, trace)
+    }
+
+    fn traced_resolve(&self, address: &Address, trace: &mut Trace) -> Resolution {
+        let resolution = Resolving::new(self, trace).resolve(&address.internal());
+        trace.record(|| {
+            let accepted = || Status::new(250, EnhancedCode::new(2, 1, 5), "Ok");
+            Step::Reply(resolution.error.clone().unwrap_or_else(accepted))
+        });
+        resolution
+    }
+}
+
 impl<'a> Resolving<'a> {
-    pub(super) fn new(router: &'a Router, trace: &'a mut Trace) -> Self {
+    fn new(router: &'a Router, trace: &'a mut Trace) -> Self {
         Self {
             router,
             trace,
@@ -45,14 +70,13 @@ impl<'a> Resolving<'a> {
     }
 
     /// Resolves an address in internal form.
-    pub(super) fn resolve(mut self, address: &str) -> Resolution {
+    fn resolve(mut self, address: &str) -> Resolution {
         self.expand(address, false, &None, &mut HashSet::new());
         self.resolution
     }
 
-    /// Adds everyone that `address` stands for. What is wrong with one member of an alias is
-    /// told of the member; the alias is refused for it only while it may pass.
-    /// Whoever is in `had` already is passed over.
+    /// Adds all addresses that `address` expands to, without those in `had`. An error of one member
+    /// of an alias is reported for the member; the alias is refused only for a temporary one.
     fn expand(
         &mut self,
         address: &str,
@@ -288,10 +312,10 @@ impl<'a> Resolving<'a> {
             };
             return self.resolution.note(&error);
         }
-        // So that what is returned does not go round, cleanup(8) takes this one for nobody.
-        let nobody = self.router.resolver.form.of_internal("MAILER-DAEMON");
+        // So that a returned message does not loop, cleanup(8) makes this the null sender.
+        let null = self.router.resolver.form.of_internal("MAILER-DAEMON");
         let sender = sender.map(|sender| {
-            if fold_case(&sender) == fold_case(&nobody) {
+            if fold_case(&sender) == fold_case(&null) {
                 String::new()
             } else {
                 sender

@@ -1,8 +1,8 @@
 //! Class, transport and nexthop of one recipient, as trivial-rewrite(8) resolves it.
 //!
-//! Imports `address`, `config`, `table`. Our own domains are peeled off the address until what
-//! is left is somebody else's, or nothing: `user%far.example@here` goes to far.example. Source:
-//! trivial-rewrite(8), ADDRESS_CLASS_README, postconf(5).
+//! Our own domains are peeled off the address until what is left is somebody else's, or nothing:
+//! `user%far.example@here` goes to far.example. Source: trivial-rewrite(8), ADDRESS_CLASS_README,
+//! postconf(5).
 
 use super::class::Classes;
 use super::error::RouteError;

@@ -1,27 +1,22 @@
 //! One immutable snapshot of settings and tables that answers for every address.
 //!
-//! Imports the other files of this room. Safe to share between threads; look-ups in local
-//! tables do no I/O.
+//! Safe to share between threads; look-ups in local tables do no I/O.
 
 use super::alias::VirtualAliases;
 use super::error::RouteError;
 use super::local::LocalDelivery;
-use super::lookup::Lookup;
 use super::mailbox::MailboxTables;
 use super::opener::Opener;
 use super::recipients::ListedRecipients;
-use super::resolution::Resolving;
 use super::resolver::Resolver;
 use super::search::Maps;
 use super::trace::{Step, Trace};
-use super::types::{AddressClass, Resolution};
+use super::types::AddressClass;
 use crate::address::{Address, quote_address};
 use crate::config::RoutingSettings;
 use crate::map::MapView;
-use crate::status::{EnhancedCode, Status};
 use crate::sync::{Arc, OnceLock};
 use crate::table::{Hold, OpenError, TableCache, TableError};
-use crate::target::MailboxTarget;
 
 /// A snapshot of routing. A transaction keeps the one it began with.
 ///
@@ -101,7 +96,7 @@ impl Router {
     /// look again after a few milliseconds.
     pub fn look_at_maps(&self) {
         for map in &self.maps {
-            // Whoever asks the map gets the error.
+            // A lookup in the map returns the error.
             let _ = map.check_intact_now();
         }
     }
@@ -140,42 +135,16 @@ impl Router {
         self.resolver.form.canonical(address)
     }
 
-    /// Begins looking `address` up: to be asked for its class and its mailboxes. Whoever wants
-    /// more than one of these asks a [`Lookup`] and not the router.
-    pub fn look_up<'a>(&'a self, address: &'a Address) -> Lookup<'a> {
-        Lookup::new(self, address)
-    }
-
-    /// The mailbox that mail for `address` is stored in; see [`Lookup::mailbox`].
-    ///
-    /// # Errors
-    /// The recipient is unknown, or our tables cannot say; see [`RouteError::status`].
-    pub fn mailbox(&self, address: &Address) -> Result<MailboxTarget, RouteError> {
-        self.look_up(address).mailbox()
-    }
-
-    pub(super) fn traced_mailbox(
-        &self,
-        address: &Address,
-        trace: &mut Trace,
-    ) -> Result<MailboxTarget, RouteError> {
-        let own = |domain: &str| self.resolver.is_own_domain(domain);
-        match self.mailboxes.find(address, own, trace)? {
-            Some(target) => Ok(target),
-            None => Err(self.look_up(address).unknown()),
-        }
-    }
-
-    /// Everyone that `address` stands for in `virtual_alias_maps`, in order and without
-    /// duplicates; the completed address itself when it is no alias. To be used where nobody
-    /// has expanded aliases yet: behind Postfix, cleanup(8) has.
+    /// Returns all addresses that `address` expands to in `virtual_alias_maps`, in order and
+    /// without duplicates; the completed address itself when it is no alias. For use where aliases
+    /// were not expanded yet: behind Postfix, cleanup(8) has done that.
     ///
     /// # Errors
     /// The expansion failed as a whole: a table, a limit, a result without an address.
     pub fn expand(&self, address: &Address) -> Result<Vec<Address>, RouteError> {
         let internal = address.internal();
         let members = self.traced_expand(&internal, &mut Trace::off())?;
-        // Nearly everybody is nobody's alias.
+        // Most addresses are no aliases.
         let has_plain_domain = |domain: &String| !domain.contains('@');
         if members.as_slice() == [internal] && address.domain.as_ref().is_some_and(has_plain_domain)
         {
@@ -185,19 +154,6 @@ impl Router {
             .iter()
             .map(|member| Address::from_internal(member))
             .collect())
-    }
-
-    /// The mailboxes that mail for `address` is stored in, `virtual_alias_maps` applied: of
-    /// everyone it stands for.
-    ///
-    /// # Errors
-    /// One of them cannot be stored, or the expansion failed.
-    pub fn mailboxes(
-        &self,
-        address: &Address,
-    ) -> Result<Vec<(Address, MailboxTarget)>, RouteError> {
-        let mailboxes = self.look_up(address).mailboxes()?;
-        Ok(mailboxes.members(address.clone()))
     }
 
     /// Canonical form, then aliases; all in internal form.
@@ -216,28 +172,6 @@ impl Router {
         let own = |domain: &str| self.resolver.is_own_domain(domain);
         self.aliases
             .expand(&canonical, &self.resolver.form, own, trace)
-    }
-
-    /// Everything that is known of `address`: its final recipients, aliases expanded, and what
-    /// its sender would be told.
-    pub fn resolve(&self, address: &Address) -> Resolution {
-        self.traced_resolve(address, &mut Trace::off())
-    }
-
-    /// As [`Router::resolve`], with every step that led to the answer.
-    pub fn explain(&self, address: &Address) -> (Resolution, Trace) {
-        let mut trace = Trace::on();
-        let resolution = self.traced_resolve(address, &mut trace);
-        (resolution, trace)
-    }
-
-    fn traced_resolve(&self, address: &Address, trace: &mut Trace) -> Resolution {
-        let resolution = Resolving::new(self, trace).resolve(&address.internal());
-        trace.record(|| {
-            let accepted = || Status::new(250, EnhancedCode::new(2, 1, 5), "Ok");
-            Step::Reply(resolution.error.clone().unwrap_or_else(accepted))
-        });
-        resolution
     }
 
     /// Every table that says who a recipient is, apart from those of mailboxes; for reports.

@@ -1,15 +1,15 @@
 //! The keys under which an address is searched, in order.
 //!
-//! Imports `address`, `table`. Order and key forms are those of virtual(5), virtual(8) and
-//! transport(5) (TABLE SEARCH ORDER): each key is asked of *all* tables before the next key is
-//! tried; keys made from a part of the address are never offered to pattern tables.
+//! Order and key forms are those of virtual(5), virtual(8) and transport(5) (TABLE SEARCH ORDER):
+//! each key is asked of *all* tables before the next key is tried; keys made from a part of the
+//! address are never offered to pattern tables.
 
 use std::borrow::Cow;
 
 use super::opener::Opener;
 use super::trace::{Answer, Step, Trace};
 use crate::address::{ExtensionRule, join, quote_local_part};
-use crate::table::{Key, LookupTable, Nature, OpenError, TableError, TableSet};
+use crate::table::{Key, LookupTable, Matching, OpenError, TableError, TableSet};
 
 /// The tables of one parameter.
 #[derive(Clone, Debug)]
@@ -137,7 +137,7 @@ impl Maps {
         let mut missed: Vec<String> = self
             .tables
             .tables()
-            .filter(|table| !partial || table.nature() == Nature::Fixed)
+            .filter(|table| !partial || table.matching() == Matching::Exact)
             .map(|table| table.name().to_owned())
             .collect();
         let answer = match found {

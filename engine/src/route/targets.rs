@@ -1,9 +1,8 @@
 //! From the address a client gives to the mailboxes and transports of the recipient it means.
 //!
-//! Imports the other files of this room. As `finding`, where mail may go elsewhere than into a
-//! mailbox: each final recipient has the transport that trivial-rewrite(8) finds for it. What
-//! comes to this server by that transport is stored; so is what `virtual` takes. Sources:
-//! trivial-rewrite(8), transport(5), smtpd(8).
+//! As `finding`, where mail may go elsewhere than into a mailbox: each final recipient has the
+//! transport that trivial-rewrite(8) finds for it. What comes to this server by that transport is
+//! stored; so is what `virtual` takes. Sources: trivial-rewrite(8), transport(5), smtpd(8).
 
 use super::error::RouteError;
 use super::finding::{Found, is_bare_postmaster};
@@ -18,7 +17,7 @@ use std::collections::BTreeMap;
 /// Names of transports that are looked at.
 const TRANSPORTS_MAX: usize = 1000;
 
-/// A recipient that was looked up, with everyone it stands for.
+/// A recipient that was looked up, with all addresses that its mail goes to.
 #[derive(Clone, Debug)]
 pub struct FoundTargets {
     /// The address in canonical form.

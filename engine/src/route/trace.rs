@@ -1,7 +1,6 @@
 //! How an answer came about: every key that was looked up, and what was made of the results.
 //!
-//! Imports `status`. A trace that is off costs one comparison per step; look-ups for mail are
-//! made with it off.
+//! A trace that is off costs one comparison per step; look-ups for mail are made with it off.
 
 use super::types::AddressClass;
 use crate::status::Status;
@@ -36,7 +35,7 @@ pub enum Step {
         /// The table that decided.
         answer: Answer,
     },
-    /// An alias was replaced by what it stands for.
+    /// An alias was replaced by its members.
     Expanded {
         /// How many aliases led here.
         depth: usize,

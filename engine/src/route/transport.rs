@@ -1,6 +1,6 @@
 //! `transport_maps`: other transports and nexthops for some recipients and domains.
 //!
-//! Imports `table`. Source: transport(5).
+//! Source: transport(5).
 
 use super::class::parents_match;
 use super::opener::Opener;

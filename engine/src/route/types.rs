@@ -1,6 +1,4 @@
 //! What routing answers.
-//!
-//! Imports `status`, `target`.
 
 use super::error::RouteError;
 use crate::status::Status;

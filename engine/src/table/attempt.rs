@@ -1,11 +1,11 @@
 //! Lookups that do not wait: what has to be waited for is a question, to be asked elsewhere.
 //!
-//! Imports `limits`, `sync`. A lookup may ask tables whose answer takes a while: a database,
-//! a server, a pattern that backtracks. Within [`Attempt::run`] such a table does not wait; the
-//! lookup is given up with the [`Question`]. When the answer is there, the lookup is done again,
-//! and the table gives that answer at once. No thread waits, and a table that hangs holds up
-//! nothing but the lookups that ask it. Invariants: a result comes from answers alone, never from
-//! one that was still missing; each question is asked once for each attempt.
+//! A lookup may ask tables whose answer takes a while: a database, a server, a pattern that
+//! backtracks. Within [`Attempt::run`] such a table does not wait; the lookup is given up with the
+//! [`Question`]. When the answer is there, the lookup is done again, and the table gives that
+//! answer at once. No thread waits, and a table that hangs holds up nothing but the lookups that
+//! ask it. Invariants: a result comes from answers alone, never from one that was still missing;
+//! each question is asked once for each attempt.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,12 +22,12 @@ use crate::sync::Arc;
 pub(super) type Answer = Result<Option<String>, TableError>;
 
 /// Answers by table and key.
-type Known = HashMap<u64, HashMap<String, Answer>>;
+type Answers = HashMap<u64, HashMap<String, Answer>>;
 
 /// A lookup and the answers that it has so far.
 #[derive(Debug, Default)]
 pub struct Attempt {
-    known: Known,
+    known: Answers,
 }
 
 /// What has to be asked before a lookup can go on.
@@ -167,8 +167,8 @@ pub(super) struct Asking<S, L> {
 }
 
 impl<S> Asking<S, Box<dyn FnOnce() -> TableError + Send>> {
-    /// A question to a database or server of the table that `asker` is of. These have timeouts
-    /// of their own; this one is for what goes wrong with those.
+    /// A question to a database or server of the table that `asker` is of. These have their own
+    /// timeouts; this one is for failures of those.
     pub(super) fn of_server(asker: &Asker, start: S) -> Self {
         let name = Arc::clone(&asker.name);
         let seconds = ANSWER_PATIENCE.as_secs();
@@ -258,7 +258,7 @@ impl Asker {
 
 /// The attempt that a thread is in.
 struct State {
-    known: Known,
+    known: Answers,
     question: Option<Question>,
 }
 
@@ -272,7 +272,7 @@ struct Inside {
 }
 
 impl Inside {
-    fn enter(known: Known) -> Self {
+    fn enter(known: Answers) -> Self {
         let state = State {
             known,
             question: None,
@@ -282,7 +282,7 @@ impl Inside {
         }
     }
 
-    fn leave(self) -> (Known, Option<Question>) {
+    fn leave(self) -> (Answers, Option<Question>) {
         let state = STATE.take();
         state.map_or_else(Default::default, |state| (state.known, state.question))
     }

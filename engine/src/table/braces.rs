@@ -1,9 +1,9 @@
 //! `{ }` in Postfix's lists: `type:{ ... }` is one word, whatever stands inside.
 //!
-//! Imports nothing of the engine. Source: postconf(5) on lists with braces.
+//! Source: postconf(5) on lists with braces.
 
-use super::lines::is_space;
-use super::text::trim_text;
+use super::error::OpenError;
+use super::text::lines::{is_space, trim_text};
 
 /// Splits `list` at commas and white space outside braces. Words are never empty; a `}` too
 /// many is an ordinary character, a `{` too many takes the rest of the list.
@@ -63,6 +63,26 @@ pub(super) fn name_value(text: &str) -> Result<(&str, &str), &'static str> {
         Some(value) => Ok((name, trim_text(value))),
         None => Err("no \"=\" after the name"),
     }
+}
+
+/// The words between the braces of a compound table's name.
+///
+/// # Errors
+/// The braces do not match, or there is nothing between them.
+pub(super) fn members<'a>(name: &str, text: &'a str) -> Result<Vec<&'a str>, OpenError> {
+    let (kind, _) = name.split_once(':').unwrap_or((name, ""));
+    let bad = |cause: String| OpenError::Content {
+        name: name.to_owned(),
+        cause: match kind {
+            "randmap" => format!("{cause}; write randmap:{{value, value, ...}}"),
+            kind => format!("{cause}; write {kind}:{{type:name, type:name, ...}}"),
+        },
+    };
+    let members: Vec<_> = words(inside(text).map_err(bad)?).collect();
+    if members.is_empty() {
+        return Err(bad("nothing between the braces".to_owned()));
+    }
+    Ok(members)
 }
 
 #[cfg(test)]

@@ -1,30 +1,30 @@
 //! Opened tables, shared by name, and how changed files get in.
 //!
-//! Imports `map`, `sync`. A file is taken whole or not at all: at start lines that Postfix would
-//! skip are skipped with a warning, but a file that changes later and has such lines is not
-//! taken, the old contents go on answering and the trouble is reported once. So it is with a file
-//! that seems to be in the middle of being written, for a while; see [`super::guard`].
+//! A file is taken whole or not at all: at start lines that Postfix would skip are skipped with a
+//! warning, but a file that changes later and has such lines is not taken, the old contents go on
+//! answering and the trouble is reported once. So it is with a file that seems to be in the middle
+//! of being written, for a while; see `watch::guard`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::compare::{entry_facts, line_facts};
-use super::compound::CompoundTable;
-use super::guard::Facts;
-use super::list::Kind;
-use super::map_table::MapTable;
-use super::maps::Maps;
-use super::open::{
-    Parsed, Surroundings, TableFile, described_in_main_cf, parse, substitution, unfiled, unreadable,
-};
-use super::restricted::RestrictedTable;
-use super::source::{self, Source};
-use super::substitution::{MailboxValues, Substitution};
-use super::text_files::TextFiles;
-use super::watched::{Hold, Look, Looked, Reading, Watched};
+use super::compiled::map_table::MapTable;
+use super::compiled::maps::Maps;
+use super::compound::compound_table::CompoundTable;
+use super::compound::restricted::RestrictedTable;
+use super::context::TableContext;
+use super::kind::Kind;
+use super::open::{Parsed, described_in_main_cf, parse, substitution, unfiled, unreadable};
+use super::substitution::Substitution;
+use super::watch::facts::{entry_facts, line_facts};
+use super::watch::file::TableFile;
+use super::watch::guard::Facts;
+use super::watch::source;
+use super::watch::source::Source;
+use super::watch::text_files::TextFiles;
+use super::watch::watched::{Hold, Look, Looked, Reading, Watched};
 use super::{LookupTable, OpenError, TableList, TableName, TableSet};
 use crate::map::{MapHandle, MapView};
 use crate::sync::{Arc, Mutex};
@@ -32,59 +32,12 @@ use crate::sync::{Arc, Mutex};
 /// Tables within tables within tables ...
 const DEPTH_MAX: usize = 8;
 
-/// What tables must know of the configuration.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TableContext {
-    /// `recipient_delimiter`, for `template:` tables.
-    pub recipient_delimiter: String,
-    /// Tables may hold any octets (`smtputf8_enable = no`); else lines that are not UTF-8 are
-    /// skipped.
-    pub any_octets: bool,
-    /// Names (`type:name`) of the tables in `alias_maps`: the text of those that Postfix has
-    /// indexed is that of an alias file, whoever looks into them.
-    pub alias_tables: Vec<String>,
-    /// Where the parameters of database tables that have no file stand.
-    pub main_cf: String,
-    /// Name, value and line of these, and perhaps of others.
-    pub parameters: Vec<(String, String, usize)>,
-    /// What the results of `virtual_mailbox_maps` are used for, which decides what `$1` may stand
-    /// for in them.
-    pub mailbox_values: MailboxValues,
-    /// How long a file that seems to be in the middle of being written is held back.
-    pub hold_time: Duration,
-}
-
-impl Default for TableContext {
-    fn default() -> Self {
-        Self {
-            recipient_delimiter: String::new(),
-            alias_tables: Vec::new(),
-            main_cf: String::new(),
-            parameters: Vec::new(),
-            mailbox_values: MailboxValues::default(),
-            any_octets: false,
-            hold_time: Duration::from_secs(60),
-        }
-    }
-}
-
-/// Says nothing of the values of parameters: there are passwords among them.
-impl fmt::Debug for TableContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TableContext")
-            .field("recipient_delimiter", &self.recipient_delimiter)
-            .field("alias_tables", &self.alias_tables)
-            .field("mailbox_values", &self.mailbox_values)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Opens tables, one per name however often it is configured, and reads their files anew when
 /// they change. May be used from any thread; lookups go through [`TableSet`] and never wait for
 /// it.
 #[derive(Debug)]
 pub struct TableCache {
-    surroundings: Surroundings,
+    context: TableContext,
     slots: Mutex<Slots>,
     texts: Arc<TextFiles>,
 }
@@ -94,6 +47,8 @@ pub struct TableCache {
 struct Slots {
     tables: BTreeMap<String, Slot>,
     maps: Maps,
+    /// Of what is opened now.
+    generation: u64,
 }
 
 /// What [`TableCache::refresh`] found.
@@ -112,6 +67,8 @@ pub struct Refresh {
 #[derive(Clone, Debug)]
 struct Slot {
     name: TableName,
+    /// When it was opened last.
+    generation: u64,
     table: Arc<dyn LookupTable>,
     /// When not empty, only addresses in these domains are to be looked up.
     domain: String,
@@ -125,7 +82,7 @@ impl TableCache {
     pub fn new(context: TableContext) -> Self {
         Self {
             texts: Arc::new(TextFiles::new(context.hold_time)),
-            surroundings: Surroundings { context },
+            context,
             slots: Mutex::default(),
         }
     }
@@ -133,7 +90,7 @@ impl TableCache {
     /// A cache for another context. What is open here and means the same there is open there, too,
     /// so that a file in the middle of being written does not count there either.
     pub fn for_context(&self, context: TableContext) -> Self {
-        let old = &self.surroundings.context;
+        let old = &self.context;
         let is_alias = |context: &TableContext, name| context.alias_tables.contains(name);
         let slots = self.slots.lock();
         let kept = slots.tables.iter().filter(|(name, slot)| {
@@ -150,9 +107,10 @@ impl TableCache {
             slots: Mutex::new(Slots {
                 tables: kept.collect(),
                 maps: slots.maps.clone(),
+                generation: slots.generation,
             }),
             texts: Arc::clone(&self.texts),
-            surroundings: Surroundings { context },
+            context,
         }
     }
 
@@ -167,7 +125,7 @@ impl TableCache {
         let mut holds = Vec::new();
         for name in list.names() {
             tables.push(self.open(name, &mut slots, 0)?);
-            slots.holds_of(name, &self.surroundings.context, 0, &mut holds);
+            slots.holds_of(name, &self.context, 0, &mut holds);
         }
         Ok(TableSet::new(tables).with_holds(holds))
     }
@@ -193,17 +151,19 @@ impl TableCache {
             }
             return Ok(Arc::new(CompoundTable::new(name.full(), joint, members)));
         }
-        let key = slot_key(name, &self.surroundings.context);
+        let key = slot_key(name, &self.context);
         if !slots.tables.contains_key(key.as_ref()) {
-            let slot = Slot::open(name, &self.surroundings, &mut slots.maps)?;
+            let slot = Slot::open(name, &self.context, &mut slots.maps)?;
             slots.tables.insert(key.clone().into_owned(), slot);
         }
-        let Some(slot) = slots.tables.get(key.as_ref()) else {
+        let generation = slots.generation;
+        let Some(slot) = slots.tables.get_mut(key.as_ref()) else {
             return Err(OpenError::Content {
                 name: name.full().to_owned(),
                 cause: "it was closed while it was opened; try again".to_owned(),
             });
         };
+        slot.generation = generation;
         let (table, domain) = (Arc::clone(&slot.table), slot.domain.clone());
         if domain.is_empty() {
             return Ok(table);
@@ -220,10 +180,18 @@ impl TableCache {
         &self.texts
     }
 
-    /// What is not found in any of the open tables may be found soon, for the reasons these have.
+    /// Returns why what is not found in the tables of this generation may be found soon.
     pub(crate) fn holds(&self) -> Vec<Arc<Hold>> {
         let slots = self.slots.lock();
-        let files = slots.tables.values().filter_map(|slot| slot.file.as_ref());
+        self.holds_of(&slots, slots.in_use())
+    }
+
+    fn holds_of<'s>(
+        &self,
+        slots: &'s Slots,
+        tables: impl Iterator<Item = &'s Slot>,
+    ) -> Vec<Arc<Hold>> {
+        let files = tables.filter_map(|slot| slot.file.as_ref());
         let mut holds: Vec<_> = files.map(|file| Arc::clone(file.hold())).collect();
         holds.extend(slots.maps.holds().map(Arc::clone));
         holds.extend(self.texts.holds());
@@ -232,7 +200,8 @@ impl TableCache {
 
     /// Files that are held back, and why, one line each.
     pub fn held_back(&self) -> Vec<String> {
-        let holds = self.holds();
+        let slots = self.slots.lock();
+        let holds = self.holds_of(&slots, slots.tables.values());
         holds.iter().filter_map(|hold| hold.cause()).collect()
     }
 
@@ -244,7 +213,7 @@ impl TableCache {
     }
 
     /// How long until files that were changed shortly before they were opened are known to be
-    /// whole, if nobody changes them again.
+    /// whole, if they are not changed again.
     pub fn settle_in(&self) -> Duration {
         let slots = self.slots.lock();
         let files = slots.tables.values().filter_map(|slot| slot.file.as_ref());
@@ -252,10 +221,11 @@ impl TableCache {
         tables.unwrap_or_default().max(self.texts.settle_in())
     }
 
-    /// Some open table may keep whoever asks it waiting, see [`LookupTable::may_block`].
+    /// Returns true if a lookup in a table of this generation may wait, see
+    /// [`LookupTable::may_block`].
     pub fn may_block(&self) -> bool {
         let slots = self.slots.lock();
-        slots.tables.values().any(|slot| slot.table.may_block())
+        slots.in_use().any(|slot| slot.table.may_block())
     }
 
     /// Complaints about the lines of all open tables: file, line, what is wrong.
@@ -270,15 +240,21 @@ impl TableCache {
         all.into_iter().collect()
     }
 
-    /// Forgets tables that none of `lists` names, after the configuration changed.
-    pub fn retain(&self, lists: &[&TableList]) {
+    /// Begins a new generation of openings; see [`TableCache::close_unused`].
+    pub fn begin_generation(&self) {
+        self.slots.lock().generation += 1;
+    }
+
+    /// Closes the tables that were not opened in this generation: the configuration names them no
+    /// more. Sets that were opened before keep theirs.
+    pub fn close_unused(&self) {
         let mut slots = self.slots.lock();
-        let Slots { tables, maps } = &mut *slots;
-        let context = &self.surroundings.context;
-        tables.retain(|key, _| {
-            let mut names = lists.iter().flat_map(|list| list.names());
-            names.any(|name| is_or_has(name, key, context, 0))
-        });
+        let Slots {
+            tables,
+            maps,
+            generation,
+        } = &mut *slots;
+        tables.retain(|_, slot| slot.generation == *generation);
         maps.retain(|path| tables.values().any(|slot| slot.is_of_map(path)));
     }
 
@@ -295,7 +271,7 @@ impl TableCache {
         self.slots.lock().maps.views().cloned().collect()
     }
 
-    /// The recipient maps that answer, for whoever merges their changes.
+    /// Returns the recipient maps that answer, for merging their changes.
     pub fn maps(&self) -> Vec<Arc<MapHandle>> {
         self.slots.lock().maps.handles().cloned().collect()
     }
@@ -316,9 +292,9 @@ impl TableCache {
     fn look(&self, at_once: bool) -> Refresh {
         let mut report = Refresh::default();
         let mut slots = self.slots.lock();
-        let Slots { tables, maps } = &mut *slots;
+        let Slots { tables, maps, .. } = &mut *slots;
         for slot in tables.values_mut() {
-            slot.look(at_once, &self.surroundings, &mut report);
+            slot.look(at_once, &self.context, &mut report);
         }
         self.texts.look(
             at_once,
@@ -345,6 +321,12 @@ impl TableCache {
 }
 
 impl Slots {
+    /// Returns the tables that were opened in this generation.
+    fn in_use(&self) -> impl Iterator<Item = &Slot> {
+        let tables = self.tables.values();
+        tables.filter(|slot| slot.generation == self.generation)
+    }
+
     /// Adds what holds back the files of the table called `name`, which is open, and of its
     /// members.
     fn holds_of(
@@ -371,19 +353,16 @@ impl Slots {
 }
 
 impl Slot {
-    fn open(
-        name: &TableName,
-        surroundings: &Surroundings,
-        maps: &mut Maps,
-    ) -> Result<Self, OpenError> {
+    fn open(name: &TableName, context: &TableContext, maps: &mut Maps) -> Result<Self, OpenError> {
         let slot = |table| Self {
             name: name.clone(),
+            generation: 0,
             table,
             domain: String::new(),
             lines: Vec::new(),
             file: None,
         };
-        if let Some(described) = described_in_main_cf(name, surroundings)? {
+        if let Some(described) = described_in_main_cf(name, context)? {
             let domain = described.domain;
             return Ok(Self {
                 domain,
@@ -391,7 +370,7 @@ impl Slot {
             });
         }
         let Some(path) = name.path() else {
-            return Ok(slot(unfiled(name, surroundings)?));
+            return Ok(slot(unfiled(name, context)?));
         };
         if name.kind() == Kind::Map {
             return Ok(slot(open_map(name, path, maps)?));
@@ -399,12 +378,13 @@ impl Slot {
         let file = TableFile::of(name, path);
         let mut source =
             source::read(&file.path).map_err(|error| unreadable(name, &file.path, error))?;
-        let hold_time = surroundings.context.hold_time;
+        let hold_time = context.hold_time;
         let watched = Watched::new(&name, &mut source, file.index.is_none(), hold_time);
-        let parsed = parse(name, &file, &source.bytes, surroundings)?;
+        let parsed = parse(name, &file, &source.bytes, context)?;
         Ok(Self {
             lines: Parsed::lines(name, &source.bytes),
             name: name.clone(),
+            generation: 0,
             table: parsed.table,
             domain: parsed.domain,
             file: Some(watched),
@@ -416,7 +396,7 @@ impl Slot {
         self.name.kind() == Kind::Map && self.name.path() == Some(path)
     }
 
-    fn look(&mut self, at_once: bool, surroundings: &Surroundings, report: &mut Refresh) {
+    fn look(&mut self, at_once: bool, context: &TableContext, report: &mut Refresh) {
         let (Some(watched), Some(path)) = (&mut self.file, self.name.path()) else {
             return;
         };
@@ -424,7 +404,7 @@ impl Slot {
         let mut reread = Reread {
             name: &self.name,
             file: &file,
-            surroundings,
+            context,
             table: &*self.table,
             lines: &self.lines,
             read: None,
@@ -434,7 +414,7 @@ impl Slot {
             path: &file.path,
             is_text: file.index.is_none(),
             at_once,
-            hold_time: surroundings.context.hold_time,
+            hold_time: context.hold_time,
         };
         match watched.look(look, &mut reread) {
             Looked::Nothing => {}
@@ -464,7 +444,7 @@ impl Slot {
 struct Reread<'a> {
     name: &'a TableName,
     file: &'a TableFile<'a>,
-    surroundings: &'a Surroundings,
+    context: &'a TableContext,
     /// The contents in use.
     table: &'a dyn LookupTable,
     lines: &'a [u64],
@@ -486,7 +466,7 @@ impl Reading for Reread<'_> {
                 self.name
             ))
         };
-        let parsed = match parse(self.name, self.file, &source.bytes, self.surroundings) {
+        let parsed = match parse(self.name, self.file, &source.bytes, self.context) {
             Ok(parsed) => parsed,
             Err(error) => {
                 let is_empty = source.bytes.is_empty();
@@ -546,16 +526,6 @@ fn slot_key<'a>(name: &'a TableName, context: &TableContext) -> Cow<'a, str> {
         }
         _ => Cow::Borrowed(name.full()),
     }
-}
-
-/// Whether `name` is the table kept under `key`, or has it as a member.
-fn is_or_has(name: &TableName, key: &str, context: &TableContext, depth: usize) -> bool {
-    let members = || name.members().unwrap_or_default();
-    slot_key(name, context) == key
-        || (depth < DEPTH_MAX
-            && members()
-                .iter()
-                .any(|member| is_or_has(member, key, context, depth + 1)))
 }
 
 #[cfg(test)]

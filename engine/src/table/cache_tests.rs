@@ -197,7 +197,7 @@ fn sets_that_are_out_never_change() {
 }
 
 #[test]
-fn tables_are_shared_by_name_and_forgotten_when_nobody_names_them() {
+fn tables_are_shared_by_name_and_closed_when_they_are_used_no_more() {
     let room = Room::new();
     room.write("k one\n");
     let list = room.list("hash");
@@ -205,9 +205,12 @@ fn tables_are_shared_by_name_and_forgotten_when_nobody_names_them() {
     let first = room.cache.open_all(&list).unwrap();
     let second = room.cache.open_all(&list).unwrap();
     assert_eq!(ask(&first), ask(&second));
-    room.cache.retain(&[&list]);
+    room.cache.begin_generation();
+    room.cache.open_all(&list).unwrap();
+    room.cache.close_unused();
     assert_eq!(ask(&first), ask(&room.cache.open_all(&list).unwrap()));
-    room.cache.retain(&[]);
+    room.cache.begin_generation();
+    room.cache.close_unused();
     assert_ne!(ask(&first), ask(&room.cache.open_all(&list).unwrap()));
 }
 
@@ -225,7 +228,8 @@ fn every_kind_of_file_is_watched() {
             let set = room.cache.open_all(&list).unwrap();
             set.lookup("k", false).unwrap().unwrap().0
         };
-        room.cache.retain(&[]);
+        room.cache.begin_generation();
+        room.cache.close_unused();
         assert_eq!(ask(), "1");
         room.write("no table line\n/a\n\"\n");
         assert_eq!(room.settle().problems.len(), 1, "{kind}");

@@ -1,8 +1,8 @@
 //! One safe path component out of any text.
 //!
-//! Imports nothing. Invariants: the component is never `.`, `..` or hidden, has no `/`, NUL or
-//! control character, never ends in `.lock`, has at most [`COMPONENT_BYTES_MAX`] bytes, and is
-//! empty only when the text is; two different texts never share one.
+//! Invariants: the component is never `.`, `..` or hidden, has no `/`, NUL or control character,
+//! never ends in `.lock`, has at most [`COMPONENT_BYTES_MAX`] bytes, and is empty only when the
+//! text is; two different texts never share one.
 
 use std::fmt::Write as _;
 

@@ -1,8 +1,6 @@
 //! What can go wrong with a table.
-//!
-//! Imports `status`.
 
-use super::watched::Hold;
+use super::watch::watched::Hold;
 use crate::status::Status;
 use crate::sync::Arc;
 

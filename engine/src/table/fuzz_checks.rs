@@ -1,7 +1,11 @@
 //! What must hold for any bytes in a table's file.
 
-use super::list::{Index, TableList, TableName};
-use super::{LookupTable as _, compiled, inline, rule_parser, rule_table, substitution, text};
+use super::compiled::index;
+use super::kind::Index;
+use super::list::{TableList, TableName};
+use super::patterns::{rule_parser, rule_table};
+use super::text::{inline, text_table as text};
+use super::{LookupTable as _, substitution};
 
 /// Reads `bytes` as a text of keys and values and as an alias file, and as the name of a table.
 ///
@@ -56,7 +60,7 @@ pub fn check_pattern_table(bytes: &[u8]) {
 /// The entries take more bytes than the file has, or a key that was read is not found.
 pub fn check_compiled_table(bytes: &[u8]) {
     for index in [Index::Cdb, Index::Lmdb] {
-        let Ok((entries, _)) = compiled::read(index, "/t", bytes, false) else {
+        let Ok((entries, _)) = index::read(index, "/t", bytes, false) else {
             continue;
         };
         let mut taken = 0;

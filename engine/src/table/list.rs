@@ -1,75 +1,13 @@
 //! Lists of tables: `hash:/etc/postfix/vmailbox, static:5000`.
 //!
-//! Imports nothing of the engine. Source: postconf(5) and DATABASE_README on `type:name`.
+//! Source: postconf(5) and DATABASE_README on `type:name`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::OpenError;
-use super::braces::words;
-use super::compound::{self, Joint};
-use super::database::DatabaseKind;
-use crate::nearest::nearest;
-
-/// What a table type is to us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Read from its text source, whatever index Postfix makes of it.
-    Text,
-    /// As `Text`; from the index when there is no text.
-    Indexed(Index),
-    Regexp,
-    Pcre,
-    Static,
-    Inline,
-    Fail,
-    Template,
-    Unix,
-    Compound(Joint),
-    Random,
-    Tcp,
-    Socketmap,
-    Database(DatabaseKind),
-    Map,
-}
-
-/// An index format that we can read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Index {
-    Lmdb,
-    Cdb,
-}
-
-const KINDS: [(&str, Kind); 23] = [
-    ("hash", Kind::Text),
-    ("btree", Kind::Text),
-    ("lmdb", Kind::Indexed(Index::Lmdb)),
-    ("cdb", Kind::Indexed(Index::Cdb)),
-    ("dbm", Kind::Text),
-    ("texthash", Kind::Text),
-    ("regexp", Kind::Regexp),
-    ("pcre", Kind::Pcre),
-    ("static", Kind::Static),
-    ("inline", Kind::Inline),
-    ("fail", Kind::Fail),
-    ("template", Kind::Template),
-    ("unix", Kind::Unix),
-    ("unionmap", Kind::Compound(Joint::Union)),
-    ("pipemap", Kind::Compound(Joint::Pipe)),
-    ("randmap", Kind::Random),
-    ("tcp", Kind::Tcp),
-    ("socketmap", Kind::Socketmap),
-    ("pgsql", Kind::Database(DatabaseKind::Pgsql)),
-    ("mysql", Kind::Database(DatabaseKind::Mysql)),
-    ("sqlite", Kind::Database(DatabaseKind::Sqlite)),
-    ("ldap", Kind::Database(DatabaseKind::Ldap)),
-    ("mailstow", Kind::Map),
-];
-
-/// Types of Postfix that mailstow does not have.
-const NOT_YET: [&str; 9] = [
-    "cidr", "environ", "internal", "memcache", "mongodb", "netinfo", "nis", "nisplus", "sdbm",
-];
+use super::braces::{members, words};
+use super::error::OpenError;
+use super::kind::{Index, KINDS, Kind, hint};
 
 /// One table of a list, `type:name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,20 +100,6 @@ impl TableName {
         }
     }
 
-    /// The text the table is read from, if it is.
-    pub fn text(&self) -> Option<&Path> {
-        let path = self.path()?;
-        let is_text = matches!(self.kind, Kind::Text | Kind::Indexed(_));
-        (is_text && super::open::TableFile::of(self, path).index.is_none()).then_some(path)
-    }
-
-    /// The text that says what the table is, if it has one of its own.
-    pub fn published_path(&self) -> Option<&Path> {
-        let path = self.path()?;
-        let is_text = super::open::TableFile::of(self, path).index.is_none();
-        (is_text && self.kind != Kind::Map).then_some(path)
-    }
-
     /// All entries can be listed, without asking anybody.
     pub fn is_listed(&self) -> bool {
         matches!(self.kind, Kind::Text | Kind::Indexed(_) | Kind::Inline)
@@ -235,7 +159,7 @@ impl TableName {
         if !matches!(self.kind, Kind::Compound(_)) {
             return Ok(Vec::new());
         }
-        let words = compound::members(&self.full, self.name())?;
+        let words = members(&self.full, self.name())?;
         let parse = |word| {
             let member = Self::parse(word, "hash")?;
             Ok(match &self.parameter {
@@ -292,21 +216,6 @@ impl FromIterator<TableName> for TableList {
         Self {
             names: names.into_iter().collect(),
         }
-    }
-}
-
-/// What to write instead of a type we do not have.
-fn hint(kind: &str) -> String {
-    let known = KINDS.map(|(name, _)| name).join(", ");
-    if NOT_YET.contains(&kind) {
-        return format!(
-            " to mailstow, though Postfix has it; export it to a text table, or use one of: \
-             {known}"
-        );
-    }
-    match nearest(kind, KINDS.map(|(name, _)| name), 2) {
-        Some(name) => format!("; did you mean \"{name}\"?"),
-        None => format!("; known are: {known}"),
     }
 }
 

@@ -1,63 +1,30 @@
 //! From a table's name, and the bytes of its file, to the table.
 //!
-//! Imports `octets`.
+//! Nothing is connected to, and no file is read here.
 
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::aside::Aside;
-use super::compare::line_hashes;
-use super::compiled;
-use super::compound::RandomTable;
-use super::constant::{FailTable, StaticTable};
+use super::compiled::index;
+use super::compound::constant::{FailTable, StaticTable};
+use super::compound::random::RandomTable;
+use super::compound::template::TemplateTable;
 use super::database::{self, Described, Description};
-use super::inline::InlineTable;
-use super::list::{Index, Kind};
-use super::rule_parser::{Flavor, Reading};
-use super::rule_table::RuleTable;
-use super::socketmap::SocketmapTable;
+use super::kind::Kind;
+use super::patterns::rule_parser::{Flavor, Reading};
+use super::patterns::rule_table::RuleTable;
+use super::remote::aside::Aside;
+use super::remote::socketmap::SocketmapTable;
+use super::remote::tcp::TcpTable;
+use super::remote::unix::UnixTable;
 use super::substitution::Substitution;
-use super::tcp::TcpTable;
-use super::template::TemplateTable;
-use super::text::{LineForm, TextTable};
-use super::unix::UnixTable;
+use super::text::inline::InlineTable;
+use super::text::text_table::{LineForm, TextTable};
+use super::watch::facts::line_hashes;
+use super::watch::file::TableFile;
 use super::{LookupTable, OpenError, TableContext, TableName};
 use crate::octets;
 use crate::sync::Arc;
-
-/// What tables are opened with.
-#[derive(Debug, Default)]
-pub(super) struct Surroundings {
-    pub(super) context: TableContext,
-}
-
-/// The file that a table is read from.
-#[derive(Debug)]
-pub(super) struct TableFile<'a> {
-    pub(super) path: Cow<'a, Path>,
-    /// Set when it is no text.
-    pub(super) index: Option<Index>,
-}
-
-impl<'a> TableFile<'a> {
-    /// The file called `path` in the name of a table; of its text and its index the text, unless
-    /// only the index is there.
-    pub(super) fn of(name: &TableName, path: &'a Path) -> Self {
-        if let Some((index_path, index)) = name.index()
-            && matches!(path.try_exists(), Ok(false))
-            && index_path.exists()
-        {
-            return Self {
-                path: Cow::Owned(index_path),
-                index: Some(index),
-            };
-        }
-        Self {
-            path: Cow::Borrowed(path),
-            index: None,
-        }
-    }
-}
 
 /// A table out of a file.
 #[derive(Debug)]
@@ -69,7 +36,7 @@ pub(super) struct Parsed {
     pub(super) domain: String,
 }
 
-/// What `$1` may stand for in the table called `name`.
+/// Returns what replaces `$1` in the table called `name`.
 pub(super) fn substitution(name: &TableName, context: &TableContext) -> Substitution {
     Substitution::of(name.parameter(), context.mailbox_values)
 }
@@ -99,7 +66,7 @@ impl Parsed {
 /// Opens a table that has no file.
 pub(super) fn unfiled(
     name: &TableName,
-    surroundings: &Surroundings,
+    context: &TableContext,
 ) -> Result<Arc<dyn LookupTable>, OpenError> {
     let (full, text) = (name.full(), name.name());
     Ok(match name.kind() {
@@ -107,11 +74,11 @@ pub(super) fn unfiled(
         Kind::Inline => Arc::new(InlineTable::open(full, text)?),
         Kind::Fail => Arc::new(FailTable::open(full)),
         Kind::Template => {
-            let delimiter = &surroundings.context.recipient_delimiter;
+            let delimiter = &context.recipient_delimiter;
             Arc::new(TemplateTable::open(full, text, delimiter)?)
         }
         Kind::Pcre | Kind::Regexp => {
-            let reading = reading(name, &surroundings.context);
+            let reading = reading(name, context);
             Arc::new(RuleTable::open_inline(full, reading, text)?)
         }
         Kind::Unix => Arc::new(Aside::new(UnixTable::open(full, text)?)),
@@ -132,7 +99,7 @@ pub(super) fn unfiled(
 /// A database table whose parameters stand in `main.cf`, behind its name; `None` for any other.
 pub(super) fn described_in_main_cf(
     name: &TableName,
-    surroundings: &Surroundings,
+    context: &TableContext,
 ) -> Result<Option<Described>, OpenError> {
     let Kind::Database(kind) = name.kind() else {
         return Ok(None);
@@ -140,7 +107,6 @@ pub(super) fn described_in_main_cf(
     if name.path().is_some() {
         return Ok(None);
     }
-    let context = &surroundings.context;
     let prefix = format!("{}_", name.name());
     let own = |(name, ..): &&(String, String, usize)| name.starts_with(&prefix);
     let values: Vec<_> = context.parameters.iter().filter(own).cloned().collect();
@@ -170,7 +136,7 @@ pub(super) fn parse(
     name: &TableName,
     file: &TableFile<'_>,
     bytes: &[u8],
-    surroundings: &Surroundings,
+    context: &TableContext,
 ) -> Result<Parsed, OpenError> {
     let source = file.path.display().to_string();
     let parsed = |table: Arc<dyn LookupTable>, malformed| Parsed {
@@ -178,9 +144,9 @@ pub(super) fn parse(
         malformed,
         domain: String::new(),
     };
-    let any_octets = surroundings.context.any_octets;
-    if let Some(index) = file.index {
-        let read = compiled::read(index, &source, bytes, any_octets);
+    let any_octets = context.any_octets;
+    if let Some(format) = file.index {
+        let read = index::read(format, &source, bytes, any_octets);
         let (entries, complaints) = read.map_err(|cause| OpenError::Content {
             name: name.full().to_owned(),
             cause,
@@ -190,7 +156,7 @@ pub(super) fn parse(
     }
     Ok(match name.kind() {
         Kind::Pcre | Kind::Regexp => {
-            let reading = reading(name, &surroundings.context);
+            let reading = reading(name, context);
             let (table, malformed) = RuleTable::parse(name.full(), &source, reading, bytes);
             parsed(Arc::new(table), malformed)
         }
@@ -218,7 +184,7 @@ pub(super) fn parse(
         | Kind::Tcp
         | Kind::Socketmap
         | Kind::Map => {
-            let mut alias_tables = surroundings.context.alias_tables.iter();
+            let mut alias_tables = context.alias_tables.iter();
             let is_alias_file = name.is_indexed() && alias_tables.any(|n| n == name.full());
             let form = match is_alias_file {
                 true => LineForm::Alias,

@@ -1,9 +1,9 @@
 //! The tables of one list, opened: an immutable snapshot.
 //!
-//! Imports `sync`. Source: Postfix's multi-table search (one key in all tables, in order).
+//! Source: Postfix's multi-table search (one key in all tables, in order).
 
-use super::watched::Hold;
-use super::{Key, LookupTable, Nature, TableError};
+use super::watch::watched::Hold;
+use super::{Key, LookupTable, Matching, TableError};
 use crate::sync::Arc;
 
 /// Opened tables in search order. Cheap to clone; what it answers never changes (tables that
@@ -21,7 +21,9 @@ impl TableSet {
     /// A set of `tables` in search order.
     pub fn new(tables: Vec<Arc<dyn LookupTable>>) -> Self {
         Self {
-            has_patterns: tables.iter().any(|table| table.nature() != Nature::Fixed),
+            has_patterns: tables
+                .iter()
+                .any(|table| table.matching() != Matching::Exact),
             tables: tables.into(),
             holds: Arc::default(),
         }
@@ -50,7 +52,7 @@ impl TableSet {
         self.tables.is_empty()
     }
 
-    /// Some table may keep whoever asks it waiting, see [`LookupTable::may_block`].
+    /// Returns true if a lookup in some table may wait, see [`LookupTable::may_block`].
     pub fn may_block(&self) -> bool {
         self.tables().any(LookupTable::may_block)
     }
@@ -84,8 +86,8 @@ impl TableSet {
         Ok(found.map(|table| (value, table)))
     }
 
-    /// As [`TableSet::lookup_key`], for whoever has a buffer: appends the value to `value`, and
-    /// says which table has it.
+    /// As [`TableSet::lookup_key`], with a buffer: appends the value to `value` and returns the
+    /// table that has it.
     ///
     /// # Errors
     /// As [`TableSet::lookup`]; `value` may then have grown.
@@ -101,7 +103,7 @@ impl TableSet {
         }
         let (start, skips) = (value.len(), partial && self.has_patterns);
         for table in self.tables() {
-            if skips && table.nature() != Nature::Fixed {
+            if skips && table.matching() != Matching::Exact {
                 continue;
             }
             if table.lookup_into(key, value)? {

@@ -1,10 +1,9 @@
-//! What `$1` in the result of a pattern table may stand for, which depends on the parameter that
+//! What replaces `$1` in the result of a pattern table, which depends on the parameter that
 //! names the table.
 //!
-//! Imports nothing. A sender chooses the text that a pattern matches. Where the result names a
-//! file, an owner, a command or a transport, Postfix opens the table without substitution, and
-//! so do we. Source: transport(5), aliases(5), virtual(8), and what Postfix 3.7 logs for each
-//! parameter.
+//! A sender chooses the text that a pattern matches. Where the result names a file, an owner, a
+//! command or a transport, Postfix opens the table without substitution, and so do we. Source:
+//! transport(5), aliases(5), virtual(8), and what Postfix 3.7 logs for each parameter.
 
 /// Parameters for which Postfix allows no substitution. Tables inside `unionmap:`, `pipemap:` and
 /// `proxy:` are covered by the parameter that names these.
@@ -25,7 +24,7 @@ pub enum MailboxValues {
     /// They are paths.
     #[default]
     Paths,
-    /// They are paths, in which `$1` may stand for a safe component.
+    /// They are paths, in which `$1` may be a safe component.
     PathsOfComponents,
     /// They only say that the recipient exists, as they do to Postfix's smtpd.
     Unused,
@@ -34,10 +33,10 @@ pub enum MailboxValues {
 /// What becomes of a rule whose result has `$1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Substitution {
-    /// `$1` stands for the text of the group.
+    /// The text of the group.
     #[default]
     Text,
-    /// `$1` stands for the text of the group made one safe path component.
+    /// The text of the group made one safe path component.
     Component,
     /// The rule is skipped.
     Refused,

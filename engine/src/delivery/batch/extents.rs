@@ -18,7 +18,7 @@ use super::work::Work;
 use crate::io::Disk;
 use crate::log::{Extent, LogError, Record};
 use crate::mailbox::MailboxError;
-use crate::mailbox::mbox::{Entry, Mbox};
+use crate::mailbox::mbox::{Mbox, MboxEntry};
 use crate::sync::Arc;
 use crate::target::Owner;
 use std::io;
@@ -91,7 +91,7 @@ fn append_one<D: Disk>(
     header: &[u8],
 ) -> Result<(), DeliveryError> {
     let message = &delivery.mail.message;
-    let entry = Entry {
+    let entry = MboxEntry {
         without_status: context.without_status(message),
         header,
         message,
@@ -111,7 +111,7 @@ fn flush_error(delivery: &Delivery, source: &Arc<io::Error>) -> DeliveryError {
     MailboxError::from_flush(delivery.mailbox(), source).into()
 }
 
-fn extent_of(delivery: &Delivery, offset: u64, entry: &Entry<'_>) -> io::Result<Extent> {
+fn extent_of(delivery: &Delivery, offset: u64, entry: &MboxEntry<'_>) -> io::Result<Extent> {
     let mut sums = SectorSums::from(offset);
     entry.show(|bytes| sums.feed(bytes))?;
     let (end, sums) = sums.finish();

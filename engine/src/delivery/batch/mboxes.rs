@@ -15,7 +15,7 @@ use super::work::{Work, flush_now};
 use crate::io::Disk;
 use crate::log::{DoneOutcome, LogError};
 use crate::mailbox::MailboxError;
-use crate::mailbox::mbox::{Entry, Mbox, MboxCache, Opened, render};
+use crate::mailbox::mbox::{Mbox, MboxCache, MboxEntry, Opened, render};
 use crate::target::Owner;
 use std::fmt;
 use std::io;
@@ -405,9 +405,9 @@ fn append_all<'a, D: Disk>(
     if let Some(ledger) = work.commit.extents() {
         return append_with_extents(work, ledger, (mbox, owner), deliveries);
     }
-    let entries: Vec<Entry<'_>> = deliveries
+    let entries: Vec<MboxEntry<'_>> = deliveries
         .iter()
-        .map(|(delivery, header)| Entry {
+        .map(|(delivery, header)| MboxEntry {
             without_status: context.without_status(&delivery.mail.message),
             header,
             message: &delivery.mail.message,

@@ -1,6 +1,6 @@
 //! What waits for a writer, and whose turn it is.
 //!
-//! Imports `room`, `limits`; locks nothing and asks for no time, so that tests can say what happens
+//! Locks nothing and asks for no time, so that tests can say what happens
 //! when. Deliveries wait in the order they came in, but those to an mbox that is in a writer's
 //! hands, or whose lock another program holds, wait beside it. Such mboxes take turns with each
 //! other and with the rest for places in a batch. Invariants: an mbox is in the hands of one writer

@@ -1,6 +1,6 @@
 //! What the messages of a simulated machine hold.
 
-use crate::log::sim::SimRandom;
+use crate::io::sim::SimRandom;
 
 /// Longer messages do not go through the log.
 pub(super) const LOGGED_BYTES_MAX: u64 = 9000;

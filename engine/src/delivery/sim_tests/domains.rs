@@ -5,8 +5,8 @@
 
 use super::poisoned::{answers, on_own_thread};
 use super::world::World;
-use crate::io::sim::{DiskFault, SimDisk};
-use crate::log::sim::{SimFault, SimRandom};
+use crate::io::sim::{DiskFault, SimDisk, SimRandom};
+use crate::log::sim::SimFault;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 

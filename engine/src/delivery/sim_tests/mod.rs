@@ -23,8 +23,8 @@ mod world;
 
 use super::store::Store;
 use crate::io::Credentials;
-use crate::io::sim::{DiskFault, SimDisk};
-use crate::log::sim::{SimFault, SimRandom};
+use crate::io::sim::{DiskFault, SimDisk, SimRandom};
+use crate::log::sim::SimFault;
 use crate::sync::OnceLock;
 use std::cell::RefCell;
 use std::fmt;

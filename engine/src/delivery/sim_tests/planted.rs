@@ -5,7 +5,7 @@
 use super::mistaken::Mistake;
 use super::world::Bug;
 use super::{Where, plan, run, tell};
-use crate::log::sim::SimRandom;
+use crate::io::sim::SimRandom;
 
 /// Runs tried for each mistake.
 const RUNS: u64 = 300;

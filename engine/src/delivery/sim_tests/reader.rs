@@ -4,7 +4,7 @@ use super::super::copies;
 use super::content::BROUGHT;
 use super::world::{MAILBOXES, To, USERS, World, recipient, sender};
 use crate::config::{Compress, Copies};
-use crate::log::sim::SimRandom;
+use crate::io::sim::SimRandom;
 use crate::mailbox::mbox::render;
 use crate::target::{Format, MailboxTarget};
 use std::collections::BTreeMap;

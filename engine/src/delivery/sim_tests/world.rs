@@ -10,8 +10,8 @@ use crate::address::{Address, ReversePath, parse_address};
 use crate::config::{Compress, Copies, Durability, FlushMethod, Settings, StatusFields};
 use crate::envelope::Recipient;
 use crate::io::Credentials;
-use crate::io::sim::{DiskFault, SimDisk};
-use crate::log::sim::{SimFault, SimMedium, SimRandom};
+use crate::io::sim::{DiskFault, SimDisk, SimRandom};
+use crate::log::sim::{SimFault, SimMedium};
 use crate::sync::{Arc, Mutex};
 use crate::target::{Format, MailboxTarget};
 use std::cell::RefCell;
@@ -191,7 +191,7 @@ impl World {
         let disk = SimDisk::new("base", owner.0, owner.1);
         disk.make_directory_durably("base/dir");
         let medium = SimMedium::new(seed);
-        disk.share_power_with(&medium);
+        disk.share_power_with(medium.clone());
         let mut settings = Settings::default();
         settings.routing.virtual_mailbox_base = "/base".into();
         settings.routing.virtual_mailbox_limit = 0;
@@ -272,7 +272,7 @@ impl World {
         self.running = Arc::default();
         self.disk = self.disk.after_crash(random.draw());
         self.medium = self.medium.after_crash(random.draw());
-        self.disk.share_power_with(&self.medium);
+        self.disk.share_power_with(self.medium.clone());
         self.lose_connections();
     }
 
@@ -280,7 +280,7 @@ impl World {
     pub(super) fn kill(&mut self) {
         self.trouble = true;
         self.disk = self.disk.after_kill();
-        self.disk.share_power_with(&self.medium);
+        self.disk.share_power_with(self.medium.clone());
         self.lose_connections();
     }
 

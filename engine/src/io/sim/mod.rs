@@ -1,24 +1,24 @@
 //! A disk that forgets and fails, in memory, repeatable from a seed.
 //!
-//! Imports `io`, `sync`, `log::sim` (random numbers). Rules: bytes of files and names in
-//! directories are kept apart from what is durable, and from one another; a power failure keeps,
-//! loses or tears each change by itself, sector by sector, as the seed says; a flushed file
-//! without a flushed name is gone. Operation N can fail (a failing write leaves half of its
-//! bytes) or be the last before the power goes. A failed flush drops the bytes it was to make
-//! durable, while reads still show them, and later flushes say success, but that a flush of the
-//! whole disk tells each handle once of failures since it was opened (as Linux does); names stay
-//! in the journal. Operations that change something are counted from 0; reading and closing
-//! are not. What another thread would do meanwhile can be done just before one of them.
+//! Rules: bytes of files and names in directories are kept apart from what is durable, and from one
+//! another; a power failure keeps, loses or tears each change by itself, sector by sector, as the
+//! seed says; a flushed file without a flushed name is gone. Operation N can fail (a failing write
+//! leaves half of its bytes) or be the last before the power goes. A failed flush drops the bytes
+//! it was to make durable, while reads still show them, and later flushes say success, but that a
+//! flush of the whole disk tells each handle once of failures since it was opened (as Linux does);
+//! names stay in the journal. Operations that change something are counted from 0; reading and
+//! closing are not. What another thread would do meanwhile can be done just before one of them.
 
 mod fault;
 mod orders;
+mod random;
 mod tree;
 
 use super::{Disk, FileStat, LockKind, Mount};
-use crate::log::sim::{SimMedium, SimRandom};
 use crate::sync::{Arc, Mutex};
 use fault::Need;
 pub use fault::{DeviceFault, DiskFault};
+pub use random::SimRandom;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -37,12 +37,24 @@ struct State {
     /// Where each file system is mounted, and how often it was.
     mounts: BTreeMap<u64, (String, u64)>,
     /// A log on the same machine: the power goes for both.
-    medium: Option<SimMedium>,
+    log: Option<Arc<dyn LogDisk>>,
     /// How often the machine was started.
     boot: u128,
     meanwhile: Option<Meanwhile>,
     /// What keeps failing, by file system.
     device_faults: BTreeMap<u64, DeviceFault>,
+}
+
+/// The disk of a delivery log, in the same machine and on the same file system.
+pub trait LogDisk: fmt::Debug + Send + Sync + 'static {
+    /// The power is gone.
+    fn is_crashed(&self) -> bool;
+
+    /// The power goes now.
+    fn power_off(&self);
+
+    /// Returns the free bytes of the file system, of which mailboxes take `used`.
+    fn room_beside(&self, used: u64) -> u64;
 }
 
 /// Work to be done before an operation.
@@ -102,7 +114,7 @@ impl SimDisk {
             crashed: false,
             failures: BTreeMap::new(),
             mounts: BTreeMap::from([(ROOT_DEVICE, ("/".to_owned(), 1))]),
-            medium: None,
+            log: None,
             boot: 1,
             meanwhile: None,
             device_faults: BTreeMap::new(),
@@ -110,8 +122,8 @@ impl SimDisk {
     }
 
     /// The log is in the same machine, and on the same file system.
-    pub fn share_power_with(&self, medium: &SimMedium) {
-        self.0.lock().medium = Some(medium.clone());
+    pub fn share_power_with(&self, log: impl LogDisk) {
+        self.0.lock().log = Some(Arc::new(log));
     }
 
     /// Operations so far.
@@ -168,7 +180,7 @@ impl SimDisk {
             crashed: false,
             failures: BTreeMap::new(),
             mounts,
-            medium: None,
+            log: None,
             boot,
             meanwhile: None,
             device_faults: BTreeMap::new(),
@@ -270,16 +282,13 @@ impl State {
     }
 
     fn is_dead(&self) -> bool {
-        self.crashed || self.medium.as_ref().is_some_and(SimMedium::is_crashed)
+        self.crashed || self.log.as_ref().is_some_and(|log| log.is_crashed())
     }
 
     /// The log is on the same file system, if that has a size.
     fn has_room(&self, bytes: usize) -> io::Result<()> {
         let used = || self.tree.used();
-        let room = self
-            .medium
-            .as_ref()
-            .map(|medium| medium.room_beside(used()));
+        let room = self.log.as_ref().map(|log| log.room_beside(used()));
         match room.is_some_and(|room| room < bytes as u64) {
             true => Err(errno(libc::ENOSPC)),
             false => Ok(()),
@@ -305,8 +314,8 @@ impl State {
         match self.fault {
             DiskFault::Crash { at } if at == number => {
                 self.crashed = true;
-                if let Some(medium) = &self.medium {
-                    medium.power_off();
+                if let Some(log) = &self.log {
+                    log.power_off();
                 }
                 Ok(true)
             }

@@ -1,9 +1,9 @@
 //! What tests have a simulated disk do, and what others do with it.
 
 use super::fault::DeviceFault;
+use super::random::SimRandom;
 use super::tree::{Extent, NameChange};
 use super::{Before, Meanwhile, SimDisk};
-use crate::log::sim::SimRandom;
 
 impl SimDisk {
     /// Does `work` just before operation `at`, as another thread might. It may use the disk.

@@ -1,11 +1,11 @@
 //! Files and directories of the simulated disk, as they are and as far as they are durable.
 //!
-//! Imports `io` (attributes), `log::sim` (random numbers). Names change in a list of changes;
-//! each is durable once one of its directories was flushed, or by the whim of a crash.
+//! Names change in a list of changes; each is durable once one of its directories was flushed, or
+//! by the whim of a crash.
 
 use super::super::{FileKind, FileStat, LockKind};
+use super::random::SimRandom;
 use crate::clock;
-use crate::log::sim::SimRandom;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! io_uring for the delivery log: a write and the flush behind it as one submission.
 //!
-//! Imports nothing of the engine. A ring has one owner and is never left with an operation under
-//! way: every call returns only after the kernel gave back what it was given. `unsafe` is needed
-//! because the kernel reads the caller's buffer while the call waits.
+//! A ring has one owner and is never left with an operation under way: every call returns only
+//! after the kernel gave back what it was given. `unsafe` is needed because the kernel reads the
+//! caller's buffer while the call waits.
 #![allow(
     unsafe_code,
     reason = "io_uring takes addresses; the borrow checker cannot see the kernel read them"
@@ -116,7 +116,7 @@ impl Ring {
     }
 }
 
-/// The kernel never began with it: it cancels only what it has not begun, and nobody asks it to.
+/// The kernel never began with it: it cancels only what it has not begun, and it is not asked to.
 fn is_unbegun(result: Option<i32>) -> bool {
     result == Some(-libc::ECANCELED)
 }

@@ -17,8 +17,8 @@ use super::super::segment::{
 };
 use super::super::sim::SimMedium;
 use super::super::{Damage, EncodedRecord, LogError, LogWriterSettings, StepwiseLog};
-use super::{accepted, settings};
-use crate::fuzz_checks::Choices;
+use super::content::{accepted, settings};
+use crate::choices::Choices;
 use crate::sync::Arc;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,6 +1,4 @@
 //! How segments that are needed no more become spares, or go.
-//!
-//! Imports `segment`, `scan`, `record`, `medium`, `error`.
 
 use super::super::error::LogError;
 use super::super::medium::LogMedium;

@@ -1,6 +1,4 @@
 //! When the log gives its spare segments back to the file system that others use, too.
-//!
-//! Imports `room`, `medium`, `error`, `clock`.
 
 use super::super::error::LogError;
 use super::super::medium::LogMedium;

@@ -1,10 +1,12 @@
-//! Goal: a log that a writer is using is never called damaged by whoever only looks. Method: a
-//! scan stops before its read 0, 1, 2 ..., the writer works for a while, and the scan goes on.
+//! Goal: a log that a writer is using is never called damaged by a process that only reads it.
+//! Method: a scan stops before its read 0, 1, 2 ..., the writer works for a while, and the scan
+//! goes on.
 
 use super::super::medium::{Access, LogFile, LogMedium, Pacing};
 use super::super::scan;
-use super::super::sim::{SimMedium, SimRandom};
+use super::super::sim::SimMedium;
 use super::support::{Bench, Oracle, small, some_records};
+use crate::io::sim::SimRandom;
 use crate::sync::{Arc, Mutex};
 use std::io;
 

@@ -6,8 +6,9 @@
 use super::super::medium::LogMedium as _;
 use super::super::medium::Pacing;
 use super::super::segments::Prepared;
-use super::super::sim::{SimFault, SimMedium, SimRandom};
+use super::super::sim::{SimFault, SimMedium};
 use super::support::{Bench, Oracle, small, some_records};
+use crate::io::sim::SimRandom;
 use std::io;
 
 /// Mistakes to plant.

@@ -56,7 +56,7 @@ fn accepted() -> impl Strategy<Value = Accepted> {
     )
         .prop_map(
             |(id, accepted_at, reverse_path, queue_id, content_digest, mut recipients)| {
-                // The first recipient has nobody to share with.
+                // The first recipient has no one to share with.
                 while recipients
                     .first()
                     .is_some_and(|r| r.location == CopyLocation::Shared)

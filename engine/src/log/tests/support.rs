@@ -2,8 +2,9 @@
 
 use super::super::record::*;
 use super::super::segments::Segments;
-use super::super::sim::{SimMedium, SimRandom};
+use super::super::sim::SimMedium;
 use super::super::{EncodedRecord, LogError, LogScan, LogWriterSettings, StepwiseLog};
+use crate::io::sim::SimRandom;
 use crate::sync::Arc;
 use std::collections::BTreeMap;
 use std::time::Duration;

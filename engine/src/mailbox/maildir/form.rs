@@ -1,9 +1,9 @@
 //! The bytes of a message file: plain, or one zstd frame.
 //!
-//! Imports `config`, `io`. Invariants: the name of a file tells the size of the message, whatever
-//! its form (Dovecot counts that for quota and asks for no more); a frame ends with a checksum, so
-//! that half a frame is never taken for a whole one. The same message gives the same frame with
-//! one version of the zstd library. Source: RFC 8878.
+//! Invariants: the name of a file tells the size of the message, whatever its form (Dovecot counts
+//! that for quota and asks for no more); a frame ends with a checksum, so that half a frame is
+//! never taken for a whole one. The same message gives the same frame with one version of the zstd
+//! library. Source: RFC 8878.
 
 use crate::config::Compress;
 use crate::io::Disk;

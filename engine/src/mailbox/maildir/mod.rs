@@ -1,10 +1,9 @@
 //! Maildir: one file per message.
 //!
-//! Imports the rest of `mailbox`, `io`, `message`. A message is written to a file that no reader
-//! sees, flushed by the caller, then published into `new/` under a name nobody else has; then the
-//! caller flushes `new/`. The file has no name before that where the file system can do this
-//! (no trace in `tmp/`, and a quarter faster on a journalling file system), else it stands in
-//! `tmp/` as maildir(5) says.
+//! A message is written to a file that no reader sees, flushed by the caller, then published into
+//! `new/` under a name that is unique; then the caller flushes `new/`. The file has no name before
+//! that where the file system can do this (no trace in `tmp/`, and a quarter faster on a
+//! journalling file system), else it stands in `tmp/` as maildir(5) says.
 
 mod form;
 mod name;
@@ -15,7 +14,7 @@ pub use name::NameMaker;
 pub use sweep::sweep;
 
 use super::directory::{self, Unflushed};
-use super::trust::walk;
+use super::owner_check::walk;
 use super::{DurableDirs, Flush, MailboxError, MailboxName, OwnerCheck, place};
 use crate::config::Compress;
 use crate::io::{Disk, FileKind, FileStat};
@@ -43,7 +42,7 @@ pub struct Maildir<H> {
     sweep_due: bool,
 }
 
-/// A message written but seen by nobody.
+/// A message that is written and not visible yet.
 #[derive(Debug)]
 pub struct Unpublished<H> {
     file: H,
@@ -169,7 +168,7 @@ impl<H> Maildir<H> {
         }
     }
 
-    /// Writes a message which nobody sees yet: `header`, then the content.
+    /// Writes a message that is not visible yet: `header`, then the content.
     ///
     /// # Errors
     /// The file cannot be made or written; nothing of it is left.
@@ -394,14 +393,14 @@ fn make<D: Disk>(
     path: &MailboxName,
     gid: u32,
 ) -> Result<(), MailboxError> {
-    // Before `new/` is there nobody takes it for a Maildir, so it comes last.
+    // Readers take it for a Maildir once `new/` is there, so that is made last.
     for name in ["tmp", "cur", "new"] {
         directory::make_all(disk, base, path, &path.below(name), gid)?;
     }
     Ok(())
 }
 
-/// Readers want all three directories. Whoever may not make them here may still deliver.
+/// Readers want all three directories. A user who may not make them here may still deliver.
 fn make_rest<D: Disk>(
     disk: &D,
     base: &D::Handle,

@@ -1,8 +1,8 @@
 //! Unique names for messages in a Maildir.
 //!
-//! Imports `clock`, `sync`. Form: `SECONDS.MmicrosecondsPpidQsequence.HOST,S=size,W=wire size`;
-//! `S` and `W` spare readers a look into each file (Dovecot, Courier). Source: maildir(5), D. J.
-//! Bernstein's "Using maildir format".
+//! Form: `SECONDS.MmicrosecondsPpidQsequence.HOST,S=size,W=wire size`; `S` and `W` spare readers a
+//! look into each file (Dovecot, Courier). Source: maildir(5), D. J. Bernstein's "Using maildir
+//! format".
 
 use crate::clock;
 // Not the seam: the model checker's atomics cannot be statics.

@@ -1,7 +1,7 @@
 //! Removes files that crashed deliveries left in a Maildir's `tmp/`.
 //!
-//! Imports the rest of `mailbox`, `io`, `clock`. Runs as the mailbox owner after deliveries were
-//! answered, so nobody waits for it. Source: maildir(5): files not changed for 36 hours may go.
+//! Runs as the mailbox owner after deliveries were answered, so no delivery waits for it. Source:
+//! maildir(5): files not changed for 36 hours may go.
 
 use crate::clock;
 use crate::io::{Disk, FileKind};

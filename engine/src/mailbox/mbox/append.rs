@@ -1,78 +1,24 @@
 //! Appending messages to an open, locked mbox.
 //!
-//! Imports the rest of `mailbox`, `io`, `message`, `limits`. Invariant: when it returns, the file
-//! holds exactly the messages reported as written behind its old content; what failed midway was
-//! cut off again.
+//! Invariant: when it returns, the file holds exactly the messages reported as written behind its
+//! old content; what failed midway was cut off again.
 
 use super::Mbox;
+use super::entry::MboxEntry;
 use super::form::Form;
 use crate::io::Disk;
 use crate::limits::MBOX_APPEND_BYTES;
 use crate::mailbox::{MailboxError, MailboxSettings};
-use crate::message::Message;
 use crate::sync::Arc;
 use std::io;
 
 /// Of the file; what the page cache writes together.
 const PAGE_BYTES: u64 = 4096;
 
-/// One message to append.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
-    /// `From ` line and trace header.
-    pub header: &'a [u8],
-    /// The content.
-    pub message: &'a Message,
-    /// Header fields in which mbox readers keep their state are removed.
-    pub without_status: bool,
-}
-
-/// Appends a message to `out` as it stands in an mbox, from its `From ` line to the blank line
-/// behind it; `without_status` as in [`Entry`]. `each` hands the content over piece by piece.
-///
-/// # Errors
-/// What `each` answers; `out` is as before.
-pub fn render<E>(
-    (header, without_status): (&[u8], bool),
-    out: &mut Vec<u8>,
-    each: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
-) -> Result<(), E> {
-    let mark = out.len();
-    out.extend_from_slice(header);
-    let mut form = Form::new(without_status);
-    if let Err(error) = each(&mut |chunk| form.feed(chunk, out)) {
-        out.truncate(mark);
-        return Err(error);
-    }
-    form.finish(out);
-    Ok(())
-}
-
-impl Entry<'_> {
-    /// Shows the bytes that appending it writes, piece by piece.
-    ///
-    /// # Errors
-    /// The content cannot be read.
-    pub fn show(&self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
-        take(self.header);
-        let mut form = Form::new(self.without_status);
-        let mut piece = Vec::new();
-        self.message.for_each_chunk(|chunk| {
-            form.feed(chunk, &mut piece);
-            take(&piece);
-            piece.clear();
-            io::Result::Ok(())
-        })?;
-        form.finish(&mut piece);
-        take(&piece);
-        Ok(())
-    }
-}
-
 /// Why one entry was not written.
 enum Refusal {
     OverLimit,
-    /// Writing or reading failed; all that stands behind the old end is in doubt.
+    /// Writing or reading failed; all that follows the old end is in doubt.
     Failed(&'static str, io::Error),
 }
 
@@ -88,7 +34,7 @@ impl<H> Mbox<H> {
         self.end + self.tail.len() as u64
     }
 
-    /// Appends messages made by [`render`] where [`Mbox::next_offset`] says.
+    /// Appends messages made by [`render`](super::render) where [`Mbox::next_offset`] says.
     ///
     /// # Errors
     /// Nothing of them is in the file then, as well as can be.
@@ -118,7 +64,7 @@ impl<H> Mbox<H> {
         &mut self,
         disk: &D,
         settings: &MailboxSettings,
-        entries: &[Entry<'_>],
+        entries: &[MboxEntry<'_>],
     ) -> Vec<Result<(), Arc<MailboxError>>> {
         if self.is_torn {
             let torn = Arc::new(self.torn());
@@ -160,7 +106,7 @@ impl<H> Mbox<H> {
         &mut self,
         disk: &D,
         settings: &MailboxSettings,
-        entries: &[Entry<'_>],
+        entries: &[MboxEntry<'_>],
         results: &mut Vec<Result<(), Arc<MailboxError>>>,
     ) -> Result<(), (&'static str, io::Error)> {
         let mut appender = Appender {
@@ -210,7 +156,7 @@ struct Appender<'a, D: Disk> {
 }
 
 impl<D: Disk> Appender<'_, D> {
-    fn entry(&mut self, tail: &str, entry: &Entry<'_>) -> Result<(), Refusal> {
+    fn entry(&mut self, tail: &str, entry: &MboxEntry<'_>) -> Result<(), Refusal> {
         let message = entry.message;
         let least = (tail.len() + entry.header.len()) as u64 + message.size();
         // Of a message that gets shorter the length is not known before.
@@ -225,7 +171,7 @@ impl<D: Disk> Appender<'_, D> {
         written
     }
 
-    fn write_entry(&mut self, tail: &str, entry: &Entry<'_>) -> Result<(), Refusal> {
+    fn write_entry(&mut self, tail: &str, entry: &MboxEntry<'_>) -> Result<(), Refusal> {
         self.buffer.extend_from_slice(tail.as_bytes());
         self.buffer.extend_from_slice(entry.header);
         let mut form = Form::new(entry.without_status);

@@ -1,53 +1,40 @@
 //! The lock file beside an mbox.
 //!
-//! Imports `io`, `clock`, `sync`. `MAILBOX.lock` is made by giving a finished file that name,
-//! which is atomic on NFS too. A lock that nobody touched for `stale_lock_time` is taken away by
-//! renaming it first, so that of two who find it stale only one takes it away. Ours are known by
-//! their mode, and are locked by the kernel as well while they are in use: whoever can take that
-//! lock knows that the holder is gone, and need not wait; whoever cannot never takes the file away.
-//! On file systems that other machines may have as well, where the kernel's locks may be each
-//! machine's own, they also name the host and its kernel, and only that host judges them so.
-//! Those of other programs are judged by their age alone.
-//! Locks that are held at the same time may be names of one and the same file: a name costs half
-//! of what a file costs, and the file is gone with its last name all the same.
-//! Invariants: our file is locked by the kernel before it has its name, and loses the name
-//! before that lock; the thread that takes or releases a lock has the mailbox owner's identity; a
-//! file gets no more names when it is old enough for somebody to find one of them stale.
-//! Source: Postfix `mailbox_delivery_lock`, procmail's lockfile(1), Dovecot's file-dotlock.
+//! `MAILBOX.lock` is made by giving a finished file that name, which is atomic on NFS too. A lock
+//! that was not touched for `stale_lock_time` is taken away by renaming it first, so that of two
+//! who find it stale only one takes it away. Ours are known by their mode, and are locked by the
+//! kernel as well while they are in use: a process that can take that lock knows that the holder is
+//! gone, and need not wait; one that cannot never takes the file away. On file systems that other
+//! machines may have as well, where the kernel's locks may be each machine's own, they also name
+//! the host and its kernel, and only that host judges them so. Those of other programs are judged
+//! by their age alone. Locks that are held at the same time may be names of one and the same file:
+//! a name costs half of what a file costs, and the file is gone with its last name all the same.
+//! Invariants: our file is locked by the kernel before it has its name, and loses the name before
+//! that lock; the thread that takes or releases a lock has the mailbox owner's identity; a file
+//! gets no more names when it is old enough for somebody to find one of them stale. Source: Postfix
+//! `mailbox_delivery_lock`, procmail's lockfile(1), Dovecot's file-dotlock.
 
+mod mark;
 mod stale;
 
 use crate::clock;
 use crate::io::{Disk, FileStat, LockKind};
+pub(super) use mark::StalePolicy;
+use mark::helper_name;
 use stale::break_stale;
-// Not the seam: the model checker's atomics cannot be statics.
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// Mode of a lock file. The sticky bit means nothing on a file: it marks ours, and unlike their
 /// content it is never behind their name, not even after a power loss.
 const LOCK_MODE: u32 = 0o1600;
-const OUR_MARK: u32 = 0o1000;
 
 /// How long a lock file gets further names.
 const SHARED_FOR: Duration = Duration::from_secs(10);
-/// How many names it has at most. Should nobody but other programs ever meet those that were left
-/// behind, they wait for one after the other.
+/// How many names it has at most. Other programs that meet those that were left behind wait for one
+/// after the other.
 const NAMES_MAX: usize = 8;
-
-/// Tells the helper names of this process apart.
-static SEQUENCE: AtomicU64 = AtomicU64::new(0);
-
-/// What tells a lock that is in use from one that was left behind.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct StalePolicy<'a> {
-    /// `store.host`
-    pub(super) host: &'a str,
-    /// `stale_lock_time`
-    pub(super) stale_age: Duration,
-}
 
 /// A lock file of ours.
 #[derive(Debug)]
@@ -166,13 +153,6 @@ fn take_file<D: Disk>(
         files.keep(&file, uid, made);
     }
     Ok(Some(file))
-}
-
-fn helper_name(lock: &str) -> String {
-    // Relaxed: only the numbers must differ.
-    let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
-    let now = clock::since_epoch().as_micros();
-    format!("{lock}.{now}.{}.{sequence}", std::process::id())
 }
 
 /// Locks a file that has not its name yet. On a file system that other machines may have as well

@@ -1,6 +1,6 @@
 //! The form of a message in an mbox: quoted, its last line completed, one blank line behind it.
 //!
-//! Imports `quote`, `message`. Works on pieces cut anywhere. Source: Postfix mail_copy.
+//! Works on pieces cut anywhere. Source: Postfix mail_copy.
 
 use super::quote::FromQuoter;
 use crate::message::HeaderFilter;

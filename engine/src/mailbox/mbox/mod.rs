@@ -1,23 +1,23 @@
 //! mbox: all messages in one file.
 //!
-//! Imports the rest of `mailbox`, `io`, `message`, `config`. Opening takes every lock of
-//! `virtual_mailbox_lock` without waiting: the lock file first, then, on the open file, the
-//! kernel's locks; then the file is checked to be the mailbox still, and one that we may append
-//! to. Messages are appended, flushed by the caller, and only then is the lock given back.
-//! Sources: Postfix mbox_open, safe_open, virtual(8).
+//! Opening takes every lock of `virtual_mailbox_lock` without waiting: the lock file first, then,
+//! on the open file, the kernel's locks; then the file is checked to be the mailbox still, and one
+//! that we may append to. Messages are appended, flushed by the caller, and only then is the lock
+//! given back. Sources: Postfix mbox_open, safe_open, virtual(8).
 
 mod append;
 mod dotlock;
+mod entry;
 mod form;
 mod mbox_cache;
 mod quote;
 
-pub use append::{Entry, render};
+pub use entry::{MboxEntry, render};
 pub use mbox_cache::MboxCache;
 
 use super::directory::{self, Unflushed};
 use super::durable_dirs::TornEnds;
-use super::trust::walk;
+use super::owner_check::walk;
 use super::{
     DurableDirs, Flush, MailboxError, MailboxName, MailboxSettings, OwnerCheck, Unfit, place,
 };
@@ -49,7 +49,7 @@ pub struct Mbox<H> {
     old_length: u64,
     /// What the old content lacks before a message can follow.
     tail: &'static str,
-    /// Something incomplete stands behind `end` and could not be cut off.
+    /// Something incomplete follows `end` and could not be cut off.
     is_torn: bool,
     torn_ends: TornEnds,
     /// The directories above, when they must be flushed too.
@@ -180,7 +180,7 @@ impl<H> Mbox<H> {
         self.end
     }
 
-    /// Cuts off what stands behind `length`: it is ours, and incomplete or refused.
+    /// Cuts off what follows `length`: it is ours, and incomplete or refused.
     ///
     /// # Errors
     /// It cannot be cut; nothing must be appended then.
@@ -237,7 +237,7 @@ impl<H> Mbox<H> {
                 "cannot cut an incomplete message off the mailbox; cut it to this length"
             );
             self.is_torn = true;
-            // Whoever opens it next is to cut it first.
+            // The next open cuts it first.
             if let Ok(stat) = disk.stat(&self.file) {
                 self.torn_ends.remember(self.path.as_str(), &stat, self.end);
             }

@@ -1,7 +1,7 @@
 //! Quoting of lines that would look like the beginning of another message.
 //!
-//! Imports nothing. The "mboxo" way of Postfix virtual(8): `>` goes before every line, in header
-//! or body, that begins with `From `; `>From ` stays as it is. Works on pieces cut anywhere.
+//! The "mboxo" way of Postfix virtual(8): `>` goes before every line, in header or body, that
+//! begins with `From `; `>From ` stays as it is. Works on pieces cut anywhere.
 
 const FROM: &[u8] = b"From ";
 

@@ -1,6 +1,4 @@
 //! What a recipient map promises: against a model, against damage, against a crash.
-//!
-//! Imports the map's own files.
 
 mod damage;
 mod fixtures;

@@ -133,7 +133,7 @@ fn a_keeper_takes_over_new_maps_and_merges_many_changes() {
     let path = directory.path().join("map");
     build(&path, &[("t", "a", "1")]);
     let handle = Arc::new(MapHandle::open(&path).unwrap());
-    let keeper = MapKeeper::start(
+    let maintainer = MapMaintainer::start(
         &Supervisor::default(),
         Arc::clone(&handle),
         Duration::from_millis(5),
@@ -152,7 +152,7 @@ fn a_keeper_takes_over_new_maps_and_merges_many_changes() {
         assert!(Instant::now() < deadline, "the changes were not merged");
         std::thread::yield_now();
     }
-    drop(keeper);
+    drop(maintainer);
     assert_eq!(get(&handle.view(), "t", "k77").as_deref(), Some("v"));
     handle.view().reader().verify(|_, _| {}).unwrap();
 }

@@ -1,8 +1,7 @@
 //! Postfix's configuration files of database tables, `/etc/postfix/pgsql-aliases.cf` and the
 //! like: `name = value` lines as in main.cf, without `$name`.
 //!
-//! Imports nothing of the engine. Source: pgsql_table(5), mysql_table(5), sqlite_table(5),
-//! ldap_table(5).
+//! Source: pgsql_table(5), mysql_table(5), sqlite_table(5), ldap_table(5).
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -10,9 +9,9 @@ use std::time::Duration;
 
 use super::super::OpenError;
 use super::super::braces::name_value;
-use super::super::lines::{is_space, logical_lines};
 use super::Description;
-use crate::nearest::nearest;
+use crate::suggest::suggest;
+use crate::table::text::lines::{is_space, logical_lines};
 
 /// How long a database may take to answer when the file does not say: the default that
 /// ldap_table(5) has for `timeout`.
@@ -23,7 +22,7 @@ pub(super) struct Cf {
     /// `type:name` of the table.
     table: String,
     source: String,
-    /// What stands before each name in `main.cf`; empty for a file of its own.
+    /// The prefix of each name in `main.cf`; empty for a separate file.
     prefix: String,
     values: BTreeMap<String, (String, usize)>,
 }
@@ -184,7 +183,7 @@ impl Cf {
                     self.source, self.prefix
                 ));
             } else if !known.contains(&name) {
-                let nearest = nearest(name, known.iter().copied(), 2);
+                let nearest = suggest(name, known.iter().copied(), 2);
                 let hint = nearest.map_or_else(String::new, |nearest| {
                     format!("; did you mean \"{nearest}\"?")
                 });

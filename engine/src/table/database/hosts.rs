@@ -1,9 +1,9 @@
 //! The servers that have the data of a table, and the connections to them.
 //!
-//! Imports `clock`, `sync`. A lookup goes to one server; when it does not answer, to the next.
-//! Source: mysql_table(5) and pgsql_table(5), "hosts". One difference: a server that failed is
-//! left alone for a minute as in Postfix, but while no other is left it is tried again each
-//! second, so that mail flows soon after a database was restarted.
+//! A lookup goes to one server; when it does not answer, to the next. Source: mysql_table(5) and
+//! pgsql_table(5), "hosts". One difference: a server that failed is left alone for a minute as in
+//! Postfix, but while no other is left it is tried again each second, so that mail flows soon after
+//! a database was restarted.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::super::compound::below;
+use super::super::chance::below;
 use crate::clock;
 use crate::limits::DATABASE_CONNECTIONS_MAX;
 use crate::sync::Mutex;

@@ -1,9 +1,8 @@
 //! Tables in databases, described by Postfix's own `*.cf` files.
 //!
-//! Imports `address`, `clock`, `limits`, `sync`. Every trouble a database has is an error of the
-//! lookup, which defers: unreachable, too slow, wrong password, wrong query, too many results.
-//! Each kind of database is a cargo feature. Sources: pgsql_table(5), mysql_table(5),
-//! sqlite_table(5), ldap_table(5).
+//! Every trouble a database has is an error of the lookup, which defers: unreachable, too slow,
+//! wrong password, wrong query, too many results. Each kind of database is a cargo feature.
+//! Sources: pgsql_table(5), mysql_table(5), sqlite_table(5), ldap_table(5).
 
 #![cfg_attr(
     not(all(
@@ -20,6 +19,9 @@
 
 #[cfg(feature = "databases")]
 mod cf;
+mod description;
+#[cfg(any(feature = "pgsql", feature = "mysql"))]
+mod host;
 #[cfg(feature = "databases")]
 mod hosts;
 #[cfg(feature = "ldap")]
@@ -39,17 +41,11 @@ mod sqlite;
 #[cfg(feature = "databases")]
 mod template;
 
+pub(super) use description::Description;
+
+use super::kind::DatabaseKind;
 use super::{LookupTable, OpenError, TableName};
 use crate::sync::Arc;
-
-/// Which database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DatabaseKind {
-    Pgsql,
-    Mysql,
-    Sqlite,
-    Ldap,
-}
 
 /// A table as its file describes it.
 #[derive(Debug)]
@@ -57,19 +53,6 @@ pub(super) struct Described {
     pub(super) table: Arc<dyn LookupTable>,
     /// `domain`: when not empty, only addresses in these domains are to be looked up.
     pub(super) domain: String,
-}
-
-/// Where the parameters of a table stand.
-#[derive(Clone, Copy)]
-pub(super) enum Description<'a> {
-    /// In a file of its own.
-    File { path: &'a str, bytes: &'a [u8] },
-    /// In `main.cf`, where their names begin with `prefix`: name, value, line.
-    MainCf {
-        path: &'a str,
-        prefix: &'a str,
-        values: &'a [(String, String, usize)],
-    },
 }
 
 /// Opens the table called `name` as `description` has it. Nothing is connected to yet.
@@ -138,22 +121,4 @@ fn built_without(name: &TableName) -> OpenError {
              \"{kind}\""
         ),
     }
-}
-
-/// `host[:port]`, the host perhaps in brackets; `None` when the port is no number.
-#[cfg(any(feature = "pgsql", feature = "mysql"))]
-fn host_and_port(text: &str, default: u16) -> Option<(&str, u16)> {
-    let (host, port) = match text.rsplit_once(':') {
-        // An IPv6 address has colons of its own, unless brackets set it apart.
-        Some((host, port)) if host.ends_with(']') || !host.contains(':') => (host, Some(port)),
-        _ => (text, None),
-    };
-    let port = match port {
-        Some(port) => port.parse().ok()?,
-        None => default,
-    };
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    Some((bare.unwrap_or(host), port))
 }

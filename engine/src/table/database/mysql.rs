@@ -1,7 +1,6 @@
 //! `mysql:/path/to/file.cf`: tables in MariaDB and MySQL.
 //!
-//! Imports nothing of the engine. Source: mysql_table(5). As in Postfix 3.9 and later, the
-//! client's character set is utf8mb4.
+//! Source: mysql_table(5). As in Postfix 3.9 and later, the client's character set is utf8mb4.
 
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 
 use super::super::{LookupTable, OpenError};
 use super::cf::Cf;
+use super::host::host_and_port;
 use super::hosts::Order;
 use super::place::{Backslash, Comments, Syntax};
 use super::runtime::Driver;
@@ -146,7 +146,7 @@ fn host(
         return Ok((options.socket(socket), true));
     }
     let name = word.strip_prefix("inet:").unwrap_or(word);
-    let (name, port) = super::host_and_port(name, PORT)
+    let (name, port) = host_and_port(name, PORT)
         .ok_or_else(|| cf.wrong(&format!("hosts: {word}: not a port number")))?;
     if name == "localhost" {
         let there = |socket: &&&str| Path::new(socket).exists();

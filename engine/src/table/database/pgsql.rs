@@ -1,8 +1,7 @@
 //! `pgsql:/path/to/file.cf`: tables in PostgreSQL.
 //!
-//! Imports nothing of the engine. Source: pgsql_table(5). As in Postfix 3.8 and later, the
-//! client's encoding is UTF-8 (3.7 and earlier said LATIN1, and found no key beyond ASCII in a
-//! database in UTF-8).
+//! Source: pgsql_table(5). As in Postfix 3.8 and later, the client's encoding is UTF-8 (3.7 and
+//! earlier said LATIN1, and found no key beyond ASCII in a database in UTF-8).
 
 use std::str::FromStr;
 
@@ -11,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::super::{LookupTable, OpenError};
 use super::cf::Cf;
+use super::host::host_and_port;
 use super::hosts::Order;
 use super::place::{Backslash, Comments, Syntax};
 use super::runtime::Driver;
@@ -114,7 +114,7 @@ fn host(cf: &Cf, word: &str) -> Result<(PgConnectOptions, bool), OpenError> {
     let name = word.strip_prefix("unix:").or(word.strip_prefix("inet:"));
     let name = name.unwrap_or(word);
     if !name.starts_with('/') {
-        let (name, port) = super::host_and_port(name, PORT)
+        let (name, port) = host_and_port(name, PORT)
             .ok_or_else(|| cf.wrong(&format!("hosts: {word}: not a port number")))?;
         return Ok((options.host(name).port(port), false));
     }

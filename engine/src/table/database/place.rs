@@ -1,10 +1,10 @@
 //! Where in a query an expansion stands, which decides what keeps its text from being more than
 //! data.
 //!
-//! Imports nothing of the engine. In a string, what would end the string is quoted. Elsewhere
-//! nothing can be quoted (Postfix quotes as if it were in a string), so a text that could be
-//! more than a name or a number there is refused. Sources: PostgreSQL "Lexical Structure",
-//! MariaDB "String Literals" and "Identifier Names", SQLite "SQL As Understood By SQLite".
+//! In a string, what would end the string is quoted. Elsewhere nothing can be quoted (Postfix
+//! quotes as if it were in a string), so a text that could be more than a name or a number there is
+//! refused. Sources: PostgreSQL "Lexical Structure", MariaDB "String Literals" and "Identifier
+//! Names", SQLite "SQL As Understood By SQLite".
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -209,7 +209,7 @@ impl Reader {
         }
     }
 
-    /// What was read ends in `E`, a word of its own.
+    /// What was read ends in the separate word `E`.
     fn follows_e(&self) -> bool {
         let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
         matches!(self.last, [before, Some('e' | 'E')] if !before.is_some_and(is_word))

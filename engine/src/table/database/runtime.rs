@@ -1,7 +1,7 @@
 //! The thread that talks to the database of one table.
 //!
-//! Imports `sync`, `supervisor`. Each table has its own, so that a name server or a driver library
-//! that hangs holds up no other table. Invariant: what runs here gives up by itself after a time.
+//! Each table has its own, so that a name server or a driver library that hangs holds up no other
+//! table. Invariant: what runs here gives up by itself after a time.
 
 use std::future::Future;
 use std::io;

@@ -1,10 +1,9 @@
 //! What `pgsql:`, `mysql:` and `sqlite:` have in common: a query made from the key, and a result
 //! made from the columns of all rows.
 //!
-//! Imports `address` (folding), `limits`. What differs is how to connect and how text is quoted,
-//! a [`Dialect`]. The query is sent as the text it is, without
-//! parameters, because in Postfix's files the expansions stand inside the quotes of the query;
-//! so each expansion is quoted as its database wants it.
+//! What differs is how to connect and how text is quoted, a [`Dialect`]. The query is sent as the
+//! text it is, without parameters, because in Postfix's files the expansions stand inside the
+//! quotes of the query; so each expansion is quoted as its database wants it.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -15,8 +14,7 @@ use sqlx::{
 };
 
 use super::super::attempt::{Asker, Asking, Reply};
-use super::super::problems::excerpt;
-use super::super::{KeyInValues, LookupTable, Nature, OpenError, TableError};
+use super::super::{KeyInValues, LookupTable, Matching, OpenError, TableError};
 use super::cf::Cf;
 use super::hosts::{Failure, Hosts, Order, Server};
 use super::place::{Place, Syntax};
@@ -25,6 +23,7 @@ use super::template::{Needs, Role, Template};
 use crate::address::fold_case;
 use crate::limits::{DATABASE_BYTES_MAX, DATABASE_VALUES_MAX};
 use crate::sync::Arc;
+use crate::table::text::problems::excerpt;
 
 /// Parameters that all SQL tables have.
 const PARAMETERS: [&str; 9] = [
@@ -256,8 +255,8 @@ impl<S: Server<Question = String, Answer = Vec<String>>> LookupTable for SqlTabl
             .answer(&key, Asking::of_server(&self.asker, start))
     }
 
-    fn nature(&self) -> Nature {
-        Nature::Fixed
+    fn matching(&self) -> Matching {
+        Matching::Exact
     }
 
     fn name(&self) -> &str {

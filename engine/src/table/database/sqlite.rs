@@ -1,7 +1,7 @@
 //! `sqlite:/path/to/file.cf`: tables in SQLite files.
 //!
-//! Imports nothing of the engine. Source: sqlite_table(5). The file is opened for reading only,
-//! and opened again when it was replaced by another.
+//! Source: sqlite_table(5). The file is opened for reading only, and opened again when it was
+//! replaced by another.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;

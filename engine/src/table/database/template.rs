@@ -1,9 +1,9 @@
 //! The `%` expansions of queries, filters and results.
 //!
-//! Imports nothing of the engine. Source: pgsql_table(5), mysql_table(5), ldap_table(5) on
-//! `query`, `query_filter`, `search_base` and `result_format`. Small letters stand for what is
-//! being formatted (the key in a query, the value in a result), capital ones and digits for the
-//! key. A key that lacks a part which any of the table's templates wants is not looked up.
+//! Source: pgsql_table(5), mysql_table(5), ldap_table(5) on `query`, `query_filter`, `search_base`
+//! and `result_format`. Small letters are replaced by what is being formatted (the key in a query,
+//! the value in a result), capital ones and digits for the key. A key that lacks a part which any
+//! of the table's templates wants is not looked up.
 
 use super::place::{Place, Reader, Syntax};
 

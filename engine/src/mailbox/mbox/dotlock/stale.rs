@@ -1,9 +1,9 @@
 //! Which lock files are stale, and taking them away.
 //!
-//! Imports `io`, `clock` and its parent. Invariant: a lock that somebody took meanwhile keeps its
+//! Invariant: a lock that somebody took meanwhile keeps its
 //! name, or has it back at once. Source: procmail's lockfile(1).
 
-use super::{OUR_MARK, StalePolicy, helper_name};
+use super::mark::{OUR_MARK, StalePolicy, helper_name};
 use crate::clock;
 use crate::io::{Disk, FileKind, FileStat, LockKind};
 use std::io;
@@ -47,7 +47,7 @@ fn holder<D: Disk>(
         .and_then(|boot| u128::from_str_radix(boot, 16).ok());
     let is_of_this_kernel = boot == Some(disk.boot()) && disk.boot() != 0;
     let may_be_of_this_host = words.next().is_none_or(|named| named == host);
-    // What names nobody, or this host at an earlier start, and stands on a file system of this
+    // A lock that names no host, or this host at an earlier start, on a file system of this
     // machine alone, is this machine's.
     let is_of_this_machine = may_be_of_this_host && disk.is_local(parent);
     if !is_of_this_kernel && !is_of_this_machine {

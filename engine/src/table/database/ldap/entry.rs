@@ -1,6 +1,6 @@
 //! What an LDAP server sends as an entry, and which of its attributes count.
 //!
-//! Imports nothing of the engine. Nothing here trusts the server's bytes to be well formed.
+//! Nothing here trusts the server's bytes to be well formed.
 
 use ldap3::ResultEntry;
 

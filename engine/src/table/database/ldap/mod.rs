@@ -1,9 +1,9 @@
 //! `ldap:/path/to/file.cf`: tables in LDAP directories.
 //!
-//! Imports `address` (folding). Source: ldap_table(5), RFC 4511. Differences to Postfix: LDAP
-//! version 3 is spoken whatever `version` says (the default of Postfix is still 2, which servers
-//! refuse today); referrals are not followed, an answer that is one is an error; certificates
-//! are checked against the system's authorities or `tls_ca_cert_file`.
+//! Source: ldap_table(5), RFC 4511. Differences to Postfix: LDAP version 3 is spoken whatever
+//! `version` says (the default of Postfix is still 2, which servers refuse today); referrals are
+//! not followed, an answer that is one is an error; certificates are checked against the system's
+//! authorities or `tls_ca_cert_file`.
 
 mod entry;
 mod search;
@@ -14,18 +14,18 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use ldap3::{DerefAliases, Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope};
+use ldap3::{DerefAliases, Ldap, LdapConnAsync, LdapConnSettings, Scope};
 use tokio::time::timeout;
 
 use super::super::attempt::{Asker, Asking, Reply};
-use super::super::{KeyInValues, LookupTable, Nature, OpenError, TableError};
+use super::super::{KeyInValues, LookupTable, Matching, OpenError, TableError};
 use super::cf::Cf;
 use super::hosts::{Failure, Hosts, Order, Server};
 use super::runtime::Driver;
 use super::template::{Needs, Role, Template};
 use crate::address::fold_case;
 use crate::sync::Arc;
-use search::Plan;
+use search::{Plan, Question};
 
 /// A lookup may take several searches; all of them together may take this many times `timeout`.
 const SEARCHES_TIME: u32 = 6;
@@ -75,13 +75,6 @@ const IGNORED: [(&str, &str); 8] = [
     ),
 ];
 
-/// What one lookup asks.
-struct Question {
-    key: String,
-    base: String,
-    filter: String,
-}
-
 /// A directory server.
 struct LdapServer {
     url: String,
@@ -123,20 +116,6 @@ impl Server for LdapServer {
         question: &Question,
     ) -> Result<Option<String>, Failure> {
         search::lookup(&self.plan, connection, question).await
-    }
-}
-
-/// What an error of a search means for the connection.
-fn failure(error: &LdapError) -> Failure {
-    match error {
-        LdapError::FilterParsing => {
-            Failure::Refused("query_filter is not well formed (RFC 4515)".to_owned())
-        }
-        // Busy and unavailable: another server may be neither.
-        LdapError::LdapResult { result } if ![51, 52].contains(&result.rc) => {
-            Failure::Refused(error.to_string())
-        }
-        _ => Failure::Broken(error.to_string()),
     }
 }
 
@@ -318,8 +297,8 @@ impl LookupTable for LdapTable {
             .answer(&key, Asking::of_server(&self.asker, start))
     }
 
-    fn nature(&self) -> Nature {
-        Nature::Fixed
+    fn matching(&self) -> Matching {
+        Matching::Exact
     }
 
     fn name(&self) -> &str {

@@ -1,22 +1,30 @@
 //! A lookup: a search, and those that the found entries point to.
 //!
-//! Imports nothing of the engine. Source: ldap_table(5) on `special_result_attribute`,
-//! `recursion_limit`, `expansion_limit` and `size_limit`.
+//! Source: ldap_table(5) on `special_result_attribute`, `recursion_limit`, `expansion_limit` and
+//! `size_limit`.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use ldap3::{DerefAliases, Ldap, Scope, SearchOptions};
+use ldap3::{DerefAliases, Ldap, LdapError, Scope, SearchOptions};
 
+use super::super::hosts::Failure;
+use super::super::template::{Needs, Template};
 use super::entry::{Attributes, Entry, Use};
 use super::url::SearchUrl;
-use super::{Failure, Needs, Question, Template, failure};
 
 /// `noSuchObject`, RFC 4511 section 4.1.9.
 const NO_SUCH_OBJECT: u32 = 32;
 /// Entries that one lookup may see, whatever the limits say: references may form a ring.
 const ENTRIES_MAX: u64 = 100_000;
+
+/// What one lookup asks.
+pub(super) struct Question {
+    pub(super) key: String,
+    pub(super) base: String,
+    pub(super) filter: String,
+}
 
 /// How a table searches and what it makes of what it finds.
 pub(super) struct Plan {
@@ -216,5 +224,19 @@ impl Plan {
             Some(entries) => self.gather(ldap, entries, depth + 1, found).await,
             None => Ok(()),
         }
+    }
+}
+
+/// What an error of a search means for the connection.
+fn failure(error: &LdapError) -> Failure {
+    match error {
+        LdapError::FilterParsing => {
+            Failure::Refused("query_filter is not well formed (RFC 4515)".to_owned())
+        }
+        // Busy and unavailable: another server may be neither.
+        LdapError::LdapResult { result } if ![51, 52].contains(&result.rc) => {
+            Failure::Refused(error.to_string())
+        }
+        _ => Failure::Broken(error.to_string()),
     }
 }

@@ -1,6 +1,6 @@
 //! TLS to directory servers.
 //!
-//! Imports nothing of the engine. Source: ldap_table(5), "LDAP SSL AND STARTTLS PARAMETERS".
+//! Source: ldap_table(5), "LDAP SSL AND STARTTLS PARAMETERS".
 
 use std::path::Path;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub(super) fn settings(cf: &Cf) -> Result<LdapConnSettings, OpenError> {
     Ok(settings.set_config(Arc::new(config)))
 }
 
-/// A certificate of our own that is not shown to the server, told with the reason.
+/// Reports a client certificate that is not presented to the server, with the reason.
 ///
 /// # Errors
 /// `tls_require_cert` is neither yes nor no.

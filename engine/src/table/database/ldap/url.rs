@@ -1,7 +1,7 @@
 //! LDAP URLs as values of special result attributes: dynamic groups.
 //!
-//! Imports nothing of the engine. Source: RFC 4516. The host is passed over: the search goes to
-//! the server that gave the URL, as in Postfix.
+//! Source: RFC 4516. The host is passed over: the search goes to the server that gave the URL, as
+//! in Postfix.
 
 use ldap3::Scope;
 

@@ -1,0 +1,14 @@
+//! The parameters of `[transport]`.
+
+use super::kind::Kind::YesNo;
+use super::parameter::{Parameter, parameter};
+
+/// In the order in which they are printed.
+pub(super) static TRANSPORT: &[Parameter] = &[parameter(
+    "transport",
+    "enabled",
+    "no",
+    YesNo(|s, v| s.transport.enabled = v),
+    "Whether mail goes by the transport that transport_maps, virtual_transport, relay_transport, \
+     default_transport or local_transport name; else all of it is stored in mailboxes",
+)];

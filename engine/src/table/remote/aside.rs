@@ -1,0 +1,69 @@
+//! Tables whose lookups block: asked on a few separate threads.
+//!
+//! `tcp:`, `socketmap:` and `unix:` wait for a server or for the account database. A server that
+//! hangs blocks only the threads of its table.
+
+use super::pool::{Pool, Threads};
+use crate::limits::SERVER_THREADS_MAX;
+use crate::sync::Arc;
+use crate::table::attempt::{Answer, Asker, Asking, Reply};
+use crate::table::{KeyInValues, LookupTable, Matching};
+use std::time::Duration;
+
+/// How long a lookup waits for a thread; the server gives up a recipient after as long.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A table that is asked on separate threads.
+#[derive(Debug)]
+pub(in crate::table) struct Aside<T> {
+    table: Arc<T>,
+    asker: Asker,
+    pool: Arc<Pool>,
+}
+
+impl<T: LookupTable> Aside<T> {
+    /// Puts `table` aside.
+    pub(in crate::table) fn new(table: T) -> Self {
+        Self {
+            asker: Asker::new(table.name()),
+            table: Arc::new(table),
+            pool: Arc::new(Pool::new(Threads {
+                most: SERVER_THREADS_MAX,
+                yielding: false,
+            })),
+        }
+    }
+}
+
+impl<T: LookupTable + 'static> LookupTable for Aside<T> {
+    fn lookup(&self, key: &str) -> Answer {
+        let (table, pool) = (Arc::clone(&self.table), Arc::clone(&self.pool));
+        let asked = key.to_owned();
+        let start = move |reply: Reply| {
+            let name = table.name().to_owned();
+            pool.ask(&name, QUEUE_PATIENCE, reply, move || table.lookup(&asked));
+        };
+        self.asker
+            .answer(key, Asking::of_server(&self.asker, start))
+    }
+
+    fn matching(&self) -> Matching {
+        self.table.matching()
+    }
+
+    fn name(&self) -> &str {
+        self.table.name()
+    }
+
+    fn warnings(&self) -> &[String] {
+        self.table.warnings()
+    }
+
+    fn key_in_values(&self) -> KeyInValues {
+        self.table.key_in_values()
+    }
+
+    fn may_block(&self) -> bool {
+        self.table.may_block()
+    }
+}
