@@ -1,6 +1,6 @@
 //! Accepts connections and begins their sessions.
 //!
-//! Imports `admission`, `session`, `socketmap`, `tasks`. A connection over the bound waits for a
+//! A connection over the bound waits for a
 //! short time, with those behind it in the system's backlog: Postfix waits with them, and defers no
 //! mail for a moment without room. If no room comes, it is told 421, and so are those that follow,
 //! until there is room again. A peer that has too many connections is told at once.
@@ -9,8 +9,8 @@ use crate::admission::{Bounds, Guest, Peer, Refused};
 use crate::client_socket::ClientSocket;
 use crate::listener::{Peers, SocketFile};
 use crate::reply::Reply;
-use crate::server::{Protocol, Shared};
 use crate::session::{CLOSING, Session};
+use crate::shared::Shared;
 use crate::socketmap;
 use crate::tasks;
 use rustix::net::{SendFlags, Shutdown};
@@ -35,6 +35,13 @@ const PEER_FULL: Reply = Reply::new(421, "4.7.0", "Too many connections from you
 
 /// Said to a process of a user that is not served.
 const STRANGER: Reply = Reply::new(421, "4.7.0", "This user may not connect here");
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Lmtp,
+    Socketmap,
+}
 
 /// A socket that is accepted on.
 pub(crate) enum Accepting {

@@ -1,9 +1,8 @@
 //! Which connections are admitted: bounds on all of them and on those of each peer.
 //!
-//! Imports `envelope_memory`. A peer is the user behind a UNIX socket (SO_PEERCRED, unix(7)),
-//! or the address behind TCP, of IPv6 the network of 64 bits that one host has. Invariants: only
-//! peers with a connection are remembered; the lock on them is taken when a connection comes and
-//! goes, never for a message.
+//! A peer is the user behind a UNIX socket (SO_PEERCRED, unix(7)), or the address behind TCP, of
+//! IPv6 the network of 64 bits that one host has. Invariants: only peers with a connection are
+//! remembered; the lock on them is taken when a connection comes and goes, never for a message.
 
 use crate::envelope_memory::{Counted, EnvelopeMemory};
 use parking_lot::Mutex;

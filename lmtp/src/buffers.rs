@@ -23,7 +23,7 @@ pub(crate) struct Buffers {
     pub(crate) out: Vec<u8>,
 }
 
-/// Buffers that nobody uses; clones share them.
+/// Buffers that are not in use; clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pool(Arc<Mutex<Vec<Buffers>>>);
 

@@ -1,7 +1,6 @@
-//! Connecting to a UNIX socket without waiting for whoever listens there.
+//! Connects to a UNIX socket without waiting for the listener.
 //!
-//! Imports nothing of the server. connect(2) waits as long as the queue of a listener is full that
-//! accepts nobody, a stopped process for example.
+//! connect(2) waits as long as the queue of a listener is full, as that of a stopped process.
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::io;
@@ -11,7 +10,7 @@ use std::path::Path;
 /// Connects to the socket at `path`.
 ///
 /// # Errors
-/// As connect(2); `WouldBlock` when somebody listens there and accepts nobody now.
+/// As connect(2); `WouldBlock` when the queue of the listener is full.
 pub(crate) fn dial(path: &Path) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

@@ -1,6 +1,4 @@
 //! The order to come to an end: deliveries finish, nothing else is waited for.
-//!
-//! Imports tokio's notification only.
 
 use std::pin::Pin;
 use std::sync::Arc;

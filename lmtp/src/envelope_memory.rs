@@ -1,9 +1,9 @@
 //! The memory that the envelopes of all transactions share.
 //!
-//! Imports nothing. One bound is for all of them, half of it for those of one peer; past either,
-//! recipients are answered 452. An envelope counts from `MAIL` until its replies are known to be
-//! read, because the engine remembers it for as long. Invariant: what is counted is given back when
-//! it is dropped. Memory is counted in steps, so that a short envelope asks for it once.
+//! One bound is for all of them, half of it for those of one peer; past either, recipients are
+//! answered 452. An envelope counts from `MAIL` until its replies are known to be read, because the
+//! engine remembers it for as long. Invariant: what is counted is given back when it is dropped.
+//! Memory is counted in steps, so that a short envelope asks for it once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -26,9 +26,6 @@ pub use content::check_content;
 pub use session::check_session;
 pub use socketmap::check_socketmap;
 
-/// Most of an input that is sent, in bytes: it fits into a socket's buffer.
-const INPUT_BYTES_MAX: usize = 64 * 1024;
-
 #[cfg(test)]
 mod tests {
     use super::dialogue::Model;

@@ -1,17 +1,17 @@
-//! Whether the server delivers, and if not why: told to systemd, and to whoever asks.
+//! Reports whether the server delivers, and if not why, to systemd and to `mailstow health`.
 //!
-//! Imports `lifecycle`, `listen_error`, `socket_file`, `tasks` and the engine. A socket in the
+//! A socket in the
 //! state directory answers each connection with one line of JSON and closes it. It is asked live,
 //! so that there is no state of a dead server to be taken for that of a living one, and a server
 //! that hangs is known by its silence. Invariant: nothing here keeps the server from starting,
 //! serving or ending.
 
 use crate::clock;
-use crate::lifecycle;
 use crate::listen_error::ListenError;
 use crate::relay::Relays;
 use crate::socket_file::{self, Permissions};
 use crate::started_with::StartedWith;
+use crate::systemd;
 use crate::tasks;
 use mailstow_engine::config::ListenAddress;
 use mailstow_engine::supervisor::{Supervisor, ThreadFailure};
@@ -35,7 +35,7 @@ const SOCKET_PATH_BYTES: usize = 100;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long somebody who asks may take to read the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// After how many attempts to be asked, and how far apart, it is said that nobody can ask.
+/// After how many failed attempts to open the socket, and how far apart, a warning is logged.
 const ANSWER_ATTEMPTS: u32 = 5;
 const ANSWER_REST: Duration = Duration::from_secs(1);
 /// How long accepting rests after the system refused it.
@@ -144,7 +144,7 @@ impl Health {
     }
 
     /// Listens in the state directory and answers from now on. Must be called in a tokio runtime
-    /// with I/O and time. That nobody can ask is no reason not to serve: the caller is told why.
+    /// with I/O and time. A server without this socket still serves: the caller gets the reason.
     ///
     /// # Errors
     /// The socket cannot be made.
@@ -173,8 +173,8 @@ impl Health {
         Ok(())
     }
 
-    /// Tries [`Self::answer_on`] again until whoever has the socket is gone: a server that was
-    /// started at the same time and found the delivery log taken.
+    /// Tries [`Self::answer_on`] again until the socket is free: a server that was started at the
+    /// same time and found the delivery log taken may have it.
     pub async fn answer_later(self: Arc<Self>, state_directory: PathBuf) {
         let mut attempts = 0;
         loop {
@@ -200,7 +200,7 @@ impl Health {
                 stream.write_all(line.as_bytes()).await?;
                 stream.shutdown().await
             };
-            // Whoever asks may not care to read it.
+            // The client may not read it.
             let _ = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
         }
     }
@@ -215,7 +215,7 @@ impl Health {
                 .and_then(Value::as_str)
                 .unwrap_or_default();
             if text != told {
-                lifecycle::status(text);
+                systemd::status(text);
                 text.clone_into(&mut told);
             }
             tokio::time::sleep(WATCH_INTERVAL).await;

@@ -1,7 +1,7 @@
 //! Short ids of connections and transactions, to find them in the log.
 //!
-//! Imports `clock`. Unique within a process, and across restarts as long as a process
-//! hands out less than a million a second.
+//! Unique within a process, and across restarts as long as a process hands out less than a million
+//! a second.
 
 use crate::clock::since_epoch;
 use std::sync::atomic::{AtomicU64, Ordering};

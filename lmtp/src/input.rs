@@ -1,8 +1,7 @@
 //! The bytes a session has received and not yet used.
 //!
-//! Imports nothing. Invariant: the buffer never grows past what the caller asked room for plus
-//! what is unused, and can be given back whenever nothing is in it, so that thousands of idle
-//! sessions hold no buffers.
+//! Invariant: the buffer never grows past what the caller asked room for plus what is unused, and
+//! can be given back whenever nothing is in it, so that thousands of idle sessions hold no buffers.
 
 /// A buffer that is filled at its end and used from its front.
 #[derive(Debug, Default)]

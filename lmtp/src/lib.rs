@@ -1,9 +1,9 @@
 //! LMTP server (RFC 2033) over the mailstow engine, and the command `mailstow`.
 //!
 //! A [`listener`] opens the sockets, [`server::Server`] runs a session on every connection,
-//! `socketmap` answers Postfix, [`lifecycle`] listens to signals and systemd, [`log`] writes a
-//! line for every recipient. The wire protocol is taken apart by [`command`] and [`decode`], which
-//! do no I/O.
+//! `socketmap` answers Postfix, [`lifecycle`] handles signals, [`systemd`] tells systemd, [`log`]
+//! writes a line for every recipient. [`command`] and [`decode`] parse the wire protocol and do no
+//! I/O.
 
 mod accept;
 mod admission;
@@ -20,6 +20,7 @@ mod envelope_memory;
 pub mod fuzz_checks;
 pub mod health;
 mod ids;
+mod in_place;
 mod input;
 pub mod lifecycle;
 mod listen_error;
@@ -32,8 +33,10 @@ pub mod reload_error;
 pub mod reply;
 pub mod server;
 mod session;
+mod shared;
 mod socket_file;
 mod socketmap;
 pub mod started_with;
+pub mod systemd;
 mod tasks;
 mod waiting;

@@ -1,27 +1,20 @@
-//! What the system tells the server, and what the server tells the system.
+//! The signals of the server.
 //!
-//! Imports `server`, `health`, `tasks`. SIGTERM and SIGINT drain, SIGHUP reloads, SIGXFSZ is an
-//! error of write(2) instead of the end; systemd is told about readiness, reloading, stopping, and
-//! that we live. Sources: signal(7), sd_notify(3), systemd.service(5) `Type=notify-reload`.
+//! SIGTERM and SIGINT drain, SIGHUP reloads, and SIGXFSZ is an error of write(2) instead of the
+//! end. Source: signal(7).
 
 use crate::health::Health;
 use crate::server::Handle;
+use crate::systemd;
 use crate::tasks;
 use mailstow_engine::config::Settings;
-use mailstow_engine::supervisor::Supervisor;
-use sd_notify::NotifyState;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 
 /// Reads the configuration again; the error says what is wrong with it.
 pub type ReadSettings = dyn Fn() -> Result<Settings, String> + Send + Sync;
-
-/// How much longer the start may take, in microseconds, and how often that is said.
-const START_EXTENSION_US: u32 = 30_000_000;
-const START_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The signals, caught from the moment this exists.
 #[derive(Debug)]
@@ -31,8 +24,8 @@ pub struct Signals {
     hangup: Signal,
     /// Caught, never waited for: a file size limit shall fail the write, not kill the server.
     file_size: Signal,
-    /// Caught, never waited for: whoever started this program may ignore it, which is inherited,
-    /// and the exit statuses of commands that take mail would be lost.
+    /// Caught, never waited for: the parent process may ignore it, which is inherited, and the exit
+    /// statuses of commands that take mail would be lost.
     child: Signal,
 }
 
@@ -85,7 +78,7 @@ impl Signals {
                     "stopping: deliveries under way are finished, waiting clients are told 421"
                 );
                 health.stops();
-                notify(&[NotifyState::Stopping]);
+                systemd::stopping();
                 stopped.stop();
             }
         });
@@ -102,10 +95,7 @@ impl Signals {
 }
 
 async fn reload(handle: Handle, read: Arc<ReadSettings>) {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(_) => notify(&[NotifyState::Reloading]),
-    }
+    systemd::reloading();
     let reloaded = tokio::task::spawn_blocking(move || {
         let settings = read()?;
         handle.reload(settings).map_err(|error| error.to_string())
@@ -122,62 +112,7 @@ async fn reload(handle: Handle, read: Arc<ReadSettings>) {
         }
         Err(error) => tracing::error!("not reloaded, everything stays as it was: {error}"),
     }
-    notify(&[NotifyState::Ready]);
-}
-
-/// Tells systemd that the server ends.
-pub fn stopping() {
-    notify(&[NotifyState::Stopping]);
-}
-
-/// Tells systemd what the server is doing.
-pub fn status(text: &str) {
-    notify(&[NotifyState::Status(text)]);
-}
-
-/// Tells systemd that the start takes longer, until this is dropped: a recovery that is killed
-/// begins again.
-#[derive(Debug)]
-pub struct Starting(tokio::task::JoinHandle<()>);
-
-impl Starting {
-    /// Begins to tell. Must be called in a tokio runtime with time.
-    pub fn begin() -> Self {
-        Self(tokio::spawn(async {
-            loop {
-                notify(&[NotifyState::ExtendTimeoutUsec(START_EXTENSION_US)]);
-                tokio::time::sleep(START_INTERVAL).await;
-            }
-        }))
-    }
-}
-
-impl Drop for Starting {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Tells systemd that the server is ready, and from now on that it lives. A server whose delivery
-/// log failed lives: it opens the log again by itself, and being restarted would do no more.
-pub fn ready(supervisor: &Supervisor) {
-    notify(&[NotifyState::Ready]);
-    let mut interval_us = 0;
-    if sd_notify::watchdog_enabled(false, &mut interval_us) && interval_us > 0 {
-        let interval = Duration::from_micros(interval_us) / 2;
-        tasks::keep(supervisor, "watchdog", move || async move {
-            loop {
-                notify(&[NotifyState::Watchdog]);
-                tokio::time::sleep(interval).await;
-            }
-        });
-    }
-}
-
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(false, state) {
-        tracing::warn!("cannot tell systemd: {error}");
-    }
+    systemd::reloaded();
 }
 
 #[cfg(test)]

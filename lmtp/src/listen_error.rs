@@ -1,6 +1,6 @@
 //! Why a socket cannot be listened on.
 //!
-//! Imports nothing beyond the engine. Every text names the socket, the cause and the remedy.
+//! Every text names the socket, the cause and the remedy.
 
 use mailstow_engine::system::PathError;
 use std::io;

@@ -1,7 +1,6 @@
 //! Opening the sockets we listen on.
 //!
-//! Imports `socket_file`, `peers`, `listen_error` and the engine's settings. Sources: ipv6(7),
-//! systemd sd_listen_fds(3).
+//! Sources: ipv6(7), systemd sd_listen_fds(3).
 
 use crate::peers;
 use crate::socket_file::{self, BACKLOG};

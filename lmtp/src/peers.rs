@@ -1,8 +1,7 @@
 //! Whose processes may connect to our UNIX sockets.
 //!
-//! Imports `listen_error`, `socket_file` and the engine's settings. The permission bits of the
-//! socket decide in the kernel; where they let everybody in, each connection is asked for the user
-//! of its process. Source: unix(7) `SO_PEERCRED`.
+//! The permission bits of the socket decide in the kernel; where they let everybody in, each
+//! connection is asked for the user of its process. Source: unix(7) `SO_PEERCRED`.
 
 use crate::listen_error::ListenError;
 use crate::socket_file::Permissions;
@@ -40,7 +39,7 @@ impl Peers {
         self.0.as_ref().is_none_or(|users| users.contains(&uid))
     }
 
-    /// True when nobody is asked who he is.
+    /// Returns true if every user is served.
     pub fn is_anyone(&self) -> bool {
         self.0.is_none()
     }

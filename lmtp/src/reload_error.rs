@@ -1,6 +1,4 @@
 //! Why new settings are not taken into use.
-//!
-//! Imports the engine.
 
 use mailstow_engine::EngineError;
 use mailstow_engine::config::Settings;

@@ -1,8 +1,7 @@
 //! Replies as the wire wants them (RFC 5321 section 4.2, RFC 2034 for the enhanced codes).
 //!
-//! Imports the engine's `Status`. Invariant: what is written is one line of at most
-//! [`REPLY_LINE_BYTES_MAX`] bytes without control characters, whatever the text holds, so that
-//! no address or error text can forge a second reply.
+//! Invariant: what is written is one line of at most [`REPLY_LINE_BYTES_MAX`] bytes without control
+//! characters, whatever the text holds, so that no address or error text can forge a second reply.
 
 use mailstow_engine::{Status, octets};
 use std::borrow::Cow;

@@ -1,61 +1,25 @@
 //! The server: accepts connections, runs their sessions, comes to an end without losing one.
 //!
-//! Imports `listener`, `accept` and the engine. Invariant: the order to drain stops accepting at
+//! Invariant: the order to drain stops accepting at
 //! once and is over after `drain_timeout`; deliveries that are under way finish, and clients that
 //! have to be waited for are told 421.
 
-use crate::accept::{self, Accepting};
-use crate::admission::Admission;
-use crate::buffers::Pool;
-use crate::drain::Drain;
-use crate::ids::Ids;
+use crate::accept::{self, Accepting, Protocol};
 use crate::listener::Listener;
-use crate::notices::Notices;
 use crate::reload_error::ReloadError;
-use crate::session::InPlaceSlots;
+use crate::shared::Shared;
 use mailstow_engine::Engine;
 use mailstow_engine::config::Settings;
 use mailstow_engine::supervisor::Supervisor;
-use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
-
-/// What all sessions share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) engine: Arc<Engine>,
-    pub(crate) drain: Drain,
-    pub(crate) ids: Ids,
-    pub(crate) buffers: Pool,
-    pub(crate) in_place_slots: InPlaceSlots,
-    pub(crate) notices: Notices,
-    /// What the server was started with; some of it stays in force until it ends.
-    started_with: Arc<Settings>,
-    settings: Mutex<Arc<Settings>>,
-    pub(crate) admission: Arc<Admission>,
-    pub(crate) supervisor: Supervisor,
-}
-
-impl Shared {
-    /// The settings in force now.
-    pub(crate) fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.settings.lock())
-    }
-}
 
 /// A server that is about to run.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
     listeners: Vec<(Protocol, Listener)>,
-}
-
-/// What is spoken on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    Lmtp,
-    Socketmap,
 }
 
 /// Steers a running server; clones steer the same one.
@@ -75,20 +39,8 @@ pub enum Ended {
 impl Server {
     /// A server that stores through `engine` what comes in on `listeners`.
     pub fn new(engine: Arc<Engine>, settings: Settings, listeners: Vec<Listener>) -> Self {
-        let settings = Arc::new(settings);
         Self {
-            shared: Arc::new(Shared {
-                engine,
-                drain: Drain::default(),
-                ids: Ids::new(),
-                buffers: Pool::default(),
-                in_place_slots: InPlaceSlots::default(),
-                notices: Notices::new(&settings),
-                started_with: Arc::clone(&settings),
-                settings: Mutex::new(settings),
-                admission: Arc::default(),
-                supervisor: Supervisor::default(),
-            }),
+            shared: Arc::new(Shared::new(engine, settings)),
             listeners: with(Protocol::Lmtp, listeners),
         }
     }
@@ -174,7 +126,7 @@ impl Handle {
     /// # Errors
     /// The new settings or tables cannot be used; the old ones stay in force.
     pub fn reload(&self, settings: Settings) -> Result<Vec<String>, ReloadError> {
-        if let Some(error) = ReloadError::of(&self.0.settings.lock(), &settings) {
+        if let Some(error) = ReloadError::of(&self.0.settings(), &settings) {
             return Err(error);
         }
         let mut warnings = self.0.engine.reload(&settings)?;
@@ -184,7 +136,7 @@ impl Handle {
             ));
         }
         self.0.notices.reload(&settings);
-        *self.0.settings.lock() = Arc::new(settings);
+        self.0.set_settings(settings);
         Ok(warnings)
     }
 }

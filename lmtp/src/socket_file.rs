@@ -1,11 +1,11 @@
 //! UNIX sockets: bound where only we can reach them, then renamed into place.
 //!
-//! Imports `listen_error` and the engine's `system`. The directory may belong to another user, as
-//! Postfix's `private/` does, who can put anything in place of our socket at any time. So the
-//! socket gets its mode and owner in a directory of our own inside, and only then its name; no
-//! path is used twice. Invariants: a socket file is never more accessible than its configured
-//! mode; it is listened on before it has its name; that of a living server is never taken away; at
-//! the end only the file that we made is removed. Sources: unix(7), proc(5) `/proc/self/fd`.
+//! The directory may belong to another user, as Postfix's `private/` does, who can put anything in
+//! place of our socket at any time. So the socket gets its mode and owner in a private directory
+//! inside, and only then its name; no path is used twice. Invariants: a socket file is never more
+//! accessible than its configured mode; it is listened on before it has its name; that of a living
+//! server is never taken away; at the end only the file that we made is removed. Sources: unix(7),
+//! proc(5) `/proc/self/fd`.
 
 use crate::listen_error::ListenError;
 use mailstow_engine::system::{self, PathError, SafeDirectory};
@@ -178,7 +178,7 @@ impl<'a> Workshop<'a> {
         };
         let stat = sys::fstat(&made.handle)?;
         let is_ours = stat.st_uid == rustix::process::geteuid().as_raw();
-        // Whoever owns the directory may have put another in its place meanwhile.
+        // The owner of the directory may have put another in its place meanwhile.
         match is_ours && stat.st_mode & 0o077 == 0 {
             true => Ok(made),
             false => Err(Errno::ACCESS),
@@ -205,7 +205,7 @@ impl Drop for Workshop<'_> {
     }
 }
 
-/// Makes a directory with a name that nobody can guess.
+/// Makes a directory with a name that cannot be guessed.
 fn new_name(parent: &OwnedFd) -> Result<String, Errno> {
     for _ in 0..NAME_ATTEMPTS {
         // The standard library's hashers are keyed from the system's random numbers.

@@ -1,11 +1,10 @@
 //! The socketmap server: Postfix asks the same tables that we deliver by.
 //!
-//! Imports the engine's routing, `server` for what is shared. A request is a netstring `map key`,
-//! the reply one of `OK value`, `NOTFOUND `, `TEMP reason`, `PERM reason`. Maps are named as the
-//! Postfix parameters they stand for. Each request is answered out of the tables as they are at
-//! that moment. Source: socketmap_table(5).
+//! A request is a netstring `map key`, the reply one of `OK value`, `NOTFOUND `, `TEMP reason`,
+//! `PERM reason`. Maps have the names of Postfix parameters. Each request is answered out of the
+//! tables as they are at that moment. Source: socketmap_table(5).
 
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::waiting::answered;
 use mailstow_engine::octets;
 use mailstow_engine::route::{RouteError, Router};

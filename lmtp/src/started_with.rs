@@ -1,7 +1,7 @@
 //! The command line that a server was started with: told with its health, so that `check` can look
 //! at the configuration as that server does.
 //!
-//! Imports the engine's configuration. Paths are absolute, because others read them elsewhere.
+//! Paths are absolute, because others read them elsewhere.
 
 use mailstow_engine::config::{Configuration, Sources};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! Tasks of the server that must run as long as it does: begun again after a panic.
 //!
-//! Imports the engine's supervisor. A session that panics ends alone; a task that accepts
-//! connections, serves signals or answers for the health of the server must not be missing.
+//! A session that panics ends alone; a task that accepts connections, serves signals or answers for
+//! the health of the server must not be missing.
 
 use mailstow_engine::supervisor::Supervisor;
 use std::future::Future;

@@ -1,8 +1,7 @@
 //! Lookups of recipients without a thread that waits.
 //!
-//! Imports the engine's tables. Tables in memory are asked at once. What others have to be asked
-//! for is awaited, so that a slow database, server or pattern holds up those who ask it and
-//! no others.
+//! Tables in memory are asked at once. What others have to be asked for is awaited, so that a slow
+//! database, server or pattern holds up those who ask it and no others.
 
 use mailstow_engine::table::Attempt;
 use std::time::Duration;

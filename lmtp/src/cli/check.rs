@@ -1,11 +1,10 @@
-//! `mailstow check`: what is wrong with the configuration and its surroundings, and how to mend
-//! it.
+//! `mailstow check`: what is wrong with the configuration and its environment, and how to fix it.
 //!
-//! Imports the engine's configuration, router and tables. Nothing is created or changed. Exit
-//! status 0 when `serve` would work with the same arguments.
+//! Nothing is created or changed. Exit status 0 when `serve` would work with the same arguments.
 
 mod access;
 mod delivery_log;
+mod findings;
 mod limits;
 mod mailboxes;
 mod notices;
@@ -18,11 +17,11 @@ mod transports;
 use super::common::ServeArgs;
 use crate::started_with::StartedWith;
 use clap::Args;
+use findings::Findings;
 use mailstow_engine::config::{ConfigError, Configuration, Origin, Problem, Settings, Sources};
 use mailstow_engine::route::{Router, table_context};
 use mailstow_engine::table::{KeyInValues, OpenError, TableCache, TableList, TableSet};
 use running::Running;
-use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -34,71 +33,6 @@ pub struct CheckArgs {
     /// Also list what main.cf sets for other programs.
     #[arg(long, short)]
     verbose: bool,
-}
-
-/// What a check found: errors keep mail from being stored, warnings do not.
-#[derive(Debug, Default)]
-struct Findings {
-    errors: Vec<String>,
-    warnings: Vec<String>,
-    /// What was not looked at, and why that is no fault.
-    notes: Vec<String>,
-    /// A setting that could not be read is missing: what is empty may be so for that reason.
-    partial: bool,
-}
-
-impl Findings {
-    fn error(&mut self, text: impl fmt::Display) {
-        add(&mut self.errors, text.to_string());
-    }
-
-    /// An error about something that is not set at all.
-    fn unset(&mut self, text: impl fmt::Display) {
-        if !self.partial {
-            self.error(text);
-        }
-    }
-
-    fn warning(&mut self, text: impl fmt::Display) {
-        add(&mut self.warnings, text.to_string());
-    }
-
-    fn note(&mut self, text: impl fmt::Display) {
-        add(&mut self.notes, text.to_string());
-    }
-}
-
-/// One line per finding, each once.
-fn add(findings: &mut Vec<String>, text: String) {
-    let text = text.replace('\n', " ");
-    if !findings.contains(&text) {
-        findings.push(text);
-    }
-}
-
-impl fmt::Display for Findings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for error in &self.errors {
-            writeln!(f, "error: {error}")?;
-        }
-        for warning in &self.warnings {
-            writeln!(f, "warning: {warning}")?;
-        }
-        for note in &self.notes {
-            writeln!(f, "note: {note}")?;
-        }
-        let plural = |count: usize, word: &str| match count {
-            1 => format!("1 {word}"),
-            _ => format!("{count} {word}s"),
-        };
-        let errors = plural(self.errors.len(), "error");
-        let warnings = plural(self.warnings.len(), "warning");
-        match (self.errors.len(), self.warnings.len()) {
-            (0, 0) => writeln!(f, "everything is in order"),
-            (0, _) => writeln!(f, "{warnings}; mailstow serve works"),
-            (_, _) => writeln!(f, "{errors}, {warnings}; mend the errors first"),
-        }
-    }
 }
 
 /// Runs the subcommand.
@@ -123,7 +57,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             others.join(", ")
         );
     }
-    // The exit status says it too, should nobody read this.
+    // The exit status says it too, if this cannot be written.
     let _ = write!(out, "{findings}");
     match findings.errors.as_slice() {
         [] => ExitCode::SUCCESS,

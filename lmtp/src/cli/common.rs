@@ -1,7 +1,6 @@
 //! Arguments that subcommands share, and how a configuration that cannot be used is reported.
-//!
-//! Imports the engine's configuration.
 
+use super::sysexits;
 use clap::Args;
 use mailstow_engine::config::{Flags, ListenAddress, Settings, Sources};
 use mailstow_engine::descriptors::Descriptors;
@@ -11,9 +10,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-/// EX_CONFIG of sysexits(3).
-const CONFIGURATION_ERROR: u8 = 78;
 
 /// Which files to read, or which domains and mailboxes there are without files.
 #[derive(Clone, Debug, Default, Args)]
@@ -77,8 +73,8 @@ impl ServeArgs {
     }
 }
 
-/// Writes a line to standard error. That nobody can be told is no reason to stop, nor to end with
-/// another exit status, as eprintln! would.
+/// Writes a line to standard error. Unlike eprintln!, it ignores an error, so that the command goes
+/// on and keeps its exit status.
 pub fn complain(text: impl Display) {
     let text = text.to_string();
     let _ = writeln!(io::stderr().lock(), "{}", octets::shown(&text));
@@ -89,7 +85,7 @@ pub fn configuration_failed(error: &dyn Display) -> ExitCode {
     for line in error.to_string().lines() {
         complain(format_args!("mailstow: {line}"));
     }
-    ExitCode::from(CONFIGURATION_ERROR)
+    ExitCode::from(sysexits::CONFIGURATION)
 }
 
 /// The directory of the default socket, which is gone after a restart of the machine.

@@ -1,12 +1,11 @@
 //! `mailstow config`: the effective settings with their origin, or all defaults with their
 //! meaning.
 //!
-//! Imports the engine's configuration. What is printed reads like `mailstow.toml` and, origins
-//! being comments, can be used as one.
+//! What is printed reads like `mailstow.toml` and, origins being comments, can be used as one.
 
 use super::common::{ServeArgs, complain, configuration_failed};
 use clap::Args;
-use mailstow_engine::config::{Configuration, Entry, Fallback, PARAMETERS, Parameter};
+use mailstow_engine::config::{Configuration, ConfiguredValue, Fallback, PARAMETERS, Parameter};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -60,7 +59,7 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
     };
     match printed {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough.
+        // The reader of our output has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             complain(format_args!(
@@ -71,7 +70,11 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
     }
 }
 
-fn print_effective(out: &mut impl Write, entries: &[Entry], json: bool) -> io::Result<()> {
+fn print_effective(
+    out: &mut impl Write,
+    entries: &[ConfiguredValue],
+    json: bool,
+) -> io::Result<()> {
     let mut section = "";
     for entry in entries {
         if json {

@@ -1,11 +1,12 @@
 //! `mailstow deliver`: one message from standard input into mailboxes, for pipe(8) and scripts.
 //!
-//! Imports `relay` and the engine. The message is stored and flushed before the command exits with
-//! 0. Exit statuses are those that pipe(8) maps back to the same outcome (sysexits(3)); the first
-//! line on standard error begins with the enhanced status code, which pipe(8) reports. Every
-//! trouble of our own, wrong usage included, is EX_TEMPFAIL: the queue keeps the mail.
+//! The message is stored and flushed before the command exits with 0. Exit statuses are those that
+//! pipe(8) maps back to the same outcome (sysexits(3)); the first line on standard error begins
+//! with the enhanced status code, which pipe(8) reports. Every failure of mailstow, wrong usage
+//! included, is EX_TEMPFAIL: the queue keeps the mail.
 
 use super::common::{SiteArgs, complain};
+use super::sysexits;
 use crate::relay::{LOOKUPS_MAX, Relays};
 use clap::Args;
 use mailstow_engine::address::{
@@ -58,7 +59,7 @@ pub fn run(args: &DeliverArgs) -> ExitCode {
         Err(status) => status,
     };
     complain(format_args!("{} {}", status.enhanced, status.text));
-    ExitCode::from(u8::try_from(status.sysexits()).unwrap_or(75))
+    ExitCode::from(u8::try_from(status.sysexits()).unwrap_or(sysexits::TEMPORARY_FAILURE))
 }
 
 /// A file size limit shall fail the write, not kill us in the middle of an mbox. local(8) sets

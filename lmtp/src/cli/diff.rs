@@ -1,11 +1,12 @@
 //! `mailstow table diff`: which recipients change how when one table takes another's place.
 //!
-//! Imports the engine's tables only. A key that goes may still be answered by a less specific
-//! one, `@domain` for example: what counts is the answer, not the line. Exit status: 0 when no
-//! answer changes, 1 when one does, 75 when a table cannot be opened, listed or asked.
+//! A key that goes may still be answered by a less specific one, `@domain` for example: what counts
+//! is the answer, not the line. Exit status: 0 when no answer changes, 1 when one does, 75 when a
+//! table cannot be opened, listed or asked.
 
 use super::common::complain;
 use super::output::Output;
+use super::sysexits;
 use clap::Args;
 use mailstow_engine::address::ExtensionRule;
 use mailstow_engine::table::{
@@ -16,8 +17,6 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// EX_TEMPFAIL, as of `table query`.
-const TEMPORARY_FAILURE: u8 = 75;
 /// As diff(1) has it.
 const DIFFERENT: u8 = 1;
 
@@ -46,14 +45,14 @@ pub(super) fn run(args: &DiffArgs) -> ExitCode {
         Ok(false) => ExitCode::from(DIFFERENT),
         Err(trouble) => {
             complain(format_args!("mailstow: {trouble}"));
-            ExitCode::from(TEMPORARY_FAILURE)
+            ExitCode::from(sysexits::TEMPORARY_FAILURE)
         }
     }
 }
 
 /// Why the tables cannot be compared.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum DiffError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -96,7 +95,7 @@ impl fmt::Display for Change {
     }
 }
 
-fn compare(args: &DiffArgs) -> Result<Vec<Change>, Trouble> {
+fn compare(args: &DiffArgs) -> Result<Vec<Change>, DiffError> {
     let rule = ExtensionRule {
         delimiters: args.recipient_delimiter.clone(),
         owner_request_special: true,
@@ -109,7 +108,7 @@ fn compare(args: &DiffArgs) -> Result<Vec<Change>, Trouble> {
                 keys.insert(key.to_owned());
             });
             if !listed {
-                return Err(Trouble::Unlisted(table.name().to_owned()));
+                return Err(DiffError::Unlisted(table.name().to_owned()));
             }
         }
     }
@@ -149,7 +148,7 @@ fn answer(
     Ok(None)
 }
 
-fn print(changes: &[Change], out: &mut impl Write) -> Result<(), Trouble> {
+fn print(changes: &[Change], out: &mut impl Write) -> Result<(), DiffError> {
     for change in changes {
         writeln!(out, "{change}")?;
     }
@@ -204,7 +203,7 @@ mod tests {
             new: "inline:{a=b}".into(),
             recipient_delimiter: String::new(),
         };
-        assert!(matches!(compare(&args), Err(Trouble::Unlisted(_))));
+        assert!(matches!(compare(&args), Err(DiffError::Unlisted(_))));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! `mailstow health`: whether the server that runs on a state directory delivers.
 //!
-//! Imports `health` and the engine's configuration. Exit status: 0 it delivers; 75 (EX_TEMPFAIL)
-//! it runs and does not deliver now, or does not answer; 69 (EX_UNAVAILABLE) none is running; 78
-//! (EX_CONFIG) the configuration cannot be read.
+//! Exit status: 0 it delivers; 75 (EX_TEMPFAIL) it runs and does not deliver now, or does not
+//! answer; 69 (EX_UNAVAILABLE) none is running; 78 (EX_CONFIG) the configuration cannot be read.
 
 use super::common::{SiteArgs, complain, configuration_failed};
+use super::sysexits;
 use crate::dial::dial;
 use crate::health::socket_path;
 use clap::Args;
@@ -16,10 +16,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// sysexits(3) `EX_TEMPFAIL`.
-pub(super) const TEMPORARY_FAILURE: u8 = 75;
-/// sysexits(3) `EX_UNAVAILABLE`.
-const UNAVAILABLE: u8 = 69;
 /// A server that says nothing for so long is stuck.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer that is read, in bytes.
@@ -45,7 +41,7 @@ pub fn run(args: &HealthArgs) -> ExitCode {
         Err(status) => return status,
     };
     let mut out = io::stdout().lock();
-    // The exit status says it too, should nobody read this.
+    // The exit status says it too, if this cannot be written.
     let _ = if args.json {
         writeln!(out, "{answer}")
     } else {
@@ -83,7 +79,14 @@ pub(super) fn answer(args: &HealthArgs) -> Result<(Value, u8), ExitCode> {
     Ok(match ask(&directory) {
         Ok(answer) => {
             let is_healthy = answer.get("healthy").and_then(Value::as_bool) == Some(true);
-            (answer, if is_healthy { 0 } else { TEMPORARY_FAILURE })
+            (
+                answer,
+                if is_healthy {
+                    0
+                } else {
+                    sysexits::TEMPORARY_FAILURE
+                },
+            )
         }
         Err(error) => unanswered(&directory, &error),
     })
@@ -112,17 +115,17 @@ fn unanswered(directory: &Path, error: &io::Error) -> (Value, u8) {
                 "a server has the delivery log in {shown}, but cannot be asked: see its log; the \
                  volume may be full"
             ),
-            TEMPORARY_FAILURE,
+            sysexits::TEMPORARY_FAILURE,
         ),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => (
             "not_running",
             format!("no server runs on {shown}; start one with mailstow serve"),
-            UNAVAILABLE,
+            sysexits::UNAVAILABLE,
         ),
         io::ErrorKind::PermissionDenied => (
             "unknown",
             format!("{shown}: {error}; ask as root or as the user the server runs as"),
-            UNAVAILABLE,
+            sysexits::UNAVAILABLE,
         ),
         _ => (
             "silent",
@@ -130,7 +133,7 @@ fn unanswered(directory: &Path, error: &io::Error) -> (Value, u8) {
                 "the server on {shown} does not answer ({error}); it is stopped or stuck: see \
                  its log, or restart it"
             ),
-            TEMPORARY_FAILURE,
+            sysexits::TEMPORARY_FAILURE,
         ),
     };
     let answer = json!({"healthy": false, "state": state, "text": text});

@@ -1,6 +1,6 @@
 //! `mailstow lint`: what is odd about routing tables though each of them is well formed.
 //!
-//! Imports the engine's router; looks at mailboxes, but creates and changes nothing. Exit
+//! Looks at mailboxes, but creates and changes nothing. Exit
 //! status: 0 nothing found, 1 something found, 78 the configuration cannot be used.
 
 use super::common::{SiteArgs, configuration_failed};

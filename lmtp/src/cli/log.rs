@@ -1,9 +1,8 @@
 //! `mailstow log`: looking at a delivery log, and recovering it.
 //!
-//! Imports the engine's log reader and, for `recover`, its store. Looking takes no lock, so that
-//! the log of a running server can be looked at; its newest records may be on their way then.
-//! Exit status: 0 when the log is whole, or everything in it is in its mailbox now; 1 when it is
-//! damaged or cannot be read, or mail waits in it for its mailbox.
+//! Looking takes no lock, so that the log of a running server can be looked at; its newest records
+//! may be on their way then. Exit status: 0 when the log is whole, or everything in it is in its
+//! mailbox now; 1 when it is damaged or cannot be read, or mail waits in it for its mailbox.
 
 use super::common::{SiteArgs, complain, configuration_failed};
 use super::output::Output;
@@ -456,7 +455,7 @@ mod tests {
     use mailstow_engine::sim::{Checkpoint, LogWriter, LogWriterSettings, Sequence};
     use std::os::unix::fs::FileExt as _;
 
-    /// A log of three checkpoints, each in a block of its own.
+    /// A log of three checkpoints, each in a separate block.
     fn three_checkpoints() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         let settings = LogWriterSettings {

@@ -1,28 +1,25 @@
-//! `mailstow map`: checking, asking and changing a recipient map; building one is in a file of
-//! its own.
+//! `mailstow map`: checks, asks and changes a recipient map; `build` builds one.
 //!
-//! Imports the engine's map only. Exit status: 0 done (or found), 1 not done (or not found), 75
-//! when `query` cannot answer.
+//! Exit status: 0 done (or found), 1 not done (or not found), 75 when `query` cannot answer.
 
 mod build;
+mod error;
 
 pub(super) use build::TableBuildArgs;
 
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use mailstow_engine::address::fold_case;
 use mailstow_engine::map::{Change, MapError, MapView, change, merge};
-use mailstow_engine::table::OpenError;
 
 use super::common::complain;
 use super::output::Output;
-
-/// EX_TEMPFAIL: not "not found".
-const TEMPORARY_FAILURE: u8 = 75;
+use super::sysexits;
+use error::MapCommandError;
 
 /// Arguments of `map`.
 #[derive(Debug, Args)]
@@ -95,14 +92,14 @@ pub fn run(args: &MapArgs) -> ExitCode {
     let mut out = Output::octets();
     let result = args.command.run(&mut out);
     let failed = match &args.command {
-        MapCommand::Query(_) => ExitCode::from(TEMPORARY_FAILURE),
+        MapCommand::Query(_) => ExitCode::from(sysexits::TEMPORARY_FAILURE),
         _ => ExitCode::FAILURE,
     };
     finish(result, out, failed)
 }
 
 impl MapCommand {
-    fn run(&self, out: &mut dyn Write) -> Result<bool, Trouble> {
+    fn run(&self, out: &mut dyn Write) -> Result<bool, MapCommandError> {
         let (map, result) = match self {
             Self::Build(args) => return build::run(args, out),
             Self::Verify(args) => (&args.map, verify(args, out)),
@@ -113,7 +110,7 @@ impl MapCommand {
             Self::Dump(args) => (&args.map, dump(args, out)),
             Self::Stats(args) => (&args.map, stats(args, out)),
         };
-        result.map_err(|trouble| trouble.of(map))
+        result.map_err(|error| error.of(map))
     }
 }
 
@@ -125,15 +122,19 @@ pub(super) fn build_table(args: &TableBuildArgs) -> ExitCode {
 }
 
 /// The exit status; `failed` when there was trouble, which is told.
-fn finish(result: Result<bool, Trouble>, mut out: impl Write, failed: ExitCode) -> ExitCode {
+fn finish(
+    result: Result<bool, MapCommandError>,
+    mut out: impl Write,
+    failed: ExitCode,
+) -> ExitCode {
     let result = match (result, out.flush()) {
         // A reader that went away, as head(1) does, is no reason to complain.
-        (Err(Trouble::Output(error)), _) | (Ok(_), Err(error))
+        (Err(MapCommandError::Output(error)), _) | (Ok(_), Err(error))
             if error.kind() == io::ErrorKind::BrokenPipe =>
         {
             Ok(true)
         }
-        (Ok(_), Err(error)) => Err(Trouble::Output(error)),
+        (Ok(_), Err(error)) => Err(MapCommandError::Output(error)),
         (result, _) => result,
     };
     match result {
@@ -146,63 +147,7 @@ fn finish(result: Result<bool, Trouble>, mut out: impl Write, failed: ExitCode) 
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
-    #[error(transparent)]
-    Map(#[from] MapError),
-    #[error("{path}: {error}")]
-    InMap { path: String, error: MapError },
-    #[error("there is no map {0}; make it with \"mailstow map build\"")]
-    Missing(String),
-    #[error("cannot read {path}: {error}; name a text that is there and may be read")]
-    Text { path: String, error: io::Error },
-    #[error(
-        "{path} has just been changed, and the map would have {has} values in the place of {had}: it \
-         may be in the middle of being written; build again in {hold_time} s, or say --force"
-    )]
-    Doubtful {
-        path: String,
-        had: u64,
-        has: u64,
-        hold_time: u64,
-    },
-    #[error("{0}; build again when it is whole")]
-    HeldBack(String),
-    #[error("\"{0}\": write TABLE=TEXT, as in virtual_mailbox_maps=/etc/postfix/vmailbox")]
-    Source(String),
-    #[error("{0}: only tables whose entries can be listed, those of postmap(1), can be compiled")]
-    NotText(String),
-    #[error("the map has no table {table}, only: {tables}")]
-    NoTable { table: String, tables: String },
-    #[error("name the map with -o FILE")]
-    NoMap,
-    #[error("nothing to build from; say --postfix DIR, or TABLE=TEXT")]
-    NoSource,
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error("{0}")]
-    Configuration(String),
-    #[error("standard output: {0}")]
-    Output(#[from] io::Error),
-}
-
-impl Trouble {
-    /// With the name of the map, unless the text has it already.
-    fn of(self, map: &Path) -> Self {
-        let path = map.display().to_string();
-        match self {
-            Self::Map(MapError::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && !map.exists() =>
-            {
-                Self::Missing(path)
-            }
-            Self::Map(error) if !error.to_string().contains(&path) => Self::InMap { path, error },
-            other => other,
-        }
-    }
-}
-
-fn verify(args: &FileArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
+fn verify(args: &FileArgs, out: &mut dyn Write) -> Result<bool, MapCommandError> {
     let view = open(args)?;
     let verified = view.reader().verify(|_, _| {})?;
     writeln!(
@@ -225,7 +170,7 @@ fn open(args: &FileArgs) -> Result<MapView, MapError> {
     Ok(view)
 }
 
-fn set(args: &SetArgs) -> Result<bool, Trouble> {
+fn set(args: &SetArgs) -> Result<bool, MapCommandError> {
     let view = MapView::open(&args.map)?;
     if !view.has_table(&args.table) {
         complain(format_args!(
@@ -245,11 +190,11 @@ fn set(args: &SetArgs) -> Result<bool, Trouble> {
     Ok(true)
 }
 
-fn unset(args: &UnsetArgs) -> Result<bool, Trouble> {
+fn unset(args: &UnsetArgs) -> Result<bool, MapCommandError> {
     let view = MapView::open(&args.map)?;
     if !view.has_table(&args.table) {
         let tables: Vec<_> = view.tables().collect();
-        return Err(Trouble::NoTable {
+        return Err(MapCommandError::NoTable {
             table: args.table.clone(),
             tables: tables.join(", "),
         });
@@ -267,7 +212,7 @@ fn unset(args: &UnsetArgs) -> Result<bool, Trouble> {
     Ok(true)
 }
 
-fn merge_changes(args: &FileArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
+fn merge_changes(args: &FileArgs, out: &mut dyn Write) -> Result<bool, MapCommandError> {
     // Nothing is made beside a file that is no map.
     open(args)?;
     match merge(&args.map, |_, _| true)? {
@@ -284,7 +229,7 @@ fn merge_changes(args: &FileArgs, out: &mut dyn Write) -> Result<bool, Trouble> 
     Ok(true)
 }
 
-fn query(args: &QueryArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
+fn query(args: &QueryArgs, out: &mut dyn Write) -> Result<bool, MapCommandError> {
     let view = MapView::open(&args.map)?;
     let key: Cow<'_, str> = fold_case(&args.key);
     if let Some(table) = &args.table {
@@ -305,7 +250,7 @@ fn query(args: &QueryArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
     Ok(any)
 }
 
-fn dump(args: &FileArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
+fn dump(args: &FileArgs, out: &mut dyn Write) -> Result<bool, MapCommandError> {
     let view = open(args)?;
     let mut written = Ok(());
     view.for_each(|table, key, value| {
@@ -324,7 +269,7 @@ fn dump(args: &FileArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
     Ok(true)
 }
 
-fn stats(args: &FileArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
+fn stats(args: &FileArgs, out: &mut dyn Write) -> Result<bool, MapCommandError> {
     let view = open(args)?;
     let stats = view.reader().stats();
     let id: String = stats.id.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -358,7 +303,7 @@ mod tests {
         Line::try_parse_from(words).unwrap().args.command
     }
 
-    fn printed(words: &[&str]) -> (Result<bool, Trouble>, String) {
+    fn printed(words: &[&str]) -> (Result<bool, MapCommandError>, String) {
         let mut out = Vec::new();
         let result = command(words).run(&mut out);
         (result, String::from_utf8(out).unwrap())

@@ -1,7 +1,6 @@
 //! The command line: one file per subcommand, and what they share.
 //!
-//! Imports the rest of the crate and the engine. Exit statuses are sysexits(3) where a program
-//! is likely to look at them.
+//! Exit statuses are sysexits(3) where a program is likely to look at them.
 
 pub mod check;
 pub mod common;
@@ -19,15 +18,13 @@ mod publish;
 pub mod resolve;
 mod routes;
 pub mod serve;
+mod sysexits;
 pub mod table;
 
 use clap::{Parser, Subcommand};
 use common::complain;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
-
-/// EX_TEMPFAIL: pipe(8) keeps the mail.
-const TEMPORARY_FAILURE: u8 = 75;
 
 /// The mailbox store behind Postfix: accepts mail over LMTP and keeps it in Maildirs and mboxes,
 /// durably.
@@ -81,8 +78,8 @@ enum Command {
 
 /// Parses the command line and runs the subcommand.
 ///
-/// `deliver` stands behind pipe(8), which takes every exit status it does not know for a reason
-/// to bounce, and 0 for a stored message: there, a wrong command line and a panic are temporary
+/// pipe(8) runs `deliver`, and takes every exit status it does not know for a reason to bounce,
+/// and 0 for a stored message: for it, a wrong command line and a panic are temporary
 /// failures too, and so is a request for help in the place of an address.
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
@@ -93,7 +90,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_delivery && (error.use_stderr() || !may_ask_for_help) => {
             complain("4.3.5 mail system configuration error: wrong command line");
             complain(error.to_string().trim_end());
-            return ExitCode::from(TEMPORARY_FAILURE);
+            return ExitCode::from(sysexits::TEMPORARY_FAILURE);
         }
         Err(error) => error.exit(),
     };
@@ -102,7 +99,7 @@ pub fn main() -> ExitCode {
     }
     catch_unwind(|| cli.run()).unwrap_or_else(|_| {
         complain("4.3.0 mail system error");
-        ExitCode::from(TEMPORARY_FAILURE)
+        ExitCode::from(sysexits::TEMPORARY_FAILURE)
     })
 }
 

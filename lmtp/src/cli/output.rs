@@ -1,7 +1,6 @@
 //! Standard output of commands that print addresses, keys and paths.
 //!
-//! Imports the engine's octets. These may hold octets that are not UTF-8: programs get them as
-//! they are, people see a `?`.
+//! These may hold octets that are not UTF-8: programs get them as they are, people see a `?`.
 
 use mailstow_engine::octets;
 use std::borrow::Cow;

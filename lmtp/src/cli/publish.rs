@@ -1,20 +1,21 @@
 //! `mailstow table publish`: puts a text in the place of a table's, whole and in one step.
 //!
-//! Imports the engine's tables. The new file is written beside the old one, flushed and renamed, so
-//! that Postfix and mailstow see the old table or the new one and never a part; it carries a mark
-//! by which a running server knows that what is not in it is not to be waited for.
+//! The new file is written beside the old one, flushed and renamed, so that Postfix and mailstow
+//! see the old table or the new one and never a part; it carries a mark by which a running server
+//! knows that what is not in it is not to be waited for.
 
 use super::common::complain;
+use super::sysexits;
 use clap::Args;
-use mailstow_engine::table::{Examination, OpenError, TableName, examine, publish, read_whole};
+use mailstow_engine::table::{
+    Examination, OpenError, TableName, examine, publish, published_path, read_whole,
+};
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
 /// What is to be published looks wrong.
 const REFUSED: u8 = 1;
-/// EX_TEMPFAIL.
-const TEMPORARY_FAILURE: u8 = 75;
 
 /// Arguments of `table publish`.
 #[derive(Debug, Args)]
@@ -40,8 +41,10 @@ pub(super) fn run(args: &PublishArgs) -> ExitCode {
         Err(trouble) => {
             complain(format_args!("mailstow: {trouble}"));
             match trouble {
-                Trouble::Doubtful { .. } | Trouble::Malformed { .. } => ExitCode::from(REFUSED),
-                _ => ExitCode::from(TEMPORARY_FAILURE),
+                PublishError::Doubtful { .. } | PublishError::Malformed { .. } => {
+                    ExitCode::from(REFUSED)
+                }
+                _ => ExitCode::from(sysexits::TEMPORARY_FAILURE),
             }
         }
     }
@@ -49,10 +52,10 @@ pub(super) fn run(args: &PublishArgs) -> ExitCode {
 
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum PublishError {
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("{0} is no table with a text of its own; name one, such as hash:/etc/postfix/vmailbox")]
+    #[error("{0} is no table with a text; name one, such as hash:/etc/postfix/vmailbox")]
     NoText(String),
     #[error("cannot read {path}: {source}")]
     Read { path: String, source: io::Error },
@@ -71,7 +74,7 @@ enum Trouble {
     Write(io::Error),
 }
 
-fn publish_table(args: &PublishArgs) -> Result<String, Trouble> {
+fn publish_table(args: &PublishArgs) -> Result<String, PublishError> {
     let (new, table) = match args.files.as_slice() {
         [new, table] => (Some(new.as_str()), table.clone()),
         files => (None, files.concat()),
@@ -81,13 +84,13 @@ fn publish_table(args: &PublishArgs) -> Result<String, Trouble> {
         false => format!("./{table}"),
     };
     let name = TableName::parse(&word, "hash")?;
-    let path = name.published_path().ok_or(Trouble::NoText(table))?;
+    let path = published_path(&name).ok_or(PublishError::NoText(table))?;
     let (new, bytes) = match new {
         Some("-") => ("standard input".to_owned(), read_input()),
         Some(new) => (new.to_owned(), read_new(Path::new(new))),
         None => (path.display().to_string(), read_whole(path)),
     };
-    let bytes = bytes.map_err(|source| Trouble::Read {
+    let bytes = bytes.map_err(|source| PublishError::Read {
         path: new.clone(),
         source,
     })?;
@@ -96,14 +99,14 @@ fn publish_table(args: &PublishArgs) -> Result<String, Trouble> {
         complain(format_args!("mailstow: warning: {warning}"));
     }
     if let Some(malformed) = found.malformed {
-        return Err(Trouble::Malformed { new, malformed });
+        return Err(PublishError::Malformed { new, malformed });
     }
     let doubts = found.doubts();
     if !doubts.is_empty() && !args.force {
         let table = name.full().to_owned();
-        return Err(Trouble::Doubtful { new, table, doubts });
+        return Err(PublishError::Doubtful { new, table, doubts });
     }
-    publish(path, &bytes).map_err(Trouble::Write)?;
+    publish(path, &bytes).map_err(PublishError::Write)?;
     for index in ["db", "lmdb", "cdb", "dir"] {
         let mut file = path.as_os_str().to_owned();
         file.push(format!(".{index}"));

@@ -1,10 +1,11 @@
 //! `mailstow resolve`: where mail for an address goes.
 //!
-//! Imports the engine's router only; no mailbox is touched. Exit status: 0 when every address
+//! No mailbox is touched. Exit status: 0 when every address
 //! is accepted, 1 when one is refused for good, 75 when one is deferred.
 
 use super::common::{SiteArgs, complain};
 use super::output::Output;
+use super::sysexits;
 use clap::Args;
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::{Configuration, Settings};
@@ -22,8 +23,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// EX_TEMPFAIL: an address is deferred.
-const TEMPORARY_FAILURE: u8 = 75;
 /// An address is refused.
 const REFUSED: u8 = 1;
 
@@ -99,7 +98,7 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
             complain(format_args!(
                 "mailstow: cannot write to standard output: {error}"
             ));
-            ExitCode::from(TEMPORARY_FAILURE)
+            ExitCode::from(sysexits::TEMPORARY_FAILURE)
         }
     }
 }
@@ -121,7 +120,7 @@ fn print(
         }
         worst = worst.max(match &resolution.error {
             None => 0,
-            Some(status) if status.is_temporary() => TEMPORARY_FAILURE,
+            Some(status) if status.is_temporary() => sysexits::TEMPORARY_FAILURE,
             Some(_) => REFUSED,
         });
         if args.json {
@@ -297,7 +296,9 @@ fn print_text(resolution: &Resolution, base: &Path, out: &mut impl Write) -> io:
                 writeln!(out, "  command    {command}")?;
                 writeln!(out, "  run as     {}", rights.user)?;
             }
-            Destination::Discarded => writeln!(out, "  discarded  there is nobody to get it")?,
+            Destination::Discarded => {
+                writeln!(out, "  discarded  there is no one to deliver it to")?
+            }
             Destination::Refused(status) if resolution.error.as_ref() != Some(status) => {
                 writeln!(out, "  returned   {status}")?;
             }

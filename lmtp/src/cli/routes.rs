@@ -1,10 +1,11 @@
 //! `mailstow routes`: the servers that mail goes on to, as the running server sees them.
 //!
-//! Imports `health`. Exit status: 0 all of them take mail; 75 (EX_TEMPFAIL) one is down, or the
-//! server does not answer; 69 and 78 as `mailstow health`.
+//! Exit status: 0 all of them take mail; 75 (EX_TEMPFAIL) one is down, or the server does not
+//! answer; 69 and 78 as `mailstow health`.
 
 use super::common::complain;
-use super::health::{HealthArgs, TEMPORARY_FAILURE, answer};
+use super::health::{HealthArgs, answer};
+use super::sysexits;
 use serde_json::Value;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -20,12 +21,12 @@ pub(super) fn run(args: &HealthArgs) -> ExitCode {
         complain(format_args!("mailstow: {}", text.unwrap_or("no answer")));
         // A server that only begins or ends has no routes to show.
         return ExitCode::from(match status {
-            0 => TEMPORARY_FAILURE,
+            0 => sysexits::TEMPORARY_FAILURE,
             status => status,
         });
     };
     let mut out = io::stdout().lock();
-    // The exit status says it too, should nobody read this.
+    // The exit status says it too, if this cannot be written.
     let _ = if args.json {
         writeln!(out, "{}", Value::Array(routes.clone()))
     } else {
@@ -35,7 +36,7 @@ pub(super) fn run(args: &HealthArgs) -> ExitCode {
         complain("mailstow: the answer could not be written");
     }
     match routes.iter().any(is_down) {
-        true => ExitCode::from(TEMPORARY_FAILURE),
+        true => ExitCode::from(sysexits::TEMPORARY_FAILURE),
         false => ExitCode::SUCCESS,
     }
 }

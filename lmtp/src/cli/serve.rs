@@ -1,20 +1,21 @@
 //! `mailstow serve`: the LMTP server in the foreground.
 //!
-//! Imports `server`, `listener`, `health`, `lifecycle`, `tasks`, `log` and the engine. Exit status:
-//! 0 after an orderly end, 1 when sessions had to be cut at the end, 78 (EX_CONFIG) when the
-//! configuration cannot be used, 69 (EX_UNAVAILABLE) when the system refuses something, 70
+//! Exit status: 0 after an orderly end, 1 when sessions had to be cut at the end, 78 (EX_CONFIG)
+//! when the configuration cannot be used, 69 (EX_UNAVAILABLE) when the system refuses something, 70
 //! (EX_SOFTWARE) when a thread panicked again and again.
 
 pub use super::common::ServeArgs;
 use super::common::{complain, configuration_failed, make_socket_directory, too_few_files};
+use super::sysexits;
 use crate::health::Health;
-use crate::lifecycle::{self, Signals, Starting};
+use crate::in_place::IN_PLACE_MESSAGES_MAX;
+use crate::lifecycle::Signals;
 use crate::listener::{self, Listener, Peers};
 use crate::log::{self, Log, LogStartError};
 use crate::relay::{LOOKUPS_MAX, Relays};
 use crate::server::{Ended, Handle, Server};
-use crate::session::IN_PLACE_MESSAGES_MAX;
 use crate::started_with::StartedWith;
+use crate::systemd::{self, Starting};
 use crate::tasks;
 use mailstow_engine::config::{Configuration, LmtpSettings, Origin, Settings, Sources};
 use mailstow_engine::delivery_log::LogError;
@@ -31,12 +32,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Runtime;
-
-/// sysexits(3) `EX_UNAVAILABLE`.
-const UNAVAILABLE: u8 = 69;
-
-/// sysexits(3) `EX_SOFTWARE`: a thread was lost, and the server is to be started anew.
-const BROKEN: u8 = 70;
 
 /// Threads that run sessions: they only move bytes, mailboxes are written by the engine's own.
 const SESSION_THREADS_MAX: usize = 4;
@@ -73,7 +68,7 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         Err(Failure::Configuration(text)) => configuration_failed(&text),
         Err(Failure::Unavailable(text)) => {
             complain(format_args!("mailstow: {text}"));
-            ExitCode::from(UNAVAILABLE)
+            ExitCode::from(sysexits::UNAVAILABLE)
         }
     }
 }
@@ -138,7 +133,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     };
     let Some(opened) = open(&runtime, &mut signals, &settings)? else {
         health.stops();
-        lifecycle::stopping();
+        systemd::stopping();
         tracing::info!(
             "stopped while the delivery log was recovered; the next start goes on with it"
         );
@@ -174,7 +169,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         signals.serve(server.handle(), reread, Arc::clone(&health));
         health.serves(&engine, &relays, (&addresses, announcement));
         drop(starting);
-        lifecycle::ready(health.supervisor());
+        systemd::ready(health.supervisor());
         let handle = server.handle();
         tokio::spawn(end_when_lost(
             Arc::clone(&health),
@@ -188,13 +183,13 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     if is_broken.load(Ordering::SeqCst) {
         log.finish(LOG_TIMEOUT);
         // What a lost thread left undone is not waited for; recovery does it.
-        std::process::exit(i32::from(BROKEN));
+        std::process::exit(i32::from(sysexits::SOFTWARE));
     }
     Ok(finish(ended, engine, &log))
 }
 
-/// Opens the engine on a thread of its own, since recovery may take long. `None`: the server was
-/// told to end meanwhile.
+/// Opens the engine on a separate thread, since recovery may take long. Returns `None` if the
+/// server was told to end meanwhile.
 fn open(
     runtime: &Runtime,
     signals: &mut Signals,
@@ -304,7 +299,7 @@ fn runtime() -> io::Result<Runtime> {
     Ok(runtime)
 }
 
-/// Ends the server in good order when a thread is lost that it cannot do without.
+/// Ends the server as SIGTERM does when a thread is lost that it cannot do without.
 async fn end_when_lost(health: Arc<Health>, handle: Handle, is_broken: Arc<AtomicBool>) {
     let lost = health.lost().await;
     is_broken.store(true, Ordering::SeqCst);

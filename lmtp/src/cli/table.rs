@@ -1,9 +1,8 @@
 //! `mailstow table`: `query` asks lookup tables what `postmap -q` would be asked, `dump` prints
-//! them as `postmap -s` does; `diff` and `publish` are in files of their own, `build` with that of
-//! maps.
+//! them as `postmap -s` does; `diff`, `publish` and `build` are in other files.
 //!
-//! Imports the engine's tables only. Exit status: 0 when a key was found, 1 when none was, 75
-//! when a table cannot be opened or cannot answer. Source: postmap(1).
+//! Exit status: 0 when a key was found, 1 when none was, 75 when a table cannot be opened or cannot
+//! answer. Source: postmap(1).
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
@@ -13,13 +12,12 @@ use std::process::ExitCode;
 
 use super::common::complain;
 use super::output::Output;
+use super::sysexits;
 use clap::{Args, Subcommand};
 use mailstow_engine::table::{
     OpenError, TableCache, TableContext, TableError, TableList, TableName, TableSet,
 };
 
-/// EX_TEMPFAIL: not "not found".
-const TEMPORARY_FAILURE: u8 = 75;
 /// What `postmap` answers when no key is found.
 const NOT_FOUND: u8 = 1;
 
@@ -89,15 +87,17 @@ pub fn run(args: &TableArgs) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(NOT_FOUND),
         // A reader that went away, as head(1) does, has seen enough.
-        Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(TableCommandError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
         Err(trouble) => {
             complain(format_args!("mailstow: {trouble}"));
-            ExitCode::from(TEMPORARY_FAILURE)
+            ExitCode::from(sysexits::TEMPORARY_FAILURE)
         }
     }
 }
 
-fn query(query: &QueryArgs) -> Result<bool, Trouble> {
+fn query(query: &QueryArgs) -> Result<bool, TableCommandError> {
     let tables = open(&query.table)?;
     let mut asker = Asker {
         tables,
@@ -117,13 +117,13 @@ fn query(query: &QueryArgs) -> Result<bool, Trouble> {
 }
 
 /// Prints every entry of every table.
-fn dump(names: &[String], out: &mut impl Write) -> Result<(), Trouble> {
+fn dump(names: &[String], out: &mut impl Write) -> Result<(), TableCommandError> {
     let tables = open(names)?;
     for warning in tables.warnings() {
         complain(format_args!("mailstow: warning: {warning}"));
     }
     for table in tables.tables() {
-        // A map that is damaged says so when it is asked, and nobody else is asked by this.
+        // A damaged map reports that when it is asked; no server is asked by this.
         if !table.may_block() {
             table.lookup("a")?;
         }
@@ -135,7 +135,7 @@ fn dump(names: &[String], out: &mut impl Write) -> Result<(), Trouble> {
         });
         written?;
         if !listed {
-            return Err(Trouble::Unlisted(table.name().to_owned()));
+            return Err(TableCommandError::Unlisted(table.name().to_owned()));
         }
     }
     Ok(())
@@ -150,7 +150,7 @@ fn open(names: &[String]) -> Result<TableSet, OpenError> {
 
 /// Why the rest of the keys is not asked, or of the tables not printed.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum TableCommandError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error("table {0} cannot be listed; print tables of keys, such as hash: lmdb: cdb: mailstow:")]
@@ -170,7 +170,7 @@ struct Asker<O, E> {
 
 impl<O: Write, E: Write> Asker<O, E> {
     /// Asks each line of `input`; says whether any was found.
-    fn ask_lines(&mut self, mut input: impl BufRead) -> Result<bool, Trouble> {
+    fn ask_lines(&mut self, mut input: impl BufRead) -> Result<bool, TableCommandError> {
         self.warn_of_tables();
         let mut found = false;
         let mut line = Vec::new();
@@ -183,19 +183,19 @@ impl<O: Write, E: Write> Asker<O, E> {
     }
 
     /// Asks one key; says whether it was found.
-    fn ask(&mut self, key: &[u8], with_key: bool) -> Result<bool, Trouble> {
+    fn ask(&mut self, key: &[u8], with_key: bool) -> Result<bool, TableCommandError> {
         self.warn_of_tables();
         self.answer(key, with_key)
     }
 
     fn warn_of_tables(&mut self) {
         for warning in self.tables.warnings() {
-            // That nobody reads it is no reason not to answer.
+            // Standard error may be closed; the answer counts.
             let _ = writeln!(self.errors, "mailstow: warning: {warning}");
         }
     }
 
-    fn answer(&mut self, key: &[u8], with_key: bool) -> Result<bool, Trouble> {
+    fn answer(&mut self, key: &[u8], with_key: bool) -> Result<bool, TableCommandError> {
         let Ok(key) = str::from_utf8(key) else {
             let key = String::from_utf8_lossy(key);
             let _ = writeln!(
@@ -286,11 +286,14 @@ mod tests {
         assert_eq!(both, "z@x\t1 2\na@x\t3\nb\t4\n");
         for bad in ["static:1", "pcre:{{/x/ y}}", "tcp:localhost:1"] {
             assert!(
-                matches!(printed(&[bad]), Err(Trouble::Unlisted(_))),
+                matches!(printed(&[bad]), Err(TableCommandError::Unlisted(_))),
                 "{bad}"
             );
         }
-        assert!(matches!(printed(&["fail:x"]), Err(Trouble::Table(_))));
+        assert!(matches!(
+            printed(&["fail:x"]),
+            Err(TableCommandError::Table(_))
+        ));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! How many bytes a TCP client on this machine has received and not read.
 //!
-//! Imports rustix. Asks the kernel for the client's own socket. It finds none when the client is
-//! on another machine, or in a container with a network of its own; and it is not asked again when
-//! it cannot answer at all. Source: sock_diag(7) `Socket information for IPv4 and IPv6 sockets`.
+//! Asks the kernel for the client's own socket. It finds none when the client is on another
+//! machine, or in a container with another network; and it is not asked again when it cannot answer
+//! at all. Source: sock_diag(7) `Socket information for IPv4 and IPv6 sockets`.
 
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,

@@ -1,6 +1,6 @@
 //! The socket of a client, and whether the client has read what was sent to it.
 //!
-//! Imports tokio's sockets, `unsent` and `diag`. What the system can tell:
+//! What the system can tell:
 //!
 //! - A UNIX-domain socket counts the bytes that its peer has not read. One that is closed over
 //!   unread bytes breaks the connection (unix(7)).
@@ -38,12 +38,13 @@ pub(crate) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     /// Whether the client has read everything that was sent.
     fn reading(&self) -> Reading;
 
-    /// Whether the connection is known to be broken. A client that closes in good order does not
-    /// break it; one that closes over what it has not read does.
+    /// Whether the connection is known to be broken. A client that closes after it has read
+    /// everything does not break it; one that closes before does.
     fn is_broken(&self) -> bool;
 
-    /// Whether it is known that nobody reads what is sent from now on. A TCP client that has closed
-    /// cannot be told from one that only has nothing more to say, until something is sent to it.
+    /// Returns true if it is known that the client reads nothing that is sent from now on. A TCP
+    /// client that has closed cannot be told from one that only has nothing more to say, until
+    /// something is sent to it.
     fn is_gone(&self) -> bool;
 
     /// Waits until the connection breaks.

@@ -1,6 +1,6 @@
 //! How much of what was sent has not arrived: the one system call without a safe wrapper.
 //!
-//! Imports rustix. Source: tcp(7) and unix(7) `SIOCOUTQ`, which is the `TIOCOUTQ` of tty_ioctl(4).
+//! Source: tcp(7) and unix(7) `SIOCOUTQ`, which is the `TIOCOUTQ` of tty_ioctl(4).
 #![allow(
     unsafe_code,
     reason = "no library wraps SIOCOUTQ, and only the caller of ioctl(2) knows what it writes"

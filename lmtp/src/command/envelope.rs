@@ -1,14 +1,15 @@
 //! `MAIL FROM` and `RCPT TO` with their parameters.
 //!
-//! Imports `reply` and the engine's addresses. What comes here was accepted by a mail server, which
+//! What comes here was accepted by a mail server, which
 //! returns the mail that is refused here. So the content of the envelope is read leniently: any
 //! address that can be read is taken, and a parameter whose value means nothing is passed over.
 //! Parameters that were never offered are refused (RFC 5321 section 4.1.1.11). Sources: RFC 5321
 //! sections 4.1.1.2 and 4.1.1.3, RFC 1870 (SIZE), RFC 6152 and RFC 3030 (BODY), RFC 6531
 //! (SMTPUTF8), RFC 3461 (DSN), RFC 4954 (AUTH).
 
+use super::params;
+use super::paths::Paths;
 use super::xtext::{decode_utf8_address, decode_xtext};
-use super::{Paths, params};
 use crate::reply::Reply;
 use mailstow_engine::ReversePath;
 use mailstow_engine::address::{Address, parse_address, parse_mailbox, parse_original_recipient};

@@ -2,14 +2,16 @@
 //! 8BITMIME, BINARYMIME, CHUNKING, SMTPUTF8, DSN and XFORWARD).
 //!
 //! Pure: a line goes in, a command or the reply that refuses it comes out; what is allowed in
-//! which state is decided by the session. Imports `reply` and the engine's addresses.
+//! which state is decided by the session.
 
 mod envelope;
 mod params;
+mod paths;
 mod xforward;
 mod xtext;
 
 pub use envelope::{Body, MailCommand, NoticeRequest, RcptCommand};
+pub use paths::Paths;
 pub use xforward::{Forwarded, ForwardedName};
 
 use crate::reply::Reply;
@@ -74,15 +76,6 @@ impl Refusal {
             severity: Severity::Protocol,
         }
     }
-}
-
-/// How strictly paths are parsed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Paths {
-    /// As RFC 5321 writes them: `FROM:<path>`.
-    Strict,
-    /// Blanks after the colon and missing angle brackets are accepted.
-    Lenient,
 }
 
 /// The commands there are.

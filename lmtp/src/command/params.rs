@@ -1,6 +1,4 @@
 //! ESMTP parameters: `KEYWORD[=value]`, separated by blanks (RFC 5321 section 4.1.2).
-//!
-//! Imports `reply`.
 
 use crate::reply::Reply;
 

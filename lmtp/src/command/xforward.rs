@@ -1,7 +1,7 @@
 //! XFORWARD: what the client knows about its own client (Postfix XFORWARD_README).
 //!
-//! Imports `reply`. An attribute that is unknown or without a value is passed over: it says
-//! nothing of the others. The values are for people, and for telling messages apart.
+//! An attribute that is unknown or without a value is passed over: it says nothing of the others.
+//! The values are for people, and for telling messages apart.
 
 use super::xtext::decode_xtext;
 use crate::reply::Reply;

@@ -1,12 +1,12 @@
 //! The two encodings of values inside commands: xtext (RFC 3461 section 4) and the UTF-8 address
 //! encoding of RFC 6533 section 3.
 //!
-//! Imports the engine's octets. Decoding never fails: what is no code of the encoding stands for
-//! itself. The result may hold any character; who shows it takes care of that.
+//! Decoding never fails: what is no code of the encoding is kept. The result may hold any
+//! character; who shows it takes care of that.
 
 use mailstow_engine::octets;
 
-/// Decodes xtext: `+` with two hexadecimal digits stands for an octet.
+/// Decodes xtext: `+` with two hexadecimal digits is an octet.
 pub(super) fn decode_xtext(text: &str) -> String {
     if !text.contains('+') {
         return text.to_owned();
@@ -29,7 +29,7 @@ pub(super) fn decode_xtext(text: &str) -> String {
     octets::text(&plain).into_owned()
 }
 
-/// Decodes an address of type `utf-8`: `\x{HEX}` stands for a character.
+/// Decodes an address of type `utf-8`: `\x{HEX}` is a character.
 pub(super) fn decode_utf8_address(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,8 +1,7 @@
 //! The content after `DATA` (RFC 5321 sections 4.1.1.4 and 4.5.2).
 //!
-//! Imports the engine's line ends. Only CRLF "." CRLF ends the content, and only CRLF begins a
-//! line: a lone LF or CR is content, so that no message can hide commands behind a line end that
-//! another server reads differently.
+//! Only CRLF "." CRLF ends the content, and only CRLF begins a line: a lone LF or CR is content, so
+//! that no message can hide commands behind a line end that another server reads differently.
 
 use mailstow_engine::{LineEnds, Lines};
 use memchr::memmem::Finder;

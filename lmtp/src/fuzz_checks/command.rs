@@ -8,7 +8,7 @@ use mailstow_engine::{ReversePath, octets};
 /// Most bytes that one byte of a line becomes in the texts of a command: an octet that is no UTF-8
 /// is kept as a character of four bytes.
 const GROWTH_MAX: usize = 4;
-/// Bytes that no byte of the line stands for: two quotes, and the type of an original recipient.
+/// Bytes that come from no byte of the line: two quotes, and the type of an original recipient.
 const ADDED_MAX: usize = 2 + "rfc822;".len();
 
 /// Parses each line of `bytes` as a command, with strict and lenient paths. It is a command or

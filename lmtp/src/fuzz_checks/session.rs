@@ -1,6 +1,5 @@
 //! Sessions over a socket pair, with a real engine.
 
-use super::INPUT_BYTES_MAX;
 use super::dialogue::{Model, Taken};
 use crate::admission::{Bounds, Peer};
 use crate::server::Server;
@@ -12,6 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+
+/// Most of an input that is sent, in bytes: it fits into a socket's buffer.
+pub(super) const INPUT_BYTES_MAX: usize = 64 * 1024;
 
 /// Largest message that is taken, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 40_000;
@@ -203,7 +205,7 @@ impl Host {
     }
 }
 
-/// True when the file is the message behind fields of our own.
+/// Returns true if the file is the message after our header fields.
 fn is_copy(file: &[u8], message: &[u8]) -> bool {
     let ours: [&[u8]; 3] = [b"Return-Path: ", b"X-Original-To: ", b"Delivered-To: "];
     let Some(head) = file.strip_suffix(message) else {

@@ -1,7 +1,6 @@
 //! What must hold for any bytes that a client of the socketmap server sends.
 
-use super::INPUT_BYTES_MAX;
-use super::session::Host;
+use super::session::{Host, INPUT_BYTES_MAX};
 use crate::socketmap::serve;
 use mailstow_engine::octets;
 use mailstow_engine::route::Router;

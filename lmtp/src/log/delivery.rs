@@ -1,7 +1,7 @@
 //! The line that every recipient gets.
 //!
-//! Imports the engine's status. Source: the log lines of Postfix's delivery agents
-//! (postconf(5) `delay_logging_resolution_limit` for the meaning of the delays).
+//! Source: the log lines of Postfix's delivery agents (postconf(5) `delay_logging_resolution_limit`
+//! for the meaning of the delays).
 
 use mailstow_engine::Status;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! Where log lines go and what they look like.
 //!
-//! Imports the engine's settings. Every part of mailstow emits tracing events; here they become
-//! lines: text as a Postfix log reads, or one JSON object each. Invariants: no value can forge a
-//! line or a field; a log that nobody reads never holds up a delivery.
+//! Every part of mailstow emits tracing events; here they become lines: text as a Postfix log
+//! reads, or one JSON object each. Invariants: no value can forge a line or a field; a log without
+//! a reader never delays a delivery.
 
 mod delivery;
 mod sink;

@@ -1,8 +1,7 @@
 //! A thread that writes log lines, so that nothing else ever waits for the log.
 //!
-//! Imports the engine's octets and supervisor. Invariants: at most [`PENDING_BYTES_MAX`] bytes
-//! wait; past that lines are dropped and counted, and the count is logged as soon as the log moves
-//! again.
+//! Invariants: at most [`PENDING_BYTES_MAX`] bytes wait; past that lines are dropped and counted,
+//! and the count is logged as soon as the log moves again.
 
 use mailstow_engine::octets;
 use mailstow_engine::supervisor::Supervisor;

@@ -1,8 +1,8 @@
 //! Events as text, one line each.
 //!
-//! Imports nothing of the crate. A delivery reads as in a Postfix log:
-//! `QUEUEID: to=<user@example.com>, from=<sender@example.org>, ..., status=sent (text)`.
-//! Under systemd's journal the lines carry no time of their own.
+//! A delivery reads as in a Postfix log: `QUEUEID: to=<user@example.com>,
+//! from=<sender@example.org>, ..., status=sent (text)`. Under systemd's journal the lines have no
+//! time stamp.
 
 use super::delivery::TARGET;
 use std::fmt::{self, Write};

@@ -1,11 +1,10 @@
 //! Success notices: the sender of a message who asked for it is told that it was delivered.
 //!
-//! Imports the engine's settings. A server that offers DSN gets `NOTIFY=SUCCESS` from Postfix,
-//! which then sends no notice itself. So DSN is offered only where notices can be sent: see
-//! [`Sendmail::find`]. A few threads hand notices over; sessions wait for theirs. Invariants: a
-//! notice is handed over after its delivery is durable; nothing waits here without a bound; what
-//! is not asked for costs nothing. Source: RFC 3461; the decision is in the engine's
-//! `manual::notices`.
+//! A server that offers DSN gets `NOTIFY=SUCCESS` from Postfix, which then sends no notice itself.
+//! So DSN is offered only where notices can be sent: see [`Sendmail::find`]. A few threads hand
+//! notices over; sessions wait for theirs. Invariants: a notice is handed over after its delivery
+//! is durable; nothing waits here without a bound; what is not asked for costs nothing. Source: RFC
+//! 3461; the decision is in the engine's `manual::notices`.
 
 mod report;
 mod sendmail;

@@ -1,8 +1,8 @@
 //! The success notice as a message: a multipart/report of what was delivered.
 //!
-//! Imports the engine's octets. Pure. Invariants: no text of an envelope or message ends a line of
-//! the notice or begins another part of it; only the header of the message is returned, whatever
-//! `RET` says (RFC 3461 section 4.3). Sources: RFC 3461 section 6, RFC 3462, RFC 3464, RFC 6533.
+//! Pure. Invariants: no text of an envelope or message ends a line of the notice or begins another
+//! part of it; only the header of the message is returned, whatever `RET` says (RFC 3461 section
+//! 4.3). Sources: RFC 3461 section 6, RFC 3462, RFC 3464, RFC 6533.
 
 use mailstow_engine::octets;
 use std::borrow::Cow;

@@ -1,11 +1,11 @@
 //! The way out for notices: sendmail(1), which hands them to the queue of the mail server.
 //!
-//! Imports the engine's settings. Postfix's sendmail(1) runs postdrop(1), which flushes a message
-//! to the queue before it ends with 0, whether the mail system runs or not. It runs without root's
-//! rights: as the user of `default_privs`, and as the group `setgid_group`, to which the queue is
-//! open. (postdrop(1) takes a configuration directory other than the default one from root, or
-//! from who has the group already.) Sources: sendmail(1), postdrop(1), postconf(5)
-//! `sendmail_path`, `setgid_group`, `alternate_config_directories`.
+//! Postfix's sendmail(1) runs postdrop(1), which flushes a message to the queue before it ends with
+//! 0, whether the mail system runs or not. It runs without root's rights: as the user of
+//! `default_privs`, and as the group `setgid_group`, to which the queue is open. (postdrop(1) takes
+//! a configuration directory other than the default one from root, or from who has the group
+//! already.) Sources: sendmail(1), postdrop(1), postconf(5) `sendmail_path`, `setgid_group`,
+//! `alternate_config_directories`.
 
 use mailstow_engine::config::Settings;
 use nix::unistd::{Group, User, getegid, geteuid};
@@ -109,7 +109,7 @@ impl Sendmail {
         let mut command = Command::new(&self.path);
         command.args(["-i", "-f", "<>"]);
         if self.is_postfix {
-            // RFC 3461 section 6.1: nobody is to be told what becomes of a notice.
+            // RFC 3461 section 6.1: a notice causes no notice.
             command.args(["-N", "never"]);
         }
         command.arg("--").arg(OsStr::from_bytes(recipient));

@@ -39,8 +39,8 @@ pub(super) struct Common {
 
 /// Takes what becomes of recipients.
 pub(super) trait Outcomes: Send + Sync + std::fmt::Debug {
-    /// Something is done for a recipient that cannot be taken back; false when nobody waits for it
-    /// any more.
+    /// Something is done for a recipient that cannot be taken back; returns false if the recipient
+    /// was given up.
     fn begin(&self, index: usize) -> bool;
     /// Answers for a recipient.
     fn answer(&self, index: usize, status: Status);
@@ -114,8 +114,8 @@ impl Backend {
     /// Delivers to some recipients, and answers for each.
     ///
     /// # Errors
-    /// The server takes no mail now. Nothing was sent, and nobody was answered: another server may
-    /// be tried. What recipients are told if there is none.
+    /// The server takes no mail now. Nothing was sent, and no recipient was answered: another
+    /// server may be tried. What recipients are told if there is none.
     pub(super) async fn deliver(self: &Arc<Self>, job: &Job, batch: &Batch) -> Result<(), Status> {
         let mut trial = self.admit()?;
         let _permit = self.permit(job.deadline).await?;

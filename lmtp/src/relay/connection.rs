@@ -316,7 +316,7 @@ struct TalkMut<'a> {
 
 impl TalkMut<'_> {
     fn silent(&self) -> Lost {
-        Lost::Silent(self.name.to_owned())
+        Lost::Timeout(self.name.to_owned())
     }
 
     fn garbage(&self, garbage: Garbage) -> Lost {

@@ -1,4 +1,4 @@
-//! The content of a message as it is sent, and what its header says of its way here.
+//! The content of a message as it is sent, and what its trace fields say.
 //!
 //! Does no I/O. Each LF of the stored form becomes CRLF, a dot at the beginning of a line is
 //! doubled (RFC 5321 section 4.5.2), and a lone CR becomes a blank, as in Postfix
@@ -64,16 +64,16 @@ impl Encoder {
     }
 }
 
-/// What a header says of the way of a message.
+/// What the trace fields of a header say.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Way {
+pub(super) struct TraceFields {
     /// `Received` fields.
     pub(super) hops: usize,
     /// The date of the last of them, which is the first in the header; else of the message.
     pub(super) date: Option<String>,
 }
 
-impl Way {
+impl TraceFields {
     /// Reads the header of a message.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl Way {
             Err(Stop(Some(error))) => return Err(error),
             Err(Stop(None)) | Ok(()) => reader.end_field(),
         }
-        Ok(reader.way)
+        Ok(reader.trace)
     }
 
     /// Returns the trace field that we add (RFC 5321 section 4.4). It is the same each time that a
@@ -118,7 +118,7 @@ impl From<io::Error> for Stop {
 /// Reads the fields of a header, keeping no more than the beginning and the end of each.
 #[derive(Debug, Default)]
 struct HeaderReader {
-    way: Way,
+    trace: TraceFields,
     has_received_date: bool,
     name: Vec<u8>,
     /// Behind the last semicolon, or the colon, of the field.
@@ -169,15 +169,15 @@ impl HeaderReader {
             is_date.then(text)
         };
         if is(b"received") {
-            self.way.hops += 1;
+            self.trace.hops += 1;
             if let Some(date) = date()
                 && !self.has_received_date
             {
                 self.has_received_date = true;
-                self.way.date = Some(date);
+                self.trace.date = Some(date);
             }
-        } else if is(b"date") && self.way.date.is_none() {
-            self.way.date = date();
+        } else if is(b"date") && self.trace.date.is_none() {
+            self.trace.date = date();
         }
         self.name.clear();
         self.tail.clear();
@@ -242,7 +242,7 @@ mod tests {
         }
     }
 
-    fn way(header: &[u8]) -> Way {
+    fn trace_of(header: &[u8]) -> TraceFields {
         let mut reader = HeaderReader::default();
         for byte in header {
             if !reader.read(&[*byte]) {
@@ -250,35 +250,38 @@ mod tests {
             }
         }
         reader.end_field();
-        reader.way
+        reader.trace
     }
 
     #[test]
     fn hops_are_counted_in_the_header_alone() {
         let found =
-            way(b"received: from a;\n\t one \nDate: two\nRECEIVED : b; three\n\nReceived:\n");
+            trace_of(b"received: from a;\n\t one \nDate: two\nRECEIVED : b; three\n\nReceived:\n");
         assert_eq!(found.hops, 2);
         assert_eq!(found.date.as_deref(), Some("one"));
-        assert_eq!(way(b"Date: two\n").date.as_deref(), Some("two"));
-        assert_eq!(way(b"Receivedx: a\nX: Received: b\n\n"), Way::default());
-        assert_eq!(way(&b"Received: x\n".repeat(60)).hops, 60);
+        assert_eq!(trace_of(b"Date: two\n").date.as_deref(), Some("two"));
+        assert_eq!(
+            trace_of(b"Receivedx: a\nX: Received: b\n\n"),
+            TraceFields::default()
+        );
+        assert_eq!(trace_of(&b"Received: x\n".repeat(60)).hops, 60);
     }
 
     #[test]
     fn the_trace_field_is_equal_each_time_a_message_is_sent() {
-        let way = way(b"Received: from a; Sun, 29 Nov 2026 14:00:00 +0000\n\n");
+        let fields = trace_of(b"Received: from a; Sun, 29 Nov 2026 14:00:00 +0000\n\n");
         let wanted = "Received: by router.example (mailstow) with LMTP id 4F1;\n\
                       \tSun, 29 Nov 2026 14:00:00 +0000\n";
-        assert_eq!(way.trace("router.example", "LMTP", Some("4F1")), wanted);
-        let plain = Way::default().trace("r", "LMTP", None);
+        assert_eq!(fields.trace("router.example", "LMTP", Some("4F1")), wanted);
+        let plain = TraceFields::default().trace("r", "LMTP", None);
         assert_eq!(plain, "Received: by r (mailstow) with LMTP\n");
     }
 
     #[test]
     fn a_hostile_date_adds_no_field() {
-        let found = way(b"Received: a; x\r\n\tX-Evil: 1\n\n");
+        let found = trace_of(b"Received: a; x\r\n\tX-Evil: 1\n\n");
         assert_eq!(found.date, None);
         let long = [&b"Received: a; "[..], &[b'd'; 500], b"\n\n"].concat();
-        assert_eq!(way(&long).date, None);
+        assert_eq!(trace_of(&long).date, None);
     }
 }

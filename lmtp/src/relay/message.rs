@@ -1,6 +1,6 @@
 //! A message that is sent on: its trace field and its content, encoded once for all servers.
 
-use super::content::{Encoder, HOPS_MAX, Way};
+use super::content::{Encoder, HOPS_MAX, TraceFields};
 use mailstow_engine::{EnhancedCode, Mail, Status};
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -23,12 +23,12 @@ impl Outgoing {
     /// # Errors
     /// It goes round in circles, or it cannot be read.
     pub(super) fn new(mail: Arc<Mail>, host: &str, protocol: &str) -> Result<Self, Status> {
-        let way = Way::of(&mail.message).map_err(|error| unreadable(&error))?;
-        if way.hops >= HOPS_MAX {
-            let text = format!("Mail loop: the message has {} Received fields", way.hops);
+        let fields = TraceFields::of(&mail.message).map_err(|error| unreadable(&error))?;
+        if fields.hops >= HOPS_MAX {
+            let text = format!("Mail loop: the message has {} Received fields", fields.hops);
             return Err(Status::new(554, EnhancedCode::new(5, 4, 6), text));
         }
-        let trace = way.trace(host, protocol, mail.queue_id.as_deref());
+        let trace = fields.trace(host, protocol, mail.queue_id.as_deref());
         Ok(Self {
             mail,
             trace,

@@ -17,7 +17,7 @@ pub(super) enum Lost {
     #[error("lost connection with {0}: {1}")]
     Broken(String, io::Error),
     #[error("{0} did not answer in time")]
-    Silent(String),
+    Timeout(String),
     #[error("{0} does not speak the protocol: it sent {1}")]
     Garbage(String, Garbage),
 }
@@ -26,7 +26,7 @@ impl Lost {
     /// Returns what recipients are told; `stage` says what was going on.
     pub(super) fn status(&self, stage: Stage) -> Status {
         let enhanced = match self {
-            Self::Closed(_) | Self::Broken(..) | Self::Silent(_) => EnhancedCode::new(4, 4, 2),
+            Self::Closed(_) | Self::Broken(..) | Self::Timeout(_) => EnhancedCode::new(4, 4, 2),
             Self::Garbage(..) => EnhancedCode::new(4, 5, 0),
         };
         let doubt = match stage {
@@ -83,7 +83,7 @@ pub(super) fn refused(reply: &Reply, server: &str, to: &str) -> Status {
     )
 }
 
-/// Returns what a refusal of RCPT means: 552 stands for 452 there (RFC 5321 section 4.5.3.1.10).
+/// Returns what a refusal of RCPT means: 552 means 452 there (RFC 5321 section 4.5.3.1.10).
 pub(super) fn recipient_refused(reply: &Reply, server: &str) -> Status {
     match (reply.code, reply.enhanced()) {
         (552, None) => {

@@ -48,7 +48,7 @@ impl Resolver {
         let permit = Arc::clone(&self.0).acquire_owned().await;
         let permit = permit.map_err(io::Error::other)?;
         let host = host.to_owned();
-        // Its thread is in use until the system has answered, whoever still waits for it.
+        // Its thread is in use until the system has answered, even if the answer is not needed.
         let lookup = tokio::spawn(async move {
             let found = lookup_host((host, port)).await;
             drop(permit);

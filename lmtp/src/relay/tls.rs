@@ -1,7 +1,7 @@
 //! TLS with the servers that mail goes on to.
 //!
-//! Sources: RFC 3207, postconf(5) `smtp_tls_security_level`. With `may` and `encrypt` nobody
-//! vouches for the server: that keeps listeners out, not impostors.
+//! Sources: RFC 3207, postconf(5) `smtp_tls_security_level`. `may` and `encrypt` do not
+//! authenticate the server: they keep out listeners, not impostors.
 
 use mailstow_engine::config::TlsLevel;
 use std::path::Path;

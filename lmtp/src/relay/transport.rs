@@ -1,7 +1,7 @@
 //! The relay as transports of the engine: `lmtp`, `smtp` and `relay`.
 //!
-//! Imports the engine's transports. `relay` is smtp(8) under another name, as in Postfix's
-//! master.cf; further names of lmtp(8) and smtp(8) are those that master.cf gives them.
+//! `relay` is smtp(8) under another name, as in Postfix's master.cf; further names of lmtp(8) and
+//! smtp(8) are those that master.cf gives them.
 
 use super::backend::Outcomes;
 use super::envelope::Forwarded;

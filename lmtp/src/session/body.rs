@@ -3,7 +3,7 @@
 //! Once the message is refused nothing is stored; the rest is only read past, so that the session
 //! stays in step.
 
-use super::in_place::InPlaceSlot;
+use crate::in_place::InPlaceSlot;
 use mailstow_engine::config::{BareNewline, NulPolicy, Settings};
 use mailstow_engine::{EnhancedCode, Lines, Message, MessageBuilder, Status};
 use rustix::io::Errno;
@@ -131,7 +131,7 @@ impl Drop for Body {
     }
 }
 
-/// Of a message that is not there any more; nobody is told.
+/// The status of a message that was given up; no client sees it.
 fn unfinished() -> Status {
     Status::system("The message is not complete")
 }

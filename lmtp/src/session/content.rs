@@ -1,18 +1,19 @@
 //! Receiving a message: `DATA` and `BDAT`.
 //!
-//! Imports `decode`, `body`. Whatever is wrong with a message, all of it is read, and every
+//! Whatever is wrong with a message, all of it is read, and every
 //! accepted recipient gets its reply: a client that counts replies never falls out of step.
 //! Sources: RFC 2033 sections 4.2 and 4.3, RFC 3030.
 
 use super::body::Body;
-use super::transaction::{Chunks, Transaction};
-use super::wire::{Arrival, Gone, Wait};
+use super::state::Chunks;
+use super::transaction::Transaction;
+use super::wire::{Arrival, Closed, Wait};
 use super::{CLOSING, COMMAND_BYTES, Session};
 use crate::client_socket::ClientSocket;
 use crate::command::Body as BodyKind;
 use crate::decode::DataDecoder;
 use crate::reply::{Reply, write_status};
-use crate::server::Shared;
+use crate::shared::Shared;
 use mailstow_engine::LineEnds;
 use std::sync::Arc;
 
@@ -58,8 +59,8 @@ impl Pace {
 
 impl<S: ClientSocket> Session<S> {
     /// `DATA`
-    pub(super) async fn data(&mut self) -> Result<(), Gone> {
-        let Some(transaction) = &self.transaction else {
+    pub(super) async fn data(&mut self) -> Result<(), Closed> {
+        let Some(transaction) = self.state.transaction() else {
             self.reply(503, "5.5.1", "MAIL needed first");
             return Ok(());
         };
@@ -70,7 +71,7 @@ impl<S: ClientSocket> Session<S> {
             self.reply(503, "5.5.1", "No valid recipients");
             return Ok(());
         }
-        if transaction.chunks.is_some() {
+        if self.state.is_between_chunks() {
             self.reply(503, "5.5.1", "DATA is not allowed after BDAT");
             return Ok(());
         }
@@ -92,7 +93,7 @@ impl<S: ClientSocket> Session<S> {
 
     /// Waits until the engine has room for another delivery; false when it takes too long, or the
     /// server is to end.
-    async fn await_room(&mut self) -> Result<bool, Gone> {
+    async fn await_room(&mut self) -> Result<bool, Closed> {
         let shared = Arc::clone(&self.shared);
         let engine = &shared.engine;
         if engine.has_room() {
@@ -107,7 +108,7 @@ impl<S: ClientSocket> Session<S> {
         })
     }
 
-    async fn receive_data(&mut self, mut body: Body, size: Option<u64>) -> Result<Body, Gone> {
+    async fn receive_data(&mut self, mut body: Body, size: Option<u64>) -> Result<Body, Closed> {
         let mut decoder = DataDecoder::default();
         let mut pace = Pace::new(size);
         loop {
@@ -116,7 +117,7 @@ impl<S: ClientSocket> Session<S> {
             let piece = bytes.get(..decoded.produced).unwrap_or_default();
             body.write_content(decoded.cr_first, piece, decoder.lines());
             self.wire.input.consume(decoded.consumed);
-            receive_in_place(&self.shared, self.transaction.as_ref(), &mut body);
+            receive_in_place(&self.shared, self.state.transaction(), &mut body);
             if decoded.finished {
                 return Ok(body);
             }
@@ -125,7 +126,7 @@ impl<S: ClientSocket> Session<S> {
     }
 
     /// Waits for more of a message.
-    async fn more_content(&mut self, pace: &mut Pace) -> Result<(), Gone> {
+    async fn more_content(&mut self, pace: &mut Pace) -> Result<(), Closed> {
         let count = match self.wire.fill(pace.target, Wait::Content).await? {
             Arrival::Bytes(count) => count,
             Arrival::Drain => return Err(self.wire.end(&CLOSING).await),
@@ -147,15 +148,14 @@ impl<S: ClientSocket> Session<S> {
     }
 
     /// `BDAT octets [LAST]`. The octets are read in every case.
-    pub(super) async fn bdat(&mut self, octets: u64, last: bool) -> Result<(), Gone> {
-        let Some(transaction) = &mut self.transaction else {
+    pub(super) async fn bdat(&mut self, octets: u64, last: bool) -> Result<(), Closed> {
+        let Some(transaction) = self.state.transaction() else {
             self.receive_chunk(octets, None).await?;
             self.reply(503, "5.5.1", "MAIL needed first");
             return Ok(());
         };
-        let chunks = transaction.chunks.take();
         let has_recipients = !transaction.accepted.is_empty();
-        let mut chunks = match chunks {
+        let mut chunks = match self.state.take_chunks() {
             Some(chunks) => chunks,
             None if has_recipients && !self.await_room().await? => {
                 return self.refuse_first_chunk(octets, last).await;
@@ -188,38 +188,35 @@ impl<S: ClientSocket> Session<S> {
                 }
             },
         }
-        if let Some(transaction) = &mut self.transaction {
-            transaction.chunks = Some(chunks);
-        }
+        self.state.put_chunks(chunks);
         Ok(())
     }
 
-    fn first_chunk(&self) -> Chunks {
+    fn first_chunk(&self) -> Box<Chunks> {
         let wanted = |t: &&Transaction| !t.accepted.is_empty();
-        let body = self.transaction.as_ref().filter(wanted).map(|transaction| {
+        let transaction = self.state.transaction().filter(wanted);
+        let body = transaction.map(|transaction| {
             let mut builder = self.shared.engine.new_message();
             if transaction.mail.body == BodyKind::BinaryMime {
                 builder = builder.binary();
             }
             Body::new(builder, &transaction.settings)
         });
-        Chunks {
+        Box::new(Chunks {
             body,
             line_ends: LineEnds::default(),
-        }
+        })
     }
 
     /// The engine has no room for the message: the whole of it is refused for now.
-    async fn refuse_first_chunk(&mut self, octets: u64, last: bool) -> Result<(), Gone> {
+    async fn refuse_first_chunk(&mut self, octets: u64, last: bool) -> Result<(), Closed> {
         let mut chunks = self.first_chunk();
         if let Some(body) = &mut chunks.body {
             let text = "Too many deliveries are waiting";
             let enhanced = mailstow_engine::EnhancedCode::new(4, 3, 2);
             body.refuse(mailstow_engine::Status::new(451, enhanced, text));
         }
-        if let Some(transaction) = &mut self.transaction {
-            transaction.chunks = Some(chunks);
-        }
+        self.state.put_chunks(chunks);
         Box::pin(self.bdat(octets, last)).await
     }
 
@@ -228,7 +225,7 @@ impl<S: ClientSocket> Session<S> {
         &mut self,
         octets: u64,
         mut chunks: Option<&mut Chunks>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), Closed> {
         let mut left = octets;
         let mut pace = Pace::new(Some(octets));
         while left > 0 {
@@ -247,7 +244,7 @@ impl<S: ClientSocket> Session<S> {
                 let converted = line_ends.convert(piece);
                 let piece = piece.get(..converted.produced).unwrap_or_default();
                 body.write_content(converted.cr_first, piece, line_ends.lines());
-                receive_in_place(&self.shared, self.transaction.as_ref(), body);
+                receive_in_place(&self.shared, self.state.transaction(), body);
             }
             self.wire.input.consume(count);
             left -= count as u64;
@@ -261,6 +258,10 @@ fn receive_in_place(shared: &Shared, transaction: Option<&Transaction>, body: &m
     let engine = &shared.engine;
     let may = |size| engine.may_receive_in_place(size);
     body.receive_in_place(may, |message| {
-        shared.in_place_slots.slot_for(engine, transaction, message)
+        let transaction = transaction?;
+        let (recipients, target) = transaction.only_mailbox()?;
+        let reverse_path = &transaction.mail.reverse_path;
+        let slots = &shared.in_place_slots;
+        slots.receive(engine, message, reverse_path, (&recipients, target))
     });
 }

@@ -1,6 +1,6 @@
 //! From a complete message to one reply per accepted recipient.
 //!
-//! Imports `outcomes`, `notify`, `log` and the engine. All deliveries run at once; the replies go
+//! All deliveries run at once; the replies go
 //! out in the order of the recipients, each as soon as it and those before it are known. A delivery
 //! that is late is given up if the engine says that it will never become visible; else its true
 //! outcome is waited for a little longer, because answering 451 for a message that then appears
@@ -11,8 +11,9 @@ use super::Session;
 use super::body::Body;
 use super::notify::Notice;
 use super::outcomes::Outcomes;
+use super::summary::Summary;
 use super::transaction::{Answer, Plan, Transaction, non_empty};
-use super::wire::{Gone, Timer, Wire};
+use super::wire::{Closed, Timer, Wire};
 use crate::client_socket::ClientSocket;
 use crate::envelope_memory::EnvelopeMemory;
 use crate::log::DeliveryLine;
@@ -32,16 +33,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a delivery that can no longer be given up may take past its deadline.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// What the log says of the message whose recipients are being answered.
-#[derive(Debug)]
-pub(super) struct Record {
-    pub(super) id: String,
-    pub(super) sender: String,
-    size: u64,
-    received: Duration,
-    pub(super) utf8: bool,
-}
-
 /// The deliveries that are under way.
 struct Deliveries {
     outcomes: Arc<Outcomes>,
@@ -55,11 +46,12 @@ struct Deliveries {
 
 impl<S: ClientSocket> Session<S> {
     /// The message is complete: delivers it and answers for every accepted recipient.
-    pub(super) async fn conclude(&mut self, body: Body) -> Result<(), Gone> {
-        let Some(mut transaction) = self.transaction.take() else {
+    pub(super) async fn conclude(&mut self, body: Body) -> Result<(), Closed> {
+        let Some(transaction) = self.state.end_transaction() else {
             return Ok(());
         };
-        let record = Record {
+        let mut transaction = *transaction;
+        let summary = Summary {
             sender: transaction.sender(),
             size: body.size(),
             received: transaction.started.elapsed(),
@@ -78,7 +70,7 @@ impl<S: ClientSocket> Session<S> {
                 let notice = Notice::wanted(
                     &plan.answers,
                     &mail,
-                    &record,
+                    &summary,
                     &transaction.settings,
                     transaction.mail.envelope_id,
                     transaction.started,
@@ -86,13 +78,13 @@ impl<S: ClientSocket> Session<S> {
                 let limit = transaction.settings.lmtp.delivery_deadline;
                 let memory = transaction.memory;
                 let limits = (limit, memory);
-                self.deliver(mail, plan, notice, &record, limits).await
+                self.deliver(mail, plan, notice, &summary, limits).await
             }
             Err(status) => {
                 for answer in &plan.answers {
                     let outcome = refused(status.clone());
                     let outcomes = answer.deliveries.iter().map(|_| &outcome);
-                    self.answer(answer, outcomes, &record);
+                    self.answer(answer, outcomes, &summary);
                 }
                 Ok(())
             }
@@ -107,9 +99,9 @@ impl<S: ClientSocket> Session<S> {
         mail: Mail,
         plan: Plan,
         mut notice: Option<Notice>,
-        record: &Record,
+        summary: &Summary,
         (limit, memory): (Duration, EnvelopeMemory),
-    ) -> Result<(), Gone> {
+    ) -> Result<(), Closed> {
         let count = plan.deliveries.len();
         let outcomes = Arc::new(Outcomes::new(count));
         let report = Arc::clone(&outcomes);
@@ -161,22 +153,22 @@ impl<S: ClientSocket> Session<S> {
             }
             deliveries.doubt_what_comes_again(answer);
             let of = |(_, index): &(String, usize)| deliveries.done.get(*index)?.as_ref();
-            self.answer(answer, answer.deliveries.iter().filter_map(of), record);
+            self.answer(answer, answer.deliveries.iter().filter_map(of), summary);
         }
         self.timer = Some(timer);
-        self.await_reading_of(deliveries.receipt, memory);
+        self.unread.push(deliveries.receipt, memory);
         // What the client has sent before it can have read the replies is no proof that it did.
         self.wire.look().await;
         result
     }
 
-    /// Writes the reply of one accepted recipient and a log line for everyone it stands for. A
+    /// Writes the reply of one accepted recipient and a log line for each of its deliveries. A
     /// delivery that may succeed later decides the reply, then one that never will.
     fn answer<'a>(
         &mut self,
         answer: &Answer,
         outcomes: impl Iterator<Item = &'a Outcome> + Clone,
-        record: &Record,
+        summary: &Summary,
     ) {
         let rank = |outcome: &&Outcome| {
             let status = &outcome.status;
@@ -192,18 +184,18 @@ impl<S: ClientSocket> Session<S> {
         });
         let Some(worst) = worst else { return };
         let address = ["<", &answer.shown, ">"].concat();
-        let words = [address.as_str(), record.id.as_str()];
-        write_status(&mut self.wire.out, &worst.status, &words, record.utf8);
+        let words = [address.as_str(), summary.id.as_str()];
+        write_status(&mut self.wire.out, &worst.status, &words, summary.utf8);
         for ((to, _), outcome) in answer.deliveries.iter().zip(outcomes) {
             DeliveryLine {
-                queue_id: self.queue_id(&record.id),
-                id: &record.id,
+                queue_id: self.queue_id(&summary.id),
+                id: &summary.id,
                 to,
                 orig_to: &answer.original,
-                from: &record.sender,
+                from: &summary.sender,
                 mailbox: outcome.mailbox.as_deref().unwrap_or_default(),
-                size: record.size,
-                received: record.received,
+                size: summary.size,
+                received: summary.received,
                 queued: outcome.queued,
                 stored: outcome.stored,
                 status: &outcome.status,

@@ -1,6 +1,4 @@
 //! Looking recipients up without holding up other sessions, nor the end of the server.
-//!
-//! Imports `drain`, `waiting` and the engine's routing.
 
 use crate::drain::Drain;
 use crate::waiting::answered;

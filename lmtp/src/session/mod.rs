@@ -1,6 +1,6 @@
 //! One LMTP session: commands in, replies out, in order.
 //!
-//! Imports the rest of this room, `command`, `reply` and the engine. The commands of a pipeline
+//! The commands of a pipeline
 //! are worked off one after the other and their replies sent together; nothing is read ahead
 //! past a command that changes how the following bytes are to be understood. Sources: RFC 2033,
 //! RFC 5321, RFC 2920 (pipelining).
@@ -8,36 +8,37 @@
 mod body;
 mod content;
 mod deliver;
-mod in_place;
 mod lookup;
 mod notify;
 mod outcomes;
 mod settle;
+mod state;
+mod summary;
 mod transaction;
+mod unread;
 mod wire;
 
 use crate::admission::Guest;
 use crate::buffers::BYTES_MAX;
 use crate::client_socket::ClientSocket;
-pub(crate) use in_place::{IN_PLACE_MESSAGES_MAX, InPlaceSlots};
-
 use crate::command::{Command, Forwarded, ForwardedName, MailCommand, Paths, RcptCommand};
 use crate::command::{Refusal, Severity, parse};
 use crate::input::Line;
 use crate::log::DeliveryLine;
 use crate::reply::{self, Reply, write_status};
-use crate::server::Shared;
+use crate::shared::Shared;
 use mailstow_engine::Status;
 use mailstow_engine::config::Settings;
 use mailstow_engine::route::FoundTargets;
 use mailstow_engine::transport::Client;
-use settle::Unread;
+use state::SessionState;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use transaction::{Accepted, Transaction};
-use wire::{Arrival, Gone, OUT_BYTES_MAX, Timer, Wait, Wire};
+use unread::Unread;
+use wire::{Arrival, Closed, OUT_BYTES_MAX, Timer, Wait, Wire};
 
 /// Buffer for commands, in bytes, unless a line may be longer.
 const COMMAND_BYTES: usize = 4096;
@@ -58,12 +59,11 @@ pub(crate) struct Session<S> {
     peer: String,
     guest: Guest,
     origin: Origin,
-    greeted: bool,
+    state: SessionState,
     /// DSN was offered: success notices are ours to send.
     has_dsn: bool,
-    transaction: Option<Transaction>,
     /// Messages whose replies the client may not have read.
-    unread: Vec<Unread>,
+    unread: Unread,
     /// Timer of the deliveries; made for the first.
     timer: Option<Timer>,
     bad_commands: u32,
@@ -105,10 +105,9 @@ impl<S: ClientSocket> Session<S> {
             peer,
             guest,
             origin: Origin::default(),
-            greeted: false,
+            state: SessionState::Connected,
             has_dsn: false,
-            transaction: None,
-            unread: Vec::new(),
+            unread: Unread::default(),
             timer: None,
             bad_commands: 0,
             skipping: false,
@@ -117,36 +116,36 @@ impl<S: ClientSocket> Session<S> {
 
     /// Talks until the connection is over.
     pub(crate) async fn run(mut self) {
-        let Err(gone) = self.talk().await;
-        if matches!(gone, Gone::Silent) {
+        let Err(closed) = self.talk().await;
+        if matches!(closed, Closed::IdleTimeout) {
             self.confirm_if_read().await;
             let reply = Reply::new(421, "4.4.2", "Idle for too long");
             self.wire.end(&reply).await;
         }
         self.settle().await;
-        let gone = match gone {
-            Gone::Silent => "timeout",
-            Gone::Deaf => "the client does not read its replies",
-            Gone::Closed => "lost connection",
-            Gone::Broken(ref error) => {
+        let reason = match closed {
+            Closed::IdleTimeout => "timeout",
+            Closed::WriteTimeout => "the client does not read its replies",
+            Closed::ByClient => "lost connection",
+            Closed::Broken(ref error) => {
                 tracing::debug!(session = self.id, %error, "broken connection");
                 "lost connection"
             }
-            Gone::Ended => "end of the session",
+            Closed::Ended => "end of the session",
         };
-        if let Some(transaction) = &self.transaction {
+        if let Some(transaction) = self.state.transaction() {
             tracing::info!(
                 session = self.id,
                 id = transaction.id,
                 client = &*self.client(),
-                "{gone} in a mail transaction; nothing of it was delivered"
+                "{reason} in a mail transaction; nothing of it was delivered"
             );
         } else {
-            tracing::debug!(session = self.id, "{gone}");
+            tracing::debug!(session = self.id, "{reason}");
         }
     }
 
-    async fn talk(&mut self) -> Result<Infallible, Gone> {
+    async fn talk(&mut self) -> Result<Infallible, Closed> {
         if self.wire.is_draining() {
             return Err(self.wire.end(&CLOSING).await);
         }
@@ -169,13 +168,13 @@ impl<S: ClientSocket> Session<S> {
     }
 
     /// Waits for more of a command.
-    async fn more(&mut self) -> Result<(), Gone> {
+    async fn more(&mut self) -> Result<(), Closed> {
         // A long command gets more only when it needs it.
         let wanted = self.wire.input.unused().len() + COMMAND_BYTES;
         let most = COMMAND_BYTES.max(self.settings.limits.command_line_bytes);
         let target = wanted.min(most);
         self.wire.input.shrink(target.max(BYTES_MAX));
-        let wait = match self.transaction {
+        let wait = match self.state.transaction() {
             None => Wait::Transaction,
             Some(_) => Wait::Command,
         };
@@ -192,7 +191,7 @@ impl<S: ClientSocket> Session<S> {
     }
 
     /// Reads past the rest of a line that is too long.
-    async fn skip_line(&mut self) -> Result<(), Gone> {
+    async fn skip_line(&mut self) -> Result<(), Closed> {
         let unused = self.wire.input.unused();
         if let Some(at) = memchr::memchr(b'\n', unused) {
             self.wire.input.consume(at + 1);
@@ -207,7 +206,7 @@ impl<S: ClientSocket> Session<S> {
     }
 
     /// Works off one whole line of `length` bytes.
-    async fn line(&mut self, length: usize) -> Result<(), Gone> {
+    async fn line(&mut self, length: usize) -> Result<(), Closed> {
         self.wire.is_alive(self.settings.lmtp.idle_timeout);
         let line = self.wire.input.unused().get(..length).unwrap_or_default();
         let line = line.strip_suffix(b"\n").unwrap_or(line);
@@ -232,11 +231,11 @@ impl<S: ClientSocket> Session<S> {
         Ok(())
     }
 
-    async fn command(&mut self, command: Command) -> Result<(), Gone> {
+    async fn command(&mut self, command: Command) -> Result<(), Closed> {
         match command {
             Command::Lhlo => {
+                self.state = SessionState::Greeted;
                 self.reset();
-                self.greeted = true;
                 self.settings = self.shared.settings();
                 let size_max = self.settings.routing.message_size_limit;
                 let host = &self.settings.lmtp.hostname;
@@ -257,7 +256,7 @@ impl<S: ClientSocket> Session<S> {
                 self.reply(221, "2.0.0", "Bye");
                 self.wire.flush().await?;
                 self.reset();
-                return Err(Gone::Ended);
+                return Err(Closed::Ended);
             }
             Command::Xforward(attributes) => self.xforward(attributes),
         }
@@ -265,7 +264,7 @@ impl<S: ClientSocket> Session<S> {
     }
 
     /// Answers a line that is no command for us; too many of them end the session.
-    async fn refuse(&mut self, refusal: Refusal) -> Result<(), Gone> {
+    async fn refuse(&mut self, refusal: Refusal) -> Result<(), Closed> {
         match refusal.severity {
             Severity::Recipient => refusal.reply.write(&mut self.wire.out),
             Severity::Desynchronised => return Err(self.wire.end(&refusal.reply).await),
@@ -282,15 +281,15 @@ impl<S: ClientSocket> Session<S> {
         Ok(())
     }
 
-    async fn mail(&mut self, mail: MailCommand) -> Result<(), Gone> {
+    async fn mail(&mut self, mail: MailCommand) -> Result<(), Closed> {
         if self.wire.is_draining() {
             return Err(self.wire.end(&CLOSING).await);
         }
-        if !self.greeted {
+        if !self.state.is_greeted() {
             self.reply(503, "5.5.1", "LHLO needed first");
             return Ok(());
         }
-        if self.transaction.is_some() {
+        if self.state.transaction().is_some() {
             self.reply(503, "5.5.1", "MAIL already given");
             return Ok(());
         }
@@ -308,7 +307,7 @@ impl<S: ClientSocket> Session<S> {
         };
         let mut memory = self.guest.envelope(limits.envelope_bytes);
         if memory.add_transaction(self.origin.texts() + mail.texts()) {
-            self.transaction = Some(Transaction {
+            self.state = SessionState::Envelope(Box::new(Transaction {
                 mail,
                 memory,
                 _begun: begun,
@@ -317,8 +316,7 @@ impl<S: ClientSocket> Session<S> {
                 id: self.shared.ids.next(),
                 started: std::time::Instant::now(),
                 accepted: Vec::new(),
-                chunks: None,
-            });
+            }));
             self.reply(250, "2.1.0", "Ok");
         } else {
             self.guest.log_no_memory(limits.envelope_bytes);
@@ -328,10 +326,11 @@ impl<S: ClientSocket> Session<S> {
     }
 
     async fn rcpt(&mut self, rcpt: RcptCommand) {
-        let Some(transaction) = &mut self.transaction else {
+        let is_between_chunks = self.state.is_between_chunks();
+        let Some(transaction) = self.state.transaction_mut() else {
             return self.reply(503, "5.5.1", "MAIL needed first");
         };
-        if transaction.chunks.is_some() {
+        if is_between_chunks {
             return self.reply(503, "5.5.1", "RCPT is not allowed after BDAT");
         }
         if transaction.accepted.len() >= transaction.settings.limits.recipients {
@@ -380,7 +379,7 @@ impl<S: ClientSocket> Session<S> {
     }
 
     fn log_refused(&self, to: &str, orig_to: &str, status: &Status, reason: &str) {
-        let Some(transaction) = &self.transaction else {
+        let Some(transaction) = self.state.transaction() else {
             return;
         };
         DeliveryLine {
@@ -403,7 +402,7 @@ impl<S: ClientSocket> Session<S> {
     }
 
     fn xforward(&mut self, attributes: Vec<Forwarded>) {
-        if self.transaction.is_some() {
+        if self.state.transaction().is_some() {
             return self.reply(503, "5.5.1", "XFORWARD is not allowed after MAIL");
         }
         for Forwarded { name, value } in attributes {
@@ -422,7 +421,7 @@ impl<S: ClientSocket> Session<S> {
 
     /// Ends the transaction; XFORWARD holds for one (XFORWARD_README).
     fn reset(&mut self) {
-        self.transaction = None;
+        self.state.end_transaction();
         self.origin = Origin::default();
     }
 

@@ -1,10 +1,10 @@
 //! Telling senders who asked for it that their mail was delivered.
 //!
-//! Imports `notices`. One notice for each message, once all recipients that want one are known:
+//! One notice for each message, once all recipients that want one are known:
 //! their replies wait for it. When it cannot be sent, they are told to try again, and what was
 //! stored stays in doubt; so the repetition stores nothing and tries the notice again.
 
-use super::deliver::Record;
+use super::summary::Summary;
 use super::transaction::Answer;
 use crate::notices::{Delivered, HEADER_BYTES_MAX, Notices, Report, can_be_told};
 use jiff::fmt::rfc2822;
@@ -30,7 +30,7 @@ impl Notice {
     pub(super) fn wanted(
         answers: &[Answer],
         mail: &Mail,
-        record: &Record,
+        summary: &Summary,
         settings: &Settings,
         envelope_id: Option<String>,
         started: Instant,
@@ -45,9 +45,9 @@ impl Notice {
             ReversePath::Null => return None,
             ReversePath::Address(sender) if !can_be_told(sender) => {
                 tracing::warn!(
-                    id = record.id,
+                    id = summary.id,
                     "no success notice can be sent to <{}>: its domain is none",
-                    record.sender
+                    summary.sender
                 );
                 return None;
             }
@@ -55,14 +55,14 @@ impl Notice {
         }
         Some(Self {
             report: Report {
-                sender: record.sender.clone(),
+                sender: summary.sender.clone(),
                 host: settings.lmtp.hostname.clone(),
-                id: record.id.clone(),
+                id: summary.id.clone(),
                 queue_id: mail.queue_id.clone().unwrap_or_default(),
                 envelope_id,
                 arrived: date(started),
                 delivered: String::new(),
-                utf8: record.utf8,
+                utf8: summary.utf8,
                 recipients: Vec::new(),
                 header: header(mail),
             },

@@ -1,14 +1,12 @@
-//! One mail transaction: a sender, its recipients, and the message if it comes in chunks.
+//! One mail transaction: a sender and its recipients.
 //!
-//! Imports `command`, `admission`, `envelope_memory`, the engine's routing. Invariant: one accepted
+//! Invariant: one accepted
 //! `RCPT`, one entry, in order; each is answered exactly once for the message (RFC 2033 section
 //! 4.2).
 
-use super::body::Body;
 use crate::admission::Begun;
 use crate::command::{MailCommand, NoticeRequest};
 use crate::envelope_memory::EnvelopeMemory;
-use mailstow_engine::LineEnds;
 use mailstow_engine::Recipient;
 use mailstow_engine::Target;
 use mailstow_engine::address::Address;
@@ -36,8 +34,6 @@ pub(super) struct Transaction {
     pub(super) started: Instant,
     /// Accepted recipients.
     pub(super) accepted: Vec<Accepted>,
-    /// The message, once its first chunk has come.
-    pub(super) chunks: Option<Chunks>,
 }
 
 /// An accepted recipient.
@@ -51,18 +47,9 @@ pub(super) struct Accepted {
     pub(super) notice: Option<NoticeRequest>,
     /// It is an alias that was expanded here.
     pub(super) is_alias: bool,
-    /// Who gets the mail, and where: the recipient itself, or, when aliases are expanded here,
-    /// everyone it stands for.
+    /// Who gets the mail, and where: the recipient itself, or, when aliases are expanded here, all
+    /// addresses it expands to.
     pub(super) members: Vec<(Address, Target)>,
-}
-
-/// A message that comes by `BDAT`.
-#[derive(Debug)]
-pub(super) struct Chunks {
-    /// Where it goes; `None` when nobody is to get it.
-    pub(super) body: Option<Body>,
-    /// Converts its line ends.
-    pub(super) line_ends: LineEnds,
 }
 
 /// What is to be delivered, and whom each delivery answers for.

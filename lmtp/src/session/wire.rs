@@ -1,9 +1,8 @@
 //! The two directions of one connection, with their time limits.
 //!
-//! Imports `input`, `buffers`, `drain`, `client_socket`. Invariants: between transactions, while
-//! nothing is unused, a connection holds no buffers; no wait is longer than the idle timeout; a
-//! client that sends a byte now and then to stay alive is cut like a silent one; once the server
-//! is to end, no wait for a client is longer than a moment.
+//! Invariants: between transactions, while nothing is unused, a connection holds no buffers; no
+//! wait is longer than the idle timeout; a client that sends a byte now and then to stay alive is
+//! cut like a silent one; once the server is to end, no wait for a client is longer than a moment.
 
 use crate::buffers::{Buffers, Pool};
 use crate::client_socket::{ClientSocket, Reading};
@@ -45,13 +44,13 @@ const LOOK_BYTES: usize = 4096;
 
 /// Why a connection is over.
 #[derive(Debug)]
-pub(super) enum Gone {
+pub(super) enum Closed {
     /// The client closed it.
-    Closed,
+    ByClient,
     /// The client sent nothing, or too slowly.
-    Silent,
+    IdleTimeout,
     /// The client does not read its replies.
-    Deaf,
+    WriteTimeout,
     /// The system says it is broken.
     Broken(io::Error),
     /// We end it: QUIT, or a final 421 was written.
@@ -134,7 +133,7 @@ impl<S: ClientSocket> Wire<S> {
     }
 
     /// Waits for more bytes, in a buffer of about `target` bytes; first sends what is to be sent.
-    pub(super) async fn fill(&mut self, target: usize, wait: Wait) -> Result<Arrival, Gone> {
+    pub(super) async fn fill(&mut self, target: usize, wait: Wait) -> Result<Arrival, Closed> {
         self.flush().await?;
         poll_fn(|context| self.poll_fill(context, target, wait)).await
     }
@@ -144,7 +143,7 @@ impl<S: ClientSocket> Wire<S> {
         context: &mut Context<'_>,
         target: usize,
         wait: Wait,
-    ) -> Poll<Result<Arrival, Gone>> {
+    ) -> Poll<Result<Arrival, Closed>> {
         if let Poll::Ready(read) = self.poll_read(context, target) {
             return Poll::Ready(read.map(Arrival::Bytes));
         }
@@ -166,7 +165,7 @@ impl<S: ClientSocket> Wire<S> {
         ready!(self.timer.poll(context));
         Poll::Ready(match self.drain_until {
             Some(_) => Ok(Arrival::Drain),
-            None => Err(Gone::Silent),
+            None => Err(Closed::IdleTimeout),
         })
     }
 
@@ -186,7 +185,11 @@ impl<S: ClientSocket> Wire<S> {
         left.map_or(timeout, |left| timeout.min(DRAIN_SILENCE).min(left))
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>, target: usize) -> Poll<Result<usize, Gone>> {
+    fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        target: usize,
+    ) -> Poll<Result<usize, Closed>> {
         if !self.input.has_buffer() {
             let Buffers { input, out } = self.pool.take();
             self.input.use_buffer(input);
@@ -199,11 +202,11 @@ impl<S: ClientSocket> Wire<S> {
         Poll::Ready(match (read, count) {
             (Err(error), _) => {
                 self.is_broken = true;
-                Err(Gone::Broken(error))
+                Err(Closed::Broken(error))
             }
             (Ok(()), 0) => {
                 self.is_closed = true;
-                Err(Gone::Closed)
+                Err(Closed::ByClient)
             }
             (Ok(()), count) => Ok(count),
         })
@@ -219,13 +222,13 @@ impl<S: ClientSocket> Wire<S> {
         }
     }
 
-    /// Whether it is known that nobody reads what is sent from now on.
+    /// Returns true if it is known that the client reads nothing that is sent from now on.
     pub(super) fn is_gone(&self) -> bool {
         self.is_closed || self.stream.is_gone()
     }
 
     /// Sends what is to be sent.
-    pub(super) async fn flush(&mut self) -> Result<(), Gone> {
+    pub(super) async fn flush(&mut self) -> Result<(), Closed> {
         if self.out.is_empty() {
             return Ok(());
         }
@@ -238,9 +241,9 @@ impl<S: ClientSocket> Wire<S> {
                     return Poll::Ready(Ok(()));
                 }
                 match Pin::new(&mut self.stream).poll_write(context, rest) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(Gone::Closed)),
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(Closed::ByClient)),
                     Poll::Ready(Ok(count)) => sent += count,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Gone::Broken(error))),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Closed::Broken(error))),
                     Poll::Pending => {
                         let is_draining = self.drain.poll(context).is_ready();
                         if !waited || is_draining && !hurried {
@@ -252,7 +255,7 @@ impl<S: ClientSocket> Wire<S> {
                             });
                         }
                         ready!(self.timer.poll(context));
-                        return Poll::Ready(Err(Gone::Deaf));
+                        return Poll::Ready(Err(Closed::WriteTimeout));
                     }
                 }
             }
@@ -265,7 +268,7 @@ impl<S: ClientSocket> Wire<S> {
 
     /// Sends `last` and closes. Bytes the client is still sending are thrown away for a moment:
     /// closing over them could destroy the reply on its way (RFC 9293 section 3.10.4).
-    pub(super) async fn end(&mut self, last: &crate::reply::Reply) -> Gone {
+    pub(super) async fn end(&mut self, last: &crate::reply::Reply) -> Closed {
         last.write(&mut self.out);
         if let Err(gone) = self.flush().await {
             return gone;
@@ -275,7 +278,7 @@ impl<S: ClientSocket> Wire<S> {
             // Out of time means it is closed on a client that does not stop: nothing more to do.
             let _ = tokio::time::timeout(LINGER, thrown_away).await;
         }
-        Gone::Ended
+        Closed::Ended
     }
 
     /// Whether the client's system has all that was sent to it; of a UNIX-domain socket, whether
@@ -298,7 +301,7 @@ impl<S: ClientSocket> Wire<S> {
 
     /// Whether the client has read all that was sent to it, as far as that shows before it has
     /// closed the connection, or a while after it closed its side. Where the system cannot tell
-    /// what the client has read, the close in good order of a client that had received everything
+    /// what the client has read, an orderly close by a client that had received everything
     /// shows that it has: a socket that is closed over unread bytes breaks the connection.
     pub(super) async fn was_read(&mut self) -> bool {
         let mut limit = Timer::new(CLOSE_WAIT);
@@ -360,7 +363,7 @@ impl<S: ClientSocket> Wire<S> {
                 limit.shorten(LINGER);
             }
             match self.poll_throw_away(context) {
-                Poll::Ready(gone) => Poll::Ready(matches!(gone, Gone::Closed)),
+                Poll::Ready(gone) => Poll::Ready(matches!(gone, Closed::ByClient)),
                 Poll::Pending => limit.poll(context).map(|()| false),
             }
         })
@@ -374,7 +377,7 @@ impl<S: ClientSocket> Wire<S> {
     }
 
     /// Throws away what the client still sends, until the connection is over.
-    fn poll_throw_away(&mut self, context: &mut Context<'_>) -> Poll<Gone> {
+    fn poll_throw_away(&mut self, context: &mut Context<'_>) -> Poll<Closed> {
         loop {
             let all = self.input.unused().len();
             self.input.consume(all);

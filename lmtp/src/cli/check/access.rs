@@ -1,8 +1,6 @@
 //! Who may connect to UNIX sockets: that Postfix may, and that not everybody may.
-//!
-//! Imports `peers` and the engine's configuration.
 
-use super::Findings;
+use super::findings::Findings;
 use crate::peers::{Peers, names};
 use mailstow_engine::config::{Configuration, LmtpSettings};
 use nix::unistd::{Group, User};

@@ -1,9 +1,8 @@
-//! The delivery log: whole, and nobody else's.
+//! Checks that the delivery log is whole, and no other program's.
 //!
-//! Imports `running`, the engine's configuration and log. The log is read and not touched; one
-//! that a server is using is left to that server.
+//! The log is read and not touched; one that a server is using is left to that server.
 
-use super::Findings;
+use super::findings::Findings;
 use super::running::Running;
 use mailstow_engine::config::{ListenAddress, Settings};
 use mailstow_engine::delivery_log::{DirectoryMedium, LogError, scan_records};

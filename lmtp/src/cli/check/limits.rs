@@ -1,10 +1,10 @@
 //! Limits of the system: whether the connections that are configured can be admitted.
 //!
-//! Imports `common`, `running`, the engine's plan of descriptors. Of a running server the limits
-//! are its own; else they are those of the shell that asks, and a service may have others.
+//! Of a running server the limits are its own; else they are those of the shell that asks, and a
+//! service may have others.
 
 use super::super::common::too_few_files;
-use super::Findings;
+use super::findings::Findings;
 use super::running::Running;
 use mailstow_engine::config::Settings;
 use mailstow_engine::descriptors::Descriptors;

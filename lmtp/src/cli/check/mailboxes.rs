@@ -1,9 +1,9 @@
 //! The mailboxes that tables name one by one: whether mail for each could be stored.
 //!
-//! Imports the engine's router and tables. Tables that cannot be listed (patterns, `static:`) are
-//! asked when mail comes. Nothing is created.
+//! Tables that cannot be listed (patterns, `static:`) are asked when mail comes. Nothing is
+//! created.
 
-use super::Findings;
+use super::findings::Findings;
 use super::places::{is_open_to_everyone, rights};
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::RoutingSettings;
@@ -27,7 +27,7 @@ type Reasons = BTreeMap<String, usize>;
 /// Looks at every mailbox; what the owners are is left out when that was found wrong already.
 pub(super) fn check(routing: &RoutingSettings, owners_known: bool, findings: &mut Findings) {
     let cache = TableCache::new(table_context(routing));
-    // What cannot be opened was reported by whoever checks the tables.
+    // The check of the tables has reported what cannot be opened.
     let Ok(router) = Router::open(routing, &cache) else {
         return;
     };
@@ -155,7 +155,7 @@ fn report(reasons: &Reasons, findings: &mut Findings) {
     let more = reasons.len().saturating_sub(SHOWN_MAX);
     if more > 0 {
         findings.error(format_args!(
-            "{more} more mistakes of this kind in virtual_mailbox_maps and its owners; mend \
+            "{more} more mistakes of this kind in virtual_mailbox_maps and its owners; fix \
              those above and check again"
         ));
     }

@@ -1,8 +1,8 @@
 //! Who sends the success notices that senders ask for.
 //!
-//! Imports `notices`. Without a way out nothing is lost: Postfix sends them.
+//! Without a way out nothing is lost: Postfix sends them.
 
-use super::Findings;
+use super::findings::Findings;
 use crate::notices::way_out;
 use mailstow_engine::config::{Settings, SuccessNotices};
 

@@ -1,8 +1,6 @@
 //! Who will own the mail, and what keeps the server from writing it.
-//!
-//! Imports the engine.
 
-use super::Findings;
+use super::findings::Findings;
 use mailstow_engine::config::RoutingSettings;
 use mailstow_engine::route::{OwnerProblem, Owners};
 

@@ -1,9 +1,8 @@
 //! Directories: the base of all mailboxes and the state directory.
 //!
-//! Imports the engine's configuration. What `serve` would create is not created here; it is
-//! checked that it could be.
+//! What `serve` would create is not created here; it is checked that it could be.
 
-use super::Findings;
+use super::findings::Findings;
 use mailstow_engine::config::{Configuration, Settings};
 use mailstow_engine::route::Owners;
 use mailstow_engine::system::SafeDirectory;

@@ -1,6 +1,4 @@
 //! The server that runs on the same state directory, if there is one.
-//!
-//! Imports `health`, `started_with`.
 
 use super::super::health::ask;
 use crate::started_with::StartedWith;

@@ -1,12 +1,11 @@
 //! Listen addresses: whether `serve` could open each of them now.
 //!
-//! Imports `access`, `running`, `listener` and the engine's configuration. Sockets are tried and
-//! closed again; nothing is left behind and no socket file is touched. Those of the server that
-//! runs on the same state directory are its own and are not tried.
+//! Sockets are tried and closed again; nothing is left behind and no socket file is touched. Those
+//! of the server that runs on the same state directory are its own and are not tried.
 
 use super::super::common::is_made;
-use super::Findings;
 use super::access;
+use super::findings::Findings;
 use super::places::may_write;
 use super::running::Running;
 use crate::dial::dial;
@@ -90,8 +89,8 @@ fn unix(path: &Path, findings: &mut Findings) {
         )),
         Ok(_) => match dial(path) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => findings.error(format_args!(
-                "{name}: a server that accepts nobody is listening on this socket; see whether it \
-                 is stopped"
+                "{name}: the server that listens on this socket accepts no connection; see whether \
+                 it is stopped"
             )),
             Ok(_) => findings.error(format_args!(
                 "{name}: another server is listening on this socket; stop it or listen elsewhere"

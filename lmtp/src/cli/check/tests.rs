@@ -100,7 +100,7 @@ fn all_planted_mistakes_are_found_at_once() {
         );
     }
     assert!(
-        findings.to_string().ends_with("mend the errors first\n"),
+        findings.to_string().ends_with("fix the errors first\n"),
         "{findings}"
     );
 }

@@ -1,8 +1,6 @@
 //! Whether mail can be delivered by the transports that the configuration names.
-//!
-//! Imports the engine and `relay`.
 
-use super::Findings;
+use super::findings::Findings;
 use crate::relay;
 use mailstow_engine::config::Settings;
 use mailstow_engine::route::{Router, table_context};

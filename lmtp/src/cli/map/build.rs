@@ -1,7 +1,5 @@
 //! `mailstow map build`: from the tables of a configuration, or from texts, to one map; and
 //! `mailstow table build`: from one text to a map beside it, as postmap(1) makes an index.
-//!
-//! Imports the engine's configuration, tables and map.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -16,10 +14,12 @@ use mailstow_engine::map::{
     PendingChanges,
 };
 use mailstow_engine::route::{Part, Source, compilable, table_context};
-use mailstow_engine::table::{TableCache, TableContext, TableList, TableName, TextWatch};
+use mailstow_engine::table::{
+    TableCache, TableContext, TableList, TableName, TextWatch, text_path,
+};
 
 use super::super::common::complain;
-use super::Trouble;
+use super::error::MapCommandError;
 
 /// Arguments of `map build`.
 #[derive(Debug, Args)]
@@ -94,11 +94,11 @@ struct How {
 type Task = (String, Source);
 
 /// Runs the subcommand.
-pub(super) fn run(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
+pub(super) fn run(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, MapCommandError> {
     let (map, texts) = match (&args.output, args.tables.as_slice()) {
         (Some(map), texts) => (map.clone(), texts),
         (None, [map, texts @ ..]) if !map.contains('=') => (PathBuf::from(map), texts),
-        (None, _) => return Err(Trouble::NoMap),
+        (None, _) => return Err(MapCommandError::NoMap),
     };
     let mut tasks: Vec<Task> = Vec::new();
     for text in texts {
@@ -113,7 +113,7 @@ pub(super) fn run(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, Trouble
         tasks.extend(part.sources.iter().map(|s| (table.clone(), s.clone())));
     }
     if tasks.is_empty() {
-        return Err(Trouble::NoSource);
+        return Err(MapCommandError::NoSource);
     }
     let report = build(&args.how, &context, &map, &tasks)?;
     report_build(&args.how, &map, &report, out)?;
@@ -127,7 +127,10 @@ pub(super) fn run(args: &BuildArgs, out: &mut dyn Write) -> Result<bool, Trouble
 }
 
 /// Runs `table build`.
-pub(super) fn run_table(args: &TableBuildArgs, out: &mut dyn Write) -> Result<bool, Trouble> {
+pub(super) fn run_table(
+    args: &TableBuildArgs,
+    out: &mut dyn Write,
+) -> Result<bool, MapCommandError> {
     let (table, source) = match args.table.split_once('=') {
         Some((table, _)) if is_table(table) => {
             let (_, source) = task(&args.table)?;
@@ -145,7 +148,7 @@ pub(super) fn run_table(args: &TableBuildArgs, out: &mut dyn Write) -> Result<bo
             map.push(".map");
             map.into()
         }
-        (None, Source::Table(_) | Source::Domain(_)) => return Err(Trouble::NoMap),
+        (None, Source::Table(_) | Source::Domain(_)) => return Err(MapCommandError::NoMap),
     };
     let context = TableContext::default();
     let report = build(&args.how, &context, &map, &[(table.clone(), source)])?;
@@ -160,7 +163,7 @@ fn is_table(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_word)
 }
 
-/// What a table is called that nobody named: as its file, as far as that is a name.
+/// Returns the name of a table that was given none: that of its file, as far as that is a name.
 fn table_name(source: &Source) -> String {
     let file = match source {
         Source::Text(path) => path.file_name(),
@@ -175,7 +178,7 @@ fn table_name(source: &Source) -> String {
 }
 
 /// What the configuration has to compile, if there is one, and how its tables are read.
-fn configured(args: &BuildArgs) -> Result<(Vec<Part>, TableContext), Trouble> {
+fn configured(args: &BuildArgs) -> Result<(Vec<Part>, TableContext), MapCommandError> {
     if args.postfix.is_none() && args.config.is_none() {
         return Ok((Vec::new(), TableContext::default()));
     }
@@ -184,31 +187,31 @@ fn configured(args: &BuildArgs) -> Result<(Vec<Part>, TableContext), Trouble> {
         postfix: args.postfix.clone(),
         ..Sources::default()
     };
-    let configuration =
-        Configuration::load(&sources).map_err(|error| Trouble::Configuration(error.to_string()))?;
+    let configuration = Configuration::load(&sources)
+        .map_err(|error| MapCommandError::Configuration(error.to_string()))?;
     let routing = &configuration.settings.routing;
     Ok((compilable(routing), table_context(routing)))
 }
 
 /// A table and what it is compiled from.
-fn task(argument: &str) -> Result<(&str, Source), Trouble> {
+fn task(argument: &str) -> Result<(&str, Source), MapCommandError> {
     let (table, text) = argument
         .split_once('=')
         .filter(|(table, text)| !table.is_empty() && !text.is_empty())
-        .ok_or_else(|| Trouble::Source(argument.to_owned()))?;
+        .ok_or_else(|| MapCommandError::Source(argument.to_owned()))?;
     Ok((table, source(text)?))
 }
 
 /// A text, by its path or as `type:name`; or another table whose entries can be listed.
-fn source(text: &str) -> Result<Source, Trouble> {
+fn source(text: &str) -> Result<Source, MapCommandError> {
     if !text.contains([':', '/']) {
         return Ok(Source::Text(text.into()));
     }
     let name = TableName::parse(text, "hash")?;
-    match name.text() {
+    match text_path(&name) {
         Some(path) => Ok(Source::Text(path.to_owned())),
         None if name.is_listed() => Ok(Source::Table(name)),
-        None => Err(Trouble::NotText(text.to_owned())),
+        None => Err(MapCommandError::NotText(text.to_owned())),
     }
 }
 
@@ -217,7 +220,7 @@ fn build(
     context: &TableContext,
     map: &Path,
     tasks: &[Task],
-) -> Result<BuildReport, Trouble> {
+) -> Result<BuildReport, MapCommandError> {
     let options = BuildOptions {
         duplicates: match (args.replace, args.strict) {
             (true, _) => Duplicates::LastWins,
@@ -235,7 +238,7 @@ fn build(
     let mut texts = Vec::new();
     for (_, source) in tasks {
         if let Source::Text(text) = source {
-            let unreadable = |error| Trouble::Text {
+            let unreadable = |error| MapCommandError::Text {
                 path: text.display().to_string(),
                 error,
             };
@@ -266,13 +269,13 @@ fn build(
     }
     for (text, watch) in &texts {
         let path = text.display().to_string();
-        watch.finish().map_err(|error| Trouble::Text {
+        watch.finish().map_err(|error| MapCommandError::Text {
             path: path.clone(),
             error,
         })?;
         let has = builder.entries();
         if !args.force && watch.is_doubtful(had, has) {
-            return Err(Trouble::Doubtful {
+            return Err(MapCommandError::Doubtful {
                 path,
                 had,
                 has,
@@ -296,12 +299,12 @@ fn add_listed(
     table: &str,
     name: &TableName,
     warnings: &mut Vec<String>,
-) -> Result<(), Trouble> {
+) -> Result<(), MapCommandError> {
     let list: TableList = std::iter::once(name.clone()).collect();
     let cache = TableCache::new(TableContext::default());
     let set = cache.open_all(&list)?;
     if let Some(cause) = cache.held_back().into_iter().next() {
-        return Err(Trouble::HeldBack(cause));
+        return Err(MapCommandError::HeldBack(cause));
     }
     warnings.extend(set.warnings().map(str::to_owned));
     let number = builder.table(table)?;

@@ -5,8 +5,8 @@
 //! Invariant: only so many messages do this at once, so that threads are left for everything else
 //! that waits.
 
-use super::transaction::Transaction;
-use mailstow_engine::{Engine, MessageBuilder};
+use mailstow_engine::route::MailboxTarget;
+use mailstow_engine::{Engine, MessageBuilder, Recipient, ReversePath};
 use std::sync::Arc;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,32 +25,30 @@ impl Default for InPlaceSlots {
 }
 
 impl InPlaceSlots {
-    /// Receives the message in place if all its recipients have one mailbox and a slot is free.
-    pub(super) fn slot_for(
+    /// Receives a message in place, in the one mailbox of all its recipients, if a slot is free.
+    pub(crate) fn receive(
         &self,
         engine: &Engine,
-        transaction: Option<&Transaction>,
         message: &mut MessageBuilder,
+        reverse_path: &ReversePath,
+        (recipients, target): (&[Recipient], &MailboxTarget),
     ) -> Option<InPlaceSlot> {
-        let transaction = transaction?;
-        let (recipients, target) = transaction.only_mailbox()?;
         let permit = Arc::clone(&self.0).try_acquire_owned().ok()?;
         let slot = InPlaceSlot { _permit: permit };
-        let reverse_path = &transaction.mail.reverse_path;
-        slot.work(|| engine.receive_in_place(message, reverse_path, (&recipients, target)));
+        slot.work(|| engine.receive_in_place(message, reverse_path, (recipients, target)));
         Some(slot)
     }
 }
 
 /// The right to wait for a mailbox while a message arrives.
 #[derive(Debug)]
-pub(super) struct InPlaceSlot {
+pub(crate) struct InPlaceSlot {
     _permit: OwnedSemaphorePermit,
 }
 
 impl InPlaceSlot {
     /// Does work that may wait for the mailbox.
-    pub(super) fn work<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn work<T>(&self, work: impl FnOnce() -> T) -> T {
         match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
             Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
             // No other thread could take over.
