@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, for a handle that is not opened.
 //!
-//! Imports `client`, `config` and the engine. Finds what opening a handle would refuse, and what
-//! would keep every recipient from getting mail; makes, locks and writes nothing.
+//! Finds what opening a handle would refuse, and what would keep every recipient from getting mail;
+//! makes, locks and writes nothing.
 
 use crate::client::Client;
 use crate::config::Config;

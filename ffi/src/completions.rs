@@ -1,13 +1,13 @@
 //! Finished messages on their way to the host: a queue with an eventfd, or a function.
 //!
-//! Imports `boundary`, `flight`, `outcome`. Invariants: the eventfd is readable exactly while
+//! Invariants: the eventfd is readable exactly while
 //! finished messages wait, so that any event loop can poll it, level-triggered; a message is handed
 //! over once; nothing is handed over while a lock is held.
 
 use crate::boundary::{CompletionCallback, insert};
 use crate::failure::Failure;
 use crate::flight::Flight;
-use crate::outcome::Results;
+use crate::results::Results;
 use crate::thread;
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::{HashMap, VecDeque};

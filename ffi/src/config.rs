@@ -1,6 +1,6 @@
 //! Where settings come from, as a host builds them up: main.cf, mailstow.toml, names and values.
 //!
-//! Imports the engine's configuration. Files are read when a handle is opened, not before.
+//! Files are read when a handle is opened, not before.
 
 use crate::boundary::{Kind, Pool, mailstow_config};
 use crate::failure::Failure;

@@ -1,8 +1,7 @@
 //! The content of a message, as it comes: from memory, an iovec, a descriptor, or piece by piece.
 //!
-//! Imports `dots`, `source` and the engine. Line ends are converted by the engine's one rule, so
-//! that LF and CRLF may both come. Whatever is wrong with the content, all of it may be handed
-//! over; the delivery answers for it.
+//! Line ends are converted by the engine's one rule, so that LF and CRLF may both come. Whatever is
+//! wrong with the content, all of it may be handed over; the delivery answers for it.
 
 use crate::dots::Dots;
 use crate::failure::Failure;

@@ -1,8 +1,7 @@
 //! What a handle has done, and the bound of what it does at one time.
 //!
-//! Imports `outcome`. Invariant: deliveries count from the moment they are handed over until
-//! their results are freed, so that neither those under way nor those not looked at take memory
-//! without bound.
+//! Invariant: deliveries count from the moment they are handed over until their results are freed,
+//! so that neither those under way nor those not looked at take memory without bound.
 
 use crate::outcome::{MAILSTOW_DURABLE, MAILSTOW_IN_DOUBT, Outcome};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Undoes the dot-stuffing of SMTP (RFC 5321 section 4.5.2), of pieces cut anywhere.
 //!
-//! Imports nothing. Of content as it is on the wire, only CRLF begins a line, so that no message
-//! can hide its end behind a line end that another server reads differently; of content whose line
-//! ends were converted to LF, LF does.
+//! Of content as it is on the wire, only CRLF begins a line, so that no message can hide its end
+//! behind a line end that another server reads differently; of content whose line ends were
+//! converted to LF, LF does.
 
 use memchr::memchr;
 

@@ -1,6 +1,6 @@
 //! Why a call did nothing: a number, and for people what is wrong, where, and what to do.
 //!
-//! Imports `result` and the engine's errors. What is in the log already is not repeated.
+//! What is in the log already is not repeated.
 
 use crate::result::{MAILSTOW_CONFIG, MAILSTOW_MAP, MAILSTOW_STORE, MAILSTOW_TABLE, find};
 use crate::result::{MAILSTOW_SYSTEM, mailstow_result};

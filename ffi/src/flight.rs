@@ -1,12 +1,13 @@
 //! A message under way in this process: collects its outcomes, and gives up what is late.
 //!
-//! Imports `message`, `outcome`, `counters` and the engine. Invariant: a message lands once, when
+//! Invariant: a message lands once, when
 //! every delivery has an outcome and its receipt is here; a delivery that was given up never
 //! appears, and one that could not be given up is in doubt only after a while of grace.
 
 use crate::counters::{Counters, Permit};
 use crate::message::Accepted;
-use crate::outcome::{MAILSTOW_NOT_STORED, Outcome, Proof, Results};
+use crate::outcome::{MAILSTOW_NOT_STORED, Outcome};
+use crate::results::{Proof, Results};
 use mailstow_engine::{EnhancedCode, Receipt, Status};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -154,7 +155,7 @@ impl Flight {
         });
         let outcomes: Vec<(String, Outcome)> = outcomes.collect();
         let outcomes = outcomes.iter().map(|(to, o)| (to.as_str(), o.clone()));
-        let proof = receipt.map_or(Proof::Nothing, Proof::Receipt);
+        let proof = receipt.map(|receipt| Box::new(receipt) as Box<dyn Proof>);
         let results = Results::new(outcomes, proof, permit, &self.counters);
         Some(results)
     }

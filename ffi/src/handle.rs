@@ -1,10 +1,10 @@
 //! A handle: the library in one of its modes.
 //!
-//! Imports everything but `api`. The same calls work in all modes; what differs is behind
-//! [`Backend`]. All methods may be called from any thread.
+//! The same calls work in all modes; what differs is behind [`Backend`]. All methods may be called
+//! from any thread.
 
 use crate::boundary::{CompletionCallback, Kind, Pool, mailstow, mailstow_statistics};
-use crate::client::{Cargo, Client};
+use crate::client::{Client, Submission};
 use crate::completions::Completions;
 use crate::config::{Bounds, Config};
 use crate::content::{Content, too_large};
@@ -13,11 +13,12 @@ use crate::failure::Failure;
 use crate::flight::Flight;
 use crate::message::{Message, parse, parse_to_send};
 use crate::mode::Mode;
-use crate::outcome::{Outcome, Proof, Results};
+use crate::outcome::Outcome;
 use crate::result::{
     MAILSTOW_BUSY, MAILSTOW_INVALID, MAILSTOW_NO_TABLES, MAILSTOW_STORE, MAILSTOW_USER_CHANGED,
     MAILSTOW_WRONG_MODE, mailstow_result,
 };
+use crate::results::Results;
 use mailstow_engine::{
     AddressClass, Engine, EnhancedCode, Format, LogState, Mail, MailboxTarget, MessageBuilder,
     Resolution, Route, Router, Status,
@@ -236,12 +237,12 @@ impl Handle {
         };
         match &self.backend {
             Backend::Client(client) => {
-                let cargo = Cargo {
+                let submission = Submission {
                     envelope,
                     message: content,
                     permit,
                 };
-                client.deliver(cargo, &self.counters)
+                client.deliver(submission, &self.counters)
             }
             Backend::Local(engine) => {
                 let mail = Mail {
@@ -288,12 +289,12 @@ impl Handle {
         };
         let engine = match &self.backend {
             Backend::Client(client) => {
-                let cargo = Cargo {
+                let submission = Submission {
                     envelope,
                     message: content,
                     permit,
                 };
-                client.submit(cargo, token);
+                client.submit(submission, token);
                 add(&self.counters.messages);
                 return;
             }
@@ -335,7 +336,7 @@ impl Handle {
         let outcomes = recipients
             .iter()
             .map(|recipient| (recipient.as_str(), Outcome::refused(status.clone())));
-        Results::new(outcomes, Proof::Nothing, permit, &self.counters)
+        Results::new(outcomes, None, permit, &self.counters)
     }
 
     pub(crate) fn completions(&self) -> &Completions {
@@ -413,7 +414,7 @@ impl Handle {
 /// Of a message that landed elsewhere, which no blocking call has.
 fn lost(counters: &Arc<Counters>) -> Results {
     let permit = Permit::empty(counters);
-    Results::new(std::iter::empty(), Proof::Nothing, permit, counters)
+    Results::new(std::iter::empty(), None, permit, counters)
 }
 
 /// Whether another server judges mail for these: their domain is in no table here.

@@ -99,6 +99,7 @@ mod flight;
 mod map;
 mod message;
 mod metrics;
+mod results;
 mod source;
 mod thread;
 

@@ -1,9 +1,8 @@
 //! Where log lines go: nowhere, to a function of C, or to a descriptor. One place for the process.
 //!
-//! Imports `boundary` (callbacks). A line is one event of the library: its message, then its
-//! fields as `name=value`. Invariants: no lock is held while a line is handed over, and none is
-//! needed to find the place, so that a process that forked can log at once; a line that cannot be
-//! written is lost.
+//! A line is one event of the library: its message, then its fields as `name=value`. Invariants: no
+//! lock is held while a line is handed over, and none is needed to find the place, so that a
+//! process that forked can log at once; a line that cannot be written is lost.
 
 use crate::boundary::{Forever, LogCallback, write_line};
 use std::ffi::CString;

@@ -1,7 +1,7 @@
 //! Recipient maps without a handle: open, look up, build, change.
 //!
-//! Imports `boundary`, the engine's maps. An open map is looked at again when a moment has passed,
-//! so that a new file and changes are seen soon; lookups take no lock.
+//! An open map is looked at again when a moment has passed, so that a new file and changes are seen
+//! soon; lookups take no lock.
 
 use crate::boundary::{Kind, Pool, mailstow_map, mailstow_map_builder};
 use crate::failure::Failure;

@@ -1,7 +1,7 @@
 //! A message that is being put together: its envelope, then its content.
 //!
-//! Imports `content`, `counters`, `outcome` and the engine. The tables are those of the moment at
-//! which the message was begun. Recipients that share a mailbox get one copy, and an outcome each.
+//! The tables are those of the moment at which the message was begun. Recipients that share a
+//! mailbox get one copy, and an outcome each.
 
 use crate::boundary::{Kind, Pool, mailstow_message};
 use crate::config::Bounds;
@@ -153,7 +153,7 @@ impl Message {
                     let status = error.status();
                     match status.is_permanent() {
                         true => tracing::debug!("{error}"),
-                        // An operator can mend it.
+                        // An operator can fix it.
                         false => tracing::warn!("{error}"),
                     }
                     status

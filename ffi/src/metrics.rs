@@ -1,6 +1,6 @@
 //! The figures of a handle as OpenMetrics text.
 //!
-//! Imports `boundary` (the struct of C). Source: the OpenMetrics specification 1.0.
+//! Source: the OpenMetrics specification 1.0.
 
 use crate::boundary::mailstow_statistics;
 use std::fmt::Write as _;

@@ -1,6 +1,4 @@
 //! The three modes of a handle.
-//!
-//! Imports `result`.
 
 use crate::result::{MAILSTOW_INVALID, mailstow_result};
 

@@ -1,7 +1,7 @@
 //! What becomes of an address, as C reads it.
 //!
-//! Imports `boundary` and the engine's routing. All texts of a resolution share one allocation,
-//! since a host makes a resolution for every recipient.
+//! All texts of a resolution share one allocation, since a host makes a resolution for every
+//! recipient.
 
 use crate::boundary::{Kind, Pool, mailstow_resolution, mailstow_route};
 use mailstow_engine::{

@@ -1,7 +1,7 @@
 //! The numbers of results: what they are called and what they say.
 //!
-//! Imports nothing. Invariant: a number is never used again for anything else; `abi/results.txt`
-//! lists every one that there ever was, and a test compares.
+//! Invariant: a number is never used again for anything else; `abi/results.txt` lists every one
+//! that there ever was, and a test compares.
 #![allow(non_camel_case_types, reason = "the names of C")]
 
 use std::ffi::CStr;

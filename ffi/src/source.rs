@@ -1,8 +1,8 @@
 //! Content from a descriptor of the host, of which no more is taken than belongs to the content.
 //!
-//! Imports rustix. What comes behind the line that ends a content is the sender's next command. A
-//! file is set back to it; a socket is looked at before bytes are taken; of a pipe, which can do
-//! neither, no more is read at a time than must still be content.
+//! What comes behind the line that ends a content is the sender's next command. A file is set back
+//! to it; a socket is looked at before bytes are taken; of a pipe, which can do neither, no more is
+//! read at a time than must still be content.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{SeekFrom, seek};

@@ -1,6 +1,4 @@
 //! Starts threads that take no signals: the handlers of the host run on its own threads.
-//!
-//! Imports nix.
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::io;

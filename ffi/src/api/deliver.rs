@@ -7,8 +7,8 @@ use crate::boundary::{
 };
 use crate::handle::Handle;
 use crate::message::Message;
-use crate::outcome::Results;
 use crate::result::{MAILSTOW_NOT_FOUND, mailstow_result};
+use crate::results::Results;
 use std::ffi::c_void;
 
 /// Takes the results of a message that has finished, with its token. It is called on any thread

@@ -1,8 +1,8 @@
 //! The functions that C calls, as the header file documents them.
 //!
-//! Imports everything. A function turns its arguments into Rust's through `boundary`, does one
-//! thing, and answers with a number. What a comment here says is what the header and the manual
-//! pages say: they are made from it.
+//! A function turns its arguments into Rust's through `boundary`, does one thing, and answers with
+//! a number. What a comment here says is what the header and the manual pages say: they are made
+//! from it.
 #![allow(non_camel_case_types, reason = "the names of C")]
 
 // In the order of the header file.

@@ -1,8 +1,8 @@
 //! One call from C: its arguments as Rust's references, its panics kept in, its answer.
 //!
-//! Imports `slot`, `structs`, `cancel`, `result`. What is borrowed from C's memory lives no longer
-//! than the call. The rules that make this sound are those of the header file: a pointer is NULL or
-//! leads to what the function says, and no other thread changes that during the call.
+//! What is borrowed from C's memory lives no longer than the call. The rules that make this sound
+//! are those of the header file: a pointer is NULL or leads to what the function says, and no other
+//! thread changes that during the call.
 
 use super::cancel::Uncancelled;
 use super::slot::{self, Exclusive, Kind, Shared};

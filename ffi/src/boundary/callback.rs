@@ -1,7 +1,7 @@
 //! Functions of C that this library calls.
 //!
-//! Imports nothing. They are called from threads of the library; a panic cannot reach them, and
-//! they must not unwind.
+//! They are called from threads of the library; a panic cannot reach them, and they must not
+//! unwind.
 
 use std::ffi::{c_char, c_void};
 

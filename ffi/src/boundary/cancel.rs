@@ -1,7 +1,7 @@
 //! Keeps a thread of the host from being cancelled while it runs in the library: unwinding it
 //! through Rust's frames would end the process.
 //!
-//! Imports nothing. It is cancelled after the call. Source: pthread_setcancelstate(3).
+//! It is cancelled after the call. Source: pthread_setcancelstate(3).
 
 #[cfg(not(miri))]
 unsafe extern "C" {

@@ -1,7 +1,6 @@
 //! File descriptors that belong to the host.
 //!
-//! Imports rustix, nix and libc. This library reads from them or writes to them, and never closes
-//! them.
+//! This library reads from them or writes to them, and never closes them.
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -1,7 +1,7 @@
 //! A value that is read without a lock and replaced now and then.
 //!
-//! Imports nothing. What was replaced stays in memory, in a list: it is small, and a reader may
-//! have it still. No lock means that a child process, too, can read and replace it at once.
+//! What was replaced stays in memory, in a list: it is small, and a reader may have it still. No
+//! lock means that a child process, too, can read and replace it at once.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};

@@ -1,7 +1,7 @@
 //! Knows a process from its parent: a page of memory that the kernel empties when it forks.
 //!
-//! Imports rustix. Costs one load where getpid(2) would be a system call, and cannot be fooled by
-//! a fork that bypasses the C library. Source: madvise(2) `MADV_WIPEONFORK`.
+//! Costs one load where getpid(2) would be a system call, and cannot be fooled by a fork that
+//! bypasses the C library. Source: madvise(2) `MADV_WIPEONFORK`.
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use std::ptr;

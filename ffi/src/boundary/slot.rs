@@ -1,11 +1,11 @@
 //! Where the objects behind handles live: memory that stays valid for ever, so that a handle that
 //! was closed, or is of another kind, is an error and no corruption.
 //!
-//! Imports `fork`, `result`. A handle is the address of a slot. Slots are never given back to the
-//! system; one that was closed is used again only after [`QUARANTINE`] others were closed, so that
-//! an old handle is known for what it is for a good while. Invariants: an object is used by many
-//! threads at once, or by one that may change it, never both; it is dropped by the one call that
-//! closed it; nothing of a parent process is used in its child.
+//! A handle is the address of a slot. Slots are never given back to the system; one that was closed
+//! is used again only after [`QUARANTINE`] others were closed, so that an old handle is known for
+//! what it is for a good while. Invariants: an object is used by many threads at once, or by one
+//! that may change it, never both; it is dropped by the one call that closed it; nothing of a
+//! parent process is used in its child.
 
 use super::forever::Forever;
 use super::fork;

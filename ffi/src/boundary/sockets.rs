@@ -1,10 +1,9 @@
 //! Sockets that a child of fork(2) does not keep. A copy in the child would hide from the peer that
 //! the parent has closed its own, or died.
 //!
-//! Imports rustix and libc. The child closes its copies before fork(2) returns there; no lock is
-//! taken for that, because a thread of the parent may hold it. Invariant: what is noted here is
-//! open, and belongs to a [`PrivateSocket`]: it is forgotten before it is closed. Source:
-//! pthread_atfork(3).
+//! The child closes its copies before fork(2) returns there; no lock is taken for that, because a
+//! thread of the parent may hold it. Invariant: what is noted here is open, and belongs to a
+//! [`PrivateSocket`]: it is forgotten before it is closed. Source: pthread_atfork(3).
 
 use rustix::net::{Shutdown, shutdown};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

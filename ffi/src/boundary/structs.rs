@@ -1,7 +1,7 @@
 //! The types that C sees: opaque objects, and structs that begin with their size.
 //!
-//! Imports nothing. A struct may only grow at its end; what a program was built against tells its
-//! size, and no more than that is ever read or written.
+//! A struct may only grow at its end; what a program was built against tells its size, and no more
+//! than that is ever read or written.
 #![allow(non_camel_case_types, reason = "the names of C")]
 
 use std::ffi::c_char;

@@ -1,8 +1,8 @@
 //! One connection to the server: bytes out, replies in, each before its time is up.
 //!
-//! Imports `reply`, `boundary` (sockets), rustix. Invariant: the last reply of a message is left
-//! unread, at least in part, until the host says that it was passed on; a socket that is closed
-//! over unread bytes tells the server so. A child of fork(2) would keep it open.
+//! Invariant: the last reply of a message is left unread, at least in part, until the host says
+//! that it was passed on; a socket that is closed over unread bytes tells the server so. A child of
+//! fork(2) would keep it open.
 
 use super::reply::{Reply, Strange};
 use crate::boundary::PrivateSocket;

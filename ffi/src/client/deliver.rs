@@ -1,17 +1,18 @@
 //! A message until every recipient has its reply, or is out of time.
 //!
-//! Imports `transaction`, `pool`, `outcome`. A server that is restarted, or not there yet, is tried
+//! A server that is restarted, or not there yet, is tried
 //! again. What was sent and not answered is sent again: the server recognises it and stores it no
 //! second time.
 
-use super::Cargo;
 use super::connection::Lost;
 use super::pool::{Lease, Pool};
+use super::submission::Submission;
 use super::transaction::{self, Answer};
 use crate::counters::Counters;
 use crate::flight::late;
 use crate::message::Accepted;
-use crate::outcome::{MAILSTOW_DURABLE, Outcome, Proof, Results};
+use crate::outcome::{MAILSTOW_DURABLE, Outcome};
+use crate::results::{Proof, Results};
 use mailstow_engine::{EnhancedCode, Status};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,12 +31,16 @@ struct Open<'a> {
 }
 
 /// Delivers and waits.
-pub(super) fn deliver(pool: &Arc<Pool>, cargo: Cargo, counters: &Arc<Counters>) -> Results {
-    let Cargo {
+pub(super) fn deliver(
+    pool: &Arc<Pool>,
+    submission: Submission,
+    counters: &Arc<Counters>,
+) -> Results {
+    let Submission {
         envelope,
         message,
         permit,
-    } = cargo;
+    } = submission;
     let begun = Instant::now();
     let mut outcomes: Vec<Option<Outcome>> = vec![None; envelope.recipients.len()];
     let mut leases = Vec::new();
@@ -116,10 +121,7 @@ pub(super) fn deliver(pool: &Arc<Pool>, cargo: Cargo, counters: &Arc<Counters>) 
         outcome.unwrap_or_else(|| Outcome::refused(Status::system("the delivery was lost")))
     });
     let outcomes = recipients.iter().map(String::as_str).zip(outcomes);
-    let proof = match leases.is_empty() {
-        true => Proof::Nothing,
-        false => Proof::Leases(leases),
-    };
+    let proof = (!leases.is_empty()).then(|| Box::new(leases) as Box<dyn Proof>);
     Results::new(outcomes, proof, permit, counters)
 }
 

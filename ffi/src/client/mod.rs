@@ -1,6 +1,6 @@
 //! The mode in which a running server stores the mail: LMTP on its UNIX-domain socket.
 //!
-//! Imports `config`, `message`, `outcome` and the engine. Many processes share the server's
+//! Many processes share the server's
 //! delivery log in this way, and one flush acknowledges the mail of all of them. Invariants: a
 //! message is sent again, with the same retry key, until every recipient has its reply or is out
 //! of time; replies that the host has not confirmed stay unread in their connection, by which the
@@ -10,19 +10,19 @@ mod connection;
 mod deliver;
 mod pool;
 mod reply;
+mod submission;
 mod transaction;
 mod workers;
 
-pub(crate) use pool::Lease;
+pub(crate) use submission::Submission;
 
 use crate::completions::Completions;
-use crate::counters::{Counters, Permit};
+use crate::counters::Counters;
 use crate::failure::Failure;
-use crate::message::Envelope;
-use crate::outcome::Results;
 use crate::result::MAILSTOW_CONFIG;
+use crate::results::Results;
 use mailstow_engine::config::ListenAddress;
-use mailstow_engine::{Message, MessageBuilder, Router, Routing, Settings, Spool};
+use mailstow_engine::{MessageBuilder, Router, Routing, Settings, Spool};
 use pool::Pool;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,14 +36,6 @@ pub(crate) struct Client {
     /// `None` where the server alone decides.
     routing: Option<Routing>,
     workers: Workers,
-}
-
-/// What is to be sent.
-#[derive(Debug)]
-pub(crate) struct Cargo {
-    pub(crate) envelope: Envelope,
-    pub(crate) message: Message,
-    pub(crate) permit: Permit,
 }
 
 impl Client {
@@ -101,8 +93,8 @@ impl Client {
     }
 
     /// Delivers and waits.
-    pub(crate) fn deliver(&self, cargo: Cargo, counters: &Arc<Counters>) -> Results {
-        deliver::deliver(&self.pool, cargo, counters)
+    pub(crate) fn deliver(&self, submission: Submission, counters: &Arc<Counters>) -> Results {
+        deliver::deliver(&self.pool, submission, counters)
     }
 
     /// Starts a thread for submitted messages, if there is none.
@@ -114,8 +106,8 @@ impl Client {
     }
 
     /// Delivers by another thread, after [`Client::start`].
-    pub(crate) fn submit(&self, cargo: Cargo, token: u64) {
-        self.workers.put(cargo, token);
+    pub(crate) fn submit(&self, submission: Submission, token: u64) {
+        self.workers.put(submission, token);
     }
 
     /// Waits for what was submitted.

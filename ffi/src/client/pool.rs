@@ -1,9 +1,10 @@
 //! Connections that wait for the next message, and those whose replies are not confirmed.
 //!
-//! Imports `connection`. Invariant: a connection serves one message at a time, until its replies
+//! Invariant: a connection serves one message at a time, until its replies
 //! are confirmed.
 
 use super::connection::{Connection, Lost};
+use crate::results::Proof;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ pub(super) struct Pool {
 /// A connection whose replies wait to be confirmed. Dropped, it tells the server that they may be
 /// lost.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub(super) struct Lease {
     connection: Connection,
     pool: Arc<Pool>,
 }
@@ -75,6 +76,13 @@ impl Pool {
     }
 }
 
+/// Of a server: the replies wait unread in connections, one for each attempt that got some.
+impl Proof for Vec<Lease> {
+    fn confirm(self: Box<Self>) {
+        self.into_iter().for_each(Lease::confirm);
+    }
+}
+
 impl Lease {
     pub(super) fn new(connection: Connection, pool: &Arc<Pool>) -> Self {
         let pool = Arc::clone(pool);
@@ -82,7 +90,7 @@ impl Lease {
     }
 
     /// The replies were passed on.
-    pub(crate) fn confirm(mut self) {
+    fn confirm(mut self) {
         if self.connection.read_rest() {
             self.pool.put(self.connection);
         }

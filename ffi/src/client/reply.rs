@@ -1,6 +1,4 @@
 //! Replies of the server, as they come (RFC 5321 section 4.2, RFC 2034).
-//!
-//! Imports the engine's status.
 
 use mailstow_engine::{EnhancedCode, Status, octets};
 

@@ -1,8 +1,7 @@
 //! One attempt to hand a message over: commands in one piece, the content, a reply for each
 //! recipient.
 //!
-//! Imports `connection`, `reply`, `message`. Sources: RFC 2033, RFC 2920 (pipelining), RFC 3461
-//! (ORCPT, xtext), XFORWARD_README.
+//! Sources: RFC 2033, RFC 2920 (pipelining), RFC 3461 (ORCPT, xtext), XFORWARD_README.
 
 use super::connection::{Connection, Lost};
 use super::reply::Reply;

@@ -1,11 +1,11 @@
 //! Threads that hand messages over which were submitted.
 //!
-//! Imports `deliver`, `completions`, `thread`. The server acknowledges many messages with one
+//! The server acknowledges many messages with one
 //! flush, if they come at the same time: hence many threads, as long as there is work for them.
 
-use super::Cargo;
 use super::deliver::deliver;
 use super::pool::Pool;
+use super::submission::Submission;
 use crate::completions::Completions;
 use crate::counters::Counters;
 use crate::failure::Failure;
@@ -32,7 +32,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<(Cargo, u64)>,
+    waiting: VecDeque<(Submission, u64)>,
     threads: Vec<JoinHandle<()>>,
     idle: usize,
     is_closing: bool,
@@ -72,9 +72,9 @@ impl Workers {
     }
 
     /// Hands a message to the next thread that is free, after [`Workers::start`].
-    pub(super) fn put(&self, cargo: Cargo, token: u64) {
+    pub(super) fn put(&self, submission: Submission, token: u64) {
         let mut state = self.0.state();
-        state.waiting.push_back((cargo, token));
+        state.waiting.push_back((submission, token));
         if state.idle < state.waiting.len()
             && state.threads.len() < THREADS_MAX
             // Those that run do the work, later.
@@ -108,7 +108,7 @@ impl Shared {
     fn run(&self) {
         loop {
             let mut state = self.state();
-            let (cargo, token) = loop {
+            let (submission, token) = loop {
                 if let Some(next) = state.waiting.pop_front() {
                     break next;
                 }
@@ -123,7 +123,7 @@ impl Shared {
                 state.idle -= 1;
             };
             drop(state);
-            let results = deliver(&self.pool, cargo, &self.counters);
+            let results = deliver(&self.pool, submission, &self.counters);
             self.completions.put(token, results);
         }
     }
