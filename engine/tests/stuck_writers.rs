@@ -1,5 +1,5 @@
-//! Writers that do not come back from a mailbox: what becomes of their deliveries, and that nobody
-//! else waits for them.
+//! Writers that do not come back from a mailbox: what becomes of their deliveries, and that no
+//! other delivery waits for them.
 
 #![allow(
     clippy::unwrap_used,
@@ -49,6 +49,14 @@ fn numbers(place: &Place, mailbox: &str) -> Vec<usize> {
     numbers
 }
 
+/// Submits message 1 for a mailbox; its writer is held in the disk's `operation` until released.
+fn submit_stuck(store: &FaultyStore, operation: &'static str, mailbox: &str) -> Pending {
+    store.disk().hold_one(operation);
+    let stuck = submit(store, &content(1), vec![target(mailbox)]);
+    store.disk().wait_until_reached();
+    stuck
+}
+
 fn is_idle(store: &FaultyStore) -> bool {
     store.health().waiting == 0 && store.health().file_systems.is_empty()
 }
@@ -84,9 +92,7 @@ fn a_delivery_whose_writer_is_stuck_before_it_publishes_is_refused_and_never_app
         let place = Place::new();
         let store = open_faulty(&settings(&place, durability));
         assert!(deliver(&store, &content(0), "one/").starts_with("250"));
-        store.disk().hold_one(operation);
-        let stuck = submit(&store, &content(1), vec![target("one/")]);
-        store.disk().wait_until_reached();
+        let stuck = submit_stuck(&store, operation, "one/");
         let statuses = stuck.statuses();
         assert!(statuses[0].starts_with("451 4.3.0"), "{statuses:?}");
         assert!(statuses[0].contains("does not answer"), "{statuses:?}");
@@ -115,9 +121,7 @@ fn a_delivery_that_is_being_published_is_accepted_once_the_log_has_it_and_is_mad
         let place = Place::new();
         let settings = settings(&place, Durability::Logged);
         let store = open_faulty(&settings);
-        store.disk().hold_one(operation);
-        let stuck = submit(&store, &content(1), vec![target(mailbox)]);
-        store.disk().wait_until_reached();
+        let stuck = submit_stuck(&store, operation, mailbox);
         let statuses = stuck.statuses();
         assert!(statuses[0].starts_with("250 "), "{operation}: {statuses:?}");
         assert!(statuses[0].contains("does not answer"), "{statuses:?}");
@@ -155,9 +159,7 @@ fn an_accepted_delivery_that_fails_in_the_end_is_made_even_if_the_process_is_kil
         let mut settings = settings(&place, Durability::Logged);
         settings.delivery_log.checkpoint_interval = Duration::from_secs(3600);
         let store = open_faulty(&settings);
-        store.disk().hold_one(operation);
-        let stuck = submit(&store, &content(1), vec![target(mailbox)]);
-        store.disk().wait_until_reached();
+        let stuck = submit_stuck(&store, operation, mailbox);
         assert!(stuck.statuses()[0].starts_with("250 "));
         store.disk().plan(Fault {
             operation,
@@ -203,9 +205,7 @@ fn what_recovery_could_not_make_waits_even_if_its_file_system_does_not_answer_af
 fn an_accepted_delivery_that_a_failed_flush_may_have_dropped_is_written_again() {
     let place = Place::new();
     let store = open_faulty(&settings(&place, Durability::Logged));
-    store.disk().hold_one("name_unnamed");
-    let stuck = submit(&store, &content(1), vec![target("one/")]);
-    store.disk().wait_until_reached();
+    let stuck = submit_stuck(&store, "name_unnamed", "one/");
     assert!(stuck.statuses()[0].starts_with("250 "));
     store.disk().plan(Fault {
         operation: "sync_filesystem",
@@ -247,9 +247,7 @@ fn a_stuck_writer_does_not_keep_the_log_from_being_freed() {
     settings.delivery_log.bytes_max = 4 << 20;
     settings.delivery_log.segment_bytes = 256 << 10;
     let store = open_faulty(&settings);
-    store.disk().hold_one("name_unnamed");
-    let stuck = submit(&store, &content(1), vec![target("one/")]);
-    store.disk().wait_until_reached();
+    let stuck = submit_stuck(&store, "name_unnamed", "one/");
     assert!(stuck.statuses()[0].starts_with("250 "));
     wait_for(&store, "others are delivered", |store| {
         deliver(store, &content(2), "other/").starts_with("250")
@@ -349,9 +347,7 @@ fn a_store_is_closed_although_writers_are_stuck() {
         let mut settings = settings(&place, durability);
         settings.store.mailbox_timeout = Duration::from_secs(3600);
         let store = open_faulty(&settings);
-        store.disk().hold_one("create_unnamed");
-        let stuck = submit(&store, &content(1), vec![target("one/")]);
-        store.disk().wait_until_reached();
+        let stuck = submit_stuck(&store, "create_unnamed", "one/");
         drop(store);
         let statuses = stuck.statuses();
         assert!(statuses[0].starts_with("451 4.3.0"), "{statuses:?}");
@@ -387,9 +383,7 @@ fn a_log_that_fails_is_opened_again_although_a_writer_is_stuck() {
         settings.delivery_log.bytes_max = 4 << 20;
         settings.delivery_log.segment_bytes = 256 << 10;
         let store = open_faulty(&settings);
-        store.disk().hold_one(operation);
-        let stuck = submit(&store, &content(1), vec![target(mailbox)]);
-        store.disk().wait_until_reached();
+        let stuck = submit_stuck(&store, operation, mailbox);
         let status = stuck.statuses().remove(0);
         assert_eq!(status.starts_with("250"), is_held, "{operation}: {status}");
         fail_log(&store, &settings);
@@ -420,9 +414,7 @@ fn an_accepted_delivery_that_fails_after_the_log_was_opened_again_is_made_once()
         settings.delivery_log.bytes_max = 4 << 20;
         settings.delivery_log.segment_bytes = 256 << 10;
         let store = open_faulty(&settings);
-        store.disk().hold_one(operation);
-        let stuck = submit(&store, &content(1), vec![target(mailbox)]);
-        store.disk().wait_until_reached();
+        let stuck = submit_stuck(&store, operation, mailbox);
         assert!(stuck.statuses()[0].starts_with("250 "));
         fail_log(&store, &settings);
         wait_for(&store, "others are delivered", |store| {
@@ -450,9 +442,7 @@ fn a_store_is_opened_again_although_a_writer_of_the_one_before_is_stuck() {
     let place = Place::new();
     let settings = settings(&place, Durability::Logged);
     let store = open_faulty(&settings);
-    store.disk().hold_one("name_unnamed");
-    let stuck = submit(&store, &content(1), vec![target("one/")]);
-    store.disk().wait_until_reached();
+    let stuck = submit_stuck(&store, "name_unnamed", "one/");
     assert!(stuck.statuses()[0].starts_with("250 "));
     drop(store);
     let store = open_faulty(&settings);

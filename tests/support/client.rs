@@ -193,6 +193,13 @@ impl Client {
         self.reply()
     }
 
+    /// The reply code of `RCPT` for `recipient`, in a new transaction.
+    pub fn rcpt_code(&mut self, recipient: &str) -> u16 {
+        self.command("RSET");
+        self.command("MAIL FROM:<s@client.example>");
+        self.command(format!("RCPT TO:<{recipient}>")).code
+    }
+
     /// One LMTP transaction with the content in wire form: its replies after the data, one for
     /// each accepted recipient; `Err` with the refusal when none was accepted.
     pub fn try_deliver(

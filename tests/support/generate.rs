@@ -59,7 +59,8 @@ const ODD_DOMAINS: &[&str] = &[
     "under_score.example",
 ];
 
-fn pick<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
+/// One of these.
+pub fn pick<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
     from[rng.usize(..from.len())]
 }
 

@@ -18,6 +18,7 @@ pub mod dovecot_store;
 pub mod example;
 pub mod generate;
 pub mod hung;
+pub mod imports;
 pub mod journey;
 pub mod load;
 pub mod mailboxes;

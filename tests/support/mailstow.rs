@@ -419,6 +419,14 @@ impl Mailstow {
         Client::lmtp(&self.unix())
     }
 
+    /// Asks for `recipient` until `RCPT` is answered with the reply code `wanted`.
+    pub fn wait_for_rcpt(&self, recipient: &str, wanted: u16, limit: Duration) {
+        let mut client = self.client();
+        eventually(&format!("{wanted} for {recipient}"), limit, || {
+            (client.rcpt_code(recipient) == wanted).then_some(())
+        });
+    }
+
     /// The scratch directory the server lives in.
     pub fn scratch(&self) -> &Scratch {
         &self.builder.scratch

@@ -13,6 +13,7 @@ use std::path::Path;
 use fastrand::Rng;
 use mailstow_engine::address::{Address, quote_address};
 use mailstow_engine::route::{Destination, Format, Resolution, Route, Router};
+use mailstow_tests::generate::pick;
 use mailstow_tests::journey::Log;
 use mailstow_tests::mailboxes::{list, maildir, mbox};
 use mailstow_tests::oracle::router;
@@ -79,10 +80,6 @@ fn seed() -> u64 {
         Ok(text) => text.parse().expect("MAILSTOW_SEED is a number"),
         Err(_) => fastrand::u64(..),
     }
-}
-
-fn pick<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
-    from[rng.usize(..from.len())]
 }
 
 /// A local name of a group, now and then one that is nobody's.

@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use fastrand::Rng;
+use mailstow_tests::generate::pick;
 use mailstow_tests::postfix::{Builder, Outcome};
 use mailstow_tests::{Mailstow, Postfix, eventually};
 
@@ -60,10 +61,6 @@ struct Case {
     recipients: Vec<String>,
     sender: String,
     content: String,
-}
-
-fn pick<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
-    from[rng.usize(..from.len())]
 }
 
 /// A line of master.cf, with its limit for recipients.

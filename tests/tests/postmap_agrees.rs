@@ -8,11 +8,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use fastrand::Rng;
+use mailstow_tests::generate::pick;
 use mailstow_tests::postmap::{Postmap, compare, seeded};
-
-fn pick<'a>(rng: &mut Rng, choices: &[&'a str]) -> &'a str {
-    choices[rng.usize(..choices.len())]
-}
 
 /// A key as it may stand in a table: addresses, domains, quoted and escaped ones, other scripts.
 fn key(rng: &mut Rng) -> String {

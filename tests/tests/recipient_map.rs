@@ -5,10 +5,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mailstow_tests::Mailstow;
 use mailstow_tests::content::plain;
 use mailstow_tests::mailboxes;
 use mailstow_tests::mailstow::{Builder, answer, owner, run};
-use mailstow_tests::{Client, Mailstow, eventually};
 
 /// A changed key is in force within 2 s; the rest is allowance for a busy machine.
 const PICK_UP_LIMIT: Duration = Duration::from_secs(20);
@@ -63,19 +63,6 @@ fn build(builder: &Builder) {
     assert!(out.contains("4 keys, 5 values"), "{out}");
 }
 
-fn code(client: &mut Client, recipient: &str) -> u16 {
-    client.command("RSET");
-    client.command("MAIL FROM:<s@client.example>");
-    client.command(format!("RCPT TO:<{recipient}>")).code
-}
-
-fn wait_for(server: &Mailstow, recipient: &str, wanted: u16) {
-    let mut client = server.client();
-    eventually(&format!("{wanted} for {recipient}"), PICK_UP_LIMIT, || {
-        (code(&mut client, recipient) == wanted).then_some(())
-    });
-}
-
 #[test]
 fn recipients_come_and_go_in_a_map_while_the_server_runs() {
     let builder = site("map");
@@ -83,9 +70,9 @@ fn recipients_come_and_go_in_a_map_while_the_server_runs() {
     let map = map_of(&builder);
     let server = builder.start();
     let mut client = server.client();
-    assert_eq!(code(&mut client, "Info+x@example.com"), 250);
-    assert_eq!(code(&mut client, "new@example.com"), 550);
-    assert_eq!(code(&mut client, "new@elsewhere.example"), 550);
+    assert_eq!(client.rcpt_code("Info+x@example.com"), 250);
+    assert_eq!(client.rcpt_code("new@example.com"), 550);
+    assert_eq!(client.rcpt_code("new@elsewhere.example"), 550);
 
     let table = "virtual_mailbox_maps";
     answer(&[
@@ -96,7 +83,7 @@ fn recipients_come_and_go_in_a_map_while_the_server_runs() {
         "New@example.com",
         "example.com/new/",
     ]);
-    wait_for(&server, "new@example.com", 250);
+    server.wait_for_rcpt("new@example.com", 250, PICK_UP_LIMIT);
     client.command("RSET");
     let to = ["new@example.com", "info@example.com"];
     let replies = client.deliver("s@client.example", &to, &plain("by the map"));
@@ -107,8 +94,8 @@ fn recipients_come_and_go_in_a_map_while_the_server_runs() {
     }
 
     answer(&["map", "unset", text(&map), table, "new@example.com"]);
-    wait_for(&server, "new@example.com", 550);
-    assert_eq!(code(&mut client, "info@example.com"), 250);
+    server.wait_for_rcpt("new@example.com", 550, PICK_UP_LIMIT);
+    assert_eq!(client.rcpt_code("info@example.com"), 250);
 
     // A build takes the place of map and changes in one step.
     server
@@ -127,8 +114,8 @@ fn recipients_come_and_go_in_a_map_while_the_server_runs() {
         &source("virtual_gid_maps", "conf/owner"),
         &source("virtual_alias_maps", "conf/virtual"),
     ]);
-    wait_for(&server, "built@example.com", 250);
-    assert_eq!(code(&mut client, "info@example.com"), 550);
+    server.wait_for_rcpt("built@example.com", 250, PICK_UP_LIMIT);
+    assert_eq!(client.rcpt_code("info@example.com"), 550);
 }
 
 #[test]
@@ -139,7 +126,7 @@ fn a_damaged_map_defers_and_never_bounces_until_it_is_mended() {
     let sound = fs::read(&map).expect("it was built");
     let server = builder.start();
     let mut client = server.client();
-    assert_eq!(code(&mut client, "info@example.com"), 250);
+    assert_eq!(client.rcpt_code("info@example.com"), 250);
     let mut flipped = sound.clone();
     for byte in flipped.iter_mut().skip(4096) {
         *byte ^= 0x55;
@@ -152,14 +139,14 @@ fn a_damaged_map_defers_and_never_bounces_until_it_is_mended() {
     ];
     for (what, bytes) in damages {
         fs::write(&map, bytes).expect("the map is written");
-        wait_for(&server, "info@example.com", 451);
+        server.wait_for_rcpt("info@example.com", 451, PICK_UP_LIMIT);
         for recipient in ["nobody@example.com", "info@other.example"] {
-            assert_eq!(code(&mut client, recipient), 451, "{what}: {recipient}");
+            assert_eq!(client.rcpt_code(recipient), 451, "{what}: {recipient}");
         }
         let mended = server.scratch().write("mended", &sound);
         fs::rename(mended, &map).expect("rename");
-        wait_for(&server, "info@example.com", 250);
-        assert_eq!(code(&mut client, "nobody@example.com"), 550, "{what}");
+        server.wait_for_rcpt("info@example.com", 250, PICK_UP_LIMIT);
+        assert_eq!(client.rcpt_code("nobody@example.com"), 550, "{what}");
     }
 }
 
@@ -174,9 +161,9 @@ fn a_broken_map_in_the_place_of_a_whole_one_is_not_taken() {
     fs::rename(broken, &map).expect("rename");
     server.log_line_after(before, "old contents stay in use");
     let mut client = server.client();
-    assert_eq!(code(&mut client, "info@example.com"), 250);
+    assert_eq!(client.rcpt_code("info@example.com"), 250);
     // The new one may have more recipients.
-    assert_eq!(code(&mut client, "nobody@example.com"), 451);
+    assert_eq!(client.rcpt_code("nobody@example.com"), 451);
 }
 
 #[test]
@@ -186,8 +173,8 @@ fn a_server_that_finds_its_map_damaged_defers_and_takes_up_a_new_one() {
     fs::write(&map, "no map at all").expect("write");
     let server = builder.start();
     let mut client = server.client();
-    assert_eq!(code(&mut client, "info@example.com"), 451);
-    assert_eq!(code(&mut client, "nobody@example.com"), 451);
+    assert_eq!(client.rcpt_code("info@example.com"), 451);
+    assert_eq!(client.rcpt_code("nobody@example.com"), 451);
     server.log_line("not a recipient map");
     fs::remove_file(&map).expect("unlink");
     let source =
@@ -202,8 +189,8 @@ fn a_server_that_finds_its_map_damaged_defers_and_takes_up_a_new_one() {
         &source("virtual_gid_maps", "conf/owner"),
         &source("virtual_alias_maps", "conf/virtual"),
     ]);
-    wait_for(&server, "info@example.com", 250);
-    assert_eq!(code(&mut client, "nobody@example.com"), 550);
+    server.wait_for_rcpt("info@example.com", 250, PICK_UP_LIMIT);
+    assert_eq!(client.rcpt_code("nobody@example.com"), 550);
 }
 
 #[test]

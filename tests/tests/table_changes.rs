@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use mailstow_tests::Mailstow;
 use mailstow_tests::mailstow::Builder;
-use mailstow_tests::{Client, Mailstow, eventually};
 use nix::sys::signal::Signal;
 
 /// A changed file is picked up within 2 s; the rest is allowance for a busy machine.
@@ -19,30 +19,16 @@ fn change(server: &Mailstow, content: &str) {
     std::fs::write(server.scratch().join("conf/vmailbox"), content).expect("the table is written");
 }
 
-fn code(client: &mut Client, recipient: &str) -> u16 {
-    client.command("RSET");
-    client.command("MAIL FROM:<s@client.example>");
-    client.command(format!("RCPT TO:<{recipient}>")).code
-}
-
-/// Asks until the recipient is answered with `wanted`.
-fn wait_for(server: &Mailstow, recipient: &str, wanted: u16) {
-    let mut client = server.client();
-    eventually(&format!("{wanted} for {recipient}"), PICK_UP_LIMIT, || {
-        (code(&mut client, recipient) == wanted).then_some(())
-    });
-}
-
 #[test]
 fn a_changed_table_is_used_within_two_seconds() {
     let server = store("changed").start();
     let mut client = server.client();
-    assert_eq!(code(&mut client, "old@example.com"), 250);
-    assert_eq!(code(&mut client, "new@example.com"), 550);
+    assert_eq!(client.rcpt_code("old@example.com"), 250);
+    assert_eq!(client.rcpt_code("new@example.com"), 550);
     change(&server, "new@example.com example.com/new/\n");
-    wait_for(&server, "new@example.com", 250);
+    server.wait_for_rcpt("new@example.com", 250, PICK_UP_LIMIT);
     assert_eq!(
-        code(&mut client, "old@example.com"),
+        client.rcpt_code("old@example.com"),
         550,
         "the old entry is gone"
     );
@@ -55,17 +41,17 @@ fn a_table_replaced_by_rename_is_used_as_well() {
         .scratch()
         .write("conf/vmailbox.new", "new@example.com example.com/new/\n");
     std::fs::rename(fresh, server.scratch().join("conf/vmailbox")).expect("rename");
-    wait_for(&server, "new@example.com", 250);
+    server.wait_for_rcpt("new@example.com", 250, PICK_UP_LIMIT);
 }
 
 #[test]
 fn sighup_takes_up_a_changed_table_without_dropping_a_session() {
     let server = store("sighup").start();
     let mut open = server.client();
-    assert_eq!(code(&mut open, "old@example.com"), 250);
+    assert_eq!(open.rcpt_code("old@example.com"), 250);
     change(&server, "new@example.com example.com/new/\n");
     server.daemon.signal(Signal::SIGHUP);
-    wait_for(&server, "new@example.com", 250);
+    server.wait_for_rcpt("new@example.com", 250, PICK_UP_LIMIT);
     assert_eq!(open.command("NOOP").code, 250, "the session lives on");
     assert_eq!(
         open.command("DATA").code,
@@ -81,9 +67,9 @@ fn sighup_takes_up_a_changed_table_without_dropping_a_session() {
 fn a_transaction_sees_one_state_of_the_tables() {
     let server = store("snapshot").start();
     let mut early = server.client();
-    assert_eq!(code(&mut early, "old@example.com"), 250);
+    assert_eq!(early.rcpt_code("old@example.com"), 250);
     change(&server, "new@example.com example.com/new/\n");
-    wait_for(&server, "new@example.com", 250);
+    server.wait_for_rcpt("new@example.com", 250, PICK_UP_LIMIT);
     let mut ask = |recipient: &str| early.command(format!("RCPT TO:<{recipient}>")).code;
     assert_eq!(
         ask("new@example.com"),
@@ -102,7 +88,7 @@ fn old_contents_stay(server: &Mailstow) {
     let until = Instant::now() + PICK_UP_LIMIT;
     let mut client = server.client();
     while Instant::now() < until {
-        assert_eq!(code(&mut client, "old@example.com"), 250);
+        assert_eq!(client.rcpt_code("old@example.com"), 250);
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -115,7 +101,7 @@ fn a_deleted_table_keeps_its_old_contents_and_is_reported() {
     server.log_line_after(before, "vmailbox");
     old_contents_stay(&server);
     change(&server, "new@example.com example.com/new/\n");
-    wait_for(&server, "new@example.com", 250);
+    server.wait_for_rcpt("new@example.com", 250, PICK_UP_LIMIT);
 }
 
 #[test]
@@ -136,7 +122,7 @@ fn a_pattern_table_that_no_longer_parses_defers_nobody_it_knew_and_is_reported()
         .table("patterns", "/^old@example\\.com$/ example.com/old/\n")
         .start();
     let mut client = server.client();
-    assert_eq!(code(&mut client, "old@example.com"), 250);
+    assert_eq!(client.rcpt_code("old@example.com"), 250);
     let broken = "/^old@example\\.com$/ example.com/old/\n/^new(@example\\.com$/ new/\n";
     let before = server.log().len();
     server.scratch().write("conf/patterns", broken);
@@ -146,5 +132,5 @@ fn a_pattern_table_that_no_longer_parses_defers_nobody_it_knew_and_is_reported()
         "{line}"
     );
     old_contents_stay(&server);
-    assert_eq!(code(&mut client, "new@example.com"), 550);
+    assert_eq!(client.rcpt_code("new@example.com"), 550);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mailstow_tests::content::plain;
 use mailstow_tests::mailstow::{Builder, answer, binary, command, owner, run_with_input};
-use mailstow_tests::{Client, Mailstow, eventually};
+use mailstow_tests::{Mailstow, eventually};
 
 /// Allowance for a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -32,19 +32,6 @@ fn table(server: &Mailstow) -> PathBuf {
     server.scratch().join("conf/vmailbox")
 }
 
-fn code(client: &mut Client, recipient: &str) -> u16 {
-    client.command("RSET");
-    client.command("MAIL FROM:<s@client.example>");
-    client.command(format!("RCPT TO:<{recipient}>")).code
-}
-
-fn wait_for(server: &Mailstow, recipient: &str, wanted: u16) {
-    let mut client = server.client();
-    eventually(&format!("{wanted} for {recipient}"), LIMIT, || {
-        (code(&mut client, recipient) == wanted).then_some(())
-    });
-}
-
 /// What clients hear for these users while `write` goes on; every one is asked once at least.
 fn codes_while(server: &Mailstow, users: usize, write: impl FnOnce() + Send) -> Vec<u16> {
     let is_done = AtomicBool::new(false);
@@ -57,7 +44,7 @@ fn codes_while(server: &Mailstow, users: usize, write: impl FnOnce() + Send) -> 
         let mut codes = Vec::new();
         while !is_done.load(Ordering::Relaxed) || codes.len() < users {
             for number in 0..users {
-                codes.push(code(&mut client, &user(number)));
+                codes.push(client.rcpt_code(&user(number)));
             }
         }
         writer.join().expect("the writer writes");
@@ -68,7 +55,7 @@ fn codes_while(server: &Mailstow, users: usize, write: impl FnOnce() + Send) -> 
 fn settle(server: &Mailstow) {
     // A table that was written just before the start may still be written.
     let mut client = server.client();
-    assert_eq!(code(&mut client, "nobody@example.com"), 550);
+    assert_eq!(client.rcpt_code("nobody@example.com"), 550);
 }
 
 #[test]
@@ -81,7 +68,7 @@ fn recipients_are_known_while_their_table_is_emptied_and_filled_four_seconds_lat
         drop(file);
         server.log_line_after(before, "the file is empty");
         let mut client = server.client();
-        assert_eq!(code(&mut client, "nobody@example.com"), 451);
+        assert_eq!(client.rcpt_code("nobody@example.com"), 451);
         std::thread::sleep(Duration::from_secs(4));
         file = File::options()
             .append(true)
@@ -91,8 +78,8 @@ fn recipients_are_known_while_their_table_is_emptied_and_filled_four_seconds_lat
             .expect("filled");
     });
     assert!(codes.iter().all(|code| *code == 250), "{codes:?}");
-    wait_for(&server, &user(399), 250);
-    wait_for(&server, "nobody@example.com", 550);
+    server.wait_for_rcpt(&user(399), 250, LIMIT);
+    server.wait_for_rcpt("nobody@example.com", 550, LIMIT);
 }
 
 #[test]
@@ -115,8 +102,8 @@ fn recipients_are_known_while_their_table_is_written_line_by_line() {
             }
         });
         assert!(codes.iter().all(|code| *code == 250), "{codes:?}");
-        wait_for(&server, &user(40), 250);
-        wait_for(&server, "nobody@example.com", 550);
+        server.wait_for_rcpt(&user(40), 250, LIMIT);
+        server.wait_for_rcpt("nobody@example.com", 550, LIMIT);
     }
 }
 
@@ -127,11 +114,11 @@ fn a_table_that_was_cut_counts_as_it_is_after_the_hold_time() {
         .start();
     settle(&server);
     fs::write(table(&server), lines(0..10).concat()).expect("written");
-    wait_for(&server, "nobody@example.com", 451);
+    server.wait_for_rcpt("nobody@example.com", 451, LIMIT);
     let mut client = server.client();
-    assert_eq!(code(&mut client, &user(39)), 250);
-    wait_for(&server, &user(39), 550);
-    assert_eq!(code(&mut client, &user(9)), 250);
+    assert_eq!(client.rcpt_code(&user(39)), 250);
+    server.wait_for_rcpt(&user(39), 550, LIMIT);
+    assert_eq!(client.rcpt_code(&user(9)), 250);
     assert!(server.log().contains("without 30 of the 40 entries"));
 }
 
@@ -143,7 +130,7 @@ fn an_empty_table_that_was_empty_from_the_start_refuses_for_good() {
             .main_cf(&format!("virtual_mailbox_maps = {list}"))
             .start();
         let mut client = server.client();
-        assert_eq!(code(&mut client, &user(0)), 550, "{list}");
+        assert_eq!(client.rcpt_code(&user(0)), 550, "{list}");
     }
 }
 
@@ -161,7 +148,7 @@ fn a_published_table_is_in_force_at_once_and_one_that_looks_like_a_part_is_refus
         said.contains("39 entries in force, where 40 were; 1 of these are gone"),
         "{said}"
     );
-    wait_for(&server, &user(39), 550);
+    server.wait_for_rcpt(&user(39), 550, LIMIT);
 
     let publish = |arguments: &[&str], input: &str| {
         let all: Vec<_> = ["table", "publish"]
@@ -191,16 +178,16 @@ fn a_published_table_is_in_force_at_once_and_one_that_looks_like_a_part_is_refus
             .status
             .success()
     );
-    wait_for(&server, &user(30), 550);
+    server.wait_for_rcpt(&user(30), 550, LIMIT);
     let mut client = server.client();
-    assert_eq!(code(&mut client, &user(4)), 250);
+    assert_eq!(client.rcpt_code(&user(4)), 250);
 
     // Edited in place, and then said to be whole.
     fs::write(&path, lines(0..1).concat()).expect("written");
-    wait_for(&server, "nobody@example.com", 451);
+    server.wait_for_rcpt("nobody@example.com", 451, LIMIT);
     assert!(publish(&[text(&path)], "").status.success());
-    wait_for(&server, &user(4), 550);
-    wait_for(&server, "nobody@example.com", 550);
+    server.wait_for_rcpt(&user(4), 550, LIMIT);
+    server.wait_for_rcpt("nobody@example.com", 550, LIMIT);
 }
 
 #[test]
@@ -239,14 +226,14 @@ fn a_server_that_starts_while_a_table_is_written_defers_until_it_is_whole() {
         .expect("written");
     let server = builder.start();
     let mut client = server.client();
-    assert_eq!(code(&mut client, &user(5)), 250);
-    assert_eq!(code(&mut client, &user(30)), 451);
+    assert_eq!(client.rcpt_code(&user(5)), 250);
+    assert_eq!(client.rcpt_code(&user(30)), 451);
     writer
         .write_all(lines(20..40).concat().as_bytes())
         .expect("written");
     drop(writer);
     eventually("250 for the last user", LIMIT, || {
-        match code(&mut client, &user(39)) {
+        match client.rcpt_code(&user(39)) {
             250 => Some(()),
             code => {
                 assert_eq!(code, 451);
@@ -254,7 +241,7 @@ fn a_server_that_starts_while_a_table_is_written_defers_until_it_is_whole() {
             }
         }
     });
-    wait_for(&server, "nobody@example.com", 550);
+    server.wait_for_rcpt("nobody@example.com", 550, LIMIT);
 }
 
 fn text(path: &Path) -> &str {
@@ -323,11 +310,11 @@ fn a_recipient_map_that_is_copied_over_kills_nobody_and_defers_until_it_is_whole
     assert!(odd.is_empty(), "{odd:?}");
     let mut client = server.client();
     for number in 0..USERS / 10 {
-        assert_eq!(code(&mut client, &user(number)), 451);
+        assert_eq!(client.rcpt_code(&user(number)), 451);
     }
     fs::copy(&maps[1], &live).expect("copied");
-    wait_for(&server, &user(USERS - 1), 250);
-    wait_for(&server, "nobody@example.com", 550);
+    server.wait_for_rcpt(&user(USERS - 1), 250, LIMIT);
+    server.wait_for_rcpt("nobody@example.com", 550, LIMIT);
 }
 
 #[test]
@@ -341,7 +328,7 @@ fn whatever_takes_the_place_of_a_recipient_map_defers_who_is_not_in_the_one_in_u
     fs::copy(&good, &live).expect("copied");
     let mut server = builder.start();
     let unknown = "nobody@example.com";
-    assert_eq!(code(&mut server.client(), unknown), 550);
+    assert_eq!(server.client().rcpt_code(unknown), 550);
     let remove = || {
         let _ = fs::remove_dir(&live).or_else(|_| fs::remove_file(&live));
     };
@@ -369,12 +356,12 @@ fn whatever_takes_the_place_of_a_recipient_map_defers_who_is_not_in_the_one_in_u
     for (what, replace) in replacements {
         replace();
         eprintln!("{what}");
-        wait_for(&server, unknown, 451);
-        assert_eq!(code(&mut server.client(), &user(3)), 250, "{what}");
+        server.wait_for_rcpt(unknown, 451, LIMIT);
+        assert_eq!(server.client().rcpt_code(&user(3)), 250, "{what}");
         remove();
         fs::copy(&good, &other).expect("copied");
         fs::rename(&other, &live).expect("renamed");
-        wait_for(&server, unknown, 550);
+        server.wait_for_rcpt(unknown, 550, LIMIT);
     }
     assert_eq!(server.daemon.stop().code(), Some(0));
 }
