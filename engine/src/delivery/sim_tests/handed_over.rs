@@ -15,7 +15,7 @@ use crate::clock;
 use crate::config::Compress;
 use crate::io::Credentials;
 use crate::io::sim::SimDisk;
-use crate::log::sim::SimRandom;
+use crate::io::sim::SimRandom;
 use crate::status::Status;
 use crate::sync::{Arc, Mutex};
 use crate::target::{Format, MailboxTarget, Target};
