@@ -7,6 +7,7 @@
 
 mod accept;
 mod admission;
+mod autoreply;
 mod buffers;
 pub mod cli;
 mod client_socket;

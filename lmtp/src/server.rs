@@ -5,6 +5,7 @@
 //! have to be waited for are told 421.
 
 use crate::accept::{self, Accepting, Protocol};
+use crate::autoreply::Autoreplies;
 use crate::listener::Listener;
 use crate::reload_error::ReloadError;
 use crate::shared::Shared;
@@ -49,6 +50,15 @@ impl Server {
     #[must_use]
     pub fn with_socketmap(mut self, listeners: Vec<Listener>) -> Self {
         self.listeners.extend(with(Protocol::Socketmap, listeners));
+        self
+    }
+
+    /// Has `autoreplies` follow the settings, too.
+    #[must_use]
+    pub(crate) fn with_autoreplies(mut self, autoreplies: Arc<Autoreplies>) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.autoreplies = Some(autoreplies);
+        }
         self
     }
 
@@ -136,6 +146,9 @@ impl Handle {
             ));
         }
         self.0.notices.reload(&settings);
+        if let Some(autoreplies) = &self.0.autoreplies {
+            autoreplies.reload(&settings);
+        }
         self.0.set_settings(settings);
         Ok(warnings)
     }

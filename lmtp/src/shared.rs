@@ -1,6 +1,7 @@
 //! What all connections of a server share.
 
 use crate::admission::Admission;
+use crate::autoreply::Autoreplies;
 use crate::buffers::Pool;
 use crate::drain::Drain;
 use crate::ids::Ids;
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) buffers: Pool,
     pub(crate) in_place_slots: InPlaceSlots,
     pub(crate) notices: Notices,
+    pub(crate) autoreplies: Option<Arc<Autoreplies>>,
     /// What the server was started with; some of it stays in force until it ends.
     pub(crate) started_with: Arc<Settings>,
     settings: Mutex<Arc<Settings>>,
@@ -39,6 +41,7 @@ impl Shared {
             buffers: Pool::default(),
             in_place_slots: InPlaceSlots::default(),
             notices: Notices::new(&settings),
+            autoreplies: None,
             started_with: Arc::clone(&settings),
             settings: Mutex::new(settings),
             admission: Arc::default(),

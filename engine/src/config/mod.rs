@@ -9,6 +9,8 @@
 //! number of bytes or text with `K`, `M` or `G` (`"50M"`), lists are text or arrays of text,
 //! and `$name` is replaced by the Postfix parameter of that name in every value (`$$` for `$`).
 
+mod autoreply_parameters;
+mod autoreply_settings;
 mod environment;
 mod expand;
 mod flags;
@@ -42,6 +44,7 @@ mod transports;
 mod validate;
 mod values;
 
+pub use autoreply_settings::AutoreplySettings;
 pub use flags::Flags;
 pub use kind::{Kind, Set, Word};
 pub use listen::{ListenAddress, ListenError};

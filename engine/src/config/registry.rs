@@ -3,6 +3,7 @@
 //! Reading, validation, `mailstow config --defaults` and the hints for unknown keys all work from
 //! [`PARAMETERS`].
 
+use super::autoreply_parameters::AUTOREPLY;
 use super::log_parameters::DELIVERY_LOG;
 use super::parameter::Parameter;
 use super::parameters::GENERAL;
@@ -27,6 +28,7 @@ pub static PARAMETERS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
             .chain(DELIVERY_LOG)
             .chain(TRANSPORT)
             .chain(RELAY)
+            .chain(AUTOREPLY)
             .cloned(),
     );
     all

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::autoreply_settings::AutoreplySettings;
 use super::listen::ListenAddress;
 use super::relay_settings::RelaySettings;
 use super::transport_settings::TransportSettings;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub transport: TransportSettings,
     /// `[transport]`: other servers.
     pub relay: RelaySettings,
+    /// `[autoreply]`: replies to senders.
+    pub autoreply: AutoreplySettings,
     /// `[limits]`: bounds.
     pub limits: Limits,
     /// `[log]`: log lines.

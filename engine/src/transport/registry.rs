@@ -98,7 +98,8 @@ impl Transports {
 }
 
 /// Why no mail can be delivered by the transport `name`; `None` when it can, as far as that is
-/// known before there is mail. `mailstow serve` takes in `lmtp`, `smtp` and `relay`.
+/// known before there is mail. `mailstow serve` takes in `lmtp`,
+/// `smtp`, `relay` and `autoreply`.
 pub fn problem(name: &str, settings: &Settings) -> Option<String> {
     let mut services = settings.transport.services.iter();
     let service = services.find(|service| service.name == name);
@@ -108,6 +109,10 @@ pub fn problem(name: &str, settings: &Settings) -> Option<String> {
         (_, "virtual") if name == "virtual" => None,
         (_, "error" | "retry" | "discard") if name == program || name == "retry" => None,
         (_, "lmtp" | "smtp") | (None, "relay") => None,
+        (None, "autoreply") if !settings.autoreply.directory.as_os_str().is_empty() => None,
+        (None, "autoreply") => Some(
+            "directory is not set in [autoreply], and master.cf has no such service".to_owned(),
+        ),
         (None, _) => Some("master.cf has no such service".to_owned()),
         (Some(_), program) => Some(format!("what {program}(8) does is not done here")),
     }

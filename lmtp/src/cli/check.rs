@@ -3,6 +3,7 @@
 //! Nothing is created or changed. Exit status 0 when `serve` would work with the same arguments.
 
 mod access;
+mod autoreplies;
 mod delivery_log;
 mod findings;
 mod limits;
@@ -144,6 +145,7 @@ fn check(configuration: &Configuration, running: Option<&Running>, findings: &mu
     notices::check(settings, findings);
     sockets::check(configuration, running, findings);
     transports::check(settings, findings);
+    autoreplies::check(settings, findings);
 }
 
 /// Opens every table, each parameter by itself so that all that fail are named.

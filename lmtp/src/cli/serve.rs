@@ -7,6 +7,7 @@
 pub use super::common::ServeArgs;
 use super::common::{complain, configuration_failed, make_socket_directory, too_few_files};
 use super::sysexits;
+use crate::autoreply::{self, Autoreplies};
 use crate::health::Health;
 use crate::in_place::IN_PLACE_MESSAGES_MAX;
 use crate::lifecycle::Signals;
@@ -150,6 +151,8 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     })?;
     let engine = Arc::new(engine);
     relays.register(&engine, &settings.transport);
+    let autoreplies = Autoreplies::new(&settings, Arc::clone(&relays));
+    engine.register_transport(autoreply::NAME, autoreplies.clone());
     if !is_asked {
         runtime.spawn(Arc::clone(&health).answer_later(settings.state_directory.clone()));
     }
@@ -162,6 +165,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let addresses = settings.lmtp.listen.clone();
     let server = Server::new(Arc::clone(&engine), settings, listeners)
         .supervised_by(health.supervisor())
+        .with_autoreplies(autoreplies)
         .with_socketmap(maps);
     let is_broken = Arc::new(AtomicBool::new(false));
     let ended = runtime.block_on(async {

@@ -25,6 +25,7 @@ mod nexthop;
 mod opening;
 mod outcome;
 mod replies;
+mod single;
 mod stream;
 mod tls;
 mod transaction;

@@ -1,0 +1,48 @@
+//! What is known of the parameters of section `autoreply`.
+
+use super::kind::Kind::{Path, Text, Time, YesNo};
+use super::parameter::{Parameter, TIME_MAX, parameter};
+
+/// In the order in which they are printed.
+pub(super) static AUTOREPLY: &[Parameter] = &[
+    parameter(
+        "autoreply",
+        "directory",
+        "",
+        Path(|s, v| s.autoreply.directory = v),
+        "Directory of the texts that autoreply: sends, in UTF-8; empty: it sends none, and puts \
+         mail off",
+    ),
+    parameter(
+        "autoreply",
+        "text",
+        "%s",
+        Text(|s, v| s.autoreply.text = v),
+        "The file below it for a recipient: %s is its address in lower case, without extension, %u \
+         the local part, %d the domain; without such a file no sender is answered; another nexthop of \
+         autoreply: than the domain names the file itself",
+    ),
+    parameter(
+        "autoreply",
+        "interval",
+        "7d",
+        Time(60..=TIME_MAX, |s, v| s.autoreply.interval = v),
+        "How long a sender who was answered is not answered again by the same recipient",
+    ),
+    parameter(
+        "autoreply",
+        "only_named",
+        "yes",
+        YesNo(|s, v| s.autoreply.only_named = v),
+        "Whether To, Cc or Bcc of a message must name the recipient, or its original one, for a \
+         reply (RFC 3834)",
+    ),
+    parameter(
+        "autoreply",
+        "send_through",
+        "",
+        Text(|s, v| s.autoreply.send_through = v),
+        "Where replies go: smtp:[HOST]:PORT, smtp: for relayhost, lmtp:unix:PATH; empty: to \
+         sendmail_path",
+    ),
+];

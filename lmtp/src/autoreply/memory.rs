@@ -1,0 +1,216 @@
+//! Who was answered when: a small database in the state directory.
+//!
+//! Invariants: before a reply is sent, the database has durably taken that it is going to be; so
+//! that none is sent while it takes nothing. What was sent is known in this process even if the
+//! database cannot take that any more. A reply whose end a crash left open is sent again. redb
+//! does the rest: a transaction is durable or was never made, and one process has the file.
+
+use parking_lot::Mutex;
+use redb::{Database, ReadableTable, ReadableTableMetadata, TableDefinition};
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The file in the state directory.
+pub(super) const FILE: &str = "autoreplies.redb";
+
+/// From recipient and sender to the time of the reply, in seconds since the UNIX epoch, and
+/// whether it was sent.
+const REPLIES: TableDefinition<'_, &str, (u64, bool)> = TableDefinition::new("replies");
+
+/// Bytes of the database that are kept in memory.
+const CACHE_BYTES: usize = 1 << 20;
+/// Most replies that are remembered; while there are more, none is sent.
+const REPLIES_MAX: u64 = 1_000_000;
+/// How often those that are too old are forgotten.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// The replies of one server.
+#[derive(Debug)]
+pub(super) struct Memory {
+    path: PathBuf,
+    database: Database,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Sent, and not in the database.
+    unsaved: HashSet<String>,
+    /// When what is too old was forgotten last, since the UNIX epoch.
+    swept: Duration,
+}
+
+/// Whether a reply is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// It is, and [`Memory::sent`] is to be told.
+    Send,
+    /// One was sent before.
+    SentBefore,
+}
+
+impl Memory {
+    /// Opens the database in the state directory, and makes it when there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be used, and the remedy.
+    pub(super) fn open(state_directory: &Path) -> Result<Self, String> {
+        let path = state_directory.join(FILE);
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        let is_new = !path.exists();
+        let database = builder.create(&path).map_err(|error| {
+            format!(
+                "{}: {error}; let no other server use it; remove it if it is damaged: some senders \
+                 are answered again then",
+                path.display()
+            )
+        })?;
+        if is_new {
+            let flushed = File::open(state_directory).and_then(|directory| directory.sync_all());
+            flushed.map_err(|error| format!("{}: {error}", state_directory.display()))?;
+        }
+        Ok(Self {
+            path,
+            database,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Notes durably that a reply is going to be sent, unless one was sent within `interval`.
+    ///
+    /// # Errors
+    /// The database takes nothing; no reply must be sent.
+    pub(super) fn begin(
+        &self,
+        key: &str,
+        now: Duration,
+        interval: Duration,
+    ) -> Result<Begun, String> {
+        let mut state = self.state.lock();
+        let begun = self.begin_in(&mut state, key, now, interval);
+        drop(state);
+        begun.map_err(|error| format!("{}: {error}", self.path.display()))
+    }
+
+    fn begin_in(
+        &self,
+        state: &mut State,
+        key: &str,
+        now: Duration,
+        interval: Duration,
+    ) -> Result<Begun, redb::Error> {
+        let write = self.database.begin_write()?;
+        let begun = {
+            let mut table = write.open_table(REPLIES)?;
+            if now.saturating_sub(state.swept) >= SWEEP_INTERVAL {
+                table.retain(|_, (at, _)| is_fresh(at, now, interval))?;
+                state.swept = now;
+            }
+            let known = table.get(key)?.map(|entry| entry.value());
+            let is_unsaved = state.unsaved.contains(key);
+            let was_sent = matches!(known, Some((at, true)) if is_fresh(at, now, interval));
+            if !is_unsaved && !was_sent {
+                if table.len()? >= REPLIES_MAX {
+                    return Ok(Begun::SentBefore);
+                }
+                table.insert(key, (now.as_secs(), false))?;
+                Begun::Send
+            } else {
+                if is_unsaved {
+                    table.insert(key, (now.as_secs(), true))?;
+                }
+                Begun::SentBefore
+            }
+        };
+        write.commit()?;
+        state.unsaved.remove(key);
+        Ok(begun)
+    }
+
+    /// Notes durably that the reply was sent.
+    ///
+    /// # Errors
+    /// The database does not take it; it is known to this process all the same.
+    pub(super) fn sent(&self, key: &str, now: Duration) -> Result<(), String> {
+        let mut state = self.state.lock();
+        let saved = self.save(key, now);
+        if saved.is_err() {
+            state.unsaved.insert(key.to_owned());
+        }
+        saved.map_err(|error| format!("{}: {error}", self.path.display()))
+    }
+
+    fn save(&self, key: &str, now: Duration) -> Result<(), redb::Error> {
+        let write = self.database.begin_write()?;
+        write
+            .open_table(REPLIES)?
+            .insert(key, (now.as_secs(), true))?;
+        Ok(write.commit()?)
+    }
+}
+
+/// True for a reply that keeps another from being sent. One from a time to come was noted with a
+/// clock that was wrong.
+fn is_fresh(at: u64, now: Duration, interval: Duration) -> bool {
+    now.as_secs().abs_diff(at) < interval.as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
+    const START: Duration = Duration::from_secs(1_764_400_000);
+
+    fn begin(memory: &Memory, key: &str, at: Duration) -> Begun {
+        memory.begin(key, at, WEEK).unwrap()
+    }
+
+    #[test]
+    fn a_reply_is_sent_once_in_an_interval_over_restarts_too() {
+        let place = tempfile::tempdir().unwrap();
+        let memory = Memory::open(place.path()).unwrap();
+        assert_eq!(begin(&memory, "a", START), Begun::Send);
+        memory.sent("a", START).unwrap();
+        let day = Duration::from_secs(86_400);
+        assert_eq!(begin(&memory, "a", START + day), Begun::SentBefore);
+        assert_eq!(begin(&memory, "b", START + day), Begun::Send);
+        drop(memory);
+        let memory = Memory::open(place.path()).unwrap();
+        assert_eq!(begin(&memory, "a", START + 6 * day), Begun::SentBefore);
+        // Its end is not known.
+        assert_eq!(begin(&memory, "b", START + day), Begun::Send);
+        assert_eq!(begin(&memory, "a", START + WEEK), Begun::Send);
+        memory.sent("a", START + WEEK).unwrap();
+        assert_eq!(begin(&memory, "a", START + 8 * day), Begun::SentBefore);
+        // The clock is set back for long.
+        assert_eq!(begin(&memory, "a", START - WEEK), Begun::Send);
+    }
+
+    #[test]
+    fn what_is_too_old_is_forgotten() {
+        let place = tempfile::tempdir().unwrap();
+        let memory = Memory::open(place.path()).unwrap();
+        for number in 0..50 {
+            let key = format!("key{number}");
+            assert_eq!(begin(&memory, &key, START), Begun::Send);
+            memory.sent(&key, START).unwrap();
+        }
+        assert_eq!(begin(&memory, "new", START + WEEK), Begun::Send);
+        let read = memory.database.begin_write().unwrap();
+        assert_eq!(read.open_table(REPLIES).unwrap().len().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_second_process_is_told_that_the_file_is_in_use() {
+        let place = tempfile::tempdir().unwrap();
+        let _memory = Memory::open(place.path()).unwrap();
+        let error = Memory::open(place.path()).unwrap_err();
+        assert!(error.contains("no other server"), "{error}");
+        std::fs::write(place.path().join("x"), "").unwrap();
+        assert!(Memory::open(&place.path().join("x")).is_err());
+    }
+}
