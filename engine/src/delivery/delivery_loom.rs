@@ -83,7 +83,7 @@ fn loom_sleeping_writers_are_woken_for_every_delivery() {
                 while let Some(Taken { jobs, hold }) = queue.take() {
                     queue.give_back(hold);
                     let before = done.fetch_add(jobs.len() as u64, Ordering::AcqRel);
-                    // Nobody else wakes them.
+                    // No other thread wakes them.
                     if before + jobs.len() as u64 == 2 {
                         queue.close();
                     }

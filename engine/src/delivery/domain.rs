@@ -1,11 +1,11 @@
 //! A file system with mailboxes, and its writers, which write to its mailboxes only.
 //!
-//! A file system that does not answer blocks only its own writers. Invariants: while a file system
+//! A file system that does not answer blocks only its writers. Invariants: while a file system
 //! is known not to answer, its deliveries are refused at once, except for a trial from time to
 //! time; while other deliveries still end, only the mailboxes of the blocked writers are refused.
 
+use super::active_batch::ActiveBatch;
 use super::delivery::Delivery;
-use super::in_hand::InHand;
 use super::queue::{Hold, Queue};
 use super::room::Room;
 use crate::clock;
@@ -25,7 +25,7 @@ const TRIAL_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Domain {
     mount_point: PathBuf,
     pub(super) queue: Queue<Delivery>,
-    /// Something in it is not to be waited for.
+    /// A writer was given up, or too much waits for a flush: [`Domain::admits`] must look.
     is_impeded: AtomicBool,
     numbers: AtomicU64,
     state: Mutex<State>,
@@ -34,7 +34,7 @@ pub(super) struct Domain {
 
 #[derive(Debug)]
 struct State {
-    in_hand: Vec<Arc<InHand>>,
+    active: Vec<Arc<ActiveBatch>>,
     /// The numbers of its writers.
     writers: BTreeSet<u64>,
     writers_wanted: usize,
@@ -63,44 +63,44 @@ pub(super) struct HungDomain {
     pub(super) next_trial: Instant,
 }
 
-/// What is to be done after a look at a domain.
+/// What the watchdog has to do for a file system.
 #[derive(Debug, Default)]
 pub(super) struct Look {
-    /// Batches whose writers are not waited for any more.
-    pub(super) given_up: Vec<Arc<InHand>>,
-    /// Deliveries that no writer will come for.
+    /// Batches whose writers are given up.
+    pub(super) given_up: Vec<Arc<ActiveBatch>>,
+    /// Deliveries that no writer will take.
     pub(super) refused: Vec<Delivery>,
     /// Writers that are missing.
     pub(super) writers: usize,
 }
 
 impl State {
-    /// Returns the writers that do not come back.
-    fn stuck(&self) -> BTreeSet<u64> {
-        let given_up = self.in_hand.iter().filter(|in_hand| in_hand.is_given_up());
-        given_up.map(|in_hand| in_hand.writer).collect()
+    /// Returns the writers that are given up.
+    fn given_up(&self) -> BTreeSet<u64> {
+        let given_up = self.active.iter().filter(|active| active.is_given_up());
+        given_up.map(|active| active.writer).collect()
     }
 
-    /// Returns when the step began that a writer is at; `None` while it waits for the log. It may
-    /// have two batches in hand, of which one waits for the other.
+    /// Returns when the current step of a writer began; `None` while it waits for the log. A writer
+    /// may have two batches, of which one waits for the other.
     fn at_work_since(&self, writer: u64) -> Option<Instant> {
-        let in_hand = self.in_hand.iter();
-        let steps = in_hand.filter(|in_hand| in_hand.writer == writer);
-        let steps: Option<Vec<Instant>> = steps.map(|in_hand| in_hand.since()).collect();
+        let active = self.active.iter();
+        let steps = active.filter(|active| active.writer == writer);
+        let steps: Option<Vec<Instant>> = steps.map(|active| active.since()).collect();
         steps?.into_iter().max()
     }
 
-    /// Stuck writers are replaced up to this many.
+    /// Writers that are given up are replaced up to this many.
     fn writers_max(&self) -> usize {
         self.writers_wanted * 2
     }
 
-    /// Returns true if nothing that was begun since a delivery got stuck has ended.
+    /// Returns true if no batch has ended that was begun after a delivery stopped.
     fn is_hung(&self) -> bool {
-        let given_up = self.in_hand.iter().filter(|in_hand| in_hand.is_given_up());
+        let given_up = self.active.iter().filter(|active| active.is_given_up());
         let ended = self.ended;
         given_up
-            .filter_map(|stuck| stuck.since())
+            .filter_map(|active| active.since())
             .any(|since| ended.is_none_or(|begun| begun < since))
     }
 }
@@ -117,7 +117,7 @@ impl Domain {
             is_impeded: AtomicBool::new(false),
             numbers: AtomicU64::new(0),
             state: Mutex::new(State {
-                in_hand: Vec::new(),
+                active: Vec::new(),
                 writers: BTreeSet::new(),
                 writers_wanted: writers,
                 ended: None,
@@ -128,7 +128,7 @@ impl Domain {
         }
     }
 
-    /// Returns how many writers it has when none is stuck.
+    /// Returns how many writers it has when none is given up.
     pub(super) fn writers_wanted(&self) -> usize {
         self.state.lock().writers_wanted
     }
@@ -155,9 +155,9 @@ impl Domain {
         if state.is_overfull {
             return false;
         }
-        let may_try = state.stuck().len() < state.writers_max();
-        let mut given_up = state.in_hand.iter().filter(|in_hand| in_hand.is_given_up());
-        let is_blocked = given_up.any(|in_hand| in_hand.blocks(mailbox));
+        let may_try = state.given_up().len() < state.writers_max();
+        let mut given_up = state.active.iter().filter(|active| active.is_given_up());
+        let is_blocked = given_up.any(|active| active.blocks(mailbox));
         let Some(hung) = &mut state.hung else {
             return !is_blocked;
         };
@@ -186,32 +186,32 @@ impl Domain {
     /// Returns true if a writer is one too many: it came back after it was replaced.
     pub(super) fn is_surplus(&self) -> bool {
         let state = self.state.lock();
-        state.writers.len() - state.stuck().len() > state.writers_wanted
+        state.writers.len() - state.given_up().len() > state.writers_wanted
     }
 
-    /// A writer has these deliveries in hand.
-    pub(super) fn begin(&self, writer: u64, deliveries: &mut [Delivery]) -> Arc<InHand> {
-        let in_hand = Arc::new(InHand::new(writer, deliveries));
-        self.state.lock().in_hand.push(Arc::clone(&in_hand));
-        in_hand
+    /// A writer begins to work on these deliveries.
+    pub(super) fn begin(&self, writer: u64, deliveries: &mut [Delivery]) -> Arc<ActiveBatch> {
+        let active = Arc::new(ActiveBatch::new(writer, deliveries));
+        self.state.lock().active.push(Arc::clone(&active));
+        active
     }
 
-    /// A writer will not be back soon from a batch, or not at all: others do what comes.
-    pub(super) fn leave_to_others(&self, in_hand: &InHand) {
-        if in_hand.leave_to_others() {
+    /// A writer will not be back soon from a batch, or never: other writers take new deliveries.
+    pub(super) fn leave_to_others(&self, active: &ActiveBatch) {
+        if active.leave_to_others() {
             self.queue.leave_to_others();
         }
     }
 
     /// A writer is done with a batch.
-    pub(super) fn end(&self, in_hand: &Arc<InHand>, mut hold: Hold) {
+    pub(super) fn end(&self, active: &Arc<ActiveBatch>, mut hold: Hold) {
         let mut state = self.state.lock();
-        state.in_hand.retain(|kept| !Arc::ptr_eq(kept, in_hand));
-        state.ended = state.ended.max(Some(in_hand.begun()));
-        if in_hand.is_given_up() {
+        state.active.retain(|kept| !Arc::ptr_eq(kept, active));
+        state.ended = state.ended.max(Some(active.begun()));
+        if active.is_given_up() {
             hold.is_given_up();
         }
-        if !in_hand.leave_to_others() {
+        if !active.leave_to_others() {
             hold.is_left_to_others();
         }
         if self.is_impeded.load(Ordering::Acquire) {
@@ -221,30 +221,30 @@ impl Domain {
         self.queue.give_back(hold);
     }
 
-    /// Looks for steps that began more than `limit` ago.
+    /// Finds steps that began more than `limit` ago, and gives up their writers.
     pub(super) fn look(&self, limit: Duration) -> Look {
         let now = clock::now();
         let mut look = Look::default();
         let mut state = self.state.lock();
-        for in_hand in &state.in_hand {
-            let since = state.at_work_since(in_hand.writer);
+        for active in &state.active {
+            let since = state.at_work_since(active.writer);
             let is_late = since.is_some_and(|since| now.saturating_duration_since(since) > limit);
-            if is_late && in_hand.give_up() {
-                self.queue.give_up(in_hand.mboxes().len());
-                self.leave_to_others(in_hand);
-                look.given_up.push(Arc::clone(in_hand));
+            if is_late && active.give_up() {
+                self.queue.give_up(active.mboxes().len());
+                self.leave_to_others(active);
+                look.given_up.push(Arc::clone(active));
             }
             // Each time: more may have been on its way.
-            if in_hand.is_given_up() {
+            if active.is_given_up() {
                 look.refused
-                    .extend(self.queue.take_out_of(&in_hand.mboxes()));
+                    .extend(self.queue.take_out_of(&active.mboxes()));
             }
         }
         self.update(&mut state);
         if state.hung.is_some() {
             look.refused.extend(self.queue.take_out());
         }
-        let at_work = state.writers.len() - state.stuck().len();
+        let at_work = state.writers.len() - state.given_up().len();
         let missing = state.writers_wanted.saturating_sub(at_work);
         let most = state.writers_max().saturating_sub(state.writers.len());
         look.writers = missing.min(most);
@@ -253,7 +253,7 @@ impl Domain {
 
     fn update(&self, state: &mut State) {
         let is_hung = state.is_hung();
-        let is_stuck = state.in_hand.iter().any(|in_hand| in_hand.is_given_up());
+        let is_given_up = state.active.iter().any(|active| active.is_given_up());
         let mount_point = self.mount_point.display();
         match (is_hung, state.hung) {
             (true, None) => {
@@ -274,7 +274,7 @@ impl Domain {
             }
             _ => {}
         }
-        let is_impeded = is_stuck || state.is_overfull;
+        let is_impeded = is_given_up || state.is_overfull;
         self.is_impeded.store(is_impeded, Ordering::Release);
     }
 
@@ -301,7 +301,7 @@ impl Domain {
     /// Returns true once no writer works that may come back.
     pub(super) fn is_left(&self) -> bool {
         let state = self.state.lock();
-        state.writers.len() <= state.stuck().len()
+        state.writers.len() <= state.given_up().len()
     }
 
     /// Keeps a thread of it, and those before it that have not ended.
@@ -343,12 +343,12 @@ mod tests {
         let delivery = Delivery::of_nothing(Arc::new(|_, _| {}));
         domain.queue.push(std::iter::once(delivery));
         let Taken { mut jobs, hold } = domain.queue.take_waiting().unwrap();
-        let in_hand = domain.begin(domain.writer_begins(), &mut jobs);
+        let active = domain.begin(domain.writer_begins(), &mut jobs);
         assert_eq!(domain.queue.batches(), 1);
         // The clock may stand for a moment.
         while domain.look(Duration::ZERO).given_up.is_empty() {}
         assert_eq!(domain.queue.batches(), 0);
-        domain.end(&in_hand, hold);
+        domain.end(&active, hold);
         assert_eq!(domain.queue.batches(), 0, "it is counted once");
     }
 

@@ -14,8 +14,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// File systems below the base with writers of their own; the mailboxes of more are written by the
-/// writers of the base.
+/// Most file systems below the base that have separate writers; mailboxes on others are written by
+/// the writers of the base.
 const DOMAINS_MAX: usize = 64;
 
 /// The file systems of a store.

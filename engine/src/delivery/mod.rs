@@ -10,7 +10,8 @@
 //! log_supervisor             opens and recovers the log, makes checkpoints
 //! watch, writer              the threads of a file system
 //! recovery, batch            replay what the log has; write what waits
-//! domains, domain, in_hand   file systems, their queues, and what their writers are at
+//! domains, domain            queues and writers, one set for each file system
+//! active_batch               a batch that a writer works on
 //! delivery, reply            one copy for one mailbox, answered exactly once
 //! handed_over                what transports took
 //! ledger                     what must be remembered until it is settled
@@ -48,6 +49,7 @@
 //! Work::end                                 Delivery::finish, Reply::report
 //! ```
 
+mod active_batch;
 mod base;
 mod batch;
 mod bounds;
@@ -66,7 +68,6 @@ mod flush;
 pub(crate) mod fuzz_checks;
 mod handed_over;
 mod health;
-mod in_hand;
 mod in_place;
 mod in_place_file;
 mod jobs;

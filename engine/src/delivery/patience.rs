@@ -1,4 +1,4 @@
-//! How long a step in a mailbox may take.
+//! The time limit of a step in a mailbox.
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, wait_timeout};
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// How long it may take when the store is about to close.
 const CLOSING: Duration = Duration::from_millis(1500);
 
-/// How long a step may take, and whether the store closes.
+/// The time limit of a step, and whether the store closes.
 #[derive(Debug)]
 pub(super) struct Patience {
     limit_ms: AtomicU64,

@@ -1,13 +1,13 @@
 //! Deliveries waiting for a writer.
 //!
-//! Holds no I/O, and knows of deliveries only what [`Queued`] says, so that a model checker can run
-//! it. [`Waiting`] says whose turn it is; here writers sleep and are woken.
+//! Does no I/O, and knows deliveries only as [`Queued`], so that a model checker can run it.
+//! [`Waiting`] decides the order; this file lets writers sleep and wakes them.
 //!
-//! As few writers as will do are kept busy: one that has a batch in hand comes back for what came
-//! meanwhile, all of it at once, and large batches cost far fewer flushes and changes of threads
-//! than small ones. Another is woken when more than [`WAITING_MAX`] wait, when a writer says that
-//! it will be long, and when none has come back for [`PATIENCE`]. Invariant: while something waits
-//! for a writer at work and another sleeps, one of those that sleep watches.
+//! As few writers as possible are kept busy: a writer that finishes a batch takes all deliveries
+//! that came meanwhile, and large batches need far fewer flushes and thread switches than small
+//! ones. Another writer is woken when more than [`WAITING_MAX`] deliveries wait, when a writer says
+//! that its batch takes long, and when none has come back for [`PATIENCE`]. Invariant: while a
+//! delivery waits for a busy writer and another writer sleeps, one sleeping writer watches.
 
 mod taken;
 mod waiting;
@@ -19,10 +19,10 @@ use std::time::Duration;
 pub(super) use taken::{Hold, Queued, Taken};
 use waiting::{LeftOut, Waiting};
 
-/// So many deliveries may wait for a writer that has a batch in hand. Measured with 64 sessions on
+/// Deliveries that may wait for a busy writer before another is woken. Measured with 64 sessions on
 /// two processors: with 0 and with 24 there were fewer messages a second, in Maildirs and mboxes.
 const WAITING_MAX: usize = 12;
-/// So long they do before another writer sees to them.
+/// How long they wait before another writer takes them.
 const PATIENCE: Duration = Duration::from_millis(10);
 
 /// A queue of deliveries to one file system.
@@ -38,11 +38,11 @@ pub(super) struct Queue<J> {
 #[derive(Debug)]
 struct State<J> {
     waiting: Waiting<J>,
-    /// Batches in the hands of writers that will soon be back for more.
+    /// Batches of writers that will soon be back for more.
     batches: usize,
     /// Batches taken so far.
     takes: u64,
-    /// A sleeping writer looks from time to time whether the others come back.
+    /// A sleeping writer checks from time to time whether the others come back.
     is_watched: bool,
     /// One was woken to do that, and none has begun to.
     is_watch_wanted: bool,
@@ -51,7 +51,7 @@ struct State<J> {
     asleep: usize,
     /// One of them was woken and is on its way.
     is_waking: bool,
-    /// Mboxes in the hands of writers that do not come back.
+    /// Mboxes of writers that were given up.
     given_up: usize,
 }
 
@@ -76,7 +76,7 @@ impl<J: Queued> Queue<J> {
         }
     }
 
-    /// Adds deliveries, whether there is room or not.
+    /// Adds deliveries, even past the capacity.
     pub(super) fn push(&self, jobs: impl Iterator<Item = J>) {
         let mut state = self.state.lock();
         let count = state.waiting.push(jobs);
@@ -92,7 +92,7 @@ impl<J: Queued> Queue<J> {
         }
     }
 
-    /// Another program holds the lock of an mbox in the caller's hands, which all of these
+    /// Another program holds the lock of an mbox that the caller works on, which all of these
     /// deliveries are for: they wait, with all others for that mbox, until the lock is tried again.
     /// Returns those that do not wait, to be refused: they and others have waited for `patience`,
     /// are abandoned, or are more than may wait.
@@ -110,7 +110,7 @@ impl<J: Queued> Queue<J> {
         over
     }
 
-    /// Takes out everything that waits, for no writer will come for it.
+    /// Takes out everything that waits: no writer will take it.
     pub(super) fn take_out(&self) -> Vec<J> {
         let mut state = self.state.lock();
         let taken_out = state.waiting.take_out();
@@ -145,7 +145,7 @@ impl<J: Queued> Queue<J> {
         self.work.notify_all();
     }
 
-    /// Returns how many batches are in the hands of writers that will soon be back.
+    /// Returns how many batches writers have that will soon be back.
     #[cfg(test)]
     pub(super) fn batches(&self) -> usize {
         self.state.lock().batches
@@ -236,8 +236,8 @@ impl<J: Queued> Queue<J> {
         }
     }
 
-    /// A writer will not be back soon from a batch, or not at all: others are to do what comes. To
-    /// be called once for a batch.
+    /// A writer will not be back soon from a batch, or never: other writers take new deliveries.
+    /// Called once for a batch.
     pub(super) fn leave_to_others(&self) {
         let mut state = self.state.lock();
         state.batches -= 1;
@@ -248,8 +248,8 @@ impl<J: Queued> Queue<J> {
         }
     }
 
-    /// A writer is done with a batch: its room and its mboxes are free again, and what waited
-    /// beside these gets its turn.
+    /// A writer is done with a batch: its capacity and its mboxes are free again, and deliveries
+    /// that waited for these get their turn.
     pub(super) fn give_back(&self, hold: Hold) {
         let mut state = self.state.lock();
         if hold.is_given_up {
@@ -284,7 +284,7 @@ impl<J: Queued> State<J> {
     }
 
     /// True when a writer is to be woken, to see from now on whether the others come back. One
-    /// that went to sleep when nobody was at work does not look by itself.
+    /// that went to sleep when no writer was at work does not look by itself.
     fn wake_watcher(&mut self) -> bool {
         let is_wanted = !self.is_watched && !self.is_waking && self.asleep > 0;
         self.is_watched |= is_wanted;
@@ -294,7 +294,7 @@ impl<J: Queued> State<J> {
 
     /// True when nothing waits, and no writer can give anything back any more.
     fn is_done(&self) -> bool {
-        self.waiting.is_empty() && self.waiting.in_hand() <= self.given_up
+        self.waiting.is_empty() && self.waiting.taken_mboxes() <= self.given_up
     }
 
     /// Moves deliveries into the batch; those that are not to be made aside, to be seen to without

@@ -1,31 +1,31 @@
-//! Room for deliveries, shared by all queues of a store.
+//! How many deliveries a store holds at once, in all its queues.
 //!
-//! Does no I/O. Deliveries that wait for a lock which another program holds have
-//! places aside, so that they take up no room of others. Invariants: a delivery takes up room until
-//! a writer is done with it, or a place aside; whoever waits for room is woken when there is some.
+//! Deliveries that wait for a lock which another program holds are parked: they count separately,
+//! so that they block no others. Invariants: a delivery counts until a writer is done with it, or
+//! while it is parked; tasks that wait for capacity are woken when some becomes free.
 
 use crate::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
-/// The places aside are so many times fewer than the others.
-const ASIDE_PART: usize = 4;
-/// One mbox may have this part of the places aside.
-const ONE_PART: usize = 4;
+/// Capacity for deliveries per capacity for parked ones.
+const PARKED_PART: usize = 4;
+/// Capacity for parked deliveries per that of one mbox.
+const MBOX_PART: usize = 4;
 
-/// How many deliveries may wait or be made at once; the bound is kept by those who submit
+/// How many deliveries may wait or be made at once. The callers that submit keep the bound
 /// ([`Room::poll`]).
 #[derive(Debug)]
 pub(super) struct Room {
     capacity: usize,
-    aside_max: usize,
+    parked_max: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     taken: usize,
-    /// Places aside that are taken.
-    aside: usize,
+    /// Parked deliveries.
+    parked: usize,
     waiting: Vec<Waker>,
 }
 
@@ -33,20 +33,20 @@ impl Room {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             capacity,
-            aside_max: (capacity / ASIDE_PART).max(1),
+            parked_max: (capacity / PARKED_PART).max(1),
             state: Mutex::default(),
         }
     }
 
-    /// Takes room for so many deliveries, whether there is any or not.
+    /// Counts so many deliveries, even past the limit.
     pub(super) fn take(&self, deliveries: usize) {
         self.state.lock().taken += deliveries;
     }
 
-    /// Gives the room of so many deliveries back.
+    /// Counts so many deliveries no longer, and wakes waiting tasks.
     pub(super) fn give_back(&self, deliveries: usize) {
         let mut state = self.state.lock();
-        debug_assert!(deliveries <= state.taken, "room is given back once");
+        debug_assert!(deliveries <= state.taken, "capacity is given back once");
         state.taken = state.taken.saturating_sub(deliveries);
         let wakers = match state.taken < self.capacity {
             true => std::mem::take(&mut state.waiting),
@@ -56,45 +56,46 @@ impl Room {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Returns how many places aside the deliveries of one mbox may have.
-    pub(super) fn aside_for_one(&self) -> usize {
-        (self.aside_max / ONE_PART).max(1)
+    /// Returns how many deliveries of one mbox may be parked.
+    pub(super) fn parked_per_mbox(&self) -> usize {
+        (self.parked_max / MBOX_PART).max(1)
     }
 
-    /// Takes up to so many places aside, and returns how many there were.
-    pub(super) fn put_aside(&self, deliveries: usize) -> usize {
+    /// Parks up to so many deliveries, and returns how many fit.
+    pub(super) fn park(&self, deliveries: usize) -> usize {
         let mut state = self.state.lock();
-        let placed = deliveries.min(self.aside_max.saturating_sub(state.aside));
-        state.aside += placed;
+        let placed = deliveries.min(self.parked_max.saturating_sub(state.parked));
+        state.parked += placed;
         placed
     }
 
-    /// Gives so many places aside back.
-    pub(super) fn leave_aside(&self, deliveries: usize) {
+    /// Counts so many deliveries as parked no longer.
+    pub(super) fn unpark(&self, deliveries: usize) {
         if deliveries > 0 {
             let mut state = self.state.lock();
-            debug_assert!(deliveries <= state.aside, "a place is given back once");
-            state.aside = state.aside.saturating_sub(deliveries);
+            debug_assert!(deliveries <= state.parked, "a delivery is unparked once");
+            state.parked = state.parked.saturating_sub(deliveries);
         }
     }
 
-    /// Returns how many places aside are taken.
+    /// Returns how many deliveries are parked.
     #[cfg(test)]
-    pub(super) fn aside(&self) -> usize {
-        self.state.lock().aside
+    pub(super) fn parked(&self) -> usize {
+        self.state.lock().parked
     }
 
-    /// Returns how many deliveries take up room.
+    /// Returns how many deliveries are counted, without parked ones.
     #[cfg(test)]
     pub(super) fn taken(&self) -> usize {
         self.state.lock().taken
     }
 
+    /// Returns true while another delivery fits.
     pub(super) fn is_left(&self) -> bool {
         self.state.lock().taken < self.capacity
     }
 
-    /// Ready when there is room; else the task is woken when there may be.
+    /// Ready while another delivery fits; else the task is woken when one may.
     pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
         if state.taken < self.capacity {

@@ -1,11 +1,11 @@
 //! Finds writers that are blocked in a mailbox, and answers their deliveries.
 //!
-//! A delivery that its writer has not begun to publish is refused. One
-//! that it publishes is accepted, if the log durably has it, and held until the writer tells what
-//! became of it. Invariant: nothing here asks a file system with mailboxes.
+//! A delivery that its writer has not begun to publish is refused. One that it publishes is
+//! accepted, if the log durably has it, and held until the writer reports its outcome. Invariant:
+//! nothing here asks a file system with mailboxes.
 
+use super::active_batch::ActiveBatch;
 use super::domain::{Domain, Look};
-use super::in_hand::InHand;
 use super::ledger::deferred_mail::{DeferredDelivery, DeferredMail, Held};
 use super::ledger::logged_message::HeldMessage;
 use super::reply::Reply;
@@ -70,8 +70,8 @@ pub(super) fn look<D: Disk>(
             refused,
             writers,
         } = domain.look(shared.patience.limit());
-        for in_hand in given_up {
-            give_up(shared, &domain, &in_hand);
+        for active in given_up {
+            give_up(shared, &domain, &active);
         }
         for delivery in refused {
             let error = domain.error(delivery.mailbox());
@@ -87,17 +87,17 @@ pub(super) fn look<D: Disk>(
 }
 
 /// Answers for a batch whose writer does not come back.
-fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, in_hand: &InHand) {
-    let waited = clock::now().saturating_duration_since(in_hand.begun());
+fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, active: &ActiveBatch) {
+    let waited = clock::now().saturating_duration_since(active.begun());
     let (mut refused, mut held) = (0, 0);
     let mut is_answered = true;
-    for reply in &in_hand.replies {
+    for reply in &active.replies {
         let status = domain.error(reply.mailbox.display()).status();
         if reply.give_up(&status, waited) {
             refused += 1;
         } else if reply.is_over() {
             // The writer was past it.
-        } else if let Some(held_as) = hold(shared, in_hand, reply) {
+        } else if let Some(held_as) = hold(shared, active, reply) {
             match reply.answer_early(waited) {
                 true => held += 1,
                 // The writer came back meanwhile, and tells of no late end.
@@ -108,11 +108,11 @@ fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, in_hand: &InHand) 
         }
     }
     if is_answered {
-        in_hand.let_go_of_log();
+        active.let_go_of_log();
     }
     if let Some(ledger) = &shared.ledger {
         // A log that fails is opened again although the writer has it.
-        for term in in_hand.take_terms() {
+        for term in active.take_terms() {
             ledger.log.end_lease(&term);
         }
     }
@@ -127,7 +127,7 @@ fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, in_hand: &InHand) 
 /// Holds a message that a writer publishes, if the log durably has it.
 fn hold<D: Disk>(
     shared: &Arc<Shared<D>>,
-    in_hand: &InHand,
+    active: &ActiveBatch,
     reply: &Reply,
 ) -> Option<(DeliveryId, u32)> {
     let (Some(ledger), Some(part)) = (&shared.ledger, &reply.part) else {
@@ -144,8 +144,8 @@ fn hold<D: Disk>(
     let waiting = DeferredDelivery {
         recipient: held_as.1,
         places: reply.places(),
-        held: Held::InHand {
-            failures: in_hand.failures(),
+        held: Held::ActiveBatch {
+            failures: active.failures(),
         },
     };
     ledger.deferred.hold(vec![DeferredMail {

@@ -5,10 +5,10 @@
 //! for the disk; the batch that was begun first is finished first. Invariant: a panic costs the
 //! deliveries of one batch, which are answered 451, and nothing else.
 
+use super::active_batch::ActiveBatch;
 use super::batch::{Batch, Commit};
 use super::delivery::Delivery;
 use super::domain::Domain;
-use super::in_hand::InHand;
 use super::ledger::Ledger;
 use super::queue::{Hold, Taken};
 use super::shared::Shared;
@@ -32,7 +32,7 @@ struct Begun<'a, D: Disk> {
     logged: Option<Batch<'a, D>>,
     /// Deliveries that are flushed in their mailboxes, which are not begun at all.
     direct: Vec<Delivery>,
-    in_hand: Arc<InHand>,
+    active: Arc<ActiveBatch>,
     hold: Hold,
 }
 
@@ -69,20 +69,20 @@ impl<'a, D: Disk> Writer<'a, D> {
     }
 
     fn begin(&self, Taken { mut jobs, hold }: Taken<Delivery>) -> Begun<'a, D> {
-        let in_hand = self.domain.begin(self.number, &mut jobs);
+        let active = self.domain.begin(self.number, &mut jobs);
         let (logged, direct): (Vec<Delivery>, Vec<Delivery>) =
             jobs.into_iter().partition(Delivery::is_through_log);
         if !direct.is_empty() {
-            self.domain.leave_to_others(&in_hand);
+            self.domain.leave_to_others(&active);
         }
         let logged = survive(|| match &self.shared.ledger {
-            Some(ledger) if !logged.is_empty() => self.begin_logged(ledger, &in_hand, logged),
+            Some(ledger) if !logged.is_empty() => self.begin_logged(ledger, &active, logged),
             _ => None,
         });
         Begun {
             logged: logged.flatten(),
             direct,
-            in_hand,
+            active,
             hold,
         }
     }
@@ -92,11 +92,11 @@ impl<'a, D: Disk> Writer<'a, D> {
     fn begin_logged(
         &self,
         ledger: &'a Ledger<D::Handle>,
-        in_hand: &Arc<InHand>,
+        active: &Arc<ActiveBatch>,
         deliveries: Vec<Delivery>,
     ) -> Option<Batch<'a, D>> {
-        match Commit::through_log(ledger, in_hand) {
-            Ok(commit) => Some(self.batch(commit, in_hand, deliveries)),
+        match Commit::through_log(ledger, active) {
+            Ok(commit) => Some(self.batch(commit, active, deliveries)),
             Err(error) => {
                 for delivery in deliveries {
                     delivery.finish(Err(error.clone().into()));
@@ -109,14 +109,14 @@ impl<'a, D: Disk> Writer<'a, D> {
     fn batch(
         &self,
         commit: Commit<'a, D::Handle>,
-        in_hand: &Arc<InHand>,
+        active: &Arc<ActiveBatch>,
         deliveries: Vec<Delivery>,
     ) -> Batch<'a, D> {
         let context = self.shared.context.as_ref();
-        let in_hand = Arc::clone(in_hand);
+        let active = Arc::clone(active);
         Batch::begin(
             (context, self.domain, self.credentials),
-            (commit, in_hand),
+            (commit, active),
             deliveries,
         )
     }
@@ -126,21 +126,21 @@ impl<'a, D: Disk> Writer<'a, D> {
         Begun {
             logged,
             direct,
-            in_hand,
+            active,
             hold,
         }: Begun<'_, D>,
     ) {
         if let Some(batch) = logged {
             survive(|| batch.finish());
-            in_hand.needs_log_no_more();
+            active.needs_log_no_more();
         }
         if !direct.is_empty() {
             survive(|| {
                 let commit = Commit::in_mailboxes(self.shared.ledger.as_deref());
-                self.batch(commit, &in_hand, direct).finish();
+                self.batch(commit, &active, direct).finish();
             });
         }
-        self.domain.end(&in_hand, hold);
+        self.domain.end(&active, hold);
     }
 }
 

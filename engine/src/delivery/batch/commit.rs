@@ -3,9 +3,9 @@
 //! Invariant: through the log, nothing is published or answered before every record of the batch
 //! is durable, and a failure is answered only when the log has it or is out of service.
 
+use super::super::active_batch::ActiveBatch;
 use super::super::delivery::Delivery;
 use super::super::error::DeliveryError;
-use super::super::in_hand::InHand;
 use super::super::ledger::Ledger;
 use super::super::ledger::handle::LogLease;
 use super::super::ledger::journal::{confirmed_records, done_records};
@@ -58,11 +58,11 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
     /// The log is out of service.
     pub(in crate::delivery) fn through_log(
         ledger: &'a Ledger<H>,
-        in_hand: &InHand,
+        active: &ActiveBatch,
     ) -> Result<Self, LogError> {
-        let lease = lease(ledger, in_hand)?;
+        let lease = lease(ledger, active)?;
         let mark = Arc::new(ledger.retention.take(|| lease.journal.durable_up_to()));
-        in_hand.is_kept_by(&mark, ledger.file_systems.failures());
+        active.is_kept_by(&mark, ledger.file_systems.failures());
         Ok(Self::Log(LogCommit {
             ledger,
             lease,
@@ -278,10 +278,10 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogCommit<'_, H> {
 /// The log is out of service.
 pub(super) fn lease<'a, H>(
     ledger: &'a Ledger<H>,
-    in_hand: &InHand,
+    active: &ActiveBatch,
 ) -> Result<LogLease<'a>, LogError> {
     let lease = ledger.log.lease()?;
-    if !in_hand.uses_log(lease.term()) {
+    if !active.uses_log(lease.term()) {
         ledger.log.end_lease(lease.term());
     }
     Ok(lease)

@@ -32,7 +32,7 @@ pub(super) fn append_with_extents<'a, D: Disk>(
     deliveries: Vec<(Delivery, Vec<u8>)>,
 ) -> Option<AppendedMbox<'a, D::Handle>> {
     let disk = &work.context.disk;
-    let lease = match lease(ledger, &work.in_hand) {
+    let lease = match lease(ledger, &work.active) {
         Ok(lease) => lease,
         Err(error) => {
             mbox.close(disk);

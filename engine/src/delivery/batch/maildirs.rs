@@ -79,7 +79,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
             if delivery.is_abandoned() {
                 continue;
             }
-            work.in_hand.step(Some(&delivery));
+            work.active.step(Some(&delivery));
             match work.with_room(|work| self.write_unseen(work, &delivery)) {
                 Ok((maildir, unpublished)) => self.written.push(Written {
                     delivery,
@@ -245,7 +245,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
             });
         }
         for mut written in std::mem::take(&mut self.written) {
-            work.in_hand.step(Some(&written.delivery));
+            work.active.step(Some(&written.delivery));
             if !written.delivery.claim() {
                 self.remove_unseen(work, &written);
                 continue;

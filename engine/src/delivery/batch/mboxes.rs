@@ -89,7 +89,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
         group: Vec<Delivery>,
     ) -> Option<LockedMbox<H>> {
         let first = group.first()?;
-        work.in_hand.step(Some(first));
+        work.active.step(Some(first));
         match work.with_room(|work| self.open_mbox(work, first)) {
             Ok((Opened::Ready(mbox), flush_time)) => Some(LockedMbox {
                 mbox: *mbox,
@@ -306,7 +306,7 @@ fn append_rendered<D: Disk>(work: &mut Work<'_, D>, open: RenderedMbox<D::Handle
         messages,
     } = open;
     let disk = &work.context.disk;
-    work.in_hand
+    work.active
         .step(deliveries.first().map(|(delivery, _)| delivery));
     work.workspace.become_owner_to_clean_up(owner);
     if let Err(IdentityChanged) = work.workspace.check_identity() {

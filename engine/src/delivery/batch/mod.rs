@@ -11,10 +11,10 @@ mod maildirs;
 mod mboxes;
 mod work;
 
+use super::active_batch::ActiveBatch;
 use super::context::Context;
 use super::delivery::Delivery;
 use super::domain::Domain;
-use super::in_hand::InHand;
 use crate::io::{Credentials, Disk};
 use crate::log::LogError;
 use crate::sync::Arc;
@@ -37,11 +37,11 @@ impl<'a, D: Disk> Batch<'a, D> {
     /// into the queue.
     pub(super) fn begin(
         with: (&'a Context<D>, &'a Domain, &'a RefCell<Credentials>),
-        (commit, in_hand): (Commit<'a, D::Handle>, Arc<InHand>),
+        (commit, active): (Commit<'a, D::Handle>, Arc<ActiveBatch>),
         mut deliveries: Vec<Delivery>,
     ) -> Self {
         let mut batch = Self {
-            work: Work::new(with, commit, in_hand),
+            work: Work::new(with, commit, active),
             maildirs: Maildirs::default(),
             mboxes: Mboxes::default(),
         };
@@ -51,11 +51,11 @@ impl<'a, D: Disk> Batch<'a, D> {
             .partition(|delivery| delivery.target.format == Format::Maildir);
         let work = &mut batch.work;
         batch.mboxes.lock(work, to_mbox);
-        work.in_hand.waits_for_log();
+        work.active.waits_for_log();
         let to_maildir = record(work, to_maildir);
         batch.mboxes.record(work);
         work.commit.record_confirmations();
-        work.in_hand.step(None);
+        work.active.step(None);
         batch.maildirs.write(work, to_maildir);
         batch
     }
@@ -68,9 +68,9 @@ impl<'a, D: Disk> Batch<'a, D> {
     /// Takes every delivery to its end.
     pub(super) fn finish(mut self) {
         let work = &mut self.work;
-        work.in_hand.waits_for_log();
+        work.active.waits_for_log();
         let is_durable = work.commit.wait();
-        work.in_hand.step(None);
+        work.active.step(None);
         match is_durable {
             Ok(()) => {
                 self.maildirs.flush_written(work);
@@ -82,9 +82,9 @@ impl<'a, D: Disk> Batch<'a, D> {
         }
         self.mboxes.answer(&mut self.work);
         self.maildirs.answer(&mut self.work);
-        self.work.in_hand.waits_for_log();
+        self.work.active.waits_for_log();
         self.work.answer_refused();
-        self.work.in_hand.step(None);
+        self.work.active.step(None);
         self.maildirs.sweep(&self.work);
     }
 

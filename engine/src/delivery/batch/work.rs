@@ -1,11 +1,11 @@
 //! What all phases of a batch work with, and how a delivery of it ends.
 
+use super::super::active_batch::ActiveBatch;
 use super::super::context::{Context, Workspace};
 use super::super::delivery::Delivery;
 use super::super::domain::Domain;
 use super::super::error::DeliveryError;
 use super::super::flush::{FlushResult, Item};
-use super::super::in_hand::InHand;
 use super::super::reply::Ending;
 use super::commit::Commit;
 use crate::io::{Credentials, Disk};
@@ -20,7 +20,7 @@ pub(super) struct Work<'a, D: Disk> {
     domain: &'a Domain,
     pub(super) commit: Commit<'a, D::Handle>,
     /// Told of every step that may never end.
-    pub(super) in_hand: Arc<InHand>,
+    pub(super) active: Arc<ActiveBatch>,
     pub(super) workspace: Workspace<'a, D>,
     /// Failed, and not answered before the log has that.
     refused: Vec<(Delivery, DeliveryError)>,
@@ -30,13 +30,13 @@ impl<'a, D: Disk> Work<'a, D> {
     pub(super) fn new(
         (context, domain, credentials): (&'a Context<D>, &'a Domain, &'a RefCell<Credentials>),
         commit: Commit<'a, D::Handle>,
-        in_hand: Arc<InHand>,
+        active: Arc<ActiveBatch>,
     ) -> Self {
         Self {
             context,
             domain,
             commit,
-            in_hand,
+            active,
             workspace: Workspace::new(context, credentials),
             refused: Vec::new(),
         }
@@ -102,7 +102,7 @@ impl<'a, D: Disk> Work<'a, D> {
         items: &[Item<'i, D::Handle>],
         sync_handle: impl Fn(u64) -> Option<&'i D::Handle>,
     ) -> Vec<FlushResult> {
-        self.in_hand.step(None);
+        self.active.step(None);
         let context = self.context;
         let results = context.flusher.flush(&context.disk, items, sync_handle);
         let mut noted = Vec::new();

@@ -30,7 +30,7 @@ const COPIED_BYTES_PER_SECOND: u64 = 8 << 20;
 /// Returns how many of these messages wait for a mailbox.
 fn count_undelivered(mails: &[DeferredMail]) -> usize {
     let is_undelivered = |waiting: &DeferredDelivery| {
-        matches!(waiting.held, Held::Undelivered | Held::InHand { .. })
+        matches!(waiting.held, Held::Undelivered | Held::ActiveBatch { .. })
     };
     let waits = |mail: &&DeferredMail| mail.recipients.iter().any(is_undelivered);
     mails.iter().filter(waits).count()
@@ -222,7 +222,7 @@ impl Deferred {
                     continue;
                 };
                 let failures = match waiting.held {
-                    Held::InHand { failures } => failures,
+                    Held::ActiveBatch { failures } => failures,
                     _ => 0,
                 };
                 waiting.held = match is_stored {
@@ -437,7 +437,7 @@ impl Deferred {
         Ok(Copied { copied, bytes })
     }
 
-    /// Notes that a checkpoint durably stands behind the copies.
+    /// Notes that a checkpoint durably follows the copies.
     pub(in crate::delivery) fn is_copied(&self, Copied { copied, bytes }: Copied) {
         let rest = Duration::from_secs(bytes / COPIED_BYTES_PER_SECOND);
         let mut state = self.state.lock();

@@ -43,7 +43,7 @@ pub(in crate::delivery) enum Held {
         is_left_over: bool,
     },
     /// The writer that has it does not come back.
-    InHand {
+    ActiveBatch {
         /// How many flushes had failed when the writer took it.
         failures: u64,
     },

@@ -1,13 +1,11 @@
 //! What a writer takes from the queue, and what it gives back.
-//!
-//! A leaf.
 
 use crate::sync::Arc;
 use std::time::Instant;
 
 /// What the queue asks of a delivery.
 pub(in crate::delivery) trait Queued {
-    /// Nobody wants it any more.
+    /// Its caller has given it up.
     fn is_abandoned(&self) -> bool;
     /// The path of its mailbox, if that is an mbox.
     fn mbox(&self) -> Option<&str>;
@@ -38,7 +36,7 @@ impl<J> Default for Taken<J> {
     }
 }
 
-/// What a batch occupies: room in the queue, and the mboxes that are in the writer's hands.
+/// What a batch occupies: capacity, and the mboxes that its writer works on.
 #[derive(Debug, Default)]
 pub(in crate::delivery) struct Hold {
     pub(super) jobs: usize,
@@ -46,9 +44,9 @@ pub(in crate::delivery) struct Hold {
     /// Of the batch.
     pub(super) places: usize,
     pub(super) mboxes: Vec<Arc<str>>,
-    /// The batch does not count any more: others do what comes.
+    /// The batch does not count any more: other writers take new deliveries.
     pub(super) is_left_to_others: bool,
-    /// Nobody waits for the writer any more.
+    /// The writer was given up.
     pub(super) is_given_up: bool,
 }
 

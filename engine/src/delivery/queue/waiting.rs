@@ -1,11 +1,11 @@
-//! What waits for a writer, and whose turn it is.
+//! The deliveries that wait for a writer, and their order.
 //!
-//! Locks nothing and asks for no time, so that tests can say what happens
-//! when. Deliveries wait in the order they came in, but those to an mbox that is in a writer's
-//! hands, or whose lock another program holds, wait beside it. Such mboxes take turns with each
-//! other and with the rest for places in a batch. Invariants: an mbox is in the hands of one writer
-//! at most; deliveries that wait for a lock take up no room of others; there are few attempts to
-//! take a lock, however many are held, and no mbox is tried twice before all others that are due.
+//! Takes no lock and reads no clock, so that tests control time. Deliveries wait in the order they
+//! came in, but those to an mbox that a writer works on, or whose lock another program holds, wait
+//! with that mbox. Such mboxes take turns with each other and with the rest for places in a batch.
+//! Invariants: one writer at most works on an mbox; deliveries that wait for a lock use no capacity
+//! of others; attempts to take a lock are few, however many are held, and no mbox is tried twice
+//! before all others that are due.
 
 use super::super::room::Room;
 use super::taken::{Queued, Taken};
@@ -32,30 +32,30 @@ pub(super) struct Waiting<J> {
     due: BTreeSet<(Instant, Arc<str>)>,
     /// No lock is tried again before this.
     next_attempt: Option<Instant>,
-    /// Deliveries beside mboxes.
+    /// Deliveries that wait for mboxes.
     beside: usize,
-    /// Mboxes in the hands of writers.
-    in_hand: usize,
+    /// Mboxes that writers work on.
+    taken_mboxes: usize,
     room: Arc<Room>,
 }
 
-/// Who gets places in a batch next.
+/// What gets places in a batch next.
 #[derive(Debug)]
 enum Turn {
     /// What was not looked at yet.
     Ready,
-    /// What waits beside an mbox.
+    /// What waits for an mbox.
     Mbox(Arc<str>),
 }
 
-/// An mbox that is in a writer's hands, or that deliveries wait for.
+/// An mbox that a writer works on, or that deliveries wait for.
 #[derive(Debug)]
 struct Mbox<J> {
     waiting: VecDeque<J>,
-    is_in_hand: bool,
+    is_taken: bool,
     locked: Option<Locked>,
-    /// Places that it has beside the room of others, while it is locked.
-    aside: usize,
+    /// Its parked deliveries, while it is locked.
+    parked: usize,
 }
 
 /// Another program holds its lock.
@@ -69,7 +69,7 @@ struct Locked {
     is_tried: bool,
 }
 
-/// What a writer was not given, and is seen to without the lock of the queue.
+/// What a writer was not given; handled without the lock of the queue.
 #[derive(Debug)]
 pub(super) struct LeftOut<J> {
     abandoned: Vec<J>,
@@ -94,7 +94,7 @@ impl<J: Queued> LeftOut<J> {
         self.freed == 0 && self.abandoned.is_empty() && self.refused.is_empty()
     }
 
-    /// Gives their room back, and answers those that are refused.
+    /// Gives their capacity back, and answers those that are refused.
     pub(super) fn settle(self, room: &Room) {
         if self.freed > 0 {
             room.give_back(self.freed);
@@ -132,12 +132,12 @@ impl<J: Queued> Waiting<J> {
             due: BTreeSet::new(),
             next_attempt: None,
             beside: 0,
-            in_hand: 0,
+            taken_mboxes: 0,
             room,
         }
     }
 
-    /// Adds deliveries, which have room.
+    /// Adds deliveries, whose capacity is taken.
     pub(super) fn push(&mut self, jobs: impl Iterator<Item = J>) -> usize {
         let before = self.ready.len();
         self.ready.extend(jobs);
@@ -158,9 +158,9 @@ impl<J: Queued> Waiting<J> {
         self.ready.is_empty() && self.beside == 0
     }
 
-    /// Returns how many mboxes are in the hands of writers.
-    pub(super) fn in_hand(&self) -> usize {
-        self.in_hand
+    /// Returns how many mboxes writers work on.
+    pub(super) fn taken_mboxes(&self) -> usize {
+        self.taken_mboxes
     }
 
     /// Returns when a lock is tried again; `None` while none is waited for.
@@ -195,16 +195,16 @@ impl<J: Queued> Waiting<J> {
         // What fails to get the lock keeps its places aside.
         self.room.take(batch.jobs.len());
         batch.hold.places = 1;
-        mbox.is_in_hand = true;
+        mbox.is_taken = true;
         if let Some(locked) = &mut mbox.locked {
             locked.is_tried = true;
         }
-        self.in_hand += 1;
+        self.taken_mboxes += 1;
         batch.hold.mboxes.push(path);
     }
 
-    /// Moves deliveries into the batch. Whoever waits for places gets a share in turn; then what is
-    /// left of the places goes to who still wants them.
+    /// Moves deliveries into the batch. Each mbox gets a share of the places in turn; then the
+    /// places that are left go to those that still have deliveries.
     pub(super) fn fill(&mut self, most: usize, batch: &mut Taken<J>, left_out: &mut LeftOut<J>) {
         let claimants = self.turns.len();
         let share = (most / claimants.max(1)).max(1);
@@ -252,12 +252,12 @@ impl<J: Queued> Waiting<J> {
                 Some(mbox) => {
                     if let Some(locked) = &mbox.locked {
                         left_out.freed += 1;
-                        let is_full = mbox.aside >= self.room.aside_for_one();
-                        if is_full || self.room.put_aside(1) == 0 {
+                        let is_full = mbox.parked >= self.room.parked_per_mbox();
+                        if is_full || self.room.park(1) == 0 {
                             left_out.refused.push((job, locked.lock));
                             continue;
                         }
-                        mbox.aside += 1;
+                        mbox.parked += 1;
                     }
                     mbox.waiting.push_back(job);
                     self.beside += 1;
@@ -265,15 +265,15 @@ impl<J: Queued> Waiting<J> {
                 None => {
                     let path: Arc<str> = path.into();
                     batch.hold.mboxes.push(Arc::clone(&path));
-                    self.mboxes.insert(path, Mbox::in_hand());
-                    self.in_hand += 1;
+                    self.mboxes.insert(path, Mbox::taken_mboxes());
+                    self.taken_mboxes += 1;
                     batch.add(job);
                 }
             }
         }
     }
 
-    /// Takes an mbox into the writer's hands, with what waits for it.
+    /// Gives an mbox to the writer, with what waits for it.
     fn fill_from_mbox(
         &mut self,
         path: Arc<str>,
@@ -287,8 +287,8 @@ impl<J: Queued> Waiting<J> {
         };
         self.beside -= mbox.move_to(batch, left_out, most);
         if batch.jobs.len() > before {
-            mbox.is_in_hand = true;
-            self.in_hand += 1;
+            mbox.is_taken = true;
+            self.taken_mboxes += 1;
             batch.hold.mboxes.push(path);
         } else if mbox.waiting.is_empty() {
             self.remove(&path);
@@ -297,14 +297,14 @@ impl<J: Queued> Waiting<J> {
         }
     }
 
-    /// Moves more of what waits beside mboxes that the batch holds.
+    /// Moves more of what waits for mboxes that the batch holds.
     fn fill_from_held(&mut self, most: usize, batch: &mut Taken<J>, left_out: &mut LeftOut<J>) {
         let mut at = 0;
         while self.beside > 0
             && batch.has_place(most)
             && let Some(path) = batch.hold.mboxes.get(at)
         {
-            // What waits for a lock has no room here.
+            // What waits for a lock has no place here.
             if let Some(mbox) = self.mboxes.get_mut(path)
                 && mbox.locked.is_none()
             {
@@ -314,9 +314,9 @@ impl<J: Queued> Waiting<J> {
         }
     }
 
-    /// Another program holds the lock of an mbox that is in a writer's hands: deliveries to it wait
-    /// for the next attempt. Returns those that do not: abandoned, out of patience, or more than
-    /// may wait; and how many places became free.
+    /// Another program holds the lock of an mbox that a writer works on: deliveries to it wait for
+    /// the next attempt. Returns those that do not: abandoned, too old, or more than may wait; and
+    /// how much capacity became free.
     pub(super) fn lock_is_held(
         &mut self,
         jobs: Vec<J>,
@@ -347,15 +347,15 @@ impl<J: Queued> Waiting<J> {
                 false => waiting.push_back(job),
             }
         }
-        let wanted = waiting.len().min(self.room.aside_for_one());
-        mbox.aside = match wanted.checked_sub(mbox.aside) {
-            Some(more) => mbox.aside + self.room.put_aside(more),
+        let wanted = waiting.len().min(self.room.parked_per_mbox());
+        mbox.parked = match wanted.checked_sub(mbox.parked) {
+            Some(more) => mbox.parked + self.room.park(more),
             None => {
-                self.room.leave_aside(mbox.aside - wanted);
+                self.room.unpark(mbox.parked - wanted);
                 wanted
             }
         };
-        over.extend(waiting.drain(mbox.aside..));
+        over.extend(waiting.drain(mbox.parked..));
         let pause = LOCK_PAUSE.saturating_mul(1 << attempts.min(4));
         let least = waiting.iter().map(left).min();
         let pause = pause.min(LOCK_PAUSE_MAX).min(least.unwrap_or(pause));
@@ -377,8 +377,8 @@ impl<J: Queued> Waiting<J> {
             let Some(mbox) = self.mboxes.get_mut(&path) else {
                 continue;
             };
-            self.in_hand -= 1;
-            mbox.is_in_hand = false;
+            self.taken_mboxes -= 1;
+            mbox.is_taken = false;
             if mbox.waiting.is_empty() {
                 self.remove(&path);
                 continue;
@@ -392,7 +392,7 @@ impl<J: Queued> Waiting<J> {
                 Some(_) => {
                     self.next_attempt = None;
                     self.room.take(mbox.waiting.len());
-                    self.room.leave_aside(std::mem::take(&mut mbox.aside));
+                    self.room.unpark(std::mem::take(&mut mbox.parked));
                     mbox.locked = None;
                 }
                 None => {}
@@ -404,7 +404,7 @@ impl<J: Queued> Waiting<J> {
     /// Forgets an mbox that nothing waits for.
     fn remove(&mut self, path: &str) {
         if let Some(mbox) = self.mboxes.remove(path) {
-            self.room.leave_aside(mbox.aside);
+            self.room.unpark(mbox.parked);
         }
     }
 
@@ -415,20 +415,20 @@ impl<J: Queued> Waiting<J> {
         for mbox in self.mboxes.values_mut() {
             freed += mbox.take_out(&self.room, &mut jobs);
         }
-        self.mboxes.retain(|_, mbox| mbox.is_in_hand);
+        self.mboxes.retain(|_, mbox| mbox.is_taken);
         self.turns = VecDeque::from([Turn::Ready]);
         self.due.clear();
         self.beside = 0;
         (jobs, freed)
     }
 
-    /// Takes out what waits for these mboxes, which are in a writer's hands.
+    /// Takes out what waits for these mboxes, which a writer works on.
     pub(super) fn take_out_of(&mut self, paths: &[&str]) -> (Vec<J>, usize) {
         let mut jobs = Vec::new();
         let mut freed = 0;
         for path in paths {
             if let Some(mbox) = self.mboxes.get_mut(*path)
-                && mbox.is_in_hand
+                && mbox.is_taken
             {
                 freed += mbox.take_out(&self.room, &mut jobs);
             }
@@ -439,12 +439,12 @@ impl<J: Queued> Waiting<J> {
 }
 
 impl<J> Mbox<J> {
-    fn in_hand() -> Self {
+    fn taken_mboxes() -> Self {
         Self {
             waiting: VecDeque::new(),
-            is_in_hand: true,
+            is_taken: true,
             locked: None,
-            aside: 0,
+            parked: 0,
         }
     }
 
@@ -460,7 +460,7 @@ impl<J> Mbox<J> {
             match job.is_abandoned() {
                 true => {
                     left_out.abandoned.push(job);
-                    // Those that wait for a lock have places aside.
+                    // Those that wait for a lock are parked.
                     left_out.freed += usize::from(self.locked.is_none());
                 }
                 false => batch.add(job),
@@ -473,7 +473,7 @@ impl<J> Mbox<J> {
     fn take_out(&mut self, room: &Room, jobs: &mut Vec<J>) -> usize {
         let count = self.waiting.len();
         jobs.extend(self.waiting.drain(..));
-        room.leave_aside(std::mem::take(&mut self.aside));
+        room.unpark(std::mem::take(&mut self.parked));
         match self.locked {
             Some(_) => 0,
             None => count,

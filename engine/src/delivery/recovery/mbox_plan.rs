@@ -1,7 +1,7 @@
 //! Decides what recovery changes in an mbox, from what the log says and what was read there.
 //!
 //! The log has the place of each message before the first byte is written there. So a message
-//! without a place was never written, and what stands behind the last whole message is ours exactly
+//! without a place was never written, and what follows the last whole message is ours exactly
 //! if each byte is zero or one that a message placed there has. Invariant: only such bytes are cut
 //! off or written over.
 
@@ -77,7 +77,7 @@ impl<'w> MboxPlan<'w> {
     }
 
     /// Returns the messages that are written again at their places if they are torn there:
-    /// something else may stand behind them that must stay. When the page cache is suspect, whole
+    /// something else may follow them that must stay. When the page cache is suspect, whole
     /// ones are written again too. Where two messages were to go, it is not known whose the bytes
     /// are: there nothing is written.
     pub(super) fn rewritable(&self, length: u64, is_cache_suspect: bool) -> Vec<usize> {
@@ -227,7 +227,7 @@ mod tests {
         }
     }
 
-    /// Where an mbox of `length` bytes is cut off that nobody else wrote to.
+    /// Returns where an mbox of `length` bytes is cut off that no other program wrote to.
     fn cut_at(entries: &[MboxEntry], stands: &[bool], length: u64) -> Option<u64> {
         let plan = MboxPlan::new(entries, stands.to_vec(), false);
         plan.cut(length, TornExtents::default())?.behind(0)

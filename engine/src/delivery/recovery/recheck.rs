@@ -55,7 +55,7 @@ impl Recheck {
             match &mut waiting.held {
                 _ if is_done => return None,
                 Held::Unflushed { is_left_over, .. } => *is_left_over = true,
-                Held::Undelivered | Held::InHand { .. } | Held::Made { .. } => {}
+                Held::Undelivered | Held::ActiveBatch { .. } | Held::Made { .. } => {}
             }
         }
         Some(waiting)
@@ -64,7 +64,7 @@ impl Recheck {
     /// Returns true for a delivery that is written again.
     pub(super) fn concerns(self, waiting: &DeferredDelivery) -> bool {
         match (self, waiting.held) {
-            (_, Held::Undelivered | Held::InHand { .. } | Held::Made { .. }) => false,
+            (_, Held::Undelivered | Held::ActiveBatch { .. } | Held::Made { .. }) => false,
             (
                 Self::Whole { device, .. } | Self::Each { device, .. },
                 Held::Unflushed {

@@ -1,4 +1,4 @@
-//! Goal: a file system of mailboxes that hangs, is dead, full or over quota is a matter of its own
+//! Goal: a file system of mailboxes that hangs, is dead, full or over quota concerns only its
 //! mail. All other mail is accepted at once, what was acknowledged is in its mailbox once in the
 //! end, and a message that a reader has removed or moved never comes back unless there was a crash.
 //! Method: random runs from seeds on a simulated machine with a disk for each of three file

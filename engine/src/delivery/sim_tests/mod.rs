@@ -89,7 +89,7 @@ struct Ran {
     reached_again: bool,
 }
 
-/// The store wants a directory of its own for long messages; none of these is.
+/// The store needs a directory for long messages; none of these is long.
 fn state_directory() -> &'static PathBuf {
     static DIRECTORY: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = DIRECTORY.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! Goal: when the log cannot be written mail is put off, nobody is told a lie, and the store says
+//! Goal: when the log cannot be written mail is put off, no answer is wrong, and the store says
 //! so until the log is in service again; a mailbox that cannot be written puts off its own mail
 //! only. Method: one failing operation of the simulated machine.
 

@@ -31,7 +31,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Makes segments that nobody waits for.
+    /// Makes segments in advance.
     pub(super) fn preallocate(&self) {
         let log = self.log.lock().upgrade();
         if let Some(log) = log {

@@ -95,7 +95,7 @@ pub(super) struct World {
     running: Arc<Running>,
     /// Deliveries are answered before their writers are done with them.
     pub(super) hangs: bool,
-    /// When segments are made that nobody waits for.
+    /// When segments are made in advance.
     pace: SimRandom,
     pub(super) repeated: u64,
 }
@@ -264,7 +264,7 @@ impl World {
     /// The power goes, now if it has not gone yet; the machine starts again.
     pub(super) fn power_failure(&mut self, random: &mut SimRandom) {
         self.trouble = true;
-        // Whoever starts the machine may have changed the configuration.
+        // The operator may have changed the configuration before the start.
         self.settings.store.mbox_status_fields = match random.below(2) {
             0 => StatusFields::Remove,
             _ => StatusFields::Keep,

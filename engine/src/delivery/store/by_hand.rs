@@ -88,7 +88,7 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// A checkpoint, to be made by whoever calls this, whatever the store is doing then; a second
+    /// Makes a checkpoint on the calling thread, whatever the store is doing then; a second
     /// one while mailboxes are flushed would wait for the first, on the thread that makes it.
     pub(in crate::delivery) fn checkpointer(&self) -> impl FnOnce() + Send + use<D> {
         let shared = Arc::downgrade(&self.shared);

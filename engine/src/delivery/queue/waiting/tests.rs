@@ -134,13 +134,13 @@ fn an_mbox_that_much_waits_for_takes_turns_with_the_rest() {
     tested.push(Some("hot"), 4);
     let hot = tested.take(1);
     tested.push(None, 3);
-    // What waits for the mbox that is in hand keeps nobody from going on.
+    // What waits for the mbox that a writer works on delays no other delivery.
     assert_eq!(tested.make_one(), Some(4));
     tested.give_back(hot.hold);
     let order: Vec<usize> = std::iter::from_fn(|| tested.make_one()).collect();
     assert_eq!(order, [5, 1, 6, 2, 3]);
     assert!(tested.waiting.is_empty());
-    assert_eq!((tested.room.taken(), tested.room.aside()), (0, 0));
+    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 0));
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn places_that_one_does_not_need_are_for_who_wants_them() {
     let Taken { jobs, hold } = tested.take(64);
     assert_eq!(jobs.len(), 54);
     tested.give_back(hold);
-    assert_eq!((tested.room.taken(), tested.room.aside()), (0, 0));
+    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 0));
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn one_attempt_serves_all_that_wait_for_the_lock_and_takes_up_one_place() {
     tested.give_back(hold);
     assert_eq!(tested.make_one(), Some(10));
     assert_eq!(tested.make_one(), Some(11));
-    assert_eq!((tested.room.taken(), tested.room.aside()), (0, 0));
+    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 0));
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn what_waits_for_a_lock_takes_up_no_room_of_others_and_more_is_refused() {
     tested.push(Some("box"), 10);
     let (_, over) = tested.find_locked(64);
     assert_eq!(over, [4, 5, 6, 7, 8, 9], "the newest of them");
-    assert_eq!((tested.room.taken(), tested.room.aside()), (0, 4));
+    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 4));
     tested.push(Some("box"), 1);
     assert!(tested.take(64).jobs.is_empty());
     assert_eq!(*tested.refused.lock(), [10]);
@@ -231,9 +231,9 @@ fn what_waits_for_a_lock_takes_up_no_room_of_others_and_more_is_refused() {
         let (_, over) = tested.find_locked(64);
         assert_eq!(over.len(), if number < 3 { 1 } else { 5 });
     }
-    assert_eq!((tested.room.taken(), tested.room.aside()), (0, 16));
+    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 16));
     assert_eq!(tested.waiting.take_out().0.len(), 16);
-    assert_eq!((tested.room.taken(), tested.room.aside()), (0, 0));
+    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 0));
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn patience_is_over_for_all_that_wait_with_one_attempt() {
     let (_, mut over) = tested.find_locked(64);
     over.sort_unstable();
     assert_eq!(over, (0..100).collect::<Vec<usize>>());
-    assert_eq!((tested.room.taken(), tested.room.aside()), (0, 1));
+    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 1));
 }
 
 #[test]
@@ -262,5 +262,5 @@ fn what_was_abandoned_waits_for_no_lock() {
     let (over, freed) = tested.waiting.lock_is_held(jobs, "lock", when);
     assert_eq!((over.len(), freed), (1, 0));
     tested.give_back(hold);
-    assert_eq!((tested.room.taken(), tested.room.aside()), (0, 2));
+    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 2));
 }

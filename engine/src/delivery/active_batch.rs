@@ -1,4 +1,4 @@
-//! A batch in a writer's hands, as the watch sees it.
+//! A batch that a writer works on, as the watchdog sees it.
 //!
 //! Invariant: the log frees the records of a batch only when each of its deliveries was answered
 //! with an error, or is held elsewhere.
@@ -18,8 +18,8 @@ const WAITS_FOR_LOG: u64 = u64::MAX;
 /// No delivery in particular.
 const NONE: usize = usize::MAX;
 
-/// A batch in a writer's hands.
-pub(super) struct InHand {
+/// A batch that a writer works on.
+pub(super) struct ActiveBatch {
     /// The number of the writer.
     pub(super) writer: u64,
     pub(super) replies: Vec<Arc<Reply>>,
@@ -34,13 +34,13 @@ pub(super) struct InHand {
     terms: Mutex<Vec<Arc<LeaseTerm>>>,
     /// Flushes that had failed when it was begun.
     failures: AtomicU64,
-    /// Its writer is not waited for any more.
+    /// The watchdog has answered its deliveries without the writer.
     is_given_up: AtomicBool,
-    /// The queue was told that others are to do what comes.
+    /// The queue counts on other writers for new deliveries.
     is_left_to_others: AtomicBool,
 }
 
-impl InHand {
+impl ActiveBatch {
     /// Numbers the deliveries.
     pub(super) fn new(writer: u64, deliveries: &mut [Delivery]) -> Self {
         let numbered = |(number, delivery): (usize, &mut Delivery)| {
@@ -139,12 +139,12 @@ impl InHand {
         mboxes
     }
 
-    /// Waits for the writer no more; false if that was so before.
+    /// Gives the writer up; returns false if that was done before.
     pub(super) fn give_up(&self) -> bool {
         !self.is_given_up.swap(true, Ordering::AcqRel)
     }
 
-    /// Notes that others are to do what comes; false if that was so before.
+    /// Leaves new deliveries to other writers; returns false if that was done before.
     pub(super) fn leave_to_others(&self) -> bool {
         !self.is_left_to_others.swap(true, Ordering::AcqRel)
     }
@@ -153,8 +153,8 @@ impl InHand {
         self.is_given_up.load(Ordering::Acquire)
     }
 
-    /// Lets the log free its records, once every delivery was answered. Records that deliveries
-    /// elsewhere need stay.
+    /// Allows the log to free the records of this batch, once every delivery was answered. Records
+    /// that other deliveries need stay.
     pub(super) fn let_go_of_log(&self) {
         let Some(mark) = self.mark.lock().take() else {
             return;
@@ -170,9 +170,9 @@ impl InHand {
     }
 }
 
-impl fmt::Debug for InHand {
+impl fmt::Debug for ActiveBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InHand")
+        f.debug_struct("ActiveBatch")
             .field("writer", &self.writer)
             .field("deliveries", &self.replies.len())
             .finish_non_exhaustive()
