@@ -19,6 +19,7 @@ const DAC_OVERRIDE: u32 = 1;
 const DAC_READ_SEARCH: u32 = 2;
 const FOWNER: u32 = 3;
 const FSETID: u32 = 4;
+const KILL: u32 = 5;
 const SETGID: u32 = 6;
 const SETUID: u32 = 7;
 const NET_BIND_SERVICE: u32 = 10;
@@ -81,6 +82,7 @@ fn the_server_keeps_few_capabilities_of_root_and_its_writers_fewer() {
             CHOWN,
             FOWNER,
             FSETID,
+            KILL,
             NET_BIND_SERVICE,
             IPC_LOCK,
         ]);

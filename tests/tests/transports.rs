@@ -7,12 +7,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mailstow_tests::client::dot_stuffed;
-use mailstow_tests::content::plain;
+use mailstow_tests::content::{plain, sized};
 use mailstow_tests::mailboxes::{header, maildir};
 use mailstow_tests::mailstow::{self, Builder};
-use mailstow_tests::{Client, Mailstow, Reply};
+use mailstow_tests::{Client, Mailstow, Reply, eventually};
 
 const SENDER: &str = "s@client.example";
 
@@ -320,6 +321,42 @@ fn a_command_does_not_run_again_after_its_reply_was_lost_and_the_server_killed()
     );
     assert_eq!(noted(&server), ["good\n"]);
     assert_eq!(stored(&server, "info"), 1);
+}
+
+/// It has got a part of its message, and would see the end of it.
+#[test]
+fn a_command_is_killed_with_the_server_that_gives_it_its_message() {
+    let builder = site(
+        "killed-command",
+        "",
+        "info@example.com cmd:\n",
+        "cmd unix - n n - - pipe user=nobody argv=@ROOT@/cmd\n",
+    );
+    let text = "#!/bin/sh\necho $$ >$(dirname $0)/noted/new\n\
+        mv $(dirname $0)/noted/new $(dirname $0)/noted/pid\nexec sleep 1000\n";
+    script(&builder, "cmd", text);
+    let mut server = builder.start();
+    let mut client = Client::lmtp(&server.unix());
+    for line in [
+        &format!("MAIL FROM:<{SENDER}>"),
+        "RCPT TO:<info@example.com>",
+        "DATA",
+    ] {
+        assert!(client.command(line).code < 400, "{line}");
+    }
+    let content = dot_stuffed(&sized("long", 500_000));
+    client.send(&content).expect("send");
+    let pid = server.scratch().join("noted/pid");
+    let limit = Duration::from_secs(60);
+    let pid = eventually("the command", limit, || fs::read_to_string(&pid).ok());
+    let process = PathBuf::from(format!("/proc/{}/stat", pid.trim()));
+    assert!(process.exists());
+    server.kill();
+    eventually("the end of the command", limit, || {
+        let stat = fs::read_to_string(&process).ok();
+        // Somebody may have to collect it.
+        stat.is_none_or(|stat| stat.contains(") Z ")).then_some(())
+    });
 }
 
 /// Without `[transport]` everything that is listed is stored.

@@ -12,6 +12,7 @@
 //! | CAP_DAC_READ_SEARCH | writers, server | to find the base below directories that only others may search; gone while a recipient's identity is taken |
 //! | CAP_DAC_OVERRIDE | server | tables, the log and the state directory in places of others |
 //! | CAP_CHOWN, CAP_FOWNER, CAP_FSETID | server | to give sockets their owner and mode, and compiled maps and published tables those of the files they replace |
+//! | CAP_KILL | server | to end commands of other users that take too long, or outlive it |
 //! | CAP_NET_BIND_SERVICE | server | TCP ports below 1024, also after a reload |
 //! | CAP_IPC_LOCK | server | memory of io_uring's rings on kernels that count it as locked |
 //!
@@ -30,6 +31,7 @@ const SERVER: CapabilitySet = WRITERS
     .union(CapabilitySet::CHOWN)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
     .union(CapabilitySet::NET_BIND_SERVICE)
     .union(CapabilitySet::IPC_LOCK);
 

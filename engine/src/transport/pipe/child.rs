@@ -8,6 +8,7 @@
     reason = "work between fork and exec, close_range(2) and sigaction(2)"
 )]
 
+use rustix::process::Pid;
 use std::ffi::OsString;
 use std::io::{self, PipeReader};
 use std::mem::MaybeUninit;
@@ -69,9 +70,10 @@ pub(super) fn start(wanted: &Wanted<'_>) -> io::Result<Started> {
     if let Some((uid, gid)) = wanted.owner {
         command.uid(uid).gid(gid);
     }
+    let parent = rustix::process::getpid();
     // SAFETY: `detach` runs in the new process between fork and exec. It makes system calls only,
     // which are async-signal-safe, takes no lock and allocates nothing.
-    unsafe { command.pre_exec(detach) };
+    unsafe { command.pre_exec(move || detach(parent)) };
     let mut child = command.spawn()?;
     // The ends of the pipe that the command has.
     drop(command);
@@ -100,8 +102,15 @@ fn drops_statuses() -> bool {
     action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0
 }
 
-/// Cuts the new process off from this one.
-fn detach() -> io::Result<()> {
+/// Cuts the new process off from this one, but for its end: a command that is still being given its
+/// message must not take what it has of it for the whole when this process is killed. The thread
+/// that starts a command waits for it, so that no other end of a thread kills it.
+fn detach(parent: Pid) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    if rustix::process::getppid() != Some(parent) {
+        // It was killed just now.
+        return Err(rustix::io::Errno::SRCH.into());
+    }
     // A session of its own has no controlling terminal, and is one process group.
     rustix::process::setsid()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
