@@ -4,6 +4,7 @@
 //! queue. Sockets on other machines are not checked. Links are resolved, so that two names of one
 //! socket are recognised as one.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use super::listen::ListenAddress;
@@ -33,13 +34,7 @@ pub(super) fn review_handover(
     let origin = values.origin("routing", "virtual_transport");
     let Some(socket) = nexthop.strip_prefix("unix:") else {
         let address = local_address(nexthop)?;
-        let ListenAddress::Inet { port, .. } = &address else {
-            return None;
-        };
-        let is_heard = |listens: &ListenAddress| match listens {
-            ListenAddress::Inet { port: heard, .. } => heard == port,
-            ListenAddress::Unix(_) => false,
-        };
+        let is_heard = |listens: &ListenAddress| hears(listens, &address);
         return (!listen.iter().any(is_heard)).then(|| {
             format!(
                 "virtual_transport ({origin}): Postfix hands mail to {address}, where mailstow \
@@ -139,6 +134,36 @@ pub(super) fn local_address(nexthop: &str) -> Option<ListenAddress> {
         ListenAddress::Inet { host, .. } if is_local(host) => Some(address),
         _ => None,
     }
+}
+
+/// Returns true when a server that listens there is reached at `address`, which is one of this
+/// machine's loopback addresses. What a host name means is not asked: it may be that address.
+pub(super) fn hears(listens: &ListenAddress, address: &ListenAddress) -> bool {
+    let (
+        ListenAddress::Inet { host, port },
+        ListenAddress::Inet {
+            host: wanted,
+            port: wanted_port,
+        },
+    ) = (listens, address)
+    else {
+        return false;
+    };
+    let loopback = |host: &str| match host {
+        "localhost" => vec![
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ],
+        host => host.parse().ok().into_iter().collect(),
+    };
+    let (heard, wanted) = (loopback(host), loopback(wanted));
+    let is_one = |heard: &IpAddr| match heard {
+        // One of IPv6 may take what comes over IPv4, too.
+        IpAddr::V6(address) if address.is_unspecified() => true,
+        IpAddr::V4(address) if address.is_unspecified() => wanted.iter().any(IpAddr::is_ipv4),
+        address => wanted.contains(address),
+    };
+    port == wanted_port && (heard.is_empty() || heard.iter().any(is_one))
 }
 
 fn is_local(host: &str) -> bool {

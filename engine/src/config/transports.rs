@@ -6,9 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::handover::{is_same, local_address};
+use super::handover::{hears, is_same, local_address};
 use super::kind::{items, seconds};
-use super::listen::ListenAddress;
 use super::postfix::Service;
 use super::settings::Settings;
 use super::transport_settings::{TransportService, TransportSettings};
@@ -26,13 +25,8 @@ impl Settings {
         }
         let mut listen = self.lmtp.listen.iter();
         let Some(socket) = nexthop.strip_prefix("unix:") else {
-            let Some(ListenAddress::Inet { port, .. }) = local_address(nexthop) else {
-                return false;
-            };
-            return listen.any(|listens| match listens {
-                ListenAddress::Inet { port: heard, .. } => *heard == port,
-                ListenAddress::Unix(_) => false,
-            });
+            let address = local_address(nexthop);
+            return address.is_some_and(|address| listen.any(|listens| hears(listens, &address)));
         };
         let is_chrooted = service.is_some_and(|service| service.is_chrooted);
         let socket = match is_chrooted {
@@ -213,6 +207,24 @@ mod tests {
     }
 
     #[test]
+    fn a_server_on_all_addresses_is_reached_at_each_loopback_address() {
+        let mut settings = load("queue_directory = /q\n", "lmtp unix - - n - - lmtp\n").settings;
+        for (listen, nexthop, is_own) in [
+            ("inet:0.0.0.0:24", "inet:127.0.0.2:24", true),
+            ("inet:0.0.0.0:24", "inet:[::1]:24", false),
+            ("inet:[::]:24", "inet:127.0.0.1:24", true),
+            ("inet:[::]:24", "inet:[::1]:24", true),
+            ("inet:localhost:24", "inet:[::1]:24", true),
+            ("inet:localhost:24", "inet:127.0.0.3:24", false),
+            ("inet:mx.example:24", "inet:127.0.0.3:24", true),
+        ] {
+            settings.lmtp.listen = vec![listen.parse().unwrap()];
+            let found = settings.is_own_socket("lmtp", nexthop);
+            assert_eq!(found, is_own, "{nexthop} of {listen}");
+        }
+    }
+
+    #[test]
     fn what_comes_to_our_own_sockets_is_ours() {
         let mut settings = load(
             "queue_directory = /q\ncompatibility_level = 3.6\n",
@@ -227,6 +239,8 @@ mod tests {
             ("lmtp", "unix:/private/m", false),
             ("lmtp", "inet:localhost:24", true),
             ("lmtp", "inet:127.0.0.1:25", false),
+            ("lmtp", "inet:127.0.0.2:24", false),
+            ("lmtp", "inet:[::1]:24", false),
             ("lmtp", "inet:store.example:24", false),
             ("smtp", "127.0.0.1:24", false),
             ("other", "unix:private/m", false),
