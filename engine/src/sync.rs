@@ -14,7 +14,7 @@ use std::sync::{PoisonError, TryLockError};
 pub(crate) use hint::spin_loop;
 pub(crate) use locks::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard, atomic};
 // Not modelled: loom's Arc cannot hold trait objects, and it has no OnceLock or LazyLock.
-pub(crate) use std::sync::{Arc, LazyLock, OnceLock};
+pub(crate) use std::sync::{Arc, LazyLock, OnceLock, Weak};
 
 /// A mutual exclusion lock that does not poison.
 #[derive(Debug, Default)]

@@ -202,6 +202,39 @@ fn what_recovery_could_not_make_waits_even_if_its_file_system_does_not_answer_af
 }
 
 #[test]
+fn a_torn_message_is_cut_off_even_if_its_file_system_did_not_answer_during_recovery() {
+    let place = Place::new();
+    let settings = settings(&place, Durability::Logged);
+    leave_a_log(&settings, &content(1), ["one/", "box"]);
+    // A message of which only the log's sums are known, and whose first two sectors were written.
+    let whole = sectors(1, "From a@ex.example\n\nwhole", "\n\n");
+    let torn = sectors(6, "From b@ex.example\n\ntorn", "\n\n");
+    leave_an_extent(&settings, "torn", (whole.len() as u64, &torn));
+    let written = [whole.as_slice(), &torn[..2 * SECTOR]].concat();
+    place.make_file("torn", &written);
+    let disk = Faulty::new(Blocking::new());
+    // Of the Maildir, which recovery looks at before the mboxes.
+    disk.hold_one("write_all");
+    let store: FaultyStore = Store::open_on(disk, &settings).unwrap();
+    assert_eq!(std::fs::read(place.base().join("torn")).unwrap(), written);
+    store.disk().release();
+    wait_for(&store, "it is cut off", |_| {
+        std::fs::read(place.base().join("torn")).unwrap() == whole
+    });
+    wait_for(&store, "the rest is made", is_idle);
+    assert_eq!(numbers(&place, "box"), [1]);
+}
+
+/// Bytes of a sector.
+const SECTOR: usize = 512;
+
+/// Text that fills so many sectors.
+fn sectors(count: usize, begin: &str, end: &str) -> Vec<u8> {
+    let filler = count * SECTOR - begin.len() - end.len();
+    format!("{begin}{}{end}", "x".repeat(filler)).into_bytes()
+}
+
+#[test]
 fn an_accepted_delivery_that_a_failed_flush_may_have_dropped_is_written_again() {
     let place = Place::new();
     let store = open_faulty(&settings(&place, Durability::Logged));
@@ -266,6 +299,37 @@ fn a_stuck_writer_does_not_keep_the_log_from_being_freed() {
     store.disk().release();
     wait_for(&store, "it is durable", is_idle);
     assert_eq!(numbers(&place, "one/"), [1]);
+}
+
+#[test]
+fn a_writer_that_is_stuck_with_a_long_message_does_not_keep_the_log_from_being_freed() {
+    let place = Place::new();
+    let mut settings = settings(&place, Durability::Logged);
+    settings.delivery_log.bytes_max = 4 << 20;
+    settings.delivery_log.segment_bytes = 256 << 10;
+    let store = open_faulty(&settings);
+    assert!(deliver(&store, &content(0), "box").starts_with("250"));
+    // Too long for the log: it is written to the mbox at once.
+    let mut long = content(1);
+    long.resize(4 << 20, b'x');
+    store.disk().hold_one("write_all");
+    let stuck = submit(&store, &long, vec![target("box")]);
+    store.disk().wait_until_reached();
+    let mut other = content(2);
+    other.resize(64 << 10, b'x');
+    for _ in 0..256 {
+        wait_for(&store, "others are delivered", |store| {
+            deliver(store, &other, "other/").starts_with("250")
+        });
+    }
+    wait_for(&store, "the log is freed", has_room);
+    store.disk().release();
+    assert_eq!(stuck.statuses().len(), 1);
+    wait_for(&store, "another message is delivered", |store| {
+        deliver(store, &content(3), "box").starts_with("250")
+    });
+    let numbers = numbers(&place, "box");
+    assert!(numbers == [0, 1, 3] || numbers == [0, 3], "{numbers:?}");
 }
 
 #[test]

@@ -4,10 +4,12 @@
 //! with an error, or is held elsewhere.
 
 use super::delivery::Delivery;
+use super::ledger::deferred_mail::DeferredExtent;
 use super::ledger::lease_term::LeaseTerm;
 use super::ledger::retention::RetentionMark;
 use super::reply::Reply;
 use crate::clock;
+use crate::log::{Extent, Sequence};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 use std::fmt;
@@ -30,6 +32,11 @@ pub(super) struct ActiveBatch {
     step_of: AtomicUsize,
     /// What keeps its records in the log.
     mark: Mutex<Option<Arc<RetentionMark>>>,
+    /// What keeps the extents of its messages in the log.
+    extent_marks: Mutex<Vec<Arc<RetentionMark>>>,
+    extents: Mutex<Vec<DeferredExtent>>,
+    /// Lives as long as this.
+    alive: Arc<()>,
     /// How long its writer may use the log.
     terms: Mutex<Vec<Arc<LeaseTerm>>>,
     /// Flushes that had failed when it was begun.
@@ -54,6 +61,9 @@ impl ActiveBatch {
             step_ms: AtomicU64::new(0),
             step_of: AtomicUsize::new(NONE),
             mark: Mutex::default(),
+            extent_marks: Mutex::default(),
+            extents: Mutex::default(),
+            alive: Arc::default(),
             terms: Mutex::default(),
             failures: AtomicU64::new(0),
             is_given_up: AtomicBool::new(false),
@@ -80,6 +90,31 @@ impl ActiveBatch {
     pub(super) fn is_kept_by(&self, mark: &Arc<RetentionMark>, failures: u64) {
         self.failures.store(failures, Ordering::Release);
         *self.mark.lock() = Some(Arc::clone(mark));
+    }
+
+    /// Notes what keeps the extents of its messages in the log.
+    pub(super) fn has_extents_kept_by(&self, mark: &Arc<RetentionMark>) {
+        self.extent_marks.lock().push(Arc::clone(mark));
+    }
+
+    /// Notes the extent of a message that is about to be appended. Returns false if the batch was
+    /// given up: then the log may free the record, and nothing may be appended.
+    pub(super) fn has_extent(&self, at: Sequence, extent: Extent) -> bool {
+        let mut extents = self.extents.lock();
+        if self.is_given_up() {
+            return false;
+        }
+        let writer = Arc::downgrade(&self.alive);
+        extents.push(DeferredExtent { at, extent, writer });
+        true
+    }
+
+    /// Takes the extents of a batch that was given up, and what keeps them in the log.
+    pub(super) fn take_extents(&self) -> (Vec<DeferredExtent>, Vec<Arc<RetentionMark>>) {
+        debug_assert!(self.is_given_up(), "its writer adds no more");
+        let extents = std::mem::take(&mut *self.extents.lock());
+        let marks = std::mem::take(&mut *self.extent_marks.lock());
+        (extents, marks)
     }
 
     /// Notes how long its writer may use the log; false if it is given up.

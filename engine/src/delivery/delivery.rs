@@ -197,7 +197,9 @@ impl Delivery {
             let is_refused = !is_ours || !status.is_success();
             may_appear |= is_refused && message.may_be_recovered(self.is_refused_in_log);
             match is_ours && status.is_success() {
-                stored if is_answered => message.ended_late(*recipient, stored),
+                stored if is_answered => {
+                    message.ended_late(*recipient, stored, self.reply.device())
+                }
                 true => message.stored(*recipient),
                 false => message.refuse(*recipient, self.is_refused_in_log),
             }
@@ -229,6 +231,10 @@ impl Delivery {
 impl Queued for Delivery {
     fn is_abandoned(&self) -> bool {
         Self::is_abandoned(self)
+    }
+
+    fn mailbox(&self) -> &str {
+        &self.target.path
     }
 
     fn mbox(&self) -> Option<&str> {

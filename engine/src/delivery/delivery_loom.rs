@@ -21,6 +21,13 @@ impl Queued for Item {
         false
     }
 
+    fn mailbox(&self) -> &str {
+        match self.0 {
+            true => "box",
+            false => "maildir/",
+        }
+    }
+
     fn mbox(&self) -> Option<&str> {
         self.0.then_some("box")
     }

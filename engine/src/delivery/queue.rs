@@ -9,6 +9,7 @@
 //! that its batch takes long, and when none has come back for [`PATIENCE`]. Invariant: while a
 //! delivery waits for a busy writer and another writer sleeps, one sleeping writer watches.
 
+mod fair;
 mod taken;
 mod waiting;
 

@@ -13,7 +13,7 @@ use super::ledger::unconfirmed::Repeated;
 use super::types::Outcome;
 use crate::mailbox::MailboxName;
 use crate::status::Status;
-use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::transport::Claim;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -174,7 +174,11 @@ pub(super) struct Reply {
     pub(super) submitted: Instant,
     /// Where in an mbox the log says that it goes: offset and length.
     places: Mutex<Vec<(u64, u64)>>,
+    /// The file system that its writer writes it to; [`NO_DEVICE`] until that is known.
+    device: AtomicU64,
 }
+
+const NO_DEVICE: u64 = u64::MAX;
 
 impl Reply {
     pub(super) fn new(
@@ -193,6 +197,7 @@ impl Reply {
             is_mbox,
             submitted,
             places: Mutex::default(),
+            device: AtomicU64::new(NO_DEVICE),
         }
     }
 
@@ -229,6 +234,17 @@ impl Reply {
     /// Returns true once its writer has answered it, or it was abandoned.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.state.load(Ordering::Acquire), OVER | ABANDONED)
+    }
+
+    /// Notes the file system that its writer writes it to.
+    pub(super) fn is_on(&self, device: u64) {
+        self.device.store(device, Ordering::Relaxed);
+    }
+
+    /// Returns what [`Reply::is_on`] noted.
+    pub(super) fn device(&self) -> Option<u64> {
+        let device = self.device.load(Ordering::Relaxed);
+        (device != NO_DEVICE).then_some(device)
     }
 
     /// Notes where in an mbox the log says that it goes.

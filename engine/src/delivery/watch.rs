@@ -6,7 +6,7 @@
 
 use super::active_batch::ActiveBatch;
 use super::domain::{Domain, Look};
-use super::ledger::deferred_mail::{DeferredDelivery, DeferredMail, Held};
+use super::ledger::deferred_mail::{DeferredDelivery, DeferredMail, Held, Unfinished};
 use super::ledger::logged_message::HeldMessage;
 use super::reply::Reply;
 use super::shared::Shared;
@@ -111,6 +111,13 @@ fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, active: &ActiveBat
         active.let_go_of_log();
     }
     if let Some(ledger) = &shared.ledger {
+        let (extents, marks) = active.take_extents();
+        // Held elsewhere before the log may free them.
+        ledger.deferred.add(Unfinished {
+            extents,
+            ..Unfinished::default()
+        });
+        marks.iter().for_each(|mark| mark.give_back());
         // A log that fails is opened again although the writer has it.
         for term in active.take_terms() {
             ledger.log.end_lease(&term);

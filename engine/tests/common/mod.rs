@@ -12,7 +12,8 @@ use mailstow_engine::address::{Address, parse_address};
 use mailstow_engine::config::{Copies, Durability, Settings};
 use mailstow_engine::route::{Format, MailboxTarget};
 use mailstow_engine::sim::{
-    Accepted, AcceptedRecipient, CopyLocation, DeliveryId, LogWriter, LogWriterSettings, Record,
+    Accepted, AcceptedRecipient, CopyLocation, DeliveryId, Extent, LogWriter, LogWriterSettings,
+    Record,
 };
 use mailstow_engine::sim::{Blocking, Disk, Faulty};
 use mailstow_engine::sim::{Store, Ticket};
@@ -246,6 +247,24 @@ pub fn leave_a_log(settings: &Settings, content: &[u8], mailboxes: [&str; 2]) {
         assert!(Instant::now() < deadline, "the next segment is made");
         std::thread::yield_now();
     }
+    log.close().unwrap();
+}
+
+/// Adds to a log that a message was to be appended to an mbox, at an offset where a sector begins.
+pub fn leave_an_extent(settings: &Settings, mailbox: &str, (offset, message): (u64, &[u8])) {
+    let directory = settings.state_directory.join("delivery-log");
+    let (log, _) = LogWriter::open(&directory, LogWriterSettings::default()).unwrap();
+    let (uid, gid) = owner();
+    let extent = Extent {
+        mailbox: mailbox.into(),
+        uid,
+        gid,
+        offset,
+        length: message.len() as u64,
+        sums: message.chunks(512).map(crc32fast::hash).collect(),
+    };
+    log.append_and_wait(Record::Extent(extent).encode())
+        .unwrap();
     log.close().unwrap();
 }
 

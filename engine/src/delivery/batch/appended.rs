@@ -19,7 +19,7 @@ pub(super) struct AppendedMbox<'a, H> {
     pub(super) owner: Owner,
     pub(super) deliveries: Vec<Delivery>,
     /// Keeps the extent records of the messages in the log until they are flushed.
-    pub(super) extents: Option<(RetentionMark, LogLease<'a>)>,
+    pub(super) extents: Option<(Arc<RetentionMark>, LogLease<'a>)>,
 }
 
 impl<H: fmt::Debug + Send + Sync + 'static> AppendedMbox<'_, H> {

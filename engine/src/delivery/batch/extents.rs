@@ -6,6 +6,7 @@
 //! everything before the message is durable by then, so that only the last message in the file can
 //! be torn.
 
+use super::super::active_batch::ActiveBatch;
 use super::super::context::Context;
 use super::super::delivery::Delivery;
 use super::super::error::DeliveryError;
@@ -16,7 +17,7 @@ use super::appended::{AppendedMbox, flush_cut};
 use super::commit::lease;
 use super::work::Work;
 use crate::io::Disk;
-use crate::log::{Extent, LogError, Record};
+use crate::log::{Extent, LogError, Record, Sequence};
 use crate::mailbox::MailboxError;
 use crate::mailbox::mbox::{Mbox, MboxEntry};
 use crate::sync::Arc;
@@ -41,7 +42,8 @@ pub(super) fn append_with_extents<'a, D: Disk>(
             return None;
         }
     };
-    let mark = ledger.retention.take(|| lease.journal.durable_up_to());
+    let mark = Arc::new(ledger.retention.take(|| lease.journal.durable_up_to()));
+    work.active.has_extents_kept_by(&mark);
     let mut open = AppendedMbox {
         mbox,
         owner,
@@ -59,11 +61,12 @@ pub(super) fn append_with_extents<'a, D: Disk>(
             open.take_back(work, &source);
             return None;
         }
-        let mut appended = append_one(work.context, &lease, &mut open.mbox, &delivery, &header);
+        let with = (&lease, work.active.as_ref());
+        let mut appended = append_one(work.context, with, &mut open.mbox, &delivery, &header);
         if let Err(error) = &appended {
             flush_cut(disk, &open.mbox);
             if error.is_no_space() && ledger.make_room(lease.journal.as_ref()) {
-                appended = append_one(work.context, &lease, &mut open.mbox, &delivery, &header);
+                appended = append_one(work.context, with, &mut open.mbox, &delivery, &header);
                 if appended.is_err() {
                     flush_cut(disk, &open.mbox);
                 }
@@ -85,7 +88,7 @@ pub(super) fn append_with_extents<'a, D: Disk>(
 /// Records the extent of one message and appends the message.
 fn append_one<D: Disk>(
     context: &Context<D>,
-    lease: &LogLease<'_>,
+    (lease, active): (&LogLease<'_>, &ActiveBatch),
     mbox: &mut Mbox<D::Handle>,
     delivery: &Delivery,
     header: &[u8],
@@ -99,7 +102,10 @@ fn append_one<D: Disk>(
     let extent = extent_of(delivery, mbox.next_offset(), &entry);
     let extent = extent
         .map_err(|error| MailboxError::from_io(delivery.mailbox(), "reading the message", error))?;
-    record(lease, extent)?;
+    let at = record(lease, extent.clone())?;
+    if !active.has_extent(at, extent) {
+        return Err(delivery.interrupted().into());
+    }
     let results = mbox.append(&context.disk, &context.settings, &[entry]);
     let appended = results
         .into_iter()
@@ -126,7 +132,8 @@ fn extent_of(delivery: &Delivery, offset: u64, entry: &MboxEntry<'_>) -> io::Res
     })
 }
 
-fn record(lease: &LogLease<'_>, extent: Extent) -> Result<(), LogError> {
+fn record(lease: &LogLease<'_>, extent: Extent) -> Result<Sequence, LogError> {
     let ticket = lease.journal.append(Record::Extent(extent).encode())?;
-    lease.journal.wait(ticket).map(|_| ())
+    lease.journal.wait(ticket)?;
+    Ok(ticket.sequence())
 }

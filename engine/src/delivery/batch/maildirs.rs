@@ -105,6 +105,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
             return Err(delivery.interrupted());
         };
         let (disk, maildir) = (&context.disk, &mut open.maildir);
+        delivery.reply().is_on(maildir.device());
         if let Some(received) = in_place::take(maildir, delivery.owner(), &header, message) {
             return Ok((at, received));
         }

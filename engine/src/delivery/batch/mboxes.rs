@@ -172,6 +172,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
             }
             let mut offset = open.mbox.next_offset();
             for (delivery, length) in &open.deliveries {
+                delivery.reply().is_on(open.mbox.device());
                 delivery.reply().goes_to((offset, *length as u64));
                 places.extend(delivery.done(place(offset, *length)));
                 offset += *length as u64;
@@ -362,6 +363,7 @@ fn append_alone<D: Disk>(
         return None;
     }
     let next = mbox.next_offset();
+    delivery.reply().is_on(mbox.device());
     delivery.reply().goes_to((next, rendered.len() as u64));
     let place = delivery.done(place(next, rendered.len()));
     let appended = mbox

@@ -9,7 +9,6 @@ use super::journal::{Journal, confirmed_records};
 use crate::log::{Checkpoint, DeliveryId, LogError, Record, Sequence};
 use std::collections::HashSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 impl<H: fmt::Debug> Ledger<H> {
     /// Returns true if a checkpoint of everything before `below` is worth its cost: it makes
@@ -56,6 +55,11 @@ impl<H: fmt::Debug> Ledger<H> {
             in_doubt: self.unconfirmed.snapshot(),
         });
         let at = journal.wait(journal.append_anyway(checkpoint.encode())?)?;
+        debug_assert!(at >= below, "a checkpoint comes after what it covers");
+        debug_assert!(
+            needed.is_none_or(|needed| below <= needed),
+            "what a file system still needs stays in the log"
+        );
         self.unconfirmed.forget_written(written);
         self.deferred.is_copied(copied);
         self.refusals.forget_durable(at);
@@ -64,17 +68,11 @@ impl<H: fmt::Debug> Ledger<H> {
     }
 
     /// Notes that every file system was flushed since these deliveries were `made`, unless one is
-    /// suspect or does not answer. `mount_point_of` returns where a mailbox is mounted.
-    pub(in crate::delivery) fn all_are_flushed(
-        &self,
-        made: &HashSet<(DeliveryId, u32)>,
-        mount_point_of: impl Fn(&str) -> PathBuf,
-    ) {
+    /// suspect or does not answer.
+    pub(in crate::delivery) fn all_are_flushed(&self, made: &HashSet<(DeliveryId, u32)>) {
         if self.file_systems.unanswered().is_empty() && !self.file_systems.has_suspects() {
-            let mounted_at = |point: &Path| self.file_systems.mounted_at(point);
-            let device = |mailbox: &str| mounted_at(&mount_point_of(mailbox));
             let failures = self.file_systems.failures();
-            self.deferred.made_is_flushed(made, failures, device);
+            self.deferred.made_is_flushed(made, failures);
         }
     }
 

@@ -6,18 +6,20 @@
 //! of the log, and is not counted: what one lost volume holds up must not keep mail from all
 //! others.
 
-use super::deferred_mail::{DeferredDelivery, DeferredMail, Held};
+use super::deferred_mail::{DeferredDelivery, DeferredExtent, DeferredMail, Held, Unfinished};
 use super::journal::Journal;
 use super::late_ends::LateEnd;
 use super::unconfirmed::Unconfirmed;
 use crate::clock;
-use crate::log::{DeliveryId, LogError, Sequence};
+use crate::log::{DeliveryId, EncodedRecord, LogError, Record, Sequence};
 use crate::sync::{Arc, Mutex};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// Bytes handed to the log before they are waited for.
 const UNFLUSHED_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of a sum in an extent.
+const SUM_BYTES: usize = size_of::<u32>();
 /// What the log may take for a message, in bytes, beside its content: envelope, what became of its
 /// other recipients, and the ends of blocks.
 const COPY_BYTES: u64 = 16 << 10;
@@ -44,7 +46,9 @@ pub(in crate::delivery) fn deliveries(mails: &[DeferredMail]) -> u64 {
 /// The new records of the mail, and their bytes.
 #[derive(Debug)]
 pub(in crate::delivery) struct Copied {
-    copied: HashMap<DeliveryId, Sequence>,
+    mails: HashMap<DeliveryId, Sequence>,
+    /// Extents: their records before, and the new ones.
+    extents: HashMap<Sequence, Sequence>,
     bytes: u64,
 }
 
@@ -57,6 +61,7 @@ pub(in crate::delivery) struct Deferred {
 #[derive(Debug, Default)]
 struct State {
     mails: Vec<DeferredMail>,
+    extents: Vec<DeferredExtent>,
     /// Some of it was delivered since it was copied.
     is_changed: bool,
     /// The mail is not copied again before this.
@@ -88,7 +93,8 @@ impl Deferred {
         let is_undelivered = |waiting: &DeferredDelivery| waiting.held == Held::Undelivered;
         let mut all = state.mails.iter().flat_map(|mail| &mail.recipients);
         let due = state.attempt.map_or(now, |(due, _)| due);
-        all.any(is_undelivered).then_some(due)
+        let mut extents = state.extents.iter();
+        (all.any(is_undelivered) || extents.any(|e| !e.has_writer())).then_some(due)
     }
 
     /// Notes that an attempt was made.
@@ -119,11 +125,16 @@ impl Deferred {
     ) -> Sequence {
         let state = self.state.lock();
         let mails = state.mails.iter();
-        let wanted = mails.map(|mail| mail.content.len() as u64 + COPY_BYTES);
-        if state.mails.is_empty() || journal.has_room_for(wanted.sum()) {
+        let mails = mails.map(|mail| (mail.at, mail.content.len()));
+        let extents = state.extents.iter();
+        let extents = extents.map(|waiting| (waiting.at, waiting.extent.sums.len() * SUM_BYTES));
+        let all: Vec<(Sequence, usize)> = mails.chain(extents).collect();
+        let wanted = all.iter().map(|(_, bytes)| *bytes as u64 + COPY_BYTES);
+        if all.is_empty() || journal.has_room_for(wanted.sum()) {
             return below;
         }
-        let oldest = state.mails.iter().map(|mail| mail.at).min();
+        // What is deferred stays where it is.
+        let oldest = all.iter().map(|(at, _)| *at).min();
         oldest.map_or(below, |oldest| oldest.min(below))
     }
 
@@ -132,9 +143,41 @@ impl Deferred {
         *self.state.lock() = State::default();
     }
 
-    /// Adds what recovery could not deliver.
-    pub(in crate::delivery) fn add(&self, mails: Vec<DeferredMail>) {
-        self.state.lock().mails.extend(mails);
+    /// Adds what recovery could not do.
+    pub(in crate::delivery) fn add(&self, unfinished: Unfinished) {
+        debug_assert!(
+            unfinished.mails.iter().all(|m| !m.recipients.is_empty()),
+            "mail is deferred for a recipient"
+        );
+        let mut state = self.state.lock();
+        state.mails.extend(unfinished.mails);
+        state.extents.extend(unfinished.extents);
+    }
+
+    /// Returns the messages of which the log has only the sums, but for those in the hands of
+    /// writers.
+    pub(in crate::delivery) fn extents(&self) -> Vec<DeferredExtent> {
+        let state = self.state.lock();
+        let free = state.extents.iter().filter(|e| !e.has_writer());
+        free.cloned().collect()
+    }
+
+    /// Forgets those of which `left` has none: their mboxes were looked at.
+    pub(in crate::delivery) fn settle_extents(
+        &self,
+        tried: &[DeferredExtent],
+        left: &[DeferredExtent],
+    ) {
+        // A checkpoint may have copied the records meanwhile.
+        let has = |all: &[DeferredExtent], one: &DeferredExtent| {
+            all.iter().any(|other| other.extent == one.extent)
+        };
+        let mut state = self.state.lock();
+        let before = state.extents.len();
+        state
+            .extents
+            .retain(|kept| !has(tried, kept) || has(left, kept));
+        state.is_changed |= state.extents.len() < before;
     }
 
     /// Returns what is held for such a reason, to be tried again; it is held meanwhile. See
@@ -205,6 +248,10 @@ impl Deferred {
         }
         state.mails.retain(|mail| !mail.recipients.is_empty());
         state.is_changed |= is_changed;
+        debug_assert!(
+            after.is_empty() || !tried.is_empty(),
+            "an attempt leaves nothing that was not tried"
+        );
     }
 
     /// Notes what became of deliveries whose writers came back.
@@ -212,13 +259,13 @@ impl Deferred {
         if ends.is_empty() {
             return;
         }
-        let of = |end: &LateEnd| ((end.id, end.recipient), end.is_stored);
-        let ends: HashMap<(DeliveryId, u32), bool> = ends.iter().map(of).collect();
+        let of = |end: &LateEnd| ((end.id, end.recipient), (end.is_stored, end.device));
+        let ends: HashMap<_, _> = ends.iter().map(of).collect();
         let mut state = self.state.lock();
         for mail in &mut state.mails {
             let id = mail.envelope.id;
             for waiting in &mut mail.recipients {
-                let Some(is_stored) = ends.get(&(id, waiting.recipient)) else {
+                let Some((is_stored, device)) = ends.get(&(id, waiting.recipient)) else {
                     continue;
                 };
                 let failures = match waiting.held {
@@ -226,7 +273,10 @@ impl Deferred {
                     _ => 0,
                 };
                 waiting.held = match is_stored {
-                    true => Held::Made { failures },
+                    true => Held::Made {
+                        failures,
+                        device: *device,
+                    },
                     false => Held::Undelivered,
                 };
             }
@@ -247,13 +297,12 @@ impl Deferred {
     }
 
     /// Notes that these deliveries were flushed, with every file system they may be on. Those that
-    /// an earlier flush may have dropped are to be written again: `failures` have failed by now,
-    /// and `device` tells the file system of a mailbox.
+    /// an earlier flush may have dropped are to be written again: `flushes_failed` have failed by
+    /// now.
     pub(in crate::delivery) fn made_is_flushed(
         &self,
         made: &HashSet<(DeliveryId, u32)>,
-        failures: u64,
-        device: impl Fn(&str) -> Option<u64>,
+        flushes_failed: u64,
     ) {
         let mut durable = HashSet::new();
         let mut state = self.state.lock();
@@ -268,13 +317,15 @@ impl Deferred {
                 if !made.contains(&key) {
                     continue;
                 }
-                if waiting.held == (Held::Made { failures }) {
+                let Held::Made { failures, device } = waiting.held else {
+                    continue;
+                };
+                if failures == flushes_failed {
                     durable.insert(key);
                     continue;
                 }
-                let at = usize::try_from(waiting.recipient).unwrap_or(usize::MAX);
-                let to = envelope.recipients.get(at);
-                waiting.held = match to.and_then(|to| device(&to.mailbox)) {
+                // What is mounted there now may be another file system.
+                waiting.held = match device {
                     Some(device) => Held::Unflushed {
                         device,
                         after: 0,
@@ -412,40 +463,124 @@ impl Deferred {
     ) -> Result<Copied, LogError> {
         let mut state = self.state.lock();
         state.is_changed = false;
-        let mails = state.mails.clone();
+        let (mails, extents) = (state.mails.clone(), state.extents.clone());
         drop(state);
         let in_doubt = match mails.is_empty() {
             true => HashSet::new(),
             false => unconfirmed.ids(),
         };
         let (mut bytes, mut unflushed) = (0, 0);
-        let mut copied = HashMap::new();
+        let mut append = |record: EncodedRecord| {
+            let length = record.payload().len() as u64;
+            let ticket = journal.append_anyway(record)?;
+            let at = ticket.sequence();
+            debug_assert!(at >= below, "a copy comes after all that is freed");
+            bytes += length;
+            unflushed += length;
+            if unflushed > UNFLUSHED_BYTES_MAX {
+                journal.wait(ticket)?;
+                unflushed = 0;
+            }
+            Ok::<Sequence, LogError>(at)
+        };
+        let (mut of_mails, mut of_extents) = (HashMap::new(), HashMap::new());
         for mail in mails.iter().filter(|mail| mail.at < below) {
             for record in mail.records(&in_doubt) {
-                let length = record.payload().len() as u64;
-                let ticket = journal.append_anyway(record)?;
-                copied.entry(mail.envelope.id).or_insert(ticket.sequence());
-                bytes += length;
-                unflushed += length;
-                if unflushed > UNFLUSHED_BYTES_MAX {
-                    journal.wait(ticket)?;
-                    unflushed = 0;
-                }
+                let at = append(record)?;
+                of_mails.entry(mail.envelope.id).or_insert(at);
             }
         }
+        for DeferredExtent { at, extent, .. } in extents.into_iter().filter(|e| e.at < below) {
+            of_extents.insert(at, append(Record::Extent(extent).encode())?);
+        }
         journal.set_uncounted(bytes);
-        Ok(Copied { copied, bytes })
+        Ok(Copied {
+            mails: of_mails,
+            extents: of_extents,
+            bytes,
+        })
     }
 
     /// Notes that a checkpoint durably follows the copies.
-    pub(in crate::delivery) fn is_copied(&self, Copied { copied, bytes }: Copied) {
+    pub(in crate::delivery) fn is_copied(
+        &self,
+        Copied {
+            mails,
+            extents,
+            bytes,
+        }: Copied,
+    ) {
         let rest = Duration::from_secs(bytes / COPIED_BYTES_PER_SECOND);
         let mut state = self.state.lock();
         for mail in &mut state.mails {
-            if let Some(at) = copied.get(&mail.envelope.id) {
+            if let Some(at) = mails.get(&mail.envelope.id) {
+                debug_assert!(*at > mail.at, "the newest record counts");
                 mail.at = *at;
             }
         }
+        for waiting in &mut state.extents {
+            if let Some(at) = extents.get(&waiting.at) {
+                debug_assert!(*at > waiting.at, "the newest record counts");
+                waiting.at = *at;
+            }
+        }
         state.rests_until = (!rest.is_zero()).then(|| clock::now() + rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Accepted;
+
+    const WRITTEN_TO: u64 = 7;
+
+    /// A message whose writer took it when one flush had failed, and came back late.
+    fn made_late() -> (Deferred, HashSet<(DeliveryId, u32)>) {
+        let id = DeliveryId(1);
+        let envelope = Accepted {
+            id,
+            accepted_at: Duration::ZERO,
+            reverse_path: String::new(),
+            queue_id: String::new(),
+            content_digest: [0; 32],
+            recipients: Vec::new(),
+        };
+        let deferred = Deferred::default();
+        deferred.hold(vec![DeferredMail {
+            at: Sequence(1),
+            envelope,
+            content: Vec::new().into(),
+            recipients: vec![DeferredDelivery {
+                recipient: 0,
+                places: Vec::new(),
+                held: Held::ActiveBatch { failures: 1 },
+            }],
+            refused: Vec::new(),
+            wants_room: false,
+        }]);
+        deferred.note_ends(&[LateEnd {
+            id,
+            recipient: 0,
+            is_stored: true,
+            device: Some(WRITTEN_TO),
+        }]);
+        (deferred, HashSet::from([(id, 0)]))
+    }
+
+    #[test]
+    fn what_a_writer_made_late_is_durable_after_a_flush_if_none_failed_meanwhile() {
+        let (deferred, made) = made_late();
+        assert_eq!(deferred.made(), made);
+        deferred.made_is_flushed(&made, 1);
+        assert_eq!(deferred.deliveries(), 0);
+    }
+
+    #[test]
+    fn what_a_failed_flush_may_have_dropped_is_held_for_the_file_system_it_was_written_to() {
+        let (deferred, made) = made_late();
+        deferred.made_is_flushed(&made, 2);
+        assert_eq!(deferred.held_for(WRITTEN_TO), 1);
+        assert_eq!(deferred.left_overs(), BTreeSet::from([WRITTEN_TO]));
     }
 }

@@ -2,9 +2,9 @@
 
 use super::journal::{confirmed_records, done_records};
 use crate::log::{
-    Accepted, Confirmed, DeliveryId, Done, DoneOutcome, EncodedRecord, Record, Sequence,
+    Accepted, Confirmed, DeliveryId, Done, DoneOutcome, EncodedRecord, Extent, Record, Sequence,
 };
-use crate::sync::Arc;
+use crate::sync::{Arc, Weak};
 use std::collections::HashSet;
 
 /// A message with deliveries that could not be made yet, or may not be durable.
@@ -19,6 +19,31 @@ pub(in crate::delivery) struct DeferredMail {
     pub(in crate::delivery) refused: Vec<u32>,
     /// Some of them wait for space on a disk.
     pub(in crate::delivery) wants_room: bool,
+}
+
+/// A message of which the log has only the sums, and whose mbox was not looked at since: a part of
+/// it may stand there.
+#[derive(Clone, Debug)]
+pub(in crate::delivery) struct DeferredExtent {
+    /// Its record in the log, the newest one.
+    pub(in crate::delivery) at: Sequence,
+    pub(in crate::delivery) extent: Extent,
+    /// Lives as long as a writer has the mbox in its hands; it must not be looked at before.
+    pub(in crate::delivery) writer: Weak<()>,
+}
+
+impl DeferredExtent {
+    /// Returns true while a writer has the mbox in its hands.
+    pub(super) fn has_writer(&self) -> bool {
+        self.writer.strong_count() > 0
+    }
+}
+
+/// What is left to do in the mailboxes of a file system.
+#[derive(Clone, Debug, Default)]
+pub(in crate::delivery) struct Unfinished {
+    pub(in crate::delivery) mails: Vec<DeferredMail>,
+    pub(in crate::delivery) extents: Vec<DeferredExtent>,
 }
 
 /// One of its deliveries, and where in the mbox it may stand: offset and length.
@@ -52,6 +77,8 @@ pub(in crate::delivery) enum Held {
     Made {
         /// As before.
         failures: u64,
+        /// The file system that it was written to.
+        device: Option<u64>,
     },
 }
 

@@ -260,13 +260,11 @@ impl<H> FileSystems<H> {
         known.values().map(|known| known.failures).sum()
     }
 
-    /// Returns the file system that is mounted there.
-    pub(in crate::delivery) fn mounted_at(&self, point: &Path) -> Option<u64> {
+    /// Returns the file systems that are or were mounted there.
+    pub(in crate::delivery) fn mounted_at(&self, point: &Path) -> Vec<u64> {
         let known = self.known.lock();
-        let mut known = known.iter();
-        known
-            .find(|(_, known)| known.is_mounted_on(point))
-            .map(|(device, _)| *device)
+        let there = known.iter().filter(|(_, known)| known.is_mounted_on(point));
+        there.map(|(device, _)| *device).collect()
     }
 
     /// Returns the first record of the log that a file system needs which is suspect or is being
@@ -404,6 +402,7 @@ impl<H> FileSystems<H> {
 
     /// Notes that what the log has before `until` is held elsewhere.
     pub(in crate::delivery) fn is_held(&self, device: u64, until: Sequence) {
+        debug_assert!(until.0 > 0, "something before it is held");
         if let Some(file_system) = self.known.lock().get_mut(&device) {
             file_system.flushed_below = until.max(file_system.flushed_below);
         }
@@ -414,6 +413,11 @@ impl<H> FileSystems<H> {
         let mut known = self.known.lock();
         let suspect = known.get_mut(&device).and_then(|k| k.suspect.as_mut());
         if let Some(suspect) = suspect {
+            debug_assert_ne!(
+                suspect.stage,
+                Stage::Rewritten,
+                "mail is written again once in an attempt"
+            );
             suspect.stage = Stage::Rewritten;
         }
     }

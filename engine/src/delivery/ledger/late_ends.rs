@@ -17,6 +17,8 @@ pub(in crate::delivery) struct LateEnd {
     pub(in crate::delivery) recipient: u32,
     /// It stands in its mailbox, and may not be durable there.
     pub(in crate::delivery) is_stored: bool,
+    /// The file system that it was written to.
+    pub(in crate::delivery) device: Option<u64>,
 }
 
 impl LateEnds {

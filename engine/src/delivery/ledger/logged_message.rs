@@ -273,12 +273,18 @@ impl LoggedMessage {
         })
     }
 
-    /// Notes what became of a delivery that was answered before it ended.
-    pub(in crate::delivery) fn ended_late(&self, index: usize, is_stored: bool) {
+    /// Notes what became of a delivery that was answered before it ended, and on which file system.
+    pub(in crate::delivery) fn ended_late(
+        &self,
+        index: usize,
+        is_stored: bool,
+        device: Option<u64>,
+    ) {
         self.late_ends.add(LateEnd {
             id: self.envelope.id,
             recipient: u32::try_from(index).unwrap_or(u32::MAX),
             is_stored,
+            device,
         });
     }
 

@@ -35,6 +35,10 @@ impl RetentionMark {
 
     /// Takes another mark at the same record.
     pub(in crate::delivery) fn again(&self) -> Self {
+        debug_assert!(
+            !self.is_given_back.load(Ordering::Acquire),
+            "what was given back keeps nothing in the log"
+        );
         *self.retention.0.lock().entry(self.sequence).or_default() += 1;
         Self::new(&self.retention, self.sequence)
     }
@@ -54,6 +58,10 @@ impl RetentionMark {
             return;
         }
         let mut marks = self.retention.0.lock();
+        debug_assert!(
+            marks.get(&self.sequence).is_some_and(|count| *count > 0),
+            "a mark keeps its records until it is given back"
+        );
         if let Some(count) = marks.get_mut(&self.sequence) {
             *count -= 1;
             if *count == 0 {
@@ -71,6 +79,7 @@ impl Retention {
         let sequence = durable().0 + 1;
         *marks.entry(sequence).or_default() += 1;
         drop(marks);
+        debug_assert!(sequence > 0, "records are numbered from 1");
         RetentionMark::new(self, sequence)
     }
 

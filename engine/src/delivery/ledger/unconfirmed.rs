@@ -197,6 +197,10 @@ impl Unconfirmed {
             same_key.push(InDoubtDelivery { entry, taken });
             state.count += 1;
         }
+        debug_assert!(
+            state.count <= self.most,
+            "memory for what is in doubt is bounded"
+        );
     }
 
     /// Returns true while nothing is in doubt.
@@ -230,6 +234,7 @@ impl Unconfirmed {
         let found = same_key
             .iter_mut()
             .find(|d| !d.taken && self.is_fresh(&d.entry))?;
+        debug_assert_eq!(&found.entry.key, key, "a repetition has the same key");
         found.taken = true;
         Some(Repeated(found.entry))
     }
@@ -246,6 +251,7 @@ impl Unconfirmed {
         let before = same_key.len();
         same_key.retain(|d| (d.entry.id, d.entry.recipient) != (id, recipient));
         let removed = before - same_key.len();
+        debug_assert!(removed <= 1, "a delivery is in doubt once");
         if same_key.is_empty() {
             state.by_key.remove(&key);
         }
@@ -285,6 +291,10 @@ impl Unconfirmed {
     pub(in crate::delivery) fn take_pending(&self) -> Vec<Confirmed> {
         let mut state = self.state.lock();
         let confirmed = std::mem::take(&mut state.pending);
+        debug_assert!(
+            confirmed.is_empty() || state.pending_since.is_some(),
+            "it is known how long confirmations wait"
+        );
         state.pending_since = None;
         state.written.extend_from_slice(&confirmed);
         confirmed
@@ -310,7 +320,13 @@ impl Unconfirmed {
             same_key.retain(|d| self.is_fresh(&d.entry));
         }
         state.by_key.retain(|_, same_key| !same_key.is_empty());
-        state.count = state.by_key.values().map(Vec::len).sum();
+        let left = state.by_key.values().map(Vec::len).sum();
+        debug_assert!(
+            left <= state.count,
+            "every delivery in doubt is counted: {left} and {}",
+            state.count
+        );
+        state.count = left;
         let in_doubt = state.by_key.values().flatten().map(|d| d.entry);
         let mut all: Vec<InDoubt> = in_doubt.collect();
         let now = clock::since_epoch();
@@ -337,6 +353,9 @@ impl Unconfirmed {
         let mut state = self.state.lock();
         let written = std::mem::take(&mut state.written);
         state.pending.extend(written);
+        if !state.pending.is_empty() {
+            state.pending_since.get_or_insert_with(clock::now);
+        }
     }
 
     /// Forgets everything that recovery reads from the log again. What was confirmed is not
@@ -346,8 +365,10 @@ impl Unconfirmed {
         let mut confirmed = std::mem::take(&mut state.written);
         confirmed.append(&mut state.pending);
         let early = std::mem::take(&mut state.early);
+        let pending_since = (!confirmed.is_empty()).then(clock::now);
         *state = State {
             pending: confirmed,
+            pending_since,
             early,
             ..State::default()
         };

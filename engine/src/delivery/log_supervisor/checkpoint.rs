@@ -56,7 +56,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             }
             self.bound_what_is_held();
         }
-        ledger.all_are_flushed(&made, |mailbox| self.domains.mount_point_of(mailbox));
+        ledger.all_are_flushed(&made);
         ledger.write_checkpoint(journal, below)
     }
 
@@ -105,9 +105,10 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
     fn bound_what_is_held(&self) {
         let most = self.settings.bytes_max / HELD_PART;
         for domain in self.domains.all() {
-            let device = self.ledger.file_systems.mounted_at(domain.mount_point());
-            let held = device.map_or(0, |device| self.ledger.deferred.bytes_held_for(device));
-            domain.is_overfull(held > most);
+            // One that was unmounted lazily is still there, beside the one in its place.
+            let devices = self.ledger.file_systems.mounted_at(domain.mount_point());
+            let held = |device: &u64| self.ledger.deferred.bytes_held_for(*device);
+            domain.is_overfull(devices.iter().map(held).sum::<u64>() > most);
         }
     }
 

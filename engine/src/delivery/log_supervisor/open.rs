@@ -54,12 +54,12 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
     ) -> Result<RecoveryReport, LogError> {
         let Recovered {
             mut report,
-            deferred,
+            unfinished,
             in_doubt,
         } = self.recover_each(context, (journal, page_cache), &found)?;
         drop(found);
         self.ledger.unconfirmed.add_recovered(in_doubt);
-        self.ledger.deferred.add(deferred);
+        self.ledger.deferred.add(unfinished);
         let checkpoint = || {
             // The records that recovery wrote are not needed after it either.
             let next = Sequence(journal.durable_up_to().0 + 1);

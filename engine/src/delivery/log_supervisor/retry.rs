@@ -1,7 +1,7 @@
 //! Tries mail again that could not be put into its mailboxes, each file system separately.
 
 use super::super::context::Context;
-use super::super::ledger::deferred_mail::{DeferredMail, Held};
+use super::super::ledger::deferred_mail::{DeferredMail, Held, Unfinished};
 use super::super::ledger::journal::Journal;
 use super::super::recovery::PageCache;
 use super::{LogSupervisor, Work};
@@ -28,14 +28,17 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             return;
         }
         let before = self.ledger.deferred.deliveries();
-        let begun = self.undelivered().into_iter().map(|(mount_point, mails)| {
-            let (supervisor, context) = (Arc::clone(self), Arc::clone(context));
-            self.work_with_log(mount_point, move |term| {
-                if let Ok(lease) = supervisor.ledger.log.lease_for(term) {
-                    supervisor.retry(&context, lease.journal.as_ref(), &mails);
-                }
-            })
-        });
+        let begun = self
+            .unfinished()
+            .into_iter()
+            .map(|(mount_point, unfinished)| {
+                let (supervisor, context) = (Arc::clone(self), Arc::clone(context));
+                self.work_with_log(mount_point, move |term| {
+                    if let Ok(lease) = supervisor.ledger.log.lease_for(term) {
+                        supervisor.retry(&context, lease.journal.as_ref(), &unfinished);
+                    }
+                })
+            });
         let begun = begun.filter_map(|job| {
             job.unwrap_or_else(|error| {
                 tracing::error!(%error, "mail that waits was not tried again for want of a thread");
@@ -57,11 +60,11 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         journal: &Arc<dyn Journal>,
     ) -> bool {
         let before = self.ledger.deferred.deliveries();
-        for (mount_point, mails) in self.undelivered() {
+        for (mount_point, unfinished) in self.unfinished() {
             let (supervisor, context) = (Arc::clone(self), Arc::clone(context));
             let journal = Arc::clone(journal);
             let job = self.work_on(mount_point, move || {
-                supervisor.retry(&context, journal.as_ref(), &mails);
+                supervisor.retry(&context, journal.as_ref(), &unfinished);
             });
             if let Ok(Some(job)) = job {
                 job.wait();
@@ -74,23 +77,35 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         &self,
         context: &Context<D>,
         journal: &dyn Journal,
-        mails: &[DeferredMail],
+        unfinished: &Unfinished,
     ) {
         // What recovery deferred while it did not trust the page cache is not to be trusted now.
         let page_cache = match *self.noted_suspects.lock() {
             true => PageCache::Suspect,
             false => PageCache::Trusted,
         };
-        match self.recovery(context, journal, page_cache).retry(mails) {
-            Ok(left) => self.ledger.deferred.settle(mails, left),
+        match self
+            .recovery(context, journal, page_cache)
+            .retry(unfinished)
+        {
+            Ok(left) => {
+                let deferred = &self.ledger.deferred;
+                deferred.settle_extents(&unfinished.extents, &left.extents);
+                deferred.settle(&unfinished.mails, left.mails);
+            }
             Err(error) => tracing::error!(%error, "mail that waits was not tried again"),
         }
     }
 
-    /// Returns the undelivered mail by the mount points of the file systems it goes to. Leaves out
-    /// those that do not answer.
-    fn undelivered(&self) -> BTreeMap<PathBuf, Vec<DeferredMail>> {
-        let mut by_mount_point: BTreeMap<PathBuf, Vec<DeferredMail>> = BTreeMap::new();
+    /// Returns what is left to do by the mount points of the file systems. Leaves out those that do
+    /// not answer.
+    fn unfinished(&self) -> BTreeMap<PathBuf, Unfinished> {
+        let mut by_mount_point: BTreeMap<PathBuf, Unfinished> = BTreeMap::new();
+        for waiting in self.ledger.deferred.extents() {
+            let mount_point = self.domains.mount_point_of(&waiting.extent.mailbox);
+            let unfinished = by_mount_point.entry(mount_point).or_default();
+            unfinished.extents.push(waiting);
+        }
         for mail in self
             .ledger
             .deferred
@@ -102,7 +117,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
                     continue;
                 };
                 let mount_point = self.domains.mount_point_of(&recipient.mailbox);
-                let mails = by_mount_point.entry(mount_point).or_default();
+                let mails = &mut by_mount_point.entry(mount_point).or_default().mails;
                 match mails.last_mut() {
                     Some(last) if last.envelope.id == mail.envelope.id => {
                         last.recipients.push(waiting.clone());

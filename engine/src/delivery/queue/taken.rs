@@ -7,6 +7,8 @@ use std::time::Instant;
 pub(in crate::delivery) trait Queued {
     /// Its caller has given it up.
     fn is_abandoned(&self) -> bool;
+    /// The path of its mailbox.
+    fn mailbox(&self) -> &str;
     /// The path of its mailbox, if that is an mbox.
     fn mbox(&self) -> Option<&str>;
     /// A writer begins to work on it.

@@ -19,6 +19,10 @@ impl Queued for Item {
         false
     }
 
+    fn mailbox(&self) -> &str {
+        self.mbox.unwrap_or("maildir/")
+    }
+
     fn mbox(&self) -> Option<&str> {
         self.mbox
     }

@@ -1,13 +1,13 @@
 //! The deliveries that wait for a writer, and their order.
 //!
-//! Takes no lock and reads no clock, so that tests control time. Deliveries wait in the order they
-//! came in, but those to an mbox that a writer works on, or whose lock another program holds, wait
-//! with that mbox. Such mboxes take turns with each other and with the rest for places in a batch.
-//! Invariants: one writer at most works on an mbox; deliveries that wait for a lock use no capacity
-//! of others; attempts to take a lock are few, however many are held, and no mbox is tried twice
-//! before all others that are due.
+//! Takes no lock and reads no clock, so that tests control time. Deliveries to an mbox that a
+//! writer works on, or whose lock another program holds, wait with that mbox. Such mboxes take
+//! turns with each other and with the rest for places in a batch. Invariants: one writer at most
+//! works on an mbox; deliveries that wait for a lock use no capacity of others; attempts to take a
+//! lock are few, however many are held, and no mbox is tried twice before all others that are due.
 
 use super::super::room::Room;
+use super::fair::FairQueue;
 use super::taken::{Queued, Taken};
 use crate::limits::BATCH_BYTES_MAX;
 use crate::sync::Arc;
@@ -25,7 +25,7 @@ const LOCK_PAUSE_MAX: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Waiting<J> {
     /// Not looked at yet.
-    ready: VecDeque<J>,
+    ready: FairQueue<J>,
     mboxes: HashMap<Arc<str>, Mbox<J>>,
     turns: VecDeque<Turn>,
     /// Mboxes with the times at which their locks are tried again.
@@ -126,7 +126,7 @@ impl<J: Queued> Taken<J> {
 impl<J: Queued> Waiting<J> {
     pub(super) fn new(room: Arc<Room>) -> Self {
         Self {
-            ready: VecDeque::new(),
+            ready: FairQueue::new(),
             mboxes: HashMap::new(),
             turns: VecDeque::from([Turn::Ready]),
             due: BTreeSet::new(),
@@ -140,7 +140,7 @@ impl<J: Queued> Waiting<J> {
     /// Adds deliveries, whose capacity is taken.
     pub(super) fn push(&mut self, jobs: impl Iterator<Item = J>) -> usize {
         let before = self.ready.len();
-        self.ready.extend(jobs);
+        jobs.for_each(|job| self.ready.push(job));
         self.ready.len() - before
     }
 
@@ -230,7 +230,7 @@ impl<J: Queued> Waiting<J> {
 
     fn fill_from_ready(&mut self, most: usize, batch: &mut Taken<J>, left_out: &mut LeftOut<J>) {
         while batch.has_place(most)
-            && let Some(job) = self.ready.pop_front()
+            && let Some(job) = self.ready.pop()
         {
             if job.is_abandoned() {
                 left_out.abandoned.push(job);
@@ -410,7 +410,7 @@ impl<J: Queued> Waiting<J> {
 
     /// Takes out everything. Returns how many places became free, too.
     pub(super) fn take_out(&mut self) -> (Vec<J>, usize) {
-        let mut jobs: Vec<J> = self.ready.drain(..).collect();
+        let mut jobs: Vec<J> = std::iter::from_fn(|| self.ready.pop()).collect();
         let mut freed = jobs.len();
         for mbox in self.mboxes.values_mut() {
             freed += mbox.take_out(&self.room, &mut jobs);

@@ -1,6 +1,6 @@
 //! Sets a part of a recovery aside whose file system does not answer.
 
-use super::super::ledger::deferred_mail::{DeferredDelivery, Held};
+use super::super::ledger::deferred_mail::{DeferredDelivery, Held, Unfinished};
 use super::super::ledger::journal::Found;
 use super::part::Part;
 use super::report::Recovered;
@@ -49,9 +49,14 @@ impl<D: Disk> Worker<'_, D> {
             }
             worker.defer(message, waits, false, || survey.refused_of(envelope));
         })?;
+        let extents = survey.extents().iter();
+        let extents = extents.filter(|waiting| part.has(&waiting.extent.mailbox));
         Ok(Recovered {
             report: self.report,
-            deferred: self.deferred,
+            unfinished: Unfinished {
+                mails: self.deferred,
+                extents: extents.cloned().collect(),
+            },
             in_doubt,
         })
     }

@@ -22,17 +22,17 @@ pub(super) struct Torn {
 impl Torn {
     /// Compares each of them with its sums. What begins where something whole stands by now
     /// (`is_taken`) is gone: a later message took its place.
-    pub(super) fn look<D: Disk>(
+    pub(super) fn look<'e, D: Disk>(
         disk: &D,
         file: &D::Handle,
         length: u64,
-        extents: &[Extent],
+        extents: impl Iterator<Item = &'e Extent>,
         is_taken: impl Fn(u64) -> bool,
     ) -> io::Result<Self> {
         let mut torn = Self::default();
         let mut whole: Vec<Range<u64>> = Vec::new();
         let mut parts: Vec<(u64, Vec<Range<u64>>)> = Vec::new();
-        for extent in extents.iter().filter(|extent| extent.offset < length) {
+        for extent in extents.filter(|extent| extent.offset < length) {
             let (is_whole, found) = standing(disk, file, extent)?;
             match is_whole {
                 true => whole.push(extent.offset..extent.offset + extent.length),

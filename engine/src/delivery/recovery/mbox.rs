@@ -165,9 +165,8 @@ impl<D: Disk> Worker<'_, D> {
     ) -> Result<(), MailboxError> {
         let disk = self.with.disk;
         let length = mbox.length();
-        let torn = Torn::look(disk, mbox.file(), length, &work.extents, |at| {
-            plan.is_taken(at)
-        });
+        let extents = work.extents.iter().map(|waiting| &waiting.extent);
+        let torn = Torn::look(disk, mbox.file(), length, extents, |at| plan.is_taken(at));
         let torn = torn.map_err(|e| failed(mbox, e))?;
         let of_extents = TornExtents {
             first: torn.first,

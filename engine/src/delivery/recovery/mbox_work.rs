@@ -1,12 +1,12 @@
 //! What the log has for each mbox: its messages as they stand there, and the sums of messages that
 //! are not in the log.
 
-use super::super::ledger::deferred_mail::{DeferredDelivery, Held};
+use super::super::ledger::deferred_mail::{DeferredDelivery, DeferredExtent, Held};
 use super::super::ledger::logged_message::mbox_header;
 use super::logged_mailbox::LoggedMailbox;
 use super::survey::Survey;
 use super::worker::Message;
-use crate::log::{Accepted, CopyLocation, Extent, Sequence};
+use crate::log::{Accepted, CopyLocation, Sequence};
 use crate::mailbox::mbox::render;
 use crate::target::{Format, Owner};
 use std::collections::HashMap;
@@ -59,7 +59,7 @@ impl MboxEntry {
 pub(super) struct MboxWork {
     pub(super) entries: Vec<MboxEntry>,
     /// Messages that are not in the log.
-    pub(super) extents: Vec<Extent>,
+    pub(super) extents: Vec<DeferredExtent>,
 }
 
 /// The work on all mboxes.
@@ -89,7 +89,8 @@ impl MboxWorkList {
     }
 
     /// Adds a message that is not in the log.
-    pub(super) fn add_extent(&mut self, extent: &Extent) {
+    pub(super) fn add_extent(&mut self, waiting: &DeferredExtent) {
+        let extent = &waiting.extent;
         let target = LoggedMailbox {
             path: extent.mailbox.clone(),
             format: Format::Mbox,
@@ -99,7 +100,7 @@ impl MboxWorkList {
             },
         };
         let work = self.0.entry(target).or_default();
-        work.extents.push(extent.clone());
+        work.extents.push(waiting.clone());
     }
 
     fn push(

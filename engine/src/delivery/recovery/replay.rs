@@ -1,7 +1,7 @@
 //! Replays everything that the log holds for one part: first the Maildirs, message by message, then
 //! the mboxes, one after the other.
 
-use super::super::ledger::deferred_mail::{DeferredDelivery, Held};
+use super::super::ledger::deferred_mail::{DeferredDelivery, Held, Unfinished};
 use super::super::ledger::fingerprint::{BaseDigest, digest_of};
 use super::super::ledger::journal::Found;
 use super::mbox_work::MboxWorkList;
@@ -55,7 +55,10 @@ impl<D: Disk> Worker<'_, D> {
         );
         Ok(Recovered {
             report: self.report,
-            deferred: self.deferred,
+            unfinished: Unfinished {
+                mails: self.deferred,
+                extents: self.unlooked,
+            },
             in_doubt,
         })
     }
@@ -160,7 +163,7 @@ impl<D: Disk> Worker<'_, D> {
             }
         })?;
         for extent in survey.extents() {
-            if group.contains(&extent.mailbox) {
+            if group.contains(&extent.extent.mailbox) {
                 mboxes.add_extent(extent);
             }
         }
@@ -174,6 +177,7 @@ impl<D: Disk> Worker<'_, D> {
                 Ok(rewritten) => self.report.rewritten += rewritten,
                 Err(error) => {
                     log_deferred(&error);
+                    self.unlooked.extend(work.extents.iter().cloned());
                     for entry in work.entries.iter().filter(|entry| entry.is_pending) {
                         let refused = || survey.refused_of(&entry.envelope);
                         let waiting = vec![entry.waiting()];

@@ -1,6 +1,6 @@
 //! What recovery did, for operators and for the store.
 
-use super::super::ledger::deferred_mail::DeferredMail;
+use super::super::ledger::deferred_mail::Unfinished;
 use crate::log::InDoubt;
 use std::fmt;
 
@@ -50,7 +50,7 @@ impl fmt::Display for RecoveryReport {
 pub(in crate::delivery) struct Recovered {
     pub(in crate::delivery) report: RecoveryReport,
     /// What could not be done.
-    pub(in crate::delivery) deferred: Vec<DeferredMail>,
+    pub(in crate::delivery) unfinished: Unfinished,
     pub(in crate::delivery) in_doubt: Vec<InDoubt>,
 }
 
@@ -59,21 +59,23 @@ impl Recovered {
     pub(in crate::delivery) fn add(&mut self, part: Self) {
         let Self {
             report,
-            deferred,
+            unfinished: Unfinished { mails, extents },
             in_doubt,
         } = part;
+        let all = &mut self.unfinished;
+        all.extents.extend(extents);
         self.report.messages += report.messages;
         self.report.deliveries += report.deliveries;
         self.report.rewritten += report.rewritten;
         self.report.waiting += report.waiting;
-        for mail in deferred {
+        for mail in mails {
             let id = mail.envelope.id;
-            match self.deferred.iter_mut().find(|kept| kept.envelope.id == id) {
+            match all.mails.iter_mut().find(|kept| kept.envelope.id == id) {
                 Some(kept) => {
                     kept.recipients.extend(mail.recipients);
                     kept.wants_room |= mail.wants_room;
                 }
-                None => self.deferred.push(mail),
+                None => all.mails.push(mail),
             }
         }
         self.in_doubt.extend(in_doubt);

@@ -1,6 +1,6 @@
 //! Tries deliveries again that could not be made.
 
-use super::super::ledger::deferred_mail::{DeferredMail, Held};
+use super::super::ledger::deferred_mail::{DeferredMail, Held, Unfinished};
 use super::mbox_work::MboxWorkList;
 use super::worker::{Message, Recovery, Worker, on_own_thread};
 use crate::io::Disk;
@@ -9,21 +9,22 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 impl<D: Disk> Recovery<'_, D> {
-    /// Tries deliveries again that could not be made. Returns those that still cannot. Waits for no
-    /// lock, because they are tried again later.
+    /// Tries again what could not be done. Returns what still cannot. Waits for no lock, because it
+    /// is tried again later.
     ///
     /// # Errors
     /// There is no thread for the work, or it panicked: all of it still waits.
     pub(in crate::delivery) fn retry(
         &self,
-        waiting: &[DeferredMail],
-    ) -> Result<Vec<DeferredMail>, LogError> {
-        on_own_thread(|| Worker::new(self, Duration::ZERO).retry(waiting))
+        unfinished: &Unfinished,
+    ) -> Result<Unfinished, LogError> {
+        on_own_thread(|| Worker::new(self, Duration::ZERO).retry(unfinished))
     }
 }
 
 impl<D: Disk> Worker<'_, D> {
-    fn retry(mut self, waiting: &[DeferredMail]) -> Vec<DeferredMail> {
+    fn retry(mut self, unfinished: &Unfinished) -> Unfinished {
+        let waiting = unfinished.mails.as_slice();
         self.searches_all = true;
         let mut mboxes = MboxWorkList::default();
         let by_id: HashMap<DeliveryId, &DeferredMail> =
@@ -73,6 +74,9 @@ impl<D: Disk> Worker<'_, D> {
             let refused = || deferred.refused.clone();
             self.defer(message, failed, wants_room, refused);
         }
+        for waiting in &unfinished.extents {
+            mboxes.add_extent(waiting);
+        }
         for (target, work) in mboxes.take() {
             let place = first_directory(&target.path);
             let is_full = full.contains(place);
@@ -83,6 +87,7 @@ impl<D: Disk> Worker<'_, D> {
             let error = done.err();
             if is_full || error.is_some() {
                 let wants_room = is_full || error.is_some_and(|error| error.is_no_space());
+                self.unlooked.extend(work.extents.iter().cloned());
                 for entry in &work.entries {
                     let refused = || refused(entry.envelope.id);
                     let waiting = vec![entry.waiting()];
@@ -97,7 +102,10 @@ impl<D: Disk> Worker<'_, D> {
                 "messages that waited for their mailboxes since recovery are delivered"
             );
         }
-        self.deferred
+        Unfinished {
+            mails: self.deferred,
+            extents: self.unlooked,
+        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! What the records of the log say of each delivery: checkpoint, refusals, places, confirmations;
 //! no contents. Decides which deliveries recovery has to make.
 
+use super::super::ledger::deferred_mail::DeferredExtent;
 use super::super::ledger::fingerprint::{BaseDigest, Digest};
 use super::super::ledger::journal::Found;
 use super::super::ledger::logged_message::in_doubt_entry;
 use super::part::Part;
 use crate::log::{
-    Accepted, Checkpoint, Confirmed, CopyLocation, DeliveryId, Done, DoneOutcome, Extent, InDoubt,
+    Accepted, Checkpoint, Confirmed, CopyLocation, DeliveryId, Done, DoneOutcome, InDoubt,
     LogError, Record, RecordKind, ScannedRecord, Sequence,
 };
+use crate::sync::Weak;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What the records say, without the messages themselves.
@@ -25,7 +27,7 @@ pub(super) struct Survey {
     confirmed: HashSet<(DeliveryId, Option<u32>)>,
     /// Bytes of messages for each mbox.
     mboxes: BTreeMap<String, u64>,
-    extents: Vec<Extent>,
+    extents: Vec<DeferredExtent>,
     messages: u64,
 }
 
@@ -73,7 +75,9 @@ impl Survey {
             Record::Extent(extent) => {
                 if sequence >= self.below {
                     self.mboxes.entry(extent.mailbox.clone()).or_default();
-                    self.extents.push(extent);
+                    let at = sequence;
+                    let writer = Weak::new();
+                    self.extents.push(DeferredExtent { at, extent, writer });
                 }
             }
         }
@@ -212,7 +216,7 @@ impl Survey {
     }
 
     /// Returns the messages in mboxes that are not in the log.
-    pub(super) fn extents(&self) -> &[Extent] {
+    pub(super) fn extents(&self) -> &[DeferredExtent] {
         &self.extents
     }
 
@@ -253,7 +257,8 @@ pub(in crate::delivery) fn in_doubt(found: &dyn Found) -> Result<Vec<InDoubt>, L
 /// The log cannot be read.
 pub(in crate::delivery) fn mailboxes(found: &dyn Found) -> Result<HashSet<String>, LogError> {
     let survey = Survey::of(found)?;
-    let extents = survey.extents().iter().map(|extent| extent.mailbox.clone());
+    let extents = survey.extents().iter();
+    let extents = extents.map(|waiting| waiting.extent.mailbox.clone());
     let mut mailboxes: HashSet<String> = extents.collect();
     survey.for_each(found, &mut |_, envelope, _| {
         mailboxes.extend(envelope.recipients.into_iter().map(|to| to.mailbox));

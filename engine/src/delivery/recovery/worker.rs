@@ -1,7 +1,7 @@
 //! A thread of recovery: the identity it works with, and what it could not do.
 
 use super::super::domains::Domains;
-use super::super::ledger::deferred_mail::{DeferredDelivery, DeferredMail};
+use super::super::ledger::deferred_mail::{DeferredDelivery, DeferredExtent, DeferredMail};
 use super::super::ledger::dirty_file_systems::FileSystems;
 use super::super::ledger::journal::Journal;
 use super::listings::Listings;
@@ -89,6 +89,8 @@ pub(super) struct Worker<'a, D: Disk> {
     credentials: Credentials,
     pub(super) report: RecoveryReport,
     pub(super) deferred: Vec<DeferredMail>,
+    /// Messages of which the log has only the sums, and whose mboxes could not be looked at.
+    pub(super) unlooked: Vec<DeferredExtent>,
     /// The index in `deferred` of each message.
     deferred_at: HashMap<DeliveryId, usize>,
     pub(super) maildirs: Listings,
@@ -110,6 +112,7 @@ impl<'a, D: Disk> Worker<'a, D> {
             credentials: Credentials::of_own_thread(),
             report: RecoveryReport::default(),
             deferred: Vec::new(),
+            unlooked: Vec::new(),
             deferred_at: HashMap::new(),
             maildirs: Listings::default(),
             logged: now,

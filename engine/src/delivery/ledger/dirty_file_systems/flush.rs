@@ -136,6 +136,10 @@ impl<H> EndOfFlush<'_, H> {
         self.is_noted = true;
         let mut known = self.of.known.lock();
         let file_system = known.get_mut(&self.device)?;
+        debug_assert!(
+            file_system.flushing_since.is_some(),
+            "a flush that ends was begun"
+        );
         file_system.flushing_since = None;
         let suspect = file_system.suspect.as_ref();
         match flushed {

@@ -23,6 +23,10 @@ impl Queued for Item {
         self.is_abandoned
     }
 
+    fn mailbox(&self) -> &str {
+        self.mbox.as_deref().unwrap_or("maildir/")
+    }
+
     fn mbox(&self) -> Option<&str> {
         self.mbox.as_deref()
     }
