@@ -61,11 +61,14 @@ impl Descriptors {
 
     /// By this limit.
     pub fn within(limit: usize, settings: &Settings) -> Self {
+        // Mailboxes of accounts have a store, with a log and writers.
+        let stores = 1 + usize::from(settings.delivers_locally());
         let needed = |batch: usize| {
             let batches = settings.store.writers.max(1) * BATCHES;
             let each = batch.saturating_mul(DELIVERY).saturating_add(BATCH);
-            let writers = batches.saturating_mul(each);
-            writers.saturating_add(PROCESS + LOG + CHECKPOINT + RECOVERY + TABLES)
+            let writers = batches.saturating_mul(each).saturating_mul(stores);
+            let logs = stores * (LOG + CHECKPOINT + RECOVERY);
+            writers.saturating_add(PROCESS + TABLES + logs)
         };
         let most = (limit / RESERVE_PART).max(needed(1));
         let mut batch = settings.store.batch.max(1);

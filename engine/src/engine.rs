@@ -5,7 +5,9 @@
 use crate::address::Address;
 use crate::clock;
 use crate::config::Settings;
-use crate::delivery::{Health, Mail, OnOutcome, Outcome, Receipt, RecoveryReport, Store};
+use crate::delivery::{
+    Health, Mail, OnOutcome, Outcome, Receipt, RecoveryReport, Store, Stores, of_mailboxes,
+};
 use crate::descriptors::Descriptors;
 use crate::envelope::{Recipient, ReversePath};
 use crate::io::{PathError, SafeDirectory, open_state_directory};
@@ -13,8 +15,8 @@ use crate::log::LogError;
 use crate::message::MessageBuilder;
 use crate::route::{FoundTargets, RouteError, Router};
 use crate::routing::{EngineError, Routing};
-use crate::sync::{Arc, Condvar, Mutex, wait};
-use crate::target::{MailboxTarget, Target};
+use crate::sync::{Arc, Condvar, Mutex, OnceLock, wait};
+use crate::target::{LocalEnd, MailboxTarget, Target, TransportTarget};
 use crate::transport::{Transport, Transports};
 use std::path::Path;
 use std::task::{Context, Poll};
@@ -38,6 +40,8 @@ use std::time::Duration;
 pub struct Engine {
     routing: Routing,
     store: Store,
+    /// Of mailboxes of accounts, once local delivery is in use.
+    accounts: OnceLock<Store>,
     transports: Transports,
     /// What of the settings says where mail goes; `None` when all of it is stored.
     hand_over: Mutex<Option<Arc<Settings>>>,
@@ -61,12 +65,18 @@ impl Engine {
     pub fn open(settings: &Settings) -> Result<Self, EngineError> {
         // The tables first: a mistake in them is found before a delivery log is recovered.
         let routing = Routing::open(settings)?;
-        let store = Store::open(settings)?;
+        let store = Store::open(&of_mailboxes(settings))?;
+        let accounts = OnceLock::new();
+        if let Some(store) = Store::open_accounts(settings)? {
+            // Nobody else has it yet.
+            let _ = accounts.set(store);
+        }
         let transports = Transports::default();
         transports.configure(settings);
         Ok(Self {
             routing,
             store,
+            accounts,
             transports,
             hand_over: Mutex::new(hand_over(settings)),
             transport_deadline: settings.lmtp.delivery_deadline,
@@ -78,7 +88,7 @@ impl Engine {
     /// # Errors
     /// The base is not set, or cannot be used.
     pub fn check_base(settings: &Settings) -> Result<(), EngineError> {
-        Ok(Store::check_base(settings)?)
+        Ok(Store::check_base(&of_mailboxes(settings))?)
     }
 
     /// Opens the state directory as [`Engine::open`] does: it is made, with those above it, for
@@ -96,7 +106,7 @@ impl Engine {
     /// # Errors
     /// The mailbox base cannot be used; the log is in use or damaged.
     pub fn recover(settings: &Settings, directory: &Path) -> Result<RecoveryReport, EngineError> {
-        Ok(Store::recover(settings, directory)?)
+        Ok(Store::recover_any(settings, directory, false)?)
     }
 
     /// As [`Engine::recover`]; gives up what is damaged of the log and recovers only the rest.
@@ -107,7 +117,7 @@ impl Engine {
         settings: &Settings,
         directory: &Path,
     ) -> Result<RecoveryReport, EngineError> {
-        Ok(Store::recover_in_part(settings, directory)?)
+        Ok(Store::recover_any(settings, directory, true)?)
     }
 
     /// The current snapshot of routing. Takes no lock.
@@ -132,18 +142,27 @@ impl Engine {
         let mut found = router.find_targets(given, expand_aliases, &is_own);
         let targets = found.targets.as_deref().unwrap_or_default();
         let unknown = targets.iter().find_map(|(member, target)| match target {
-            Target::Transport(target) if self.transports.get(&target.transport).is_none() => {
-                Some(RouteError::UnknownTransport {
-                    address: member.external(),
-                    transport: target.transport.clone(),
-                })
-            }
-            _ => None,
+            Target::Transport(target) => self.unknown(member, target),
+            Target::Local(target) => match &target.end {
+                LocalEnd::Transport(target) => self.unknown(member, target),
+                _ => None,
+            },
+            Target::Mailbox(_) => None,
         });
         if let Some(error) = unknown {
             found.targets = Err(error);
         }
         found
+    }
+
+    /// The error of a recipient whose transport is not known.
+    fn unknown(&self, member: &Address, target: &TransportTarget) -> Option<RouteError> {
+        let unknown = || RouteError::UnknownTransport {
+            address: member.external(),
+            transport: target.transport.clone(),
+        };
+        let known = self.transports.get(&target.transport);
+        known.is_none().then(unknown)
     }
 
     /// Complaints about the tables that are open: file, line, what is wrong.
@@ -164,6 +183,12 @@ impl Engine {
     /// # Errors
     /// The new settings name a table that cannot be opened; the old ones stay in force.
     pub fn reload(&self, settings: &Settings) -> Result<Vec<String>, EngineError> {
+        if self.accounts.get().is_none()
+            && let Some(store) = Store::open_accounts(settings)?
+            && self.accounts.set(store).is_err()
+        {
+            tracing::debug!("another reload has opened the store of accounts");
+        }
         let complaints = self.routing.reload(settings)?;
         self.transports.configure(settings);
         *self.hand_over.lock() = hand_over(settings);
@@ -217,8 +242,12 @@ impl Engine {
         on_outcome: Arc<OnOutcome>,
     ) -> Receipt {
         let deadline = clock::now() + self.transport_deadline;
-        self.store
-            .dispatch(mail, to, (&self.transports, deadline), on_outcome)
+        let stores = Stores {
+            mailboxes: &self.store,
+            accounts: self.accounts.get(),
+        };
+        let to = to.into_iter().map(|(one, target)| (one, target.into()));
+        stores.submit(mail, to.collect(), (&self.transports, deadline), on_outcome)
     }
 
     /// Delivers and waits: one outcome per recipient, in order. A success is durable.
@@ -250,19 +279,25 @@ impl Engine {
     /// True while fewer deliveries than `limits.queued_deliveries` wait or are being made; those
     /// that wait for a lock which another program holds are not counted.
     pub fn has_room(&self) -> bool {
-        self.store.has_room()
+        self.store.has_room() && self.accounts.get().is_none_or(Store::has_room)
     }
 
     /// For asynchronous callers: ready when [`Engine::has_room`]; else the task is woken when
     /// there may be room. Use it as `std::future::poll_fn(|cx| engine.poll_room(cx)).await`.
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
-        self.store.poll_room(context)
+        match (self.store.poll_room(context), self.accounts.get()) {
+            (Poll::Ready(()), Some(accounts)) => accounts.poll_room(context),
+            (room, _) => room,
+        }
     }
 
     /// Says that the engine will be dropped soon: deliveries that a mailbox holds up, for example
     /// because its file server does not answer, are answered 4xx within seconds.
     pub fn prepare_close(&self) {
         self.store.prepare_close();
+        if let Some(accounts) = self.accounts.get() {
+            accounts.prepare_close();
+        }
     }
 
     /// How the file descriptors of the process are shared out: how many connections a server may
@@ -274,6 +309,9 @@ impl Engine {
     /// Whether mail is taken now, what waits, and which threads failed.
     pub fn health(&self) -> Health {
         let mut health = self.store.health();
+        if let Some(accounts) = self.accounts.get() {
+            health.add(accounts.health());
+        }
         health.threads.extend(self.routing.failures());
         health
     }
@@ -289,7 +327,8 @@ impl Engine {
     /// # Errors
     /// The disk failed.
     pub fn checkpoint(&self) -> Result<(), LogError> {
-        self.store.checkpoint()
+        self.store.checkpoint()?;
+        self.accounts.get().map_or(Ok(()), Store::checkpoint)
     }
 
     /// Finishes what was submitted and ends the engine's threads.

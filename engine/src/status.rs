@@ -56,7 +56,7 @@ impl fmt::Display for EnhancedCode {
 /// assert!(status.is_temporary());
 /// assert_eq!(status.sysexits(), 75);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Status {
     /// Reply code (RFC 5321 section 4.2.1), for example 451.
     pub code: u16,

@@ -80,11 +80,16 @@ impl Builder {
     /// Lets this Postfix, and nothing else on the machine, know a user and a group of that name,
     /// as `user=` of pipe(8) wants: `/etc/passwd` and `/etc/group` are covered by copies in a
     /// mount namespace of its own.
-    pub fn user(mut self, name: &str, id: u32) -> Self {
+    pub fn user(self, name: &str, id: u32) -> Self {
+        self.user_at(name, id, "/nonexistent")
+    }
+
+    /// As [`Builder::user`], with a home directory; `@ROOT@` stands for the scratch directory.
+    pub fn user_at(mut self, name: &str, id: u32, home: &str) -> Self {
         self.users.push(Account {
             name: name.to_owned(),
             id,
-            home: "/nonexistent".to_owned(),
+            home: self.filled(home),
         });
         self
     }

@@ -52,6 +52,31 @@ pub(super) struct Expansion {
     pub(super) undefined: Vec<String>,
 }
 
+impl Expansion {
+    /// The value of a text that is not expanded.
+    pub(super) fn none(text: &str) -> Self {
+        Self {
+            value: text.to_owned(),
+            undefined: Vec::new(),
+        }
+    }
+}
+
+/// Expands `$name` and its relatives in a text that is about one recipient. `lookup` gives the
+/// value of a name, which is not expanded again; `None`: there is no such name, or it has no
+/// value. Returns the text, and whether each name that it needed has a value.
+///
+/// # Errors
+/// The text is written wrongly. Says how.
+pub(crate) fn expand_attributes(
+    text: &str,
+    lookup: impl Fn(&str) -> Option<String>,
+) -> Result<(String, bool), String> {
+    let literal = |name: &str| lookup(name).map(|value| value.replace('$', "$$"));
+    let expansion = expand("", text, &literal).map_err(|error| error.to_string())?;
+    Ok((expansion.value, expansion.undefined.is_empty()))
+}
+
 /// Expands `text`, the value of parameter `name`.
 pub(super) fn expand(
     name: &str,

@@ -21,6 +21,8 @@ pub type Word = (&'static str, fn(&mut Settings));
 pub enum Kind {
     /// Any text without control characters.
     Text(Set<String>),
+    /// A text whose `$name` stay: who uses it expands them.
+    Raw(Set<String>),
     /// A host name.
     Host(Set<String>),
     /// Lookup tables, `type:name`, separated by commas or blanks.
@@ -52,6 +54,7 @@ impl Kind {
     pub(super) fn unit(&self) -> String {
         match self {
             Self::Text(_) => "text".into(),
+            Self::Raw(_) => "text; $name is not expanded when it is read".into(),
             Self::Host(_) => "host name".into(),
             Self::Tables(_) => "tables type:name, separated by commas or blanks".into(),
             Self::List(_) => "list, separated by commas or blanks".into(),
@@ -80,7 +83,7 @@ impl Kind {
     ) -> Result<(), String> {
         let text = text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
         match self {
-            Self::Text(set) => set(settings, plain(text)?),
+            Self::Text(set) | Self::Raw(set) => set(settings, plain(text)?),
             Self::Host(set) => set(settings, host(text)?),
             Self::Tables(set) | Self::List(set) => set(settings, text.to_owned()),
             Self::Path(set) => set(settings, path(text)?),
@@ -103,6 +106,14 @@ impl Kind {
             Self::Listen(set) => set(settings, listen(text)?),
         }
         Ok(())
+    }
+
+    /// As [`Kind::toml`], for a value in which `$name` was expanded: what looks like it is text.
+    pub(super) fn effective_toml(&self, value: &str) -> String {
+        match self {
+            Self::Raw(_) => self.toml(value),
+            _ => self.toml(&value.replace('$', "$$")),
+        }
     }
 
     /// The value as `mailstow.toml` has it: sizes and counts bare, everything else quoted.

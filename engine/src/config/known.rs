@@ -32,16 +32,18 @@ pub(super) const NOT_ACTED_ON: &[(&str, &str)] = &[
     ("masquerade_domains", REWRITTEN),
     ("sender_dependent_default_transport_maps", TRANSPORT),
     ("sender_dependent_relayhost_maps", TRANSPORT),
-    ("fallback_transport", LOCAL),
-    ("fallback_transport_maps", LOCAL),
-    ("mailbox_command", LOCAL),
-    ("mailbox_command_maps", LOCAL),
-    ("mailbox_transport", LOCAL),
-    ("mailbox_transport_maps", LOCAL),
-    ("luser_relay", LOCAL),
-    ("forward_path", LOCAL),
-    ("prepend_delivered_header", LOCAL),
-    ("require_home_directory", LOCAL),
+    (
+        "prepend_delivered_header",
+        "Delivered-To is written wherever mail is delivered or sent on",
+    ),
+    (
+        "command_execution_directory",
+        "commands of local delivery run in queue_directory",
+    ),
+    (
+        "local_delivery_status_filter",
+        "status codes of deliveries are not rewritten; set lmtp_delivery_status_filter in Postfix",
+    ),
     (
         "hopcount_limit",
         "mail that is sent on 50 times in a row is a loop",
@@ -76,7 +78,6 @@ const REWRITTEN: &str =
     "addresses are rewritten by Postfix before mail reaches mailstow; not rewritten again";
 const TRANSPORT: &str =
     "Postfix chooses the transport; mail that reaches mailstow is stored whatever it says";
-const LOCAL: &str = "it concerns local(8) only; mailstow stores no local recipients";
 const COPIES: &str = "Postfix adds these recipients before mail reaches mailstow; not added again";
 
 #[cfg(test)]

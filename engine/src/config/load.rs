@@ -472,7 +472,7 @@ impl Loader<'_> {
         let written = self.values.get(parameter.section, name);
         let origin = written.map_or(Origin::Default, |written| written.origin.clone());
         let suffixes = !written.is_some_and(|written| written.main_cf);
-        let expansion = match self.values.expand(name, self.values.text(parameter)) {
+        let expansion = match self.values.effective(parameter) {
             Ok(expansion) => expansion,
             Err(error) => {
                 // A default that cannot be expanded refers to something reported already.
@@ -504,7 +504,7 @@ impl Loader<'_> {
         Some(ConfiguredValue {
             section: parameter.section,
             name,
-            toml: parameter.kind.toml(&value.replace('$', "$$")),
+            toml: parameter.kind.effective_toml(&value),
             value,
             origin,
         })

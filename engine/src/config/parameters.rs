@@ -133,7 +133,7 @@ pub(super) static GENERAL: &[Parameter] = &[
         "mydestination",
         "$myhostname, localhost.$mydomain, localhost",
         List(|s, v| s.routing.mydestination = v),
-        "Domains of the local class, which mailstow does not store",
+        "Domains of the local class: every local part is an alias or an account of this machine",
     ),
     routing(
         "virtual_alias_domains",

@@ -4,6 +4,7 @@
 //! [`PARAMETERS`].
 
 use super::autoreply_parameters::AUTOREPLY;
+use super::local_parameters::LOCAL;
 use super::log_parameters::DELIVERY_LOG;
 use super::parameter::Parameter;
 use super::parameters::GENERAL;
@@ -18,7 +19,7 @@ pub static PARAMETERS: LazyLock<Vec<Parameter>> = LazyLock::new(|| {
     let mut all = GENERAL.to_vec();
     let routing = all.iter().rposition(|p| p.section == "routing");
     let end = routing.map_or(0, |last| last + 1);
-    all.splice(end..end, RECIPIENTS.iter().cloned());
+    all.splice(end..end, RECIPIENTS.iter().chain(LOCAL).cloned());
     let limits = all.iter().position(|p| p.section == "limits");
     let end = limits.unwrap_or(all.len());
     all.splice(

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::autoreply_settings::AutoreplySettings;
 use super::listen::ListenAddress;
+use super::local_settings::LocalSettings;
 use super::relay_settings::RelaySettings;
 use super::transport_settings::TransportSettings;
 
@@ -143,6 +144,10 @@ pub struct RoutingSettings {
     pub setgid_group: String,
     pub home_mailbox: String,
     pub mail_spool_directory: String,
+    pub mailbox_delivery_lock: Vec<MboxLock>,
+    /// Bytes of one mailbox file of an account; 0 means no limit.
+    pub mailbox_size_limit: u64,
+    pub local: LocalSettings,
     /// What `main.cf` sets that is no parameter of Postfix: those of database tables that are
     /// not described by a file (`ldap:name` has `name_server_host`).
     pub other_parameters: OtherParameters,
@@ -476,6 +481,9 @@ impl Default for RoutingSettings {
             setgid_group: "postdrop".into(),
             home_mailbox: String::new(),
             mail_spool_directory: "/var/mail".into(),
+            mailbox_delivery_lock: vec![MboxLock::Fcntl, MboxLock::Dotlock],
+            mailbox_size_limit: 51_200_000,
+            local: LocalSettings::default(),
         }
     }
 }

@@ -10,5 +10,6 @@ pub(super) static TRANSPORT: &[Parameter] = &[parameter(
     "no",
     YesNo(|s, v| s.transport.enabled = v),
     "Whether mail goes by the transport that transport_maps, virtual_transport, relay_transport, \
-     default_transport or local_transport name; else all of it is stored in mailboxes",
+     default_transport or local_transport name; else all of it is stored in mailboxes. What local \
+     takes goes to the accounts of this machine, as local(8) delivers it",
 )];

@@ -52,7 +52,7 @@ pub(super) fn validate(settings: &Settings, values: &Values) -> (Vec<Problem>, V
             ),
         );
     }
-    if routing.virtual_mailbox_domains.is_empty() {
+    if routing.virtual_mailbox_domains.is_empty() && !settings.delivers_locally() {
         warnings.push(
             "virtual_mailbox_domains is empty: every recipient is refused; name your domains"
                 .to_owned(),

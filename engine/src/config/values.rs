@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::expand::{ExpandError, Expansion, expand};
+use super::kind::Kind;
 use super::known::postfix_defaults;
 use super::parameter::{Fallback, Parameter};
 use super::problem::Origin;
@@ -89,6 +90,16 @@ impl Values {
             (Some(written), _) => &written.text,
             (None, Fallback::Text(text)) => text,
             (None, Fallback::Computed(_)) => "",
+        }
+    }
+
+    /// The value of a parameter, as given or its default, expanded unless it is one that keeps its
+    /// `$name`.
+    pub(super) fn effective(&self, parameter: &Parameter) -> Result<Expansion, ExpandError> {
+        let text = self.text(parameter);
+        match parameter.kind {
+            Kind::Raw(_) => Ok(Expansion::none(text)),
+            _ => self.expand(parameter.name, text),
         }
     }
 

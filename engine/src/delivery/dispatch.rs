@@ -17,7 +17,7 @@ use crate::envelope::Recipient;
 use crate::io::Disk;
 use crate::status::Status;
 use crate::sync::Arc;
-use crate::target::{MailboxTarget, Target, TransportTarget};
+use crate::target::{LOCAL, MailboxTarget, Target, TransportTarget};
 use crate::transport::{Done, TransportRecipient, TransportRequest, Transports, answers};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -59,7 +59,13 @@ impl<D: Disk> Store<D> {
         let mut indices = Vec::new();
         let mut names: Vec<Name> = Vec::new();
         for (index, (recipient, target)) in to.into_iter().enumerate() {
-            match target.into() {
+            let target = match target.into() {
+                // Those were spread before; here they have no place.
+                Target::Local(_) => Target::transport(LOCAL, ""),
+                target => target,
+            };
+            match target {
+                Target::Local(_) => {}
                 Target::Mailbox(target) => {
                     if !names.is_empty() {
                         indices.push(index);

@@ -37,6 +37,18 @@ pub struct Health {
     pub threads: Vec<ThreadFailure>,
 }
 
+impl Health {
+    /// Adds what another store of the same engine says.
+    pub(crate) fn add(&mut self, other: Self) {
+        if !matches!(self.log, LogState::Failed(_)) && matches!(other.log, LogState::Failed(_)) {
+            self.log = other.log;
+        }
+        self.waiting += other.waiting;
+        self.file_systems.extend(other.file_systems);
+        self.threads.extend(other.threads);
+    }
+}
+
 /// Returns what operators see of a file system that does not answer.
 pub(super) fn hung_failure(hung: HungDomain) -> FileSystemFailure {
     FileSystemFailure {

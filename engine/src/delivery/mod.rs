@@ -5,6 +5,7 @@
 //! flushes. Each file imports only files below it:
 //!
 //! ```text
+//! spread                     splits messages between stores, for local recipients
 //! dispatch                   splits messages between mailboxes and transports
 //! store                      opens, and takes messages
 //! log_supervisor             opens and recovers the log, makes checkpoints
@@ -49,6 +50,7 @@
 //! Work::end                                 Delivery::finish, Reply::report
 //! ```
 
+mod account_store;
 mod active_batch;
 mod base;
 mod batch;
@@ -84,17 +86,20 @@ mod shared;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod sim_tests;
+mod spread;
 mod store;
 mod types;
 mod under_way;
 mod watch;
 mod writer;
 
+pub(crate) use account_store::of_mailboxes;
 pub use bounds::LogBounds;
 pub use error::StoreError;
 pub use health::{FileSystemFailure, Health, LogFailure, LogState};
 pub use receipt::Receipt;
 pub use recovery::RecoveryReport;
 pub use reply::{OnOutcome, Ticket};
+pub(crate) use spread::Stores;
 pub use store::Store;
 pub use types::{Mail, Outcome};

@@ -47,7 +47,12 @@ pub struct Receipt {
     doubtful: Vec<usize>,
     /// Of the log, if the store has one.
     memory: Option<Weak<dyn Memory>>,
+    /// Of the parts of a message that was spread, and how many recipients there are in all.
+    parts: Option<(usize, Vec<Part>)>,
 }
+
+/// A receipt for some recipients of a message, and the indices that its own stand for.
+type Part = (Vec<usize>, Receipt);
 
 /// What remembers deliveries until they are settled.
 trait Memory: fmt::Debug + Send + Sync {
@@ -80,7 +85,27 @@ impl Receipt {
             tickets,
             doubtful: Vec::new(),
             memory,
+            parts: None,
         }
+    }
+
+    /// Returns the receipt of a message for `count` recipients, parts of whom have receipts.
+    pub(super) fn spread(count: usize, parts: Vec<Part>) -> Self {
+        Self {
+            tickets: Vec::new(),
+            doubtful: Vec::new(),
+            memory: None,
+            parts: Some((count, parts)),
+        }
+    }
+
+    /// Returns where the part of a recipient is, and its index there.
+    fn part_of(&self, index: usize) -> Option<(usize, usize)> {
+        let (_, parts) = self.parts.as_ref()?;
+        parts.iter().enumerate().find_map(|(at, (indices, _))| {
+            let place = indices.iter().position(|known| *known == index)?;
+            Some((at, place))
+        })
     }
 
     fn memory(&self) -> Option<Arc<dyn Memory>> {
@@ -114,6 +139,9 @@ impl Receipt {
     /// Notes that the client has read the replies: the message is settled, and an equal message
     /// sent again is another message.
     pub fn confirm(mut self) {
+        if let Some((_, parts)) = self.parts.take() {
+            return parts.into_iter().for_each(|(_, part)| part.confirm());
+        }
         let tickets = std::mem::take(&mut self.tickets);
         if let Some(memory) = self.memory() {
             match self.doubtful.as_slice() {
@@ -128,6 +156,12 @@ impl Receipt {
     /// destination of the recipient. The delivery stays in doubt, whether the replies are read or
     /// not.
     pub fn doubt(&mut self, index: usize) {
+        if let (Some((at, place)), Some((_, parts))) = (self.part_of(index), &mut self.parts) {
+            if let Some((_, part)) = parts.get_mut(at) {
+                part.doubt(place);
+            }
+            return;
+        }
         if !self.doubtful.contains(&index) {
             self.doubtful.push(index);
         }
@@ -139,12 +173,18 @@ impl Receipt {
     /// True: it never appears in the mailbox, and its outcome is not reported. False: its outcome
     /// was reported or will be. True also for an index without a recipient.
     pub fn abandon(&self, index: usize) -> bool {
+        if let Some((_, parts)) = &self.parts {
+            let part = self.part_of(index);
+            let part = part.and_then(|(at, place)| Some((parts.get(at)?, place)));
+            return part.is_none_or(|((_, part), place)| part.abandon(place));
+        }
         self.tickets.get(index).is_none_or(Ticket::abandon)
     }
 
     /// The number of recipients.
     pub fn recipients(&self) -> usize {
-        self.tickets.len()
+        let parts = self.parts.as_ref();
+        parts.map_or(self.tickets.len(), |(count, _)| *count)
     }
 }
 

@@ -102,6 +102,11 @@ impl Store<Blocking> {
         Self::open_on(Blocking::new(), settings)
     }
 
+    /// As [`Store::open`], with mail durable in its mailboxes alone.
+    pub(super) fn open_without_log(settings: &Settings) -> Result<Self, StoreError> {
+        Self::open_with(Blocking::new(), settings, None)
+    }
+
     /// Looks whether the base is there, and makes nothing.
     ///
     /// # Errors

@@ -192,6 +192,26 @@ pub fn with_user<T>(uid: u32, work: impl FnOnce() -> T) -> T {
     with_limits(work)
 }
 
+/// Runs `look` as a user with no group but this, if this process runs as root; as itself else, and
+/// for root. For a thread that makes no files: its groups stay those of the last user.
+///
+/// # Errors
+/// The kernel refuses the identity; nothing was run.
+pub(crate) fn as_user<T>(uid: u32, gid: u32, look: impl FnOnce() -> T) -> io::Result<T> {
+    struct Back;
+    impl Drop for Back {
+        fn drop(&mut self) {
+            Credentials::restore_this_thread();
+        }
+    }
+    if uid == 0 || !geteuid().is_root() {
+        return Ok(look());
+    }
+    let _back = Back;
+    switch(uid, gid)?;
+    Ok(look())
+}
+
 /// Groups first, the user last: giving up the user's rights must not come before they were used.
 /// setfsuid and setfsgid report no failure, so the result is read back by asking for an
 /// impossible id.

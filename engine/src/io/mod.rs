@@ -20,6 +20,7 @@ pub(crate) mod uring;
 
 pub use blocking::Blocking;
 pub use capabilities::keep_for_server;
+pub(crate) use credentials::as_user;
 pub use credentials::with_user;
 pub(crate) use credentials::{CredentialError, Credentials};
 pub(crate) use disk::is_shortage;

@@ -9,6 +9,9 @@
 //! message is durable in the delivery log. `"direct"`, always used by `mailstow deliver` and for
 //! messages longer than `delivery_log.message_bytes_max`: it is durable in its mailbox.
 //!
+//! Mailboxes of accounts of this machine, and files that aliases name, have a store with a log of
+//! their own: `accounts/delivery-log` in the state directory.
+//!
 //! # The order with the delivery log (`store.durability = "logged"`)
 //!
 //! A writer takes what waits in the queue and does, for all of it together:

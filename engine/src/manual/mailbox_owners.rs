@@ -29,6 +29,10 @@
 //! list that lets others write counts as written by its group: it is accepted when that is the
 //! recipient's group or root's.
 //!
+//! Mailboxes of accounts of this machine, and files that aliases name, have `/` for a base, and the
+//! account, or who owns the alias, for a recipient. In a `mail_spool_directory` that its group may
+//! write to, the recipient's group is that.
+//!
 //! What root and the owner of the base do with the base itself, and above it, is theirs to answer
 //! for. Recovery applies today's rules, and today's `virtual_minimum_uid`, to mail that the
 //! delivery log holds: what they refuse stays in the log, is reported as waiting, and is tried

@@ -35,14 +35,29 @@
 //!
 //! # The local class
 //!
-//! - Commands, files and mailboxes of accounts are named, not delivered to.
-//! - `.forward` files, `mailbox_command`, `mailbox_transport`, `fallback_transport` and
-//!   `luser_relay` are not looked at.
+//! Mail is delivered as local(8) does where `[transport] enabled` is on; else its ends are named
+//! only.
+//!
+//! - All ends of a recipient are found when the recipient is given. It is refused when nobody takes
+//!   its mail, put off when something keeps one of them from being known, and else answered 250
+//!   when all of them took the mail, or with the worst of their answers. The client sends that to
+//!   the sender of the message, also where a list has an owner.
+//! - Nothing is delivered with the rights of root: mail for root without an alias is put off, as is
+//!   that for a `mail_spool_directory` that root alone may write to.
+//! - The owner of an mbox that an alias names must be the user who writes it
+//!   (`strict_mailbox_ownership`), and no special file is written, but for `/dev/null`. A file in a
+//!   directory in which the user may not make a lock file is put off.
+//! - `Delivered-To:` is written wherever mail is delivered or sent on
+//!   (`prepend_delivered_header`). Mail that is sent on gets no `Received:` of its own.
+//! - A `luser_relay` address that is unknown itself is refused; local(8) may throw such mail away.
+//! - A command that cannot be started puts the mail off. `command_execution_directory` is not used,
+//!   nor are options (`-o`) of the service `local` in `master.cf`.
+//! - Of `$name` in `forward_path` and `luser_relay`, `client_*` and `sasl_*` have no value.
 //! - Trouble with an `:include:` file (missing, writable by everyone, relative) or with `~/file`
 //!   of nobody's and an alias without members defer the mail, for it is the operator's mistake;
 //!   Postfix returns the mail for the former.
-//! - `:include:` files are read with the rights of mailstow, not with those of who owns the
-//!   alias; lines of more than `line_length_limit` bytes are not cut.
+//! - `:include:` files of root's aliases are read with the rights of mailstow, not with those of
+//!   `default_privs`; lines of more than `line_length_limit` bytes are not cut.
 //! - A forwarding loop through an address that needs quotes is found as any other. Postfix 3.7
 //!   does not know such an address again in `Delivered-To:`, and sends the mail round until it
 //!   has passed `hopcount_limit`.

@@ -8,6 +8,7 @@ mod budget;
 mod builder;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz_checks;
+mod headed;
 mod header_field;
 mod header_filter;
 mod line_ends;

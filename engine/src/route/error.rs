@@ -174,6 +174,16 @@ pub enum RouteError {
         /// How often mail is sent on at most.
         hops: usize,
     },
+    /// Local delivery of the recipient takes no mail now, or none at all.
+    #[error("<{address}>: local delivery: {reason}")]
+    Local {
+        /// The recipient.
+        address: String,
+        /// What the client is told.
+        status: Status,
+        /// Why, in more words.
+        reason: String,
+    },
     /// A table did not answer.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -273,6 +283,7 @@ impl RouteError {
                 "too many aliases of aliases",
             ),
             Self::Table(error) => error.status(),
+            Self::Local { status, .. } => status.clone(),
             // No secret, and it is in the queue's log that an operator looks first.
             Self::BadPath { cause, .. } => Status::configuration(format!(
                 "mail system configuration error: mailbox path: {cause}"

@@ -1,24 +1,23 @@
-//! What local(8) makes of a recipient: aliases, commands, files, `:include:` files, accounts.
+//! What local(8) makes of a recipient: aliases, commands, files, `:include:` files.
 //!
-//! Reads `:include:` files and asks the account database, but runs nothing and writes nothing. A
-//! member that is to be sent on is handed back, to be resolved as any other recipient. What is
-//! passed over for being there already, and in which order, is as in local(8): a command once for a
-//! user and the rights it is run with, a file once for the rights, a mailbox once for a whole local
-//! part. Source: local(8), aliases(5).
+//! What a user without an alias has stands in `local_user`. Files and the account database are
+//! asked, but nothing is run and nothing is written. A member that is to be sent on is handed back,
+//! to be resolved as any other recipient. What is passed over for being there already, and in which
+//! order, is as in local(8): a command once for a user and the rights it is run with, a file once
+//! for the rights, a mailbox once for a whole local part. Source: local(8), aliases(5).
 
 use super::accounts::Account;
 use super::alias::circle;
 use super::error::RouteError;
-use super::local::{Fate, Forward, LocalDelivery, Member};
+use super::local::{Fate, Forward, LocalDelivery, Member, Way};
 use super::resolver::Resolver;
 use super::trace::{Step, Trace};
 use super::types::{Destination, Rights};
 use crate::address::{ListedAddress, fold_case, parse_address_list, quote_address};
 use crate::sync::Arc;
-use crate::table::{Key, TableError, TextFiles};
-use crate::target::Format;
+use crate::table::{Key, TableError};
+use crate::target::{CommandTarget, Format};
 use std::collections::HashSet;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// How deep calls may be nested in local(8) before a loop is assumed. An alias of an alias takes
@@ -36,48 +35,74 @@ const DEEP_STEPS_MAX: usize = 10_000;
 
 /// Where a destination is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Origin {
+pub(super) enum Origin {
     #[default]
     Envelope,
     Alias,
     Include,
+    Forward,
 }
 
 /// The recipient whose alias is being expanded.
 #[derive(Debug)]
-struct Who<'a> {
+pub(super) struct Who<'a> {
     /// Internal form, as it was written.
-    recipient: &'a str,
+    pub(super) recipient: &'a str,
     /// The local part, folded.
-    local_part: &'a str,
+    pub(super) local_part: &'a str,
     /// The local part without its extension, folded.
-    user: &'a str,
+    pub(super) user: &'a str,
+    /// The extension with its delimiter, folded.
+    pub(super) extension: Option<&'a str>,
+    /// Folded.
+    pub(super) domain: &'a str,
 }
 
 /// What is handed from an alias to its members.
 #[derive(Clone, Debug, Default)]
-struct State {
-    level: u32,
+pub(super) struct State {
+    pub(super) level: u32,
     /// The alias being expanded, folded.
-    alias: Option<String>,
-    origin: Origin,
+    pub(super) alias: Option<String>,
+    pub(super) origin: Origin,
     /// Whose rights commands and files are used with; none: those of `default_privs`.
-    rights: Option<Account>,
+    pub(super) rights: Option<Account>,
     /// An extension that did not match and is passed on, with its delimiter.
-    unmatched: Option<String>,
+    pub(super) unmatched: Option<String>,
     /// Who is told of trouble; local members are then sent on instead of delivered to.
-    owner: Option<String>,
-    sender: Option<String>,
+    pub(super) owner: Option<String>,
+    pub(super) sender: Option<String>,
     /// What mail that is sent on says in `Delivered-To:`.
-    delivered_to: Option<String>,
+    pub(super) delivered_to: Option<String>,
     /// A list with an owner hides who the mail was for at first.
-    hides_original: bool,
+    pub(super) hides_original: bool,
+    /// It goes where mail for unknown names goes.
+    pub(super) is_relayed: bool,
+    /// The recipients on the way here, folded.
+    pub(super) passed: Vec<Arc<str>>,
 }
 
 impl State {
     /// User id that duplicates are told apart by.
     fn uid(&self) -> u32 {
         self.rights.as_ref().map_or(0, |account| account.rights.uid)
+    }
+
+    /// Whose rights files are read with; none: those of the server.
+    fn reader(&self) -> Option<(u32, u32)> {
+        let rights = self.rights.as_ref().map(|account| &account.rights);
+        let rights = rights.filter(|rights| rights.uid != 0);
+        rights.map(|rights| (rights.uid, rights.gid))
+    }
+
+    fn way(&self, recipient: &str) -> Way {
+        let delivered_to = self.delivered_to.as_deref().unwrap_or(recipient);
+        Way {
+            delivered_to: delivered_to.to_owned(),
+            hides_original: self.hides_original,
+            passed: self.passed.clone(),
+            command: None,
+        }
     }
 }
 
@@ -98,12 +123,12 @@ impl LocalDelivery {
 }
 
 /// One walk through the aliases of a recipient.
-struct Walk<'a> {
-    local: &'a LocalDelivery,
+pub(super) struct Walk<'a> {
+    pub(super) local: &'a LocalDelivery,
     resolver: &'a Resolver,
     transport: &'a str,
     delivered_to: &'a [String],
-    trace: &'a mut Trace,
+    pub(super) trace: &'a mut Trace,
     seen: HashSet<String>,
     /// The aliases on the way to where the walk is, outermost first.
     way: Vec<String>,
@@ -140,7 +165,7 @@ impl<'a> Walk<'a> {
 
     /// Whether the walk has been here before. More than `duplicate_filter_limit` places are not
     /// remembered.
-    fn been_here(&mut self, place: &str) -> bool {
+    pub(super) fn been_here(&mut self, place: &str) -> bool {
         let place = fold_case(place);
         if self.seen.contains(place.as_ref()) {
             return true;
@@ -152,15 +177,21 @@ impl<'a> Walk<'a> {
         false
     }
 
-    fn push(&mut self, recipient: &str, state: &State, fate: Fate) {
+    /// Whether the walk has been here before; it is not noted.
+    pub(super) fn was_here(&self, place: &str) -> bool {
+        self.seen.contains(fold_case(place).as_ref())
+    }
+
+    pub(super) fn push(&mut self, recipient: &str, state: &State, fate: Fate) {
         self.members.push(Member {
             recipient: recipient.to_owned(),
             sender: state.sender.clone(),
             fate,
+            way: state.way(recipient),
         });
     }
 
-    fn fail(&mut self, recipient: &str, state: &State, error: RouteError) {
+    pub(super) fn fail(&mut self, recipient: &str, state: &State, error: RouteError) {
         self.push(recipient, state, Fate::Fails(error));
     }
 
@@ -212,7 +243,8 @@ impl<'a> Walk<'a> {
         state
             .delivered_to
             .get_or_insert_with(|| recipient.to_owned());
-        let (local_part, _) = folded.rsplit_once('@').unwrap_or((&folded, ""));
+        state.passed.push(folded.as_ref().into());
+        let (local_part, domain) = folded.rsplit_once('@').unwrap_or((&folded, ""));
         let (user, extension) = match self.local.rule.split(local_part) {
             // An extension could name a file; one that would leave its directory is dropped.
             Some((user, extension)) if extension.contains('/') => (user, None),
@@ -232,17 +264,19 @@ impl<'a> Walk<'a> {
                 user
             },
             user,
+            extension,
+            domain,
         };
-        self.deliver(&who, extension, state);
+        self.deliver(&who, state);
     }
 
-    fn deliver(&mut self, who: &Who<'_>, extension: Option<&str>, mut state: State) {
+    fn deliver(&mut self, who: &Who<'_>, mut state: State) {
         state.level += 1;
         state.unmatched = None;
         if self.alias(who, who.local_part, state.clone()) {
             return;
         }
-        if let Some(extension) = extension {
+        if let Some(extension) = who.extension {
             let unmatched = Some(extension.to_owned());
             if self.local.propagate_alias {
                 state.unmatched.clone_from(&unmatched);
@@ -256,21 +290,7 @@ impl<'a> Walk<'a> {
         if state.owner.as_ref().is_some_and(of_other) || state.origin == Origin::Include {
             return self.forward(who.recipient, &state);
         }
-        if self.been_here(&format!("mailbox {}", who.local_part)) {
-            return;
-        }
-        let fate = match self.local.accounts.mailbox(who.user) {
-            Ok(Some(destination)) => Fate::Ends(destination),
-            Ok(None) if matches!(who.user, "postmaster" | "mailer-daemon") => {
-                Fate::Ends(Destination::Discarded)
-            }
-            Ok(None) => {
-                let address = quote_address(who.recipient).into_owned();
-                Fate::Fails(RouteError::UnknownUser { address })
-            }
-            Err(error) => Fate::Fails(RouteError::Table(error)),
-        };
-        self.push(who.recipient, &state, fate);
+        self.user(who, &state);
     }
 
     fn forward(&mut self, recipient: &str, state: &State) {
@@ -372,7 +392,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn bad_member(
+    pub(super) fn bad_member(
         &mut self,
         recipient: &str,
         member: &str,
@@ -389,8 +409,8 @@ impl<'a> Walk<'a> {
         self.fail(recipient, state, error);
     }
 
-    /// One member of an alias or of an `:include:` file.
-    fn member(&mut self, who: &Who<'_>, listed: &ListedAddress, state: &State) {
+    /// One member of an alias, of an `:include:` file or of a `.forward` file.
+    pub(super) fn member(&mut self, who: &Who<'_>, listed: &ListedAddress, state: &State) {
         let text = listed.internal();
         let is_include = text
             .get(..9)
@@ -427,12 +447,38 @@ impl<'a> Walk<'a> {
             let cause = "mail to command is restricted";
             return self.bad_member(who.recipient, &format!("|{command}"), cause, true, state);
         }
+        self.run_command(who, command, state);
+    }
+
+    /// Has a command run, once for a user and the rights it has.
+    pub(super) fn run_command(&mut self, who: &Who<'_>, command: &str, state: &State) {
         if self.been_here(&format!("command {}:{} {command}", who.user, state.uid())) {
             return;
         }
+        let rights = match self.rights(state) {
+            Ok(rights) => rights,
+            Err(error) => return self.fail(who.recipient, state, RouteError::Table(error)),
+        };
+        let without_delimiter = |extension: &str| extension.chars().skip(1).collect();
+        let account = state.rights.as_ref();
+        let told = CommandTarget {
+            command: command.to_owned(),
+            uid: rights.uid,
+            gid: rights.gid,
+            home: account.map(|account| account.home.clone()),
+            shell: account.map(|account| account.shell.clone()),
+            user: who.user.to_owned(),
+            local_part: who.local_part.to_owned(),
+            extension: who.extension.map(without_delimiter),
+            recipient: who.recipient.to_owned(),
+            domain: who.domain.to_owned(),
+        };
         let command = command.to_owned();
-        let ends = |rights| Destination::Command { command, rights };
-        self.with_rights(who.recipient, state, ends);
+        let fate = Fate::Ends(Destination::Command { command, rights });
+        self.push(who.recipient, state, fate);
+        if let Some(member) = self.members.last_mut() {
+            member.way.command = Some(Box::new(told));
+        }
     }
 
     fn file(&mut self, recipient: &str, member: &str, path: &str, state: &State) {
@@ -446,31 +492,26 @@ impl<'a> Walk<'a> {
         }
         let format = Format::of(path);
         let path = path.to_owned();
-        let ends = |rights| Destination::File {
-            path: path.into(),
-            format,
-            rights,
+        let fate = match self.rights(state) {
+            Ok(rights) => Fate::Ends(Destination::File {
+                path: path.into(),
+                format,
+                rights,
+            }),
+            Err(error) => Fate::Fails(RouteError::Table(error)),
         };
-        self.with_rights(recipient, state, ends);
+        self.push(recipient, state, fate);
     }
 
-    fn with_rights(
-        &mut self,
-        recipient: &str,
-        state: &State,
-        ends: impl FnOnce(Rights) -> Destination,
-    ) {
-        let rights = match &state.rights {
-            Some(owner) => Ok(owner.rights.clone()),
-            None => self.local.accounts.default_rights(),
-        };
-        match rights {
-            Ok(rights) => self.push(recipient, state, Fate::Ends(ends(rights))),
-            Err(error) => self.fail(recipient, state, RouteError::Table(error)),
+    /// With whose rights commands are run and files are written: never root's.
+    fn rights(&self, state: &State) -> Result<Rights, TableError> {
+        match &state.rights {
+            Some(owner) if owner.rights.uid != 0 => Ok(owner.rights.clone()),
+            _ => self.local.accounts.default_rights(),
         }
     }
 
-    fn address(&mut self, recipient: &str, listed: &ListedAddress, state: &State) {
+    pub(super) fn address(&mut self, recipient: &str, listed: &ListedAddress, state: &State) {
         let mut state = state.clone();
         state.level += 1;
         let canonical = self.resolver.form.of_external(&listed.external());
@@ -499,23 +540,26 @@ impl<'a> Walk<'a> {
         }
         state.alias = Some(who.local_part.to_owned());
         let name = format!(":include:{path}");
-        let text = match read_include(&self.local.texts, Path::new(path)) {
-            Ok((text, owner)) => match self.local.accounts.of_include(owner, &state.rights) {
-                Ok(rights) => {
-                    state.rights = rights;
-                    text
-                }
-                Err(error) => return self.fail(recipient, &state, RouteError::Table(error)),
-            },
-            Err(cause) => return self.bad_member(recipient, &name, &cause, false, &state),
+        let files = &self.local.files;
+        let read = files.include(state.reader(), path).and_then(|read| {
+            let (text, owner) = match read {
+                Ok(read) => read,
+                Err(cause) => return Ok(Err(cause)),
+            };
+            state.rights = self.local.accounts.of_include(owner, &state.rights)?;
+            Ok(Ok(text))
+        });
+        let text = match read {
+            Ok(Ok(text)) => text,
+            Ok(Err(cause)) => return self.bad_member(recipient, &name, &cause, false, &state),
+            Err(error) => return self.fail(recipient, &state, RouteError::Table(error)),
         };
         state.origin = Origin::Include;
         state.owner.get_or_insert_with(|| recipient.to_owned());
         if !self.local.propagate_include {
             state.unmatched = None;
         }
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        let members: Vec<ListedAddress> = lines.flat_map(parse_address_list).collect();
+        let members = listed(&text);
         self.trace.record(|| Step::Expanded {
             depth: 0,
             from: name,
@@ -532,23 +576,13 @@ fn is_allowed(allowed: &[String], origin: Origin) -> bool {
         Origin::Envelope => return false,
         Origin::Alias => "alias",
         Origin::Include => "include",
+        Origin::Forward => "forward",
     };
     allowed.iter().any(|word| word == wanted)
 }
 
-/// The text of an `:include:` file and who owns it.
-fn read_include(texts: &TextFiles, path: &Path) -> Result<(Arc<str>, u32), String> {
-    if !path.is_absolute() {
-        return Err("the path is relative; write the whole path".into());
-    }
-    let metadata = std::fs::metadata(path).map_err(|error| format!("{error}; create the file"))?;
-    if !metadata.is_file() {
-        return Err("it is not a regular file".into());
-    }
-    if metadata.mode() & 0o002 != 0 {
-        return Err("everyone may write the file; run chmod o-w on it".into());
-    }
-    let text = texts.whole_text(path);
-    let text = text.map_err(|error| format!("{error}; let mailstow read the file"))?;
-    Ok((text, metadata.uid()))
+/// The members that the lines of a file name.
+pub(super) fn listed(text: &str) -> Vec<ListedAddress> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.flat_map(parse_address_list).collect()
 }

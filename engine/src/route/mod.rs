@@ -31,6 +31,8 @@ mod hostname;
 mod interfaces;
 mod lint;
 mod local;
+mod local_targets;
+mod local_user;
 mod local_walk;
 mod lookup;
 #[cfg(test)]
@@ -50,6 +52,7 @@ mod targets;
 mod trace;
 mod transport;
 mod types;
+mod user_files;
 
 pub use compile::{Part, Source, compilable};
 pub use error::RouteError;

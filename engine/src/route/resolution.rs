@@ -4,13 +4,14 @@
 //! Postfix.
 
 use super::error::RouteError;
-use super::local::{Fate, Forward, Member};
+use super::local::{Fate, Forward, Member, Way};
 use super::resolver::Resolved;
 use super::router::Router;
 use super::trace::{Step, Trace};
 use super::types::{AddressClass, Destination, Resolution, Route};
 use crate::address::{Address, fold_case, quote_address};
 use crate::status::{EnhancedCode, Status};
+use crate::sync::Arc;
 use crate::target::MailboxTarget;
 use std::collections::{HashMap, HashSet};
 
@@ -24,7 +25,7 @@ const HOPS_MAX: usize = 50;
 type Batch = (String, Option<String>);
 
 /// One resolution in progress.
-struct Resolving<'a> {
+pub(super) struct Resolving<'a> {
     router: &'a Router,
     trace: &'a mut Trace,
     /// The `Delivered-To:` headers that the mail has got on its way, folded.
@@ -32,6 +33,23 @@ struct Resolving<'a> {
     /// To how many recipients mail was sent on that had been sent on before.
     forwarded: usize,
     resolution: Resolution,
+    /// How each result was come to.
+    ways: Vec<Journey>,
+    /// How the mail was sent on to where it is now.
+    journey: Journey,
+}
+
+/// How mail for a recipient comes to one of the ends that it has by way of local delivery.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Journey {
+    /// Of the last local recipient; `None` where mail ends that was sent on.
+    pub(super) way: Option<Way>,
+    /// From whom it was sent on, the first one first; external form.
+    pub(super) sent_on_from: Vec<String>,
+    /// Who it was for at first since a list with an owner hid that; external form.
+    pub(super) original: Option<String>,
+    /// The local recipients that it was for, in internal form, folded.
+    pub(super) passed: Vec<Arc<str>>,
 }
 
 impl Router {
@@ -59,14 +77,27 @@ impl Router {
 }
 
 impl<'a> Resolving<'a> {
-    fn new(router: &'a Router, trace: &'a mut Trace) -> Self {
+    pub(super) fn new(router: &'a Router, trace: &'a mut Trace) -> Self {
         Self {
             router,
             trace,
             delivered_to: Vec::new(),
             forwarded: 0,
             resolution: Resolution::default(),
+            ways: Vec::new(),
+            journey: Journey::default(),
         }
+    }
+
+    /// Follows the mail of a recipient that local delivery takes. Returns its ends, each with how
+    /// mail comes there.
+    pub(super) fn local_ends(
+        mut self,
+        resolved: &Resolved,
+        is_member: bool,
+    ) -> (Resolution, Vec<Journey>) {
+        self.local(resolved, is_member, &None);
+        (self.resolution, self.ways)
     }
 
     /// Resolves an address in internal form.
@@ -109,7 +140,7 @@ impl<'a> Resolving<'a> {
             Err(error) if is_member => return self.refused_member(member, &error, sender),
             Err(error) => return self.note(&error, false),
         };
-        if resolved.class == AddressClass::Local && resolved.transport == "local" {
+        if resolved.transport == "local" {
             return self.local(&resolved, is_member, sender);
         }
         let address = Address::from_internal(&resolved.recipient);
@@ -124,7 +155,7 @@ impl<'a> Resolving<'a> {
         };
         // As Postfix shows it: what looks like a source route is no part of the local part.
         let recipient = quote_address(&resolved.recipient).into_owned();
-        self.push(&resolved, recipient, mailbox, destination, sender);
+        self.push(&resolved, recipient, (mailbox, destination), sender, None);
     }
 
     /// A member that cannot be resolved: Postfix's queue manager gives its mail to `error`.
@@ -144,23 +175,23 @@ impl<'a> Resolving<'a> {
             is_mapped: false,
         };
         let recipient = quote_address(member).into_owned();
-        self.push(
-            &resolved,
-            recipient,
-            None,
-            Destination::Refused(status),
-            sender,
-        );
+        let refused = (None, Destination::Refused(status));
+        self.push(&resolved, recipient, refused, sender, None);
     }
 
     fn push(
         &mut self,
         resolved: &Resolved,
         recipient: String,
-        mailbox: Option<MailboxTarget>,
-        destination: Destination,
+        (mailbox, destination): (Option<MailboxTarget>, Destination),
         sender: &Option<String>,
+        way: Option<Way>,
     ) {
+        let mut journey = self.journey.clone();
+        if let Some(way) = &way {
+            journey.passed.extend(way.passed.iter().cloned());
+        }
+        self.ways.push(Journey { way, ..journey });
         self.resolution.results.push(Route {
             recipient,
             class: resolved.class,
@@ -243,7 +274,7 @@ impl<'a> Resolving<'a> {
                 self.note(&error, false);
                 let destination = Destination::Refused(error.status());
                 let recipient = quote_address(recipient).into_owned();
-                return self.push(resolved, recipient, None, destination, sender);
+                return self.push(resolved, recipient, (None, destination), sender, None);
             }
         }
         let (recipient, transport) = (&resolved.recipient, &resolved.transport);
@@ -253,13 +284,8 @@ impl<'a> Resolving<'a> {
             .members(recipient, transport, had, &router.resolver, self.trace);
         if members.is_empty() {
             let recipient = quote_address(recipient).into_owned();
-            return self.push(
-                &resolved.clone(),
-                recipient,
-                None,
-                Destination::Discarded,
-                sender,
-            );
+            let discarded = (None, Destination::Discarded);
+            return self.push(resolved, recipient, discarded, sender, None);
         }
         let is_member = is_member || members.len() > 1;
         let mut batches = HashMap::new();
@@ -277,9 +303,15 @@ impl<'a> Resolving<'a> {
         batches: &mut HashMap<Batch, HashSet<String>>,
     ) {
         let sender = member.sender.or_else(|| sender.clone());
+        let mut passed = resolved.clone();
         let destination = match member.fate {
             Fate::Forwarded(forward) => {
-                return self.forward(&member.recipient, forward, sender, batches);
+                return self.forward(&member.recipient, (forward, &member.way), sender, batches);
+            }
+            Fate::Passed(transport, nexthop) => {
+                passed.transport = transport;
+                passed.nexthop = nexthop.unwrap_or(passed.nexthop);
+                Destination::Transport
             }
             Fate::Ends(destination) => destination,
             Fate::Fails(error) => {
@@ -289,7 +321,8 @@ impl<'a> Resolving<'a> {
             }
         };
         let recipient = quote_address(&member.recipient).into_owned();
-        self.push(resolved, recipient, None, destination, &sender);
+        let way = Some(member.way);
+        self.push(&passed, recipient, (None, destination), &sender, way);
     }
 
     /// Follows mail that local(8) sends on. Recipients of one new mail who were the same person
@@ -297,7 +330,7 @@ impl<'a> Resolving<'a> {
     fn forward(
         &mut self,
         recipient: &str,
-        forward: Forward,
+        (forward, way): (Forward, &Way),
         sender: Option<String>,
         batches: &mut HashMap<Batch, HashSet<String>>,
     ) {
@@ -331,7 +364,15 @@ impl<'a> Resolving<'a> {
             &mut alone
         };
         self.delivered_to.push(delivered_to);
+        let before = self.journey.clone();
+        let from = quote_address(&fold_case(&forward.delivered_to)).into_owned();
+        self.journey.sent_on_from.push(from);
+        if !forward.keeps_original {
+            self.journey.original = Some(quote_address(recipient).into_owned());
+        }
+        self.journey.passed.extend(way.passed.iter().cloned());
         self.expand(recipient, true, &sender, had);
+        self.journey = before;
         self.delivered_to.pop();
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! As `finding`, where mail may go elsewhere than into a mailbox: each final recipient has the
 //! transport that trivial-rewrite(8) finds for it. What comes to this server by that transport is
-//! stored; so is what `virtual` takes. Sources: trivial-rewrite(8), transport(5), smtpd(8).
+//! stored; so is what `virtual` takes; what `local` takes is followed to its ends. Sources:
+//! trivial-rewrite(8), transport(5), smtpd(8).
 
 use super::error::RouteError;
 use super::finding::{Found, is_bare_postmaster};
@@ -70,8 +71,7 @@ impl Router {
             Ok(members) => match members.as_slice() {
                 [only] if *only == address => {
                     let how = (false, expand_aliases);
-                    let target = self.target(&address, how, is_own_socket);
-                    (false, target.map(|target| vec![target]))
+                    (false, self.targets_of(&address, how, is_own_socket))
                 }
                 members => (true, self.targets(&address, members, is_own_socket)),
             },
@@ -127,27 +127,63 @@ impl Router {
         members: &[Address],
         is_own_socket: &dyn Fn(&str, &str) -> bool,
     ) -> Result<Vec<(Address, Target)>, RouteError> {
-        let target = |member: &Address| {
-            let target = self.target(member, (true, true), is_own_socket);
-            target.map_err(|cause| RouteError::Member {
+        let targets = |member: &Address| {
+            let targets = self.targets_of(member, (true, true), is_own_socket);
+            targets.map_err(|cause| RouteError::Member {
                 address: address.external(),
                 member: member.external(),
                 cause: Box::new(cause),
             })
         };
-        members.iter().map(target).collect()
+        let all: Result<Vec<_>, _> = members.iter().map(targets).collect();
+        all.map(|all| all.into_iter().flatten().collect())
+    }
+
+    /// Finds where the mail of one recipient goes, which local delivery may give many ends.
+    fn targets_of(
+        &self,
+        given: &Address,
+        how: (bool, bool),
+        is_own_socket: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<Vec<(Address, Target)>, RouteError> {
+        let resolved = self
+            .resolver
+            .resolve(&given.internal(), &mut Trace::off())?;
+        if resolved.transport == "local" {
+            let address = Address::from_internal(&resolved.recipient);
+            let own = |domain: &str| self.resolver.is_own_domain(domain);
+            // What virtual_mailbox_maps lists is stored here whatever its class.
+            return match self.mailboxes.find(&address, own, &mut Trace::off())? {
+                Some(target) => Ok(vec![(address, Target::Mailbox(target))]),
+                None => {
+                    let (is_member, is_first) = how;
+                    self.local_targets(&resolved, is_member || !is_first, is_own_socket)
+                }
+            };
+        }
+        let target = self.resolved_target(resolved, how, is_own_socket);
+        target.map(|target| vec![target])
     }
 
     /// Finds where the mail of one final recipient goes.
-    fn target(
+    pub(super) fn target(
         &self,
         given: &Address,
-        (is_member, is_first): (bool, bool),
+        how: (bool, bool),
         is_own_socket: &dyn Fn(&str, &str) -> bool,
     ) -> Result<(Address, Target), RouteError> {
         let resolved = self
             .resolver
             .resolve(&given.internal(), &mut Trace::off())?;
+        self.resolved_target(resolved, how, is_own_socket)
+    }
+
+    fn resolved_target(
+        &self,
+        resolved: Resolved,
+        (is_member, is_first): (bool, bool),
+        is_own_socket: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<(Address, Target), RouteError> {
         let address = Address::from_internal(&resolved.recipient);
         let Resolved {
             transport, nexthop, ..
@@ -172,12 +208,6 @@ impl Router {
         }
         let own = |domain: &str| self.resolver.is_own_domain(domain);
         let find = || self.mailboxes.find(&address, own, &mut Trace::off());
-        if transport == "local"
-            && let Some(target) = find()?
-        {
-            // What virtual_mailbox_maps lists is stored here whatever its class.
-            return Ok((address, Target::Mailbox(target)));
-        }
         if is_first && !is_member {
             let (class, recipient) = (resolved.class, &resolved.recipient);
             let (listed, resolver) = (&self.listed, &self.resolver);

@@ -94,6 +94,7 @@ pub use error::{OpenError, TableError};
 pub use key::Key;
 pub use list::{TableList, TableName};
 pub use lookup_table::{KeyInValues, LookupTable, Matching};
+pub(crate) use remote::aside::Aside;
 pub use set::TableSet;
 pub use substitution::MailboxValues;
 pub use watch::examine::{Examination, examine, read_whole};

@@ -4,12 +4,13 @@
 //! that over what is there always: `error`, `retry`, `discard`. A service of another program that
 //! the program around the engine knows by that name, such as a second `smtp`, is the same.
 
-use super::pipe::{self, Pipe};
+use super::pipe::{self, LocalCommands, Pipe};
 use super::refusing::Refusing;
 use super::{Transport, TransportTarget};
 use crate::config::Settings;
 use crate::status::Status;
 use crate::sync::{Arc, Mutex};
+use crate::target::LOCAL;
 use std::collections::HashMap;
 
 type Known = HashMap<String, Arc<dyn Transport>>;
@@ -27,6 +28,8 @@ struct Registered {
     pipes: HashMap<String, Arc<Pipe>>,
     /// The programs of the other services.
     programs: HashMap<String, String>,
+    /// Of local delivery, where that is in use.
+    commands: Option<Arc<LocalCommands>>,
 }
 
 impl Transports {
@@ -47,12 +50,19 @@ impl Transports {
                 (service.name.clone(), Arc::new(pipe))
             })
             .collect();
+        let commands = settings
+            .delivers_locally()
+            .then(|| Arc::new(LocalCommands::new(settings)));
         let others = settings.transport.services.iter();
         let others = others.filter(|service| service.command != "pipe");
         let mut known = self.known.lock();
         known.programs = others
             .map(|service| (service.name.clone(), service.command.clone()))
             .collect();
+        known.commands = match (known.commands.take(), commands) {
+            (Some(kept), Some(made)) if kept.does_as(&made) => Some(kept),
+            (_, made) => made,
+        };
         let mut old = std::mem::take(&mut known.pipes);
         for (name, made) in made {
             let kept = old.remove(&name).filter(|kept| kept.does_as(&made));
@@ -62,7 +72,13 @@ impl Transports {
 
     /// Waits until what was begun by the services of the configuration has ended.
     pub(crate) fn close(&self) {
-        let pipes = std::mem::take(&mut self.known.lock().pipes);
+        let mut known = self.known.lock();
+        let pipes = std::mem::take(&mut known.pipes);
+        let commands = known.commands.take();
+        drop(known);
+        if let Some(commands) = commands {
+            commands.close();
+        }
         for pipe in pipes.into_values() {
             pipe.close();
         }
@@ -74,6 +90,10 @@ impl Transports {
         if let Some(pipe) = known.pipes.get(name) {
             let pipe = Arc::clone(pipe);
             return Some(pipe);
+        }
+        if let Some(commands) = known.commands.as_ref().filter(|_| name == LOCAL) {
+            let commands = Arc::clone(commands);
+            return Some(commands);
         }
         let program = known.programs.get(name).map_or(name, String::as_str);
         let found = known.by_program.get(name);
@@ -106,7 +126,7 @@ pub fn problem(name: &str, settings: &Settings) -> Option<String> {
     let program = service.map_or(name, |service| service.command.as_str());
     match (service, program) {
         (Some(service), "pipe") => pipe::problem(service, settings),
-        (_, "virtual") if name == "virtual" => None,
+        (_, "virtual" | "local") if name == program => None,
         (_, "error" | "retry" | "discard") if name == program || name == "retry" => None,
         (_, "lmtp" | "smtp") | (None, "relay") => None,
         (None, "autoreply") if !settings.autoreply.directory.as_os_str().is_empty() => None,

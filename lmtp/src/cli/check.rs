@@ -7,6 +7,7 @@ mod autoreplies;
 mod delivery_log;
 mod findings;
 mod limits;
+mod local;
 mod mailboxes;
 mod notices;
 mod owners;
@@ -146,6 +147,7 @@ fn check(configuration: &Configuration, running: Option<&Running>, findings: &mu
     sockets::check(configuration, running, findings);
     transports::check(settings, findings);
     autoreplies::check(settings, findings);
+    local::check(settings, findings);
 }
 
 /// Opens every table, each parameter by itself so that all that fail are named.
@@ -183,7 +185,7 @@ fn tables(settings: &Settings, findings: &mut Findings) {
     maps(&cache, findings);
     warned.retain(|warning| !findings.errors.contains(warning));
     warned.iter().for_each(|warning| findings.warning(warning));
-    if routing.virtual_mailbox_maps.is_empty() {
+    if routing.virtual_mailbox_maps.is_empty() && !settings.delivers_locally() {
         findings.unset(
             "virtual_mailbox_maps is empty: every recipient is refused; name a table of \
              mailboxes, or use --domain",

@@ -14,7 +14,7 @@ use mailstow_engine::route::{
     Destination, Format, MailboxTarget, Resolution, Route, Router, Step, table_context,
 };
 use mailstow_engine::table::TableCache;
-use mailstow_engine::transport::problem;
+use mailstow_engine::transport::{LocalEnd, problem};
 use mailstow_engine::{EnhancedCode, Status, Target};
 use serde::Serialize;
 use std::ffi::OsString;
@@ -185,6 +185,13 @@ fn by_transport(router: &Router, settings: &Settings, address: &str, resolution:
         }
     }
     for (recipient, target) in targets {
+        // Where local delivery takes mail is said as it is, also what is sent on from there.
+        if let Target::Local(target) = target {
+            if let LocalEnd::Transport(target) = target.end {
+                note_problem(&target.transport, settings, resolution);
+            }
+            continue;
+        }
         let recipient = recipient.external();
         let mut routes = resolution.results.iter_mut();
         let Some(route) = routes.find(|route| route.recipient == recipient) else {
@@ -198,13 +205,19 @@ fn by_transport(router: &Router, settings: &Settings, address: &str, resolution:
             Target::Transport(target) => {
                 route.mailbox = None;
                 route.destination = Destination::Transport;
-                if let Some(cause) = problem(&target.transport, settings) {
-                    let text = "mail system configuration error";
-                    resolution.error = Some(Status::configuration(text));
-                    resolution.reason = Some(format!("transport {}: {cause}", target.transport));
-                }
+                note_problem(&target.transport, settings, resolution);
             }
+            Target::Local(_) => {}
         }
+    }
+}
+
+/// Notes that nothing here takes mail by a transport, if that is so.
+fn note_problem(transport: &str, settings: &Settings, resolution: &mut Resolution) {
+    if let Some(cause) = problem(transport, settings) {
+        let text = "mail system configuration error";
+        resolution.error = Some(Status::configuration(text));
+        resolution.reason = Some(format!("transport {transport}: {cause}"));
     }
 }
 

@@ -97,11 +97,7 @@ impl Transaction {
             .add_recipient(shown.len() + original.len() + notice)
             && members.iter().all(|(address, target)| {
                 let domain = address.domain.as_ref().map_or(0, String::len);
-                let target = match target {
-                    Target::Mailbox(target) => target.path.len(),
-                    Target::Transport(target) => target.transport.len() + target.nexthop.len(),
-                };
-                let texts = address.local_part.len() + domain + target;
+                let texts = address.local_part.len() + domain + target.text_bytes();
                 self.memory.add_recipient(texts)
             });
         if !is_counted || self.accepted.try_reserve(1).is_err() {

@@ -15,7 +15,7 @@ const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A table that is asked on separate threads.
 #[derive(Debug)]
-pub(in crate::table) struct Aside<T> {
+pub(crate) struct Aside<T> {
     table: Arc<T>,
     asker: Asker,
     pool: Arc<Pool>,
@@ -23,7 +23,7 @@ pub(in crate::table) struct Aside<T> {
 
 impl<T: LookupTable> Aside<T> {
     /// Puts `table` aside.
-    pub(in crate::table) fn new(table: T) -> Self {
+    pub(crate) fn new(table: T) -> Self {
         Self {
             asker: Asker::new(table.name()),
             table: Arc::new(table),

@@ -3,6 +3,7 @@
 //! The value is the line as passwd(5) and group(5) have it. The lookup goes through the name
 //! service switch and may wait for a network. Source: Postfix DATABASE_README, "unix".
 
+use crate::address::fold_case;
 use crate::table::{KeyInValues, LookupTable, Matching, OpenError, TableError};
 use nix::unistd::{Group, User};
 
@@ -49,6 +50,9 @@ impl LookupTable for UnixTable {
         if key.contains('\0') {
             return Ok(None);
         }
+        // As Postfix asks it: names of accounts are in lower case.
+        let key = fold_case(key);
+        let key = key.as_ref();
         let found = match self.database {
             Database::Users => User::from_name(key).map(|user| user.map(|user| line(&user))),
             Database::Groups => Group::from_name(key).map(|group| {
@@ -99,6 +103,7 @@ mod tests {
         let users = UnixTable::open("unix:passwd.byname", "passwd.byname").unwrap();
         let root = users.lookup("root").unwrap().unwrap();
         assert!(root.starts_with("root:x:0:0:"), "{root}");
+        assert_eq!(users.lookup("Root").unwrap(), Some(root));
         assert_eq!(users.lookup("no such user").unwrap(), None);
         assert_eq!(users.lookup("a\0b").unwrap(), None);
         let groups = UnixTable::open("unix:group.byname", "group.byname").unwrap();

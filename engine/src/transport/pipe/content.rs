@@ -4,9 +4,10 @@
 //! Source: Postfix pipe(8), flags. Only the start of a line is changed; a line that is not
 //! complete at the end is completed.
 
+use super::super::loops::delivered_to;
 use super::arguments::original;
 use super::attributes::{Attributes, Flags};
-use crate::address::{ReversePath, quote_address};
+use crate::address::{ReversePath, fold_case, quote_address};
 use crate::clock;
 use crate::envelope::Recipient;
 use crate::mail::Mail;
@@ -17,9 +18,6 @@ use std::io;
 
 /// Bytes of content that are handed on at once.
 const PIECE_BYTES: usize = 64 * 1024;
-
-/// Header fields of which one could be a `Delivered-To:` that counts.
-const DELIVERED_TO_MAX: usize = 1000;
 
 /// Hands the message over, piece by piece. `recipient` is the first one.
 ///
@@ -72,52 +70,8 @@ pub(super) fn render<E: From<io::Error>>(
 
 /// Returns true when the header of a message says that it was delivered to the recipient before.
 pub(super) fn is_loop(mail: &Mail, recipient: &Recipient) -> bool {
-    /// Enough was read, or it cannot be read.
-    struct Stop;
-    impl From<io::Error> for Stop {
-        fn from(_: io::Error) -> Self {
-            Self
-        }
-    }
-    let wanted = recipient.address.internal().to_lowercase();
-    let mut line = Vec::new();
-    let (mut found, mut count) = (false, 0);
-    // What cannot be read fails when it is sent.
-    let _ = mail.message.for_each_chunk(|chunk| {
-        for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
-            if line.len() < PIECE_BYTES {
-                line.extend_from_slice(piece);
-            }
-            if piece.last() != Some(&b'\n') {
-                continue;
-            }
-            if line.as_slice() == b"\n" {
-                return Err(Stop);
-            }
-            if let Some(value) = delivered_to(&line) {
-                count += 1;
-                found |= value == wanted;
-                if found || count >= DELIVERED_TO_MAX {
-                    return Err(Stop);
-                }
-            }
-            line.clear();
-        }
-        Ok(())
-    });
-    found
-}
-
-/// The folded address of a `Delivered-To:` line, in internal form.
-fn delivered_to(line: &[u8]) -> Option<String> {
-    const NAME: &[u8] = b"delivered-to:";
-    let (name, value) = line.split_at_checked(NAME.len())?;
-    if !name.eq_ignore_ascii_case(NAME) {
-        return None;
-    }
-    let value = octets::text(value.trim_ascii());
-    let address = crate::address::parse_mailbox(&value).map(|address| address.internal());
-    Some(address.unwrap_or_else(|_| value.to_string()).to_lowercase())
+    let wanted = fold_case(&recipient.address.internal()).into_owned();
+    delivered_to(&mail.message).contains(&wanted)
 }
 
 /// The lines before the content.
@@ -156,6 +110,11 @@ fn head(mail: &Mail, recipient: &Recipient, attributes: &Attributes, date: &str)
         line(&["Delivered-To: ", &recipient.address.external()]);
     }
     out
+}
+
+/// The original recipient in internal form; empty when it is unknown.
+pub(super) fn original_of(recipient: &Recipient) -> String {
+    original(recipient)
 }
 
 /// The octets of a text, with `?` for what would end a line.

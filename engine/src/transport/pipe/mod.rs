@@ -1,4 +1,4 @@
-//! Commands: delivers mail as Postfix's pipe(8) does.
+//! Commands: delivers mail as Postfix's pipe(8) does, and as local(8) does to commands.
 //!
 //! A command is a service of type pipe in master.cf. It gets the message on its standard input; its
 //! exit status and its output say what became of it. Each command that runs has a thread of the
@@ -12,6 +12,8 @@ mod attributes;
 mod child;
 mod content;
 mod exchange;
+mod local_command;
+mod local_commands;
 mod outcome;
 mod pool;
 mod run;
@@ -23,6 +25,7 @@ use super::{Transport, TransportRequest};
 use crate::config::{Settings, TransportService};
 use crate::status::Status;
 use crate::sync::Arc;
+pub(super) use local_commands::LocalCommands;
 use pool::{Job, Pool};
 use service::Service;
 
@@ -98,14 +101,14 @@ impl Transport for Pipe {
                 (1, Some(one)) => one.recipient.address.internal(),
                 _ => target.nexthop.clone(),
             };
+            let (service, mail) = (Arc::clone(service), Arc::clone(&mail));
+            let nexthop = target.nexthop.clone();
             self.pool.push(Job {
-                service: Arc::clone(service),
-                mail: Arc::clone(&mail),
-                nexthop: target.nexthop.clone(),
                 destination,
                 recipients: group,
                 deadline,
                 done: done.clone(),
+                work: Box::new(move |to| run::run(&service, &mail, &nexthop, to, deadline)),
             });
         }
     }

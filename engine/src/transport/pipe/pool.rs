@@ -1,18 +1,17 @@
-//! The threads of a service, each of which runs one command at a time.
+//! Threads, each of which runs one command at a time.
 //!
 //! Threads are started when there is work, and end when there has been none for a while.
-//! Invariants: no more run than the service may have processes; no more deliver to one destination
-//! than it may have deliveries; at most [`WAITING_MAX`] deliveries wait.
+//! Invariants: no more run than there may be processes; no more deliver to one destination than it
+//! may have deliveries; at most [`WAITING_MAX`] deliveries wait.
 
 use super::super::{Done, TransportRecipient};
-use super::run::run;
-use super::service::Service;
 use crate::clock;
-use crate::mail::Mail;
+use crate::envelope::Recipient;
 use crate::status::{EnhancedCode, Status};
 use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
 use crate::thread;
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -25,17 +24,26 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Stack of a thread, in bytes. Reading the time zone, for the `From ` line, takes some of it.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
 
+/// Runs a command for recipients.
+type Work = dyn FnOnce(&[&Recipient]) -> Status + Send;
+
 /// One run of a command.
-#[derive(Debug)]
 pub(super) struct Job {
-    pub(super) service: Arc<Service>,
-    pub(super) mail: Arc<Mail>,
-    pub(super) nexthop: String,
     /// What the concurrency limit counts by.
     pub(super) destination: String,
     pub(super) recipients: Vec<TransportRecipient>,
     pub(super) deadline: Instant,
     pub(super) done: Done,
+    pub(super) work: Box<Work>,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("destination", &self.destination)
+            .field("recipients", &self.recipients)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The threads and what waits for them.
@@ -191,21 +199,24 @@ impl Job {
         if self.deadline <= clock::now() {
             return self.answer(&Status::system("Too many commands were running"));
         }
-        let recipients = self.recipients.iter().map(|one| &one.recipient);
-        let recipients: Vec<_> = recipients.collect();
-        let status = run(
-            &self.service,
-            &self.mail,
-            &self.nexthop,
-            &recipients,
-            self.deadline,
-        );
-        self.answer(&status);
+        let Self {
+            recipients,
+            done,
+            work,
+            ..
+        } = self;
+        let to: Vec<_> = recipients.iter().map(|one| &one.recipient).collect();
+        let status = work(&to);
+        answer(&recipients, &done, &status);
     }
 
     fn answer(&self, status: &Status) {
-        for recipient in &self.recipients {
-            self.done.answer(recipient.index, status.clone());
-        }
+        answer(&self.recipients, &self.done, status);
+    }
+}
+
+fn answer(recipients: &[TransportRecipient], done: &Done, status: &Status) {
+    for recipient in recipients {
+        done.answer(recipient.index, status.clone());
     }
 }

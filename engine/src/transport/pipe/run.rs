@@ -10,7 +10,8 @@ use crate::clock;
 use crate::envelope::Recipient;
 use crate::mail::Mail;
 use crate::status::{EnhancedCode, Status};
-use std::time::Instant;
+use std::io;
+use std::time::{Duration, Instant};
 
 /// Delivers a message to recipients by one run of the command. Waits for it.
 pub(super) fn run(
@@ -60,17 +61,44 @@ fn deliver(
         null_sender: &attributes.null_sender,
         extensions: &service.extensions,
     });
-    let limit = clock::now() + service.time_limit;
     let wanted = Wanted {
         argv: &argv,
         environment: &service.environment,
         directory: &service.directory,
         owner: service.owner,
     };
-    let started = child::start(&wanted).map_err(|error| not_started(service, &error))?;
-    let mut exchange = Exchange::new(started, limit.min(deadline))
-        .map_err(|error| not_started(service, &error))?;
-    let given = content::render(mail, first, attributes, |piece| exchange.give(piece));
+    let times = (service.time_limit, deadline);
+    let (end, output) = exchange(&wanted, times, |exchange| {
+        content::render(mail, first, attributes, |piece| exchange.give(piece))
+    })
+    .map_err(|failed| match failed {
+        Failed::Start(error) => not_started(service, &error),
+        Failed::Content(error) => not_given(&error),
+    })?;
+    let command = service.command();
+    Ok(outcome::status(&service.name, command, end, &output))
+}
+
+/// Why a command has no end of which anything could be told.
+pub(super) enum Failed {
+    /// It cannot be started.
+    Start(io::Error),
+    /// The message cannot be given to it. It was killed: a command that was given half of the
+    /// message must not succeed.
+    Content(io::Error),
+}
+
+/// Runs a command, which `give` gives the message to, and waits for its end. Returns that, and its
+/// output. It may run for so long, and until the deadline.
+pub(super) fn exchange(
+    wanted: &Wanted<'_>,
+    (time_limit, deadline): (Duration, Instant),
+    give: impl FnOnce(&mut Exchange) -> Result<(), Stop>,
+) -> Result<(End, Vec<u8>), Failed> {
+    let limit = clock::now() + time_limit;
+    let started = child::start(wanted).map_err(Failed::Start)?;
+    let mut exchange = Exchange::new(started, limit.min(deadline)).map_err(Failed::Start)?;
+    let given = give(&mut exchange);
     let killed = match limit <= deadline {
         true => End::OverTimeLimit,
         false => End::OverDeadline,
@@ -84,24 +112,19 @@ fn deliver(
             Ok(code) => End::Exited(code),
             Err(signal) => End::Killed(signal),
         },
-        // A command that was given half of the message must not succeed: it is killed.
-        Err(Stop::Failed(error)) => {
-            let text = format!("cannot give the message to a command: {error}");
-            return Err(Status::system(text));
-        }
+        Err(Stop::Failed(error)) => return Err(Failed::Content(error)),
         Err(Stop::Deadline | Stop::Unread) => killed,
     };
-    let command = service.command();
-    Ok(outcome::status(
-        &service.name,
-        command,
-        end,
-        exchange.output(),
-    ))
+    Ok((end, exchange.output().to_vec()))
+}
+
+/// The status of a message that cannot be given to a command.
+pub(super) fn not_given(error: &io::Error) -> Status {
+    Status::system(format!("cannot give the message to a command: {error}"))
 }
 
 /// A command that cannot be started is our trouble, where pipe(8) returns the mail.
-fn not_started(service: &Service, error: &std::io::Error) -> Status {
+fn not_started(service: &Service, error: &io::Error) -> Status {
     tracing::error!(
         "service {}: cannot run {}: {error}",
         service.name,
@@ -112,9 +135,7 @@ fn not_started(service: &Service, error: &std::io::Error) -> Status {
         service.name
     );
     match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => {
-            Status::configuration(text)
-        }
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Status::configuration(text),
         _ => Status::system(text),
     }
 }

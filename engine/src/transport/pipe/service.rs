@@ -60,12 +60,10 @@ impl Service {
                 ));
             }
         };
-        let directory = attributes.directory.clone();
-        let queue = Some(settings.transport.queue_directory.clone());
-        let queue = queue.filter(|queue| queue.is_dir());
+        let own = attributes.directory.clone();
         Ok(Self {
             name: service.name.clone(),
-            directory: directory.or(queue).unwrap_or_else(|| PathBuf::from("/")),
+            directory: own.unwrap_or_else(|| directory(settings)),
             environment: environment(settings),
             extensions: ExtensionRule {
                 delimiters: service.recipient_delimiter.clone(),
@@ -122,9 +120,18 @@ fn owner(attributes: &Attributes, settings: &Settings) -> Result<(u32, u32), Str
     Err(format!("user={user}: {refused}; name a user of its own"))
 }
 
+/// Where commands run that name no directory: `queue_directory`, if that is there.
+pub(super) fn directory(settings: &Settings) -> PathBuf {
+    let queue = &settings.transport.queue_directory;
+    match queue.is_dir() {
+        true => queue.clone(),
+        false => PathBuf::from("/"),
+    }
+}
+
 /// What commands get of the environment: what `export_environment` names, of what
 /// `import_environment` lets in, and PATH.
-fn environment(settings: &Settings) -> Vec<(OsString, OsString)> {
+pub(super) fn environment(settings: &Settings) -> Vec<(OsString, OsString)> {
     let [imported, exported] = &settings.transport.environment;
     let imported_value = |wanted: &str| {
         let of = |entry: &String| {

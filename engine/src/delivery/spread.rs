@@ -1,0 +1,241 @@
+//! Spreads a message over the places that local delivery has for its recipients.
+//!
+//! Local delivery may change the sender of a message, and notes in it that it was sent on: what
+//! differs so is another message, of which the recipients that get it are told as of any other.
+//! Mailboxes of accounts have a store of their own. A message that was delivered to a local
+//! recipient before is refused: it goes round in a loop. A message for nobody local costs nothing
+//! more.
+
+use super::receipt::Receipt;
+use super::reply::OnOutcome;
+use super::store::Store;
+use super::types::{Mail, Outcome};
+use crate::address::{ReversePath, parse_address};
+use crate::envelope::Recipient;
+use crate::octets;
+use crate::status::{EnhancedCode, Status};
+use crate::sync::Arc;
+use crate::target::{LocalEnd, LocalTarget, MailboxTarget, Target};
+use crate::transport::{Transports, delivered_to};
+use std::time::{Duration, Instant};
+
+/// The stores of an engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stores<'a> {
+    /// Of virtual mailboxes.
+    pub(crate) mailboxes: &'a Store,
+    /// Of mailboxes of accounts; `None` where local delivery is not in use.
+    pub(crate) accounts: Option<&'a Store>,
+}
+
+/// How a message differs for some of its recipients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Difference {
+    sender: Option<String>,
+    sent_on_from: Vec<String>,
+}
+
+/// Recipients who get the same message.
+struct Part {
+    difference: Difference,
+    /// In mailboxes of accounts.
+    accounts: Recipients<MailboxTarget>,
+    /// Elsewhere.
+    others: Recipients<Target>,
+}
+
+/// Recipients with their indices in the submission, and how operators know their places, if that is
+/// not the target.
+struct Recipients<T> {
+    to: Vec<(Recipient, T)>,
+    indices: Vec<(usize, Option<String>)>,
+}
+
+impl<T> Default for Recipients<T> {
+    fn default() -> Self {
+        Self {
+            to: Vec::new(),
+            indices: Vec::new(),
+        }
+    }
+}
+
+impl<T> Recipients<T> {
+    fn push(&mut self, index: usize, recipient: Recipient, target: T, place: Option<String>) {
+        self.to.push((recipient, target));
+        self.indices.push((index, place));
+    }
+}
+
+impl Stores<'_> {
+    /// Hands a message over for delivery, each recipient to its target; returns at once, with the
+    /// receipt for the message. Transports have until the deadline.
+    pub(crate) fn submit(
+        self,
+        mail: Arc<Mail>,
+        to: Vec<(Recipient, Target)>,
+        with: (&Transports, Instant),
+        on_outcome: Arc<OnOutcome>,
+    ) -> Receipt {
+        if !to
+            .iter()
+            .any(|(_, target)| matches!(target, Target::Local(_)))
+        {
+            return self.mailboxes.dispatch(mail, to, with, on_outcome);
+        }
+        let count = to.len();
+        let had = delivered_to(&mail.message);
+        let mut parts: Vec<Part> = Vec::new();
+        for (index, (recipient, target)) in to.into_iter().enumerate() {
+            let target = match target {
+                Target::Local(target) => target,
+                target => {
+                    let part = part(&mut parts, Difference::default());
+                    part.others.push(index, recipient, target, None);
+                    continue;
+                }
+            };
+            if let Some(status) = self.put(&mut parts, (index, recipient), *target, &had) {
+                on_outcome(index, outcome(status));
+            }
+        }
+        let mut receipts = Vec::new();
+        for part in parts {
+            let mail = part.difference.apply(&mail);
+            let Recipients { to, indices } = part.others;
+            if !to.is_empty() {
+                let on_outcome = of_part(&indices, &on_outcome);
+                let receipt = self
+                    .mailboxes
+                    .dispatch(Arc::clone(&mail), to, with, on_outcome);
+                receipts.push((of(&indices), receipt));
+            }
+            let Recipients { to, indices } = part.accounts;
+            if let (false, Some(accounts)) = (to.is_empty(), self.accounts) {
+                let on_outcome = of_part(&indices, &on_outcome);
+                let receipt = accounts.submit_for_receipt(mail, to, on_outcome);
+                receipts.push((of(&indices), receipt));
+            }
+        }
+        Receipt::spread(count, receipts)
+    }
+
+    /// Puts a recipient where its mail goes; returns its status if it goes nowhere.
+    fn put(
+        self,
+        parts: &mut Vec<Part>,
+        (index, mut recipient): (usize, Recipient),
+        target: LocalTarget,
+        had: &[String],
+    ) -> Option<Status> {
+        if let Some(looping) = target.passed.iter().find(|one| had.contains(one)) {
+            let text = format!("mail forwarding loop for {looping}");
+            return Some(Status::new(550, EnhancedCode::new(5, 4, 6), text));
+        }
+        if let Some(original) = target.original {
+            recipient.original = Some(original).filter(|original| !original.is_empty());
+        }
+        let part = part(
+            parts,
+            Difference {
+                sender: target.sender,
+                sent_on_from: target.sent_on_from,
+            },
+        );
+        match target.end {
+            LocalEnd::Failed(status) => return Some(status),
+            LocalEnd::Discarded => return Some(Status::ok("discarded")),
+            LocalEnd::Account(_) if self.accounts.is_none() => {
+                let text = "mail system configuration error: local delivery is not in use";
+                return Some(Status::configuration(text));
+            }
+            LocalEnd::Account(target) => part.accounts.push(index, recipient, target, None),
+            LocalEnd::Mailbox(target) => {
+                part.others
+                    .push(index, recipient, Target::Mailbox(target), None);
+            }
+            LocalEnd::Transport(target) => {
+                part.others
+                    .push(index, recipient, Target::Transport(target), None);
+            }
+            LocalEnd::Command(target) => {
+                let place = Some(target.to_string());
+                let target = Target::Transport(target.transport());
+                part.others.push(index, recipient, target, place);
+            }
+        }
+        None
+    }
+}
+
+/// Returns the part for those whose message differs so.
+fn part(parts: &mut Vec<Part>, difference: Difference) -> &mut Part {
+    let at = parts.iter().position(|part| part.difference == difference);
+    let at = at.unwrap_or(parts.len());
+    if at == parts.len() {
+        parts.push(Part {
+            difference,
+            accounts: Recipients::default(),
+            others: Recipients::default(),
+        });
+    }
+    // The position of one that is there.
+    #[allow(clippy::indexing_slicing, reason = "it was found, or pushed")]
+    &mut parts[at]
+}
+
+fn of(indices: &[(usize, Option<String>)]) -> Vec<usize> {
+    indices.iter().map(|(index, _)| *index).collect()
+}
+
+/// Takes the outcomes of a part for those of the submission.
+fn of_part(indices: &[(usize, Option<String>)], on_outcome: &Arc<OnOutcome>) -> Arc<OnOutcome> {
+    let (indices, on_outcome) = (indices.to_vec(), Arc::clone(on_outcome));
+    Arc::new(move |at: usize, mut outcome: Outcome| {
+        if let Some((index, place)) = indices.get(at) {
+            if place.is_some() {
+                outcome.mailbox.clone_from(place);
+            }
+            on_outcome(*index, outcome);
+        }
+    })
+}
+
+fn outcome(status: Status) -> Outcome {
+    Outcome {
+        status,
+        may_appear: false,
+        mailbox: None,
+        queued: Duration::ZERO,
+        stored: Duration::ZERO,
+    }
+}
+
+impl Difference {
+    fn apply(&self, mail: &Arc<Mail>) -> Arc<Mail> {
+        if *self == Self::default() {
+            return Arc::clone(mail);
+        }
+        let mut mail = Mail::clone(mail);
+        if let Some(sender) = &self.sender {
+            // What is no address takes no failure notices.
+            mail.reverse_path = parse_address(sender).unwrap_or(ReversePath::Null);
+        }
+        let mut lines = Vec::new();
+        for from in self.sent_on_from.iter().rev() {
+            lines.extend_from_slice(b"Delivered-To: ");
+            let is_line_end = |octet: &u8| matches!(octet, b'\n' | b'\r' | b'\0');
+            let octets = octets::octets(from);
+            let shown = octets.iter().map(|octet| match is_line_end(octet) {
+                true => b'?',
+                false => *octet,
+            });
+            lines.extend(shown);
+            lines.push(b'\n');
+        }
+        if !lines.is_empty() {
+            mail.message = mail.message.headed(lines);
+        }
+        Arc::new(mail)
+    }
+}
