@@ -42,6 +42,11 @@ sales@example.com   whatever
 ...virtual mailboxes for more domains...
 ";
 
+/// Says what a section of the VIRTUAL_README delivered where; `tests/virtual_readme` prints it.
+pub fn show(section: &str, what: &str) {
+    println!("VIRTUAL_README: {section}: {what}");
+}
+
 /// A table with its catch-all line made active.
 pub fn with_catch_all(table: &str) -> String {
     table.replace("# @example.com ", "@example.com ")

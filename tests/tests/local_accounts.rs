@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use mailstow_tests::content::plain;
 use mailstow_tests::mailboxes::{header, maildir, mbox, owner_and_mode};
 use mailstow_tests::mailstow::{self, Builder};
-use mailstow_tests::{Client, Mailstow, Reply, eventually};
+use mailstow_tests::{Client, Mailstow, Reply, eventually, example};
 
 const SENDER: &str = "s@client.example";
 const TOML: &str = "[lmtp]\nexpand_aliases = true\n[transport]\nenabled = true\n";
@@ -124,6 +124,11 @@ fn the_shared_domains_example_delivers_to_the_accounts_of_the_machine() {
     client.command("MAIL FROM:<>");
     let unknown = client.command("RCPT TO:<jim@example.com>").to_string();
     assert!(unknown.starts_with("550 5.1.1"), "{unknown}");
+    example::show(
+        "shared domains, UNIX system accounts",
+        "joe@my.host.example, Joe@Example.com and postmaster@example.com -> mbox of joe, \
+         jane+list@example.com -> mbox of jane, jim@example.com -> 550 5.1.1",
+    );
 }
 
 #[test]
@@ -259,6 +264,23 @@ fn a_forward_file_cannot_read_what_its_user_cannot() {
     );
     assert!(spool(&server, "jane").is_empty());
     assert!(!server.log().contains("jane"), "{}", server.log());
+}
+
+#[test]
+fn a_forward_file_cannot_make_the_mailbox_of_another_user() {
+    let builder = site(
+        "spool-of-another",
+        "mydestination = $myhostname\nforward_path = @ROOT@/home/$user/.forward\n",
+        "postmaster: joe\n",
+    );
+    forward(&builder, "@ROOT@/spool/jane\n");
+    let server = builder.start();
+    let replies = deliver(&server, &["joe@my.host.example"], &plain("planted"));
+    assert!(!replies[0].starts_with('2'), "{replies:?}");
+    assert!(spool(&server, "jane").is_empty());
+    assert!(!server.scratch().join("spool/jane").exists());
+    delivered(&server, "jane@my.host.example");
+    assert_eq!(spool(&server, "jane").len(), 1);
 }
 
 #[test]
@@ -414,6 +436,10 @@ fn a_post_to_a_list_of_mlmmj_gets_into_its_archive() {
     };
     assert_eq!(header(&archived(1), "Subject"), ["first"]);
     assert_eq!(header(&archived(2), "Subject"), ["second"]);
+    example::show(
+        "mailing lists",
+        "list@my.host.example -> the command of mlmmj -> two posts in the list's archive",
+    );
 }
 
 /// Makes an open list with a subscriber whose mail server is not there.

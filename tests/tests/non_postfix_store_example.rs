@@ -53,6 +53,11 @@ fn the_example_works(site: &Site) {
     let outcome = postfix.outcome(unknown[0]);
     let told = (outcome.status.as_str(), outcome.dsn.as_str());
     assert_eq!(told, ("bounced", "5.1.1"), "{outcome:?}");
+    example::show(
+        "non-Postfix mailbox store",
+        "info@ and sales@example.com -> Postfix -> LMTP -> Maildirs example.com/info and \
+         example.com/sales, nobody@example.com -> 550 5.1.1",
+    );
 }
 
 #[test]

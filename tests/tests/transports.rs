@@ -13,7 +13,7 @@ use mailstow_tests::client::dot_stuffed;
 use mailstow_tests::content::{plain, sized};
 use mailstow_tests::mailboxes::{header, maildir};
 use mailstow_tests::mailstow::{self, Builder};
-use mailstow_tests::{Client, Mailstow, Reply, eventually};
+use mailstow_tests::{Client, Mailstow, Reply, eventually, example};
 
 const SENDER: &str = "s@client.example";
 
@@ -111,6 +111,11 @@ fn the_autoreply_example_stores_the_mail_and_runs_the_command() {
     assert!(replies[0].starts_with("250 2.0.0"), "{replies:?}");
     assert_eq!(noted(&server), ["s@client.example|user@domain.tld|"]);
     assert_eq!(stored(&server, "user"), 1);
+    example::show(
+        "autoreplies",
+        "user@domain.tld -> Maildir of user, and the command with s@client.example and \
+         user@domain.tld",
+    );
 }
 
 #[test]
@@ -152,6 +157,10 @@ fn maildrop_as_in_debians_master_cf_delivers_into_a_maildir() {
     assert_eq!(
         header(&messages[0].bytes, "Return-Path"),
         ["<s@client.example>"]
+    );
+    example::show(
+        "non-Postfix mailbox store, maildrop",
+        "info@example.com -> maildrop -> Maildir below its home",
     );
     assert_eq!(
         header(&messages[0].bytes, "Delivered-To"),

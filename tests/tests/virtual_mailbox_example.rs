@@ -118,17 +118,31 @@ fn the_catch_all_takes_the_rest(site: &Site) {
     );
 }
 
+fn show(way: &str) {
+    example::show(
+        "virtual MAILBOX example",
+        &format!(
+            "{way}: info@example.com -> mbox example.com/info, sales@example.com -> Maildir \
+             example.com/sales, nobody@example.com -> 550 5.1.1, then the catch-all -> mbox \
+             example.com/catchall"
+        ),
+    );
+}
+
 #[test]
 fn the_example_works_over_lmtp_on_a_unix_socket() {
     the_example_works(Handover::LmtpUnix);
+    show("LMTP on a UNIX socket");
 }
 
 #[test]
 fn the_example_works_over_lmtp_on_a_tcp_port() {
     the_example_works(Handover::LmtpInet);
+    show("LMTP on a TCP port");
 }
 
 #[test]
 fn the_example_works_as_a_pipe_command() {
     the_example_works(Handover::Pipe);
+    show("pipe(8) and mailstow deliver");
 }

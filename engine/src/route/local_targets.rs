@@ -96,8 +96,11 @@ impl Router {
                 path,
                 format,
                 rights,
+            } => {
+                let rights = self.rights_in_spool(&path, rights)?;
+                self.account_end(&route.recipient, (&path, format), &rights)?
             }
-            | Destination::File {
+            Destination::File {
                 path,
                 format,
                 rights,
@@ -122,6 +125,24 @@ impl Router {
         })
     }
 
+    /// The rights to make the mailbox of an account in the spool: as in local(8), the group of the
+    /// spool may make files there, users may not. A file that a user names has the user's rights
+    /// alone, or one user could make the mailbox of another.
+    fn rights_in_spool(&self, path: &Path, rights: Rights) -> Result<Rights, TableError> {
+        if !self.local.accounts.is_in_spool(path) {
+            return Ok(rights);
+        }
+        Ok(match self.local.files.place(path)?.above {
+            Some((mode, group)) if mode & EVERYONE_WRITE == 0 && mode & GROUP_WRITE != 0 => {
+                Rights {
+                    gid: group,
+                    ..rights
+                }
+            }
+            _ => rights,
+        })
+    }
+
     /// A mailbox of an account, or a file.
     fn account_end(
         &self,
@@ -133,30 +154,23 @@ impl Router {
             return Ok(LocalEnd::Discarded);
         }
         let place = self.local.files.place(path)?;
-        let mut gid = rights.gid;
-        if let Some((mode, group)) = place.above
-            && self.local.accounts.is_in_spool(path)
-            && mode & EVERYONE_WRITE == 0
-            && mode & GROUP_WRITE != 0
-        {
-            // As in local(8): the group of the spool may make files there, users may not.
-            gid = group;
-        }
-        if rights.uid == 0 || gid == 0 {
+        if rights.uid == 0 || rights.gid == 0 {
             return Ok(no_rights(recipient));
         }
         let shown = octets::text(place.path.as_os_str().as_bytes());
-        Ok(match MailboxTarget::new(shown, format, rights.uid, gid) {
-            Ok(target) => LocalEnd::Account(target),
-            Err(error) => {
-                tracing::error!("<{recipient}>: mailbox {error}");
-                let text = format!(
-                    "mail system configuration error: mailbox path: {}",
-                    error.cause
-                );
-                LocalEnd::Failed(Status::configuration(text))
-            }
-        })
+        Ok(
+            match MailboxTarget::new(shown, format, rights.uid, rights.gid) {
+                Ok(target) => LocalEnd::Account(target),
+                Err(error) => {
+                    tracing::error!("<{recipient}>: mailbox {error}");
+                    let text = format!(
+                        "mail system configuration error: mailbox path: {}",
+                        error.cause
+                    );
+                    LocalEnd::Failed(Status::configuration(text))
+                }
+            },
+        )
     }
 
     /// What `mailbox_transport` and its like name.

@@ -80,7 +80,11 @@ pub(super) fn read(directory: &Path, name: &str) -> Result<Option<String>, Strin
     }
     let file = match open_below(directory, name) {
         Ok(file) => File::from(file),
-        Err(Errno::NOENT | Errno::NOTDIR) if directory.is_dir() => return Ok(None),
+        // A name that no file can have is that of no text either: anyone may send to a long
+        // address.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) if directory.is_dir() => {
+            return Ok(None);
+        }
         Err(Errno::LOOP | Errno::XDEV) => {
             return Err(format!(
                 "{}: a symbolic link leads there; use a file",

@@ -273,6 +273,8 @@ impl Unconfirmed {
         for doubtful in same_key {
             if (doubtful.entry.id, doubtful.entry.recipient) == (id, recipient) {
                 doubtful.taken = false;
+                // As long as the client repeats it, it must be known: queues keep mail for days.
+                doubtful.entry.since = clock::since_epoch();
             }
         }
     }
@@ -444,6 +446,23 @@ mod tests {
         unconfirmed.clear();
         assert!(!unconfirmed.has_pending());
     }
+
+    #[test]
+    fn a_delivery_is_remembered_as_long_as_its_client_repeats_it() {
+        let unconfirmed = Unconfirmed::new(KEEP, 10);
+        let nearly_forgotten = KEEP.with_id - Duration::from_secs(10);
+        unconfirmed.add(vec![InDoubt {
+            since: clock::since_epoch() - nearly_forgotten,
+            ..entry(1, 0)
+        }]);
+        let repeated = unconfirmed.take(&[7; 32]).unwrap();
+        unconfirmed.reply_lost_again(&repeated);
+        let again = unconfirmed.snapshot();
+        assert_eq!(again.len(), 1);
+        let age = clock::since_epoch().saturating_sub(again[0].since);
+        assert!(age < nearly_forgotten, "{age:?}");
+    }
+
     #[test]
     fn a_delivery_without_a_queue_id_is_in_doubt_for_a_shorter_time() {
         let unconfirmed = Unconfirmed::new(KEEP, 10);

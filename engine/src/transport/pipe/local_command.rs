@@ -52,6 +52,11 @@ pub(super) fn run(
         command, uid, gid, ..
     } = target;
     let owner = match manner.own {
+        // Nothing is run with the rights of root, whatever the target says.
+        (0, _) if *uid == 0 || *gid == 0 => {
+            tracing::error!("|{command}: commands are not run with the rights of root");
+            return Status::configuration("mail system configuration error");
+        }
         own if own == (*uid, *gid) => None,
         (0, _) if *uid != 0 && *gid != 0 => Some((*uid, *gid)),
         _ => {
