@@ -6,7 +6,10 @@
 //! does the rest: a transaction is durable or was never made, and one process has the file.
 
 use parking_lot::Mutex;
-use redb::{Database, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -30,12 +33,13 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(super) struct Memory {
     path: PathBuf,
-    database: Database,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// `None` after an error: redb takes nothing more then, and is opened anew.
+    database: Option<Database>,
     /// Sent, and not in the database.
     unsaved: HashSet<String>,
     /// When what is too old was forgotten last, since the UNIX epoch.
@@ -58,10 +62,8 @@ impl Memory {
     /// Why it cannot be used, and the remedy.
     pub(super) fn open(state_directory: &Path) -> Result<Self, String> {
         let path = state_directory.join(FILE);
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
         let is_new = !path.exists();
-        let database = builder.create(&path).map_err(|error| {
+        let database = open_database(&path).map_err(|error| {
             format!(
                 "{}: {error}; let no other server use it; remove it if it is damaged: some senders \
                  are answered again then",
@@ -72,10 +74,13 @@ impl Memory {
             let flushed = File::open(state_directory).and_then(|directory| directory.sync_all());
             flushed.map_err(|error| format!("{}: {error}", state_directory.display()))?;
         }
+        let state = State {
+            database: Some(database),
+            ..State::default()
+        };
         Ok(Self {
             path,
-            database,
-            state: Mutex::default(),
+            state: Mutex::new(state),
         })
     }
 
@@ -91,6 +96,9 @@ impl Memory {
     ) -> Result<Begun, String> {
         let mut state = self.state.lock();
         let begun = self.begin_in(&mut state, key, now, interval);
+        if begun.is_err() {
+            state.database = None;
+        }
         drop(state);
         begun.map_err(|error| format!("{}: {error}", self.path.display()))
     }
@@ -102,7 +110,7 @@ impl Memory {
         now: Duration,
         interval: Duration,
     ) -> Result<Begun, redb::Error> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write(state)?;
         let begun = {
             let mut table = write.open_table(REPLIES)?;
             if now.saturating_sub(state.swept) >= SWEEP_INTERVAL {
@@ -136,20 +144,35 @@ impl Memory {
     /// The database does not take it; it is known to this process all the same.
     pub(super) fn sent(&self, key: &str, now: Duration) -> Result<(), String> {
         let mut state = self.state.lock();
-        let saved = self.save(key, now);
+        let saved = self.save(&mut state, key, now);
         if saved.is_err() {
+            state.database = None;
             state.unsaved.insert(key.to_owned());
         }
         saved.map_err(|error| format!("{}: {error}", self.path.display()))
     }
 
-    fn save(&self, key: &str, now: Duration) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
+    fn begin_write(&self, state: &mut State) -> Result<WriteTransaction, redb::Error> {
+        let database = match state.database.take() {
+            Some(database) => database,
+            None => open_database(&self.path)?,
+        };
+        Ok(state.database.insert(database).begin_write()?)
+    }
+
+    fn save(&self, state: &mut State, key: &str, now: Duration) -> Result<(), redb::Error> {
+        let write = self.begin_write(state)?;
         write
             .open_table(REPLIES)?
             .insert(key, (now.as_secs(), true))?;
         Ok(write.commit()?)
     }
+}
+
+fn open_database(path: &Path) -> Result<Database, DatabaseError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder.create(path)
 }
 
 /// True for a reply that keeps another from being sent. One from a time to come was noted with a
@@ -167,6 +190,24 @@ mod tests {
 
     fn begin(memory: &Memory, key: &str, at: Duration) -> Begun {
         memory.begin(key, at, WEEK).unwrap()
+    }
+
+    #[test]
+    fn after_an_error_the_database_is_opened_anew_and_what_was_sent_is_known() {
+        let place = tempfile::tempdir().unwrap();
+        let memory = Memory::open(place.path()).unwrap();
+        assert_eq!(begin(&memory, "a", START), Begun::Send);
+        // A directory in its place cannot be opened.
+        memory.state.lock().database = None;
+        let (path, aside) = (place.path().join(FILE), place.path().join("aside"));
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(memory.sent("a", START).is_err());
+        assert!(memory.begin("b", START, WEEK).is_err());
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        assert_eq!(begin(&memory, "a", START), Begun::SentBefore);
+        assert_eq!(begin(&memory, "b", START), Begun::Send);
     }
 
     #[test]
@@ -200,7 +241,7 @@ mod tests {
             memory.sent(&key, START).unwrap();
         }
         assert_eq!(begin(&memory, "new", START + WEEK), Begun::Send);
-        let read = memory.database.begin_write().unwrap();
+        let read = memory.begin_write(&mut memory.state.lock()).unwrap();
         assert_eq!(read.open_table(REPLIES).unwrap().len().unwrap(), 1);
     }
 
