@@ -32,7 +32,9 @@ pub fn binary() -> &'static Path {
 }
 
 fn build() -> PathBuf {
-    let messages = cargo_build(&["--bin", "mailstow"]);
+    // With the libraries, as tests/run builds: without them cargo makes some dependencies for build
+    // scripts alone, in another way, and compiles all that depends on them again.
+    let messages = cargo_build(&["--lib", "--bin", "mailstow"]);
     messages
         .iter()
         .find(|m| m["target"]["name"] == "mailstow" && m["executable"].is_string())
