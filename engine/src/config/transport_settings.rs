@@ -30,7 +30,7 @@ pub struct TransportService {
     pub arguments: Vec<String>,
     /// The service runs in `queue_directory` as its root.
     pub is_chrooted: bool,
-    /// The line of `master.cf` it stands on.
+    /// Its line in `master.cf`.
     pub line: usize,
     /// `NAME_destination_recipient_limit`: recipients of one delivery; 0 for any number.
     pub recipient_limit: usize,

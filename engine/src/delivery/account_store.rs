@@ -1,8 +1,8 @@
 //! The store of mailboxes that belong to accounts of this machine, and of files in aliases.
 //!
 //! Their paths begin at `/`, and local(8) has its own limits and locks for them: so they have a
-//! store of their own, with a delivery log of its own in `accounts` below the state directory.
-//! Neither waits for the other's log or file systems.
+//! second store, with a second delivery log in `accounts` below the state directory. Neither store
+//! waits for the log or the file systems of the other.
 
 use super::bounds::log_directory;
 use super::error::StoreError;

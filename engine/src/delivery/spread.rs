@@ -1,10 +1,9 @@
 //! Spreads a message over the places that local delivery has for its recipients.
 //!
-//! Local delivery may change the sender of a message, and notes in it that it was sent on: what
-//! differs so is another message, of which the recipients that get it are told as of any other.
-//! Mailboxes of accounts have a store of their own. A message that was delivered to a local
-//! recipient before is refused: it goes round in a loop. A message for nobody local costs nothing
-//! more.
+//! Local delivery may change the sender of a message and adds a `Delivered-To` field. Each version
+//! of the message is submitted as a message by itself, and its recipients are answered like any
+//! others. Mailboxes of accounts are in a second store. A message that was delivered to a local
+//! recipient before is refused as a loop. A message without local recipients costs nothing more.
 
 use super::receipt::Receipt;
 use super::reply::OnOutcome;

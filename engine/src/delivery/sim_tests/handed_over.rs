@@ -37,7 +37,7 @@ struct Known {
     taken_in: Option<u32>,
 }
 
-/// What stands outside of the machine: transports, and what clients were told.
+/// What a crash does not change: transports, and what clients were told.
 #[derive(Debug)]
 struct Outside(Mutex<Notes>);
 
