@@ -440,7 +440,10 @@ fn agree(rng: &mut Rng, name: &str, parameters: &str) -> (usize, Vec<String>) {
         };
         let there = log.deliveries(&ids[number]);
         let here = stored_here.remove(&number).unwrap_or_default();
-        let wanted = stored_there.remove(&number).unwrap_or_default();
+        let mut wanted = stored_there.remove(&number).unwrap_or_default();
+        // Postfix writes a copy for every spelling of a recipient; here one message is stored in a
+        // mailbox once.
+        wanted.dedup();
         ends += wanted.len();
         // Nobody gets mail that is put off before it is taken. Of mail that is put off later,
         // Postfix sends nothing on; mailstow does, and remembers it.

@@ -49,6 +49,8 @@
 //!   directory in which the user may not make a lock file is put off.
 //! - `Delivered-To:` is written wherever mail is delivered or sent on
 //!   (`prepend_delivered_header`). Mail that is sent on gets no `Received:` of its own.
+//! - An account whose mailbox an alias names twice, as `user` and `user+detail`, gets one copy;
+//!   local(8) writes two.
 //! - A `luser_relay` address that is unknown itself is refused; local(8) may throw such mail away.
 //! - A command that cannot be started puts the mail off. `command_execution_directory` is not used,
 //!   nor are options (`-o`) of the service `local` in `master.cf`.
