@@ -1,1 +1,1 @@
-//! Home of the criterion benches; the package has no code of its own.
+//! Home of the criterion benches; the package has no other code.

@@ -127,7 +127,7 @@ fn compression(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A directory of its own below the one to measure.
+/// A separate directory below the one to measure.
 fn directory() -> tempfile::TempDir {
     match std::env::var_os("MAILSTOW_BENCH_DIR").map(PathBuf::from) {
         Some(base) => tempfile::tempdir_in(base).unwrap(),

@@ -49,7 +49,7 @@ fn main() {
             "lmdb_map_size = 8589934592\n",
         )
         .expect("main.cf is written");
-        // Nobody has old contents to remove.
+        // No process has old contents to remove.
         for kind in ["map", "lmdb", "cdb"] {
             let _ = std::fs::remove_file(text.with_extension(kind));
         }

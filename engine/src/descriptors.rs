@@ -10,7 +10,7 @@ use crate::config::Settings;
 use nix::sys::resource::{Resource, getrlimit};
 
 /// Standard streams, the event queue and signals of a server, its listening sockets, and a few
-/// connections that are told why they are refused.
+/// connections that get the reason for a refusal.
 const PROCESS: usize = 16;
 /// The log's directory and lock, the segment in use, the next one, a spare that is being made, one
 /// that is read, a ring, and what the log holds in reserve itself.

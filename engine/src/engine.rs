@@ -68,7 +68,7 @@ impl Engine {
         let store = Store::open(&of_mailboxes(settings))?;
         let accounts = OnceLock::new();
         if let Some(store) = Store::open_accounts(settings)? {
-            // Nobody else has it yet.
+            // No other thread has it yet.
             let _ = accounts.set(store);
         }
         let transports = Transports::default();

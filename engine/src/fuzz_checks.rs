@@ -106,7 +106,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// Pieces that mean something to somebody, and anything else.
+    /// Pieces with a meaning to some parser, and arbitrary ones.
     fn pieces() -> impl Strategy<Value = String> {
         const PIECES: &[&str] = &[
             "a",

@@ -61,7 +61,7 @@ pub const PATTERN_PATIENCE: Duration = Duration::from_secs(2);
 /// Threads of one table for searches that take long.
 pub const PATTERN_THREADS_MAX: usize = 4;
 
-/// How often a slow pattern is told in the log.
+/// How often a slow pattern is logged.
 pub const PATTERN_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Threads of one table that wait for a server (`tcp:`, `socketmap:`) or the account database.

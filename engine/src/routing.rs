@@ -53,8 +53,8 @@ pub enum EngineError {
     Thread(std::io::Error),
 }
 
-/// Tables that are open and watched. [`Engine`](crate::Engine) has its own; open one by itself to
-/// answer for recipients whose mail somebody else stores.
+/// Tables that are open and watched. [`Engine`](crate::Engine) has its own; open one separately to
+/// answer for recipients whose mail another program stores.
 ///
 /// ```
 /// use mailstow_engine::{Routing, Settings, parse_mailbox};
@@ -144,8 +144,8 @@ impl Routing {
 
     /// Waits until the tables that were changed shortly before they were opened are known to be
     /// whole, a second or two mostly, and reads them anew if they were changed again. False when
-    /// there was nothing to wait for. To be called before a recipient who is not in the tables is
-    /// refused for good, by a program that has just opened them.
+    /// there was nothing to wait for. To be called before a program that has just opened the tables
+    /// permanently refuses a recipient that they lack.
     pub fn settle_tables(&self) -> bool {
         let settle_in = || self.shared.open.lock().cache.settle_in();
         let mut left = settle_in();

@@ -1,7 +1,7 @@
 //! A value that is replaced while others read it.
 //!
-//! Invariants: reading takes no lock and waits for nobody: a reader that meets a writer looks at
-//! the other slot, where the current value stands; two reads of one thread never go back in time.
+//! Invariants: reading takes no lock and never waits: a reader that meets a writer looks at the
+//! other slot, where the current value stands; two reads of one thread never go back in time.
 //! Checked with loom.
 //!
 //! Two slots, one of them current. A writer fills the other one and then makes it current, so a

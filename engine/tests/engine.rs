@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Settings for an engine in `directory`, owned by whoever runs the test (or by `nobody`, since
-/// mail is never written as root).
+/// Settings for an engine in `directory`, owned by the user of the test (or by `nobody`, since mail
+/// is never written as root).
 fn settings(directory: &Path, maps: &str) -> Settings {
     let uid = match nix::unistd::geteuid().as_raw() {
         0 => 65534,

@@ -1,4 +1,4 @@
-//! Mboxes whose locks other programs hold: deliveries to them wait, and nobody else waits for them.
+//! Mboxes whose locks other programs hold: deliveries to them wait, and delay no others.
 
 #![allow(
     clippy::unwrap_used,
@@ -127,7 +127,7 @@ fn a_message_for_a_locked_mbox_that_no_more_may_wait_for_is_refused_at_once() {
     fs::remove_file(lock).unwrap();
     assert_eq!(made(vec![waiting]), 1);
     drop(store);
-    // Nobody was told that the other one is stored.
+    // No client read that the other one is stored.
     let store = open_faulty(&settings);
     assert_eq!(store.recovered().unwrap().rewritten, 0);
     assert_eq!(messages(&place, "locked"), 1);

@@ -1,5 +1,5 @@
-//! Delivery logs at their bounds on a real file system: small ones, and more of everything than
-//! one record holds. Mail goes on; nothing takes the log out of service for good.
+//! Delivery logs at their bounds on a real file system: small ones, and more of everything than one
+//! record holds. Mail goes on; nothing takes the log out of service permanently.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -225,7 +225,7 @@ fn a_log_full_of_mail_whose_mailboxes_are_away_serves_the_others_and_keeps_its_s
         .map(|n| ("away/md/".to_owned(), content(n, 10_000)))
         .collect();
     leave_a_log(&directory(&settings), &log_settings(&settings), &mails);
-    // Nobody can make the mailboxes now.
+    // No user can make the mailboxes now.
     let obstacle = place.make_file("away", b"");
     for _ in 0..4 {
         let store = Store::open(&settings).unwrap();

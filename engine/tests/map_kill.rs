@@ -1,5 +1,5 @@
-//! Killing whoever changes a map, at any moment: the map stays whole, and no change that was
-//! acknowledged is lost.
+//! Killing the program that changes a map, at any moment: the map stays whole, and no change that
+//! was acknowledged is lost.
 //!
 //! The test starts itself again as the writer, which counts in the map: it changes single keys,
 //! merges and builds anew, and writes down each number once it was acknowledged.
@@ -54,7 +54,7 @@ fn count(path: &Path) -> u64 {
     left.parse().unwrap()
 }
 
-/// The last number the writer was told is durable.
+/// The last number that was reported durable to the writer.
 fn acknowledged(directory: &Path) -> u64 {
     let text = std::fs::read_to_string(directory.join("acknowledged")).unwrap_or_default();
     // A number without its line end may be cut off.

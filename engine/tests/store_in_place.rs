@@ -357,7 +357,7 @@ fn every_message_belongs_to_the_owner_of_its_mailbox() {
             let stat = fs::metadata(file).unwrap();
             assert_eq!((stat.uid(), stat.gid()), (id, id + 1));
         }
-        // As somebody else nothing is opened there.
+        // Another user opens nothing there.
         (md.uid, md.gid) = owner();
         let message = arrive(&store, &content(3), &md);
         let (statuses, _) = store_it(&store, &message, &[md]);

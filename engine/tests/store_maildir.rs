@@ -279,7 +279,7 @@ fn a_file_in_the_way_is_told_apart_from_a_broken_disk() {
     for path in ["file/md/", "file/mbox", "file/"] {
         let status = deliver(&store, CONTENT, path);
         assert!(status.starts_with("451 4.2.0"), "{status}");
-        assert!(status.contains("a file stands where its path wants a directory"));
+        assert!(status.contains("a file is in the place of a directory of its path"));
     }
 }
 

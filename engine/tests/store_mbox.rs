@@ -96,7 +96,7 @@ fn many_threads_append_to_one_mbox_and_every_message_is_whole() {
         let mut settings = place.settings();
         settings.routing.virtual_mailbox_lock = locks;
         settings.routing.deliver_lock_delay = Duration::from_secs(1);
-        // Two stores, as two processes would be: they share no table of mailboxes in hand.
+        // Two stores, as two processes would be: they share no table of busy mailboxes.
         let stores = [(); 2].map(|()| Store::open(&settings).unwrap());
         std::thread::scope(|scope| {
             for thread in 0..8 {

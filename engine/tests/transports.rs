@@ -74,7 +74,7 @@ fn mailboxes_and_transports_share_a_message_and_answer_in_order() {
             ("d", Target::transport("error", "5.7.1 not for you")),
         ],
     );
-    let unknown = "451 4.3.5 mail system configuration error: transport nowhere is not known here";
+    let unknown = "451 4.3.5 mail system configuration error: unknown transport nowhere";
     assert_eq!(
         statuses(&outcomes),
         [

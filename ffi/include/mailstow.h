@@ -3,74 +3,75 @@
  *
  * Any mail transfer agent, delivery agent, milter or fetcher written in C, or in a language that
  * calls C, can store mail with this library as the LMTP server of mailstow does: in Maildirs and
- * mboxes, found by Postfix's tables, durable before it is acknowledged, once although it is sent
- * twice.
+ * mboxes, found by Postfix's tables, durable before it is acknowledged, and stored once even if it
+ * is sent twice.
  *
  * Design
  *
  * There is one handle, `struct mailstow`, in one of three modes; the same calls work in all of
  * them. MAILSTOW_MODE_LOGGED owns a delivery log, so that one flush of the disk acknowledges many
  * messages: for daemons and event loops. MAILSTOW_MODE_DIRECT flushes each message in its mailbox:
- * for programs that deliver one message, in any number of processes. MAILSTOW_MODE_CLIENT hands
- * over to a running `mailstow serve`: for many processes, such as the children of a server that
- * forks for each delivery, which no log that one process owns could serve. A program that has to
- * do with recipients alone opens a handle in client mode, or a recipient map.
+ * for programs that deliver one message, in any number of processes. MAILSTOW_MODE_CLIENT passes
+ * messages to a running `mailstow serve`: for many processes, such as the children of a server
+ * that forks for each delivery, which cannot share a log that one process owns. A program that
+ * only looks recipients up opens a handle in client mode, or a recipient map.
  *
- * Instead of one call that takes a message whole there is an object for it, because receivers get
- * a message piece by piece: the recipients first, each to be answered at once, then the content.
- * Results are an object as well, because they are two things: what to answer, and the receipt by
- * which the caller says, with mailstow_confirm(3), that the answer was passed on. Freed without
- * that, the message is in doubt: sent again, it is recognised by the delivery log and not stored
- * twice. MAILSTOW_MODE_DIRECT has no log and remembers nothing: there a message that is sent again
- * is stored again.
+ * A message is an object instead of the argument of one call, because receivers get a message
+ * piece by piece: first the recipients, each of which is answered at once, then the content.
+ * Results are an object because they have two purposes: they hold the answers, and they are the
+ * receipt by which the caller confirms, with mailstow_confirm(3), that the answers were passed on.
+ * If they are freed without that, the message is in doubt: when it is sent again, the delivery log
+ * recognises it and it is not stored twice. MAILSTOW_MODE_DIRECT has no log and remembers nothing:
+ * there a repeated message is stored again.
  *
  * Rules
  *
- * Functions answer with a mailstow_result: MAILSTOW_OK, which is 0, or why nothing was done. What
- * is wrong with a configuration, a table or a directory comes as an object with text, file (NULL
- * when it is in none) and line, where the function has a parameter for that, which may be NULL.
- * The object is the caller's, to be freed with mailstow_error_free(3); with MAILSTOW_OK there is
- * none, and the parameter is not written: set it to NULL before. Outputs come last, and are
- * written only when the answer is MAILSTOW_OK, but for what is said otherwise.
+ * Functions return a mailstow_result: MAILSTOW_OK, which is 0, or why nothing was done. Functions
+ * that read a configuration, a table or a directory also have a parameter for an error object,
+ * which may be NULL. The object holds the problems, each with text, file (NULL when it is in none)
+ * and line. The caller frees it with mailstow_error_free(3). With MAILSTOW_OK there is none, and
+ * the parameter is not written: set it to NULL before. Output parameters come last, and are
+ * written only when the result is MAILSTOW_OK, unless documented otherwise.
  *
- * Text that programs make up (paths, names, values of settings) ends with a NUL. Text that comes
- * from others (addresses, keys, content) has a length, and may hold any octets. What the library
- * returns ends with a NUL.
+ * Text that the program chooses (paths, names, values of settings) ends with a NUL. Text from
+ * outside (addresses, keys, content) has a length, and may contain any octets. Text that the
+ * library returns ends with a NUL.
  *
- * Structs begin with struct_size, to be set to the size of the struct: they may grow at their end,
- * and neither an older nor a newer program is read or written past what it knows. Members that a
- * program does not know are 0. Numbers are never given another meaning.
+ * Structs begin with struct_size, which the program sets to the size of the struct. Structs may
+ * grow at their end; the library never reads or writes more bytes than the program knows. Members
+ * that a program does not know are 0. Numbers never change their meaning.
  *
- * A handle is NULL or came from a function of the library. NULL, a handle that was closed or
- * freed, and a handle of another kind are answered with an error, as far as C allows: not a
- * pointer that never was a handle, nor one that was closed long ago.
+ * A handle is NULL or came from a function of the library. For NULL, for a handle that was closed
+ * or freed, and for a handle of another kind, functions return an error. C does not allow that for
+ * a pointer that never was a handle, or for a handle that was closed long ago.
  *
  * Threads, forks, users
  *
  * `struct mailstow` and `struct mailstow_map` may be used by any number of threads at once.
- * Configurations, messages and map builders are for one thread at a time: another one gets
- * MAILSTOW_IN_USE. Errors, resolutions and results never change. The library's own threads block
- * all signals; a program with a limit on the size of files (RLIMIT_FSIZE) ignores SIGXFSZ, which
- * else ends it in a call that writes. A thread that is cancelled with pthread_cancel(3) in a call
- * ends after the call. All its descriptors are closed by execve(2). It keeps no thread-local
- * state, calls no exit handlers, and stays loaded when dlclose(3) is called.
+ * Configurations, messages and map builders are for one thread at a time: another thread gets
+ * MAILSTOW_IN_USE. Errors, resolutions and results are immutable. The library's own threads block
+ * all signals; a program with a limit on the size of files (RLIMIT_FSIZE) must ignore SIGXFSZ,
+ * which otherwise ends it in a call that writes. A thread that is cancelled with pthread_cancel(3)
+ * in a call ends after the call. execve(2) closes all descriptors of the library. It keeps no
+ * thread-local state, calls no exit handlers, and stays loaded when dlclose(3) is called.
  *
- * After fork(2) the child's calls on handles of its parent answer MAILSTOW_FORKED, and change
- * nothing; handles, and maps, that it opens itself are as good as its parent's. A child that does
- * not call execve(2) keeps the lock of its parent's delivery log. It does not keep connections of
- * MAILSTOW_MODE_CLIENT, so that the server sees when its parent closes them or dies, unless it was
- * made without fork(2) of the C library, as by clone(2).
+ * After fork(2) the child's calls on handles of its parent return MAILSTOW_FORKED, and change
+ * nothing; handles and maps that it opens itself work as usual. A child that does not call
+ * execve(2) keeps the lock of its parent's delivery log. It does not keep connections of
+ * MAILSTOW_MODE_CLIENT, so that the server notices when its parent closes them or dies, unless it
+ * was created without fork(2) of the C library, for example by clone(2).
  *
  * Drop privileges before mailstow_open(3). When the process changes its user later, deliveries
- * end with errors, and no file is seen that belongs to a wrong user.
+ * fail, and no file of a wrong user becomes visible.
  *
- * A bug of the library that would stop it ends the call with MAILSTOW_PANIC, and that handle with
- * it: its further calls answer MAILSTOW_POISONED. All other handles go on.
+ * A bug in the library ends the call with MAILSTOW_PANIC instead of ending the program. The handle
+ * is then unusable: further calls on it return MAILSTOW_POISONED. All other handles continue to
+ * work.
  *
  * Functions of the program
  *
  * Functions that the library calls run on its threads. They must not block for long, must not
- * unwind or longjmp(3), and must not call the library but for what is said of them.
+ * unwind or longjmp(3), and must not call the library except as documented for them.
  *
  * This file is made from the code of the library.
  */
@@ -101,25 +102,26 @@
 #define MAILSTOW_MODE_DIRECT 2
 
 /**
- * Messages are handed over to a running `mailstow serve`, whose delivery log acknowledges them.
- * For many processes that deliver often.
+ * Messages are passed to a running `mailstow serve`, whose delivery log acknowledges them. For
+ * many processes that deliver often.
  */
 #define MAILSTOW_MODE_CLIENT 3
 
 /**
- * The message is durable in the mailbox, or in the delivery log that it comes from.
+ * The message is durable in the mailbox, or in the delivery log that will deliver it.
  */
 #define MAILSTOW_DURABLE 1
 
 /**
- * The message was not stored, and will not appear later: for good (5xx) or for now (4xx).
+ * The message was not stored, and will not appear later: the failure is permanent (5xx) or
+ * temporary (4xx).
  */
 #define MAILSTOW_NOT_STORED 2
 
 /**
- * It is not known: the message may be stored, or appear later, for instance because the disk
- * failed while it was flushed. Send the same again: with a delivery log it is recognised and not
- * stored twice.
+ * The outcome is unknown: the message may be stored, or appear later, for instance because the
+ * disk failed during the flush. Send the message again: with a delivery log it is recognised and
+ * not stored twice.
  */
 #define MAILSTOW_IN_DOUBT 3
 
@@ -174,12 +176,12 @@
 #define MAILSTOW_DESTINATION_COMMAND 5
 
 /**
- * The mail is accepted and thrown away.
+ * The mail is accepted and discarded.
  */
 #define MAILSTOW_DESTINATION_DISCARDED 6
 
 /**
- * The mail is returned to its sender, or kept for later.
+ * The mail is returned to its sender, or deferred.
  */
 #define MAILSTOW_DESTINATION_REFUSED 7
 
@@ -209,8 +211,8 @@
 #define MAILSTOW_LOG_STATE_IN_SERVICE 1
 
 /**
- * The delivery log failed; mail is answered 451 4.3.0 until it was opened again and recovered,
- * which is tried by itself.
+ * The delivery log failed; mail is answered 451 4.3.0 until the library has opened and recovered
+ * it again.
  */
 #define MAILSTOW_LOG_STATE_FAILED 2
 
@@ -230,7 +232,7 @@
 #define MAILSTOW_LOG_WARNING 2
 
 /**
- * The same, and what an operator wants to know.
+ * The same, and information for operators.
  */
 #define MAILSTOW_LOG_INFO 3
 
@@ -250,29 +252,29 @@
 #define MAILSTOW_CHANGES_KEEP 1
 
 /**
- * Such changes are given up.
+ * Such changes are discarded.
  */
 #define MAILSTOW_CHANGES_DISCARD 2
 
 /**
- * The version of the binary interface. It changes together with the SONAME.
+ * The version of the binary interface (ABI). It changes together with the SONAME.
  */
 #define MAILSTOW_ABI_VERSION 1
 
 /**
- * The content is what is to be stored; its lines end with LF or CRLF.
+ * The content is stored as it is; its lines end with LF or CRLF.
  */
 #define MAILSTOW_CONTENT_PLAIN 0
 
 /**
- * The content is as it is on the wire behind DATA: lines end with CRLF, dots are stuffed, and
- * CRLF "." CRLF ends it. Content without that end was cut off, and is not delivered.
+ * The content has the form that follows DATA on the wire: lines end with CRLF, dots are stuffed,
+ * and CRLF "." CRLF ends it. Content without that end is incomplete, and is not delivered.
  */
 #define MAILSTOW_CONTENT_WIRE 1
 
 /**
- * Dots are stuffed and a line that is a dot ends the content, but lines end with LF. The content
- * may end without that line.
+ * Dots are stuffed and a line with a single dot ends the content, but lines end with LF. The
+ * content may end without that line.
  */
 #define MAILSTOW_CONTENT_DOTS 2
 
@@ -282,12 +284,12 @@
 typedef struct mailstow mailstow;
 
 /**
- * Where settings come from. One thread at a time.
+ * The sources of settings. One thread at a time.
  */
 typedef struct mailstow_config mailstow_config;
 
 /**
- * What is wrong, in one entry or more: text, file, line. Never changes; any thread may read it.
+ * An error of one or more problems: text, file, line. Immutable; any thread may read it.
  */
 typedef struct mailstow_error mailstow_error;
 
@@ -297,33 +299,33 @@ typedef struct mailstow_error mailstow_error;
 typedef struct mailstow_map mailstow_map;
 
 /**
- * A recipient map that is being built. One thread at a time.
+ * A recipient map under construction. One thread at a time.
  */
 typedef struct mailstow_map_builder mailstow_map_builder;
 
 /**
- * A message that is being put together: envelope, then content. One thread at a time.
+ * A message under construction: envelope, then content. One thread at a time.
  */
 typedef struct mailstow_message mailstow_message;
 
 /**
- * What becomes of one address. Never changes; any thread may read it.
+ * The resolution of one address. Immutable; any thread may read it.
  */
 typedef struct mailstow_resolution mailstow_resolution;
 
 /**
- * What became of a message: one outcome for each recipient. Any thread may read it.
+ * The results of a message: one outcome for each recipient. Any thread may read it.
  */
 typedef struct mailstow_results mailstow_results;
 
 /**
- * What a call answers: `MAILSTOW_OK`, or why it did nothing. Numbers are never reused.
+ * The result of a call: `MAILSTOW_OK`, or why it did nothing. Numbers are never reused.
  */
 typedef uint32_t mailstow_result;
 
 /**
- * Takes a line of the log: its level, its text, which ends with a NUL, and its length. It is
- * called on any thread of the library; it must not call the library and must not unwind.
+ * Takes a line of the log: its level, its text, which ends with a NUL, and its length. Any thread
+ * of the library may call it; it must not call the library and must not unwind.
  */
 typedef void (*mailstow_log_callback)(void *userdata,
                                       uint32_t level,
@@ -331,7 +333,7 @@ typedef void (*mailstow_log_callback)(void *userdata,
                                       size_t length);
 
 /**
- * What a handle has done, and what it is doing.
+ * The counters of a handle and its current state.
  */
 typedef struct mailstow_statistics {
     /**
@@ -343,7 +345,7 @@ typedef struct mailstow_statistics {
      */
     uint32_t log_state;
     /**
-     * Messages handed over for delivery.
+     * Messages passed to the library for delivery.
      */
     uint64_t messages;
     /**
@@ -351,7 +353,7 @@ typedef struct mailstow_statistics {
      */
     uint64_t durable;
     /**
-     * Deliveries that were refused for good (5xx).
+     * Deliveries that were refused permanently (5xx).
      */
     uint64_t refused;
     /**
@@ -367,7 +369,7 @@ typedef struct mailstow_statistics {
      */
     uint64_t in_flight;
     /**
-     * Most that there may be.
+     * Maximum of in-flight deliveries.
      */
     uint64_t in_flight_max;
     /**
@@ -375,7 +377,7 @@ typedef struct mailstow_statistics {
      */
     uint64_t log_bytes;
     /**
-     * Most that it may take.
+     * Maximum size of the delivery log, in bytes.
      */
     uint64_t log_bytes_max;
     /**
@@ -387,7 +389,7 @@ typedef struct mailstow_statistics {
      */
     uint64_t lookups;
     /**
-     * Calls answered with MAILSTOW_BUSY.
+     * Calls that returned MAILSTOW_BUSY.
      */
     uint64_t busy;
 } mailstow_statistics;
@@ -405,7 +407,7 @@ typedef struct mailstow_reply {
      */
     uint32_t code;
     /**
-     * The exit status by which pipe(8) and others understand it (sysexits.h).
+     * The equivalent exit status for pipe(8) and others (sysexits.h).
      */
     int32_t sysexits;
     /**
@@ -431,7 +433,7 @@ typedef struct mailstow_route {
      */
     uint32_t address_class;
     /**
-     * What becomes of its mail: `MAILSTOW_DESTINATION_...`
+     * The destination of its mail: `MAILSTOW_DESTINATION_...`
      */
     uint32_t destination;
     /**
@@ -439,7 +441,7 @@ typedef struct mailstow_route {
      */
     uint32_t format;
     /**
-     * Owner of the mailbox, or whose rights the command has; 0 when there is none.
+     * Owner of the mailbox or user of the command; 0 when there is none.
      */
     uint32_t uid;
     /**
@@ -447,7 +449,7 @@ typedef struct mailstow_route {
      */
     uint32_t gid;
     /**
-     * The final recipient, quoted where RFC 5322 wants it.
+     * The final recipient, quoted where RFC 5322 requires it.
      */
     const char *recipient;
     /**
@@ -459,7 +461,7 @@ typedef struct mailstow_route {
      */
     const char *nexthop;
     /**
-     * The mailbox: `virtual_mailbox_base` joined with its path, a Maildir with a `/` at the end.
+     * The mailbox: `virtual_mailbox_base` joined with its path, which ends with `/` for a Maildir.
      * NULL when the mail is not stored here.
      */
     const char *mailbox;
@@ -468,7 +470,7 @@ typedef struct mailstow_route {
      */
     const char *command;
     /**
-     * The sender that replaces that of the message, as a mailing list has it; NULL for none.
+     * The sender that replaces that of the message, for example for a mailing list; or NULL.
      */
     const char *sender;
 } mailstow_route;
@@ -483,7 +485,7 @@ typedef struct mailstow_recipient {
     uint32_t struct_size;
     /**
      * Milliseconds that the delivery may take; 0: `lmtp.delivery_deadline`, two minutes. A
-     * delivery that is being written at its deadline, and cannot be given up, has a minute more
+     * delivery that is being written at its deadline, and cannot be given up, gets another minute
      * until it is in doubt.
      */
     uint32_t deadline_ms;
@@ -506,7 +508,7 @@ typedef struct mailstow_recipient {
 } mailstow_recipient;
 
 /**
- * A message that has finished.
+ * A finished message.
  */
 typedef struct mailstow_completion {
     /**
@@ -518,26 +520,26 @@ typedef struct mailstow_completion {
      */
     uint32_t reserved;
     /**
-     * What was given to `mailstow_submit`.
+     * The token passed to `mailstow_submit`.
      */
     uint64_t token;
     /**
-     * Its results, to be freed.
+     * Its results; free them.
      */
     struct mailstow_results *results;
 } mailstow_completion;
 
 /**
- * Takes the results of a message that has finished, with its token. It is called on any thread
- * of the library, and must be quick; it must not call the library but to read, confirm and free
- * the results, and must not unwind.
+ * Takes the results of a finished message, with its token. Any thread of the library may call it,
+ * and it must return quickly. It may call the library only to read, confirm and free the results,
+ * and must not unwind.
  */
 typedef void (*mailstow_completion_callback)(void *userdata,
                                              uint64_t token,
                                              struct mailstow_results *results);
 
 /**
- * What became of one recipient. The texts live as long as the results.
+ * The outcome of one recipient. The texts live as long as the results.
  */
 typedef struct mailstow_outcome {
     /**
@@ -565,15 +567,15 @@ typedef struct mailstow_outcome {
      */
     const char *text;
     /**
-     * The recipient, as it was given.
+     * The recipient as the program passed it.
      */
     const char *recipient;
     /**
-     * The mailbox, or NULL when none was chosen, or the server did not say.
+     * The mailbox, or NULL when none was chosen, or the server did not report it.
      */
     const char *mailbox;
     /**
-     * Microseconds that the delivery waited for its turn.
+     * Microseconds that the delivery waited for a writer.
      */
     uint64_t queued_us;
     /**
@@ -617,7 +619,7 @@ typedef struct mailstow_map_edit {
 } mailstow_map_edit;
 
 /**
- * The call did what it says.
+ * The call succeeded.
  */
 #define MAILSTOW_OK 0
 
@@ -673,7 +675,7 @@ typedef struct mailstow_map_edit {
 #define MAILSTOW_PANIC 6510
 
 /**
- * Too much is under way: nothing was taken. Try again when deliveries have finished.
+ * Too many deliveries are in progress: nothing was taken. Try again when some have finished.
  */
 #define MAILSTOW_BUSY 6511
 
@@ -693,7 +695,7 @@ typedef struct mailstow_map_edit {
 #define MAILSTOW_REFUSED 6514
 
 /**
- * The content has ended with a line that is a single dot.
+ * The content has ended with a line of a single dot.
  */
 #define MAILSTOW_END 6515
 
@@ -742,8 +744,8 @@ extern int pthread_setcancelstate(int state, int *old);
  * Returns the version of the binary interface of the library that is running.
  *
  * A program compares it with MAILSTOW_ABI_VERSION of the header it was built with. The dynamic
- * linker does the same with the SONAME, so that only programs that load the library by
- * themselves need it.
+ * linker does the same with the SONAME, so only programs that load the library with dlopen(3) need
+ * this.
  */
 uint32_t mailstow_abi_version(void);
 
@@ -760,7 +762,7 @@ const char *mailstow_version(void);
 const char *mailstow_result_name(mailstow_result result);
 
 /**
- * Returns what a result means, in one sentence.
+ * Returns the meaning of a result, in one sentence.
  */
 const char *mailstow_result_text(mailstow_result result);
 
@@ -768,8 +770,8 @@ const char *mailstow_result_text(mailstow_result result);
  * Sends the lines of the log up to `level` to a function.
  *
  * There is one log for all handles of the process; without it nothing is logged, not even to
- * standard error. MAILSTOW_LOG_OFF ends it, and `callback` may be NULL then. Lines that other
- * threads are writing at that moment may still come: what `userdata` leads to must stay.
+ * standard error. MAILSTOW_LOG_OFF ends it, and `callback` may be NULL then. Other threads may
+ * still pass lines to it for a moment, so the object behind `userdata` must stay valid.
  */
 mailstow_result mailstow_log_to_callback(mailstow_log_callback callback,
                                          void *userdata,
@@ -778,25 +780,24 @@ mailstow_result mailstow_log_to_callback(mailstow_log_callback callback,
 /**
  * Sends the lines of the log up to `level` to a file descriptor.
  *
- * Each line is one write(2) of 4096 bytes at most. The descriptor stays the caller's, who keeps it
- * open until the log goes elsewhere. A line that cannot be written is lost, as is one that a full
- * pipe or socket has no room for; a pipe without a reader sends no SIGPIPE. MAILSTOW_LOG_OFF ends
- * it.
+ * Each line is one write(2) of 4096 bytes at most. The caller owns the descriptor and keeps it
+ * open until the log goes elsewhere. A line is lost when it cannot be written, or when a pipe or
+ * socket is full; a pipe without a reader causes no SIGPIPE. MAILSTOW_LOG_OFF ends the log.
  */
 mailstow_result mailstow_log_to_fd(int32_t fd, uint32_t level);
 
 /**
- * Returns the result that the call with this error answered; MAILSTOW_OK for NULL.
+ * Returns the result of the call that returned this error; MAILSTOW_OK for NULL.
  */
 mailstow_result mailstow_error_result(const struct mailstow_error *error);
 
 /**
- * Returns how many things are wrong; 0 for NULL.
+ * Returns the number of problems in an error; 0 for NULL.
  */
 size_t mailstow_error_count(const struct mailstow_error *error);
 
 /**
- * Returns what is wrong and how to mend it, without the file and the line.
+ * Returns the description and remedy of a problem, without the file and the line.
  *
  * The text lives as long as the error. Returns NULL when `index` is not below
  * mailstow_error_count(3).
@@ -804,12 +805,12 @@ size_t mailstow_error_count(const struct mailstow_error *error);
 const char *mailstow_error_text(const struct mailstow_error *error, size_t index);
 
 /**
- * Returns the file in which it is wrong; NULL when it is in no file.
+ * Returns the file of a problem; NULL when it is in no file.
  */
 const char *mailstow_error_file(const struct mailstow_error *error, size_t index);
 
 /**
- * Returns the line, counted from 1, in which it is wrong; 0 when it is in no file.
+ * Returns the line of a problem, counted from 1; 0 when it is in no file.
  */
 uint32_t mailstow_error_line(const struct mailstow_error *error, size_t index);
 
@@ -819,7 +820,7 @@ uint32_t mailstow_error_line(const struct mailstow_error *error, size_t index);
 void mailstow_error_free(struct mailstow_error *error);
 
 /**
- * Makes an empty configuration.
+ * Creates an empty configuration.
  *
  * Without any source, mailstow_open(3) reads /etc/mailstow/mailstow.toml. Later sources win: the
  * built-in defaults, main.cf, mailstow.toml, settings of the program. Files are read when a
@@ -831,7 +832,7 @@ mailstow_result mailstow_config_new(struct mailstow_config **config);
  * Reads main.cf and master.cf in this directory, as Postfix does.
  *
  * They are read when a handle is opened, or by mailstow_config_check(3) and
- * mailstow_config_get(3), which say when main.cf is missing. The last call counts.
+ * mailstow_config_get(3), which report a missing main.cf. The last call counts.
  */
 mailstow_result mailstow_config_set_postfix(struct mailstow_config *config, const char *directory);
 
@@ -839,17 +840,17 @@ mailstow_result mailstow_config_set_postfix(struct mailstow_config *config, cons
  * Reads this mailstow.toml.
  *
  * It is read when a handle is opened, or by mailstow_config_check(3) and mailstow_config_get(3),
- * which say when it is missing. The last call counts.
+ * which report a missing file. The last call counts.
  */
 mailstow_result mailstow_config_set_file(struct mailstow_config *config, const char *path);
 
 /**
- * Sets one setting, over what the files say.
+ * Sets one setting, which overrides the files.
  *
- * `name` is a Postfix parameter, as "virtual_mailbox_base", or a setting of mailstow.toml with
- * its table, as "store.writers" or "limits.queued_deliveries"; `mailstow config --defaults` lists
- * all. `value` is what the file would say, without quotes; $name stands for the Postfix parameter
- * of that name. Unknown names and values that cannot be are refused at once.
+ * `name` is a Postfix parameter, for example "virtual_mailbox_base", or a setting of mailstow.toml
+ * with its table, for example "store.writers" or "limits.queued_deliveries"; `mailstow config
+ * --defaults` lists all. `value` is the value in the file, without quotes; $name is replaced by
+ * the Postfix parameter of that name. Unknown names and invalid values are refused at once.
  */
 mailstow_result mailstow_config_set(struct mailstow_config *config,
                                     const char *name,
@@ -857,11 +858,11 @@ mailstow_result mailstow_config_set(struct mailstow_config *config,
                                     struct mailstow_error **error);
 
 /**
- * Copies the value that a setting has in the end to a buffer.
+ * Copies the effective value of a setting to a buffer.
  *
  * The text ends with a NUL. `length`, which may be NULL, gets its length without the NUL, also
- * when the answer is MAILSTOW_TOO_SMALL. Reads the files. Answers MAILSTOW_NOT_FOUND for a name
- * that is no setting, and for one whose value is only known to the machine it runs on.
+ * when the result is MAILSTOW_TOO_SMALL. Reads the files. Returns MAILSTOW_NOT_FOUND for a name
+ * that is no setting, and for a setting whose value depends on the machine.
  */
 mailstow_result mailstow_config_get(struct mailstow_config *config,
                                     const char *name,
@@ -871,21 +872,20 @@ mailstow_result mailstow_config_get(struct mailstow_config *config,
                                     struct mailstow_error **error);
 
 /**
- * Reads the configuration and says what is wrong with it, all at once.
+ * Reads the configuration and reports all problems in it.
  *
- * Finds what mailstow_open(3) would refuse in that mode, and what would keep every recipient from
- * getting mail: tables that cannot be opened, no virtual_mailbox_base, no usable virtual_uid_maps
- * or virtual_gid_maps, no socket of the server. Tables are opened for a moment; nothing is made,
- * locked or written. That another process has the delivery log, or that the state directory cannot
- * be made, is seen by mailstow_open(3) alone.
+ * Finds the problems for which mailstow_open(3) would fail in that mode, and those that would keep
+ * every recipient from getting mail: tables that cannot be opened, no virtual_mailbox_base, no
+ * usable virtual_uid_maps or virtual_gid_maps, no socket of the server. Opens tables briefly;
+ * creates, locks and writes nothing. Only mailstow_open(3) finds out that another process has the
+ * delivery log, or that the state directory cannot be created.
  */
 mailstow_result mailstow_config_check(struct mailstow_config *config,
                                       uint32_t mode,
                                       struct mailstow_error **error);
 
 /**
- * Frees a configuration; handles that were opened with it stay as they are. Does nothing for
- * NULL.
+ * Frees a configuration; handles that were opened with it are not affected. Does nothing for NULL.
  */
 void mailstow_config_free(struct mailstow_config *config);
 
@@ -894,16 +894,16 @@ void mailstow_config_free(struct mailstow_config *config);
  *
  * MAILSTOW_MODE_LOGGED opens the delivery log in state_directory (without that setting
  * /var/lib/mailstow for root, for others $XDG_STATE_HOME/mailstow or ~/.local/state/mailstow),
- * recovers what an earlier process left in it, and fails if another process has it.
- * MAILSTOW_MODE_DIRECT opens only the mailboxes. MAILSTOW_MODE_CLIENT opens nothing but tables: it
+ * recovers the mail that an earlier process left in it, and fails if another process has it.
+ * MAILSTOW_MODE_DIRECT opens only the mailboxes. MAILSTOW_MODE_CLIENT opens only tables: it
  * connects when there is mail, to the first UNIX-domain socket of lmtp.listen, and looks
- * recipients up in the socketmap of socketmap.listen, or in the tables of its configuration. A
- * server that is away is tried for lmtp.connect_timeout, 20 s; then recipients are answered 451
+ * recipients up in the socketmap of socketmap.listen, or in the tables of its configuration. An
+ * unavailable server is tried for lmtp.connect_timeout, 20 s; then recipients are answered 451
  * 4.4.1.
  *
- * Drop privileges before: mail is written as its owner, which takes root, unless all mailboxes
- * belong to the user that runs the program. For others than root lmtp.listen has no default:
- * MAILSTOW_MODE_CLIENT needs it then.
+ * Drop privileges before this call. Mail is written as the owner of its mailbox, which requires
+ * root unless all mailboxes belong to the user of the program. Only for root has lmtp.listen a
+ * default: other users must set it for MAILSTOW_MODE_CLIENT.
  */
 mailstow_result mailstow_open(struct mailstow_config *config,
                               uint32_t mode,
@@ -913,8 +913,8 @@ mailstow_result mailstow_open(struct mailstow_config *config,
 /**
  * Takes the routing parameters of a configuration into use, and reads changed tables at once.
  *
- * Changed tables are also read by themselves within two seconds. What was opened stays open:
- * mailboxes, delivery log, socket. When the answer is not MAILSTOW_OK, the old settings stay in
+ * Changed tables are also read automatically within two seconds. Mailboxes, delivery log and
+ * socket stay open as they are. When the result is not MAILSTOW_OK, the old settings stay in
  * force.
  */
 mailstow_result mailstow_reload(struct mailstow *handle,
@@ -922,18 +922,18 @@ mailstow_result mailstow_reload(struct mailstow *handle,
                                 struct mailstow_error **error);
 
 /**
- * Says in which mode a handle was opened.
+ * Returns the mode in which a handle was opened.
  */
 mailstow_result mailstow_mode(const struct mailstow *handle, uint32_t *mode);
 
 /**
- * Makes every mailbox durable and frees the delivery log, which otherwise happens from time to
- * time. For MAILSTOW_MODE_LOGGED alone.
+ * Makes every mailbox durable and frees the delivery log, which otherwise happens periodically.
+ * For MAILSTOW_MODE_LOGGED only.
  */
 mailstow_result mailstow_checkpoint(struct mailstow *handle, struct mailstow_error **error);
 
 /**
- * Says what a handle has done and what it is doing.
+ * Returns the counters of a handle and its current state.
  */
 mailstow_result mailstow_statistics_get(const struct mailstow *handle,
                                         struct mailstow_statistics *statistics);
@@ -942,7 +942,7 @@ mailstow_result mailstow_statistics_get(const struct mailstow *handle,
  * Copies the figures of mailstow_statistics_get(3) to a buffer, as OpenMetrics text.
  *
  * The text ends with a NUL. `length`, which may be NULL, gets its length without the NUL, also
- * when the answer is MAILSTOW_TOO_SMALL; 4096 bytes are enough.
+ * when the result is MAILSTOW_TOO_SMALL; 4096 bytes are enough.
  */
 mailstow_result mailstow_metrics(const struct mailstow *handle,
                                  char *buffer,
@@ -950,23 +950,22 @@ mailstow_result mailstow_metrics(const struct mailstow *handle,
                                  size_t *length);
 
 /**
- * Finishes what was submitted, ends the threads of the handle, and frees it.
+ * Finishes submitted messages, ends the threads of the handle, and frees it.
  *
  * It may wait as long as deliveries take. Completions that were not drained are freed, which
- * leaves their messages in doubt. MAILSTOW_IN_USE says that another call is using the handle; it
- * stays open then. A child process gets MAILSTOW_FORKED, and nothing happens.
+ * leaves their messages in doubt. MAILSTOW_IN_USE means that another call is using the handle,
+ * which stays open. A child process gets MAILSTOW_FORKED, and nothing is freed.
  */
 mailstow_result mailstow_close(struct mailstow *handle);
 
 /**
- * Says what RCPT would be answered for an address and a message of `size` bytes.
+ * Returns the reply to RCPT for an address and a message of `size` bytes.
  *
- * Nothing is written, and no mailbox is opened. `size` is what the client announced with SIZE; 0
- * when it did not. The reply is 250 for what is not ours to judge: domains of the default class
- * are for another server. mailstow_message_add_recipient(3) takes fewer: in the modes that store
- * mail themselves it refuses every recipient without a mailbox here, also one for another server,
- * and an alias that lmtp.expand_aliases does not expand. The answer is MAILSTOW_OK whatever the
- * reply.
+ * Writes nothing, and opens no mailbox. `size` is the size that the client announced with SIZE, or
+ * 0. The reply is 250 for domains of the default class, because another server decides about them.
+ * mailstow_message_add_recipient(3) accepts fewer recipients: in the modes that store mail
+ * themselves it refuses every recipient without a mailbox here, also one for another server, and
+ * an alias that lmtp.expand_aliases does not expand. The result is MAILSTOW_OK whatever the reply.
  */
 mailstow_result mailstow_check_recipient(const struct mailstow *handle,
                                          const char *address,
@@ -975,10 +974,10 @@ mailstow_result mailstow_check_recipient(const struct mailstow *handle,
                                          struct mailstow_reply *reply);
 
 /**
- * Says what becomes of mail for an address: every final recipient, and the reply.
+ * Resolves an address: returns every final recipient, and the reply.
  *
- * Aliases are expanded and transports chosen as Postfix does it. The answer is MAILSTOW_OK
- * whatever the reply; free the resolution with mailstow_resolution_free(3).
+ * Aliases are expanded and transports chosen as Postfix does. The result is MAILSTOW_OK whatever
+ * the reply; free the resolution with mailstow_resolution_free(3).
  */
 mailstow_result mailstow_resolve(const struct mailstow *handle,
                                  const char *address,
@@ -986,7 +985,7 @@ mailstow_result mailstow_resolve(const struct mailstow *handle,
                                  struct mailstow_resolution **resolution);
 
 /**
- * Returns how many final recipients there are; 0 for NULL.
+ * Returns the number of final recipients; 0 for NULL.
  */
 size_t mailstow_resolution_count(const struct mailstow_resolution *resolution);
 
@@ -998,7 +997,7 @@ mailstow_result mailstow_resolution_route(const struct mailstow_resolution *reso
                                           struct mailstow_route *route);
 
 /**
- * Says what a client would be told: 250, or why the mail is refused or kept for later.
+ * Returns the reply for a client: 250, or why the mail is refused or deferred.
  */
 mailstow_result mailstow_resolution_reply(const struct mailstow_resolution *resolution,
                                           struct mailstow_reply *reply);
@@ -1011,51 +1010,51 @@ void mailstow_resolution_free(struct mailstow_resolution *resolution);
 /**
  * Begins a message.
  *
- * It sees the tables of this moment, whatever changes before it is delivered. MAILSTOW_BUSY says
- * that too many messages have been begun and not delivered or freed.
+ * It uses the tables as they are now, even if they change before it is delivered. MAILSTOW_BUSY
+ * means that too many messages were begun and not delivered or freed.
  */
 mailstow_result mailstow_message_new(struct mailstow *handle, struct mailstow_message **message);
 
 /**
  * Sets the sender of the envelope, which becomes Return-Path.
  *
- * An empty text, "<>" and MAILER-DAEMON are the null reverse-path, which it also is when it is
- * not set. MAILSTOW_INVALID says that it is longer than 4096 bytes, that it holds CR, LF or NUL,
- * or in MAILSTOW_MODE_CLIENT that its domain holds a blank, a control character, < or >, which
- * LMTP cannot carry. All else is taken, as Postfix takes it.
+ * An empty text, "<>" and MAILER-DAEMON are the null reverse-path, which is also the default.
+ * MAILSTOW_INVALID means that the sender is longer than 4096 bytes, that it contains CR, LF or
+ * NUL, or in MAILSTOW_MODE_CLIENT that its domain contains a blank, a control character, < or >,
+ * which LMTP cannot carry. Any other text is accepted, as Postfix does.
  */
 mailstow_result mailstow_message_set_sender(struct mailstow_message *message,
                                             const char *sender,
                                             size_t length);
 
 /**
- * Sets what names the message in the queue of the caller: its queue id.
+ * Sets the retry key of the message: its id in the queue of the caller.
  *
- * It is remembered in the delivery log, and appears in the log of the server. Give the same key
- * when the same message is delivered again. Until the results of a message with a key are
- * confirmed or freed, another delivery of it to the same recipient is not made: it is in doubt,
- * with 451 4.4.2. In MAILSTOW_MODE_CLIENT the server is asked again for it until the deadline.
- * Without keys, equal messages that are delivered at once are all stored.
+ * The delivery log stores it, and it appears in the log of the server. Set the same key when the
+ * same message is delivered again. Until the results of a message with a key are confirmed or
+ * freed, another delivery of it to the same recipient is not made, but in doubt, with 451 4.4.2.
+ * In MAILSTOW_MODE_CLIENT the server is asked again for it until the deadline. Without keys, equal
+ * messages that are delivered at once are all stored.
  */
 mailstow_result mailstow_message_set_retry_key(struct mailstow_message *message,
                                                const char *key,
                                                size_t length);
 
 /**
- * Says in which form the content comes: MAILSTOW_CONTENT_PLAIN, which it is when nothing is said,
- * MAILSTOW_CONTENT_WIRE or MAILSTOW_CONTENT_DOTS. Before any of it comes.
+ * Sets the form of the content: MAILSTOW_CONTENT_PLAIN, the default, MAILSTOW_CONTENT_WIRE or
+ * MAILSTOW_CONTENT_DOTS. Call it before the first bytes of the content.
  */
 mailstow_result mailstow_message_set_form(struct mailstow_message *message, uint32_t form);
 
 /**
  * Adds a recipient, if it is accepted.
  *
- * MAILSTOW_REFUSED says that it is not, and that it was not added: what to answer is in `reply`,
- * which may be NULL. An address that holds CR, LF or NUL is refused, and in MAILSTOW_MODE_CLIENT
- * one whose domain holds what LMTP cannot carry (mailstow_message_set_sender(3)). The accepted
- * recipients have their outcomes in the order in which they were added. The envelopes of all
- * messages together take no more memory than limits.envelope_bytes; beyond that recipients are
- * refused with 452 4.3.1.
+ * MAILSTOW_REFUSED means that it was not accepted and not added; `reply`, which may be NULL, gets
+ * the reply for the client. An address that contains CR, LF or NUL is refused, and in
+ * MAILSTOW_MODE_CLIENT one whose domain contains characters that LMTP cannot carry
+ * (mailstow_message_set_sender(3)). The accepted recipients have their outcomes in the order in
+ * which they were added. The envelopes of all messages together use at most limits.envelope_bytes
+ * of memory; further recipients are refused with 452 4.3.1.
  */
 mailstow_result mailstow_message_add_recipient(struct mailstow_message *message,
                                                const struct mailstow_recipient *recipient,
@@ -1064,11 +1063,11 @@ mailstow_result mailstow_message_add_recipient(struct mailstow_message *message,
 /**
  * Takes the next bytes of the content.
  *
- * `taken`, which may be NULL, gets how many of them were taken: all, unless the content ended
- * with a line that is a dot; then the answer is MAILSTOW_END, and the rest is the caller's next
- * command. MAILSTOW_REFUSED says that the content cannot be delivered, because it is too large or
- * cannot be kept: more may be written, and the delivery says why. Content that does not fit in
- * memory waits in a file without a name.
+ * `taken`, which may be NULL, gets how many of them were taken: all, unless a line with a single
+ * dot ended the content; then the result is MAILSTOW_END, and the rest is the sender's next
+ * command. MAILSTOW_REFUSED means that the content cannot be delivered, because it is too large or
+ * cannot be stored: more may be written, and the outcome of the delivery has the reason. Content
+ * that does not fit into memory is kept in an unnamed file.
  */
 mailstow_result mailstow_message_write(struct mailstow_message *message,
                                        const void *data,
@@ -1076,9 +1075,9 @@ mailstow_result mailstow_message_write(struct mailstow_message *message,
                                        size_t *taken);
 
 /**
- * Takes the next bytes of the content from several places, as writev(2) does.
+ * Takes the next bytes of the content from several buffers, as writev(2) does.
  *
- * `taken` and the answer are those of mailstow_message_write(3). At most 1024 places.
+ * `taken` and the result are those of mailstow_message_write(3). At most 1024 buffers.
  */
 mailstow_result mailstow_message_writev(struct mailstow_message *message,
                                         const struct iovec *iov,
@@ -1088,61 +1087,59 @@ mailstow_result mailstow_message_writev(struct mailstow_message *message,
 /**
  * Takes the content from a file descriptor, up to the end of the file or stream.
  *
- * The descriptor stays the caller's. The answer is that of mailstow_message_write(3). With
- * MAILSTOW_END, what comes behind the line that is a dot was not taken, and is to be read from the
- * descriptor next; pipes are slow in these forms, because they are read a few bytes at a time.
- * The call waits for the content also where the descriptor would not (O_NONBLOCK): programs with
- * an event loop read it themselves. MAILSTOW_SYSTEM says that it cannot be read; the message is
- * then refused with 451 4.3.0.
+ * The caller keeps the descriptor. The result is that of mailstow_message_write(3). With
+ * MAILSTOW_END, the bytes after the line with a single dot were not taken, and can be read from
+ * the descriptor next; pipes are slow in these forms, because they are read a few bytes at a time.
+ * The call waits for the content also if the descriptor is non-blocking (O_NONBLOCK): programs
+ * with an event loop should read it themselves. MAILSTOW_SYSTEM means that the descriptor cannot
+ * be read; the message is then refused with 451 4.3.0.
  */
 mailstow_result mailstow_message_read_fd(struct mailstow_message *message, int32_t fd);
 
 /**
- * Frees a message that was not delivered; nothing of it is stored. Does nothing for NULL.
+ * Frees a message that was not delivered; none of it is stored. Does nothing for NULL.
  */
 void mailstow_message_free(struct mailstow_message *message);
 
 /**
- * Delivers a message and waits for what becomes of it.
+ * Delivers a message and waits for its outcomes.
  *
- * The message is freed when the answer is MAILSTOW_OK, which says only that there are results:
- * each recipient has its outcome. With any other answer the message is as before, and
- * MAILSTOW_BUSY says to try again. MAILSTOW_INVALID says that no recipient was accepted, that the
- * message is another handle's, or that content in the form of MAILSTOW_CONTENT_WIRE has not come
- * to its end: its sender hung up. The results are to be confirmed when the replies have been
- * passed on, and then freed.
+ * MAILSTOW_OK means only that there are results with an outcome for each recipient; the message is
+ * freed then. With any other result the message is unchanged; after MAILSTOW_BUSY, try again.
+ * MAILSTOW_INVALID means that no recipient was accepted, that the message belongs to another
+ * handle, or that content in the form MAILSTOW_CONTENT_WIRE is incomplete because its sender
+ * disconnected. Confirm the results when the replies have been passed on, then free them.
  */
 mailstow_result mailstow_deliver(struct mailstow *handle,
                                  struct mailstow_message *message,
                                  struct mailstow_results **results);
 
 /**
- * Hands a message over for delivery and returns at once.
+ * Submits a message for delivery and returns at once.
  *
- * When every recipient has its outcome, the results come with `token`: out of
- * mailstow_drain(3), or to the function of mailstow_on_completion(3), perhaps before this
- * returns. The message is freed when the answer is MAILSTOW_OK; with any other it is as before.
- * MAILSTOW_INVALID is that of mailstow_deliver(3). MAILSTOW_BUSY says that
- * limits.queued_deliveries recipients have results that were not freed: nothing grows without
- * bound.
+ * When every recipient has its outcome, mailstow_drain(3) returns the results with `token`, or the
+ * function of mailstow_on_completion(3) gets them, perhaps before this call returns. The message
+ * is freed when the result is MAILSTOW_OK, and unchanged otherwise. MAILSTOW_INVALID has the same
+ * causes as in mailstow_deliver(3). MAILSTOW_BUSY means that the results of
+ * limits.queued_deliveries recipients are in progress or not freed yet.
  */
 mailstow_result mailstow_submit(struct mailstow *handle,
                                 struct mailstow_message *message,
                                 uint64_t token);
 
 /**
- * Gives the eventfd that is readable while finished messages wait to be drained.
+ * Returns the eventfd that is readable while finished messages wait to be drained.
  *
- * Poll it with any event loop, level-triggered; do not read it. It stays the library's, and is
- * closed with the handle.
+ * Poll it with any event loop, level-triggered; do not read it. The library owns it and closes it
+ * with the handle.
  */
 mailstow_result mailstow_event_fd(const struct mailstow *handle, int32_t *fd);
 
 /**
  * Takes up to `capacity` finished messages; never waits.
  *
- * `count` gets how many. Each has results to be freed. The first element of the array says in
- * struct_size how large the elements are.
+ * `count` gets their number. Free the results of each. struct_size of the first element of the
+ * array is the size of the elements.
  */
 mailstow_result mailstow_drain(struct mailstow *handle,
                                struct mailstow_completion *completions,
@@ -1152,8 +1149,8 @@ mailstow_result mailstow_drain(struct mailstow *handle,
 /**
  * Sends finished messages to a function from now on, instead of to mailstow_drain(3).
  *
- * NULL ends that. What finished before stays to be drained. A function that was replaced may
- * still be running on another thread.
+ * NULL restores mailstow_drain(3). Messages that finished before remain to be drained. A replaced
+ * function may still be running on another thread.
  */
 mailstow_result mailstow_on_completion(struct mailstow *handle,
                                        mailstow_completion_callback callback,
@@ -1165,7 +1162,7 @@ mailstow_result mailstow_on_completion(struct mailstow *handle,
 size_t mailstow_results_count(const struct mailstow_results *results);
 
 /**
- * Says what became of one recipient. Its texts live as long as the results.
+ * Returns the outcome of one recipient. Its texts live as long as the results.
  */
 mailstow_result mailstow_results_outcome(const struct mailstow_results *results,
                                          size_t index,
@@ -1173,44 +1170,44 @@ mailstow_result mailstow_results_outcome(const struct mailstow_results *results,
 
 /**
  * Returns one exit status for all recipients (sysexits.h): 0 when all are durable, EX_TEMPFAIL
- * when one is to be tried again or is in doubt, else that of the first that was refused. 70
+ * when one is to be tried again or is in doubt, otherwise that of the first refused one. 70
  * (EX_SOFTWARE) when there are no results.
  */
 int32_t mailstow_results_exit_status(const struct mailstow_results *results);
 
 /**
- * Says that the replies were passed on: the sender of the message knows what became of it.
+ * Confirms that the replies were passed on: the sender of the message knows its outcome.
  *
- * Then the same message sent again is another message. Without this, what was stored is in doubt,
- * and the same message is answered with success and not stored twice. MAILSTOW_MODE_DIRECT has no
- * delivery log that remembers what is in doubt: there this changes nothing, and a message that is
- * sent again is stored again. The results are still to be freed.
+ * After that an equal message is a new message. Without confirmation, stored deliveries are in
+ * doubt, and an equal message is answered with success and not stored twice. MAILSTOW_MODE_DIRECT
+ * has no delivery log that remembers deliveries in doubt: there this call has no effect, and a
+ * repeated message is stored again. The results must still be freed.
  */
 mailstow_result mailstow_confirm(struct mailstow_results *results);
 
 /**
- * Frees results; if they were not confirmed, what was stored is in doubt
- * (mailstow_confirm(3)). Does nothing for NULL.
+ * Frees results; if they were not confirmed, stored deliveries are in doubt (mailstow_confirm(3)).
+ * Does nothing for NULL.
  */
 void mailstow_results_free(struct mailstow_results *results);
 
 /**
- * Opens a recipient map, as `mailstow map build` or mailstow_map_builder_new(3) made it.
+ * Opens a recipient map that `mailstow map build` or mailstow_map_builder_new(3) made.
  *
- * A map that takes its place, and keys that are changed, are seen within a second. A child
- * process must open the map again.
+ * A new map in its place, and changed keys, take effect within a second. A child process must open
+ * the map again.
  */
 mailstow_result mailstow_map_open(const char *path,
                                   struct mailstow_map **map,
                                   struct mailstow_error **error);
 
 /**
- * Copies what a table of the map has for a key to a buffer.
+ * Copies the value of a key in a table of the map to a buffer.
  *
  * `table` is the name of a parameter, as "virtual_mailbox_maps". Letters of the key are folded to
- * lower case; nothing else is searched for. MAILSTOW_NOT_FOUND says that the table has no such
- * key, MAILSTOW_MAP that the map is damaged: then the answer is not known. The text ends with a
- * NUL; `length`, which may be NULL, gets its length without that, also when the answer is
+ * lower case; no other key is searched for. MAILSTOW_NOT_FOUND means that the table has no such
+ * key, MAILSTOW_MAP that the map is damaged and the value is unknown. The text ends with a NUL;
+ * `length`, which may be NULL, gets its length without the NUL, also when the result is
  * MAILSTOW_TOO_SMALL.
  */
 mailstow_result mailstow_map_lookup(const struct mailstow_map *map,
@@ -1230,7 +1227,7 @@ void mailstow_map_close(struct mailstow_map *map);
  * Changes keys of a map durably: all of them or none.
  *
  * Elements whose value is NULL are removed. Letters of keys are folded to lower case. Any number
- * of programs may do this at once, and while the map is in use.
+ * of programs may do this at the same time, also while the map is in use.
  */
 mailstow_result mailstow_map_change(const char *path,
                                     const struct mailstow_map_edit *edits,
@@ -1238,10 +1235,9 @@ mailstow_result mailstow_map_change(const char *path,
                                     struct mailstow_error **error);
 
 /**
- * Begins to build a recipient map, which will take the place of the one at `path`, if there is
- * one.
+ * Begins to build a recipient map, which will replace the one at `path`, if any.
  *
- * `changes` says what becomes of single keys that were changed in that one since it was built:
+ * `changes` decides about keys that were changed in the old map since it was built:
  * MAILSTOW_CHANGES_REFUSE, MAILSTOW_CHANGES_KEEP or MAILSTOW_CHANGES_DISCARD.
  */
 mailstow_result mailstow_map_builder_new(const char *path,
@@ -1264,17 +1260,17 @@ mailstow_result mailstow_map_builder_add(struct mailstow_map_builder *builder,
                                          struct mailstow_error **error);
 
 /**
- * Puts the map in its place, durably, and frees the builder.
+ * Installs the map durably, and frees the builder.
  *
- * `keys`, which may be NULL, gets the number of its keys. The builder is freed whatever the
- * answer; when that is not MAILSTOW_OK, the old map stays.
+ * `keys`, which may be NULL, gets the number of its keys. The builder is freed in any case; when
+ * the result is not MAILSTOW_OK, the old map stays.
  */
 mailstow_result mailstow_map_builder_finish(struct mailstow_map_builder *builder,
                                             uint64_t *keys,
                                             struct mailstow_error **error);
 
 /**
- * Gives up a map that is being built; the old map stays. Does nothing for NULL.
+ * Discards a map that is being built; the old map stays. Does nothing for NULL.
  */
 void mailstow_map_builder_free(struct mailstow_map_builder *builder);
 

@@ -1,7 +1,7 @@
-//! What is wrong with a configuration, for a handle that is not opened.
+//! Checks a configuration without opening a handle.
 //!
-//! Finds what opening a handle would refuse, and what would keep every recipient from getting mail;
-//! makes, locks and writes nothing.
+//! Finds problems for which opening a handle would fail, and problems that would keep every
+//! recipient from getting mail; creates, locks and writes nothing.
 
 use crate::client::Client;
 use crate::config::Config;
@@ -15,7 +15,7 @@ use mailstow_engine::{Engine, EngineError, Settings};
 /// Checks the configuration for a handle of this mode.
 ///
 /// # Errors
-/// Everything that is wrong, with the result that opening the handle would have.
+/// All problems, with the result that opening the handle would have.
 pub(crate) fn check(config: &Config, mode: Mode) -> Result<(), Failure> {
     let configuration = config.load(mode)?;
     let settings = &configuration.settings;
@@ -45,7 +45,7 @@ pub(crate) fn check(config: &Config, mode: Mode) -> Result<(), Failure> {
     }
 }
 
-/// Opens the tables for a moment.
+/// Opens the tables briefly.
 fn tables(settings: &Settings) -> Result<(), Failure> {
     let cache = TableCache::new(table_context(&settings.routing));
     let opened = Router::open(&settings.routing, &cache).map_err(EngineError::Table);

@@ -1,8 +1,7 @@
 //! Finished messages on their way to the host: a queue with an eventfd, or a function.
 //!
-//! Invariants: the eventfd is readable exactly while
-//! finished messages wait, so that any event loop can poll it, level-triggered; a message is handed
-//! over once; nothing is handed over while a lock is held.
+//! Invariants: the eventfd is readable exactly while finished messages wait, so that any event loop
+//! can poll it, level-triggered; a message is handed over once, and never while a lock is held.
 
 use crate::boundary::{CompletionCallback, insert};
 use crate::failure::Failure;
@@ -16,22 +15,22 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often it is looked whether a delivery is late.
+/// How often late deliveries are checked for.
 const LATE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The number 1 as eventfd(2) takes it.
 #[allow(
     clippy::host_endian_bytes,
-    reason = "the kernel reads a number in its own byte order"
+    reason = "the kernel reads a number in native byte order"
 )]
 const ONE: [u8; 8] = 1_u64.to_ne_bytes();
 
-/// Finished messages, and those under way.
+/// Finished messages, and those in flight.
 #[derive(Debug)]
 pub(crate) struct Completions {
     event: OwnedFd,
     state: Mutex<State>,
-    /// There is a message under way, or it is the end.
+    /// A message is in flight, or the queue ends.
     changed: Condvar,
 }
 
@@ -59,17 +58,17 @@ impl Completions {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The eventfd, which stays this library's.
+    /// Returns the eventfd, which this library owns.
     pub(crate) fn descriptor(&self) -> i32 {
         self.event.as_raw_fd()
     }
 
-    /// From now on, finished messages go to `function` instead of the queue.
+    /// Passes finished messages to `function` instead of the queue from now on.
     pub(crate) fn set_function(&self, function: Option<CompletionCallback>) {
         self.state().function = function;
     }
 
-    /// Starts the thread that gives up what is late, if it is not running.
+    /// Starts the thread that gives late deliveries up, if it is not running.
     ///
     /// # Errors
     /// It cannot be started.
@@ -82,7 +81,7 @@ impl Completions {
         Ok(())
     }
 
-    /// Looks after a message from now on. Returns the number it is known by.
+    /// Watches a message from now on. Returns its number.
     pub(crate) fn watch(&self, token: u64, flight: &Arc<Flight>) -> u64 {
         let mut state = self.state();
         let number = state.next;
@@ -94,7 +93,7 @@ impl Completions {
         number
     }
 
-    /// A message that was watched has landed.
+    /// Hands over the results of a message that was watched.
     pub(crate) fn land(&self, number: u64, results: Results) {
         let mut state = self.state();
         if let Some((token, _)) = state.flights.remove(&number) {
@@ -120,7 +119,7 @@ impl Completions {
         }
     }
 
-    /// Up to `most` finished messages.
+    /// Takes up to `most` finished messages.
     pub(crate) fn drain(&self, most: usize) -> Vec<(u64, Results)> {
         let mut state = self.state();
         if state.done.is_empty() || most == 0 {
@@ -134,7 +133,7 @@ impl Completions {
         drained
     }
 
-    /// Gives up late deliveries until the end.
+    /// Gives late deliveries up until the end.
     fn run(&self) {
         let mut state = self.state();
         loop {
@@ -165,7 +164,7 @@ impl Completions {
         }
     }
 
-    /// Ends the thread. Nothing is under way any more.
+    /// Ends the thread. No message is in flight any more.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.is_closing = true;

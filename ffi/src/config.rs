@@ -1,4 +1,4 @@
-//! Where settings come from, as a host builds them up: main.cf, mailstow.toml, names and values.
+//! The sources of settings that a host adds: main.cf, mailstow.toml, names and values.
 //!
 //! Files are read when a handle is opened, not before.
 
@@ -24,7 +24,7 @@ impl Default for Config {
     }
 }
 
-/// No source yet; mistakes are told in the words of a program.
+/// Creates an empty list of sources; errors are worded for a program.
 fn no_sources() -> Sources {
     Sources {
         by_program: true,
@@ -53,7 +53,7 @@ impl Config {
         self.sources.config = Some(path(file));
     }
 
-    /// Sets one setting, over what the files say.
+    /// Sets one setting, which overrides the files.
     pub(crate) fn set(&mut self, name: &[u8], value: &[u8]) -> Result<(), Failure> {
         let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(value)) else {
             let text = "a setting is not UTF-8; write its name and value in UTF-8";
@@ -64,13 +64,13 @@ impl Config {
             return Ok(());
         }
         let setting = (name.to_owned(), value.to_owned());
-        // A mistake is reported now, where the host knows whose it is.
+        // A mistake is reported now, when the host knows its origin.
         let alone = Sources {
             settings: vec![setting.clone()],
             ..no_sources()
         };
         if let Err(mut error) = Configuration::load(&alone) {
-            // What concerns other settings than this one is seen when a handle is opened.
+            // Problems of other settings are reported when a handle is opened.
             let own = mailstow_engine::Origin::Program(name.to_owned());
             error.problems.retain(|p| p.origin.as_ref() == Some(&own));
             if !error.problems.is_empty() {
@@ -81,7 +81,7 @@ impl Config {
         Ok(())
     }
 
-    /// The configuration for a handle of this mode.
+    /// Returns the configuration for a handle of this mode.
     pub(crate) fn load(&self, mode: Mode) -> Result<Configuration, Failure> {
         let mut configuration = match mode {
             Mode::Logged | Mode::Direct => Configuration::load_to_deliver(&self.sources)?,
@@ -95,7 +95,7 @@ impl Config {
             }
             Mode::Direct => {
                 settings.store.durability = Durability::Direct;
-                // Many processes do so beside a server whose state is in the configured place.
+                // Many processes do so beside a server that uses the configured directory.
                 settings.state_directory = scratch_directory();
             }
             Mode::Client => settings.state_directory = scratch_directory(),
@@ -103,7 +103,7 @@ impl Config {
         Ok(configuration)
     }
 
-    /// The value that a setting has in the end.
+    /// Returns the effective value of a setting.
     pub(crate) fn get(&self, name: &[u8]) -> Result<String, Failure> {
         let configuration = Configuration::load(&self.sources)?;
         let name = octets::text(name);
@@ -116,7 +116,7 @@ impl Config {
     }
 }
 
-/// Where messages wait that do not fit in memory, in files without a name.
+/// The directory for the unnamed files of messages that do not fit into memory.
 fn scratch_directory() -> PathBuf {
     let places = [std::env::temp_dir(), PathBuf::from("/tmp")];
     let found = places.into_iter().find(|directory| directory.is_dir());
@@ -127,7 +127,7 @@ fn path(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
 }
 
-/// What a handle needs of the settings after it was opened.
+/// The settings that a handle needs after it was opened.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
     pub(crate) message_bytes_max: u64,

@@ -1,7 +1,7 @@
-//! The content of a message, as it comes: from memory, an iovec, a descriptor, or piece by piece.
+//! The content of a message, as it arrives: from memory, an iovec, a descriptor, or piece by piece.
 //!
-//! Line ends are converted by the engine's one rule, so that LF and CRLF may both come. Whatever is
-//! wrong with the content, all of it may be handed over; the delivery answers for it.
+//! The engine converts line ends, so that both LF and CRLF are accepted. Faulty content may be
+//! written to its end; the outcome of the delivery reports the error.
 
 use crate::dots::Dots;
 use crate::failure::Failure;
@@ -11,7 +11,7 @@ use mailstow_engine::{EnhancedCode, LineEnds, Message, MessageBuilder, Status};
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// Content is taken in pieces of at most so many bytes, each copied once.
+/// The size of the pieces in which content is taken, in bytes; each is copied once.
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// The content of a message.
@@ -23,7 +23,7 @@ pub(crate) struct Content {
     /// The last byte was a CR, which the line ends may hold.
     after_cr: bool,
     size: u64,
-    /// Most bytes; 0 for any number.
+    /// Most bytes; 0 means no limit.
     size_max: u64,
     has_begun: bool,
     has_ended: bool,
@@ -45,7 +45,7 @@ impl Content {
         }
     }
 
-    /// Sets how the content comes; before any of it has come.
+    /// Sets the form of the content, before its first bytes.
     pub(crate) fn set_dots(&mut self, dots: Option<Dots>) -> Result<(), Failure> {
         if self.has_begun {
             let text = "content was taken already; set its form before";
@@ -55,7 +55,7 @@ impl Content {
         Ok(())
     }
 
-    /// Takes the next bytes. Returns how many: all, unless the content has ended among them.
+    /// Takes the next bytes. Returns how many: all, unless the content ends before.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> (usize, Result<(), Failure>) {
         self.has_begun = true;
         let mut taken = 0;
@@ -74,8 +74,8 @@ impl Content {
         (taken, answer)
     }
 
-    /// Takes everything up to the end of a file or stream, or up to the line that ends the content;
-    /// nothing behind that line is taken.
+    /// Takes all bytes up to the end of a file or stream, or up to the line that ends the content;
+    /// takes none after that line.
     pub(crate) fn read(&mut self, from: BorrowedFd<'_>) -> Result<(), Failure> {
         let mut source = Source::new(from, self.dots.is_some());
         let mut answer = Ok(());
@@ -112,7 +112,7 @@ impl Content {
             taken = consumed;
             self.has_ended = ended;
         } else if !self.after_cr && memchr::memchr(b'\r', piece).is_none() {
-            // Nothing to convert, as content from a mail server mostly is.
+            // Nothing to convert, the usual case for content from a mail server.
             self.store(piece);
             return taken;
         } else {
@@ -150,8 +150,8 @@ impl Content {
         }
     }
 
-    /// Whether the content ends with a line that has not come. Of content that is refused all the
-    /// same, no more has to come.
+    /// Returns whether the line that ends the content is missing. Refused content need not be
+    /// complete.
     pub(crate) fn is_cut_short(&self) -> bool {
         let needs_end = self.dots.as_ref().is_some_and(Dots::needs_end);
         needs_end && !self.has_ended && self.builder.is_ok()

@@ -1,7 +1,7 @@
-//! What a handle has done, and the bound of what it does at one time.
+//! The counters of a handle, and the bound of its concurrent work.
 //!
 //! Invariant: deliveries count from the moment they are handed over until their results are freed,
-//! so that neither those under way nor those not looked at take memory without bound.
+//! so that neither deliveries in flight nor unread results use unbounded memory.
 
 use crate::outcome::{MAILSTOW_DURABLE, MAILSTOW_IN_DOUBT, Outcome};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(crate) struct Counters {
     envelopes: AtomicUsize,
 }
 
-/// The right to so many deliveries, or to a message that is being put together.
+/// The right to so many deliveries, or to a message under construction.
 #[derive(Debug)]
 pub(crate) struct Permit {
     counters: Arc<Counters>,
@@ -48,8 +48,8 @@ impl Counters {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// The right to `deliveries` more, if no more than `most` are under way then. One message is
-    /// always let in.
+    /// Returns the right to `deliveries` more, if no more than `most` are in flight then. One
+    /// message is always allowed.
     pub(crate) fn deliver(self: &Arc<Self>, deliveries: usize, most: usize) -> Option<Permit> {
         self.take(&self.in_flight, deliveries, most)?;
         Some(Permit {
@@ -60,7 +60,7 @@ impl Counters {
         })
     }
 
-    /// The right to put one message more together.
+    /// Returns the right to construct one more message.
     pub(crate) fn open(self: &Arc<Self>, most: usize) -> Option<Permit> {
         self.take(&self.open, 1, most)?;
         Some(Permit {
@@ -83,7 +83,7 @@ impl Counters {
 }
 
 impl Permit {
-    /// The right to nothing.
+    /// Returns the right to nothing.
     pub(crate) fn empty(counters: &Arc<Counters>) -> Self {
         Self {
             counters: Arc::clone(counters),
@@ -93,7 +93,7 @@ impl Permit {
         }
     }
 
-    /// Counts so many bytes more for the envelope, if those of all are no more than `most` then.
+    /// Counts so many more bytes for the envelope, if the total is no more than `most` then.
     pub(crate) fn add_bytes(&mut self, more: usize, most: usize) -> bool {
         let fits = |now: usize| now.checked_add(more).filter(|sum| *sum <= most);
         let counter = &self.counters.envelopes;
@@ -105,12 +105,12 @@ impl Permit {
         added.is_ok()
     }
 
-    /// The memory of the envelope that is counted, in bytes.
+    /// Returns the counted memory of the envelope, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Gives back what was counted beyond so many bytes.
+    /// Stops counting the bytes beyond this number.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let more = self.bytes.saturating_sub(bytes);
         self.bytes -= more;

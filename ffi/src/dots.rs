@@ -1,8 +1,7 @@
-//! Undoes the dot-stuffing of SMTP (RFC 5321 section 4.5.2), of pieces cut anywhere.
+//! Undoes the dot-stuffing of SMTP (RFC 5321 section 4.5.2) in pieces of any size.
 //!
-//! Of content as it is on the wire, only CRLF begins a line, so that no message can hide its end
-//! behind a line end that another server reads differently; of content whose line ends were
-//! converted to LF, LF does.
+//! In the wire form only CRLF begins a line, so that no message can hide its end behind a line end
+//! that another server reads differently; in content whose line ends were converted to LF, LF does.
 
 use memchr::memchr;
 
@@ -10,12 +9,12 @@ use memchr::memchr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     LineStart,
-    /// Behind a dot at the start of a line, which is not content.
+    /// After a dot at the start of a line, which is not content.
     Dot,
-    /// Behind such a dot and a CR, which may be content.
+    /// After such a dot and a CR, which may be content.
     DotCr,
     Text,
-    /// Behind a CR that is content.
+    /// After a CR that is content.
     Cr,
 }
 
@@ -23,7 +22,7 @@ enum At {
 #[derive(Debug)]
 pub(crate) struct Dots {
     at: At,
-    /// Lines end with CRLF; else with LF.
+    /// Lines end with CRLF; otherwise with LF.
     crlf: bool,
 }
 
@@ -39,7 +38,7 @@ impl Dots {
         let mut taken = 0;
         while let Some((&byte, rest)) = piece.get(taken..).and_then(<[u8]>::split_first) {
             if self.at == At::Text {
-                // To the end of the line in one step.
+                // Up to the end of the line in one step.
                 let end = if self.crlf { b'\r' } else { b'\n' };
                 let all = 1 + rest.len();
                 let length = piece
@@ -93,13 +92,13 @@ impl Dots {
         end.len()
     }
 
-    /// Whether content without its last line was cut off: it was on the way behind DATA (RFC 5321
-    /// section 4.1.1.4). Text from a program may just end.
+    /// Returns whether content without its last line is incomplete: it has the form that follows
+    /// DATA (RFC 5321 section 4.1.1.4). Text from a program may end anywhere.
     pub(crate) fn needs_end(&self) -> bool {
         self.crlf
     }
 
-    /// The content ends without its last line: appends what was held back.
+    /// Ends the content without its last line: appends the bytes held back.
     pub(crate) fn finish(&mut self, content: &mut Vec<u8>) {
         if self.at == At::DotCr {
             content.push(b'\r');
@@ -167,7 +166,8 @@ mod tests {
         }
     }
 
-    /// As [`undone`], fed with as much as is left at least, so that nothing behind the end is.
+    /// As [`undone`], fed with only as many bytes as must still be content, so that none after the
+    /// end are.
     fn undone_carefully(crlf: bool, wire: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
         let mut dots = Dots::new(crlf);
         let mut content = Vec::new();

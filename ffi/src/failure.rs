@@ -1,6 +1,6 @@
-//! Why a call did nothing: a number, and for people what is wrong, where, and what to do.
+//! Why a call did nothing: a number, and for operators the problem, its place and the remedy.
 //!
-//! What is in the log already is not repeated.
+//! Problems that are in the log already are not repeated.
 
 use crate::result::{MAILSTOW_CONFIG, MAILSTOW_MAP, MAILSTOW_STORE, MAILSTOW_TABLE, find};
 use crate::result::{MAILSTOW_SYSTEM, mailstow_result};
@@ -11,11 +11,11 @@ use std::ffi::CString;
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) result: mailstow_result,
-    /// What is wrong; empty when the number says it all.
+    /// The problems; empty when the number is sufficient.
     pub(crate) problems: Vec<Problem>,
 }
 
-/// One thing that is wrong, as C reads it.
+/// One problem, as C reads it.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) text: CString,
@@ -38,7 +38,7 @@ impl Failure {
         }
     }
 
-    /// The problems; that which the number says when there are no others.
+    /// Returns the problems; the text of the number when there are no others.
     pub(crate) fn into_problems(self) -> Vec<Problem> {
         if !self.problems.is_empty() {
             return self.problems;
@@ -71,7 +71,7 @@ impl From<ConfigError> for Failure {
                 }
                 _ => (None, 0),
             };
-            // A place that is no file goes into the text.
+            // A place that is no file becomes part of the text.
             let text = match (&file, &problem.origin) {
                 (None, Some(origin)) => c_string(&format!("{origin}: {}", problem.text)),
                 _ => c_string(&problem.text),
@@ -108,7 +108,7 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// Text as C has it: octets, cut at a NUL.
+/// Text in C's form: octets, cut at a NUL.
 pub(crate) fn c_string(text: &str) -> CString {
     let mut bytes = octets::octets(text).into_owned();
     if let Some(nul) = bytes.iter().position(|byte| *byte == 0) {

@@ -1,8 +1,8 @@
-//! A message under way in this process: collects its outcomes, and gives up what is late.
+//! A message in flight in this process: collects its outcomes, and gives late deliveries up.
 //!
-//! Invariant: a message lands once, when
-//! every delivery has an outcome and its receipt is here; a delivery that was given up never
-//! appears, and one that could not be given up is in doubt only after a while of grace.
+//! Invariant: the results of a message are handed over once, when every delivery has an outcome and
+//! its receipt is here; a delivery that was given up never appears, and one that could not be given
+//! up is in doubt only after a grace period.
 
 use crate::counters::{Counters, Permit};
 use crate::message::Accepted;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// How long a delivery that can no longer be given up may take past its deadline.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// A message under way.
+/// A message in flight.
 #[derive(Debug)]
 pub(crate) struct Flight {
     state: Mutex<State>,
@@ -47,7 +47,7 @@ struct Deadline {
 }
 
 impl Flight {
-    /// Before the message is submitted for so many `deliveries`.
+    /// Begins a message that will be submitted for so many `deliveries`.
     pub(crate) fn new(
         recipients: Vec<Accepted>,
         deliveries: usize,
@@ -107,7 +107,7 @@ impl Flight {
         self.land(state)
     }
 
-    /// Gives up what is late. Returns the results if nothing else was left.
+    /// Gives late deliveries up. Returns the results if no other delivery was left.
     pub(crate) fn expire(&self, now: Instant) -> Option<Results> {
         let mut state = self.state();
         state.expire(now);
@@ -145,7 +145,7 @@ impl Flight {
         let outcomes = recipients.iter().map(|recipient| {
             let own = recipient.deliveries.iter();
             let own = own.filter_map(|at| slots.get(*at)?.as_ref());
-            // Of equally bad ones the first, which is the only one unless aliases are expanded.
+            // The first of equally bad ones, which is the only one unless aliases are expanded.
             let worst = own.reduce(|worst, next| match next.rank() > worst.rank() {
                 true => next,
                 false => worst,
@@ -170,7 +170,7 @@ impl Flight {
     }
 }
 
-/// Of a recipient without deliveries, which there is none of.
+/// For a recipient without deliveries, which cannot occur.
 fn lost() -> Outcome {
     Outcome::refused(Status::system("the delivery was lost"))
 }
@@ -203,8 +203,8 @@ impl State {
                 tracing::error!("a delivery is stuck in the system; see whether the disk answers");
                 outcome = Outcome::in_doubt(late(deadline.limit));
             } else if !receipt.abandon(delivery) {
-                // Its true outcome is worth waiting for: what is answered 4xx and then appears
-                // comes twice.
+                // Its true outcome is worth waiting for: a message that is answered 4xx and then
+                // appears is stored twice.
                 deadline.was_missed = true;
                 deadline.at = now + GRACE;
                 continue;
@@ -215,7 +215,7 @@ impl State {
         }
     }
 
-    /// How long nothing is late.
+    /// Returns how long no delivery is late.
     fn next_look(&self, now: Instant) -> Duration {
         let open = self.slots.iter().zip(&self.deadlines);
         let open = open.filter(|(slot, _)| slot.is_none());

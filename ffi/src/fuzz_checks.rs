@@ -1,4 +1,4 @@
-//! What must hold for any sequence of calls from C.
+//! Properties of any sequence of calls from C.
 //!
 //! Built for tests and with `--cfg fuzzing` only; see `engine/src/fuzz_checks.rs`. The calls are
 //! chosen by a fuzzer, on handles that are NULL, open, closed or of another kind, with structs of
@@ -56,7 +56,7 @@ use steps::{EMPTY_OUTCOME, EMPTY_REPLY, EMPTY_ROUTE, Kind, Size, Step, To};
 const CALLS_MAX: usize = 100;
 /// Most handles, which have threads, that one sequence opens.
 const HANDLES_MAX: usize = 2;
-/// One in so many choices asks for handles of its own, which the sequence may close.
+/// One in so many choices asks for separate handles, which the sequence may close.
 const OWN_SITES: u8 = 64;
 
 /// All objects of one sequence.
@@ -66,7 +66,7 @@ struct Model {
     tokens: u64,
 }
 
-/// Makes the calls that `bytes` say.
+/// Makes the calls that `bytes` encode.
 ///
 /// # Panics
 /// An answer is not that of the model.
@@ -116,7 +116,7 @@ impl Model {
         self.objects[at].pointer.cast()
     }
 
-    /// What a call answers that wants an object of this kind; `None` when it gets one.
+    /// Returns the result of a call that needs an object of this kind; `None` when it gets one.
     fn problem(&self, at: usize, kind: Kind) -> Option<mailstow_result> {
         let object = &self.objects[at];
         match object.kind {
@@ -379,7 +379,7 @@ impl Model {
         }
     }
 
-    /// What delivering a message answers, if it does not.
+    /// Returns the result of delivering a message, if that fails.
     fn unwanted(&self, handle: usize, message: usize) -> Option<mailstow_result> {
         let of_objects = self.problem(handle, Kind::Handle);
         let of_objects = of_objects.or_else(|| self.problem(message, Kind::Message));
@@ -388,7 +388,7 @@ impl Model {
         of_objects.or((!is_good).then_some(MAILSTOW_INVALID))
     }
 
-    /// A message was handed over.
+    /// Notes that a message was submitted.
     fn hand_over(&mut self, handle: usize, message: usize) -> (usize, Option<bool>) {
         let object = &mut self.objects[message];
         object.is_open = false;
@@ -423,7 +423,7 @@ impl Model {
     }
 
     /// # Panics
-    /// Recipients are missing, or have another end than they must.
+    /// Recipients are missing, or have a wrong outcome.
     fn read_results(&mut self, at: usize, (count, is_stored): (usize, Option<bool>)) {
         let results = self.pointer(at);
         assert_eq!(mailstow_results_count(results), count);
@@ -553,7 +553,7 @@ impl Model {
         }
     }
 
-    /// Everything that was submitted comes, and everything can be freed.
+    /// Checks that all submitted messages finish, and that all objects can be freed.
     fn end(mut self) {
         let until = Instant::now() + Duration::from_secs(20);
         let handles: Vec<usize> = (0..self.objects.len())

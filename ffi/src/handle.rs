@@ -1,7 +1,7 @@
 //! A handle: the library in one of its modes.
 //!
-//! The same calls work in all modes; what differs is behind [`Backend`]. All methods may be called
-//! from any thread.
+//! The same calls work in all modes; [`Backend`] has the differences. Any thread may call all
+//! methods.
 
 use crate::boundary::{CompletionCallback, Kind, Pool, mailstow, mailstow_statistics};
 use crate::client::{Client, Submission};
@@ -30,16 +30,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const MAILSTOW_LOG_STATE_NONE: u32 = 0;
 /// Mail is acknowledged through the delivery log.
 pub const MAILSTOW_LOG_STATE_IN_SERVICE: u32 = 1;
-/// The delivery log failed; mail is answered 451 4.3.0 until it was opened again and recovered,
-/// which is tried by itself.
+/// The delivery log failed; mail is answered 451 4.3.0 until the library has opened and recovered
+/// it again.
 pub const MAILSTOW_LOG_STATE_FAILED: u32 = 2;
 
-/// What a handle stands for.
+/// The object behind a handle.
 #[derive(Debug)]
 pub(crate) struct Handle {
     number: u64,
     mode: Mode,
-    /// Who opened it.
+    /// The user that opened it.
     user: u32,
     bounds: Mutex<Arc<Bounds>>,
     backend: Backend,
@@ -115,7 +115,7 @@ impl Handle {
         }
         let mut bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
         *bounds = Arc::new(Bounds {
-            // Mailboxes stay where they were.
+            // Mailboxes stay in their directory.
             base: bounds.base.clone(),
             ..Bounds::from(settings)
         });
@@ -127,7 +127,7 @@ impl Handle {
         Arc::clone(&bounds)
     }
 
-    /// The tables of this moment; `None` for a client without any.
+    /// Returns the current tables; `None` for a client without any.
     fn snapshot(&self) -> Option<Arc<Router>> {
         match &self.backend {
             Backend::Local(engine) => Some(engine.snapshot()),
@@ -135,7 +135,7 @@ impl Handle {
         }
     }
 
-    /// Looks an address up. The settings, which name the path above mailboxes, come with it.
+    /// Looks an address up. Also returns the settings, which have the path above mailboxes.
     pub(crate) fn resolve(&self, address: &[u8]) -> Result<(Resolution, Arc<Bounds>), Failure> {
         let router = self.snapshot().ok_or(MAILSTOW_NO_TABLES)?;
         add(&self.counters.lookups);
@@ -149,7 +149,7 @@ impl Handle {
         Ok((resolution, self.bounds()))
     }
 
-    /// What RCPT would be answered for a message of `size` bytes; 0 when the size is not known.
+    /// Returns the reply to RCPT for a message of `size` bytes; 0 when the size is unknown.
     pub(crate) fn check(&self, address: &[u8], size: u64) -> Result<Status, Failure> {
         let router = self.snapshot().ok_or(MAILSTOW_NO_TABLES)?;
         add(&self.counters.lookups);
@@ -206,7 +206,7 @@ impl Handle {
         ))
     }
 
-    /// The right to deliver this message now.
+    /// Returns the right to deliver this message now.
     pub(crate) fn admit(&self, message: &Message) -> Result<Permit, Failure> {
         self.check_user()?;
         if message.owner != self.number {
@@ -218,7 +218,8 @@ impl Handle {
             return Err(Failure::new(MAILSTOW_INVALID, text));
         }
         if message.content.is_cut_short() {
-            let text = "the content has not come to its end, CRLF \".\" CRLF; the sender hung up";
+            let text = "the content is incomplete: its end, CRLF \".\" CRLF, is missing because \
+                the sender disconnected";
             return Err(Failure::new(MAILSTOW_INVALID, text));
         }
         let count = message.envelope.recipients.len();
@@ -274,8 +275,8 @@ impl Handle {
         }
     }
 
-    /// Hands over a message that was admitted, after [`Handle::start_threads`]; its results come
-    /// as a completion.
+    /// Submits an admitted message, after [`Handle::start_threads`]; its results arrive as a
+    /// completion.
     pub(crate) fn submit(&self, message: Message, permit: Permit, token: u64) {
         let envelope = message.envelope;
         let content = match message.content.finish() {
@@ -393,7 +394,7 @@ impl Handle {
         figures
     }
 
-    /// Checks that the process has the user that opened the handle: another may not write for it.
+    /// Checks that the process has the user that opened the handle: no other user may write for it.
     fn check_user(&self) -> Result<(), mailstow_result> {
         match rustix::process::geteuid().as_raw() == self.user {
             true => Ok(()),
@@ -401,7 +402,7 @@ impl Handle {
         }
     }
 
-    /// Finishes what was submitted and ends all threads.
+    /// Finishes submitted messages and ends all threads.
     pub(crate) fn close(self) {
         match self.backend {
             Backend::Local(engine) => engine.close(),
@@ -411,19 +412,20 @@ impl Handle {
     }
 }
 
-/// Of a message that landed elsewhere, which no blocking call has.
+/// For a message whose results were handed over elsewhere, which no blocking call has.
 fn lost(counters: &Arc<Counters>) -> Results {
     let permit = Permit::empty(counters);
     Results::new(std::iter::empty(), None, permit, counters)
 }
 
-/// Whether another server judges mail for these: their domain is in no table here.
+/// Returns whether another server decides about these recipients: their domain is in no table here.
 fn is_for_others(results: &[Route]) -> bool {
     let [only] = results else { return false };
     only.class == AddressClass::Default && !matches!(only.transport.as_str(), "error" | "retry")
 }
 
-/// Why a mailbox cannot take a message of that size; `None` when it can, or when that is not known.
+/// Returns why a mailbox cannot take a message of that size; `None` when it can, or when that is
+/// unknown.
 fn over_limit(target: &MailboxTarget, size: u64, bounds: &Bounds) -> Option<Status> {
     let most = bounds.mailbox_bytes_max;
     if size > most {

@@ -1,8 +1,8 @@
-//! Where log lines go: nowhere, to a function of C, or to a descriptor. One place for the process.
+//! The log of the process: disabled, passed to a function of C, or written to a descriptor.
 //!
 //! A line is one event of the library: its message, then its fields as `name=value`. Invariants: no
-//! lock is held while a line is handed over, and none is needed to find the place, so that a
-//! process that forked can log at once; a line that cannot be written is lost.
+//! lock is held while a line is handed over, and none is needed to find the sink, so that a forked
+//! process can log at once; a line that cannot be written is lost.
 
 use crate::boundary::{Forever, LogCallback, write_line};
 use std::ffi::CString;
@@ -19,15 +19,15 @@ pub const MAILSTOW_LOG_OFF: u32 = 0;
 pub const MAILSTOW_LOG_ERROR: u32 = 1;
 /// Errors and warnings.
 pub const MAILSTOW_LOG_WARNING: u32 = 2;
-/// The same, and what an operator wants to know.
+/// The same, and information for operators.
 pub const MAILSTOW_LOG_INFO: u32 = 3;
 /// Everything.
 pub const MAILSTOW_LOG_DEBUG: u32 = 4;
 
-/// Longest line, in bytes. A pipe takes so many with the line end in one piece, or none (pipe(7)).
+/// Longest line, in bytes. A pipe takes a line of this length atomically (pipe(7)).
 const LINE_BYTES_MAX: usize = 4095;
 
-/// Where lines go.
+/// The sink of log lines.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sink {
     Function(LogCallback),
@@ -38,8 +38,8 @@ pub(crate) enum Sink {
 static LEVEL: AtomicU32 = AtomicU32::new(MAILSTOW_LOG_OFF);
 static SINK: Forever<Sink> = Forever::new();
 
-/// Sends lines up to `level` to `sink` from now on. The old place is never given back: another
-/// thread may be writing to it.
+/// Sends lines up to `level` to `sink` from now on. The old sink is never freed: another thread may
+/// be writing to it.
 pub(crate) fn set(level: u32, sink: Sink) {
     install();
     LEVEL.store(MAILSTOW_LOG_OFF, Ordering::Relaxed);
@@ -53,12 +53,12 @@ pub(crate) fn off() {
     LEVEL.store(MAILSTOW_LOG_OFF, Ordering::Release);
 }
 
-/// Takes the events of the engine, and the panics of this library. Other Rust code in the process
-/// has another copy of the standard library when this one is a shared object.
+/// Takes the events of the engine, and the panics of this library. As a shared object, it has a
+/// separate copy of the standard library, so panics of other Rust code are not affected.
 pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // It fails only where this library is linked into a Rust program that logs by itself.
+        // It fails only where this library is linked into a Rust program with its own logger.
         let _ = tracing::subscriber::set_global_default(Lines);
         // Standard error may be a connection of the host.
         std::panic::set_hook(Box::new(|panic| {

@@ -1,7 +1,6 @@
 //! Recipient maps without a handle: open, look up, build, change.
 //!
-//! An open map is looked at again when a moment has passed, so that a new file and changes are seen
-//! soon; lookups take no lock.
+//! An open map is checked periodically for a new file and changes; lookups take no lock.
 
 use crate::boundary::{Kind, Pool, mailstow_map, mailstow_map_builder};
 use crate::failure::Failure;
@@ -20,24 +19,24 @@ use std::sync::{Mutex, PoisonError};
 pub const MAILSTOW_CHANGES_REFUSE: u32 = 0;
 /// Such changes are applied to the new map, too.
 pub const MAILSTOW_CHANGES_KEEP: u32 = 1;
-/// Such changes are given up.
+/// Such changes are discarded.
 pub const MAILSTOW_CHANGES_DISCARD: u32 = 2;
 
-/// How often it is looked whether the map was replaced or changed.
+/// How often the map is checked for replacement or changes.
 const LOOK_INTERVAL_NS: u64 = 200_000_000;
 
 /// An open map.
 #[derive(Debug)]
 pub(crate) struct Map {
     handle: MapHandle,
-    /// When it was looked at last.
+    /// When it was last checked.
     looked: AtomicU64,
 }
 
-/// A map that is being built.
+/// A map under construction.
 #[derive(Debug)]
 pub(crate) struct Builder {
-    /// Never waited for: one thread has it at a time.
+    /// Never contended: one thread uses it at a time.
     builder: Mutex<MapBuilder<'static>>,
     tables: HashMap<Box<str>, TableId>,
 }
@@ -74,7 +73,7 @@ impl Map {
         })
     }
 
-    /// Shows `take` what `table` has for `key`.
+    /// Passes the value of `key` in `table` to `take`.
     pub(crate) fn look_up(
         &self,
         table: &[u8],
@@ -141,7 +140,7 @@ impl Builder {
         Ok(builder.add(id, &fold_case(&key), &value)?)
     }
 
-    /// Puts the map in place; how many keys it has.
+    /// Installs the map; returns the number of its keys.
     pub(crate) fn finish(self) -> Result<u64, Failure> {
         let builder = self.builder.into_inner();
         let builder = builder.unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
-//! A message that is being put together: its envelope, then its content.
+//! A message under construction: its envelope, then its content.
 //!
-//! The tables are those of the moment at which the message was begun. Recipients that share a
-//! mailbox get one copy, and an outcome each.
+//! A message uses the tables of the time when it was begun. Recipients that share a mailbox get one
+//! copy, and an outcome each.
 
 use crate::boundary::{Kind, Pool, mailstow_message};
 use crate::config::Bounds;
@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A message in the making.
+/// A message under construction.
 #[derive(Debug)]
 pub(crate) struct Message {
     /// The handle it was made for.
@@ -30,7 +30,7 @@ pub(crate) struct Message {
     permit: Permit,
 }
 
-/// Everything but the content.
+/// All but the content.
 #[derive(Clone, Debug)]
 pub(crate) struct Envelope {
     pub(crate) reverse_path: ReversePath,
@@ -110,8 +110,7 @@ impl Message {
         Ok(())
     }
 
-    /// Adds a recipient, if it is accepted; its index among the recipients. One that is refused
-    /// takes no memory.
+    /// Adds a recipient, if it is accepted; returns its index. A refused one uses no memory.
     pub(crate) fn add(
         &mut self,
         address: &[u8],
@@ -168,7 +167,7 @@ impl Message {
                 }
                 self.envelope.plan(members, &original)
             }
-            // Who stores it decides where; that it exists is seen here.
+            // The server decides where it is stored; this only checks that it exists.
             Some(router) => {
                 if let Some(error) = router.resolve(&given).error {
                     return Err(error);
@@ -208,8 +207,8 @@ fn no_memory() -> Status {
 }
 
 impl Envelope {
-    /// The deliveries for a recipient that stands for `members`: those to mailboxes that others
-    /// have, too, are shared with them.
+    /// Returns the deliveries for a recipient with these `members`. Recipients with the same
+    /// mailbox share a delivery.
     fn plan(
         &mut self,
         members: Vec<(Address, MailboxTarget)>,
@@ -238,7 +237,7 @@ pub(crate) fn parse(address: &[u8]) -> Result<Address, Status> {
     }
 }
 
-/// An address from outside that is to be written into a command.
+/// An address from outside for a command.
 pub(crate) fn parse_to_send(address: &[u8]) -> Result<Address, Status> {
     let parsed = parse(address)?;
     match unsendable(&parsed) {
@@ -253,17 +252,17 @@ fn bad_recipient(address: &[u8], why: &dyn fmt::Display) -> Status {
     Status::new(501, EnhancedCode::new(5, 1, 3), text)
 }
 
-/// Why an address cannot stand in a line of text: in a command, which would become two, in a reply
-/// of the host, or in its log. Programs differ in what they take for the end of a line, and no
-/// quoting prevents that (RFC 5321 section 4.1.2).
+/// Returns why an address must not be part of a line of text: of a command, which would become two,
+/// of a reply of the host, or of its log. Programs differ in the line ends that they recognise, and
+/// no quoting prevents that (RFC 5321 section 4.1.2).
 fn unwritable(address: &Address) -> Option<&'static str> {
     let address = address.external();
     let ends_a_line = address.contains(['\r', '\n', '\0']);
     ends_a_line.then_some("it holds CR, LF or NUL")
 }
 
-/// Why an address cannot stand in a command: its domain would end there, and its rest would be
-/// read as parameters. Local parts are quoted.
+/// Returns why an address must not be part of a command: its domain would end the path, and the
+/// rest would be read as parameters. Local parts are quoted.
 fn unsendable(address: &Address) -> Option<&'static str> {
     let domain = address.domain.as_deref().unwrap_or_default();
     let is_odd = |c: char| c.is_ascii_control() || matches!(c, ' ' | '<' | '>');

@@ -26,7 +26,7 @@ pub(crate) fn text(figures: &mailstow_statistics) -> String {
     family(
         "mailstow_deliveries",
         "counter",
-        "Recipients by what became of their mail.",
+        "Recipients by outcome.",
         &[
             ("{state=\"durable\"}", figures.durable),
             ("{state=\"refused\"}", figures.refused),
@@ -57,7 +57,7 @@ pub(crate) fn text(figures: &mailstow_statistics) -> String {
         ),
         (
             "mailstow_log_max_bytes",
-            "Bytes that the delivery log may take.",
+            "Maximum size of the delivery log.",
             figures.log_bytes_max,
         ),
         (
@@ -80,7 +80,7 @@ pub(crate) fn text(figures: &mailstow_statistics) -> String {
     family(
         "mailstow_busy",
         "counter",
-        "Calls refused because too much was under way.",
+        "Calls refused because too many deliveries were in progress.",
         &busy,
     );
     text.push_str("# EOF\n");

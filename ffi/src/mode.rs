@@ -8,8 +8,8 @@ pub const MAILSTOW_MODE_LOGGED: u32 = 1;
 /// Every message is flushed in its mailbox. For programs that deliver one message, and for any
 /// number of processes at once.
 pub const MAILSTOW_MODE_DIRECT: u32 = 2;
-/// Messages are handed over to a running `mailstow serve`, whose delivery log acknowledges them.
-/// For many processes that deliver often.
+/// Messages are passed to a running `mailstow serve`, whose delivery log acknowledges them. For
+/// many processes that deliver often.
 pub const MAILSTOW_MODE_CLIENT: u32 = 3;
 
 /// The mode of a handle.

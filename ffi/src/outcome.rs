@@ -1,20 +1,21 @@
-//! What became of a recipient, and how a host reads it.
+//! The outcome of a recipient, and its form for the host.
 
 use crate::boundary::mailstow_reply;
 use mailstow_engine::{EnhancedCode, Status, octets};
 use std::ffi::c_char;
 use std::time::Duration;
 
-/// The message is durable in the mailbox, or in the delivery log that it comes from.
+/// The message is durable in the mailbox, or in the delivery log that will deliver it.
 pub const MAILSTOW_DURABLE: u32 = 1;
-/// The message was not stored, and will not appear later: for good (5xx) or for now (4xx).
+/// The message was not stored, and will not appear later: the failure is permanent (5xx) or
+/// temporary (4xx).
 pub const MAILSTOW_NOT_STORED: u32 = 2;
-/// It is not known: the message may be stored, or appear later, for instance because the disk
-/// failed while it was flushed. Send the same again: with a delivery log it is recognised and not
-/// stored twice.
+/// The outcome is unknown: the message may be stored, or appear later, for instance because the
+/// disk failed during the flush. Send the message again: with a delivery log it is recognised and
+/// not stored twice.
 pub const MAILSTOW_IN_DOUBT: u32 = 3;
 
-/// What became of one recipient.
+/// The outcome of one recipient.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) state: u32,
@@ -25,7 +26,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Of a delivery that was decided without a mailbox.
+    /// Returns the outcome of a delivery that was decided without a mailbox.
     pub(crate) fn refused(status: Status) -> Self {
         Self {
             state: MAILSTOW_NOT_STORED,
@@ -36,7 +37,7 @@ impl Outcome {
         }
     }
 
-    /// Of one whose end is not known.
+    /// Returns the outcome of a delivery whose end is unknown.
     pub(crate) fn in_doubt(status: Status) -> Self {
         Self {
             state: MAILSTOW_IN_DOUBT,
@@ -44,8 +45,8 @@ impl Outcome {
         }
     }
 
-    /// How bad it is: the worst delivery of a recipient decides its reply. What may succeed later
-    /// is worse than what never will, because only then the mail is kept.
+    /// Returns its severity: the worst delivery of a recipient decides its reply. A temporary
+    /// failure is worse than a permanent one, because only then does the client keep the mail.
     pub(crate) fn rank(&self) -> u32 {
         match self.state {
             MAILSTOW_DURABLE => 0,
@@ -72,7 +73,7 @@ impl From<mailstow_engine::Outcome> for Outcome {
     }
 }
 
-/// A status as C reads it.
+/// Writes a status for C.
 pub(crate) fn reply(status: &Status) -> mailstow_reply {
     let mut reply = mailstow_reply {
         struct_size: 0,
@@ -106,7 +107,7 @@ fn fill_enhanced(place: &mut [c_char; 16], code: EnhancedCode) {
     }
 }
 
-/// Copies what fits of a text, up to a NUL; what does not fit is cut where a character begins.
+/// Copies as much of a text as fits, up to a NUL; cuts the rest at a character boundary.
 fn fill(place: &mut [c_char], text: &[u8]) {
     let end = memchr::memchr(0, text).unwrap_or(text.len());
     let mut bytes = text.get(..end).unwrap_or_default();

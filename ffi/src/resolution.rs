@@ -1,4 +1,4 @@
-//! What becomes of an address, as C reads it.
+//! The resolution of an address, in the form for C.
 //!
 //! All texts of a resolution share one allocation, since a host makes a resolution for every
 //! recipient.
@@ -32,9 +32,9 @@ pub const MAILSTOW_DESTINATION_USER: u32 = 3;
 pub const MAILSTOW_DESTINATION_FILE: u32 = 4;
 /// An alias names a command.
 pub const MAILSTOW_DESTINATION_COMMAND: u32 = 5;
-/// The mail is accepted and thrown away.
+/// The mail is accepted and discarded.
 pub const MAILSTOW_DESTINATION_DISCARDED: u32 = 6;
-/// The mail is returned to its sender, or kept for later.
+/// The mail is returned to its sender, or deferred.
 pub const MAILSTOW_DESTINATION_REFUSED: u32 = 7;
 
 /// There is no mailbox.
@@ -44,7 +44,7 @@ pub const MAILSTOW_FORMAT_MAILDIR: u32 = 1;
 /// One file with all messages.
 pub const MAILSTOW_FORMAT_MBOX: u32 = 2;
 
-/// What becomes of one address.
+/// The resolution of one address.
 #[derive(Debug)]
 pub(crate) struct Resolution {
     routes: Vec<Entry>,
@@ -52,11 +52,11 @@ pub(crate) struct Resolution {
     status: Status,
 }
 
-/// Texts as C has them, one behind the other: octets, each cut at a NUL and ended by one.
+/// Consecutive texts in C's form: octets, each cut at a NUL and ended by one.
 #[derive(Debug, Default)]
 struct Texts(Vec<u8>);
 
-/// Where a text begins in [`Texts`].
+/// The offset of a text in [`Texts`].
 #[derive(Clone, Copy, Debug)]
 struct Text(usize);
 

@@ -1,15 +1,15 @@
-//! The numbers of results: what they are called and what they say.
+//! The numbers of results, with their names and meanings.
 //!
-//! Invariant: a number is never used again for anything else; `abi/results.txt` lists every one
-//! that there ever was, and a test compares.
+//! Invariant: a number never gets another meaning; `abi/results.txt` lists all that ever existed,
+//! and a test compares.
 #![allow(non_camel_case_types, reason = "the names of C")]
 
 use std::ffi::CStr;
 
-/// What a call answers: `MAILSTOW_OK`, or why it did nothing. Numbers are never reused.
+/// The result of a call: `MAILSTOW_OK`, or why it did nothing. Numbers are never reused.
 pub type mailstow_result = u32;
 
-/// The call did what it says.
+/// The call succeeded.
 pub const MAILSTOW_OK: mailstow_result = 0;
 /// A pointer that must not be NULL is NULL.
 pub const MAILSTOW_NULL: mailstow_result = 6501;
@@ -32,7 +32,7 @@ pub const MAILSTOW_FORKED: mailstow_result = 6508;
 pub const MAILSTOW_POISONED: mailstow_result = 6509;
 /// The library has a bug: the call ended in a panic. Only this handle is unusable now.
 pub const MAILSTOW_PANIC: mailstow_result = 6510;
-/// Too much is under way: nothing was taken. Try again when deliveries have finished.
+/// Too many deliveries are in progress: nothing was taken. Try again when some have finished.
 pub const MAILSTOW_BUSY: mailstow_result = 6511;
 /// The buffer is too small; the length that is needed was returned.
 pub const MAILSTOW_TOO_SMALL: mailstow_result = 6512;
@@ -40,7 +40,7 @@ pub const MAILSTOW_TOO_SMALL: mailstow_result = 6512;
 pub const MAILSTOW_NOT_FOUND: mailstow_result = 6513;
 /// The recipient or the message is refused; the reply says why.
 pub const MAILSTOW_REFUSED: mailstow_result = 6514;
-/// The content has ended with a line that is a single dot.
+/// The content has ended with a line of a single dot.
 pub const MAILSTOW_END: mailstow_result = 6515;
 /// The configuration cannot be used; the error has one entry for each mistake.
 pub const MAILSTOW_CONFIG: mailstow_result = 6516;
@@ -57,9 +57,9 @@ pub const MAILSTOW_USER_CHANGED: mailstow_result = 6521;
 /// The handle has no tables to look recipients up in.
 pub const MAILSTOW_NO_TABLES: mailstow_result = 6522;
 
-/// Every result with its name and what it says.
+/// Every result with its name and meaning.
 pub(crate) const ALL: &[(mailstow_result, &CStr, &CStr)] = &[
-    (MAILSTOW_OK, c"MAILSTOW_OK", c"the call did what it says"),
+    (MAILSTOW_OK, c"MAILSTOW_OK", c"the call succeeded"),
     (
         MAILSTOW_NULL,
         c"MAILSTOW_NULL",
@@ -98,7 +98,7 @@ pub(crate) const ALL: &[(mailstow_result, &CStr, &CStr)] = &[
     (
         MAILSTOW_FORKED,
         c"MAILSTOW_FORKED",
-        c"the handle belongs to the parent process; open one of your own",
+        c"the handle belongs to the parent process; open a new one",
     ),
     (
         MAILSTOW_POISONED,
@@ -113,7 +113,7 @@ pub(crate) const ALL: &[(mailstow_result, &CStr, &CStr)] = &[
     (
         MAILSTOW_BUSY,
         c"MAILSTOW_BUSY",
-        c"too much is under way; try again when deliveries have finished",
+        c"too many deliveries are in progress; try again when some have finished",
     ),
     (
         MAILSTOW_TOO_SMALL,
@@ -168,7 +168,7 @@ pub(crate) const ALL: &[(mailstow_result, &CStr, &CStr)] = &[
     ),
 ];
 
-/// Returns the name and the meaning of a result; `None` for a number that is none.
+/// Returns the name and the meaning of a result; `None` for an unknown number.
 pub(crate) fn find(result: mailstow_result) -> Option<(&'static CStr, &'static CStr)> {
     let known = ALL.iter().find(|(number, ..)| *number == result);
     known.map(|(_, name, text)| (*name, *text))

@@ -1,4 +1,4 @@
-//! The outcomes of one message, as C reads them, and the proof that its replies were read.
+//! The outcomes of one message, in the form for C, and the receipt for its replies.
 
 use crate::boundary::{Kind, Pool, mailstow_outcome, mailstow_results};
 use crate::counters::{Counters, Permit};
@@ -10,8 +10,8 @@ use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What the host settles by saying that its client has read the replies. Dropped instead, it leaves
-/// in doubt what was stored.
+/// The receipt that the host settles once its client has read the replies. Dropping it leaves
+/// stored deliveries in doubt.
 pub(crate) trait Proof: Send + fmt::Debug {
     /// The client has read the replies.
     fn confirm(self: Box<Self>);
@@ -36,7 +36,7 @@ pub(crate) struct Results {
     _permit: Permit,
 }
 
-/// One outcome; where its texts begin.
+/// One outcome; the offsets of its texts.
 #[derive(Debug)]
 struct Entry {
     state: u32,
@@ -61,7 +61,7 @@ impl Kind for Results {
 }
 
 impl Results {
-    /// The results for recipients, as they were given, and their outcomes.
+    /// Returns the results for recipients, in their order, with their outcomes.
     pub(crate) fn new<'a>(
         outcomes: impl Iterator<Item = (&'a str, Outcome)>,
         proof: Option<Box<dyn Proof>>,
@@ -103,7 +103,7 @@ impl Results {
         self.outcomes.len()
     }
 
-    /// The exit status for all recipients together.
+    /// Returns the exit status for all recipients together.
     pub(crate) fn exit_status(&self) -> i32 {
         self.exit_status
     }
@@ -128,7 +128,7 @@ impl Results {
         })
     }
 
-    /// The client has read the replies. Without this, what was stored is in doubt.
+    /// Notes that the client has read the replies. Without this, stored deliveries are in doubt.
     pub(crate) fn confirm(&self) {
         let mut proof = self.proof.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(proof) = proof.take() {
@@ -137,7 +137,7 @@ impl Results {
     }
 }
 
-/// Appends a text and a NUL; where it begins.
+/// Appends a text and a NUL; returns its offset.
 fn push(texts: &mut Vec<u8>, text: &str) -> usize {
     let at = texts.len();
     let octets = octets::octets(text);

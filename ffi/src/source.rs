@@ -1,8 +1,8 @@
-//! Content from a descriptor of the host, of which no more is taken than belongs to the content.
+//! Content from a descriptor of the host; takes only bytes of the content.
 //!
-//! What comes behind the line that ends a content is the sender's next command. A file is set back
-//! to it; a socket is looked at before bytes are taken; of a pipe, which can do neither, no more is
-//! read at a time than must still be content.
+//! The bytes after the line that ends a content are the sender's next command. A file is set back
+//! to them; a socket is peeked at before bytes are taken; a pipe supports neither, so only bytes
+//! that must still be content are read from it.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{SeekFrom, seek};
@@ -11,22 +11,22 @@ use rustix::net::{RecvFlags, recv};
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// Bytes looked at together.
+/// Most bytes peeked at once.
 const LOOK_BYTES: usize = 64 * 1024;
 
-/// Where content comes from.
+/// The source of content.
 #[derive(Debug)]
 pub(crate) struct Source<'fd> {
     descriptor: BorrowedFd<'fd>,
     kind: Kind,
     buffer: Vec<u8>,
-    /// Bytes of the buffer that were seen last.
+    /// Bytes of the buffer that were peeked last.
     seen: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// Everything is content.
+    /// All bytes are content.
     Whole,
     Socket,
     File,
@@ -34,7 +34,7 @@ enum Kind {
 }
 
 impl<'fd> Source<'fd> {
-    /// The content from a descriptor; with `may_end`, more may come behind it.
+    /// Reads content from a descriptor; with `may_end`, other bytes may follow it.
     pub(crate) fn new(descriptor: BorrowedFd<'fd>, may_end: bool) -> Self {
         let look = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let kind = match may_end {
@@ -53,9 +53,9 @@ impl<'fd> Source<'fd> {
         }
     }
 
-    /// The next bytes, of which [`Source::take`] then says how many are content: at least
-    /// `left_min`, if so many come. Waits for them also where the descriptor does not. Empty at the
-    /// end.
+    /// Returns the next bytes, of which the caller then takes those that are content
+    /// ([`Source::take`]): at least `left_min`, if so many arrive. Waits for them also on a
+    /// non-blocking descriptor. Empty at the end.
     pub(crate) fn next(&mut self, left_min: usize) -> io::Result<&[u8]> {
         let most = match self.kind {
             Kind::Pipe => left_min.min(LOOK_BYTES),
@@ -77,7 +77,7 @@ impl<'fd> Source<'fd> {
         Ok(self.buffer.get(..self.seen).unwrap_or_default())
     }
 
-    /// So many of the bytes that were seen last are content; the others stay.
+    /// Takes so many of the bytes that were peeked last as content; the others stay.
     pub(crate) fn take(&mut self, taken: usize) -> io::Result<()> {
         match self.kind {
             Kind::Socket => self.consume(taken),
@@ -90,7 +90,7 @@ impl<'fd> Source<'fd> {
         }
     }
 
-    /// Takes bytes out of the socket that were seen there.
+    /// Takes peeked bytes out of the socket.
     fn consume(&mut self, mut count: usize) -> io::Result<()> {
         while count > 0 {
             let place = self.buffer.get_mut(..count).unwrap_or_default();

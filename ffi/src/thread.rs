@@ -1,4 +1,4 @@
-//! Starts threads that take no signals: the handlers of the host run on its own threads.
+//! Starts threads that block all signals: the handlers of the host run on the host's threads.
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::io;
@@ -7,7 +7,7 @@ use std::thread::{Builder, JoinHandle};
 /// Stack of these threads, in bytes.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Starts a thread; `name` is what tools show, at most 15 bytes of it.
+/// Starts a thread; tools show the first 15 bytes of `name`.
 pub(crate) fn spawn(
     name: &str,
     body: impl FnOnce() + Send + 'static,

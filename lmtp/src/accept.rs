@@ -1,9 +1,9 @@
 //! Accepts connections and begins their sessions.
 //!
-//! A connection over the bound waits for a
-//! short time, with those behind it in the system's backlog: Postfix waits with them, and defers no
-//! mail for a moment without room. If no room comes, it is told 421, and so are those that follow,
-//! until there is room again. A peer that has too many connections is told at once.
+//! A connection over the bound waits for a short time, with those behind it in the system's
+//! backlog: Postfix waits with them, and defers no mail for a moment without room. If no room
+//! comes, it is answered 421, and so are those that follow, until there is room again. A peer that
+//! has too many connections is answered at once.
 
 use crate::admission::{Bounds, Guest, Peer, Refused};
 use crate::client_socket::ClientSocket;

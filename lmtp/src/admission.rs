@@ -241,8 +241,8 @@ impl Guest {
             tracing::warn!(
                 client = %self.peer,
                 count,
-                "deferred: the envelopes of this client, or of all, take all memory that they \
-                 may; raise limits.envelope_bytes = {most} if they need more"
+                "deferred: the envelopes of this client, or of all, use all memory that they may; \
+                 raise limits.envelope_bytes = {most} if they need more"
             );
         }
     }

@@ -31,9 +31,9 @@ use tokio::net::UnixListener;
 const SOCKET_NAME: &str = "health";
 /// Paths of sockets are shorter than this (unix(7)).
 const SOCKET_PATH_BYTES: usize = 100;
-/// How often systemd is told what changed.
+/// How often systemd is notified of changes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// How long somebody who asks may take to read the answer.
+/// How long a client may take to read the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// After how many failed attempts to open the socket, and how far apart, a warning is logged.
 const ANSWER_ATTEMPTS: u32 = 5;
@@ -184,7 +184,7 @@ impl Health {
             };
             attempts += 1;
             if attempts == ANSWER_ATTEMPTS {
-                tracing::warn!("mailstow health cannot be answered yet: {error}");
+                tracing::warn!("mailstow health is not available yet: {error}");
             }
         }
     }
@@ -222,7 +222,7 @@ impl Health {
         }
     }
 
-    /// The server is told to end.
+    /// The server got a signal to end.
     pub fn stops(&self) {
         *self.phase.lock() = Phase::Stopping;
     }
@@ -235,8 +235,8 @@ impl Health {
                 return self.line("recovering", "recovering the delivery log", json!({}));
             }
             Phase::Stopping => {
-                let text =
-                    "stopping: deliveries under way are finished, waiting clients are told 421";
+                let text = "stopping: deliveries in progress are finished, waiting clients are answered \
+                     421";
                 return self.line("stopping", text, json!({}));
             }
             Phase::Serving(serving) => serving.engine.upgrade().map(|engine| {
@@ -258,7 +258,7 @@ impl Health {
             LogState::InService { .. } | LogState::Direct => format!("delivering; {announcement}"),
             LogState::Failed(failure) => format!(
                 "not delivering {}: the delivery log is out of service: {}; mail is answered 451 \
-                 4.3.0 until it could be opened again and recovered, which is tried by itself",
+                 4.3.0 until the server has opened and recovered it again",
                 since(failure.since),
                 failure.cause
             ),
@@ -358,7 +358,7 @@ fn file_system(failure: &FileSystemFailure) -> Value {
 fn failed_thread(failure: &ThreadFailure) -> String {
     let (name, panics) = (&failure.name, failure.panics);
     let end = match failure.is_lost {
-        true => "and is given up: the server ends, to be started anew",
+        true => "and is given up: the server ends and needs a restart",
         false => "and begins again; report the panic, which is in the log",
     };
     let times = if panics == 1 { "time" } else { "times" };

@@ -74,7 +74,7 @@ impl Input {
 
     /// Goes on with this buffer, whose content means nothing. Nothing may be unused.
     pub(crate) fn use_buffer(&mut self, bytes: Vec<u8>) {
-        debug_assert!(self.is_empty(), "nobody loses what has arrived");
+        debug_assert!(self.is_empty(), "no arrived bytes are lost");
         self.bytes = bytes;
     }
 

@@ -46,7 +46,7 @@ impl Signals {
         })
     }
 
-    /// Waits until the server is told to end.
+    /// Waits for a signal to end.
     pub async fn end(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -75,7 +75,8 @@ impl Signals {
                     _ = interrupt.recv() => {}
                 }
                 tracing::info!(
-                    "stopping: deliveries under way are finished, waiting clients are told 421"
+                    "stopping: deliveries in progress are finished, waiting clients are answered \
+                     421"
                 );
                 health.stops();
                 systemd::stopping();

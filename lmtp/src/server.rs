@@ -1,8 +1,7 @@
 //! The server: accepts connections, runs their sessions, comes to an end without losing one.
 //!
-//! Invariant: the order to drain stops accepting at
-//! once and is over after `drain_timeout`; deliveries that are under way finish, and clients that
-//! have to be waited for are told 421.
+//! Invariant: the order to drain stops accepting at once and is over after `drain_timeout`;
+//! deliveries in progress finish, and waiting clients are answered 421.
 
 use crate::accept::{self, Accepting, Protocol};
 use crate::autoreply::Autoreplies;
@@ -177,7 +176,7 @@ fn needs_restart<'a>(old: &Settings, new: &'a Settings) -> impl Iterator<Item = 
         ("[store]", old.store != new.store),
         ("[delivery_log]", old.delivery_log != new.delivery_log),
         (
-            "what [transport] says of other servers",
+            "the settings of other servers in [transport]",
             old.relay != new.relay,
         ),
         ("[log]", old.log != new.log),

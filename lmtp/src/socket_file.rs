@@ -253,7 +253,7 @@ fn remove_stale(directory: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), Li
     system::remove_if_same(directory, name, system::identity(&stat))
         .map(drop)
         .map_err(|source| {
-            let action = "remove the socket of a server that is gone";
+            let action = "remove the socket of a server that has ended";
             ListenError::unix(&path, action, source, "remove it by hand")
         })
 }

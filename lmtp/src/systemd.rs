@@ -1,4 +1,4 @@
-//! What systemd is told: readiness, reloading, stopping, and that the server lives.
+//! Notifications to systemd: readiness, reloading, stopping, and that the server lives.
 //!
 //! Source: sd_notify(3), systemd.service(5) `Type=notify-reload`.
 

@@ -1,4 +1,4 @@
-//! One mailbox that is locked by somebody else holds up nobody but itself.
+//! A mailbox that another program has locked delays only its own mail.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use support::{Client, TestServer, eventually};
 
-/// A server whose `mbox@example.com` is locked by somebody else, and the lock.
+/// A server whose `mbox@example.com` is locked by another program, and the lock.
 fn locked(deadline: Duration, change: impl FnOnce(&mut Settings)) -> (TestServer, PathBuf) {
     let server = TestServer::with(|settings| {
         settings.routing.virtual_mailbox_lock = vec![MboxLock::Dotlock];

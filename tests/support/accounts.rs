@@ -1,6 +1,6 @@
 //! Users that one program knows, and nothing else on the machine.
 //!
-//! `/etc/passwd` and `/etc/group` are covered by copies in a mount namespace of its own.
+//! `/etc/passwd` and `/etc/group` are covered by copies in a separate mount namespace.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,4 +1,4 @@
-//! A blocking SMTP and LMTP client that says exactly what it is told (RFC 5321, RFC 2033).
+//! A blocking SMTP and LMTP client that sends exactly the given bytes (RFC 5321, RFC 2033).
 //!
 //! It can be as rude as a test needs: raw bytes, half commands, vanishing.
 

@@ -1,6 +1,6 @@
 //! A server process in the foreground: started, watched, stopped by its own process id.
 //!
-//! It leads a process group of its own, so that what it forked ends with it.
+//! It leads a separate process group, so that its children end with it.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;

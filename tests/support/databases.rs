@@ -1,5 +1,5 @@
-//! Private database servers: PostgreSQL, MariaDB and OpenLDAP, each in a directory of its own, on
-//! a socket and port of its own, as a user without privileges, ended by its process id.
+//! Private database servers: PostgreSQL, MariaDB and OpenLDAP, each in a separate directory, on a
+//! separate socket and port, as a user without privileges, ended by its process id.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;

@@ -20,7 +20,7 @@ pub struct DovecotStore {
 }
 
 impl DovecotStore {
-    /// Starts a Dovecot with further lines of dovecot.conf, in which `@ROOT@` stands for its
+    /// Starts a Dovecot with further lines of dovecot.conf, in which `@ROOT@` is replaced by its
     /// directory.
     ///
     /// # Panics

@@ -1,6 +1,6 @@
 //! The examples of Postfix's VIRTUAL_README, line by line, only the paths moved.
 //!
-//! `@DIR@` stands for /etc/postfix and `@ROOT@` for the scratch directory (see the builders).
+//! `@DIR@` is replaced by /etc/postfix and `@ROOT@` by the scratch directory (see the builders).
 
 /// Line 2 to 8 of the VIRTUAL MAILBOX example.
 pub const MAILBOX_MAIN_CF: &str = "\

@@ -10,7 +10,7 @@ use crate::scratch::needs_root;
 
 /// A mount whose requests wait until this is dropped; then they fail.
 pub struct HungMount {
-    /// The kernel's requests, which nobody reads.
+    /// The kernel's requests, which no process reads.
     requests: Option<File>,
     mount_point: PathBuf,
 }
@@ -55,7 +55,7 @@ impl HungMount {
 
 impl Drop for HungMount {
     fn drop(&mut self) {
-        // Requests under way fail with that.
+        // Requests in progress fail with that.
         drop(self.requests.take());
         if let Err(error) = unmount(&self.mount_point, UnmountFlags::DETACH) {
             eprintln!("{} stays mounted: {error}", self.mount_point.display());

@@ -1,7 +1,7 @@
 //! What became of a mail in Postfix, read from its log: every delivery of it, and of the mails
 //! that local(8) made of it.
 //!
-//! Needs `enable_long_queue_ids = yes`, so that a queue id means one mail for good.
+//! Needs `enable_long_queue_ids = yes`, so that a queue id is never reused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -125,8 +125,8 @@ impl Log {
     }
 }
 
-/// Waits for all that was logged until now to be in the file, postlogd(8) being a process of its
-/// own: a line of ours comes behind it. It is like no other line, those of earlier marks and
+/// Waits for all that was logged until now to be in the file, because postlogd(8) is a separate
+/// process: a line of ours comes after it. It is like no other line, those of earlier marks and
 /// sessions included, for any of them might be written late.
 fn written_out(postfix: &Postfix) {
     let mark = format!("mark-{:x}", fastrand::u64(..));

@@ -1,8 +1,8 @@
 //! What the tests of the whole system share: private servers, clients and mailbox readers.
 //!
-//! Everything runs in scratch directories and on loopback addresses of its own, so that tests run
-//! side by side and beside the operator's servers; every process is ended by its id. Helpers
-//! panic with a sentence that names object, cause and remedy: this is test code.
+//! Everything runs in scratch directories and on separate loopback addresses, so that tests run
+//! side by side and beside the operator's servers; every process is ended by its id. Helpers panic
+//! with a sentence that names object, cause and remedy: this is test code.
 
 pub mod accounts;
 pub mod c_interface;
@@ -28,6 +28,7 @@ pub mod other_mta;
 pub mod postfix;
 pub mod postmap;
 pub mod power;
+pub mod prose;
 pub mod python;
 pub mod scratch;
 pub mod site;

@@ -55,8 +55,8 @@ pub(crate) fn cargo_build(parts: &[&str]) -> Vec<serde_json::Value> {
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
-    // What cargo tells this test of its own package: build scripts that look at it (ring's does)
-    // would be run again, and all that depends on them compiled again.
+    // Variables that cargo sets for the package of this test: build scripts that look at it (ring's
+    // does) would be run again, and all that depends on them compiled again.
     for (name, _) in std::env::vars_os() {
         let shown = name.to_string_lossy();
         if shown.starts_with("CARGO_PKG_") || shown.starts_with("CARGO_MANIFEST_") {
@@ -195,8 +195,8 @@ impl Builder {
         self
     }
 
-    /// Lines of a `main.cf` of the server's own; `@ROOT@` stands for the scratch directory and
-    /// `@DIR@` for the configuration directory.
+    /// Lines of a separate `main.cf` of the server; `@ROOT@` is replaced by the scratch directory
+    /// and `@DIR@` by the configuration directory.
     pub fn main_cf(mut self, lines: &str) -> Self {
         self.main_cf += &self.filled(lines);
         self.main_cf += "\n";

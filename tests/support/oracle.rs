@@ -33,8 +33,8 @@ allow_untrusted_routing = yes
 parent_domain_matches_subdomains = relay_domains
 ";
 
-/// What cleanup made of one recipient: all it stands for, in order, in internal form; `Err` with
-/// the reply when the mail was not taken.
+/// What cleanup made of one recipient: all its final recipients, in order, in internal form; `Err`
+/// with the reply when the mail was not taken.
 pub type Expansion = Result<Vec<String>, String>;
 
 /// Sends one mail to all `recipients` (external form) and says what became of each of them.

@@ -38,7 +38,7 @@ pub struct OtherMta {
 
 impl OtherMta {
     /// Unpacks an MTA that `tests/other-mtas` knows. In its namespace there are these users, each
-    /// with a group of its own.
+    /// with a separate group.
     pub fn new(name: &str, scratch: &Scratch, users: &[(&str, u32)]) -> Self {
         needs_root("other MTAs are mounted over /usr");
         let script = c_interface::directory().with_file_name("tests/other-mtas");

@@ -53,7 +53,7 @@ pub struct Outcome {
 }
 
 impl Builder {
-    /// Adds lines to `main.cf`. `@DIR@` stands for the configuration directory and `@ROOT@` for
+    /// Adds lines to `main.cf`. `@DIR@` is replaced by the configuration directory and `@ROOT@` by
     /// the scratch directory.
     pub fn main_cf(mut self, lines: &str) -> Self {
         self.main_cf += &self.filled(lines);
@@ -77,14 +77,14 @@ impl Builder {
         self
     }
 
-    /// Lets this Postfix, and nothing else on the machine, know a user and a group of that name,
-    /// as `user=` of pipe(8) wants: `/etc/passwd` and `/etc/group` are covered by copies in a
-    /// mount namespace of its own.
+    /// Lets this Postfix, and nothing else on the machine, know a user and a group of that name, as
+    /// `user=` of pipe(8) wants: `/etc/passwd` and `/etc/group` are covered by copies in a separate
+    /// mount namespace.
     pub fn user(self, name: &str, id: u32) -> Self {
         self.user_at(name, id, "/nonexistent")
     }
 
-    /// As [`Builder::user`], with a home directory; `@ROOT@` stands for the scratch directory.
+    /// As [`Builder::user`], with a home directory; `@ROOT@` is replaced by the scratch directory.
     pub fn user_at(mut self, name: &str, id: u32, home: &str) -> Self {
         self.users.push(Account {
             name: name.to_owned(),
@@ -297,7 +297,7 @@ impl Postfix {
 
 impl Drop for Postfix {
     fn drop(&mut self) {
-        // master(8) ends its children when it is told to stop; only then is the group killed.
+        // master(8) ends its children when it gets a signal to stop; only then is the group killed.
         if self.daemon.status().is_none() && !std::thread::panicking() {
             self.daemon.stop();
         }

@@ -12,7 +12,7 @@ use mailstow_engine::table::{TableCache, TableContext, TableList, TableName, Tab
 
 use crate::scratch::Scratch;
 
-/// A seed of our own for each test, from `POSTMAP_SEED` or by chance.
+/// A seed for each test, from `POSTMAP_SEED` or random.
 pub fn seeded() -> Rng {
     let seed = match std::env::var("POSTMAP_SEED") {
         Ok(seed) => seed.parse().expect("POSTMAP_SEED is a number"),
@@ -22,13 +22,13 @@ pub fn seeded() -> Rng {
     Rng::with_seed(seed)
 }
 
-/// Postfix's side: a configuration directory of its own, and tables in files.
+/// Postfix's side: a separate configuration directory, and tables in files.
 pub struct Postmap {
     scratch: Scratch,
 }
 
 impl Postmap {
-    /// A configuration of its own.
+    /// A separate configuration.
     pub fn in_scratch() -> Self {
         let scratch = Scratch::new("postmap");
         let main_cf = format!(

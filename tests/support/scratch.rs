@@ -1,4 +1,4 @@
-//! Scratch directories, loopback addresses nobody else uses, and the demand for root.
+//! Scratch directories, unused loopback addresses, and the demand for root.
 //!
 //! A directory is removed when its value is dropped, unless the test is failing: then it stays
 //! and its path is printed, so that logs and mailboxes can be looked at.
@@ -85,7 +85,7 @@ pub fn needs_root(why: &str) {
     );
 }
 
-/// A loopback host (127.x.y.z) of its own for each call, so that fixed ports never clash.
+/// A separate loopback host (127.x.y.z) for each call, so that fixed ports never clash.
 pub fn loopback_host() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);

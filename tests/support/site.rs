@@ -29,8 +29,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Joins and starts both. mailstow reads the `main.cf` of `postfix`, unless `store` brings a
-    /// configuration of its own.
+    /// Joins and starts both. mailstow reads the `main.cf` of `postfix`, unless `store` has a
+    /// separate configuration.
     pub fn start(
         postfix: Builder,
         handover: Handover,

@@ -1,4 +1,4 @@
-//! A small file system of its own, so that a disk can be full.
+//! A small file system, so that a disk can be full.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -38,7 +38,7 @@ const STEERING: &[&str] = &[
     "$(x)",
 ];
 
-/// A row for each of [`STEERING`] and one that nobody asks for, to be found by none of them.
+/// A row for each of [`STEERING`] and one that no key names, which none of them may find.
 fn rows() -> Vec<(String, String)> {
     let mut rows = vec![("victim@d.example".to_owned(), "victims".to_owned())];
     for (number, local_part) in STEERING.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Aliases stand for the same recipients here and in Postfix's cleanup(8).
+//! Aliases expand to the same recipients here and in Postfix's cleanup(8).
 //!
 //! Method: generated `virtual_alias_maps`, one private Postfix for each set of parameters, and
 //! generated recipients. Postfix's answer is the queue file of a held mail, ours that of

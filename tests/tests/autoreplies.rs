@@ -1,4 +1,4 @@
-//! Autoreplies: the sender of a message gets one, once, and the mail is stored as ever.
+//! Autoreplies: the sender of a message gets one, once, and the mail is stored as usual.
 //!
 //! Method: mailstow alone, with Postfix's configuration files; a script in the place of
 //! sendmail(1) keeps what it is given, and another mailstow takes what is sent over LMTP.

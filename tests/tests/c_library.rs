@@ -1,10 +1,9 @@
 //! The C library keeps what its header promises, for programs in C, C++ and Python.
 //!
 //! Method: the library is built and installed below a directory as `ffi/install` does it; then
-//! `ffi/tests/rules.c` checks each promise in a process and a directory of its own, `client.c`
-//! those of the client mode beside a server, and `ffi/examples/run` runs the examples; as they are,
-//! under AddressSanitizer and under valgrind.
-//! The header, the manual pages, the exported symbols and the
+//! `ffi/tests/rules.c` checks each promise in a separate process and directory, `client.c` those of
+//! the client mode beside a server, and `ffi/examples/run` runs the examples; as they are, under
+//! AddressSanitizer and under valgrind. The header, the manual pages, the exported symbols and the
 //! numbers of results are compared with what is committed.
 
 use std::collections::BTreeMap;
@@ -310,7 +309,7 @@ fn names_of_rules(program: &Path) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Runs each rule in a directory of its own, two at a time; `under` comes before the program.
+/// Runs each rule in a separate directory, two at a time; `under` comes before the program.
 fn check_rules(program: &Path, under: &[&str], names: Vec<String>) {
     assert!(!names.is_empty(), "there are rules");
     let waiting = Mutex::new(names);

@@ -205,7 +205,7 @@ fn table_build_makes_a_map_beside_the_text_and_says_how_to_use_it() {
     assert!(output.status.success(), "{}", said(&output));
     let table = format!("mailstow:{text}.map:v_mail");
     assert!(said(&output).contains(&table), "{}", said(&output));
-    assert!(said(&output).contains("comes twice"), "{}", said(&output));
+    assert!(said(&output).contains("occurs twice"), "{}", said(&output));
     let value = mailstow::answer(&["table", "query", "KEY@example.com", &table]);
     assert_eq!(value, "d/key/\n");
     assert_eq!(

@@ -36,7 +36,7 @@ fn every_key_of_an_index_is_answered_as_postmap_answers_it() {
                     _ => key.to_lowercase(),
                 };
                 let value = match rng.u8(..20) {
-                    // On pages of their own in LMDB.
+                    // On separate pages in LMDB.
                     0 => "long ".repeat(rng.usize(300..3000)),
                     1 => "two  words # and more".to_owned(),
                     _ => format!("example.com/box{}/", rng.u16(..)),

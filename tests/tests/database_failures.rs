@@ -1,5 +1,5 @@
-//! What a database cannot answer now is deferred, never taken for "no such user"; and it holds
-//! up nobody who did not ask it.
+//! What a database cannot answer now is deferred, never taken for "no such user"; and it delays
+//! only recipients that ask it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -100,7 +100,7 @@ fn fails_and_comes_back(product: Product) {
 
     let wrong = site.table("wrong.cf", &host, "another secret");
     println!("{}", deferred(&wrong));
-    // Nobody listens on that host.
+    // No server listens on that host.
     let dead = match product {
         Product::Slapd => "ldap://127.0.2.1:10389",
         Product::Pgsql | Product::Mariadb => "inet:127.0.2.1:10389",
@@ -144,8 +144,8 @@ fn a_directory_server_that_cannot_answer_defers_and_comes_back() {
     fails_and_comes_back(Product::Slapd);
 }
 
-/// Each connection of PostgreSQL has a process of its own, which the pause of the first does not
-/// stop: a query that takes too long stands for it.
+/// Each connection of PostgreSQL has a separate process, which the pause of the first does not
+/// stop: a query that takes too long simulates that.
 #[test]
 fn a_pgsql_server_that_cannot_answer_defers_and_comes_back() {
     let mut site = Site::start(Product::Pgsql);
@@ -209,8 +209,8 @@ fn a_slow_database_holds_up_only_those_who_ask_it() {
         let mut client = session();
         assert_eq!(client.command("RCPT TO:<info@example.com>").code, 250);
     }
-    // Nobody who asked the database has an answer yet: its queries are ended only now, each as
-    // soon as it has begun.
+    // No client of the database has an answer yet: its queries are ended only now, each as soon as
+    // it has begun.
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

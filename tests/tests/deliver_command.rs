@@ -1,7 +1,7 @@
 //! `mailstow deliver`: the delivery agent for pipe(8) and scripts, one process a mail.
 //!
 //! pipe(8) takes only exit status 75 (and 71) as "try again"; everything else returns the mail to
-//! its sender. So all trouble of our own must end with 75, whatever it is.
+//! its sender. So every failure of mailstow must end with 75.
 
 use std::process::Output;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! File systems of mailboxes that fail or never answer: what becomes of their mail, and that nobody
-//! else notices.
+//! File systems of mailboxes that fail or never answer: the outcomes of their mail, and that other
+//! mail is not affected.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Root acts in directories of other users: sockets, the state directory, recipient maps. Whoever
-//! owns them steers root nowhere.
+//! Root acts in directories of other users: sockets, the state directory, recipient maps. Their
+//! owners cannot redirect root.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
@@ -12,7 +12,7 @@ use mailstow_tests::mailstow::{binary, run_with_input};
 use mailstow_tests::scratch::needs_root;
 use mailstow_tests::{Scratch, eventually};
 
-/// A local user with a directory of its own, and no rights elsewhere.
+/// A local user with a directory, and no rights elsewhere.
 const STRANGER: u32 = 6666;
 /// sysexits(3) `EX_CONFIG`.
 const CONFIGURATION: i32 = 78;
@@ -31,7 +31,7 @@ while True:
         time.sleep(0.0005)
 "#;
 
-/// System calls before which the server waits, so that whoever watches it comes in between.
+/// System calls before which the server waits, so that a watching process can act in between.
 const SLOWED: &str = "inject=bind,listen,connect,fchmodat,?fchmodat2,chmod,fchownat,chown,lchown,\
                       renameat2:delay_enter=20000";
 

@@ -111,7 +111,7 @@ impl Site {
         replies[0].to_string()
     }
 
-    /// Waits until systemd was told a status that contains `text`.
+    /// Waits until systemd got a status that contains `text`.
     fn wait_for_status(&self, text: &str) {
         eventually(&format!("STATUS= with {text:?}"), MEND_LIMIT, || {
             let mut datagram = [0; 4096];
@@ -167,7 +167,7 @@ fn a_server_is_asked_when_whoever_had_its_socket_is_gone() {
         .mode(0o700)
         .create(&site.state)
         .expect("mkdir");
-    // Stands for a server started at the same time, which finds the delivery log taken.
+    // Acts as a server started at the same time, which finds the delivery log taken.
     let other = UnixListener::bind(site.state.join("health")).expect("a socket");
     let server = site.start();
     drop(other);
@@ -183,7 +183,7 @@ fn a_server_that_cannot_be_asked_is_not_taken_for_none() {
     std::fs::remove_file(site.state.join("health")).expect("the socket");
     let (status, text, _) = site.health();
     assert_eq!(status, 75, "{text}");
-    assert!(text.contains("cannot be asked"), "{text}");
+    assert!(text.contains("does not answer"), "{text}");
     drop(server);
     assert_eq!(site.health().0, 69);
 }

@@ -1,5 +1,5 @@
-//! A table that hangs, or a pattern that takes for ever, defers the recipients that ask it and
-//! nobody else, however many ask.
+//! A table that hangs, or a pattern that takes for ever, defers the recipients that ask it and no
+//! others, however many ask.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;

@@ -124,7 +124,7 @@ fn sigterm_finishes_what_runs_and_takes_nothing_new() {
         Duration::from_secs(10),
         refused,
     );
-    // The idle session is told, at once or at its next command, and closed.
+    // The idle session is answered, at once or at its next command, and closed.
     let _ = idle.send(b"MAIL FROM:<s@client.example>\r\n");
     let said = idle.rest();
     assert!(said.starts_with("421 4.3.2"), "{said:?}");

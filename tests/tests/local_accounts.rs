@@ -524,7 +524,7 @@ fn check_and_resolve_say_what_local_delivery_does() {
     let spool = builder.scratch().join("spool");
     fs::set_permissions(&spool, PermissionsExt::from_mode(0o755)).expect("chmod");
     let found = check();
-    assert!(found.contains("may be written by root alone"), "{found}");
+    assert!(found.contains("may be written by root only"), "{found}");
     fs::remove_dir(spool).expect("rmdir");
     let found = check();
     assert!(found.contains("error: mail_spool_directory"), "{found}");

@@ -379,7 +379,7 @@ fn is_told(ours: &Outcome, theirs: &[Delivery]) -> bool {
     };
     let is_only = theirs.len() == 1;
     let same_code = theirs.first().is_some_and(|one| one.dsn == ours.dsn);
-    // Ours to mend, and kept here; see the manual.
+    // A mistake of the operator, for which the mail is kept; see the manual.
     let is_mistake = theirs
         .iter()
         .any(|one| one.dsn == "5.3.5" || one.dsn == "5.2.0");
@@ -445,8 +445,8 @@ fn agree(rng: &mut Rng, name: &str, parameters: &str) -> (usize, Vec<String>) {
         // mailbox once.
         wanted.dedup();
         ends += wanted.len();
-        // Nobody gets mail that is put off before it is taken. Of mail that is put off later,
-        // Postfix sends nothing on; mailstow does, and remembers it.
+        // Mail that is deferred before it is taken reaches no destination. Postfix forwards no mail
+        // that is deferred later; mailstow does, and remembers it.
         let is_put_off = ours.status == "deferred";
         let has_all = wanted.iter().all(|end| here.contains(end));
         let is_same = here == wanted || (is_put_off && (here.is_empty() || has_all));

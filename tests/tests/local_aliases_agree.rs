@@ -1,5 +1,5 @@
-//! Local recipients stand for what Postfix's local(8) makes of them: files, commands and who
-//! runs them, mailboxes of accounts, mail sent on, senders of lists, loops.
+//! Local recipients have the destinations that Postfix's local(8) delivers to: files, commands and
+//! who runs them, mailboxes of accounts, mail sent on, senders of lists, loops.
 //!
 //! Method: generated alias tables and `:include:` files, one private Postfix for each set of
 //! parameters, one mail for each generated recipient. What local(8) did is read from its log,
@@ -26,7 +26,7 @@ const RECIPIENTS: usize = 5;
 /// Lists that forward to each other multiply; of these there is nothing more to learn.
 const RESULTS_MAX: usize = 80;
 const SENDER: &str = "s@far.example";
-/// Accounts of every Debian, none of which has an alias of its own in these tables.
+/// Accounts of every Debian system, none of which has an alias in these tables.
 const ACCOUNTS: &[&str] = &["daemon", "bin", "sys", "games", "man", "news"];
 /// Who owns the second table.
 const OTHER_OWNER: u32 = 5;
@@ -82,7 +82,7 @@ fn seed() -> u64 {
     }
 }
 
-/// A local name of a group, now and then one that is nobody's.
+/// A local name of a group, sometimes one without an owner.
 fn name(rng: &mut Rng, group: usize) -> String {
     let stem = format!("g{group}");
     match rng.u8(..12) {
@@ -170,7 +170,7 @@ fn table(rng: &mut Rng, root: &Path) -> String {
     })
 }
 
-/// Everything that deliveries need, writable for whoever they run as.
+/// All that deliveries need, writable for the user they run as.
 fn prepare(rng: &mut Rng, scratch: &Scratch) {
     let root = scratch.path();
     let mode = |path: &Path, mode| {

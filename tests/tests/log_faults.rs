@@ -1,7 +1,7 @@
 //! Faults of the real thing under load: disks that are full or read-only, quotas, a stopped
 //! process, a log that is full or gone.
 //!
-//! In each: clients are told nothing but success or that it is not their mail's fault; when the
+//! In each: clients are answered success or a failure that is not their mail's fault; when the
 //! cause is gone the server delivers again by itself; and after a kill and a restart every
 //! acknowledged message is there once and whole, and nothing else is seen.
 
@@ -49,8 +49,8 @@ impl Site {
         }
     }
 
-    /// Puts the mailboxes, the state, or both, which are in the same directory, on a file system of
-    /// their own.
+    /// Puts the mailboxes, the state, or both, which are in the same directory, on a separate file
+    /// system.
     fn mount(&mut self, at: &Path, mkfs: &[&str], mebibytes: u64) -> &Volume {
         let image = self.scratch.join("image");
         let volume = Volume::mount_at(at, mkfs, &image, mebibytes);

@@ -1,5 +1,5 @@
-//! Who may own the directories of a mailbox: ordinary layouts take mail, what a local user has
-//! prepared for somebody else takes none.
+//! Who may own the directories of a mailbox: ordinary layouts take mail, mailboxes that a local
+//! user has prepared for another user take none.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};

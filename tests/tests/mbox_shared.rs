@@ -113,7 +113,7 @@ fn programs_that_lock_share_an_mbox_with_mailstow_and_nothing_is_lost() {
     let mut settings = Settings::default();
     settings.routing.virtual_mailbox_base = base.clone();
     settings.routing.deliver_lock_attempts = 100;
-    // As two servers would be: each has a delivery log of its own.
+    // Like two servers: each has a separate delivery log.
     let engines = ["one", "two"].map(|name| {
         settings.state_directory = scratch.join(name);
         Engine::open(&settings).expect("an engine")

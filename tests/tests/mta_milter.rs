@@ -136,7 +136,7 @@ fn postfix_refuses_at_rcpt_what_the_milter_refuses_and_defers_while_it_cannot_kn
     let stored = arrived(&filter.store.mailbox("example.com/info"));
     assert_eq!(header(&stored, "Subject"), ["through"]);
 
-    // The server is away: nobody knows who exists, and nobody is refused for good.
+    // The server is unavailable: it is unknown who exists, and no recipient is refused permanently.
     filter.store.kill();
     let unknown = |recipient: &str| rcpt(&postfix.smtp(), 1000, recipient);
     assert_eq!(unknown("nobody@example.com").get(..1), Some("4"));

@@ -103,7 +103,7 @@ fn opensmtpds_lmtp_and_mda_actions_deliver() {
         let result = site.result(recipient);
         assert!(result.contains("result=Ok"), "{result}");
         let stored = arrived(&site.store.mailbox(mailbox));
-        // OpenSMTPD writes fields of its own in front of the message.
+        // OpenSMTPD writes additional fields before the message.
         assert_eq!(header(&stored, "Delivered-To"), [recipient, recipient]);
         assert_eq!(header(&stored, "Return-Path"), [format!("<{SENDER}>")]);
         assert_eq!(header(&stored, "Subject"), ["an action"]);

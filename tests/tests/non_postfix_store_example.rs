@@ -1,9 +1,9 @@
 //! The "non-Postfix mailbox store" example of VIRTUAL_README works with mailstow as the store.
 //!
-//! Method: Postfix has only the lines printed there and hands over by LMTP; where the mailboxes
-//! are is known to mailstow alone, from a `mailstow.toml`: either named after the recipient while
-//! Postfix's tables say who exists, or by tables of its own. Mail for an unknown user that reaches
-//! the store by sendmail(1) is refused by the store, as the example demands of it.
+//! Method: Postfix has only the lines printed there and hands over by LMTP; where the mailboxes are
+//! is known to mailstow alone, from a `mailstow.toml`: either named after the recipient while
+//! Postfix's tables list the recipients, or by separate tables. Mail for an unknown user that
+//! reaches the store by sendmail(1) is refused by the store, as the example demands of it.
 
 use mailstow_tests::content::plain;
 use mailstow_tests::mailboxes::{header, maildir};

@@ -44,7 +44,7 @@ rootgid@example.com 0
 me@example.com 65534
 ";
 
-/// A store with a home of its own for each user.
+/// A store with a separate home for each user.
 fn store(name: &str) -> Builder {
     needs_root("mailboxes of several users are made");
     let builder = Mailstow::build(name)

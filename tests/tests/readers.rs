@@ -10,8 +10,8 @@ use mailstow_tests::content::{Sample, samples};
 use mailstow_tests::mailboxes::{maildir, mbox};
 use mailstow_tests::{Mailstow, dovecot, python};
 
-/// The content as a mailbox holds it: without a Return-Path of its own, with a last line end,
-/// and with an empty line after a header that has none.
+/// The content as a mailbox holds it: without its Return-Path, with a last line end, and with an
+/// empty line after a header that has none.
 fn kept(sample: &Sample) -> Vec<u8> {
     let text = sample.content.split_inclusive(|&b| b == b'\n');
     let mut kept = text

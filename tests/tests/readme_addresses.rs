@@ -365,7 +365,7 @@ fn the_forwarding_example() {
         String::from_utf8_lossy(&output.stdout),
         "@example.com: nothing -> jim@yet-another-site\n\
          joe@example.com: joe@somewhere -> joe@here\n\
-         1 changed, 1 new, 0 gone\n"
+         1 changed, 1 new, 0 removed\n"
     );
 }
 

@@ -1,5 +1,5 @@
 //! A server that finds its recipients in a compiled map: built, delivered by, changed key by key
-//! while it runs, replaced, damaged and mended.
+//! while it runs, replaced, damaged and repaired.
 
 use std::fs;
 use std::path::PathBuf;
@@ -286,7 +286,7 @@ fn a_map_of_a_whole_postfix_configuration_answers_as_the_configuration_did() {
         complaints.contains("virtual_uid_maps: static:5000 stays"),
         "{complaints}"
     );
-    assert!(complaints.contains("comes twice"), "{complaints}");
+    assert!(complaints.contains("occurs twice"), "{complaints}");
     let (_, toml) = out.split_once("mailstow.toml:\n").expect("it says how");
     let toml = builder.scratch().write("map.toml", toml);
 
@@ -311,7 +311,7 @@ fn a_map_of_a_whole_postfix_configuration_answers_as_the_configuration_did() {
     let lines = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
     assert_eq!(lines(&by_map.stdout), lines(&by_tables.stdout));
     assert_eq!(lines(&by_map.stdout).lines().count(), addresses.len());
-    // What is left of the texts is asked by nobody.
+    // No lookup reads the remaining texts.
     for name in ["domains", "vmailbox", "groups", "virtual", "transport"] {
         builder.scratch().write(&format!("conf/{name}"), "");
     }

@@ -33,7 +33,7 @@ const SPELLINGS: &[(&[u8], &str)] = &[
     (b"j\xc3\xb6rg@example.com", "utf8"),
 ];
 
-/// Nobody's, in any spelling.
+/// An unknown address, in any spelling.
 const UNKNOWN: &[&[u8]] = &[
     b"nobody@example.com",
     b"sales@example.com..",

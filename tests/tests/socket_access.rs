@@ -58,7 +58,7 @@ fn main_cf(owner: u32) -> String {
     MAIN_CF.replace("@OWNER@", &owner.to_string())
 }
 
-/// A store of its own, with a socketmap, for mailboxes of `owner`.
+/// A separate store, with a socketmap, for mailboxes of `owner`.
 fn store(name: &str, owner: u32) -> Builder {
     needs_root("users connect to sockets");
     let builder = Mailstow::build(name).main_cf(&main_cf(owner));

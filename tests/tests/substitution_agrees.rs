@@ -34,7 +34,7 @@ const PARAMETERS: &[&str] = &[
     "mydestination",
 ];
 
-/// How a parameter names a table; `@` stands for its file.
+/// How a parameter names a table; `@` is replaced by its file.
 const FORMS: &[(&str, &str)] = &[
     ("pcre", "pcre:@"),
     ("regexp", "regexp:@"),
@@ -43,7 +43,7 @@ const FORMS: &[(&str, &str)] = &[
     ("nested", "pipemap:{unionmap:{static:x, pcre:@}, static:x}"),
 ];
 
-/// Mail to anybody passes, and is stored, refused or dropped without leaving the machine.
+/// Mail to any user passes, and is stored, refused or dropped without leaving the machine.
 const COMMON: &str = "\
 smtpd_reject_unlisted_recipient = no
 smtpd_recipient_restrictions = permit_mynetworks, reject

@@ -1,5 +1,5 @@
-//! A sender who asks Postfix for a success notice (`NOTIFY=SUCCESS`) gets one, whoever has to send
-//! it: mailstow, when it offers DSN, or Postfix.
+//! A sender who asks Postfix for a success notice (`NOTIFY=SUCCESS`) gets one, whichever server has
+//! to send it: mailstow, when it offers DSN, or Postfix.
 //!
 //! Method: a private Postfix takes mail by SMTP and hands it to mailstow; the senders' mailboxes
 //! are delivered by virtual(8), where the notices are looked for.

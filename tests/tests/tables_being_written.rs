@@ -145,7 +145,7 @@ fn a_published_table_is_in_force_at_once_and_one_that_looks_like_a_part_is_refus
         .write("vmailbox.new", lines(0..39).concat());
     let said = answer(&["table", "publish", text(&new), &hash]);
     assert!(
-        said.contains("39 entries in force, where 40 were; 1 of these are gone"),
+        said.contains("39 entries in force instead of 40; 1 of the old ones are missing"),
         "{said}"
     );
     server.wait_for_rcpt(&user(39), 550, LIMIT);
@@ -300,7 +300,7 @@ fn a_recipient_map_that_is_copied_over_kills_nobody_and_defers_until_it_is_whole
                 }
             }
         }
-        // Emptied for good.
+        // Emptied permanently.
         File::create(&live).expect("emptied");
     });
     let odd: Vec<_> = codes

@@ -103,7 +103,7 @@ fn recovery_without_a_thread_is_tried_again_until_there_is_one() {
     server.log_line("was not tried again");
     assert_eq!(server.health().0, 0, "{}", server.log());
     assert!(deliver(&server, &plain("second")).starts_with("250"));
-    // A log that fails is opened again with threads of its own.
+    // A log that fails is opened again with new threads.
     let log = server.scratch().join("state/delivery-log");
     std::fs::remove_dir_all(&log).expect("the log is there");
     std::fs::write(&log, "in the way").expect("a file");

@@ -198,7 +198,7 @@ fn tables_refuse_put_off_and_discard_by_transport() {
     );
     assert_eq!(
         rcpt("odd@example.com"),
-        "451 4.3.5 mail system configuration error: transport nowhere is not known here"
+        "451 4.3.5 mail system configuration error: unknown transport nowhere"
     );
     // No relay for everybody.
     assert!(rcpt("any@foreign.example").starts_with("550 5.7.1"));
@@ -363,7 +363,7 @@ fn a_command_is_killed_with_the_server_that_gives_it_its_message() {
     server.kill();
     eventually("the end of the command", limit, || {
         let stat = fs::read_to_string(&process).ok();
-        // Somebody may have to collect it.
+        // Another process may have to collect it.
         stat.is_none_or(|stat| stat.contains(") Z ")).then_some(())
     });
 }
@@ -441,7 +441,7 @@ fn check_and_resolve_tell_of_transports() {
         "{checked}"
     );
     assert!(
-        checked.contains("transport_maps names bad:, whose mail is put off: user=root"),
+        checked.contains("transport_maps names bad:, whose mail is deferred: user=root"),
         "{checked}"
     );
     assert!(!checked.contains("unused"), "{checked}");

@@ -120,7 +120,7 @@ fn owner(rng: &mut Rng) -> String {
     }
 }
 
-/// Makes everything that a delivery to `base` needs, writable for whoever it runs as.
+/// Makes everything that a delivery to `base` needs, writable for the user it runs as.
 fn prepare(scratch: &Scratch, tables: &[&str]) {
     let writable = |path: &Path, mode| {
         let permissions = std::fs::Permissions::from_mode(mode);

@@ -49,7 +49,7 @@ impl Lmdb {
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(8 << 30);
         let directory = path.parent().expect("the file lies in a directory");
-        // SAFETY: nobody else opens or changes these files while a measurement runs.
+        // SAFETY: no other process opens or changes these files while a measurement runs.
         let env = unsafe { options.open(directory) }.expect("LMDB opens");
         let mut write = env.write_txn().expect("transaction begins");
         let table = env.create_database(&mut write, None).expect("table opens");

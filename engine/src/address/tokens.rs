@@ -4,7 +4,7 @@
 //! result, as Postfix has it. Text is UTF-8; all that has a meaning is ASCII. Source: RFC 822
 //! section 3.3, with `%`, `!` and `|` as further operators.
 
-/// Characters that are tokens by themselves, or begin one.
+/// Characters that are tokens, or begin one.
 const OPERATORS: &str = "|%!()<>@,;:\\\".[]";
 
 /// One token.

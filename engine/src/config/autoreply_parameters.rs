@@ -10,8 +10,8 @@ pub(super) static AUTOREPLY: &[Parameter] = &[
         "directory",
         "",
         Path(|s, v| s.autoreply.directory = v),
-        "Directory of the texts that autoreply: sends, in UTF-8; empty: it sends none, and puts \
-         mail off",
+        "Directory of the texts that autoreply: sends, in UTF-8; empty: it sends none, and defers \
+         mail",
     ),
     parameter(
         "autoreply",
@@ -27,7 +27,7 @@ pub(super) static AUTOREPLY: &[Parameter] = &[
         "interval",
         "7d",
         Time(60..=TIME_MAX, |s, v| s.autoreply.interval = v),
-        "How long a sender who was answered is not answered again by the same recipient",
+        "Shortest time between two autoreplies of a recipient to the same sender",
     ),
     parameter(
         "autoreply",

@@ -34,7 +34,7 @@ pub(super) enum ExpandError {
     BadNumber(String),
     #[error("\"{0}\" is no compatibility level; write it like 3.6")]
     BadLevel(String),
-    #[error("parameters refer to each other in a circle: {}; break it", .0.join(" -> "))]
+    #[error("parameters refer to each other in a loop: {}; break it", .0.join(" -> "))]
     Loop(Vec<String>),
     #[error("parameters refer to each other more than {DEPTH_MAX} levels deep; simplify them")]
     TooDeep,

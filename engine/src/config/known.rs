@@ -77,7 +77,7 @@ const UNKNOWN: &str = "unknown recipients are answered 550; Postfix's smtpd(8) a
 const REWRITTEN: &str =
     "addresses are rewritten by Postfix before mail reaches mailstow; not rewritten again";
 const TRANSPORT: &str =
-    "Postfix chooses the transport; mail that reaches mailstow is stored whatever it says";
+    "Postfix chooses the transport; it has no effect on mail that mailstow stores";
 const COPIES: &str = "Postfix adds these recipients before mail reaches mailstow; not added again";
 
 #[cfg(test)]

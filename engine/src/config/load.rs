@@ -51,8 +51,8 @@ pub struct Sources {
     /// Names and values that the program around the engine sets itself, which win over files:
     /// `section.name` as in mailstow.toml, or a routing parameter's name alone. Later ones win.
     pub settings: Vec<(String, String)>,
-    /// A program around the engine named the sources, and no command line: what is wrong with them
-    /// is told without flags.
+    /// A program around the engine named the sources, and no command line: errors in them are
+    /// reported without flags.
     pub by_program: bool,
 }
 
@@ -510,8 +510,7 @@ impl Loader<'_> {
         })
     }
 
-    /// What `main.cf` sets beside Postfix's parameters. One that cannot be expanded is of no use
-    /// to anybody, and left out.
+    /// What `main.cf` sets beside Postfix's parameters. Leaves out values that cannot be expanded.
     fn other_parameters(&self) -> OtherParameters {
         let path = self.files.iter().find(|path| path.ends_with("main.cf"));
         let is_other = |assignment: &&Assignment| {

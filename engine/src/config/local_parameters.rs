@@ -15,20 +15,20 @@ pub(super) static LOCAL: &[Parameter] = &[
         "forward_path",
         "$home/.forward${recipient_delimiter}${extension}, $home/.forward",
         Raw(|s, v| s.routing.local.forward_path = v),
-        "Files in which local users say where their mail goes, the first that is there; $home, \
+        "Files in which local users forward their mail; the first that exists is used; $home, \
          $user, $extension and others are expanded for each recipient",
     ),
     routing(
         "forward_expansion_filter",
         SAFE,
         Text(|s, v| s.routing.local.forward_expansion_filter = v),
-        "Characters that expansions in forward_path may have; others become _",
+        "Characters that expansions in forward_path may contain; others become _",
     ),
     routing(
         "require_home_directory",
         "no",
         YesNo(|s, v| s.routing.local.require_home_directory = v),
-        "Whether mail for a local user without a home directory is put off",
+        "Whether mail for a local user without a home directory is deferred",
     ),
     routing(
         "mailbox_transport_maps",
@@ -94,7 +94,7 @@ pub(super) static LOCAL: &[Parameter] = &[
         "command_expansion_filter",
         SAFE,
         Text(|s, v| s.routing.local.command_expansion_filter = v),
-        "Characters that the environment of commands may have of the envelope; others become _",
+        "Characters of the envelope that the environment of commands may contain; others become _",
     ),
     routing(
         "local_command_shell",

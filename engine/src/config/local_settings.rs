@@ -1,4 +1,4 @@
-//! What local(8) is told, as values.
+//! The settings of local(8), as values.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(super) const SAFE: &str =
     "1234567890!@%-_=+:,./abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
-/// What local(8) is told.
+/// The settings of local(8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
     missing_docs,

@@ -68,6 +68,6 @@ pub(super) static DELIVERY_LOG: &[Parameter] = &[
         Time(0..=TIME_MAX, |s, v| {
             s.delivery_log.in_doubt_time_without_id = v
         }),
-        "The same when nothing names a queue id, for equal messages may be sent on purpose",
+        "The same for messages without a queue id, because equal ones may be sent on purpose",
     ),
 ];

@@ -22,7 +22,7 @@ pub(super) static GENERAL: &[Parameter] = &[
         "state_directory",
         "/var/lib/mailstow, for others than root $XDG_STATE_HOME/mailstow",
         Path(|s, v| s.state_directory = v),
-        "Where mailstow keeps its own files",
+        "Directory for the files of mailstow",
     ),
     parameter(
         "postfix",
@@ -165,7 +165,7 @@ pub(super) static GENERAL: &[Parameter] = &[
         "myorigin",
         "$myhostname",
         Text(|s, v| s.routing.myorigin = v),
-        "Domain of addresses that have none",
+        "Domain of addresses without a domain",
     ),
     routing(
         "inet_interfaces",
@@ -197,12 +197,12 @@ pub(super) static GENERAL: &[Parameter] = &[
         "stale_lock_time",
         "500s",
         Time(1..=TIME_MAX, |s, v| s.routing.stale_lock_time = v),
-        "Age past which a .lock file counts as left behind",
+        "Age after which a .lock file counts as stale",
     ),
     computed(
         "lmtp",
         "listen",
-        "unix:/run/mailstow/lmtp for root, for others none",
+        "unix:/run/mailstow/lmtp for root, otherwise empty",
         Listen(|s, v| s.lmtp.listen = v),
         "Where the LMTP server listens",
     ),
@@ -223,7 +223,7 @@ pub(super) static GENERAL: &[Parameter] = &[
     computed(
         "lmtp",
         "socket_owner",
-        "$mail_owner for root when no other socket_* is set, else the user of the server",
+        "$mail_owner for root when no other socket_* is set, otherwise the user of the server",
         Text(|s, v| s.lmtp.socket_owner = v),
         "User name or id that owns UNIX sockets",
     ),
@@ -237,10 +237,11 @@ pub(super) static GENERAL: &[Parameter] = &[
     computed(
         "lmtp",
         "socket_users",
-        "$mail_owner for others than root with a main.cf when no other socket_* is set, else empty",
+        "$mail_owner for other users than root with a main.cf when no other socket_* is set, \
+         otherwise empty",
         List(|s, v| s.lmtp.socket_users = v),
-        "User names or ids whose processes may connect to UNIX sockets, beside root and the user \
-         of the server; empty: all whom the permission bits let in",
+        "User names or ids whose processes may connect to UNIX sockets, in addition to root and \
+         the user of the server; empty: the permission bits alone decide",
     ),
     parameter(
         "lmtp",
@@ -261,8 +262,8 @@ pub(super) static GENERAL: &[Parameter] = &[
         "connect_timeout",
         "20s",
         Time(1..=TIME_MAX, |s, v| s.lmtp.connect_timeout = v),
-        "How long programs with the C library try to reach a server that is away; then they answer \
-         451 4.4.1",
+        "How long programs with the C library try to reach an unavailable server; then they \
+         answer 451 4.4.1",
     ),
     parameter(
         "lmtp",
@@ -296,8 +297,8 @@ pub(super) static GENERAL: &[Parameter] = &[
         "expand_aliases",
         "no",
         YesNo(|s, v| s.lmtp.expand_aliases = v),
-        "Whether virtual_alias_maps are applied; behind Postfix they have been, and autoreplies \
-         would go out twice",
+        "Whether virtual_alias_maps are applied; Postfix has already applied them, and \
+         autoreplies would be sent twice",
     ),
     parameter(
         "lmtp",
@@ -315,15 +316,15 @@ pub(super) static GENERAL: &[Parameter] = &[
             ("yes", |s| s.lmtp.success_notices = SuccessNotices::Yes),
             ("no", |s| s.lmtp.success_notices = SuccessNotices::No),
         ]),
-        "Whether the success notices that senders ask for are sent, through sendmail_path; else \
-         DSN is not offered: Postfix sends them, and X-Original-To is unknown",
+        "Whether requested success notices are sent, through sendmail_path; otherwise DSN is not \
+         offered: Postfix sends them, and X-Original-To is unknown",
     ),
     parameter(
         "socketmap",
         "listen",
         "",
         Listen(|s, v| s.socketmap.listen = v),
-        "Where Postfix may ask for our tables by the names of their parameters; empty: nowhere",
+        "Sockets where Postfix may query the tables by the names of their parameters; empty: none",
     ),
     parameter(
         "tables",
@@ -350,8 +351,8 @@ pub(super) static GENERAL: &[Parameter] = &[
         Number("connections", 0..=1_000_000, |s, v| {
             s.limits.connections_per_peer = to_usize(v)
         }),
-        "Connections of one peer at once: of a user behind a UNIX socket, of an address behind TCP \
-         (64 bits of IPv6); 0 means all but an eighth of connections, at most 2000",
+        "Connections of one peer at once: of one user by UNIX sockets, of one address by TCP (64 \
+         bits of IPv6); 0 means all but an eighth of connections, at most 2000",
     ),
     parameter(
         "limits",
@@ -379,7 +380,7 @@ pub(super) static GENERAL: &[Parameter] = &[
         Number("recipients", 100..=1_000_000, |s, v| {
             s.limits.recipients = to_usize(v)
         }),
-        "Recipients of one transaction (RFC 5321 section 4.5.3.1.8 asks for 100)",
+        "Recipients of one transaction (RFC 5321 section 4.5.3.1.8 requires 100)",
     ),
     parameter(
         "limits",

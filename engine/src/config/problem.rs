@@ -1,7 +1,7 @@
 //! Where a setting comes from, and what can be wrong with the configuration.
 //!
-//! A [`ConfigError`] carries every problem that was found, so that an operator mends them in one
-//! go.
+//! A [`ConfigError`] carries every problem that was found, so that an operator corrects them all at
+//! once.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

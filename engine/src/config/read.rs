@@ -47,7 +47,7 @@ fn remedy(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::IsADirectory => "; name a file",
         io::ErrorKind::NotADirectory => "; what stands before the last / must be a directory",
-        io::ErrorKind::PermissionDenied => "; let the user who runs mailstow read it",
+        io::ErrorKind::PermissionDenied => "; allow the user that runs mailstow to read it",
         _ => "",
     }
 }

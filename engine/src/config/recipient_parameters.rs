@@ -58,7 +58,7 @@ pub(super) static RECIPIENTS: &[Parameter] = &[
         "resolve_dequoted_address",
         "yes",
         YesNo(|s, v| s.routing.resolve_dequoted_address = v),
-        "Whether routes are looked for in quoted local parts too",
+        "Whether routes in quoted local parts are also resolved",
     ),
     routing(
         "resolve_null_domain",
@@ -204,7 +204,7 @@ pub(super) static RECIPIENTS: &[Parameter] = &[
         "sendmail_path",
         "/usr/sbin/sendmail",
         Path(|s, v| s.routing.sendmail_path = v),
-        "Program that takes success notices for the mail queue",
+        "Program that submits success notices to the mail queue",
     ),
     routing(
         "setgid_group",

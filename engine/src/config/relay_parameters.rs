@@ -44,7 +44,7 @@ pub(super) static RELAY: &[Parameter] = &[
         "tls_ca_file",
         "",
         Path(|s, v| s.relay.tls_ca_file = v),
-        "Certificates by which servers are verified; empty means those of the system",
+        "Certificates for verifying servers; empty means those of the system",
     ),
     parameter(
         "transport",

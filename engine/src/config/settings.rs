@@ -13,7 +13,7 @@ use super::local_settings::LocalSettings;
 use super::relay_settings::RelaySettings;
 use super::transport_settings::TransportSettings;
 
-/// Everything mailstow can be told, after defaults, files and flags were merged.
+/// All settings of mailstow, after defaults, files and flags were merged.
 ///
 /// ```
 /// use mailstow_engine::{Durability, Settings};
@@ -196,7 +196,7 @@ pub struct LmtpSettings {
     pub expand_aliases: bool,
     /// Accept `MAIL FROM: <a@b>` and paths without brackets.
     pub lenient_paths: bool,
-    /// Whether senders are told of successful deliveries, and DSN is offered.
+    /// Whether success notices are sent to senders, and DSN is offered.
     pub success_notices: SuccessNotices,
 }
 

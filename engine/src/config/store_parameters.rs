@@ -47,8 +47,8 @@ pub(super) static STORE: &[Parameter] = &[
             ("mailbox", |s| s.store.copies = Copies::Mailbox),
             ("recipient", |s| s.store.copies = Copies::Recipient),
         ]),
-        "Copies of a message whose recipients have the same mailbox; mailbox: one that names them \
-         all; recipient: one for each, as virtual(8) makes them",
+        "Copies of a message whose recipients have the same mailbox; mailbox: one copy that names \
+         them all; recipient: one copy for each, as virtual(8) makes them",
     ),
     parameter(
         "store",
@@ -83,15 +83,15 @@ pub(super) static STORE: &[Parameter] = &[
         "30s",
         Time(1..=3600, |s, v| s.store.mailbox_timeout = v),
         "How long one step in a mailbox (open, write, flush) may take before its file system \
-         counts as one that does not answer, and its mail is put off",
+         counts as hung and its mail is deferred",
     ),
     parameter(
         "store",
         "mailbox_path",
         "",
         Text(|s, v| s.routing.mailbox_path = v),
-        "When set (%d/%u/: domain, local part), mailboxes are named by it and \
-         virtual_mailbox_maps only says who exists",
+        "When set (%d/%u/: domain, local part), it names the mailboxes, and virtual_mailbox_maps \
+         only lists the recipients that exist",
     ),
     parameter(
         "store",

@@ -9,7 +9,8 @@ pub(super) static TRANSPORT: &[Parameter] = &[parameter(
     "enabled",
     "no",
     YesNo(|s, v| s.transport.enabled = v),
-    "Whether mail goes by the transport that transport_maps, virtual_transport, relay_transport, \
-     default_transport or local_transport name; else all of it is stored in mailboxes. What local \
-     takes goes to the accounts of this machine, as local(8) delivers it",
+    "Whether mail is delivered by the transport that transport_maps, virtual_transport, \
+     relay_transport, default_transport or local_transport names; otherwise all mail is stored in \
+     virtual mailboxes. The transport local delivers to the accounts of this machine, as local(8) \
+     does",
 )];

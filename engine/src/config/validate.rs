@@ -6,7 +6,7 @@ use super::problem::{Origin, Problem};
 use super::settings::{RoutingSettings, Settings};
 use super::values::Values;
 
-/// What is wrong (mistakes, then warnings) with settings that are each valid by themselves.
+/// What is wrong (mistakes, then warnings) with settings that are each valid separately.
 pub(super) fn validate(settings: &Settings, values: &Values) -> (Vec<Problem>, Vec<String>) {
     let routing = &settings.routing;
     let mut problems = Vec::new();

@@ -1,6 +1,6 @@
 //! The store of mailboxes that belong to accounts of this machine, and of files in aliases.
 //!
-//! Their paths begin at `/`, and local(8) has its own limits and locks for them: so they have a
+//! Their paths begin at `/`, and local(8) has separate limits and locks for them. So they have a
 //! second store, with a second delivery log in `accounts` below the state directory. Neither store
 //! waits for the log or the file systems of the other.
 
@@ -15,7 +15,7 @@ use std::path::Path;
 /// The name of its directory below the state directory.
 const DIRECTORY: &str = "accounts";
 
-/// What the store of accounts is told.
+/// Returns the settings of the store of accounts.
 fn of_accounts(settings: &Settings) -> Settings {
     let mut own = settings.clone();
     own.state_directory = settings.state_directory.join(DIRECTORY);
@@ -28,8 +28,8 @@ fn of_accounts(settings: &Settings) -> Settings {
     own
 }
 
-/// What the store of virtual mailboxes is told. A site whose users all have accounts has no
-/// directory for virtual mailboxes, and no table that could name one.
+/// Returns the settings of the store of virtual mailboxes. A site whose users all have accounts has
+/// no directory for virtual mailboxes, and no table that names one.
 pub(crate) fn of_mailboxes(settings: &Settings) -> Cow<'_, Settings> {
     let routing = &settings.routing;
     let has_base = !routing.virtual_mailbox_base.as_os_str().is_empty();
@@ -42,8 +42,8 @@ pub(crate) fn of_mailboxes(settings: &Settings) -> Cow<'_, Settings> {
 }
 
 impl Store {
-    /// Opens the store of accounts, where local delivery is in use. A log that was left when it was
-    /// in use before is recovered.
+    /// Opens the store of accounts where local delivery is in use. Recovers a log that an earlier
+    /// process left there.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -60,7 +60,7 @@ impl Store {
         if is_logged || log.is_dir() {
             return Self::open(&own).map(Some);
         }
-        // Without a log there is nothing to keep apart.
+        // Without a log the two stores share the state directory.
         let state_directory = settings.state_directory.clone();
         let own = Settings {
             state_directory,

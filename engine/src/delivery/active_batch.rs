@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// The batch waits for the log, not for a mailbox.
 const WAITS_FOR_LOG: u64 = u64::MAX;
-/// No delivery in particular.
+/// The step is for no delivery in particular.
 const NONE: usize = usize::MAX;
 
 /// A batch that a writer works on.
@@ -26,24 +26,24 @@ pub(super) struct ActiveBatch {
     pub(super) writer: u64,
     pub(super) replies: Vec<Arc<Reply>>,
     begun: Instant,
-    /// Milliseconds from then to when the last step in a mailbox began.
+    /// Milliseconds from `begun` to the start of the latest step in a mailbox.
     step_ms: AtomicU64,
     /// The delivery that the step is for.
     step_of: AtomicUsize,
-    /// What keeps its records in the log.
+    /// Keeps the records of the batch in the log.
     mark: Mutex<Option<Arc<RetentionMark>>>,
-    /// What keeps the extents of its messages in the log.
+    /// Keeps the extents of its messages in the log.
     extent_marks: Mutex<Vec<Arc<RetentionMark>>>,
     extents: Mutex<Vec<DeferredExtent>>,
-    /// Lives as long as this.
+    /// Is dropped with this batch.
     alive: Arc<()>,
     /// How long its writer may use the log.
     terms: Mutex<Vec<Arc<LeaseTerm>>>,
-    /// Flushes that had failed when it was begun.
+    /// How many flushes had failed when the batch began.
     failures: AtomicU64,
-    /// The watchdog has answered its deliveries without the writer.
+    /// The watchdog answered its deliveries in place of the writer.
     is_given_up: AtomicBool,
-    /// The queue counts on other writers for new deliveries.
+    /// The queue leaves new deliveries to other writers.
     is_left_to_others: AtomicBool,
 }
 
@@ -71,7 +71,7 @@ impl ActiveBatch {
         }
     }
 
-    /// Notes that the writer begins something in a mailbox that may never end.
+    /// Notes that the writer begins a step in a mailbox, which may never end.
     pub(super) fn step(&self, delivery: Option<&Delivery>) {
         let of = delivery.map_or(NONE, Delivery::number);
         self.step_of.store(of, Ordering::Relaxed);
@@ -85,14 +85,14 @@ impl ActiveBatch {
         self.step_ms.store(WAITS_FOR_LOG, Ordering::Release);
     }
 
-    /// Notes what keeps its records in the log, and how many flushes have failed before it writes
-    /// anything.
+    /// Stores the mark that keeps the records in the log, and how many flushes have failed before
+    /// the batch writes anything.
     pub(super) fn is_kept_by(&self, mark: &Arc<RetentionMark>, failures: u64) {
         self.failures.store(failures, Ordering::Release);
         *self.mark.lock() = Some(Arc::clone(mark));
     }
 
-    /// Notes what keeps the extents of its messages in the log.
+    /// Stores the mark that keeps the extents of its messages in the log.
     pub(super) fn has_extents_kept_by(&self, mark: &Arc<RetentionMark>) {
         self.extent_marks.lock().push(Arc::clone(mark));
     }
@@ -109,7 +109,7 @@ impl ActiveBatch {
         true
     }
 
-    /// Takes the extents of a batch that was given up, and what keeps them in the log.
+    /// Takes the extents of a batch that was given up, and the marks that keep them in the log.
     pub(super) fn take_extents(&self) -> (Vec<DeferredExtent>, Vec<Arc<RetentionMark>>) {
         debug_assert!(self.is_given_up(), "its writer adds no more");
         let extents = std::mem::take(&mut *self.extents.lock());
@@ -123,7 +123,7 @@ impl ActiveBatch {
         !self.is_given_up()
     }
 
-    /// Takes what [`Self::uses_log`] was told.
+    /// Takes the terms that [`Self::uses_log`] stored.
     pub(super) fn take_terms(&self) -> Vec<Arc<LeaseTerm>> {
         std::mem::take(&mut *self.terms.lock())
     }
@@ -133,7 +133,7 @@ impl ActiveBatch {
         *self.mark.lock() = None;
     }
 
-    /// Returns when the step began that the writer is at; `None` while it waits for the log.
+    /// Returns when the writer's current step began; `None` while the writer waits for the log.
     pub(super) fn since(&self) -> Option<Instant> {
         match self.step_ms.load(Ordering::Acquire) {
             WAITS_FOR_LOG => None,
@@ -145,12 +145,12 @@ impl ActiveBatch {
         self.begun
     }
 
-    /// Returns how many flushes had failed when it was begun.
+    /// Returns how many flushes had failed when the batch began.
     pub(super) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Acquire)
     }
 
-    /// Returns the reply of the delivery that the writer is at.
+    /// Returns the reply of the delivery that the writer works on.
     fn current(&self) -> Option<&Arc<Reply>> {
         self.replies.get(self.step_of.load(Ordering::Relaxed))
     }
@@ -174,12 +174,12 @@ impl ActiveBatch {
         mboxes
     }
 
-    /// Gives the writer up; returns false if that was done before.
+    /// Gives the writer up; returns false if the writer was given up before.
     pub(super) fn give_up(&self) -> bool {
         !self.is_given_up.swap(true, Ordering::AcqRel)
     }
 
-    /// Leaves new deliveries to other writers; returns false if that was done before.
+    /// Leaves new deliveries to other writers; returns false if they were left before.
     pub(super) fn leave_to_others(&self) -> bool {
         !self.is_left_to_others.swap(true, Ordering::AcqRel)
     }
@@ -188,7 +188,7 @@ impl ActiveBatch {
         self.is_given_up.load(Ordering::Acquire)
     }
 
-    /// Allows the log to free the records of this batch, once every delivery was answered. Records
+    /// Allows the log to free the records of this batch once every delivery was answered. Records
     /// that other deliveries need stay.
     pub(super) fn let_go_of_log(&self) {
         let Some(mark) = self.mark.lock().take() else {

@@ -9,8 +9,9 @@ use rustix::fs::{self as sys, Mode, OFlags};
 use std::io;
 use std::path::Path;
 
-/// Opens the base once, and makes it if only the last directory of its path is missing. Owners of
-/// mailboxes must be able to search it, and to make directories in it when all are one user.
+/// Opens the base once; creates it if only the last directory of its path is missing. Owners of
+/// mailboxes must be able to search it, and to make directories in it when all mailboxes have one
+/// owner.
 pub(super) fn open_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), StoreError> {
     let base = settings.routing.virtual_mailbox_base.clone();
     if base.as_os_str().is_empty() {
@@ -30,7 +31,7 @@ pub(super) fn open_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), St
     made.map_err(|source| StoreError::Base { base, source })
 }
 
-/// Checks that the base can be used. Makes nothing.
+/// Checks that the base can be used. Creates nothing.
 pub(super) fn check_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), StoreError> {
     let mut settings = settings.clone();
     settings.store.make_base = false;
@@ -40,7 +41,7 @@ pub(super) fn check_base<D: Disk>(disk: &D, settings: &Settings) -> Result<(), S
 fn make_base(base: &Path, settings: &Settings) -> io::Result<()> {
     let is_root = nix::unistd::geteuid().is_root();
     let mode = if is_root { 0o755 } else { 0o700 };
-    // The owner of the directory above must not make another directory get the new owner.
+    // The owner of the parent directory must not be able to give another directory the new owner.
     let (above, name) = SafeDirectory::of(base).map_err(io::Error::other)?;
     sys::mkdirat(above.handle(), &name, Mode::from_raw_mode(mode))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -58,7 +59,7 @@ fn make_base(base: &Path, settings: &Settings) -> io::Result<()> {
     Ok(())
 }
 
-/// The one user of all mailboxes, if the tables say so plainly.
+/// Returns the one user of all mailboxes, if the tables name a single constant.
 fn static_id(tables: &str) -> Option<u32> {
     let id = tables.trim().strip_prefix("static:")?.trim().parse().ok()?;
     (id != 0).then_some(id)

@@ -7,14 +7,14 @@ use crate::log::Volume;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// The part of a file system with mailboxes that the log may take: one in so many.
+/// The log may take one part in so many of a file system that also holds mailboxes.
 const SHARED_PART: u64 = 4;
-/// The part that it leaves of one without.
+/// The log leaves one part in so many of a file system without mailboxes.
 const LEFT_PART: u64 = 8;
 /// Smallest log, in bytes: it takes the extent record of a message of 48 MB for an mbox.
 pub(super) const LOG_BYTES_MIN: u64 = 1 << 20;
 
-/// How large the log may grow, and why.
+/// How large the log may grow, and which file system limits it.
 ///
 /// ```
 /// use mailstow_engine::Settings;

@@ -1,8 +1,8 @@
 //! What all writers of a store share, and the place where one thread works on mailboxes.
 //!
 //! Invariant: the server opens the base, because owners of mailboxes may not be able to search the
-//! directories above it; everything below it is opened by the owner of the mailbox, so that no
-//! more rights are used than the owner has.
+//! directories above it. The owner of each mailbox opens everything below the base, so that a
+//! delivery has only the owner's rights.
 
 use super::flush::Flusher;
 use super::ledger::fingerprint::BaseDigest;
@@ -19,7 +19,7 @@ use std::cell::RefCell;
 pub(super) struct Context<D: Disk> {
     pub(super) disk: D,
     pub(super) settings: MailboxSettings,
-    /// Of `virtual_mailbox_base`.
+    /// The digest of `virtual_mailbox_base`.
     pub(super) base_digest: BaseDigest,
     /// Directories that were used before.
     pub(super) durable_dirs: DurableDirs,
@@ -57,9 +57,9 @@ impl<D: Disk> Context<D> {
     }
 }
 
-/// One piece of work on mailboxes: the opened base, and the identity of the thread that works.
+/// One piece of work on mailboxes: the opened base, and the identity of the working thread.
 ///
-/// A thread may have several pieces of work in hand; they share its identity.
+/// A thread may have several pieces of work at once; they share its identity.
 pub(super) struct Workspace<'a, D: Disk> {
     context: &'a Context<D>,
     credentials: &'a RefCell<Credentials>,
@@ -69,7 +69,7 @@ pub(super) struct Workspace<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> Workspace<'a, D> {
-    /// Begins a piece of work on the thread that the credentials are of.
+    /// Begins a piece of work on the thread that owns the credentials.
     pub(super) fn new(context: &'a Context<D>, credentials: &'a RefCell<Credentials>) -> Self {
         Self {
             context,
@@ -79,8 +79,8 @@ impl<'a, D: Disk> Workspace<'a, D> {
         }
     }
 
-    /// Takes the identity of the mailbox's owner, and returns the base, which it opens before if
-    /// that was not done yet.
+    /// Takes the identity of the mailbox's owner and returns the base. Opens the base first if it
+    /// is not open yet.
     pub(super) fn enter(
         &mut self,
         mailbox: &str,
@@ -114,9 +114,9 @@ impl<'a, D: Disk> Workspace<'a, D> {
         become_owner(&mut self.credentials.borrow_mut(), mailbox, owner)
     }
 
-    /// Takes the identity of a mailbox's owner to remove what is not needed there any more; false
-    /// when that fails. With another identity a lock file stays until it is stale, and a file in
-    /// `tmp/` until it is swept.
+    /// Takes the identity of a mailbox's owner to remove a file that is no longer needed; returns
+    /// false when that fails. With another identity, a lock file stays until it is stale, and a
+    /// file in `tmp/` until it is swept.
     pub(super) fn become_owner_to_clean_up(&self, Owner { uid, gid }: Owner) -> bool {
         let switched = self.credentials.borrow_mut().become_user(uid, gid);
         if let Err(error) = &switched {
@@ -125,8 +125,8 @@ impl<'a, D: Disk> Workspace<'a, D> {
         switched.is_ok()
     }
 
-    /// Checks that the thread had the identities it took since the work began: else files made
-    /// meanwhile may have a wrong owner, and must not become visible.
+    /// Checks that the thread kept the identities it took since the work began. Otherwise files
+    /// made meanwhile may have a wrong owner, and must not become visible.
     pub(super) fn check_identity(&self) -> Result<(), IdentityChanged> {
         let verified = self.credentials.borrow_mut().verify(self.begun);
         verified.map_err(|error| {
@@ -153,7 +153,7 @@ fn become_owner(
 pub(super) struct IdentityChanged;
 
 impl IdentityChanged {
-    /// Returns the error of a mailbox that this concerns.
+    /// Returns this error for a mailbox.
     pub(super) fn error(self, mailbox: &str) -> MailboxError {
         MailboxError::Identity {
             mailbox: mailbox.to_owned(),

@@ -17,7 +17,7 @@ pub(super) struct Copy {
     pub(super) names: Names,
 }
 
-/// All that a copy is for; at least one.
+/// The recipients of a copy; at least one.
 #[derive(Debug)]
 pub(super) struct Names {
     first: Named,
@@ -28,14 +28,14 @@ pub(super) struct Names {
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) recipient: Recipient,
-    /// Where it was submitted.
+    /// Its index in the submission.
     index: usize,
-    /// Where it was submitted again, with the same mailbox.
+    /// The indices of its repetitions: the same recipient with the same mailbox.
     again: Vec<usize>,
 }
 
 impl Named {
-    /// Returns where it was submitted.
+    /// Returns its index and those of its repetitions.
     pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
         once(self.index).chain(self.again.iter().copied())
     }
@@ -222,7 +222,7 @@ mod tests {
             let to: Vec<_> = to.into_iter().map(|(n, o, m)| one(n, o, m)).collect();
             let kind = if is_each { Copies::Recipient } else { Copies::Mailbox };
             let all = copies(to.clone(), kind);
-            // As plainly as can be.
+            // A recipient with its indices, found by the simplest algorithm.
             type Plain = (Recipient, Vec<usize>);
             let mut expected: Vec<(MailboxTarget, Vec<Plain>)> = Vec::new();
             for (index, (recipient, target)) in to.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! One delivery: a copy of a message for one mailbox, in the hands of a writer.
+//! One delivery: a copy of a message for one mailbox, owned by a writer.
 //!
 //! Invariant: a delivery is answered before it is dropped, or by being dropped; see [`Reply`].
 
@@ -24,11 +24,11 @@ pub(super) struct Delivery {
     /// The log knows durably that recovery must not make this delivery.
     is_refused_in_log: bool,
     reply: Arc<Reply>,
-    /// Which one of its batch it is.
+    /// Its index in its batch.
     number: usize,
     taken: Instant,
     is_claimed: bool,
-    /// It is decided who answers it.
+    /// The watchdog or the writer alone may answer it from now on.
     is_closed: bool,
     is_over: bool,
 }
@@ -62,22 +62,22 @@ impl Delivery {
         self.reply.ticket(offset)
     }
 
-    /// Returns who waits for its outcome.
+    /// Returns the reply of the delivery.
     pub(super) fn reply(&self) -> &Arc<Reply> {
         &self.reply
     }
 
-    /// Makes it the one with this number in its batch.
+    /// Sets its index in its batch.
     pub(super) fn set_number(&mut self, number: usize) {
         self.number = number;
     }
 
-    /// Returns which one of its batch it is.
+    /// Returns its index in its batch.
     pub(super) fn number(&self) -> usize {
         self.number
     }
 
-    /// Returns where the recipients of the copy were submitted, each with its offset in the copy.
+    /// Returns the indices of the recipients in the submission, each with its offset in the copy.
     pub(super) fn places(&self) -> impl Iterator<Item = (usize, usize)> {
         let names = self.reply.names.iter().enumerate();
         names.flat_map(|(offset, named)| named.indices().map(move |index| (index, offset)))
@@ -98,7 +98,7 @@ impl Delivery {
         Some(&part.message)
     }
 
-    /// Returns what a record says of its outcome; nothing when the log does not have its message.
+    /// Returns the log's record of its outcome; `None` when the log does not have its message.
     pub(super) fn done(&self, outcome: DoneOutcome) -> Option<Done> {
         let part = self.part()?;
         let message = &part.message;
@@ -154,7 +154,7 @@ impl Delivery {
         self.target.owner()
     }
 
-    /// Makes sure that it cannot be abandoned any more; false when it was.
+    /// Prevents that the delivery is abandoned; returns false when it was abandoned before.
     pub(super) fn claim(&mut self) -> bool {
         if !self.is_claimed {
             self.is_claimed = self.reply.claim();
@@ -162,8 +162,8 @@ impl Delivery {
         self.is_claimed
     }
 
-    /// Makes sure that it is not answered with success before its writer answers it; false when
-    /// it was.
+    /// Prevents that the watchdog answers the delivery with success; returns false when it did so
+    /// before.
     pub(super) fn close(&mut self) -> bool {
         if !self.is_closed && self.claim() {
             self.is_closed = self.reply.close();
@@ -172,12 +172,12 @@ impl Delivery {
         true
     }
 
-    /// Notes that the log durably has the refusal that follows.
+    /// Notes that the log durably has the refusal of this delivery.
     pub(super) fn refusal_is_logged(&mut self) {
         self.is_refused_in_log = true;
     }
 
-    /// Ends it, and reports the outcome unless it was abandoned.
+    /// Ends the delivery, and reports the outcome unless it was abandoned.
     pub(super) fn finish(mut self, ending: Ending) {
         match ending {
             Ok(stored) => self.end(&stored.status(), false),
@@ -212,7 +212,7 @@ impl Delivery {
         }
     }
 
-    /// Returns the error of a delivery that a bug keeps from going on.
+    /// Returns the error of a delivery that a bug interrupted.
     pub(super) fn interrupted(&self) -> MailboxError {
         MailboxError::Interrupted {
             mailbox: self.mailbox().to_owned(),
@@ -263,7 +263,7 @@ impl Queued for Delivery {
 }
 
 impl Drop for Delivery {
-    /// Answers a delivery that was lost on its way, for instance because a writer panicked.
+    /// Answers a delivery that was dropped early, for instance because a writer panicked.
     fn drop(&mut self) {
         if !self.is_over {
             let error = self.interrupted();

@@ -1,5 +1,5 @@
-//! Models of what writers share, run over every interleaving (up to the bound loom is given): the
-//! mboxes in hand, and how far back the log is needed.
+//! Models of what writers share, run over every interleaving (up to loom's bound): the mboxes that
+//! writers hold, and how far back the log is needed.
 //!
 //! Run with `tests/loom`.
 
@@ -45,7 +45,7 @@ impl Queued for Item {
     fn refuse(self, _: &'static str) {}
 }
 
-/// A writer: takes one delivery at a time until the queue is closed; answers how many.
+/// A writer: takes one delivery at a time until the queue is closed; returns the count.
 fn write(queue: &Queue<Item>, in_use: &AtomicBool) -> u64 {
     let mut done = 0;
     while let Some(Taken { jobs, hold }) = queue.take() {

@@ -1,9 +1,9 @@
 //! Hands each recipient to its mailbox or to its transport.
 //!
-//! Mailboxes and transports know nothing of each other: here alone a message is split between
-//! them, and their outcomes become those of one submission. A message for mailboxes alone, as
-//! nearly all are, costs nothing more. With a delivery log, what a transport took is remembered
-//! durably before that is reported, and a transport is asked only while the log takes records.
+//! Mailboxes and transports do not import each other. This file alone splits a message between
+//! them, and joins their outcomes in one submission. A message for mailboxes alone, which is the
+//! usual case, costs nothing more. With a delivery log, a success of a transport is durably
+//! recorded before it is reported, and a transport is asked only while the log takes records.
 
 use super::handed_over::{HandedOver, Name};
 use super::ledger::Ledger;
@@ -33,20 +33,20 @@ struct Group {
     recipients: Vec<(Recipient, Vec<usize>)>,
 }
 
-/// Takes what a transport answers for the recipients of a group.
+/// Takes the answers of a transport for the recipients of a group.
 struct Answers<H> {
     message: Arc<HandedOver>,
-    /// Of each recipient of the group.
+    /// The names of each recipient of the group.
     names: Vec<Vec<usize>>,
     begun: Instant,
-    /// Where successes are remembered.
+    /// Records successes.
     ledger: Option<Arc<Ledger<H>>>,
     on_outcome: Arc<OnOutcome>,
 }
 
 impl<D: Disk> Store<D> {
-    /// Hands a message over for delivery, each recipient to its target; returns at once, with the
-    /// receipt for the message. Transports have until `deadline`.
+    /// Hands a message over for delivery, each recipient to its target. Returns the receipt for the
+    /// message at once. Transports have until `deadline`.
     pub(crate) fn dispatch<T: Into<Target>>(
         &self,
         mail: Arc<Mail>,
@@ -60,7 +60,7 @@ impl<D: Disk> Store<D> {
         let mut names: Vec<Name> = Vec::new();
         for (index, (recipient, target)) in to.into_iter().enumerate() {
             let target = match target.into() {
-                // Those were spread before; here they have no place.
+                // Local targets were spread before; this store delivers none.
                 Target::Local(_) => Target::transport(LOCAL, ""),
                 target => target,
             };
@@ -95,7 +95,7 @@ impl<D: Disk> Store<D> {
         receipt.shared(count, &indices, handed_over)
     }
 
-    /// Hands a message to the transports of these names, but for those that have it from before.
+    /// Hands a message to the transports of these names, except for names that already have it.
     fn hand_over(
         &self,
         mail: &Arc<Mail>,
@@ -125,7 +125,7 @@ impl<D: Disk> Store<D> {
                     None => answer(&name, Ticket::not_made(), is_under_way(place)),
                 }
             }
-            // What a transport did could not be remembered.
+            // Without the log, the success of a transport could not be recorded.
             if let Err(error) = ledger.log.lease() {
                 for name in names.drain(..) {
                     let outcome = outcome(error.status(), &name.target, Duration::ZERO);
@@ -159,8 +159,8 @@ impl<D: Disk> Store<D> {
     }
 }
 
-/// Adds a recipient to those whose mail transports take. One that is there already, for the same
-/// original recipient, is the same.
+/// Adds a recipient to those of the transports. A recipient that is there already, for the same
+/// original recipient, gets the index as well.
 fn add(names: &mut Vec<Name>, name: Name) {
     let is_it = |known: &&mut Name| known.recipient == name.recipient && known.place == name.place;
     match names.iter_mut().find(is_it) {
@@ -195,7 +195,7 @@ fn groups(message: &HandedOver) -> Vec<Group> {
     groups
 }
 
-/// Gives the recipients of one transport and nexthop to it.
+/// Gives the recipients of one transport and nexthop to that transport.
 fn begin<H: fmt::Debug + Send + Sync + 'static>(
     mail: &Arc<Mail>,
     (target, recipients): (TransportTarget, Vec<Recipient>),
@@ -241,8 +241,8 @@ fn deliver(transports: &Transports, request: TransportRequest) {
 }
 
 impl<H: fmt::Debug + Send + Sync + 'static> Answers<H> {
-    /// Takes what a transport answers for a recipient. A success is reported once it is durably
-    /// remembered.
+    /// Takes the answer of a transport for a recipient. Reports a success once it is durably
+    /// recorded.
     fn take(self: &Arc<Self>, at: usize, status: Status) {
         let Some(names) = self.names.get(at) else {
             return;
@@ -263,8 +263,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> Answers<H> {
         ledger.append_in_doubt(&entries, Box::new(then));
     }
 
-    /// The log did not take the memory of a success, which this process has: the client is told to
-    /// try again, and the repetition finds it.
+    /// Defers a recipient whose success the log did not take. The process remembers the success,
+    /// and the repetition by the client finds it.
     fn is_not_durable(&self, at: usize, error: &crate::log::LogError) {
         let Some(ledger) = &self.ledger else { return };
         for name in self.names.get(at).into_iter().flatten() {

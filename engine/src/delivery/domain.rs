@@ -1,8 +1,8 @@
 //! A file system with mailboxes, and its writers, which write to its mailboxes only.
 //!
-//! A file system that does not answer blocks only its writers. Invariants: while a file system
-//! is known not to answer, its deliveries are refused at once, except for a trial from time to
-//! time; while other deliveries still end, only the mailboxes of the blocked writers are refused.
+//! A file system that does not answer blocks only its writers. Invariants: while a file system is
+//! known not to answer, its deliveries are refused at once, except for an occasional trial; while
+//! other deliveries still end, only the mailboxes of the blocked writers are refused.
 
 use super::active_batch::ActiveBatch;
 use super::delivery::Delivery;
@@ -25,7 +25,7 @@ const TRIAL_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Domain {
     mount_point: PathBuf,
     pub(super) queue: Queue<Delivery>,
-    /// A writer was given up, or too much waits for a flush: [`Domain::admits`] must look.
+    /// A writer was given up, or too much waits for a flush: [`Domain::admits`] must check.
     is_impeded: AtomicBool,
     numbers: AtomicU64,
     state: Mutex<State>,
@@ -38,14 +38,14 @@ struct State {
     /// The numbers of its writers.
     writers: BTreeSet<u64>,
     writers_wanted: usize,
-    /// When the newest of the batches began that have ended.
+    /// When the newest of the completed batches began.
     ended: Option<Instant>,
     hung: Option<Hung>,
-    /// Its flush does not end, and as much of its mail waits for that as may.
+    /// Its flush does not end, and the bound on mail that waits for the flush is reached.
     is_overfull: bool,
 }
 
-/// It does not answer.
+/// The state of a file system that does not answer.
 #[derive(Clone, Copy, Debug)]
 struct Hung {
     /// Since the UNIX epoch.
@@ -68,14 +68,14 @@ pub(super) struct HungDomain {
 pub(super) struct Look {
     /// Batches whose writers are given up.
     pub(super) given_up: Vec<Arc<ActiveBatch>>,
-    /// Deliveries that no writer will take.
+    /// Deliveries that no writer takes any more.
     pub(super) refused: Vec<Delivery>,
-    /// Writers that are missing.
+    /// How many writers are missing.
     pub(super) writers: usize,
 }
 
 impl State {
-    /// Returns the writers that are given up.
+    /// Returns the numbers of the writers that were given up.
     fn given_up(&self) -> BTreeSet<u64> {
         let given_up = self.active.iter().filter(|active| active.is_given_up());
         given_up.map(|active| active.writer).collect()
@@ -90,12 +90,12 @@ impl State {
         steps?.into_iter().max()
     }
 
-    /// Writers that are given up are replaced up to this many.
+    /// Returns the most writers that may exist while some are given up.
     fn writers_max(&self) -> usize {
         self.writers_wanted * 2
     }
 
-    /// Returns true if no batch has ended that was begun after a delivery stopped.
+    /// Returns true if every batch that began after a delivery stopped is still unfinished.
     fn is_hung(&self) -> bool {
         let given_up = self.active.iter().filter(|active| active.is_given_up());
         let ended = self.ended;
@@ -128,7 +128,7 @@ impl Domain {
         }
     }
 
-    /// Returns how many writers it has when none is given up.
+    /// Returns how many writers it has when none was given up.
     pub(super) fn writers_wanted(&self) -> usize {
         self.state.lock().writers_wanted
     }
@@ -171,7 +171,7 @@ impl Domain {
         is_trial
     }
 
-    /// A writer begins to work, and gets its number.
+    /// Registers a writer, and returns its number.
     pub(super) fn writer_begins(&self) -> u64 {
         // Relaxed: only the numbers must differ.
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
@@ -183,27 +183,27 @@ impl Domain {
         self.state.lock().writers.remove(&number);
     }
 
-    /// Returns true if a writer is one too many: it came back after it was replaced.
+    /// Returns true if there is one writer too many, because a replaced writer came back.
     pub(super) fn is_surplus(&self) -> bool {
         let state = self.state.lock();
         state.writers.len() - state.given_up().len() > state.writers_wanted
     }
 
-    /// A writer begins to work on these deliveries.
+    /// Registers the deliveries that a writer begins to work on.
     pub(super) fn begin(&self, writer: u64, deliveries: &mut [Delivery]) -> Arc<ActiveBatch> {
         let active = Arc::new(ActiveBatch::new(writer, deliveries));
         self.state.lock().active.push(Arc::clone(&active));
         active
     }
 
-    /// A writer will not be back soon from a batch, or never: other writers take new deliveries.
+    /// Leaves new deliveries to other writers, because a writer will not soon be done with a batch.
     pub(super) fn leave_to_others(&self, active: &ActiveBatch) {
         if active.leave_to_others() {
             self.queue.leave_to_others();
         }
     }
 
-    /// A writer is done with a batch.
+    /// Registers that a writer is done with a batch.
     pub(super) fn end(&self, active: &Arc<ActiveBatch>, mut hold: Hold) {
         let mut state = self.state.lock();
         state.active.retain(|kept| !Arc::ptr_eq(kept, active));
@@ -234,7 +234,7 @@ impl Domain {
                 self.leave_to_others(active);
                 look.given_up.push(Arc::clone(active));
             }
-            // Each time: more may have been on its way.
+            // Checked each time: more deliveries may have arrived for its mboxes.
             if active.is_given_up() {
                 look.refused
                     .extend(self.queue.take_out_of(&active.mboxes()));
@@ -259,8 +259,8 @@ impl Domain {
             (true, None) => {
                 tracing::error!(
                     %mount_point,
-                    "a file system does not answer; mail for it is put off: see whether its \
-                     server and its disk are well"
+                    "a file system does not answer; its mail is deferred: check its server and \
+                     its disk"
                 );
                 state.hung = Some(Hung {
                     since: clock::since_epoch(),
@@ -278,7 +278,7 @@ impl Domain {
         self.is_impeded.store(is_impeded, Ordering::Release);
     }
 
-    /// Notes whether as much of its mail waits for a flush as may.
+    /// Notes whether the bound on mail that waits for a flush is reached.
     pub(super) fn is_overfull(&self, is_overfull: bool) {
         let mut state = self.state.lock();
         if state.is_overfull != is_overfull {
@@ -287,7 +287,7 @@ impl Domain {
         }
     }
 
-    /// Returns what operators are told if it does not answer.
+    /// Returns what operators see of it, if it does not answer.
     pub(super) fn hung(&self) -> Option<HungDomain> {
         let hung = self.state.lock().hung?;
         Some(HungDomain {
@@ -298,13 +298,13 @@ impl Domain {
         })
     }
 
-    /// Returns true once no writer works that may come back.
+    /// Returns true once no writer is left that may come back.
     pub(super) fn is_left(&self) -> bool {
         let state = self.state.lock();
         state.writers.len() <= state.given_up().len()
     }
 
-    /// Keeps a thread of it, and those before it that have not ended.
+    /// Keeps a thread of this file system, and those before it that have not ended.
     pub(super) fn keep(&self, thread: SupervisedThread) {
         let mut threads = self.threads.lock();
         let ended: Vec<SupervisedThread> =
@@ -314,7 +314,7 @@ impl Domain {
         ended.into_iter().for_each(SupervisedThread::join);
     }
 
-    /// Waits for the threads that end; those that do not are left to themselves.
+    /// Joins the threads that end, and detaches those that do not.
     pub(super) fn join(&self) {
         let is_over = self.state.lock().writers.is_empty();
         for thread in std::mem::take(&mut *self.threads.lock()) {
@@ -345,7 +345,7 @@ mod tests {
         let Taken { mut jobs, hold } = domain.queue.take_waiting().unwrap();
         let active = domain.begin(domain.writer_begins(), &mut jobs);
         assert_eq!(domain.queue.batches(), 1);
-        // The clock may stand for a moment.
+        // The clock may not advance between two reads.
         while domain.look(Duration::ZERO).given_up.is_empty() {}
         assert_eq!(domain.queue.batches(), 0);
         domain.end(&active, hold);

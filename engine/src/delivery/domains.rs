@@ -1,8 +1,8 @@
-//! Which file system a mailbox is on, found without asking any.
+//! Finds the file system of a mailbox, without asking any file system.
 //!
-//! A mailbox belongs to the mount point that its path leads through, as
-//! the kernel's table of mounts says. One that a symbolic link leads to another file system from is
-//! written by the writers of the first.
+//! A mailbox belongs to the mount point that its path leads through, by the kernel's table of
+//! mounts. If a symbolic link leads a mailbox to another file system, the writers of the first file
+//! system write it.
 
 use super::domain::{Domain, HungDomain};
 use super::room::Room;
@@ -14,8 +14,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Most file systems below the base that have separate writers; mailboxes on others are written by
-/// the writers of the base.
+/// Most file systems below the base that have separate writers. The writers of the base write the
+/// mailboxes on all others.
 const DOMAINS_MAX: usize = 64;
 
 /// The file systems of a store.
@@ -24,26 +24,26 @@ pub(super) struct Domains {
     /// The base, without symbolic links.
     base_path: PathBuf,
     base: Arc<Domain>,
-    /// Deliveries, and how many a writer takes at once.
+    /// The capacity for deliveries, and how many a writer takes at once.
     bounds: (Arc<Room>, usize),
     writers: usize,
     /// Something is mounted below the base.
     has_mounts: AtomicBool,
     below: Mutex<Below>,
-    /// Locked while the table of mounts is read: what is submitted then waits for what it says.
+    /// Locked while the table of mounts is read; submissions wait for the result.
     changes: Mutex<Changes>,
 }
 
 /// Changes of the table of mounts.
 #[derive(Debug)]
 struct Changes {
-    /// `None` if the kernel does not report changes: then what was mounted at the start counts.
+    /// `None` if the kernel does not report changes: then the mounts at the start count.
     watch: Option<MountWatch>,
-    /// There was one, and the table could not be read since.
+    /// The table changed, and could not be read since.
     is_unread: bool,
 }
 
-/// What is mounted at one time, whatever is mounted or unmounted later.
+/// The mounts at one time, whatever is mounted or unmounted later.
 #[derive(Debug)]
 pub(super) struct MountPoints {
     base: PathBuf,
@@ -56,7 +56,7 @@ pub(super) struct MountPoints {
 struct Below {
     /// Mount points below the base, relative to it, the longest first.
     mounts: Vec<String>,
-    /// Those that were not mounted all the time.
+    /// Mount points that were not mounted since the start.
     newer: BTreeSet<String>,
     domains: HashMap<String, Arc<Domain>>,
 }
@@ -70,8 +70,8 @@ impl MountPoints {
         }
     }
 
-    /// Returns where the file systems of these mailboxes are mounted. Asks for no mailbox where all
-    /// are on one.
+    /// Returns where the file systems of these mailboxes are mounted. Does not look at the
+    /// mailboxes where all are on one file system.
     pub(super) fn of_all<E>(
         &self,
         mailboxes: impl FnOnce() -> Result<HashSet<String>, E>,
@@ -88,7 +88,7 @@ impl Domains {
     pub(super) fn new<D: Disk>(disk: &D, settings: &Settings, bounds: (Arc<Room>, usize)) -> Self {
         let base_path = disk.real_path(&settings.routing.virtual_mailbox_base);
         let writers = settings.store.writers.max(1);
-        // Before the table is read, so that no change is missed.
+        // Created before the table is read, so that no change is missed.
         let watch = MountWatch::new().ok();
         let points = disk.mount_points();
         let is_unread = points.is_err();
@@ -115,8 +115,8 @@ impl Domains {
         &self.base
     }
 
-    /// Returns the file system of a mailbox, whose path is relative to the base. `start` starts
-    /// its writers when it is used for the first time.
+    /// Returns the file system of a mailbox, whose path is relative to the base. Calls `start` to
+    /// start its writers when it is used for the first time.
     pub(super) fn of(
         &self,
         mailbox: &str,
@@ -150,7 +150,7 @@ impl Domains {
                     "cannot start writers for a file system; those of virtual_mailbox_base write \
                      its mail"
                 );
-                // Those that were started end.
+                // Ends the writers that were started.
                 domain.queue.close();
                 Arc::clone(&self.base)
             }
@@ -166,7 +166,7 @@ impl Domains {
         }
     }
 
-    /// Returns what is mounted now.
+    /// Returns the current mounts.
     pub(super) fn mount_points(&self) -> MountPoints {
         MountPoints {
             base: self.base.mount_point().to_owned(),
@@ -176,7 +176,7 @@ impl Domains {
     }
 
     /// Returns true if mail for a mailbox may have been written to the file system that is or was
-    /// mounted there: something may have been mounted or unmounted since.
+    /// mounted there. The mounts may have changed since.
     pub(super) fn may_be_on(&self, mailbox: &str, mount_point: &Path) -> bool {
         let below = self.below.lock();
         let mount = mount_of(&below.mounts, mailbox);
@@ -188,9 +188,9 @@ impl Domains {
             return now == mount_point;
         }
         match now.starts_with(mount_point) {
-            // Something is mounted above it.
+            // Another file system is mounted above it.
             true => mount.is_some_and(|mount| below.newer.contains(mount)),
-            // Nothing is mounted there any more.
+            // It was unmounted.
             false => true,
         }
     }
@@ -218,8 +218,8 @@ impl Domains {
             .collect()
     }
 
-    /// Looks at the table of mounts if it was changed. Opens no file otherwise: where descriptors
-    /// are short, the log needs each.
+    /// Reads the table of mounts if it was changed. Opens no file otherwise, because the log needs
+    /// each descriptor when they are short.
     pub(super) fn note_changes<D: Disk>(&self, disk: &D) {
         self.note_changes_in(|| disk.mount_points());
     }
@@ -227,7 +227,7 @@ impl Domains {
     /// As [`Domains::note_changes`]; `table` reads the table of mounts.
     fn note_changes_in(&self, table: impl FnOnce() -> io::Result<Vec<PathBuf>>) {
         let mut changes = self.changes.lock();
-        // The kernel tells of a change once.
+        // The kernel reports a change only once.
         changes.is_unread |= changes.watch.as_ref().is_some_and(MountWatch::is_changed);
         if changes.is_unread
             && let Ok(points) = table()
@@ -237,7 +237,7 @@ impl Domains {
         }
     }
 
-    /// Takes note of what is mounted now.
+    /// Stores the current mounts.
     pub(super) fn are_mounted(&self, points: &[PathBuf]) {
         let below_base = |point: &PathBuf| {
             let relative = point.strip_prefix(&self.base_path).ok()?;
@@ -256,7 +256,7 @@ impl Domains {
     }
 }
 
-/// Returns the mount that a path leads through.
+/// Returns the mount point that a path leads through.
 fn mount_of<'m>(mounts: &'m [String], mailbox: &str) -> Option<&'m str> {
     let leads_through = |mount: &&String| {
         let rest = mailbox.strip_prefix(mount.as_str());

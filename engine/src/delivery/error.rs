@@ -11,14 +11,14 @@ use std::path::PathBuf;
 /// Why a delivery fails.
 #[derive(Clone, Debug)]
 pub(super) enum DeliveryError {
-    /// The mailbox does not take the message. One error may end several deliveries.
+    /// The mailbox refuses the message. One error may end several deliveries.
     Mailbox(Arc<MailboxError>),
-    /// The delivery log does not take the message.
+    /// The delivery log refuses the message.
     Log(LogError),
 }
 
 impl DeliveryError {
-    /// Returns the outcome this means for the recipient.
+    /// Returns the outcome for the recipient.
     pub(super) fn status(&self) -> Status {
         match self {
             Self::Mailbox(error) => error.status(),
@@ -26,15 +26,15 @@ impl DeliveryError {
         }
     }
 
-    /// Returns true when the message may be in the mailbox all the same: it could not be flushed,
-    /// and what a disk that fails keeps is not known.
+    /// Returns true when the message may be in the mailbox although the delivery failed: the flush
+    /// failed, and the data that a failing disk keeps is unknown.
     pub(super) fn may_be_stored(&self) -> bool {
         match self {
             Self::Mailbox(error) => matches!(
                 **error,
                 MailboxError::Flush { .. } | MailboxError::Interrupted { .. }
             ),
-            // What the log has is known by its message.
+            // The message itself records whether the log has it.
             Self::Log(_) => false,
         }
     }
@@ -79,13 +79,13 @@ impl From<LogError> for DeliveryError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// There is no base.
+    /// `virtual_mailbox_base` is not set.
     #[error(
         "virtual_mailbox_base is not set; set it to the directory that holds the mailboxes: mail \
          cannot be delivered without"
     )]
     NoBase,
-    /// The base is not an absolute path.
+    /// `virtual_mailbox_base` is not an absolute path.
     #[error(
         "virtual_mailbox_base = {}: not an absolute path; set it to the directory that holds the \
          mailboxes",
@@ -95,7 +95,7 @@ pub enum StoreError {
         /// As configured.
         base: PathBuf,
     },
-    /// The base is missing and cannot be made, or is no directory.
+    /// The base is missing and cannot be made, or is not a directory.
     #[error("virtual_mailbox_base {}: {source}; {}", base.display(), base_remedy(source))]
     Base {
         /// As configured.
@@ -112,7 +112,7 @@ pub enum StoreError {
     State {
         /// As configured.
         directory: PathBuf,
-        /// Why not.
+        /// The cause.
         source: PathError,
     },
     /// The delivery log cannot be opened or recovered.
@@ -128,15 +128,15 @@ pub enum StoreError {
     },
 }
 
-/// Returns what an operator does about a base that cannot be used.
+/// Returns the remedy for a base that cannot be used.
 fn base_remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::NotFound => {
             "create it, and the directories above it, or mount what belongs there"
         }
         io::ErrorKind::PermissionDenied => {
-            "create it for the user mailstow runs as, and let that user into the directories \
-             above it"
+            "create it for the user that runs mailstow, and allow that user to search the \
+             directories above it"
         }
         _ => "name a directory",
     }

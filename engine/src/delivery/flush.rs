@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 /// From this number of items on one file system on, one `syncfs` measures faster than as many
 /// `fsync`s.
 const SYNCFS_ITEMS_MIN: usize = 4;
-/// A `syncfs` slower than this writes data of other programs (a copy of a disk image, say); then
-/// each file is flushed alone for a while.
+/// A `syncfs` slower than this also writes data of other programs (for example a copy of a disk
+/// image); then each file is flushed separately for a while.
 const SLOW: Duration = Duration::from_secs(2);
 /// How long `syncfs` is avoided then.
 const AVOID: Duration = Duration::from_secs(60);
@@ -32,9 +32,9 @@ pub(super) type FlushResult = Result<(), Arc<io::Error>>;
 pub(super) struct Item<'a, H> {
     pub(super) handle: &'a H,
     pub(super) device: u64,
-    /// Only a flush of the whole file system will do.
+    /// Only a flush of the whole file system makes this item durable.
     pub(super) whole: bool,
-    /// It was written before the batch began: only its own handle knows of every write error.
+    /// The item was written before the batch began: only its own handle reports every write error.
     pub(super) alone: bool,
 }
 
@@ -60,7 +60,7 @@ impl<'a, H> Item<'a, H> {
     }
 }
 
-/// Takes the next `count` results, all of them, and returns the first error among them.
+/// Takes the next `count` results, and returns the first error among them.
 pub(super) fn take_results(
     results: &mut impl Iterator<Item = FlushResult>,
     count: usize,
@@ -68,7 +68,7 @@ pub(super) fn take_results(
     results.take(count).fold(Ok(()), Result::and)
 }
 
-/// Decides how to flush. Shared by all writers.
+/// Chooses between `fsync` and `syncfs`. All writers share it.
 #[derive(Debug)]
 pub(super) struct Flusher {
     method: FlushMethod,
@@ -89,8 +89,8 @@ impl Flusher {
         }
     }
 
-    /// Flushes the items; one result for each, in order. `sync_handle` gives for a file system a
-    /// handle that was opened before anything of this batch was written there.
+    /// Flushes the items; returns one result for each, in order. For a file system, `sync_handle`
+    /// returns a handle that was opened before this batch wrote anything there.
     pub(super) fn flush<'a, D: Disk>(
         &self,
         disk: &D,

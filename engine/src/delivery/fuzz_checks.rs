@@ -1,8 +1,8 @@
-//! What must hold for the recovery of an mbox, whatever stands in it.
+//! Properties of the recovery of an mbox, for any content of the file.
 //!
-//! A fuzzer composes messages that the delivery log knows, whole or by their sums only, and what
-//! became of the file: a crash that kept some of its sectors, or other programs. Then recovery
-//! runs, perhaps interrupted, and runs again.
+//! A fuzzer composes messages that the delivery log has, whole or by their sums only, and a damaged
+//! file: a crash kept some of its sectors, or other programs changed it. Then recovery runs,
+//! perhaps interrupted, and runs again.
 
 #![allow(
     clippy::expect_used,
@@ -41,8 +41,8 @@ const CONTENT_BYTES_MAX: u16 = 1500;
 /// Recovers an mbox.
 ///
 /// # Panics
-/// What stood there before the messages has changed, bytes of others are gone, a message that was
-/// acknowledged is missing or there twice, or recovery is not at its end when it was run.
+/// Something before the messages has changed, bytes of other programs are gone, an acknowledged
+/// message is missing or duplicated, or a second recovery still changes something.
 pub fn check_mbox_recovery(bytes: &[u8]) {
     let mut choices = Choices::new(bytes);
     let mut case = Case::default();
@@ -72,7 +72,7 @@ fn same(found: &[u8], expected: &[u8], why: &str) {
     assert_eq!(shown(found), shown(expected), "{why}");
 }
 
-/// What the log says of a message.
+/// The log's record of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// It was acknowledged.
@@ -86,9 +86,9 @@ enum Kind {
 #[derive(Debug)]
 struct Message {
     kind: Kind,
-    /// As it is to stand in the mbox.
+    /// The bytes of the message in the mbox.
     rendered: Vec<u8>,
-    /// Where; a message without one was never written.
+    /// Its offset; a message without one was never written.
     place: Option<usize>,
 }
 
@@ -102,13 +102,13 @@ impl Message {
 #[derive(Debug, Default)]
 struct Case {
     messages: Vec<Message>,
-    /// What the log has when recovery begins for the first time.
+    /// The records in the log when recovery begins for the first time.
     records: Vec<EncodedRecord>,
-    /// The disk of the log, once it has that.
+    /// The disk of the log, once the records are on it.
     medium: Option<SimMedium>,
-    /// The file as recovery finds it.
+    /// The file when recovery begins.
     found: Vec<u8>,
-    /// Where the first of the messages was put.
+    /// The offset of the first of the messages.
     first: usize,
     /// Another program wrote to it.
     is_foreign: bool,
@@ -126,7 +126,7 @@ impl Case {
             file.resize(file.len() + missing, b'\n');
         }
         self.first = file.len();
-        // What was flushed when the crash came.
+        // The length that was flushed before the crash.
         let mut durable = file.len();
         for id in 1..=u128::from(choices.byte() % 4) {
             let kind = match choices.byte() % 6 {
@@ -140,7 +140,7 @@ impl Case {
             if let Some(before) = before.filter(|_| has_place) {
                 match before.kind {
                     Kind::Pending => {}
-                    // What is refused is cut off before the next is appended.
+                    // A refused message is cut off before the next is appended.
                     Kind::Refused => file.truncate(before.place.unwrap_or(file.len())),
                     Kind::Extent => durable = before.end().unwrap_or(durable),
                 }
@@ -231,13 +231,13 @@ impl Case {
         }
     }
 
-    /// Loses some of what was not flushed: the end of the file, or sectors.
+    /// Loses data that was not flushed: the end of the file, or some sectors.
     fn crash(&mut self, choices: &mut Choices<'_>, durable: usize) {
         let room = self.found.len() - durable;
         let lost = usize::from(choices.number()) % (room + 1);
         let sector = usize::try_from(SECTOR_BYTES).unwrap_or(512);
         if choices.byte().is_multiple_of(2) {
-            // Writes end with a page of the file, but for the last one of a message.
+            // Each write ends at a page boundary, except for the last one of a message.
             let end = (self.found.len() - lost).next_multiple_of(sector);
             self.found.truncate(end);
         }
@@ -250,7 +250,7 @@ impl Case {
         }
     }
 
-    /// Another program changes the file.
+    /// Changes the file as another program.
     fn meddle(&mut self, choices: &mut Choices<'_>) {
         self.is_foreign = true;
         let at = usize::from(choices.number()) % (self.found.len() + 1);
@@ -272,7 +272,7 @@ impl Case {
         }
     }
 
-    /// The file on a disk, durable.
+    /// Returns a disk with the file, durable.
     fn disk(&self) -> SimDisk {
         let (uid, gid) = owner();
         let disk = SimDisk::new("base", uid, gid);
@@ -287,8 +287,7 @@ impl Case {
         disk
     }
 
-    /// Runs recovery; how many deliveries still wait.
-    /// Opens the log, which at first has what it was told of the messages.
+    /// Opens the log, which at first holds the records of the messages.
     fn open_log(&mut self) -> (StepwiseLog, LogScan<SimMedium>) {
         let settings = LogWriterSettings {
             segment_bytes: 32 << 10,
@@ -355,8 +354,8 @@ impl Case {
         }
     }
 
-    /// Only what a message was to have at its place, or what a crash left empty, is cut off or
-    /// written over.
+    /// Checks that recovery cut off or overwrote only bytes that a message was to have at its
+    /// place, or that a crash left empty.
     fn check_what_is_gone(&self, after: &[u8]) {
         let common = self
             .found
@@ -377,7 +376,7 @@ impl Case {
         }
     }
 
-    /// All messages where the log says that they stand or were to stand.
+    /// Returns all messages with the places that the log has for them.
     fn places(&self) -> Vec<(usize, &[u8])> {
         let mut places: Vec<(usize, &[u8])> = Vec::new();
         for message in &self.messages {
@@ -417,7 +416,7 @@ impl Case {
             Kind::Pending => {
                 let is_there = now > 0 || is_read(after, ours);
                 assert!(is_there, "an acknowledged message is missing");
-                // What lacks the blank line at its end gets one when more is appended.
+                // Recovery completes a missing blank line at the end when it appends.
                 let ended = find(&[self.found.as_slice(), b"\n\n"].concat());
                 let is_found = ended.iter().any(|at| self.finds(message, *at));
                 let most = ended.len() + stood_before + usize::from(!is_found);
@@ -433,9 +432,9 @@ impl Case {
         }
     }
 
-    /// Whether recovery must know the copy at this offset: one at its place, or one that is a
-    /// message for those who read the file. What another program joined to it makes it a different
-    /// one, which somebody may have sent on purpose.
+    /// Returns true when recovery must recognise the copy at this offset: a copy at its place, or
+    /// one that is a message for readers of the file. Bytes that another program added to it make
+    /// it a different message, which may have been sent on purpose.
     fn finds(&self, message: &Message, at: usize) -> bool {
         let (before, from) = self.found.split_at_checked(at).unwrap_or_default();
         let behind = from.get(message.rendered.len()..);
@@ -448,7 +447,7 @@ impl Case {
             .is_some_and(|place| is_whole && (place == at || is_alone))
     }
 
-    /// After a crash alone, the file has whole messages and nothing else.
+    /// Checks that after a crash alone the file has whole messages and nothing else.
     fn check_parses(&self, after: &[u8]) {
         let mut rest = after.get(self.first..).unwrap_or_default();
         let mut seen = vec![0; self.messages.len()];
@@ -467,7 +466,7 @@ impl Case {
         for (message, seen) in self.messages.iter().zip(seen) {
             let (least, most) = match message.kind {
                 Kind::Pending => (1, 1),
-                // The end of the mailbox before it was told of the refusal.
+                // The length of the mailbox before the refusal.
                 Kind::Refused => (0, 0),
                 Kind::Extent => (0, 1),
             };
@@ -477,7 +476,7 @@ impl Case {
     }
 }
 
-/// Whether a message is in an mbox, perhaps with lines that a reader added to its header.
+/// Returns true when a message is in an mbox, perhaps with lines that a reader added to its header.
 fn is_read(mbox: &[u8], ours: &[u8]) -> bool {
     let lines: Vec<&[u8]> = mbox.split_inclusive(|byte| *byte == b'\n').collect();
     let begins = |line: &&[u8]| line.starts_with(b"From ");

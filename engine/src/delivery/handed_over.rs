@@ -1,10 +1,10 @@
-//! A message in the hands of transports, and what is remembered of those that took it.
+//! A message that transports deliver, and the record of those that took it.
 //!
-//! What a transport does cannot be taken back, and the client sends the message again when its
-//! reply is lost, or when another destination of the same recipient put it off. So a success of a
-//! transport is in doubt, and durably so, before it is reported; see [`Unconfirmed`]. Invariants:
-//! it is remembered before its record is appended, so that no checkpoint leaves it out; it answers
-//! for no repetition while its own reply is under way; the first verdict on a reply counts.
+//! A transport's success cannot be undone, and the client sends the message again when its reply is
+//! lost, or when another destination of the same recipient deferred it. So a success of a transport
+//! is durably in doubt before it is reported; see [`Unconfirmed`]. Invariants: the success is in
+//! memory before its record is appended, so that every checkpoint includes it; it answers no
+//! repetition before its own reply was given; the first verdict on a reply counts.
 
 use super::ledger::fingerprint::{BaseDigest, Digest, DuplicateKey, content_digest};
 use super::ledger::unconfirmed::{Repeated, Unconfirmed, Verdict};
@@ -20,9 +20,9 @@ use crate::target::TransportTarget;
 pub(super) struct Name {
     pub(super) recipient: Recipient,
     pub(super) target: TransportTarget,
-    /// What the target is in keys and for comparison.
+    /// The target as it appears in keys and comparisons.
     pub(super) place: String,
-    /// Where it was submitted: more than once if it was submitted again.
+    /// Its indices in the submission: several if the recipient was submitted repeatedly.
     pub(super) indices: Vec<usize>,
 }
 
@@ -36,7 +36,7 @@ impl Name {
         }
     }
 
-    /// Returns what its delivery and a repetition of it have in common, but for the content.
+    /// Returns the part of the key that its delivery and a repetition share, without the content.
     pub(super) fn key<'a>(
         &'a self,
         base: BaseDigest,
@@ -54,7 +54,7 @@ impl Name {
     }
 }
 
-/// No path of a mailbox has a NUL. Case does not count in domains, but in paths of sockets.
+/// A path of a mailbox never has a NUL. Case is ignored in domains, but not in paths of sockets.
 fn place(target: &TransportTarget) -> String {
     let TransportTarget { transport, nexthop } = target;
     let is_domain = !nexthop.contains(['/', ':', ' ']);
@@ -80,7 +80,7 @@ struct State {
     /// Kept as long as the content may be needed.
     mail: Option<Arc<Mail>>,
     digest: Option<Digest>,
-    /// Of each name.
+    /// The progress of each name.
     progress: Vec<Progress>,
 }
 
@@ -95,7 +95,7 @@ struct Progress {
 enum End {
     #[default]
     Open,
-    /// The transport took it; remembered unless its content cannot be read.
+    /// The transport took it. `None` when its content cannot be read.
     Taken(Option<Repeated>),
     /// The transport did not take it, or was not asked.
     NotTaken,
@@ -126,15 +126,16 @@ impl HandedOver {
         &self.names
     }
 
-    /// Notes that a transport took the mail of these names. Returns what must be durable before
-    /// that is reported.
+    /// Notes that a transport took the mail of these names. Returns the entries that must be
+    /// durable before the success is reported.
     pub(super) fn taken(&self, names: &[usize], unconfirmed: &Unconfirmed) -> Vec<InDoubt> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let digest = state.digest();
         if digest.is_none() {
             tracing::error!(
-                "a message that was handed on cannot be read again: a repetition of it is not known"
+                "a message that a transport took cannot be read again: a repetition of it will \
+                 not be recognised"
             );
         }
         let mut entries = Vec::new();
@@ -171,8 +172,8 @@ impl HandedOver {
         state.release_content();
     }
 
-    /// Notes whether the client has read the reply for this name. A success that comes later is in
-    /// doubt, or not, by the same verdict.
+    /// Notes whether the client has read the reply for this name. The verdict also counts for a
+    /// success that comes later.
     pub(super) fn settle(&self, name: usize, verdict: Verdict, unconfirmed: &Unconfirmed) {
         let mut state = self.state.lock();
         let Some(progress) = state.progress.get_mut(name) else {
@@ -190,7 +191,7 @@ impl HandedOver {
         }
     }
 
-    /// Returns the keys of the names whose replies are under way, or are not known yet.
+    /// Returns the keys of the names that have no final reply yet.
     pub(super) fn keys(&self) -> Vec<[u8; 32]> {
         let mut guard = self.state.lock();
         let state = &mut *guard;

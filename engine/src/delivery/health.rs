@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What a store is able to do now.
+/// What a store can do now.
 ///
 /// ```
 /// # mod site { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/site.inc")); }
@@ -26,19 +26,18 @@ use std::time::Duration;
 pub struct Health {
     /// The delivery log.
     pub log: LogState,
-    /// Messages that recovery could not store yet, because their mailboxes cannot be opened,
-    /// locked or written. They are tried again after a second, then less
-    /// and less often, at least once a minute.
+    /// Messages that recovery could not store yet, because their mailboxes cannot be opened, locked
+    /// or written. The store retries after a second, then less often, at least once a minute.
     pub waiting: usize,
-    /// File systems of mailboxes whose flush failed, and that are not durable again, and those that
-    /// do not answer. The delivery log keeps their mail.
+    /// File systems of mailboxes whose flush failed and did not succeed since, and file systems
+    /// that do not answer. The delivery log keeps their mail.
     pub file_systems: Vec<FileSystemFailure>,
-    /// Threads that panicked a short time ago, or are lost.
+    /// Threads that panicked recently, or are lost.
     pub threads: Vec<ThreadFailure>,
 }
 
 impl Health {
-    /// Adds what another store of the same engine says.
+    /// Adds the health of another store of the same engine.
     pub(crate) fn add(&mut self, other: Self) {
         if !matches!(self.log, LogState::Failed(_)) && matches!(other.log, LogState::Failed(_)) {
             self.log = other.log;
@@ -61,7 +60,7 @@ pub(super) fn hung_failure(hung: HungDomain) -> FileSystemFailure {
     }
 }
 
-/// Returns the cause of a failure that is the lack of an answer.
+/// Returns the error for a missing answer.
 pub(super) fn no_answer() -> Arc<io::Error> {
     let cause = "it does not answer";
     Arc::new(io::Error::new(io::ErrorKind::TimedOut, cause))
@@ -69,8 +68,8 @@ pub(super) fn no_answer() -> Arc<io::Error> {
 
 /// A file system of mailboxes that could not be flushed, or does not answer.
 ///
-/// The first failure puts no mail off. Once another attempt has failed, deliveries to its mailboxes
-/// are answered 4xx until one succeeds.
+/// The first failure defers no mail. Once another attempt has failed, deliveries to its mailboxes
+/// are answered 4xx until an attempt succeeds.
 ///
 /// ```
 /// use mailstow_engine::FileSystemFailure;
@@ -83,7 +82,7 @@ pub(super) fn no_answer() -> Arc<io::Error> {
 /// ```
 #[derive(Clone, Debug)]
 pub struct FileSystemFailure {
-    /// Where it is mounted; empty when the kernel did not say.
+    /// Its mount point; empty when it is unknown.
     pub mount_point: PathBuf,
     /// Why the last flush failed; [`io::ErrorKind::TimedOut`] when there is no answer.
     pub cause: Arc<io::Error>,
@@ -91,7 +90,7 @@ pub struct FileSystemFailure {
     pub since: Duration,
     /// How many attempts failed since.
     pub attempts: u64,
-    /// How long until it is tried again.
+    /// How long until the next attempt.
     pub next_attempt_in: Duration,
     /// Deliveries that were acknowledged and are held until they are durable.
     pub held: usize,
@@ -115,10 +114,10 @@ pub struct FileSystemFailure {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub enum LogState {
-    /// There is none: everything is flushed in its mailbox.
+    /// There is no log: every message is flushed in its mailbox.
     #[default]
     Direct,
-    /// Mail is acknowledged through it.
+    /// The log takes mail.
     InService {
         /// Bytes of the segments that hold records.
         bytes_used: u64,
@@ -147,6 +146,6 @@ pub struct LogFailure {
     pub since: Duration,
     /// How many attempts to open it again failed.
     pub attempts: u64,
-    /// How long until it is tried again.
+    /// How long until the next attempt.
     pub next_attempt_in: Duration,
 }

@@ -1,10 +1,10 @@
 //! Receives a long message in place: in its mailbox, while it arrives.
 //!
-//! Storing the message then takes no copy. The store begins an [`InPlaceFile`] in the mailbox; the
+//! Storing the message then needs no copy. The store begins an [`InPlaceFile`] in the mailbox; the
 //! builder of the message fills it as a [`MessageSink`]; the batch takes the file from the finished
-//! message and publishes it. Where that cannot be done, the delivery copies the message, and
-//! reports what is wrong with the mailbox. Invariant: a separate thread opens the mailbox as its
-//! owner, because the caller's thread must not change its identity.
+//! message and publishes it. Where that fails, the delivery copies the message and reports the
+//! error of the mailbox. Invariant: a separate thread opens the mailbox as its owner, because the
+//! caller's thread must not change its identity.
 
 use super::context::{Context, Workspace};
 use super::in_place_file::{InPlaceFile, Purpose};
@@ -23,11 +23,11 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// How long a mailbox is waited for.
+/// The time limit for opening a mailbox.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// Begins a message behind `header` in a file without a name in that mailbox. Waits for the mailbox
-/// only for a moment, because its file system may never answer.
+/// Begins a message behind `header` in an unnamed file in that mailbox. Waits only briefly for the
+/// mailbox, because its file system may never answer.
 pub(super) fn begin<D: Disk>(
     context: &Arc<Context<D>>,
     header: Vec<u8>,
@@ -76,8 +76,8 @@ fn open_as_owner<D: Disk>(
         .map_err(|error| MailboxError::from_io(mailbox.display(), "opening it", error))
 }
 
-/// Returns the file in this Maildir that took the message as it arrived, if there is one that is
-/// just as [`Maildir::write`] would make it now.
+/// Returns the file in this Maildir that took the message as it arrived, if its content equals what
+/// [`Maildir::write`] would write now.
 pub(super) fn take<H: 'static>(
     maildir: &Maildir<H>,
     owner: Owner,
@@ -93,15 +93,14 @@ pub(super) fn take<H: 'static>(
     Some(Unpublished::adopted(handle_of(file)?, header, message))
 }
 
-/// Returns the file behind a handle; `None` when it is not one of the kernel's, because the disk is
-/// simulated.
+/// Returns the file behind a handle; `None` on a simulated disk.
 fn file_of<H: 'static>(handle: H) -> Option<File> {
     let handle: Box<dyn Any> = Box::new(handle);
     let descriptor = handle.downcast::<OwnedFd>().ok()?;
     Some(File::from(*descriptor))
 }
 
-/// Returns the handle of such a file.
+/// Returns the handle of a file; `None` on a simulated disk.
 fn handle_of<H: 'static>(file: File) -> Option<H> {
     let descriptor: Box<dyn Any> = Box::new(OwnedFd::from(file));
     descriptor.downcast::<H>().ok().map(|handle| *handle)

@@ -1,8 +1,8 @@
-//! A file without a name in a mailbox, which takes a long message while it arrives.
+//! An unnamed file in a mailbox, which takes a long message while it arrives.
 //!
-//! The mailbox's own lines stand in front of the content. Each write counts against its owner's
-//! quota. Invariants: only one delivery takes the file; from then on, because the file may have a
-//! name, what is read of it counts only if no other program has changed it.
+//! The header lines of the mailbox precede the content. Each write counts against the owner's
+//! quota. Invariants: only one delivery takes the file; from then on the file may have a name, so
+//! what is read of it counts only if no other program has changed it.
 
 use crate::io::with_user;
 use crate::message::MessageSink;
@@ -14,13 +14,13 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How many bytes are handed to the disk at a time.
+/// How many bytes are handed to the disk at once.
 const BEGIN_BYTES: u64 = 4 << 20;
 
 /// The delivery that a file was made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Purpose {
-    /// The lines in front of the content.
+    /// The lines before the content.
     pub(super) header: Vec<u8>,
     /// Device and inode of the directory.
     pub(super) directory: (u64, u64),
@@ -28,13 +28,13 @@ pub(super) struct Purpose {
     pub(super) owner: Owner,
 }
 
-/// The file. It disappears when it is dropped without a name.
+/// The file. The kernel removes it when it is dropped without a name.
 #[derive(Debug)]
 pub(super) struct InPlaceFile {
     file: File,
     purpose: Purpose,
     content_bytes: u64,
-    /// How many of them were handed to the disk.
+    /// How many of its bytes were handed to the disk.
     begun_bytes: u64,
     /// Size and time of the last write of the whole file, once it has ended.
     whole: Option<Stamp>,
@@ -73,28 +73,30 @@ impl InPlaceFile {
         })
     }
 
-    /// Starts to write pages to the disk while more arrives, so that the flush at the end is short.
-    /// Advice that pages are not needed does that. Unlike a flush, it leaves write errors to be
-    /// reported by the flush.
+    /// Starts to write pages to the disk while more of the message arrives, so that the final flush
+    /// is short. Advises the kernel that the pages are not needed: unlike a flush, that leaves
+    /// write errors for the final flush to report.
     fn begin_flush(&mut self) {
         let offset = self.purpose.header.len() as u64 + self.begun_bytes;
         let length = NonZeroU64::new(self.content_bytes - self.begun_bytes);
-        // Not every file system takes advice.
+        // Some file systems ignore the advice.
         let _ = fadvise(&self.file, offset, length, Advice::DontNeed);
         self.begun_bytes = self.content_bytes;
     }
 
-    /// Returns an error if another program may have changed the message in the mailbox: what was
-    /// read of it until now may not be the message.
+    /// Returns an error if another program may have changed the message in the mailbox: then the
+    /// bytes read so far may not be those of the message.
     fn check_unchanged(&self) -> io::Result<()> {
         let is_taken = self.is_taken.load(Ordering::Acquire);
         if is_taken && self.whole != Some(Stamp::from(&self.file.metadata()?)) {
-            return Err(io::Error::other("somebody changed it in the mailbox"));
+            return Err(io::Error::other(
+                "another program changed it in the mailbox",
+            ));
         }
         Ok(())
     }
 
-    /// Returns the file, if it is whole and was made for this purpose; to one caller only.
+    /// Returns the file, if it is complete and was made for this purpose; to one caller only.
     pub(super) fn take(&self, purpose: &Purpose) -> Option<File> {
         let size = self.purpose.header.len() as u64 + self.content_bytes;
         let metadata = self.file.metadata().ok()?;
@@ -111,7 +113,7 @@ impl InPlaceFile {
 
 impl MessageSink for InPlaceFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // Root could use up the blocks that a file system reserves for root.
+        // Root could use the blocks that a file system reserves for root.
         with_user(self.purpose.owner.uid, || self.file.write_all(bytes))?;
         self.content_bytes += bytes.len() as u64;
         if self.content_bytes - self.begun_bytes >= BEGIN_BYTES {

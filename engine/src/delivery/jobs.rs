@@ -11,7 +11,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Between two looks at how long a job is to be waited for.
+/// The interval between two checks of how long to wait for a job.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Begins jobs.
@@ -23,20 +23,20 @@ pub(super) enum Jobs {
     AtOnce,
 }
 
-/// A job that was begun; `None` if it is over.
+/// A job that was begun; `None` if it has ended.
 #[derive(Debug)]
 pub(super) struct Job(Option<Running>);
 
 #[derive(Debug)]
 struct Running {
-    /// Nothing is sent: it is closed when the job is over.
+    /// Carries no messages: it is closed when the job has ended.
     end: Receiver<()>,
     patience: Arc<Patience>,
     begun: Instant,
 }
 
 impl Jobs {
-    /// Returns how long a job is waited for.
+    /// Returns the time limit of a job.
     pub(super) fn limit(&self) -> Duration {
         match self {
             Self::Threads(patience) => patience.limit(),
@@ -55,7 +55,7 @@ impl Jobs {
     /// Begins a job.
     ///
     /// # Errors
-    /// The system gives no thread; nothing was done.
+    /// The system cannot start a thread; nothing was done.
     pub(super) fn begin(&self, work: impl FnOnce() + Send + 'static) -> io::Result<Job> {
         let Self::Threads(patience) = self else {
             work();
@@ -79,19 +79,20 @@ impl Jobs {
 }
 
 impl Job {
-    /// Waits for the end of the job. False if it may never come.
+    /// Waits for the end of the job. Returns false when the time limit passed.
     pub(super) fn wait(self) -> bool {
         let begun = self.0.as_ref().map(|running| running.begun);
         self.wait_while(|| begun.unwrap_or_else(clock::now))
     }
 
-    /// As [`Job::wait`], as long as the job makes progress; `progress` says when it did last.
+    /// As [`Job::wait`], as long as the job makes progress; `progress` returns the time of the
+    /// latest.
     pub(super) fn wait_while(self, progress: impl Fn() -> Instant) -> bool {
         let Some(Running { end, patience, .. }) = self.0 else {
             return true;
         };
         loop {
-            // Both may change while it is waited for.
+            // Both may change during the wait.
             let left = (progress() + patience.limit()).saturating_duration_since(clock::now());
             match end.recv_timeout(left.min(LOOK)) {
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => return false,

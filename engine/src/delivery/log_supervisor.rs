@@ -1,8 +1,8 @@
 //! The supervisor of the delivery log: opens and recovers it, makes checkpoints, and opens it again
 //! after it failed.
 //!
-//! Invariants: a log is recovered before anything else uses it; a checkpoint covers only messages
-//! whose every delivery ended before the flush of the file systems began.
+//! Invariants: a log is recovered before it is used otherwise; a checkpoint covers only messages of
+//! which every delivery ended before the flush of the file systems began.
 
 mod checkpoint;
 mod open;
@@ -32,11 +32,11 @@ use std::time::{Duration, Instant};
 /// First pause before a failed log is opened again; it doubles up to the longest.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Between two checkpoints, however full the log is.
+/// Shortest interval between two checkpoints, however full the log is.
 const CHECKPOINT_PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// How long a confirmation may be pending, unless a batch of deliveries appends it: killed before,
-/// the store takes an equal message sent on purpose for a repetition.
+/// How long a confirmation may be pending, unless a batch of deliveries appends it. If the process
+/// is killed before that, it takes an equal message that was sent on purpose for a repetition.
 const PENDING_WAIT: Duration = Duration::from_secs(1);
 
 /// The supervisor of a store's log.
@@ -44,13 +44,13 @@ pub(super) struct LogSupervisor<H> {
     source: Box<dyn JournalSource>,
     settings: DeliveryLogSettings,
     ledger: Arc<Ledger<H>>,
-    /// Checkpoints come one after the other: what one reads, another would free.
+    /// Serialises checkpoints: one would free what another reads.
     checkpointing: Mutex<()>,
     domains: Arc<Domains>,
     jobs: Jobs,
     /// Mount points of file systems whose mail is being tried again.
     at_work: Mutex<BTreeSet<PathBuf>>,
-    /// The log directory has the note that a file system is suspect.
+    /// The directory of the log has the note that a file system is suspect.
     noted_suspects: Mutex<bool>,
 }
 
@@ -62,8 +62,8 @@ impl<H> fmt::Debug for LogSupervisor<H> {
     }
 }
 
-/// A panic of the supervisor may come between a flush and its result: the log is taken out of
-/// service, and every file system is suspect.
+/// The supervisor may panic between a flush and its result. The log is then taken out of service,
+/// and every file system becomes suspect.
 struct FailOnPanic<'a, H>(&'a Ledger<H>);
 
 impl<H> Drop for FailOnPanic<'_, H> {
@@ -92,7 +92,7 @@ impl<H> Drop for EndOfWork<H> {
     }
 }
 
-/// Work on a file system that uses the log, and how long it may.
+/// Work on a file system that uses the log, and the term of its lease.
 struct Work {
     job: Job,
     term: Arc<LeaseTerm>,
@@ -128,7 +128,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         self.ledger.deferred.hurry();
     }
 
-    /// As the checkpoint thread does with a checkpoint that fails.
+    /// Handles a checkpoint that fails, as the checkpoint thread does.
     #[cfg(test)]
     pub(super) fn checkpoint_or_fail<D: Disk<Handle = H>>(
         self: &Arc<Self>,
@@ -193,7 +193,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         }
     }
 
-    /// Waits for the next task. The last one ended at `begun`.
+    /// Waits for the next task. The last task ended at `begun`.
     fn next_task(&self, begun: Instant, reopen_at: Instant) -> Task {
         self.ledger
             .log
@@ -225,15 +225,15 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         let since = self.ledger.unconfirmed.pending_since();
         let due = since.map(|since| since + PENDING_WAIT);
         match due.map(|due| due.saturating_duration_since(now)) {
-            // The checkpoint that frees some of a full log appends them.
+            // The checkpoint that frees part of a full log appends them.
             Some(Duration::ZERO) if journal.usage().bytes_free == 0 => PENDING_WAIT,
             Some(left) => left,
             None => PENDING_WAIT,
         }
     }
 
-    /// Begins work on the file system that is mounted there, which may never end; `None` if such
-    /// work is under way.
+    /// Begins work on the file system at that mount point, which may never end; `None` if earlier
+    /// work there is still in progress.
     fn work_on(
         self: &Arc<Self>,
         mount_point: PathBuf,
@@ -265,7 +265,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         Ok(job.map(|job| Work { job, term }))
     }
 
-    /// Waits for work. What does not end keeps no log from being opened again.
+    /// Waits for work. Work that does not end does not keep the log from being opened again.
     fn wait_for(&self, begun: Vec<Work>) {
         for Work { job, term } in begun {
             if !job.wait() {
@@ -274,7 +274,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         }
     }
 
-    /// Returns what recovery works with.
+    /// Returns the context of a recovery.
     fn recovery<'a, D: Disk<Handle = H>>(
         &'a self,
         context: &'a Context<D>,

@@ -1,8 +1,8 @@
 //! Delivery: from resolved recipients and a message to one outcome per recipient.
 //!
-//! A [`Store`] has a queue and a few writer threads for each file system. A writer takes what waits
-//! as one batch and moves it through all phases together, so that many deliveries share few
-//! flushes. Each file imports only files below it:
+//! A [`Store`] has a queue and a few writer threads for each file system. A writer takes all
+//! waiting deliveries as one batch and moves it through all phases together, so that many
+//! deliveries share few flushes. Each file imports only files below it:
 //!
 //! ```text
 //! spread                     splits messages between stores, for local recipients

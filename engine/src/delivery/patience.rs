@@ -4,7 +4,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, wait_timeout};
 use std::time::Duration;
 
-/// How long it may take when the store is about to close.
+/// The limit while the store closes.
 const CLOSING: Duration = Duration::from_millis(1500);
 
 /// The time limit of a step, and whether the store closes.
@@ -31,7 +31,7 @@ impl Patience {
         Duration::from_millis(self.limit_ms.load(Ordering::Relaxed))
     }
 
-    /// Shortens the limit: the store is about to close.
+    /// Shortens the limit, because the store is about to close.
     pub(super) fn hurry(&self) {
         let closing = milliseconds(CLOSING);
         self.limit_ms.fetch_min(closing, Ordering::Relaxed);
@@ -44,13 +44,13 @@ impl Patience {
         self.is_hurried.load(Ordering::Relaxed)
     }
 
-    /// The store closes.
+    /// Notes that the store closes.
     pub(super) fn end(&self) {
         *self.is_over.lock() = true;
         self.ended.notify_all();
     }
 
-    /// Returns true once the store closes; waits for that until the pause is over.
+    /// Waits for the pause; returns true as soon as the store closes.
     pub(super) fn is_over_after(&self, pause: Duration) -> bool {
         let is_over = self.is_over.lock();
         match *is_over {

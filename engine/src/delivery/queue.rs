@@ -1,12 +1,13 @@
 //! Deliveries waiting for a writer.
 //!
 //! Does no I/O, and knows deliveries only as [`Queued`], so that a model checker can run it.
-//! [`Waiting`] decides the order; this file lets writers sleep and wakes them.
+//! [`Waiting`] decides the order; this file suspends and wakes writers.
 //!
-//! As few writers as possible are kept busy: a writer that finishes a batch takes all deliveries
-//! that came meanwhile, and large batches need far fewer flushes and thread switches than small
-//! ones. Another writer is woken when more than [`WAITING_MAX`] deliveries wait, when a writer says
-//! that its batch takes long, and when none has come back for [`PATIENCE`]. Invariant: while a
+//! As few writers as possible are busy: a writer that finishes a batch takes all deliveries that
+//! arrived meanwhile, and large batches need far fewer flushes and thread switches than small ones.
+//! Another writer is woken when more than [`WAITING_MAX`] deliveries wait, when a writer reports
+//! that its batch takes long, and when no writer has come back for [`PATIENCE`]. Invariant: while a
+//! delivery waits for a busy writer and another writer sleeps, one sleeping writer watches.
 //! delivery waits for a busy writer and another writer sleeps, one sleeping writer watches.
 
 mod fair;
@@ -43,21 +44,21 @@ struct State<J> {
     batches: usize,
     /// Batches taken so far.
     takes: u64,
-    /// A sleeping writer checks from time to time whether the others come back.
+    /// A sleeping writer checks periodically whether the others come back.
     is_watched: bool,
-    /// One was woken to do that, and none has begun to.
+    /// A writer was woken to watch, and does not watch yet.
     is_watch_wanted: bool,
     closing: bool,
     /// Writers that wait for work.
     asleep: usize,
-    /// One of them was woken and is on its way.
+    /// One of them was woken and does not run yet.
     is_waking: bool,
     /// Mboxes of writers that were given up.
     given_up: usize,
 }
 
 impl<J: Queued> Queue<J> {
-    /// A writer takes up to `batch` deliveries at once.
+    /// Creates a queue whose writers take up to `batch` deliveries at once.
     pub(super) fn new(room: Arc<Room>, batch: usize) -> Self {
         Self {
             state: Mutex::new(State {
@@ -93,10 +94,9 @@ impl<J: Queued> Queue<J> {
         }
     }
 
-    /// Another program holds the lock of an mbox that the caller works on, which all of these
-    /// deliveries are for: they wait, with all others for that mbox, until the lock is tried again.
-    /// Returns those that do not wait, to be refused: they and others have waited for `patience`,
-    /// are abandoned, or are more than may wait.
+    /// Parks deliveries to an mbox whose lock another program holds, and all others for that mbox,
+    /// until the lock is tried again. The caller works on the mbox. Returns those that must be
+    /// refused: they and others have waited for `patience`, are abandoned, or exceed the capacity.
     pub(super) fn lock_is_held(
         &self,
         jobs: Vec<J>,
@@ -111,19 +111,19 @@ impl<J: Queued> Queue<J> {
         over
     }
 
-    /// Takes out everything that waits: no writer will take it.
+    /// Takes out all waiting deliveries: no writer will take them.
     pub(super) fn take_out(&self) -> Vec<J> {
         let mut state = self.state.lock();
         let taken_out = state.waiting.take_out();
         self.took_out(state, taken_out)
     }
 
-    /// Gives up on so many mboxes, whose writer does not come back.
+    /// Gives up on so many mboxes, because their writer does not come back.
     pub(super) fn give_up(&self, mboxes: usize) {
         self.state.lock().given_up += mboxes;
     }
 
-    /// Takes out what waits for mboxes that were given up: also what was on its way to them then.
+    /// Takes out the deliveries to mboxes that were given up, also those that arrived since.
     pub(super) fn take_out_of(&self, mboxes: &[&str]) -> Vec<J> {
         let mut state = self.state.lock();
         let taken_out = state.waiting.take_out_of(mboxes);
@@ -140,7 +140,7 @@ impl<J: Queued> Queue<J> {
         jobs
     }
 
-    /// No more deliveries will come; writers end when all are done.
+    /// Closes the queue: no more deliveries will come, and writers end when all are done.
     pub(super) fn close(&self) {
         self.state.lock().closing = true;
         self.work.notify_all();
@@ -160,12 +160,12 @@ impl<J: Queued> Queue<J> {
         })
     }
 
-    /// A batch of what is there now.
+    /// Takes a batch of the deliveries that wait now.
     pub(super) fn take_waiting(&self) -> Option<Taken<J>> {
         self.take_or(|_| None)
     }
 
-    /// `idle` is asked what to do when there is no work: `None` for nothing.
+    /// Takes a batch; without work, calls `idle`, which returns `None` to stop.
     fn take_or<'a>(
         &'a self,
         idle: impl Fn(MutexGuard<'a, State<J>>) -> Option<MutexGuard<'a, State<J>>>,
@@ -192,7 +192,7 @@ impl<J: Queued> Queue<J> {
         }
         let is_wanted = match state.waiting.has_work() {
             true => state.wake_one(),
-            // This writer may have been the one that knew when they are due.
+            // This writer may have been the only one that knew when they are due.
             false => state.waiting.next_due().is_some() && state.wake_watcher(),
         };
         drop(state);
@@ -237,7 +237,7 @@ impl<J: Queued> Queue<J> {
         }
     }
 
-    /// A writer will not be back soon from a batch, or never: other writers take new deliveries.
+    /// Leaves new deliveries to other writers, because a writer will not soon be done with a batch.
     /// Called once for a batch.
     pub(super) fn leave_to_others(&self) {
         let mut state = self.state.lock();
@@ -249,8 +249,8 @@ impl<J: Queued> Queue<J> {
         }
     }
 
-    /// A writer is done with a batch: its capacity and its mboxes are free again, and deliveries
-    /// that waited for these get their turn.
+    /// Frees the capacity and the mboxes of a batch that a writer is done with. Deliveries that
+    /// waited for these mboxes become available.
     pub(super) fn give_back(&self, hold: Hold) {
         let mut state = self.state.lock();
         if hold.is_given_up {
@@ -261,8 +261,8 @@ impl<J: Queued> Queue<J> {
         }
         state.waiting.give_back(hold.mboxes);
         let is_end = state.closing && state.is_done();
-        // This writer takes next what waits, and knows when the next lock is to be tried, unless it
-        // has another batch to finish.
+        // This writer takes the waiting deliveries next, and knows when the next lock is to be
+        // tried, unless it has another batch to finish.
         let is_left = state.waiting.has_work() || state.waiting.next_due().is_some();
         let is_wanted = is_left && state.wake_watcher();
         drop(state);
@@ -276,16 +276,16 @@ impl<J: Queued> Queue<J> {
 }
 
 impl<J: Queued> State<J> {
-    /// True when a writer is to be woken. One that is on its way takes everything that comes
-    /// before it has the lock, which makes batches larger and saves the others their wakes.
+    /// Returns true when a writer is to be woken. A woken writer takes everything that arrives
+    /// before it has the lock, which makes batches larger and saves wakes of other writers.
     fn wake_one(&mut self) -> bool {
         let is_wanted = !self.is_waking && self.asleep > 0;
         self.is_waking |= is_wanted;
         is_wanted
     }
 
-    /// True when a writer is to be woken, to see from now on whether the others come back. One
-    /// that went to sleep when no writer was at work does not look by itself.
+    /// Returns true when a writer is to be woken to watch whether the others come back. A writer
+    /// that went to sleep while all were idle does not watch.
     fn wake_watcher(&mut self) -> bool {
         let is_wanted = !self.is_watched && !self.is_waking && self.asleep > 0;
         self.is_watched |= is_wanted;
@@ -293,13 +293,13 @@ impl<J: Queued> State<J> {
         is_wanted
     }
 
-    /// True when nothing waits, and no writer can give anything back any more.
+    /// Returns true when nothing waits, and no writer can give back any mbox.
     fn is_done(&self) -> bool {
         self.waiting.is_empty() && self.waiting.taken_mboxes() <= self.given_up
     }
 
-    /// Moves deliveries into the batch; those that are not to be made aside, to be seen to without
-    /// the lock.
+    /// Moves deliveries into the batch, and those that are not to be made into `left_out`, which
+    /// the caller handles without the lock.
     fn fill(&mut self, most: usize, batch: &mut Taken<J>, left_out: &mut LeftOut<J>) {
         if self.waiting.next_due().is_some() {
             let when = (clock::now(), most);

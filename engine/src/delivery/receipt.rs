@@ -1,6 +1,6 @@
 //! The receipt for a message: records whether its replies were read.
 //!
-//! Invariant: a message is confirmed once or in doubt; a receipt that is dropped never confirms.
+//! Invariant: a message is either confirmed or in doubt; dropping a receipt never confirms.
 
 use super::ledger::Ledger;
 use super::ledger::journal::in_doubt_records;
@@ -14,10 +14,10 @@ use std::sync::Weak;
 
 /// The receipt for one message handed over with [`Engine::submit`](crate::Engine::submit).
 ///
-/// Call [`Receipt::confirm`] once the client has read the replies. Dropping the receipt says that
+/// Call [`Receipt::confirm`] once the client has read the replies. Dropping the receipt means that
 /// the replies may be lost: the deliveries are then in doubt, and when the client sends the same
-/// message again, those that succeeded are answered with success and not stored a second time.
-/// Either takes effect for deliveries whose outcome is not known yet, too.
+/// message again, those that succeeded are answered with success and not stored a second time. Both
+/// also apply to deliveries whose outcome is not known yet.
 ///
 /// A receipt that outlives its engine leaves its deliveries in doubt.
 ///
@@ -39,22 +39,22 @@ use std::sync::Weak;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-#[must_use = "dropping a receipt says that the client may not have read the replies; \
-              call `confirm` when it has"]
+#[must_use = "a dropped receipt means that the client may not have read the replies; call \
+    `confirm` when it has"]
 pub struct Receipt {
     tickets: Vec<Ticket>,
     /// Recipients whose deliveries stay in doubt.
     doubtful: Vec<usize>,
-    /// Of the log, if the store has one.
+    /// The memory of the log, if the store has one.
     memory: Option<Weak<dyn Memory>>,
-    /// Of the parts of a message that was spread, and how many recipients there are in all.
+    /// The parts of a spread message, and the number of all recipients.
     parts: Option<(usize, Vec<Part>)>,
 }
 
-/// A receipt for some recipients of a message, and the indices that its own stand for.
+/// A receipt for some recipients of a message, with the indices of those recipients.
 type Part = (Vec<usize>, Receipt);
 
-/// What remembers deliveries until they are settled.
+/// Remembers deliveries until they are settled.
 trait Memory: fmt::Debug + Send + Sync {
     /// See [`settle`].
     fn settle(&self, tickets: &[Ticket], verdict: Verdict);
@@ -89,7 +89,7 @@ impl Receipt {
         }
     }
 
-    /// Returns the receipt of a message for `count` recipients, parts of whom have receipts.
+    /// Returns the receipt of a message for `count` recipients that was spread into parts.
     pub(super) fn spread(count: usize, parts: Vec<Part>) -> Self {
         Self {
             tickets: Vec::new(),
@@ -99,7 +99,7 @@ impl Receipt {
         }
     }
 
-    /// Returns where the part of a recipient is, and its index there.
+    /// Returns the part of a recipient, and its index in that part.
     fn part_of(&self, index: usize) -> Option<(usize, usize)> {
         let (_, parts) = self.parts.as_ref()?;
         parts.iter().enumerate().find_map(|(at, (indices, _))| {
@@ -112,9 +112,9 @@ impl Receipt {
         self.memory.as_ref().and_then(Weak::upgrade)
     }
 
-    /// Returns the receipt of a message that mailboxes and transports share: `tickets` are in the
-    /// order of `indices`, those of `handed_over` have theirs; all indices together are those below
-    /// `count`.
+    /// Returns the receipt of a message that mailboxes and transports share. `tickets` are in the
+    /// order of `indices`; the names of `handed_over` have their own indices; together they are all
+    /// indices below `count`.
     pub(super) fn shared(
         mut self,
         count: usize,
@@ -137,7 +137,7 @@ impl Receipt {
     }
 
     /// Notes that the client has read the replies: the message is settled, and an equal message
-    /// sent again is another message.
+    /// that arrives later is a new message.
     pub fn confirm(mut self) {
         if let Some((_, parts)) = self.parts.take() {
             return parts.into_iter().for_each(|(_, part)| part.confirm());
@@ -152,9 +152,8 @@ impl Receipt {
     }
 
     /// Notes that the reply for the recipient with this index asks the client to try again,
-    /// although its delivery succeeded, or may succeed yet: a later step failed, or another
-    /// destination of the recipient. The delivery stays in doubt, whether the replies are read or
-    /// not.
+    /// although its delivery succeeded or may still succeed: a later step or another destination of
+    /// the recipient failed. The delivery stays in doubt, whether the replies are read or not.
     pub fn doubt(&mut self, index: usize) {
         if let (Some((at, place)), Some((_, parts))) = (self.part_of(index), &mut self.parts) {
             if let Some((_, part)) = parts.get_mut(at) {
@@ -168,10 +167,11 @@ impl Receipt {
     }
 
     /// Gives up the delivery to the recipient with this index, and to those who share its copy, if
-    /// it has not begun to be published.
+    /// its publication has not begun.
     ///
-    /// True: it never appears in the mailbox, and its outcome is not reported. False: its outcome
-    /// was reported or will be. True also for an index without a recipient.
+    /// Returns true if the message never appears in the mailbox; its outcome is then not reported.
+    /// Returns false if its outcome was or will be reported. Returns true for an index without a
+    /// recipient.
     pub fn abandon(&self, index: usize) -> bool {
         if let Some((_, parts)) = &self.parts {
             let part = self.part_of(index);
@@ -181,7 +181,7 @@ impl Receipt {
         self.tickets.get(index).is_none_or(Ticket::abandon)
     }
 
-    /// The number of recipients.
+    /// Returns the number of recipients.
     pub fn recipients(&self) -> usize {
         let parts = self.parts.as_ref();
         parts.map_or(self.tickets.len(), |(count, _)| *count)
@@ -199,9 +199,9 @@ impl Drop for Receipt {
     }
 }
 
-/// Settles deliveries, all of one message. With [`Verdict::Read`] the same message sent again is
-/// another message; with [`Verdict::Lost`] the deliveries that succeeded answer for it, and are not
-/// made a second time.
+/// Settles deliveries of one message. After [`Verdict::Read`] an equal message is a new message;
+/// after [`Verdict::Lost`] the deliveries that succeeded answer a repetition, and are not made a
+/// second time.
 pub(super) fn settle<H: fmt::Debug + Send + Sync + 'static>(
     ledger: &Ledger<H>,
     tickets: &[Ticket],
@@ -231,14 +231,14 @@ pub(super) fn settle<H: fmt::Debug + Send + Sync + 'static>(
     }
 }
 
-/// As [`settle`] with [`Verdict::Read`], but for the recipients with the indices `doubtful`, which
-/// stay in doubt.
+/// As [`settle`] with [`Verdict::Read`], except for the recipients with the indices `doubtful`,
+/// which stay in doubt.
 fn confirm_but<H: fmt::Debug + Send + Sync + 'static>(
     ledger: &Ledger<H>,
     tickets: &[Ticket],
     doubtful: &[usize],
 ) {
-    // One name may have several tickets, of which the doubtful one counts.
+    // A name may have several tickets; the doubtful one counts.
     for is_doubtful in [true, false] {
         let verdict = match is_doubtful {
             true => Verdict::Lost,
@@ -252,7 +252,7 @@ fn confirm_but<H: fmt::Debug + Send + Sync + 'static>(
             }
         }
     }
-    // Each message with its recipients that stay in doubt.
+    // Each message with those of its recipients that stay in doubt.
     let mut messages: Vec<(&Arc<LoggedMessage>, Vec<usize>)> = Vec::new();
     for (index, ticket) in tickets.iter().enumerate() {
         match &ticket.origin {
@@ -289,7 +289,7 @@ fn confirm_but<H: fmt::Debug + Send + Sync + 'static>(
     }
 }
 
-/// Settles messages whose receipts came back before their deliveries had ended.
+/// Settles messages whose receipts were given back before their deliveries had ended.
 pub(super) fn settle_early<H: fmt::Debug + Send + Sync + 'static>(ledger: &Ledger<H>) {
     for (message, verdict) in ledger.unconfirmed.take_early() {
         settle_message(ledger, &message, verdict);

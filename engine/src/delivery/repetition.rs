@@ -1,5 +1,5 @@
-//! Finds the recipients of a message that have it from a delivery in doubt, or to whom an earlier
-//! delivery is under way. Each recipient is looked up separately, whichever recipients share its
+//! Finds the recipients of a message that have it from a delivery in doubt, or for whom an earlier
+//! delivery is in progress. Looks up each recipient separately, whichever recipients share its
 //! copy.
 
 use super::copies::{Copy, Named, Names};
@@ -17,8 +17,8 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-/// Takes recipients out whose deliveries repeat one in doubt, which answers for them. The others
-/// of a copy keep it.
+/// Removes recipients whose deliveries repeat one in doubt, and answers them from it. The others of
+/// a copy keep it.
 pub(super) fn without_repeated(
     unconfirmed: &Unconfirmed,
     base: BaseDigest,
@@ -34,8 +34,8 @@ pub(super) fn without_repeated(
     })
 }
 
-/// Takes recipients out to whom an earlier delivery of the message is being made, or was made and
-/// is not settled: each of the two would store a copy. The others of a copy keep it.
+/// Removes recipients for whom an earlier delivery of the message is in progress, or is made and
+/// not settled: both deliveries would store a copy. The others of a copy keep it.
 pub(super) fn without_under_way(
     under_way: &UnderWay<LoggedMessage>,
     base: BaseDigest,
@@ -54,7 +54,7 @@ pub(super) fn without_under_way(
     })
 }
 
-/// Takes the recipients out that `find` finds something for. The others of a copy keep it.
+/// Removes the recipients for whom `find` returns something. The others of a copy keep it.
 fn take_out<T>(
     (base, mail): (BaseDigest, &Mail),
     copies: Vec<Copy>,
@@ -78,8 +78,8 @@ fn take_out<T>(
     (left, found)
 }
 
-/// Returns the keys of the deliveries under way of messages with the same queue id. Those that have
-/// no recipient in common are other parts of the same message, whose content is not read.
+/// Returns the keys of the deliveries in progress of messages with the same queue id. Those that
+/// share no recipient are other parts of the same message, whose content is not read.
 fn keys_under_way(
     under_way: &UnderWay<LoggedMessage>,
     mail: &Mail,
@@ -102,7 +102,7 @@ fn keys_under_way(
     earlier.iter().flat_map(|message| message.keys()).collect()
 }
 
-/// Returns the digest of a message that looks as if it repeated a delivery in doubt.
+/// Returns the digest of a message that may repeat a delivery in doubt.
 fn digest_of_repetition(
     unconfirmed: &Unconfirmed,
     base: BaseDigest,
@@ -116,7 +116,7 @@ fn digest_of_repetition(
     let sketch = ContentSketch::of(&mail.message).ok()?;
     let may_repeat = |copy: &Copy| {
         copy.names.iter().any(|name| {
-            // The address is no part of the prefix.
+            // The prefix does not contain the address.
             let key = key_of(
                 base,
                 mail,
@@ -148,9 +148,9 @@ fn key_of<'a>(
     }
 }
 
-/// Takes names out that have a message from a transport which took it before, or to whom an earlier
-/// delivery of it is under way, for which there is nothing to answer with. In this order: a message
-/// that is settled meanwhile is in doubt then.
+/// Removes names whose transport took the message before, or for whom an earlier delivery is in
+/// progress and has no answer yet. Checks in this order, because a message that is settled in
+/// between is then in doubt.
 pub(super) fn handed_over_before(
     (unconfirmed, under_way): (&Unconfirmed, &UnderWay<HandedOver>),
     base: BaseDigest,
@@ -202,12 +202,12 @@ pub(super) fn handed_over_before(
     (left, found)
 }
 
-/// Returns the outcome of a delivery that was made before.
+/// Returns the outcome of a delivery that an earlier one made.
 pub(super) fn known_already(base: &Path, target: &MailboxTarget) -> Outcome {
     delivered_before(MailboxName::display_of(base, target))
 }
 
-/// Returns the outcome of a delivery that is not made, because an earlier one is under way.
+/// Returns the outcome of a delivery that is refused because an earlier one is in progress.
 pub(super) fn under_way_already(base: &Path, target: &MailboxTarget) -> Outcome {
     is_under_way(MailboxName::display_of(base, target))
 }
@@ -225,7 +225,7 @@ pub(super) fn delivered_before(place: String) -> Outcome {
 
 /// As [`under_way_already`], by the name of the place.
 pub(super) fn is_under_way(place: String) -> Outcome {
-    let text = "An earlier delivery of this message is under way";
+    let text = "An earlier delivery of this message is in progress";
     Outcome {
         status: Status::new(451, EnhancedCode::new(4, 4, 2), text),
         may_appear: true,

@@ -1,9 +1,9 @@
 //! The reply of a delivery, which is given exactly once.
 //!
-//! Invariant: a delivery is answered in one of these ways, decided by one compare-and-swap: its
-//! outcome is reported; it is abandoned, and nothing of it is ever visible; it is given up because
-//! its writer does not come back, which is reported, and nothing of it is ever visible; or success
-//! is reported before its writer comes back, because the log has it.
+//! Invariant: one compare-and-swap decides how a delivery is answered. Its outcome is reported; or
+//! it is abandoned, and never visible; or it is given up because its writer does not come back,
+//! which is reported, and it is never visible; or success is reported before its writer comes back,
+//! because the log has the message.
 
 use super::copies::Names;
 use super::error::DeliveryError;
@@ -19,7 +19,8 @@ use crate::transport::Claim;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-/// Takes the outcome of the recipient with that index. Runs on a writer thread: must be quick.
+/// Takes the outcome of the recipient with that index. Runs on a writer thread, so it must return
+/// quickly.
 ///
 /// ```
 /// use mailstow_engine::{OnOutcome, Outcome};
@@ -33,28 +34,28 @@ use std::time::{Duration, Instant};
 /// ```
 pub type OnOutcome = dyn Fn(usize, Outcome) + Send + Sync;
 
-/// No writer has begun to publish it.
+/// No writer has begun to publish the message.
 const WAITING: u8 = 0;
-/// A writer publishes it.
+/// A writer publishes the message.
 const CLAIMED: u8 = 1;
-/// It was abandoned.
+/// The caller abandoned the delivery.
 const ABANDONED: u8 = 2;
-/// It was answered with an error, because its writer does not come back.
+/// The watchdog answered it with an error, because its writer does not come back.
 const GIVEN_UP: u8 = 3;
-/// It was answered with success while a writer publishes it.
+/// The watchdog answered it with success while a writer publishes the message.
 const ANSWERED: u8 = 4;
-/// Its writer has answered it.
+/// Its writer answered it.
 const OVER: u8 = 5;
 
-/// The right to give a delivery up, and to record whether its reply was read. Any thread may use
-/// it, at any time.
+/// The right to give a delivery up, and to record whether its reply was read. Any thread may use it
+/// at any time.
 #[derive(Clone, Debug)]
 pub struct Ticket {
     state: Arc<AtomicU8>,
     pub(super) origin: Origin,
 }
 
-/// Where a delivery is remembered until its reply was read.
+/// Where a delivery is remembered until its reply is read.
 #[derive(Clone, Debug)]
 pub(super) enum Origin {
     /// Nowhere.
@@ -62,27 +63,27 @@ pub(super) enum Origin {
     /// With its message.
     Message {
         message: Arc<LoggedMessage>,
-        /// Which of its recipients.
+        /// The index of its recipient in the message.
         recipient: usize,
     },
-    /// With the earlier delivery that answered for it.
+    /// With the earlier delivery that answered it.
     Repeated(Repeated),
-    /// With what transports took of its message.
+    /// With the successes of transports for its message.
     HandedOver {
         message: Arc<HandedOver>,
-        /// Which of its names.
+        /// The index of its name.
         name: usize,
-        /// The right to give it up.
+        /// The right to give a delivery up.
         claim: Claim,
     },
 }
 
 impl Ticket {
-    /// Gives the delivery up, for all recipients that share the copy, if it has not begun to be
-    /// published.
+    /// Gives the delivery up, for all recipients that share the copy, if its publication has not
+    /// begun.
     ///
-    /// True: it will never appear in the mailbox, and its outcome will not be reported. False:
-    /// its outcome was reported or will be.
+    /// Returns true if the message never appears in the mailbox; its outcome is then not reported.
+    /// Returns false if its outcome was or will be reported.
     pub fn abandon(&self) -> bool {
         if let Origin::HandedOver {
             message,
@@ -137,12 +138,12 @@ pub(super) type Ending = Result<Stored, DeliveryError>;
 pub(super) enum Stored {
     Maildir,
     Mbox,
-    /// In the delivery log; the mailbox does not answer.
+    /// In the delivery log, because the mailbox does not answer.
     Log,
 }
 
 impl Stored {
-    /// Returns what virtual(8) says of it.
+    /// Returns the status that virtual(8) reports for it.
     pub(super) fn status(self) -> Status {
         Status::ok(match self {
             Self::Maildir => "delivered to maildir",
@@ -152,12 +153,12 @@ impl Stored {
     }
 }
 
-/// The part of a message that one delivery makes: the message is in the log, or is remembered in
-/// case its reply is lost.
+/// The part of a message in one delivery: the message is in the log, or is remembered in case its
+/// reply is lost.
 #[derive(Clone, Debug)]
 pub(super) struct MessagePart {
     pub(super) message: Arc<LoggedMessage>,
-    /// The first of its recipients that the copy is for.
+    /// The first of the recipients that the copy is for.
     pub(super) recipient: usize,
     /// The log makes the delivery durable; otherwise it is flushed in its mailbox.
     pub(super) through_log: bool,
@@ -172,9 +173,9 @@ pub(super) struct Reply {
     pub(super) mailbox: MailboxName,
     pub(super) is_mbox: bool,
     pub(super) submitted: Instant,
-    /// Where in an mbox the log says that it goes: offset and length.
+    /// Its places in an mbox by the log: offset and length.
     places: Mutex<Vec<(u64, u64)>>,
-    /// The file system that its writer writes it to; [`NO_DEVICE`] until that is known.
+    /// The file system that its writer writes to; [`NO_DEVICE`] until that is known.
     device: AtomicU64,
 }
 
@@ -215,18 +216,19 @@ impl Reply {
         }
     }
 
-    /// Returns true if it must not be published.
+    /// Returns true if its message must not be published.
     pub(super) fn is_abandoned(&self) -> bool {
         matches!(self.state.load(Ordering::Acquire), ABANDONED | GIVEN_UP)
     }
 
-    /// Lets the writer publish it: it cannot be abandoned any more. Returns false when it was.
+    /// Lets the writer publish it, after which it cannot be abandoned. Returns false when it was
+    /// abandoned before.
     pub(super) fn claim(&self) -> bool {
         change(&self.state, WAITING, CLAIMED).is_ok()
     }
 
-    /// Lets the writer that claimed it answer it. Returns false when it was answered with success
-    /// before.
+    /// Lets the writer that claimed it answer it. Returns false when the watchdog answered it with
+    /// success before.
     pub(super) fn close(&self) -> bool {
         change(&self.state, CLAIMED, OVER).is_ok()
     }
@@ -236,18 +238,18 @@ impl Reply {
         matches!(self.state.load(Ordering::Acquire), OVER | ABANDONED)
     }
 
-    /// Notes the file system that its writer writes it to.
+    /// Notes the file system that its writer writes to.
     pub(super) fn is_on(&self, device: u64) {
         self.device.store(device, Ordering::Relaxed);
     }
 
-    /// Returns what [`Reply::is_on`] noted.
+    /// Returns the file system that [`Reply::is_on`] noted.
     pub(super) fn device(&self) -> Option<u64> {
         let device = self.device.load(Ordering::Relaxed);
         (device != NO_DEVICE).then_some(device)
     }
 
-    /// Notes where in an mbox the log says that it goes.
+    /// Notes its place in an mbox by the log.
     pub(super) fn goes_to(&self, place: (u64, u64)) {
         self.places.lock().push(place);
     }
@@ -257,7 +259,7 @@ impl Reply {
         self.places.lock().clone()
     }
 
-    /// Answers it with an error if no writer publishes it. None will after that.
+    /// Answers it with an error if no writer publishes the message. No writer will after that.
     pub(super) fn give_up(&self, status: &Status, waited: Duration) -> bool {
         if change(&self.state, WAITING, GIVEN_UP).is_err() {
             return false;
@@ -271,8 +273,8 @@ impl Reply {
         true
     }
 
-    /// Answers it with success while a writer publishes it, which notes its end later. The message
-    /// must be held elsewhere.
+    /// Answers it with success while a writer publishes the message and ends later. The message
+    /// must be deferred before.
     pub(super) fn answer_early(&self, waited: Duration) -> bool {
         if change(&self.state, CLAIMED, ANSWERED).is_err() {
             return false;
@@ -307,7 +309,7 @@ impl Reply {
     }
 }
 
-/// Changes a state, or returns the one there is.
+/// Changes a state, or returns the current one.
 fn change(state: &AtomicU8, from: u8, to: u8) -> Result<(), u8> {
     let order = (Ordering::AcqRel, Ordering::Acquire);
     state

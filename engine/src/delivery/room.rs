@@ -1,19 +1,19 @@
 //! How many deliveries a store holds at once, in all its queues.
 //!
 //! Deliveries that wait for a lock which another program holds are parked: they count separately,
-//! so that they block no others. Invariants: a delivery counts until a writer is done with it, or
-//! while it is parked; tasks that wait for capacity are woken when some becomes free.
+//! so that they block no others. Invariants: a delivery counts until its writer is done with it, or
+//! while it is parked; freed capacity wakes the tasks that wait for it.
 
 use crate::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
-/// Capacity for deliveries per capacity for parked ones.
+/// The capacity for deliveries, divided by the capacity for parked ones.
 const PARKED_PART: usize = 4;
-/// Capacity for parked deliveries per that of one mbox.
+/// The capacity for parked deliveries, divided by that of one mbox.
 const MBOX_PART: usize = 4;
 
-/// How many deliveries may wait or be made at once. The callers that submit keep the bound
-/// ([`Room::poll`]).
+/// How many deliveries may wait or be in progress at once. Callers that submit deliveries enforce
+/// the bound ([`Room::poll`]).
 #[derive(Debug)]
 pub(super) struct Room {
     capacity: usize,
@@ -43,7 +43,7 @@ impl Room {
         self.state.lock().taken += deliveries;
     }
 
-    /// Counts so many deliveries no longer, and wakes waiting tasks.
+    /// Stops counting so many deliveries, and wakes waiting tasks.
     pub(super) fn give_back(&self, deliveries: usize) {
         let mut state = self.state.lock();
         debug_assert!(deliveries <= state.taken, "capacity is given back once");
@@ -69,7 +69,7 @@ impl Room {
         placed
     }
 
-    /// Counts so many deliveries as parked no longer.
+    /// Stops counting so many deliveries as parked.
     pub(super) fn unpark(&self, deliveries: usize) {
         if deliveries > 0 {
             let mut state = self.state.lock();
@@ -95,7 +95,7 @@ impl Room {
         self.state.lock().taken < self.capacity
     }
 
-    /// Ready while another delivery fits; else the task is woken when one may.
+    /// Returns ready while another delivery fits; otherwise the task is woken when one may fit.
     pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
         if state.taken < self.capacity {

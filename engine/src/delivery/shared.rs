@@ -13,6 +13,6 @@ pub(super) struct Shared<D: Disk> {
     pub(super) context: Arc<Context<D>>,
     pub(super) domains: Arc<Domains>,
     pub(super) patience: Arc<Patience>,
-    /// With `durability = "logged"`.
+    /// Present with `durability = "logged"`.
     pub(super) ledger: Option<Arc<Ledger<D::Handle>>>,
 }

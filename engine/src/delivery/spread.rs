@@ -1,7 +1,7 @@
-//! Spreads a message over the places that local delivery has for its recipients.
+//! Spreads a message over the destinations that local delivery has for its recipients.
 //!
 //! Local delivery may change the sender of a message and adds a `Delivered-To` field. Each version
-//! of the message is submitted as a message by itself, and its recipients are answered like any
+//! of the message is submitted as a separate message, and its recipients are answered like any
 //! others. Mailboxes of accounts are in a second store. A message that was delivered to a local
 //! recipient before is refused as a loop. A message without local recipients costs nothing more.
 
@@ -21,30 +21,30 @@ use std::time::{Duration, Instant};
 /// The stores of an engine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stores<'a> {
-    /// Of virtual mailboxes.
+    /// The store of virtual mailboxes.
     pub(crate) mailboxes: &'a Store,
-    /// Of mailboxes of accounts; `None` where local delivery is not in use.
+    /// The store of mailboxes of accounts; `None` where local delivery is not in use.
     pub(crate) accounts: Option<&'a Store>,
 }
 
-/// How a message differs for some of its recipients.
+/// How the message for some recipients differs from the submitted one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Difference {
     sender: Option<String>,
     sent_on_from: Vec<String>,
 }
 
-/// Recipients who get the same message.
+/// Recipients of the same version of the message.
 struct Part {
     difference: Difference,
     /// In mailboxes of accounts.
     accounts: Recipients<MailboxTarget>,
-    /// Elsewhere.
+    /// Recipients elsewhere.
     others: Recipients<Target>,
 }
 
-/// Recipients with their indices in the submission, and how operators know their places, if that is
-/// not the target.
+/// Recipients with their indices in the submission, and how operators name their places, where that
+/// differs from the target.
 struct Recipients<T> {
     to: Vec<(Recipient, T)>,
     indices: Vec<(usize, Option<String>)>,
@@ -67,8 +67,8 @@ impl<T> Recipients<T> {
 }
 
 impl Stores<'_> {
-    /// Hands a message over for delivery, each recipient to its target; returns at once, with the
-    /// receipt for the message. Transports have until the deadline.
+    /// Hands a message over for delivery, each recipient to its target. Returns the receipt for the
+    /// message at once. Transports have until the deadline.
     pub(crate) fn submit(
         self,
         mail: Arc<Mail>,
@@ -119,7 +119,7 @@ impl Stores<'_> {
         Receipt::spread(count, receipts)
     }
 
-    /// Puts a recipient where its mail goes; returns its status if it goes nowhere.
+    /// Adds a recipient to the part with its destination; returns its status if it has none.
     fn put(
         self,
         parts: &mut Vec<Part>,
@@ -167,7 +167,7 @@ impl Stores<'_> {
     }
 }
 
-/// Returns the part for those whose message differs so.
+/// Returns the part of the recipients whose message has this difference.
 fn part(parts: &mut Vec<Part>, difference: Difference) -> &mut Part {
     let at = parts.iter().position(|part| part.difference == difference);
     let at = at.unwrap_or(parts.len());
@@ -178,7 +178,7 @@ fn part(parts: &mut Vec<Part>, difference: Difference) -> &mut Part {
             others: Recipients::default(),
         });
     }
-    // The position of one that is there.
+    // The index was found or pushed just above.
     #[allow(clippy::indexing_slicing, reason = "it was found, or pushed")]
     &mut parts[at]
 }
@@ -187,7 +187,7 @@ fn of(indices: &[(usize, Option<String>)]) -> Vec<usize> {
     indices.iter().map(|(index, _)| *index).collect()
 }
 
-/// Takes the outcomes of a part for those of the submission.
+/// Returns a callback that reports the outcomes of a part for the recipients of the submission.
 fn of_part(indices: &[(usize, Option<String>)], on_outcome: &Arc<OnOutcome>) -> Arc<OnOutcome> {
     let (indices, on_outcome) = (indices.to_vec(), Arc::clone(on_outcome));
     Arc::new(move |at: usize, mut outcome: Outcome| {
@@ -217,7 +217,7 @@ impl Difference {
         }
         let mut mail = Mail::clone(mail);
         if let Some(sender) = &self.sender {
-            // What is no address takes no failure notices.
+            // An invalid address can take no failure notices.
             mail.reverse_path = parse_address(sender).unwrap_or(ReversePath::Null);
         }
         let mut lines = Vec::new();

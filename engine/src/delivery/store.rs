@@ -1,4 +1,4 @@
-//! The store: takes messages, and has a bounded queue and threads that write mailboxes.
+//! The store: takes messages, with a bounded queue and threads that write mailboxes.
 
 #[cfg(any(test, feature = "sim"))]
 mod by_hand;
@@ -46,7 +46,7 @@ use std::path::Path;
 use std::sync::Weak;
 use std::task::{self, Poll};
 
-/// Makes ids of messages: a random part drawn when the store was opened, and a count.
+/// Makes message ids: a random part drawn when the store was opened, and a counter.
 #[derive(Debug)]
 struct Ids {
     random: u64,
@@ -69,9 +69,9 @@ impl Ids {
     }
 }
 
-/// Writes messages into mailboxes, durably. May be shared between threads.
+/// Writes messages into mailboxes, durably. Threads may share it.
 ///
-/// Dropping it finishes what was submitted and ends the writers.
+/// Dropping it finishes the submitted deliveries and ends the writers.
 #[derive(Debug)]
 pub struct Store<D: Disk = Blocking> {
     shared: Arc<Shared<D>>,
@@ -85,7 +85,7 @@ pub struct Store<D: Disk = Blocking> {
     supervisor: Supervisor,
     watch: Option<SupervisedThread>,
     room: Arc<Room>,
-    /// Its work is done by threads.
+    /// Threads do its work.
     has_threads: bool,
     log: Option<Arc<LogSupervisor<D::Handle>>>,
     checkpointer: Option<SupervisedThread>,
@@ -93,8 +93,8 @@ pub struct Store<D: Disk = Blocking> {
 }
 
 impl Store<Blocking> {
-    /// Opens the state directory and the base (made when missing if `store.make_base` says so
-    /// and the directory above is there), and starts the writers.
+    /// Opens the state directory and the base, and starts the writers. Creates a missing base if
+    /// `store.make_base` allows it and its parent directory exists.
     ///
     /// # Errors
     /// A directory cannot be opened or made, or a thread cannot be started.
@@ -102,12 +102,12 @@ impl Store<Blocking> {
         Self::open_on(Blocking::new(), settings)
     }
 
-    /// As [`Store::open`], with mail durable in its mailboxes alone.
+    /// As [`Store::open`], with messages flushed in their mailboxes alone.
     pub(super) fn open_without_log(settings: &Settings) -> Result<Self, StoreError> {
         Self::open_with(Blocking::new(), settings, None)
     }
 
-    /// Looks whether the base is there, and makes nothing.
+    /// Checks that the base is there. Creates nothing.
     ///
     /// # Errors
     /// The base is not set, or cannot be used.
@@ -115,8 +115,8 @@ impl Store<Blocking> {
         check_base(&Blocking::new(), settings)
     }
 
-    /// Recovers the delivery log in `directory`, which nobody may be using, and empties it: what
-    /// [`Store::open`] does before anything else.
+    /// Recovers the delivery log in `directory` and empties it, as [`Store::open`] does first. No
+    /// other process may use the log.
     ///
     /// # Errors
     /// As [`Store::open`]; the log is in use or damaged.
@@ -124,7 +124,7 @@ impl Store<Blocking> {
         Self::recover_from(settings, DirectorySource::at(directory, settings))
     }
 
-    /// As [`Store::recover`]; what is damaged of the log is given up, and only the rest recovered.
+    /// As [`Store::recover`]; drops the damaged part of the log, and recovers the rest.
     ///
     /// # Errors
     /// As there.
@@ -155,8 +155,8 @@ impl Store<Blocking> {
 }
 
 impl<D: Disk> Store<D> {
-    /// As [`Store::open`], with mailboxes on another disk (the state directory is always a real
-    /// one: nothing in it must last).
+    /// As [`Store::open`], with mailboxes on another disk. The state directory is always on a real
+    /// disk: nothing in it must last.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -164,7 +164,7 @@ impl<D: Disk> Store<D> {
         let source = DirectorySource::new(settings);
         let is_needed = match settings.store.durability {
             Durability::Logged => true,
-            // In a directory that all users share, a log is not ours.
+            // A log in a directory that all users share may belong to another user.
             Durability::Direct => {
                 source.exists() && StateDirectory::open(&settings.state_directory).is_ok()
             }
@@ -177,8 +177,8 @@ impl<D: Disk> Store<D> {
         Self::open_with(disk, &settings, source)
     }
 
-    /// As [`Store::open`], with a delivery log from `source`. A log left by an earlier process is
-    /// recovered even when it is used no more.
+    /// As [`Store::open`], with a delivery log from `source`. Recovers a log left by an earlier
+    /// process even when the settings ask for none.
     fn open_with(
         disk: D,
         settings: &Settings,
@@ -217,7 +217,7 @@ impl<D: Disk> Store<D> {
             })
     }
 
-    /// A store whose work is done by threads to be started, or by whoever asks for it.
+    /// Creates a store whose work is done by threads that are started here, or by its caller.
     fn with_or_without_threads(
         disk: D,
         settings: &Settings,
@@ -259,7 +259,7 @@ impl<D: Disk> Store<D> {
                             tracing::info!("delivery log: {report}");
                         }
                     }
-                    // Mail is put off until there is room, which a user who deletes mail may make.
+                    // Mail is deferred until there is space, which users make by deleting mail.
                     Err(error) if is_logged && error.is_disk_full() => {
                         log.ledger().log.open_later(error);
                     }
@@ -301,20 +301,21 @@ impl<D: Disk> Store<D> {
         })
     }
 
-    /// A new empty message, to be filled and submitted.
+    /// Returns a new empty message, to be filled and submitted.
     pub fn new_message(&self) -> MessageBuilder {
         self.spool.message()
     }
 
-    /// Returns true when a message is so long that [`Store::receive_in_place`] is worth a call.
+    /// Returns true when a message is long enough for [`Store::receive_in_place`] to be worth a
+    /// call.
     pub fn may_receive_in_place(&self, size: u64) -> bool {
         size > self.in_place_from_bytes
     }
 
     /// Receives the rest of a long message in place: in its one mailbox, where it stays invisible
-    /// until it is submitted, so that storing it takes no copy. It must then be submitted for these
-    /// recipients, in this order. Must be called once at most. Does nothing where the mailbox does
-    /// not allow it.
+    /// until it is submitted, so that storing it needs no copy. The message must then be submitted
+    /// for these recipients, in this order. Must be called at most once. Does nothing where the
+    /// mailbox does not allow it.
     pub fn receive_in_place(
         &self,
         message: &mut MessageBuilder,
@@ -359,7 +360,7 @@ impl<D: Disk> Store<D> {
         self.shared.context.base_digest
     }
 
-    /// Returns the messages in the hands of transports.
+    /// Returns the messages that transports are delivering.
     pub(super) fn handed_over(&self) -> &UnderWay<HandedOver> {
         &self.handed_over
     }
@@ -368,9 +369,9 @@ impl<D: Disk> Store<D> {
         self.ids.next()
     }
 
-    /// Begins to store a message in each of the mailboxes; returns at once, with one ticket for
-    /// each recipient. `store.copies` says whether recipients of one mailbox share a copy. The
-    /// bound of the queue is not enforced here: see [`Store::poll_room`].
+    /// Begins to store a message in each of the mailboxes; returns one ticket for each recipient at
+    /// once. `store.copies` says whether recipients of one mailbox share a copy. This call does not
+    /// enforce the bound of the queue: see [`Store::poll_room`].
     ///
     /// `on_outcome` is called once for each recipient whose ticket was not abandoned in time, with
     /// its index in `to`, from another thread, possibly before this returns.
@@ -395,7 +396,7 @@ impl<D: Disk> Store<D> {
                     on_outcome(index, outcome.clone());
                 }
             };
-            // In this order: a message that is settled meanwhile is in doubt then.
+            // In this order, because a message that is settled in between is then in doubt.
             let digest = context.base_digest;
             let (left, under_way) = without_under_way(&self.under_way, digest, &mail, copies);
             for (name, target, ()) in under_way {
@@ -451,8 +452,7 @@ impl<D: Disk> Store<D> {
         tickets.into_iter().flatten().collect()
     }
 
-    /// Returns the message as the log has it, and whether it goes through the log. `None` without a
-    /// log.
+    /// Returns the message for the log, and whether it goes through the log. `None` without a log.
     fn logged_message(
         &self,
         mail: &Arc<Mail>,
@@ -479,12 +479,12 @@ impl<D: Disk> Store<D> {
         Some((Arc::new(message), fits_log))
     }
 
-    /// What recovery did when the store was opened; `None` without a delivery log.
+    /// Returns what recovery did when the store was opened; `None` without a delivery log.
     pub fn recovered(&self) -> Option<RecoveryReport> {
         self.recovered
     }
 
-    /// Whether mail is taken now, what waits, and which threads failed.
+    /// Returns whether the store takes mail now, how much waits, and which threads failed.
     pub fn health(&self) -> Health {
         let health = self.log.as_ref().map(|log| log.health());
         let health = health.unwrap_or_else(|| {
@@ -500,7 +500,7 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// How the file descriptors of the process are shared out.
+    /// Returns how the file descriptors of the process are divided.
     pub fn descriptors(&self) -> Descriptors {
         self.descriptors
     }
@@ -516,19 +516,19 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// True while fewer deliveries than `limits.queued_deliveries` wait or are being made; those
-    /// that wait for a lock which another program holds are not counted.
+    /// Returns true while fewer deliveries than `limits.queued_deliveries` wait or are in progress.
+    /// Deliveries that wait for a lock which another program holds do not count.
     pub fn has_room(&self) -> bool {
         self.room.is_left()
     }
 
-    /// For asynchronous callers: ready when [`Store::has_room`]; else the task is woken when
+    /// Ready when [`Store::has_room`], for asynchronous callers; otherwise the task is woken when
     /// there may be room. Use it as `std::future::poll_fn(|cx| store.poll_room(cx)).await`.
     pub fn poll_room(&self, context: &mut task::Context<'_>) -> Poll<()> {
         self.room.poll(context)
     }
 
-    /// The store will be dropped soon: deliveries that a mailbox holds up are answered within
+    /// Prepares the store to be dropped soon: deliveries that a mailbox delays are answered within
     /// seconds.
     pub fn prepare_close(&self) {
         self.shared.patience.hurry();
@@ -542,7 +542,7 @@ impl<D: Disk> Drop for Store<D> {
         }
         self.shared.patience.hurry();
         self.shared.patience.end();
-        // It would start writers in place of those that end.
+        // The watchdog would start writers in place of those that end.
         self.watch = None;
         watch::wait_for_writers(&self.shared);
         if let Some(ledger) = &self.shared.ledger {
@@ -552,5 +552,5 @@ impl<D: Disk> Drop for Store<D> {
     }
 }
 
-/// More recipients would make the envelope as large as messages are.
+/// More recipients would make the envelope as large as a message.
 const LOGGED_RECIPIENTS_MAX: usize = 2000;

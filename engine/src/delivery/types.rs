@@ -4,7 +4,7 @@ pub use crate::mail::Mail;
 use crate::status::Status;
 use std::time::Duration;
 
-/// What became of one recipient's delivery.
+/// The outcome of one recipient's delivery.
 ///
 /// ```
 /// # mod site { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/site.inc")); }
@@ -20,12 +20,12 @@ use std::time::Duration;
 pub struct Outcome {
     /// 2xx only after the message is durable.
     pub status: Status,
-    /// The delivery failed, or was not made, and the message may be in the mailbox all the same, or
-    /// appear there later: because flushing it failed, because the delivery log failed with the
-    /// message in it, or because an earlier delivery of the same message is under way.
+    /// The delivery failed, or was not made, but the message may be in the mailbox, or appear there
+    /// later: its flush failed, the delivery log failed with the message in it, or an earlier
+    /// delivery of the same message is in progress.
     pub may_appear: bool,
-    /// The mailbox as an operator names it: `virtual_mailbox_base` joined with its path (a
-    /// trailing `/` for a Maildir); for the log. `None` when no mailbox was chosen.
+    /// The mailbox as operators name it: `virtual_mailbox_base` joined with its path (a trailing
+    /// `/` for a Maildir). `None` when no mailbox was chosen.
     pub mailbox: Option<String>,
     /// Time spent waiting for a writer.
     pub queued: Duration,

@@ -1,8 +1,8 @@
-//! Messages whose receipts have not come back yet, by the queue ids that their clients gave them.
+//! Messages whose receipts were not given back yet, by the queue ids of their clients.
 //!
-//! A client that has lost its connection may send a message again while its first delivery is under
-//! way, or has just ended and is not in doubt yet. Only messages with a queue id are noted: equal
-//! ones without may be sent on purpose.
+//! A client that has lost its connection may send a message again while its first delivery is in
+//! progress, or has just ended and is not in doubt yet. Only messages with a queue id are noted:
+//! equal messages without one may be sent on purpose.
 
 use crate::sync::{Arc, Mutex};
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::sync::Weak;
 
 /// A message that is noted until it is settled.
 pub(super) trait Settled {
-    /// Returns true when its deliveries are remembered elsewhere, if at all, for a repetition.
+    /// Returns true when other memory, if any, recognises a repetition of its deliveries.
     fn is_settled(&self) -> bool;
 }
 
@@ -21,11 +21,11 @@ pub(super) struct UnderWay<M>(Mutex<State<M>>);
 #[derive(Debug)]
 struct State<M> {
     by_id: HashMap<Box<str>, Vec<Weak<M>>>,
-    /// How many ids there may be before those of messages that are settled are forgotten.
+    /// The count of ids at which the ids of settled messages are forgotten.
     room: usize,
 }
 
-/// How many ids are kept before any is forgotten.
+/// The least count at which ids are forgotten.
 const ROOM_MIN: usize = 64;
 
 impl<M> Default for UnderWay<M> {
@@ -46,7 +46,7 @@ impl<M: Settled> UnderWay<M> {
                 messages.retain(is_under_way);
                 !messages.is_empty()
             });
-            // So that each message pays for a constant number of others.
+            // The bound doubles, so that each message costs constant time on average.
             state.room = ROOM_MIN.max(2 * state.by_id.len());
         }
         let same_id = state.by_id.entry(queue_id.into()).or_default();

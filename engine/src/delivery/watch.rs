@@ -1,8 +1,8 @@
 //! Finds writers that are blocked in a mailbox, and answers their deliveries.
 //!
-//! A delivery that its writer has not begun to publish is refused. One that it publishes is
-//! accepted, if the log durably has it, and held until the writer reports its outcome. Invariant:
-//! nothing here asks a file system with mailboxes.
+//! A delivery is refused if its writer has not begun to publish the message. A message that its
+//! writer is publishing is accepted, if the log durably has it, and deferred until the writer
+//! reports its outcome. Invariant: the watchdog never accesses a file system with mailboxes.
 
 use super::active_batch::ActiveBatch;
 use super::domain::{Domain, Look};
@@ -20,12 +20,12 @@ use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
-/// Between two looks.
+/// The interval between two checks.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Between two looks when the store closes.
+/// The interval while the store closes.
 const CLOSING_PAUSE: Duration = Duration::from_millis(20);
 
-/// Looks from time to time, until the store closes: the work of a supervised thread.
+/// Checks periodically until the store closes: the work of a supervised thread.
 pub(super) fn run<D: Disk>(shared: &Arc<Shared<D>>, supervisor: &Supervisor) {
     let pause = || PAUSE.min(shared.patience.limit() / 4);
     while !shared.patience.is_over_after(pause()) {
@@ -34,7 +34,7 @@ pub(super) fn run<D: Disk>(shared: &Arc<Shared<D>>, supervisor: &Supervisor) {
         if let Some(ledger) = &shared.ledger
             && !ledger.late_ends.is_empty()
         {
-            // What became of them is taken up by a checkpoint.
+            // A checkpoint handles their outcomes.
             ledger.log.ask_checkpoint();
         }
     }
@@ -59,7 +59,7 @@ pub(super) fn start_writer<D: Disk>(
     Ok(())
 }
 
-/// Looks at every file system once.
+/// Checks every file system once.
 pub(super) fn look<D: Disk>(
     shared: &Arc<Shared<D>>,
     start: impl Fn(&Arc<Domain>) -> io::Result<()>,
@@ -78,7 +78,7 @@ pub(super) fn look<D: Disk>(
             delivery.finish(Err(error.into()));
         }
         for _ in 0..writers {
-            // There is another look soon.
+            // The next check tries again.
             if start(&domain).is_err() {
                 break;
             }
@@ -96,11 +96,11 @@ fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, active: &ActiveBat
         if reply.give_up(&status, waited) {
             refused += 1;
         } else if reply.is_over() {
-            // The writer was past it.
+            // The writer was past the point where it can be given up.
         } else if let Some(held_as) = hold(shared, active, reply) {
             match reply.answer_early(waited) {
                 true => held += 1,
-                // The writer came back meanwhile, and tells of no late end.
+                // The writer came back meanwhile, and reports no late end.
                 false => let_go(shared, held_as),
             }
         } else {
@@ -112,13 +112,13 @@ fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, active: &ActiveBat
     }
     if let Some(ledger) = &shared.ledger {
         let (extents, marks) = active.take_extents();
-        // Held elsewhere before the log may free them.
+        // Deferred before the log may free the records.
         ledger.deferred.add(Unfinished {
             extents,
             ..Unfinished::default()
         });
         marks.iter().for_each(|mark| mark.give_back());
-        // A log that fails is opened again although the writer has it.
+        // A failed log is opened again although the writer still uses it.
         for term in active.take_terms() {
             ledger.log.end_lease(&term);
         }
@@ -131,7 +131,7 @@ fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, active: &ActiveBat
     );
 }
 
-/// Holds a message that a writer publishes, if the log durably has it.
+/// Defers a message that a writer publishes, if the log durably has it.
 fn hold<D: Disk>(
     shared: &Arc<Shared<D>>,
     active: &ActiveBatch,
@@ -166,14 +166,14 @@ fn hold<D: Disk>(
     Some(held_as)
 }
 
-/// Holds a delivery no more that its writer has answered.
+/// Stops deferring a delivery that its writer has answered.
 fn let_go<D: Disk>(shared: &Arc<Shared<D>>, held_as: (DeliveryId, u32)) {
     if let Some(ledger) = &shared.ledger {
         ledger.deferred.forget(&HashSet::from([held_as]));
     }
 }
 
-/// Waits for the writers, whose queues are closed, as long as they are not stuck.
+/// Waits for the writers, whose queues are closed, unless they are stuck.
 pub(super) fn wait_for_writers<D: Disk>(shared: &Arc<Shared<D>>) {
     let domains = shared.domains.all();
     while !domains.iter().all(|domain| domain.is_left()) {

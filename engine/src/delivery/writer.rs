@@ -2,8 +2,8 @@
 //! phases of a batch.
 //!
 //! While the log is being flushed for one batch the writer begins the next, so that it seldom waits
-//! for the disk; the batch that was begun first is finished first. Invariant: a panic costs the
-//! deliveries of one batch, which are answered 451, and nothing else.
+//! for the disk. It finishes batches in the order in which it began them. Invariant: a panic
+//! affects only the deliveries of one batch, which are answered 451.
 
 use super::active_batch::ActiveBatch;
 use super::batch::{Batch, Commit};
@@ -26,11 +26,11 @@ pub(super) struct Writer<'a, D: Disk> {
     pub(super) credentials: &'a RefCell<Credentials>,
 }
 
-/// What was taken from the queue, after its first phases.
+/// The deliveries of one turn, after their first phases.
 struct Begun<'a, D: Disk> {
-    /// Waits for the log.
+    /// The batch that waits for the log.
     logged: Option<Batch<'a, D>>,
-    /// Deliveries that are flushed in their mailboxes, which are not begun at all.
+    /// Deliveries that are flushed in their mailboxes; they are not begun yet.
     direct: Vec<Delivery>,
     active: Arc<ActiveBatch>,
     hold: Hold,
@@ -55,7 +55,7 @@ pub(super) fn write_mail<D: Disk>(shared: &Shared<D>, domain: &Domain, number: u
 }
 
 impl<'a, D: Disk> Writer<'a, D> {
-    /// Writes these deliveries, those that came since, and so on.
+    /// Writes these deliveries, then those that arrived since, and so on.
     pub(super) fn write(&self, taken: Taken<Delivery>) {
         let begin = |taken| self.begin(taken);
         let mut begun = Some(begin(taken));
@@ -87,8 +87,8 @@ impl<'a, D: Disk> Writer<'a, D> {
         }
     }
 
-    /// Begins a batch through the log; `None` when the log is out of service, and every delivery
-    /// was answered.
+    /// Begins a batch through the log; returns `None` after every delivery was answered, when the
+    /// log is out of service.
     fn begin_logged(
         &self,
         ledger: &'a Ledger<D::Handle>,

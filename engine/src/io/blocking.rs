@@ -176,8 +176,8 @@ impl Disk for Blocking {
         let mut attempts = 0;
         loop {
             match sys::openat2(base, &*below, directory_flags(), Mode::empty(), resolve) {
-                // Somebody renamed a directory on the way: the kernel cannot tell whether the
-                // path stayed beneath, and asks to try again.
+                // Another process renamed a directory on the way: the kernel cannot tell whether
+                // the path stayed beneath, and asks to try again.
                 Err(Errno::AGAIN) if attempts < 16 => attempts += 1,
                 answer => return Ok(answer?),
             }
@@ -215,7 +215,7 @@ impl Disk for Blocking {
     fn name_unnamed(&self, file: &OwnedFd, dir: &OwnedFd, name: &str) -> io::Result<()> {
         if self.links_descriptors.load(Ordering::Relaxed) {
             match sys::linkat(file, "", dir, &*path(name), AtFlags::EMPTY_PATH) {
-                // Opened by another thread, or before this one was somebody else in between.
+                // Opened by another thread, or before this thread changed its identity.
                 Err(Errno::NOENT) => {}
                 // A filter of system calls forbids it.
                 Err(Errno::PERM | Errno::INVAL) => {
@@ -410,9 +410,8 @@ impl Disk for Blocking {
     }
 }
 
-/// A lock of the open file description; where the file system knows only those of processes
-/// (old NFS), one of those, which excludes other processes but not threads: the queue sees to
-/// those.
+/// A lock of the open file description; where the file system knows only those of processes (old
+/// NFS), one of those, which excludes other processes but not threads: the queue excludes those.
 fn try_record_lock(file: &OwnedFd) -> io::Result<bool> {
     #[allow(
         clippy::cast_possible_truncation,
@@ -511,7 +510,7 @@ mod tests {
                     Err(error) if error.kind() == io::ErrorKind::Unsupported => return,
                     answer => answer.unwrap(),
                 };
-                // To the kernel the same user is somebody else now.
+                // To the kernel the same user has changed.
                 credentials.as_self(|| ());
                 credentials.become_user(5000, 5000).unwrap();
                 disk.name_unnamed(&file, &base, name).unwrap();

@@ -35,9 +35,9 @@ const SERVER: CapabilitySet = WRITERS
     .union(CapabilitySet::NET_BIND_SERVICE)
     .union(CapabilitySet::IPC_LOCK);
 
-/// Gives up, for the calling thread and for good, what a server of mailboxes does not need. To be
-/// called before the process has other threads: these inherit it. Programs that the process starts
-/// may have more, as those have that Postfix starts (Postfix's sendmail(1) is one).
+/// Drops, permanently and for the calling thread, the capabilities that a server of mailboxes does
+/// not need. To be called before the process has other threads: these inherit it. Programs that the
+/// process starts may have more, as those have that Postfix starts (Postfix's sendmail(1) is one).
 ///
 /// # Errors
 /// As capset(2); nothing is given up then.
@@ -45,7 +45,8 @@ pub fn keep_for_server() -> io::Result<()> {
     keep(SERVER)
 }
 
-/// Gives up, for the calling thread and for good, what writing mailboxes does not need.
+/// Drops, permanently and for the calling thread, the capabilities that writing mailboxes does not
+/// need.
 ///
 /// # Errors
 /// As [`keep_for_server`].

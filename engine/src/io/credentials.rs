@@ -85,7 +85,7 @@ impl Credentials {
     }
 
     /// As [`Credentials::of_this_thread`], for a thread of the engine that does nothing but write
-    /// mailboxes: it gives up root's other capabilities for good.
+    /// mailboxes: it permanently drops root's other capabilities.
     pub(crate) fn of_own_thread() -> Self {
         if let Err(error) = keep_for_writers() {
             tracing::warn!(

@@ -69,7 +69,7 @@ impl FileStat {
         self.device == other.device && self.inode == other.inode
     }
 
-    /// True for a directory in which anybody may remove or replace anybody's files.
+    /// True for a directory in which every user may remove or replace the files of others.
     pub fn is_open_to_everyone(&self) -> bool {
         self.mode & 0o002 != 0 && self.mode & 0o1000 == 0
     }
@@ -176,8 +176,7 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// The kernel does not tell.
     fn mount_of(&self, handle: &Self::Handle) -> io::Result<Mount>;
 
-    /// Returns the path of a directory without symbolic links; the path itself if that cannot be
-    /// told.
+    /// Returns the path of a directory without symbolic links; the path itself if that is unknown.
     fn real_path(&self, path: &Path) -> PathBuf {
         path.to_owned()
     }

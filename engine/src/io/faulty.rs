@@ -93,7 +93,7 @@ impl<D: Disk> Faulty<D> {
         self.plan.lock().passes = passes;
     }
 
-    /// Waits until somebody came to the held operation.
+    /// Waits until a thread has reached the held operation.
     pub fn wait_until_reached(&self) {
         let mut plan = self.plan.lock();
         while !plan.is_reached {

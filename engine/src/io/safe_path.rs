@@ -52,7 +52,7 @@ pub enum PathError {
     },
     /// The directory belongs to another user.
     #[error(
-        "{} belongs to uid {owner}, who can replace what is kept there; run: chown {} {}",
+        "{} belongs to uid {owner}, who can replace files in it; run: chown {} {}",
         path.display(), own_uid(), path.display()
     )]
     ForeignOwner {
@@ -63,8 +63,8 @@ pub enum PathError {
     },
     /// Other users may write there.
     #[error(
-        "{} may be written by other users (mode {mode:04o}), who can replace what is kept there; \
-         run: chmod go-w {}",
+        "{} may be written by other users (mode {mode:04o}), who can replace files in it; run: \
+         chmod go-w {}",
         path.display(), path.display()
     )]
     Writable {
@@ -401,14 +401,14 @@ impl From<ForeignFile> for io::Error {
 /// files from being opened in its place.
 ///
 /// # Errors
-/// As openat(2); [`ForeignFile`] for what somebody else may have put there.
+/// As openat(2); [`ForeignFile`] for a file that another user may have put there.
 pub(crate) fn open_own(
     directory: &OwnedFd,
     name: impl rustix::path::Arg,
     flags: OFlags,
     mode: u32,
 ) -> io::Result<File> {
-    // Without O_NONBLOCK a FIFO would stop us until somebody opens its other end.
+    // Without O_NONBLOCK a FIFO would block until another process opens its other end.
     let guards = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match sys::openat(directory, name, flags | guards, Mode::from_raw_mode(mode)) {
         Err(Errno::LOOP) => return Err(ForeignFile::Link.into()),
@@ -418,7 +418,7 @@ pub(crate) fn open_own(
     Ok(file.into())
 }
 
-/// Refuses a file that somebody else may have put there.
+/// Refuses a file that another user may have put there.
 ///
 /// # Errors
 /// [`ForeignFile`]; as fstat(2).

@@ -41,7 +41,7 @@ pub(crate) struct Appender<M: LogMedium> {
     batch_start: bool,
     /// Bytes of segments used up since the log was opened.
     consumed: u64,
-    /// Another segment was begun since somebody asked.
+    /// Another segment was begun since the request.
     rotated: bool,
 }
 

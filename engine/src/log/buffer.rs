@@ -79,7 +79,7 @@ impl AlignedBuffer {
         let memory = Memory::new(capacity + BLOCK_BYTES);
         debug_assert!(
             memory.start() + capacity <= memory.bytes().len(),
-            "the memory has room behind the boundary"
+            "the memory has room after the boundary"
         );
         Self {
             start: memory.start(),

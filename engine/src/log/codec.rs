@@ -80,7 +80,7 @@ impl AcceptedEncoder {
         debug_assert_eq!(
             payload.len(),
             envelope.record_bytes(),
-            "room was reserved for what is written"
+            "room for the bytes was reserved"
         );
         Self {
             #[cfg(any(test, feature = "sim"))]

@@ -140,7 +140,7 @@ impl DirectoryMedium {
 }
 
 /// Takes the directory's lock or tells who has it. Both the file and the directory itself are
-/// locked: the file tells who it is, the directory holds although somebody takes the file away.
+/// locked: the file tells who it is, the lock of the directory holds even if the file is removed.
 fn lock(path: &Path, directory: &OwnedFd) -> Result<File, LogError> {
     let file_path = path.join(LOCK_NAME);
     let failed = |error| LogError::io("lock", &file_path.display().to_string(), error);

@@ -1,6 +1,6 @@
-//! What goes wrong with the log, and what the client is told.
+//! Errors of the log, and the replies for the client.
 //!
-//! Errors are cheap to clone: one failed flush is told to every record of its batch.
+//! Errors are cheap to clone: one failed flush is reported for every record of its batch.
 
 use super::bytes::DecodeError;
 use super::record::Sequence;
@@ -34,7 +34,7 @@ pub enum LogError {
     },
     /// A file of the log may have been put there by another user.
     #[error(
-        "{file} of the delivery log is {cause}, not what mailstow made; see where it comes from, \
+        "{file} of the delivery log is {cause}, which mailstow did not make; find its origin, \
          then move it away"
     )]
     Foreign {
@@ -55,9 +55,9 @@ pub enum LogError {
     },
     /// Acknowledged records are damaged or missing.
     #[error(
-        "{file}: damaged at byte {offset}: expected record {expected}, {found}; look at it with \
-         `mailstow log inspect`, and restore the file, or deliver what is whole with `mailstow log \
-         recover --accept-damage`"
+        "{file}: damaged at byte {offset}: expected record {expected}, {found}; inspect it with \
+         `mailstow log inspect`, and restore the file, or deliver the undamaged part with \
+         `mailstow log recover --accept-damage`"
     )]
     Damaged {
         /// The segment.
@@ -70,7 +70,7 @@ pub enum LogError {
         found: String,
     },
     /// A newer mailstow wrote the log.
-    #[error("{file} has log format {version}, this mailstow reads format {known}: use the newer")]
+    #[error("{file} has log format {version}, this mailstow reads format {known}: use a newer one")]
     Version {
         /// The segment.
         file: String,
@@ -121,7 +121,7 @@ pub enum LogError {
         bytes_max: u64,
     },
     /// An earlier write or flush failed; what it promised is unknown.
-    #[error("the delivery log takes nothing more since it failed: {cause}; reopen it to recover")]
+    #[error("the delivery log failed and takes no more records: {cause}; reopen it to recover")]
     Poisoned {
         /// The failure.
         cause: Arc<LogError>,

@@ -147,7 +147,7 @@ impl<T, E: Clone> GroupCommit<T, E> {
         );
         debug_assert!(
             state.room >= weight.charge,
-            "there is room for what is taken"
+            "there is room for the taken bytes"
         );
         state.next_sequence += 1;
         state.room -= weight.charge;
@@ -286,7 +286,7 @@ impl<T, E: Clone> GroupCommit<T, E> {
         }
     }
 
-    /// A write or flush failed: answers what was never flushed and must be told so.
+    /// A write or flush failed: reports the failure for records that were never flushed.
     pub(crate) fn poison(&self, error: E) -> Vec<(u64, T)> {
         let mut state = self.state.lock();
         state.poisoned.get_or_insert(error);
@@ -380,11 +380,11 @@ impl<T, E: Clone> GroupCommit<T, E> {
 fn leave<T, E>(state: &mut State<T, E>, place: Option<u64>) {
     debug_assert!(
         state.line.iter().is_sorted_by(|a, b| a < b),
-        "the line is in the order of those who came"
+        "the queue is in the order of arrival"
     );
     debug_assert!(
         place.is_some_and(|place| state.line.contains(&place)),
-        "who leaves has stood in the line"
+        "only a queued caller leaves the queue"
     );
     state.line.retain(|other| Some(*other) != place);
 }

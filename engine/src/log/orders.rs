@@ -14,12 +14,12 @@ const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
 struct Pending {
     asked: bool,
     stopped: bool,
-    /// Spares somebody waits for, and such that may pass the limit.
+    /// Spares that a caller waits for, and those that may pass the limit.
     wanted: u64,
     forced: u64,
     /// The last spare could not be made.
     disk_full: bool,
-    /// Spares are to be given back, but for so many, for somebody found the disk full.
+    /// All spares but so many are to be given back, because the disk was found full.
     give: Option<usize>,
     /// How often that was done, and the bytes gained the last time.
     given: u64,
@@ -80,7 +80,8 @@ impl Orders {
         self.changed.notify_one();
     }
 
-    /// Somebody waits for the room of so many spares; with `force`, past the limit of the log.
+    /// Orders the room of so many spares, for which a caller waits; with `force`, past the limit of
+    /// the log.
     pub(super) fn ask_for(&self, spares: u64, force: bool) {
         let mut pending = self.pending.lock();
         let order = match force {

@@ -19,8 +19,8 @@ impl Obstacle {
     fn tell(self) {
         match self {
             Self::DiskFull => tracing::warn!(
-                "the disk of the delivery log is full: the log cannot grow, and mail is put off \
-                 when what there is of it is used up; make room"
+                "the disk of the delivery log is full: the log cannot grow, and mail is deferred \
+                 once its present space is used up; free disk space"
             ),
             Self::Shortage => tracing::warn!(
                 "too many files are open, or memory is short: no segment of the delivery log can \
@@ -115,8 +115,8 @@ impl<M: LogMedium> Preallocator<M> {
     }
 }
 
-/// Gives spares back, if the disk is nearly full or somebody found it full. Each takes its room
-/// with it, unless that is promised to somebody.
+/// Gives spares back, if the disk is nearly full or was found full. Each takes its room with it,
+/// unless that is promised to a caller.
 fn give_back<M: LogMedium>(shared: &Shared<M>, usable_bytes: u64) -> Result<(), LogError> {
     let Shared {
         commit,

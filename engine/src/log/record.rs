@@ -1,7 +1,7 @@
 //! What the log remembers: the kinds of records and their fields.
 //!
 //! A record names everything recovery needs to do a delivery again without asking a table: settings
-//! and tables may have changed since. How the kinds work together is told in `manual::log_format`.
+//! and tables may have changed since. `manual::log_format` describes how the kinds work together.
 
 use crate::target::Format;
 use std::borrow::Cow;
@@ -123,7 +123,7 @@ impl Accepted {
         let shared = before
             .take_while(|r| r.location == CopyLocation::Shared)
             .count();
-        debug_assert!(shared <= at, "a copy is shared with recipients behind it");
+        debug_assert!(shared <= at, "a copy is shared with later recipients");
         index.saturating_sub(u32::try_from(shared).unwrap_or(u32::MAX))
     }
 }
@@ -200,7 +200,7 @@ pub enum DoneOutcome {
         /// Bytes appended, with the `From ` line and the empty line at the end.
         length: u64,
     },
-    /// Nothing was stored and the client was told so (or will be): recovery must not deliver it.
+    /// Nothing was stored, and the client was or will be answered so: recovery must not deliver it.
     Refused,
 }
 

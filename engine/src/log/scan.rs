@@ -251,7 +251,7 @@ impl<'v> Scanner<'v> {
                 let found = format!("no segment header ({fault:?})");
                 self.damage_beside(&name, 0, found);
                 let Some(walk) = self.without_header(medium, number, size).map_err(failed)? else {
-                    // Whether anything of it is missing is told by the next segment.
+                    // The next segment shows whether any of it is missing.
                     self.report.unreadable.push(number);
                     return Ok(());
                 };
@@ -388,7 +388,7 @@ impl<'v> Scanner<'v> {
             Some(expected) => {
                 let (file, offset) = self.ended.clone();
                 let found = format!(
-                    "segment {:016x} goes on with record {}",
+                    "segment {:016x} continues with record {}",
                     header.number, first.sequence
                 );
                 self.expected = Some(expected);
@@ -421,7 +421,7 @@ impl<'v> Scanner<'v> {
             let Some(header) = walk.find_batch(behind)? else {
                 return Ok(frames);
             };
-            // Somebody may be writing while we look: what was missing may have arrived.
+            // Another process may write during the scan: what was missing may have arrived.
             let found_at = walk.look_again_at(stopped);
             if let Some(frame) =
                 walk.next_frame(|header| self.expected == Some(Place::of(header)))?

@@ -69,7 +69,7 @@ impl SegmentHeader {
         );
         debug_assert!(
             self.after_open || !self.follows_whole,
-            "only opening the log looks at the record before"
+            "only opening the log checks the previous record"
         );
         let mut out = Vec::with_capacity(BLOCK_BYTES);
         out.put(&MAGIC);

@@ -420,7 +420,11 @@ impl<M: LogMedium> Segments<M> {
                 let mut table = self.table.lock();
                 table.busy -= 1;
                 // Numbers are given out by those who hold `reserving`, as this thread does.
-                debug_assert_eq!(table.number_next, number + 1, "nobody took another number");
+                debug_assert_eq!(
+                    table.number_next,
+                    number + 1,
+                    "no other thread took a number"
+                );
                 table.number_next = number;
                 table.spare.push(spare.clone());
             }

@@ -13,7 +13,7 @@ use crate::sync::Arc;
 /// and wait. Calls come in the order of the log.
 pub type OnDurable = Box<dyn FnOnce(Result<Sequence, LogError>) + Send>;
 
-/// A record on its way to the disk, and who is told when it is there.
+/// A record on its way to the disk, and the callback for when it is there.
 pub(super) struct Item {
     pub(super) record: EncodedRecord,
     pub(super) on_durable: Option<OnDurable>,

@@ -21,7 +21,7 @@ const SECTOR_BYTES: usize = 512;
 pub enum SimFault {
     /// Nothing.
     None,
-    /// The power goes while operation `at` is under way.
+    /// The power is lost while operation `at` is in progress.
     Crash {
         /// Number of the operation, from 0.
         at: u64,

@@ -130,7 +130,7 @@ impl<F: LogFile> SegmentWalk<F> {
         let end = self.header.segment_bytes.min(self.file.size()?);
         debug_assert!(
             offset > self.position,
-            "what was read is not looked at again"
+            "records that were read are not read again"
         );
         while offset < end {
             // Cheap tests first: most blocks here hold zeros or frames of an earlier use.

@@ -16,10 +16,10 @@ const THREADS: &str = "the log's threads (raise the limit on processes: TasksMax
 
 /// Does the work of a log. Callers use the methods before they wait for it.
 pub trait Workers: Send + Sync {
-    /// Somebody waits until the record is durable, or until nothing waits for its flush.
+    /// A caller waits until the record is durable, or until nothing waits for its flush.
     fn commit(&self, until: Option<u64>);
 
-    /// Somebody gave orders to the preallocator.
+    /// The preallocator has orders.
     fn preallocate(&self);
 
     /// How much of `most` to wait for what was asked for before.

@@ -219,10 +219,10 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
         }
     }
 
-    /// Somebody found a file system full: gives back the space of what the log can do without, if
-    /// it is on that one; the bytes gained. `is_recovering`: no mail is to be taken before others
-    /// are freed. Waits for another thread, as this one may have taken the identity of somebody who
-    /// may not change the log.
+    /// A file system was found full: gives back the space of what the log can do without, if it is
+    /// on that one; the bytes gained. `is_recovering`: no mail is to be taken before others are
+    /// freed. Waits for another thread, as this one may have the identity of a user who may not
+    /// change the log.
     pub fn give_back(&self, is_recovering: bool) -> u64 {
         let orders = &self.shared.orders;
         let order = orders.ask_to_give_back(spares_kept(is_recovering));
@@ -230,8 +230,8 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
         orders.wait_for_gain(order, self.workers.patience(GIVE_WAIT))
     }
 
-    /// Whether so many bytes of records can be appended with [`Self::append_anyway`], as far as can
-    /// be told.
+    /// Whether so many bytes of records can be appended with [`Self::append_anyway`], as far as is
+    /// known.
     pub fn has_room_for(&self, bytes: u64) -> bool {
         let room = self.shared.commit.room();
         room >= bytes || self.shared.segments.can_grow_by(bytes - room)
@@ -380,9 +380,9 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
         self.poisoned().map_or(Ok(()), Err)
     }
 
-    /// Flushes what waits, and gives the directory's lock back although somebody may still have the
-    /// log, who is answered errors from now on. Nothing that is done with it then concerns a log
-    /// that is opened in its place.
+    /// Flushes what waits, and gives the directory's lock back although a caller may still have the
+    /// log, who gets errors from now on. Nothing that is done with it then concerns a log that is
+    /// opened in its place.
     pub fn let_go(&self) {
         self.stop();
         self.medium.unlock();

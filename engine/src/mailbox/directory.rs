@@ -33,7 +33,7 @@ pub(super) fn display(mailbox: &MailboxName, directory: &str) -> String {
     format!("{base}{directory}")
 }
 
-/// Refuses a directory in which anybody could replace the mailbox.
+/// Refuses a directory in which every user could replace the mailbox.
 pub(super) fn check_closed(
     mailbox: &MailboxName,
     directory: &str,

@@ -43,8 +43,8 @@ pub enum MailboxError {
     },
     /// The base itself cannot be opened.
     #[error(
-        "mailbox {mailbox}: cannot open virtual_mailbox_base {base}: {source}; create it, \
-         mount it, or let the mailbox owner search it"
+        "mailbox {mailbox}: cannot open virtual_mailbox_base {base}: {source}; create it, mount \
+         it, or allow the mailbox owner to search it"
     )]
     Base {
         /// The mailbox.
@@ -62,7 +62,7 @@ pub enum MailboxError {
         /// Why not.
         source: CredentialError,
     },
-    /// Anybody could replace the mailbox.
+    /// Every user could replace the mailbox.
     #[error(
         "mailbox {mailbox}: directory {directory} is writable by everyone; run: chmod o-w {directory}"
     )]
@@ -110,8 +110,8 @@ pub enum MailboxError {
     },
     /// The owner may not do this here.
     #[error(
-        "mailbox {mailbox}: {doing}: {source}; perhaps it must be created in advance, or a \
-         directory on its path does not let its owner in"
+        "mailbox {mailbox}: {doing}: {source}; create it in advance, or allow its owner to search \
+         the directories on its path"
     )]
     Permission {
         /// The mailbox.
@@ -283,7 +283,7 @@ impl fmt::Display for Unfit {
             ),
             Self::NotRegular => f.write_str("is not a regular file; remove it"),
             Self::ParentIsFile => f.write_str(
-                "a file stands where its path wants a directory; move it away, or correct the \
+                "a file is in the place of a directory of its path; move it away, or correct the \
                  entry in virtual_mailbox_maps",
             ),
             Self::HardLinks(links) => {
@@ -303,8 +303,8 @@ impl fmt::Display for Unfit {
 fn busy_remedy(mailbox: &str, lock: &str) -> String {
     match lock {
         LOCK_FILE => format!(
-            "when none does, look at {mailbox}.lock before you remove it: it may be a mailbox of \
-             that name, whose address then needs another path"
+            "otherwise check {mailbox}.lock before you remove it: it may be a mailbox of that \
+             name, whose address then needs another path"
         ),
         _ => "find that with fuser(1)".to_owned(),
     }
@@ -330,7 +330,7 @@ impl MailboxError {
             },
             Some(libc::ENAMETOOLONG) => Self::Path {
                 mailbox,
-                cause: "a component of the path is longer than the file system takes",
+                cause: "a component of the path is too long for the file system",
             },
             Some(libc::ENOSPC) => Self::NoSpace {
                 mailbox,

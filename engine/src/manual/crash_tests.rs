@@ -1,19 +1,19 @@
-//! How the promises of [`super::durability`] are proven, and how a failure is replayed.
+//! How the guarantees of [`super::durability`] are tested, and how a failure is replayed.
 //!
 //! # The simulated disk
 //!
 //! `cargo test -p mailstow-engine --features sim sim_tests` runs a store, its log and its clients
-//! on a machine in memory that forgets what was not flushed: at a power failure every unflushed
-//! change of a file, sector by sector, and of a name is kept, lost or torn by itself. It is
+//! on a machine in memory that loses data that was not flushed: at a power failure every unflushed
+//! change of a file, sector by sector, and of a name is independently kept, lost or torn. It is
 //! crashed at operation 0, 1, 2 ... of the mailboxes and of the log until a run ends without
 //! reaching the crash: in deliveries to Maildirs, mboxes and several recipients, checkpoints and
-//! the recycling of the log; behind a checkpoint in the middle of a delivery; and in recovery.
-//! Then come 2,000 random runs from seeds, each crashed in its work and again in its recovery,
-//! and runs in which an operation fails. Each test tells how many points it tried.
+//! the recycling of the log; after a checkpoint in the middle of a delivery; and in recovery. Then
+//! come 2,000 random runs from seeds, each crashed in its work and again in its recovery, and runs
+//! in which an operation fails. Each test prints how many points it tried.
 //!
-//! After each crash a reader looks: what was acknowledged is there, whole and once; nothing is
-//! seen in part; every mbox parses; what was refused is not there, or, where the refusal itself
-//! may have been lost, no second time when its client sends it again.
+//! After each crash a reader checks the mailboxes: acknowledged messages are there, complete and
+//! once; no partial message is visible; every mbox parses; refused messages are not there or, where
+//! the refusal itself may have been lost, are there only once after the client repeats them.
 //!
 //! A failure prints one line that replays it:
 //!
@@ -30,21 +30,21 @@
 //! | `SIM_MEANWHILE` | a checkpoint is made before this operation of the disk |
 //! | `SIM_SEEDS`, `SIM_FROM` | how many random runs are made, and the first seed |
 //!
-//! That these tests would notice a mistake is tested as well: a flush of the log left out, an
-//! answer before the flush, a checkpoint that flushes nothing or covers what is under way, a
-//! refusal or a place that the log is not told of. Each is built in on purpose, and must be found.
+//! Further tests plant mistakes, which these tests must find: a missing flush of the log, an answer
+//! before the flush, a checkpoint that flushes nothing or covers deliveries in progress, a refusal
+//! or a place that is not logged.
 //!
 //! # File systems that hang or fail
 //!
 //! Other random runs have a disk for each of three file systems. One of them hangs, is dead, full
 //! or over quota for a while, and readers remove and move mail meanwhile. Mail for the other file
-//! systems must never be refused, and what was removed must not come back unless there was a
-//! crash. `SIM_SEEDS` and `SIM_FROM` are for these runs, too.
+//! systems must never be refused, and a removed message must not come back unless there was a
+//! crash. `SIM_SEEDS` and `SIM_FROM` also apply to these runs.
 //!
 //! # Interleavings of threads
 //!
-//! `tests/loom` runs models of what threads share over every interleaving: group commit, mboxes in
-//! the hands of writers, how far back the log is needed, tables swapped while they are read.
+//! `tests/loom` runs models of shared state over every interleaving: group commit, mboxes that
+//! writers hold, the low-water mark of the log, tables swapped while they are read.
 //!
 //! # Real machines
 //!

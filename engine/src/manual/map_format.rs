@@ -6,13 +6,14 @@
 //!
 //! # The map
 //!
-//! One file, at most 1 TiB of records. It never changes under its name: a new map is written beside
-//! it, flushed, renamed over it, and the directory is flushed. Readers may therefore keep the old
-//! one as long as they like. **Do not copy a map over one in use** (`cp new.map recipients.map`):
-//! lookups are deferred until it is whole. Copy beside it and `mv`.
+//! One file, at most 1 TiB of records. It is never changed in place: a new map is written in the
+//! same directory, flushed, renamed over it, and the directory is flushed. Readers may therefore
+//! use the old one for any time. **Do not copy a map over one in use** (`cp new.map
+//! recipients.map`): lookups are deferred until it is complete. Copy to the same directory and
+//! `mv`.
 //!
-//! A program that maps the file into memory and not, as mailstow does, reads it with pread(2), gets
-//! SIGBUS when it is cut or its disk fails.
+//! mailstow reads the file with pread(2). A program that maps it into memory gets SIGBUS when the
+//! file is truncated or its disk fails.
 //!
 //! | offset | bytes | meaning |
 //! |---|---|---|
@@ -43,13 +44,13 @@
 //! there are zeros up to a multiple of 4096. The checksums are the CRC-32 of each block of 4096
 //! bytes, 4 bytes each, from the block at 4096 on, and end the file.
 //!
-//! Memory that is far away is what a lookup waits for. Therefore the three places where it reads,
-//! the bucket, the record and the domain, can all be told from the key, and be fetched at once. A
-//! reader copies blocks into memory of its own, in huge pages (madvise(2)), as they are asked for:
-//! 64 KiB at once at first, 2 MiB when it is asked more. Such memory is at most as large as the
-//! map, and is given back when the map is replaced, or when that of one map grows beyond a quarter
-//! of the machine's. `mailstow map verify`, `dump` and `merge` and the merging of changes in the
-//! server read a map of any size in 32 MiB.
+//! A lookup mostly waits for memory. Therefore all three places that it reads, the bucket, the
+//! record and the domain, can be computed from the key, and be fetched at once. A reader copies
+//! blocks into private memory, in huge pages (madvise(2)), on demand: 64 KiB at once at first, 2
+//! MiB after more lookups. This memory is at most as large as the map, and is freed when the map is
+//! replaced, or when that of one map grows beyond a quarter of the machine's. `mailstow map
+//! verify`, `dump` and `merge` and the merging of changes in the server read a map of any size in
+//! 32 MiB.
 //!
 //! Opening checks the header, the checksums' own checksum, the segments and the table names. Every
 //! other block is checked when it is copied, in each process; `mailstow map verify` reads all of
@@ -57,9 +58,9 @@
 //!
 //! ## Where a key is
 //!
-//! `h` is XXH3 (64 bits) of the key's bytes with the map's seed. Records stand in the order of `h`.
-//! The `2^k` segments (at most 256) part them by the high `k` bits of `h`; `g` are the other bits,
-//! `h * 2^k mod 2^64`. A segment is four numbers of eight bytes:
+//! `h` is XXH3 (64 bits) of the key's bytes with the map's seed. Records are in the order of `h`.
+//! The `2^k` segments (at most 256) divide them by the high `k` bits of `h`; `g` are the other
+//! bits, `h * 2^k mod 2^64`. A segment is four numbers of eight bytes:
 //!
 //! | offset | meaning |
 //! |---|---|
@@ -69,10 +70,10 @@
 //! | 24 | number of its buckets that keys hash to, at least 1 |
 //!
 //! The key belongs to bucket `first + g * number / 2^64`, and its fingerprint is the low twelve
-//! bits of `h`. Each bucket's records stand one behind the other; before the first there are zeros,
-//! if need be, so that bucket `i` of a segment does not begin before `i * span / number`. Hence a
-//! record lies about `g * span / 2^64` behind its segment's first: mostly less than three cache
-//! lines away, which a reader fetches together with the bucket. A bucket is one cache line:
+//! bits of `h`. The records of a bucket are consecutive; zeros precede the first where necessary,
+//! so that bucket `i` of a segment does not begin before `i * span / number`. Hence a record is
+//! about `g * span / 2^64` after its segment's first: mostly less than three cache lines away,
+//! which a reader fetches together with the bucket. A bucket is one cache line:
 //!
 //! | offset | bytes | meaning |
 //! |---|---|---|
@@ -82,15 +83,15 @@
 //! | 29 | 12 | high four bits of each fingerprint, two to a byte, the low half first |
 //! | 41 | 23 | length of each record, 1 to 255 |
 //!
-//! What a full bucket cannot take stands at the beginning of the next one. Keys fall into three
-//! classes by fingerprint, `fingerprint * 3 / 4096`; bit 5 + class says that a key of this class
-//! belongs to this bucket or an earlier one and stands in a later one. A segment's buckets past
-//! those that keys hash to only take what overflowed at its end.
+//! Records that do not fit into a full bucket are at the beginning of the next one. Keys fall into
+//! three classes by fingerprint, `fingerprint * 3 / 4096`; bit 5 + class says that a key of this
+//! class belongs to this bucket or an earlier one and is in a later one. Buckets after those that
+//! keys hash to only take the overflow at the end of the segment.
 //!
 //! To look a key up: read its bucket; for each equal fingerprint, read the record and compare the
-//! key in full; if none matches and the overflow bit of the key's class is set, go on with the next
-//! bucket. An absent key costs one cache line, a second one in one case of 45, and a record in one
-//! case of 200.
+//! key in full; if none matches and the overflow bit of the key's class is set, continue with the
+//! next bucket. An absent key costs one cache line, a second one in one case of 45, and a record in
+//! one case of 200.
 //!
 //! ## A record
 //!
@@ -104,14 +105,14 @@
 //! | ... | only without bit 0: the values, up to the record's end |
 //!
 //! A stub has only bit 1 set; a varint with an offset in the long records and a varint with a
-//! length follow, and the record stands there. Each shared set of values is a varint with its
-//! length and then its bytes.
+//! length follow, and the record is there. Each shared set of values is a varint with its length
+//! and then its bytes.
 //!
-//! Domains, which are what follows a key's last `@`, have numbers if many keys end in them: the
-//! number of a cell of 32 bytes, which holds the domain's length (0: the cell is empty), the domain
-//! and zeros. A domain stands in cell `XXH3(domain) * cells / 2^64`, with the map's seed, or in the
-//! next free one behind it; the first cell follows the last. A key whose domain has a number is
-//! always stored with it.
+//! A domain, the part after a key's last `@`, has a number if many keys end in it: the number of a
+//! cell of 32 bytes, which holds the domain's length (0: the cell is empty), the domain and zeros.
+//! A domain is in cell `XXH3(domain) * cells / 2^64`, with the map's seed, or in the next free one
+//! after it; the first cell follows the last. A key whose domain has a number is always stored with
+//! it.
 //!
 //! The values are, for each table that has the key, in the order of the tables' numbers: a varint
 //! with the table's number, then a varint whose low two bits tell the kind of the value and whose
@@ -120,7 +121,7 @@
 //! | kind | value |
 //! |---|---|
 //! | 0 | the text in the next `n` bytes |
-//! | 1 | the next `n` bytes, where byte `f8` stands for what precedes the key's last `@`, `f9` for what follows it, and `fa` for the whole key |
+//! | 1 | the next `n` bytes, where byte `f8` is replaced by the part before the key's last `@`, `f9` by the part after it, and `fa` by the whole key |
 //! | 2 | the decimal number `n`, without leading zeros |
 //! | 3 | a usual template by its number `n`, with the bytes of kind 1: 0 `f9 / f8 /`, 1 `f9 / f8`, 2 `f8 /`, 3 `f8`, 4 `fa` |
 //!
@@ -129,8 +130,8 @@
 //!
 //! # The change log
 //!
-//! `recipients.map.changes` holds what `mailstow map set` and `unset` changed since the map was
-//! built. It is created by rename, like a map, and then only grows.
+//! `recipients.map.changes` holds the changes that `mailstow map set` and `unset` made since the
+//! map was built. It is created by rename, like a map, and then only grows.
 //!
 //! | offset | bytes | meaning |
 //! |---|---|---|
@@ -146,12 +147,12 @@
 //!
 //! Frames follow from byte 80 on: the length of the body (4 bytes), the CRC-32 of the map's name,
 //! the frame's offset in the file (8 bytes), the length and the body (4 bytes), then the body. It
-//! is a row of changes that come into force together: 1 (set) or 2 (unset), then table, key and for
+//! is a list of changes that take effect together: 1 (set) or 2 (unset), then table, key and for
 //! "set" the value, each a varint with its length and its bytes.
 //!
-//! | what a reader finds | what it means | what happens |
+//! | state found | meaning | action |
 //! |---|---|---|
 //! | no file | no changes | the map alone answers |
 //! | the name of another map | a crash came between a merge and the removal of its log | ignored, with a warning; the next change starts a new log |
-//! | an unreadable frame behind the flushed offset, no whole frame behind it | an append that was cut short before it was acknowledged | ignored; the next change cuts it off |
+//! | an unreadable frame after the flushed offset, no complete frame after it | an append that was interrupted before it was acknowledged | ignored; the next change cuts it off |
 //! | anything else unreadable | damage | every lookup defers until an operator decides |

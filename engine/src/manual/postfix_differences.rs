@@ -2,18 +2,17 @@
 //!
 //! Documentation only. Alias expansion is compared with cleanup(8), classes and transports with
 //! trivial-rewrite(8), local recipients with what local(8) writes, runs and sends on, over
-//! generated tables and addresses. What lookup tables do differently stands in
-//! [`crate::table`].
+//! generated tables and addresses. [`crate::table`] lists the differences of lookup tables.
 //!
 //! # Aliases
 //!
-//! - cleanup(8) expands aliases before mail gets here. The LMTP server expands them only when
-//!   `expand_aliases` is on: autoreplies would else go out twice.
-//! - With `expand_aliases`, a recipient that stands for somebody whose mail is not stored here is
-//!   answered 451: the server sends nothing on, and the others alone would leave the sender
-//!   believing that all of them have the mail.
-//! - `canonical_maps` and `recipient_bcc_maps` are not applied. They rewrite what the sender
-//!   wrote; by the time mail is resolved here that has been done.
+//! - cleanup(8) expands aliases before mail arrives. The LMTP server expands them only when
+//!   `expand_aliases` is on: otherwise autoreplies would be sent twice.
+//! - With `expand_aliases`, a recipient with a member whose mail is not stored here is answered
+//!   451: the server forwards nothing, and success for the other members alone would mislead the
+//!   sender.
+//! - `canonical_maps` and `recipient_bcc_maps` are not applied. They rewrite what the sender wrote,
+//!   which Postfix has done before mail is resolved here.
 //!
 //! # Addresses
 //!
@@ -28,46 +27,45 @@
 //!
 //! # Transports
 //!
-//! - `sender_dependent_*` parameters are not looked at: the answer depends on the recipient
-//!   alone.
+//! - `sender_dependent_*` parameters are ignored: the answer depends on the recipient alone.
 //! - The wildcard `*` of `transport_maps` is looked up each time; Postfix remembers it for 30
 //!   seconds.
 //!
 //! # The local class
 //!
-//! Mail is delivered as local(8) does where `[transport] enabled` is on; else its ends are named
-//! only.
+//! Mail is delivered as local(8) does where `[transport] enabled` is on; otherwise its final
+//! destinations are only named.
 //!
-//! - All ends of a recipient are found when the recipient is given. It is refused when nobody takes
-//!   its mail, put off when something keeps one of them from being known, and else answered 250
-//!   when all of them took the mail, or with the worst of their answers. The client sends that to
-//!   the sender of the message, also where a list has an owner.
-//! - Nothing is delivered with the rights of root: mail for root without an alias is put off, as is
-//!   that for a `mail_spool_directory` that root alone may write to.
+//! - All final destinations of a recipient are found at RCPT. It is refused when there is none, and
+//!   deferred when one cannot be determined. Otherwise it is answered 250 when all of them took the
+//!   mail, or with the worst of their answers. The client returns that to the sender of the
+//!   message, also where a list has an owner.
+//! - Nothing is delivered with the rights of root: mail for root without an alias is deferred, as
+//!   is mail for a `mail_spool_directory` that only root may write to.
 //! - The owner of an mbox that an alias names must be the user who writes it
-//!   (`strict_mailbox_ownership`), and no special file is written, but for `/dev/null`. A file in a
-//!   directory in which the user may not make a lock file is put off.
-//! - `Delivered-To:` is written wherever mail is delivered or sent on
-//!   (`prepend_delivered_header`). Mail that is sent on gets no `Received:` of its own.
+//!   (`strict_mailbox_ownership`), and no special file is written, but for `/dev/null`. Mail for a
+//!   file in a directory in which the user may not make a lock file is deferred.
+//! - `Delivered-To:` is written wherever mail is delivered or forwarded
+//!   (`prepend_delivered_header`). Forwarded mail gets no additional `Received:`.
 //! - An account whose mailbox an alias names twice, as `user` and `user+detail`, gets one copy;
 //!   local(8) writes two.
-//! - A `luser_relay` address that is unknown itself is refused; local(8) may throw such mail away.
-//! - A command that cannot be started puts the mail off. `command_execution_directory` is not used,
+//! - A `luser_relay` address that is unknown itself is refused; local(8) may discard such mail.
+//! - A command that cannot be started defers the mail. `command_execution_directory` is not used,
 //!   nor are options (`-o`) of the service `local` in `master.cf`.
 //! - Of `$name` in `forward_path` and `luser_relay`, `client_*` and `sasl_*` have no value.
-//! - Trouble with an `:include:` file (missing, writable by everyone, relative) or with `~/file`
-//!   of nobody's and an alias without members defer the mail, for it is the operator's mistake;
-//!   Postfix returns the mail for the former.
+//! - A faulty `:include:` file (missing, writable by everyone, relative), a `~/file` without a
+//!   user, and an alias without members defer the mail, because they are mistakes of the operator;
+//!   for a faulty `:include:` file Postfix returns the mail.
 //! - `:include:` files of root's aliases are read with the rights of mailstow, not with those of
 //!   `default_privs`; lines of more than `line_length_limit` bytes are not cut.
-//! - A forwarding loop through an address that needs quotes is found as any other. Postfix 3.7
-//!   does not know such an address again in `Delivered-To:`, and sends the mail round until it
-//!   has passed `hopcount_limit`.
-//! - Mail that is sent on 50 times in a row, or to more than 2000 recipients that were sent on
-//!   to before, is deferred with the reason; Postfix goes on, or returns it. So are aliases that
-//!   lead round in so many ways that local(8) would try each of 10000 of them.
-//! - Who owns an alias table is asked of its text; Postfix asks its index.
-//! - Tables of type `nis:` are passed over.
+//! - A forwarding loop through an address that needs quotes is found like any other. Postfix 3.7
+//!   does not recognise such an address in `Delivered-To:`, and forwards the mail until it exceeds
+//!   `hopcount_limit`.
+//! - Mail that is forwarded 50 times in a row, or through more than 2000 forwarded recipients, is
+//!   deferred with the reason; Postfix continues, or returns it. So are aliases with loops in more
+//!   than 10000 combinations, each of which local(8) would try.
+//! - The owner of an alias table is the owner of its text; for Postfix, that of its index.
+//! - Tables of type `nis:` are ignored.
 //!
 //! # Delivery
 //!
@@ -76,7 +74,7 @@
 //! - `..` in a mailbox path is refused.
 //! - Recipients of one message that share a mailbox get one copy that names them all;
 //!   `copies` in `[store]` asks for one each.
-//! - An `X-Original-To` that the message brought along is removed, for it may be forged.
+//! - An `X-Original-To` in the message is removed, because it may be forged.
 //! - The directory of a new message is flushed too, not only the message.
 //!
 //! # Mailboxes
@@ -101,12 +99,12 @@
 //!   refused, by both.
 //! - A mailbox inside `cur/`, `new/` or `tmp/` of a Maildir, or with the name of a lock or of a
 //!   file that Dovecot keeps beside mail, is refused with a temporary error; virtual(8) delivers
-//!   there. [`super::address_text`] says which names, and where they are mailboxes like any other.
+//!   there. [`super::address_text`] lists the names, and where they are ordinary mailboxes.
 //! - An owner or group that is anything but a number from 1 to 4294967294 is refused with a
-//!   temporary error. Postfix 3.7 reads the digits it begins with (`5000x`), and cuts what does
-//!   not fit: 4294967296 is root.
-//! - A table that fails is answered 4.3.0, by virtual(8) 4.3.5: it is not always `main.cf` that
-//!   is at fault.
-//! - Parameters of the parts of Postfix that are only needed to resolve (aliases, transports,
-//!   local users) may name tables that cannot be opened: what needs them is deferred, the mail
-//!   for virtual mailboxes is not held up.
+//!   temporary error. Postfix 3.7 reads the leading digits (`5000x`), and truncates larger numbers:
+//!   4294967296 is root.
+//! - A table that fails is answered 4.3.0, by virtual(8) 4.3.5, because the cause is not always in
+//!   `main.cf`.
+//! - Parameters that are needed only for resolution (aliases, transports, local users) may name
+//!   tables that cannot be opened: recipients that need them are deferred, and mail for virtual
+//!   mailboxes is not delayed.

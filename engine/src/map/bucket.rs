@@ -43,7 +43,7 @@ pub(super) fn overflow_bit(fingerprint: u16) -> u8 {
 /// before and were put further on.
 pub(super) fn encode(offset: u64, overflow: u8, slots: &[Slot]) -> [u8; LINE_BYTES] {
     debug_assert!(slots.len() <= SLOTS && offset <= OFFSET_MAX);
-    debug_assert_eq!(overflow & 0x1f, 0, "the count has its own bits");
+    debug_assert_eq!(overflow & 0x1f, 0, "the count has separate bits");
     debug_assert!(
         slots.iter().all(|slot| slot.fingerprint < 1 << 12),
         "a fingerprint has twelve bits"

@@ -29,7 +29,7 @@ const SORTERS: usize = 2;
 const PARTS_AHEAD: usize = 2;
 /// Of a map with fewer entries, all are counted to find its domains; else one in 16.
 const SAMPLED_ENTRIES_MIN: u64 = 500_000;
-/// How often progress is told, in entries.
+/// How often progress is reported, in entries.
 const PROGRESS_ENTRIES: u64 = 1 << 16;
 /// Duplicates named one by one.
 const DUPLICATES_NAMED_MAX: usize = 100;
@@ -516,7 +516,7 @@ impl Grouping<'_> {
             return Err(MapError::Entry {
                 table,
                 key: name.chars().take(60).collect(),
-                cause: "the key comes twice; remove one of its entries",
+                cause: "the key occurs twice; remove one of its entries",
             });
         }
         self.duplicates += more as u64;

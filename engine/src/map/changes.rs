@@ -111,7 +111,7 @@ pub(super) fn encode_head(map_id: [u8; 16]) -> Vec<u8> {
     out.extend_from_slice(&crc.to_le_bytes());
     debug_assert_eq!(out.len() as u64, MARK_AT, "the mark has its place");
     out.extend_from_slice(&encode_mark(map_id, FRAMES_AT));
-    debug_assert!(out.len() <= FRAMES_AT, "frames begin behind the mark");
+    debug_assert!(out.len() <= FRAMES_AT, "frames begin after the mark");
     out.resize(FRAMES_AT, 0);
     out
 }
@@ -191,13 +191,13 @@ impl ChangeLog {
         while let Some((body, end)) = frame_at(bytes, map_id, log.end) {
             debug_assert!(
                 end > log.end && end <= bytes.len(),
-                "one frame lies behind the other"
+                "frames are consecutive"
             );
             decode_changes(body, &mut log.changes).ok_or_else(|| corrupt(log.end))?;
             log.end = end;
         }
-        // Past the mark, and with no whole frame behind it, this is an append that a crash cut
-        // short before anybody was told it succeeded.
+        // Past the mark, and with no whole frame behind it, this is an append that a crash
+        // interrupted before it was acknowledged.
         let torn = log.end >= flushed
             && (log.end + 1..bytes.len()).all(|at| frame_at(bytes, map_id, at).is_none());
         if log.end < bytes.len() && !torn {

@@ -9,8 +9,8 @@
 //! with the copy.
 #![allow(
     unsafe_code,
-    reason = "one thread fills a block while others read the blocks beside it, which the borrow \
-              checker cannot follow"
+    reason = "one thread fills a block while others read the neighbouring blocks, which the \
+        borrow checker cannot follow"
 )]
 
 use std::fs::File;
@@ -145,7 +145,7 @@ impl PrivateCopy {
         let whole = checksums.len() as u64 == header.checksums.len;
         if !whole || crc32fast::hash(&checksums) != header.checksums_crc {
             return Err(MapError::header(
-                "the checksums' own checksum does not match",
+                "the checksum of the checksums does not match",
             ));
         }
         let copy = Self::new(Arc::new(source), checksums.into(), header.checksums.offset)?;

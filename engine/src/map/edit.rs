@@ -115,8 +115,8 @@ fn append(log_path: &Path, id: [u8; 16], end: usize, changes: &[Change]) -> Resu
 }
 
 /// Builds a new map from the one at `path` and its changes, in little memory, and publishes it.
-/// Returns `None` if there is nothing to merge. `progress` is told the part done and the whole;
-/// false stops the merge.
+/// Returns `None` if there is nothing to merge. `progress` gets the part done and the whole; false
+/// stops the merge.
 ///
 /// # Errors
 /// [`MapError`]; the map and its changes are as they were then.
@@ -144,7 +144,7 @@ pub fn merge(
     debug_assert_eq!(
         merger.next,
         merger.keys.len(),
-        "every changed key was looked at"
+        "every changed key was checked"
     );
     let seed = view.reader().header().seed;
     let (temp, header) = merger.writer.finish(&merger.tables, seed, new_id())?;

@@ -38,8 +38,8 @@ pub enum MapError {
     },
     /// A file beside the map may have been put there by another user.
     #[error(
-        "recipient map: {} is {cause}, not what mailstow made; see where it comes from, then \
-         move it away",
+        "recipient map: {} is {cause}, which mailstow did not make; find its origin, then move it \
+         away",
         path.display()
     )]
     Foreign {
@@ -76,7 +76,7 @@ pub enum MapError {
         /// Where in the file, in bytes from its start.
         offset: u64,
     },
-    /// Somebody wrote into the file instead of replacing it.
+    /// Another program wrote into the file instead of replacing it.
     #[error(
         "recipient map {path}: the file was overwritten or cut while it was in use; build it \
          again with \"mailstow map build\", or put a new one in its place with mv"
@@ -99,7 +99,7 @@ pub enum MapError {
     /// A build would lose changes made with `map set` and `map unset`.
     #[error(
         "recipient map {path}: {changes} changes made with \"mailstow map set\" are not in the \
-         sources; say --keep-changes or --discard-changes"
+         sources; use --keep-changes or --discard-changes"
     )]
     ChangesPending {
         /// The map.

@@ -202,7 +202,7 @@ pub(super) fn open_for_write(path: &Path) -> Result<File, MapError> {
 /// As open(2), or it is no regular file.
 pub(super) fn open_to_read(path: &Path) -> Result<File, MapError> {
     let failed = |source| MapError::io(path, "open", source);
-    // Without O_NONBLOCK a FIFO would stop us until somebody opens its other end.
+    // Without O_NONBLOCK a FIFO would block until another process opens its other end.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::empty());
     let file = File::from(opened.map_err(|errno| failed(errno.into()))?);
@@ -219,7 +219,7 @@ fn open_regular(
     names_max: u64,
 ) -> Result<File, MapError> {
     let path = place.path_of(name);
-    // Without O_NONBLOCK a FIFO would stop us until somebody opens its other end.
+    // Without O_NONBLOCK a FIFO would block until another process opens its other end.
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(place.handle(), name, flags, Mode::from_raw_mode(0o644));
     let file: File = match opened {
@@ -348,7 +348,8 @@ impl FileIdentity {
     }
 }
 
-/// What changes when somebody writes into a file; a file that is replaced or renamed keeps it.
+/// The attributes that change when a program writes into a file; a file that is replaced or renamed
+/// keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ContentStamp {
     bytes: u64,

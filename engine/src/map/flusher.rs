@@ -1,8 +1,8 @@
 //! Flushes a file in the background while it is being written, so that little is left to wait
 //! for at its end.
 //!
-//! Invariant: what a flush in the background failed with is told, for the kernel tells it only
-//! once.
+//! Invariant: the error of a flush in the background is reported, because the kernel reports it
+//! only once.
 
 use crate::thread;
 use std::fs::File;
@@ -44,7 +44,7 @@ impl Flusher {
         let Some((sender, _)) = &self.thread else {
             return Ok(());
         };
-        // One that is still flushing, or that failed, need not be told.
+        // One that is still flushing, or that failed, needs no order.
         let _ = sender.try_send(());
         Ok(())
     }

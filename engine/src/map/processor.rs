@@ -4,7 +4,7 @@
 //! Invariant: an answer never depends on a hint.
 #![allow(
     unsafe_code,
-    reason = "prefetching takes a pointer; vector instructions are not every processor's"
+    reason = "prefetching takes a pointer; not every processor has vector instructions"
 )]
 
 /// Has the processor fetch the cache line with byte `at` of `bytes`, without waiting for it.

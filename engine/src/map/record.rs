@@ -218,10 +218,7 @@ pub(super) fn encode(key: StoredKey<'_>, payload: Payload<'_>, out: &mut Vec<u8>
 
 /// Appends what stands in for a long record.
 pub(super) fn encode_stub(offset: u64, len: usize, out: &mut Vec<u8>) {
-    debug_assert!(
-        len > RECORD_BYTES_MAX,
-        "short records stand where they belong"
-    );
+    debug_assert!(len > RECORD_BYTES_MAX, "short records are in their place");
     out.push(STUB);
     put_varint(out, offset);
     put_varint(out, len as u64);

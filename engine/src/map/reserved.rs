@@ -3,7 +3,7 @@
 //! Invariants: every byte is zero until it is written; the memory stays in its place for as long as
 //! its [`Reserved`] lives. An interpreter that checks memory accesses knows none of the system
 //! calls, so there the memory is of the heap.
-#![allow(unsafe_code, reason = "memory of the kernel comes and goes by address")]
+#![allow(unsafe_code, reason = "the kernel maps and unmaps memory by address")]
 
 use std::io;
 use std::ptr::NonNull;

@@ -138,7 +138,7 @@ impl Spilled {
         debug_assert_eq!(
             bytes.len(),
             spilled + part.memory.len(),
-            "a part comes back as it was put in"
+            "a part is read as it was written"
         );
         Ok(Cow::Owned(bytes))
     }

@@ -34,7 +34,7 @@ pub(super) struct Visited<'a> {
 impl MapReader {
     /// Reads everything: every checksum, every key and every value.
     ///
-    /// `progress` is told the buckets done and the buckets there are.
+    /// `progress` gets the number of checked buckets and of all buckets.
     ///
     /// # Errors
     /// [`MapError::Corrupt`] with the first damage found.

@@ -288,12 +288,12 @@ impl MapWriter {
             }
             debug_assert!(
                 offset >= segment.start_of(bucket),
-                "no record lies before the place that its hash tells"
+                "no record is before the place of its hash"
             );
             debug_assert_eq!(
                 start + offset + BLOCK_BYTES as u64,
                 self.out.position(),
-                "the index says where the records stand"
+                "the index has the places of the records"
             );
             let line = bucket::encode(start + offset, overflow, here);
             self.index.extend_from_slice(&line);

@@ -23,9 +23,9 @@ const COLLECT_BYTES: usize = 8192;
 /// Makes a scratch file.
 type MakeScratch = dyn Fn() -> io::Result<Scratch> + Send + Sync;
 
-/// Where messages are held while they arrive and wait: memory up to a bound, then files.
-/// Cheap to clone; all clones share one budget. An engine has its own; open one to hold messages
-/// that somebody else stores.
+/// Where messages are held while they arrive and wait: memory up to a bound, then files. Cheap to
+/// clone; all clones share one budget. An engine has its own; open one to hold messages that
+/// another program stores.
 ///
 /// ```
 /// use mailstow_engine::{Spool, config::Limits};

@@ -289,8 +289,8 @@ impl Expansion<'_> {
     fn nested_too_deep(&self, way: &[String]) -> RouteError {
         let limit = self.aliases.recursion_limit;
         let shown = match circle(way).as_slice() {
-            [] => "it does not come to an end".to_owned(),
-            cycle => format!("it goes round in a circle: {}", cycle.join(" -> ")),
+            [] => "it does not end".to_owned(),
+            cycle => format!("it forms a loop: {}", cycle.join(" -> ")),
         };
         self.error(format!(
             "aliases of aliases are nested deeper than virtual_alias_recursion_limit = {limit}; \

@@ -114,7 +114,7 @@ fn aliases_of_aliases_are_expanded_in_place_and_the_rest_appended() {
 fn a_circle_is_deferred_and_named() {
     let table = settings("inline:{l1@va=l2@va, l2@va=l3@va, l3@va=l1@va}");
     let text = failure(&table, "l1@va");
-    assert!(text.contains("circle: "), "{text}");
+    assert!(text.contains("loop: "), "{text}");
     assert!(text.contains("l1@va -> l2@va -> l3@va -> l1@va"), "{text}");
     let mut trace = Trace::on();
     expand_with(&table, "l1@va", &mut trace).unwrap_err();
@@ -186,5 +186,5 @@ fn what_turns_up_behind_too_many_members_is_the_cause_as_it_is_in_postfix() {
     assert!(failure(&good, "a@va").contains("more than virtual_alias_expansion_limit = 10"));
     // Each round has more members; only so many of them are held.
     let round = limited(&format!("inline:{{{{a@va = b@va, {all}}}, b@va=a@va}}"));
-    assert!(failure(&round, "a@va").contains("in a circle"));
+    assert!(failure(&round, "a@va").contains("forms a loop"));
 }

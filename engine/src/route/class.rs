@@ -230,8 +230,8 @@ impl std::fmt::Display for Overlap {
         } = self;
         write!(
             f,
-            "do not list domain {domain} in BOTH {winner} and {loser}; {winner} wins, so take it \
-             out of one of them"
+            "do not list domain {domain} in BOTH {winner} and {loser}; {winner} takes precedence; \
+             remove it from one of them"
         )
     }
 }
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(
             overlaps[0].to_string(),
             "do not list domain va.example in BOTH virtual_alias_domains and \
-             virtual_mailbox_domains; virtual_alias_domains wins, so take it out of one of them"
+             virtual_mailbox_domains; virtual_alias_domains takes precedence; remove it from one of them"
         );
     }
 }

@@ -215,7 +215,7 @@ impl Reader<'_> {
             name: path.to_owned(),
             path: path.to_owned(),
             source,
-            remedy: "create the file, or take it out of the list",
+            remedy: "create the file, or remove it from the list",
         };
         let text = self.opener.cache.texts().text(Path::new(path));
         let (text, hold) = text.map_err(unreadable)?;

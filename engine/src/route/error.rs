@@ -60,7 +60,7 @@ pub enum RouteError {
     Refused {
         /// The recipient.
         address: String,
-        /// What its sender is to be told, an enhanced code first or not.
+        /// The text for its sender, with or without an enhanced code.
         text: String,
         /// `retry:`: the mail is to be kept.
         retry: bool,
@@ -111,8 +111,8 @@ pub enum RouteError {
     },
     /// Nothing here delivers by the transport of the recipient.
     #[error(
-        "<{address}>: transport {transport} is not known here; name one of lmtp, smtp, relay, \
-         error, retry, discard, or a service of type pipe in master.cf"
+        "<{address}>: unknown transport {transport}; name one of lmtp, smtp, relay, error, retry, \
+         discard, or a service of type pipe in master.cf"
     )]
     UnknownTransport {
         /// The recipient.
@@ -129,7 +129,7 @@ pub enum RouteError {
         member: String,
         /// What is wrong with it, and the remedy.
         cause: String,
-        /// It is forbidden here, for good.
+        /// It is permanently forbidden here.
         restricted: bool,
     },
     /// Local aliases that do not come to an end.
@@ -143,8 +143,8 @@ pub enum RouteError {
     },
     /// Local aliases with more members, deep down, than are followed.
     #[error(
-        "alias_maps: deeply nested aliases of <{address}> have more than {limit} members; let \
-         them name their members themselves, or look for aliases that contain each other"
+        "alias_maps: deeply nested aliases of <{address}> have more than {limit} members; list \
+         their members directly, or look for aliases that contain each other"
     )]
     AliasesTooMany {
         /// The recipient.
@@ -152,10 +152,10 @@ pub enum RouteError {
         /// How many are followed.
         limit: usize,
     },
-    /// Mail that was sent on comes back to somebody who had it before.
+    /// Forwarded mail comes back to a recipient that had it before.
     #[error(
-        "<{address}> had the mail before: it is sent on in a circle; take the address out of \
-         the alias or :include: file that leads back to it"
+        "<{address}> had the mail before: forwarding loop; remove the address from the alias or \
+         :include: file that leads back to it"
     )]
     ForwardLoop {
         /// The recipient.
@@ -163,8 +163,8 @@ pub enum RouteError {
     },
     /// A recipient expands to too many addresses.
     #[error(
-        "<{address}>: its mail is sent on and on, to more than {limit} recipients or {hops} times \
-         in a row; look for lists that contain each other"
+        "<{address}>: its mail is forwarded to more than {limit} recipients or {hops} times in a \
+         row; look for lists that contain each other"
     )]
     ForwardedTooOften {
         /// The recipient.
@@ -179,7 +179,7 @@ pub enum RouteError {
     Local {
         /// The recipient.
         address: String,
-        /// What the client is told.
+        /// The reply for the client.
         status: Status,
         /// Why, in more words.
         reason: String,
@@ -187,8 +187,8 @@ pub enum RouteError {
     /// A table did not answer.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The recipient exists, but nothing says where and as whom its mail is stored: somebody else
-    /// does that.
+    /// The recipient exists, but no table says where and as which user its mail is stored: another
+    /// program stores it.
     #[error(
         "<{address}>: virtual_mailbox_base, virtual_uid_maps and virtual_gid_maps are not set; \
          set them where its mail is stored"
@@ -230,7 +230,7 @@ pub enum RouteError {
 }
 
 impl RouteError {
-    /// What the client is told.
+    /// The reply for the client.
     pub fn status(&self) -> Status {
         match self {
             Self::UnknownUser { address } => {
@@ -289,7 +289,7 @@ impl RouteError {
                 "mail system configuration error: mailbox path: {cause}"
             )),
             Self::UnknownTransport { transport, .. } => Status::configuration(format!(
-                "mail system configuration error: transport {transport} is not known here"
+                "mail system configuration error: unknown transport {transport}"
             )),
             Self::StoredElsewhere { .. }
             | Self::NoOwner { .. }
@@ -305,11 +305,8 @@ impl RouteError {
 
 fn loops(circle: &[String]) -> String {
     match circle {
-        [] => "are nested too deeply; let them name their members themselves".to_owned(),
-        circle => format!(
-            "go round in a circle: {}; take one of them out",
-            circle.join(" -> ")
-        ),
+        [] => "are nested too deeply; list their members directly".to_owned(),
+        circle => format!("form a loop: {}; remove one of them", circle.join(" -> ")),
     }
 }
 

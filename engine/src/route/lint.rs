@@ -186,7 +186,7 @@ impl Lint<'_> {
         }
     }
 
-    /// Tells of a circle that an alias leads into, unless it was told of already.
+    /// Reports a loop that an alias leads into, unless it was reported before.
     fn is_circle(
         &mut self,
         entry: &Entry,
@@ -205,7 +205,7 @@ impl Lint<'_> {
         if circles.insert(members) {
             let waits = resolution.error.as_ref().is_some_and(Status::is_temporary);
             let text = format!(
-                "aliases go round in a circle, and their mail {}: {}; take one of them out",
+                "aliases form a loop, and their mail {}: {}; remove one of them",
                 if waits { "waits" } else { "is returned" },
                 path.join(" -> ")
             );
@@ -359,7 +359,7 @@ fn examples(keys: &[&str]) -> String {
     }
 }
 
-/// What is wrong, without the address, so that equal mistakes are told once.
+/// What is wrong, without the address, so that equal mistakes are reported once.
 fn mistake(error: &RouteError, address: &Address) -> String {
     let text = error.to_string();
     let named = format!("<{}>: ", address.external());

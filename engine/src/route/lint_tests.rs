@@ -107,7 +107,7 @@ fn a_circle_is_found_once_and_shown() {
             "inline:{a@va.example=b@va.example, b@va.example=c@va.example, c@va.example=a@va.example}"
                 .into();
     }));
-    let (_, circle) = text.split_once(": aliases go round in a circle").unwrap();
+    let (_, circle) = text.split_once(": aliases form a loop").unwrap();
     assert_eq!(circle.matches(" -> ").count(), 3, "{text}");
 }
 
@@ -181,7 +181,7 @@ fn a_circle_of_local_aliases_is_found_once_and_shown() {
         s.default_privs = "root".into();
     }));
     assert!(
-        text.contains("circle, and their mail is returned: a -> b -> c -> a; take"),
+        text.contains("loop, and their mail is returned: a -> b -> c -> a; remove"),
         "{text}"
     );
 }
@@ -193,6 +193,6 @@ fn mail_that_virtual_and_local_aliases_send_round_in_a_circle_is_found() {
         s.alias_maps = "inline:{list=list@va.example}".into();
         s.default_privs = "root".into();
     });
-    let told = |text: &&String| text.contains("go round in a circle");
+    let told = |text: &&String| text.contains("form a loop");
     assert_eq!(found.iter().filter(told).count(), 2, "{found:#?}");
 }

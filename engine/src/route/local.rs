@@ -64,7 +64,7 @@ pub(crate) struct Way {
     pub(crate) hides_original: bool,
     /// The recipients whose mail goes there, folded, in internal form.
     pub(crate) passed: Vec<Arc<str>>,
-    /// What a command is told.
+    /// The environment of a command.
     pub(crate) command: Option<Box<CommandTarget>>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! All of them are found when the recipient is: unknown ones are refused then, and the members of
 //! an alias are handed to mailboxes, commands and transports like any recipient. A recipient is
-//! refused when none of its ends takes the mail; it is put off when one of them may take it later.
+//! refused when none of its ends takes the mail; it is deferred when one of them may take it later.
 
 use super::error::RouteError;
 use super::resolution::{Journey, Resolving};

@@ -293,7 +293,7 @@ fn a_circle_of_aliases_is_shown_once_and_named_as_the_cause() {
     );
     assert_eq!((told("cycle"), told("alias")), (1, 5), "{steps:#?}");
     let reason = resolve(&settings, "start@origin.example").reason.unwrap();
-    assert!(reason.contains("go round in a circle: "), "{reason}");
+    assert!(reason.contains("form a loop: "), "{reason}");
 }
 
 #[test]

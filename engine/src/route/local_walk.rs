@@ -69,7 +69,7 @@ pub(super) struct State {
     pub(super) rights: Option<Account>,
     /// An extension that did not match and is passed on, with its delimiter.
     pub(super) unmatched: Option<String>,
-    /// Who is told of trouble; local members are then sent on instead of delivered to.
+    /// The address for failure notices; local members are then forwarded instead of delivered to.
     pub(super) owner: Option<String>,
     pub(super) sender: Option<String>,
     /// What mail that is sent on says in `Delivered-To:`.
@@ -83,7 +83,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// User id that duplicates are told apart by.
+    /// User id that distinguishes duplicates.
     fn uid(&self) -> u32 {
         self.rights.as_ref().map_or(0, |account| account.rights.uid)
     }

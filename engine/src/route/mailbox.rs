@@ -132,8 +132,8 @@ impl MailboxTables {
                     maps.parameter(),
                     &text,
                     format!(
-                        "table {} makes it of the address (result_format), so that a sender would \
-                     choose the owner; let it come from the table alone",
+                        "table {} makes it from the address (result_format), so that a sender \
+                         would choose the owner; take it from the table alone",
                         found.table().name()
                     ),
                 ));
@@ -208,8 +208,8 @@ impl MailboxTables {
         Err(RouteError::BadPath {
             address: address.external(),
             path: value.to_owned(),
-            cause: "a \"/\", or a \".\" at the beginning, comes from the address, so that a sender \
-                would choose the directory; let the table name the path itself",
+            cause: "a \"/\", or a \".\" at the beginning, comes from the address, so that a \
+                sender would choose the directory; name the path in the table",
         })
     }
 
@@ -272,7 +272,7 @@ fn number(
         (0, _) => Err(bad(
             "mail is never written as root; give an unprivileged id",
         )),
-        (u32::MAX, _) => Err(bad("4294967295 means no id at all; give another")),
+        (u32::MAX, _) => Err(bad("4294967295 means no id; use another")),
         (number, Some(minimum)) if number < minimum => {
             Err(bad(&format!("it is below virtual_minimum_uid = {minimum}")))
         }

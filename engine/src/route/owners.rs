@@ -24,8 +24,8 @@ pub struct OwnerProblem {
 }
 
 impl Owners {
-    /// Returns the owners that these settings name for a process of the user `euid`, and what
-    /// keeps it from writing mail for anybody.
+    /// Returns the owners that these settings name for a process of the user `euid`, and what keeps
+    /// it from writing mail for other users.
     ///
     /// ```
     /// use mailstow_engine::config::RoutingSettings;

@@ -53,8 +53,8 @@ pub(super) struct Journey {
 }
 
 impl Router {
-    /// Everything that is known of `address`: its final recipients, aliases expanded, and what
-    /// its sender would be told.
+    /// Everything that is known of `address`: its final recipients, aliases expanded, and the reply
+    /// for its sender.
     pub fn resolve(&self, address: &Address) -> Resolution {
         self.traced_resolve(address, &mut Trace::off())
     }

@@ -1,6 +1,6 @@
 //! Class, transport and nexthop of one recipient, as trivial-rewrite(8) resolves it.
 //!
-//! Our own domains are peeled off the address until what is left is somebody else's, or nothing:
+//! Our own domains are peeled off the address until the rest is foreign, or empty:
 //! `user%far.example@here` goes to far.example. Source: trivial-rewrite(8), ADDRESS_CLASS_README,
 //! postconf(5).
 
@@ -119,7 +119,7 @@ impl Resolver {
         if !self.allow_min_user && resolved.recipient.starts_with('-') {
             return Err(bad(
                 address,
-                "it begins with \"-\", which programs take for an option",
+                "it begins with \"-\", like an option of a program",
             ));
         }
         Ok(resolved)
@@ -139,7 +139,7 @@ impl Resolver {
         let mut domain = domain_of(&recipient).to_owned();
         if domain.starts_with('[') {
             if !is_valid_literal(&domain) {
-                let cause = "what is in the brackets is no network address";
+                let cause = "the text in brackets is no network address";
                 return Err(bad(address, cause));
             }
         } else if !is_valid_hostname(&domain) {
@@ -252,7 +252,7 @@ impl Resolver {
         }
         Err(RouteError::BadAddress {
             address: quote_address(address).into_owned(),
-            cause: "its routes do not come to an end",
+            cause: "its routes do not end",
         })
     }
 

@@ -49,7 +49,7 @@ pub struct Router {
     holds: Vec<Arc<Hold>>,
     /// The recipient maps that tables are parts of.
     pub(super) maps: Vec<Arc<MapView>>,
-    /// Found when somebody asks: that reads all domains.
+    /// Computed on demand, because that reads all domains.
     warnings: OnceLock<Vec<String>>,
     /// The domains that mail is stored for, found when they are needed.
     pub(super) hosted: OnceLock<Vec<String>>,
@@ -85,15 +85,15 @@ impl Router {
         })
     }
 
-    /// Some table asks somebody else, a database or a server: a lookup may take as long as its
-    /// timeouts and is not to be made by a thread that must not wait.
+    /// Some table asks a database or another server: a lookup may take as long as its timeouts and
+    /// is not to be made by a thread that must not wait.
     pub fn may_block(&self) -> bool {
         self.may_block
     }
 
-    /// Looks whether somebody wrote into a recipient map that is in use; lookups in it then defer.
-    /// Costs one fstat(2) for each map. A transaction does this once; while it goes on, lookups
-    /// look again after a few milliseconds.
+    /// Checks whether a program wrote into a recipient map that is in use; lookups in it then
+    /// defer. Costs one fstat(2) for each map. A transaction does this once; while it goes on,
+    /// lookups look again after a few milliseconds.
     pub fn look_at_maps(&self) {
         for map in &self.maps {
             // A lookup in the map returns the error.

@@ -327,7 +327,7 @@ pub(crate) struct Keys<'a, 't> {
     whole: FormKeys<'a, 't>,
     user: Option<FormKeys<'a, 't>>,
     catch_all: Option<Key<'a, 't>>,
-    /// The processor was told what will be asked.
+    /// The processor is prefetching the next keys.
     is_fetched: bool,
 }
 

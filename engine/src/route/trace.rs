@@ -79,7 +79,7 @@ pub enum Step {
     },
     /// From here on it is about this final recipient.
     Recipient(String),
-    /// What a client would be told.
+    /// The reply for a client.
     Reply(Status),
 }
 

@@ -184,7 +184,7 @@ pub struct Route {
 pub struct Resolution {
     /// The final recipients.
     pub results: Vec<Route>,
-    /// What an LMTP client would be told instead of 250; `None` when the mail is accepted.
+    /// The reply for an LMTP client instead of 250; `None` when the mail is accepted.
     pub error: Option<Status>,
     /// Why, in more words than a client gets.
     pub reason: Option<String>,

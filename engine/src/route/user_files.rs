@@ -207,7 +207,7 @@ fn forward<'a>(uid: u32, paths: impl Iterator<Item = &'a str>) -> io::Result<Opt
     Ok(None)
 }
 
-/// Why a file says nothing about anybody's mail.
+/// Why a file has no effect on mail.
 fn unusable(stat: &Stat, owner: Option<u32>) -> Option<String> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Some("it is not a regular file".to_owned());
@@ -219,7 +219,7 @@ fn unusable(stat: &Stat, owner: Option<u32>) -> Option<String> {
 }
 
 fn read_file(path: &str, refuse: impl Fn(&Stat) -> Option<String>) -> Result<String, String> {
-    let cause = |error: Errno| format!("{}; let its user read it", io::Error::from(error));
+    let cause = |error: Errno| format!("{}; allow its user to read it", io::Error::from(error));
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let path = octets::path(path);
@@ -300,6 +300,6 @@ fn read_include(texts: &TextFiles, path: &Path) -> Result<(Arc<str>, u32), Strin
         return Err("everyone may write the file; run chmod o-w on it".into());
     }
     let text = texts.whole_text(path);
-    let text = text.map_err(|error| format!("{error}; let mailstow read the file"))?;
+    let text = text.map_err(|error| format!("{error}; allow mailstow to read the file"))?;
     Ok((text, metadata.uid()))
 }

@@ -162,7 +162,7 @@ pub(super) struct Asking<S, L> {
     pub(super) start: S,
     /// How long the answer is waited for.
     pub(super) patience: Duration,
-    /// What is told after that.
+    /// The answer after that.
     pub(super) late: L,
 }
 
@@ -308,7 +308,7 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::AtomicUsize;
 
-    /// A table that answers when it is told to.
+    /// A table that answers on request.
     struct Slow {
         asker: Asker,
         replies: Arc<Mutex<Vec<Reply>>>,

@@ -141,7 +141,7 @@ impl TableCache {
         if depth > DEPTH_MAX {
             return Err(OpenError::Content {
                 name: name.full().to_owned(),
-                cause: "tables within tables go too deep; is one its own member?".to_owned(),
+                cause: "tables are nested too deeply; check whether one contains itself".to_owned(),
             });
         }
         if let Kind::Compound(joint) = name.kind() {

@@ -100,7 +100,7 @@ impl TableName {
         }
     }
 
-    /// All entries can be listed, without asking anybody.
+    /// All entries can be listed locally.
     pub fn is_listed(&self) -> bool {
         matches!(self.kind, Kind::Text | Kind::Indexed(_) | Kind::Inline)
     }

@@ -86,8 +86,8 @@ pub trait LookupTable: Send + Sync + fmt::Debug {
         KeyInValues::Perhaps
     }
 
-    /// A lookup may wait for somebody else, up to the timeouts of that kind of table: it is not
-    /// to be done by a thread that has other things to do.
+    /// A lookup may wait for another server, up to the timeouts of that kind of table: it is not to
+    /// be done by a thread that has other things to do.
     fn may_block(&self) -> bool {
         false
     }

@@ -53,9 +53,9 @@
 //!   thousands of parentheses) is a bad pattern; Postfix's daemons die of it.
 //! - `static:` without a value does not open; Postfix answers every key with an error.
 //! - `unionmap: pipemap:` answer what their members answer, and these differ as said here.
-//! - Databases: those of `ldap:` are told in that file; `pgsql:` speaks UTF-8 as Postfix 3.8
-//!   does, `mysql:` utf8mb4 as Postfix 3.9 does; `timeout` (seconds, 10 by default) holds for all
-//!   of them, in Postfix for `ldap:` alone.
+//! - Databases: `ldap.rs` lists those of `ldap:`; `pgsql:` speaks UTF-8 as Postfix 3.8 does,
+//!   `mysql:` utf8mb4 as Postfix 3.9 does; `timeout` (seconds, 10 by default) holds for all of
+//!   them, in Postfix for `ldap:` alone.
 //! - `proxy:` is dropped: the table is read directly.
 //! - Unicode case folding is that of the `caseless` crate, Postfix's that of its ICU; they
 //!   differ in letters that only one of their Unicode versions knows.

@@ -209,7 +209,7 @@ pub(super) fn unreadable(name: &TableName, path: &Path, error: std::io::Error) -
         std::io::ErrorKind::NotFound => {
             "create it (mailstow reads the text that postmap reads; of its indexes only .lmdb and .cdb)"
         }
-        std::io::ErrorKind::PermissionDenied => "let the user mailstow runs as read it",
+        std::io::ErrorKind::PermissionDenied => "allow the user that runs mailstow to read it",
         _ => "name a readable text file",
     };
     OpenError::Read {

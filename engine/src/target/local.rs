@@ -46,7 +46,7 @@ pub enum LocalEnd {
     Transport(TransportTarget),
 }
 
-/// A command that takes mail, with what it is told of the recipient.
+/// A command that takes mail, with its values for the recipient.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CommandTarget {
     /// As it stands in the alias, without the `|`.
@@ -131,7 +131,7 @@ impl CommandTarget {
         }
     }
 
-    /// Returns the command that a target of [`CommandTarget::transport`] stands for.
+    /// Returns the command of a target of [`CommandTarget::transport`].
     pub(crate) fn of_transport(target: &TransportTarget) -> Option<Self> {
         let mut fields = target.nexthop.split('\0');
         let optional = |text: &str| text.strip_prefix('=').map(str::to_owned);

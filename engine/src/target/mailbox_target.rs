@@ -219,7 +219,7 @@ impl MailboxTarget {
 pub struct TransportTarget {
     /// The name of the transport: a service of Postfix's master.cf.
     pub transport: String,
-    /// What it is told beside the recipients: a host, a socket, a text; empty for none.
+    /// Its argument: a host, a socket, a text; empty for none.
     pub nexthop: String,
 }
 

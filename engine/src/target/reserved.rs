@@ -26,8 +26,8 @@ pub(crate) fn reserved_name(path: &str, format: Format) -> Option<&'static str> 
     if format == Format::Mbox {
         if name.ends_with(".lock") {
             return Some(
-                "a name that ends in \".lock\" is that of a lock file, which programs that read \
-                 the mbox beside it remove when it is old; give the mbox another name",
+                "a name that ends in \".lock\" is that of a lock file; programs that read the \
+                 corresponding mbox remove it when it is old; give the mbox another name",
             );
         }
         if name == ".subscriptions" {
@@ -35,8 +35,8 @@ pub(crate) fn reserved_name(path: &str, format: Format) -> Option<&'static str> 
         }
     }
     path.split('/').any(is_reserved).then_some(
-        "it has the name of a file that Dovecot, or another reader, keeps beside mail; give it \
-         another name",
+        "it has the name of a file that Dovecot, or another reader, keeps in mail directories; \
+         give it another name",
     )
 }
 

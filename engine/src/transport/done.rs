@@ -1,6 +1,7 @@
-//! Where a transport leaves its outcomes, and where they are given up.
+//! Takes the outcomes of a transport, and lets callers give recipients up.
 //!
-//! Invariant: a recipient is answered once, or was given up before anything was done for it.
+//! Invariant: a recipient is answered once, or was given up before the transport did anything for
+//! it.
 
 use crate::status::Status;
 use crate::sync::Arc;
@@ -10,9 +11,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Nothing was done for the recipient yet.
 const WAITING: u8 = 0;
-/// Something is being done that cannot be taken back.
+/// The transport is doing something for it that cannot be undone.
 const BEGUN: u8 = 1;
-/// Nobody waits for the outcome, and nothing was done.
+/// The caller gave it up, and nothing was done.
 const GIVEN_UP: u8 = 2;
 /// It was answered.
 const ANSWERED: u8 = 3;
@@ -42,7 +43,7 @@ impl Answers {
     }
 }
 
-/// Answers what is left when the last user is gone.
+/// Answers the remaining recipients when the last user is dropped.
 struct Rest(Arc<Answers>);
 
 impl Drop for Rest {
@@ -55,13 +56,13 @@ impl Drop for Rest {
 }
 
 /// Takes the outcome of each recipient of a request, once. Clones take the outcomes of the same
-/// request. When the last of them is dropped, what was not answered is answered 451 4.3.0.
+/// request. When the last of them is dropped, the remaining recipients are answered 451 4.3.0.
 #[derive(Clone)]
 pub struct Done(Arc<Rest>);
 
 impl Done {
-    /// Notes that something is done for a recipient that cannot be taken back. False: nobody waits
-    /// for it any more, and nothing must be done.
+    /// Notes that the transport begins something for a recipient that cannot be undone. Returns
+    /// false if the caller gave the recipient up: then the transport must do nothing.
     pub fn begin(&self, index: usize) -> bool {
         self.0.0.states.get(index).is_some_and(|state| {
             let order = (Ordering::AcqRel, Ordering::Acquire);
@@ -90,8 +91,8 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Gives the recipient up if nothing was done for it. True: nothing will be, and it is not
-    /// answered.
+    /// Gives the recipient up if nothing was done for it. Returns true if it was given up: nothing
+    /// will be done, and no outcome is reported.
     pub(crate) fn abandon(&self) -> bool {
         self.answers.states.get(self.index).is_none_or(|state| {
             let order = (Ordering::AcqRel, Ordering::Acquire);
@@ -107,7 +108,7 @@ impl fmt::Debug for Claim {
     }
 }
 
-/// Returns where `count` recipients are answered, and for each of them the right to give it up.
+/// Returns a place for the outcomes of `count` recipients, and for each the right to give it up.
 pub(crate) fn answers(
     count: usize,
     on_status: impl Fn(usize, Status) + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! To whom a message was delivered before, as its header says.
+//! Finds the addresses to which a message was delivered before, in its header.
 //!
 //! Source: Postfix local(8) and pipe(8), `Delivered-To:`.
 
@@ -7,13 +7,13 @@ use crate::message::Message;
 use crate::octets;
 use std::io;
 
-/// `Delivered-To:` fields that count.
+/// Most `Delivered-To:` fields that are read.
 const DELIVERED_TO_MAX: usize = 1000;
 
-/// Bytes of one line that are looked at.
+/// Most bytes of one line that are read.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// Enough was read, or it cannot be read.
+/// Why reading stops: enough was read, or the message cannot be read.
 struct Stop;
 
 impl From<io::Error> for Stop {
@@ -26,7 +26,7 @@ impl From<io::Error> for Stop {
 pub(crate) fn delivered_to(message: &Message) -> Vec<String> {
     let mut line = Vec::new();
     let mut found = Vec::new();
-    // What cannot be read fails when it is delivered.
+    // A message that cannot be read fails when it is delivered.
     let _ = message.for_each_chunk(|chunk| {
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
             if line.len() < LINE_BYTES_MAX {
@@ -49,7 +49,7 @@ pub(crate) fn delivered_to(message: &Message) -> Vec<String> {
     found
 }
 
-/// The address of a `Delivered-To:` line.
+/// Returns the address of a `Delivered-To:` line.
 fn address(line: &[u8]) -> Option<String> {
     const NAME: &[u8] = b"delivered-to:";
     let (name, value) = line.split_at_checked(NAME.len())?;

@@ -1,8 +1,8 @@
-//! Transports: take messages to what is not a mailbox: a command, another server.
+//! Transports: deliver messages to destinations other than mailboxes: commands, other servers.
 //!
-//! A transport is known by its name, that of a service of Postfix's master.cf; `transport_maps` and
-//! its like name it with a nexthop. Invariant: each recipient of a request is
-//! answered once, whatever becomes of the transport. Source: Postfix transport(5), master(5).
+//! A transport has the name of a service in Postfix's master.cf; `transport_maps` and similar
+//! parameters name it with a nexthop. Invariant: each recipient of a request is answered once, even
+//! if the transport fails. Source: Postfix transport(5), master(5).
 
 mod done;
 mod loops;

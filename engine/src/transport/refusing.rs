@@ -1,18 +1,18 @@
-//! `error:`, `retry:` and `discard:`, which deliver nowhere.
+//! The transports `error:`, `retry:` and `discard:`, which deliver nowhere.
 //!
 //! Sources: Postfix error(8), discard(8).
 
 use super::{Transport, TransportRequest};
 use crate::status::Status;
 
-/// Answers every recipient the same.
+/// Gives every recipient the same answer.
 #[derive(Debug)]
 pub(super) enum Refusing {
-    /// The nexthop says why, for good: `5.7.1 text`, or a text.
+    /// The nexthop is the reason of a permanent failure: `5.7.1 text`, or a text.
     Error,
-    /// As `Error`, for now.
+    /// As `Error`, but temporary.
     Retry,
-    /// The message is thrown away, as if it had been delivered.
+    /// The message is discarded, and the recipient is answered with success.
     Discard,
 }
 

@@ -1,8 +1,8 @@
-//! Which transports there are.
+//! The transports of an engine, by name.
 //!
-//! A service of type pipe wins over a transport that the program around the engine takes in, and
-//! that over what is there always: `error`, `retry`, `discard`. A service of another program that
-//! the program around the engine knows by that name, such as a second `smtp`, is the same.
+//! A service of type pipe takes precedence over a transport that the embedding program registers,
+//! and that over the built-in ones: `error`, `retry`, `discard`. A service of another program in
+//! master.cf, such as a second `smtp`, uses the registered transport with the name of that program.
 
 use super::pipe::{self, LocalCommands, Pipe};
 use super::refusing::Refusing;
@@ -24,26 +24,26 @@ pub(crate) struct Transports {
 #[derive(Debug, Default)]
 struct Registered {
     by_program: Known,
-    /// Services of type pipe.
+    /// The services of type pipe.
     pipes: HashMap<String, Arc<Pipe>>,
     /// The programs of the other services.
     programs: HashMap<String, String>,
-    /// Of local delivery, where that is in use.
+    /// The commands of local delivery, where that is in use.
     commands: Option<Arc<LocalCommands>>,
 }
 
 impl Transports {
-    /// Takes a transport in; one of the same name is replaced.
+    /// Registers a transport; replaces one of the same name.
     pub(crate) fn register(&self, name: String, transport: Arc<dyn Transport>) {
         self.known.lock().by_program.insert(name, transport);
     }
 
-    /// Takes the services of the configuration into use. Those that it does not change go on.
+    /// Takes the services of the configuration into use. Unchanged services continue.
     pub(crate) fn configure(&self, settings: &Settings) {
         let services = settings.transport.services.iter();
         let pipes = services.filter(|service| service.command == "pipe");
         let pipes = pipes.filter(|_| settings.transport.enabled);
-        // Before the lock is taken: users are looked up, which may take long.
+        // Before the lock is taken: the lookup of users may take long.
         let made: Vec<(String, Arc<Pipe>)> = pipes
             .map(|service| {
                 let pipe = Pipe::new(service, settings);
@@ -70,7 +70,7 @@ impl Transports {
         }
     }
 
-    /// Waits until what was begun by the services of the configuration has ended.
+    /// Waits until the deliveries of the configured services have ended.
     pub(crate) fn close(&self) {
         let mut known = self.known.lock();
         let pipes = std::mem::take(&mut known.pipes);
@@ -108,18 +108,17 @@ impl Transports {
         }))
     }
 
-    /// Returns why mail for a target is not taken, if its transport is not known.
+    /// Returns why mail for a target is refused, if its transport is unknown.
     pub(crate) fn unknown(target: &TransportTarget) -> Status {
         let TransportTarget { transport, .. } = target;
         Status::configuration(format!(
-            "mail system configuration error: transport {transport} is not known here"
+            "mail system configuration error: unknown transport {transport}"
         ))
     }
 }
 
-/// Why no mail can be delivered by the transport `name`; `None` when it can, as far as that is
-/// known before there is mail. `mailstow serve` takes in `lmtp`,
-/// `smtp`, `relay` and `autoreply`.
+/// Returns why the transport `name` can deliver no mail; `None` when it can, as far as that is
+/// known before there is mail. `mailstow serve` registers `lmtp`, `smtp`, `relay` and `autoreply`.
 pub fn problem(name: &str, settings: &Settings) -> Option<String> {
     let mut services = settings.transport.services.iter();
     let service = services.find(|service| service.name == name);

@@ -1,4 +1,4 @@
-//! What a transport is, and what it is asked for.
+//! What a transport is, and the requests that it gets.
 
 use super::done::Done;
 use crate::envelope::Recipient;
@@ -8,10 +8,10 @@ use crate::target::TransportTarget;
 use std::fmt;
 use std::time::Instant;
 
-/// Takes messages to something that is not a mailbox.
+/// Delivers messages to destinations other than mailboxes.
 ///
 /// A success is reported to the client once the delivery log has it: a repetition of the message is
-/// then not handed over again. Without a log nothing is remembered.
+/// then not given to the transport again. Without a log, repetitions are not recognised.
 ///
 /// ```
 /// use mailstow_engine::Status;
@@ -38,13 +38,13 @@ pub trait Transport: Send + Sync + fmt::Debug {
 /// A message and its recipients for one nexthop.
 #[derive(Debug)]
 pub struct TransportRequest {
-    /// The message: reverse-path, content, where it comes from.
+    /// The message: reverse-path, content, client.
     pub mail: Arc<Mail>,
     /// The name of the transport, and the nexthop.
     pub target: TransportTarget,
-    /// Who is to get it; at least one.
+    /// The recipients; at least one.
     pub recipients: Vec<TransportRecipient>,
-    /// When the outcome must be known. What is not done by then is answered 4xx.
+    /// When the outcome must be known. Later recipients are answered 4xx.
     pub deadline: Instant,
     /// Takes the outcomes.
     pub done: Done,
@@ -55,6 +55,6 @@ pub struct TransportRequest {
 pub struct TransportRecipient {
     /// The final recipient, and the original one.
     pub recipient: Recipient,
-    /// By what [`Done`] knows it.
+    /// The index by which [`Done`] identifies it.
     pub index: usize,
 }

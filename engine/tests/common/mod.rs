@@ -35,7 +35,7 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Who owns the mailboxes: an ordinary user when that can be, else whoever runs the test.
+/// Who owns the mailboxes: an ordinary user if possible, otherwise the user of the test.
 pub fn owner() -> (u32, u32) {
     if is_root() {
         (5000, 5001)
@@ -128,7 +128,7 @@ pub fn mail<D: Disk>(store: &Store<D>, content: &[u8]) -> Arc<Mail> {
     })
 }
 
-/// Deliveries under way.
+/// Deliveries in progress.
 pub struct Pending {
     pub tickets: Vec<Ticket>,
     outcomes: mpsc::Receiver<(usize, Outcome)>,

@@ -1,4 +1,4 @@
-//! Settings: from Postfix's main.cf, from mailstow.toml, from the program itself.
+//! Settings from Postfix's main.cf, from mailstow.toml and from the program.
 
 use super::{free, run, run_explained};
 use crate::boundary::{insert, mailstow_config, mailstow_error};
@@ -8,7 +8,7 @@ use crate::mode::Mode;
 use crate::result::mailstow_result;
 use std::ffi::c_char;
 
-/// Makes an empty configuration.
+/// Creates an empty configuration.
 ///
 /// Without any source, mailstow_open(3) reads /etc/mailstow/mailstow.toml. Later sources win: the
 /// built-in defaults, main.cf, mailstow.toml, settings of the program. Files are read when a
@@ -25,7 +25,7 @@ pub extern "C" fn mailstow_config_new(config: *mut *mut mailstow_config) -> mail
 /// Reads main.cf and master.cf in this directory, as Postfix does.
 ///
 /// They are read when a handle is opened, or by mailstow_config_check(3) and
-/// mailstow_config_get(3), which say when main.cf is missing. The last call counts.
+/// mailstow_config_get(3), which report a missing main.cf. The last call counts.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_config_set_postfix(
     config: *mut mailstow_config,
@@ -41,7 +41,7 @@ pub extern "C" fn mailstow_config_set_postfix(
 /// Reads this mailstow.toml.
 ///
 /// It is read when a handle is opened, or by mailstow_config_check(3) and mailstow_config_get(3),
-/// which say when it is missing. The last call counts.
+/// which report a missing file. The last call counts.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_config_set_file(
     config: *mut mailstow_config,
@@ -54,12 +54,12 @@ pub extern "C" fn mailstow_config_set_file(
     })
 }
 
-/// Sets one setting, over what the files say.
+/// Sets one setting, which overrides the files.
 ///
-/// `name` is a Postfix parameter, as "virtual_mailbox_base", or a setting of mailstow.toml with
-/// its table, as "store.writers" or "limits.queued_deliveries"; `mailstow config --defaults` lists
-/// all. `value` is what the file would say, without quotes; $name stands for the Postfix parameter
-/// of that name. Unknown names and values that cannot be are refused at once.
+/// `name` is a Postfix parameter, for example "virtual_mailbox_base", or a setting of mailstow.toml
+/// with its table, for example "store.writers" or "limits.queued_deliveries"; `mailstow config
+/// --defaults` lists all. `value` is the value in the file, without quotes; $name is replaced by
+/// the Postfix parameter of that name. Unknown names and invalid values are refused at once.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_config_set(
     config: *mut mailstow_config,
@@ -73,11 +73,11 @@ pub extern "C" fn mailstow_config_set(
     })
 }
 
-/// Copies the value that a setting has in the end to a buffer.
+/// Copies the effective value of a setting to a buffer.
 ///
 /// The text ends with a NUL. `length`, which may be NULL, gets its length without the NUL, also
-/// when the answer is MAILSTOW_TOO_SMALL. Reads the files. Answers MAILSTOW_NOT_FOUND for a name
-/// that is no setting, and for one whose value is only known to the machine it runs on.
+/// when the result is MAILSTOW_TOO_SMALL. Reads the files. Returns MAILSTOW_NOT_FOUND for a name
+/// that is no setting, and for a setting whose value depends on the machine.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_config_get(
     config: *mut mailstow_config,
@@ -94,13 +94,13 @@ pub extern "C" fn mailstow_config_get(
     })
 }
 
-/// Reads the configuration and says what is wrong with it, all at once.
+/// Reads the configuration and reports all problems in it.
 ///
-/// Finds what mailstow_open(3) would refuse in that mode, and what would keep every recipient from
-/// getting mail: tables that cannot be opened, no virtual_mailbox_base, no usable virtual_uid_maps
-/// or virtual_gid_maps, no socket of the server. Tables are opened for a moment; nothing is made,
-/// locked or written. That another process has the delivery log, or that the state directory cannot
-/// be made, is seen by mailstow_open(3) alone.
+/// Finds the problems for which mailstow_open(3) would fail in that mode, and those that would keep
+/// every recipient from getting mail: tables that cannot be opened, no virtual_mailbox_base, no
+/// usable virtual_uid_maps or virtual_gid_maps, no socket of the server. Opens tables briefly;
+/// creates, locks and writes nothing. Only mailstow_open(3) finds out that another process has the
+/// delivery log, or that the state directory cannot be created.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_config_check(
     config: *mut mailstow_config,
@@ -113,8 +113,7 @@ pub extern "C" fn mailstow_config_check(
     })
 }
 
-/// Frees a configuration; handles that were opened with it stay as they are. Does nothing for
-/// NULL.
+/// Frees a configuration; handles that were opened with it are not affected. Does nothing for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_config_free(config: *mut mailstow_config) {
     free::<Config>(config);

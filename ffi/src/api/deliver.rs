@@ -11,20 +11,19 @@ use crate::result::{MAILSTOW_NOT_FOUND, mailstow_result};
 use crate::results::Results;
 use std::ffi::c_void;
 
-/// Takes the results of a message that has finished, with its token. It is called on any thread
-/// of the library, and must be quick; it must not call the library but to read, confirm and free
-/// the results, and must not unwind.
+/// Takes the results of a finished message, with its token. Any thread of the library may call it,
+/// and it must return quickly. It may call the library only to read, confirm and free the results,
+/// and must not unwind.
 pub type mailstow_completion_callback =
     Option<extern "C" fn(userdata: *mut c_void, token: u64, results: *mut mailstow_results)>;
 
-/// Delivers a message and waits for what becomes of it.
+/// Delivers a message and waits for its outcomes.
 ///
-/// The message is freed when the answer is MAILSTOW_OK, which says only that there are results:
-/// each recipient has its outcome. With any other answer the message is as before, and
-/// MAILSTOW_BUSY says to try again. MAILSTOW_INVALID says that no recipient was accepted, that the
-/// message is another handle's, or that content in the form of MAILSTOW_CONTENT_WIRE has not come
-/// to its end: its sender hung up. The results are to be confirmed when the replies have been
-/// passed on, and then freed.
+/// MAILSTOW_OK means only that there are results with an outcome for each recipient; the message is
+/// freed then. With any other result the message is unchanged; after MAILSTOW_BUSY, try again.
+/// MAILSTOW_INVALID means that no recipient was accepted, that the message belongs to another
+/// handle, or that content in the form MAILSTOW_CONTENT_WIRE is incomplete because its sender
+/// disconnected. Confirm the results when the replies have been passed on, then free them.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_deliver(
     handle: *mut mailstow,
@@ -41,14 +40,13 @@ pub extern "C" fn mailstow_deliver(
     })
 }
 
-/// Hands a message over for delivery and returns at once.
+/// Submits a message for delivery and returns at once.
 ///
-/// When every recipient has its outcome, the results come with `token`: out of
-/// mailstow_drain(3), or to the function of mailstow_on_completion(3), perhaps before this
-/// returns. The message is freed when the answer is MAILSTOW_OK; with any other it is as before.
-/// MAILSTOW_INVALID is that of mailstow_deliver(3). MAILSTOW_BUSY says that
-/// limits.queued_deliveries recipients have results that were not freed: nothing grows without
-/// bound.
+/// When every recipient has its outcome, mailstow_drain(3) returns the results with `token`, or the
+/// function of mailstow_on_completion(3) gets them, perhaps before this call returns. The message
+/// is freed when the result is MAILSTOW_OK, and unchanged otherwise. MAILSTOW_INVALID has the same
+/// causes as in mailstow_deliver(3). MAILSTOW_BUSY means that the results of
+/// limits.queued_deliveries recipients are in progress or not freed yet.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_submit(
     handle: *mut mailstow,
@@ -58,7 +56,7 @@ pub extern "C" fn mailstow_submit(
     run(|call| {
         let handle = call.shared::<Handle>(handle)?;
         let permit = handle.admit(&*call.exclusive::<Message>(message)?)?;
-        // What can fail comes before the message is taken.
+        // Steps that can fail come before the message is taken.
         handle.start_threads()?;
         let message = take::<Message>(message)?;
         handle.submit(message, permit, token);
@@ -66,10 +64,10 @@ pub extern "C" fn mailstow_submit(
     })
 }
 
-/// Gives the eventfd that is readable while finished messages wait to be drained.
+/// Returns the eventfd that is readable while finished messages wait to be drained.
 ///
-/// Poll it with any event loop, level-triggered; do not read it. It stays the library's, and is
-/// closed with the handle.
+/// Poll it with any event loop, level-triggered; do not read it. The library owns it and closes it
+/// with the handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_event_fd(handle: *const mailstow, fd: *mut i32) -> mailstow_result {
     run(|call| {
@@ -82,8 +80,8 @@ pub extern "C" fn mailstow_event_fd(handle: *const mailstow, fd: *mut i32) -> ma
 
 /// Takes up to `capacity` finished messages; never waits.
 ///
-/// `count` gets how many. Each has results to be freed. The first element of the array says in
-/// struct_size how large the elements are.
+/// `count` gets their number. Free the results of each. struct_size of the first element of the
+/// array is the size of the elements.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_drain(
     handle: *mut mailstow,
@@ -116,8 +114,8 @@ pub extern "C" fn mailstow_drain(
 
 /// Sends finished messages to a function from now on, instead of to mailstow_drain(3).
 ///
-/// NULL ends that. What finished before stays to be drained. A function that was replaced may
-/// still be running on another thread.
+/// NULL restores mailstow_drain(3). Messages that finished before remain to be drained. A replaced
+/// function may still be running on another thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_on_completion(
     handle: *mut mailstow,
@@ -138,7 +136,7 @@ pub extern "C" fn mailstow_results_count(results: *const mailstow_results) -> us
     look(0, |call| Ok(call.shared::<Results>(results)?.count()))
 }
 
-/// Says what became of one recipient. Its texts live as long as the results.
+/// Returns the outcome of one recipient. Its texts live as long as the results.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_results_outcome(
     results: *const mailstow_results,
@@ -154,7 +152,7 @@ pub extern "C" fn mailstow_results_outcome(
 }
 
 /// Returns one exit status for all recipients (sysexits.h): 0 when all are durable, EX_TEMPFAIL
-/// when one is to be tried again or is in doubt, else that of the first that was refused. 70
+/// when one is to be tried again or is in doubt, otherwise that of the first refused one. 70
 /// (EX_SOFTWARE) when there are no results.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_results_exit_status(results: *const mailstow_results) -> i32 {
@@ -163,12 +161,12 @@ pub extern "C" fn mailstow_results_exit_status(results: *const mailstow_results)
     })
 }
 
-/// Says that the replies were passed on: the sender of the message knows what became of it.
+/// Confirms that the replies were passed on: the sender of the message knows its outcome.
 ///
-/// Then the same message sent again is another message. Without this, what was stored is in doubt,
-/// and the same message is answered with success and not stored twice. MAILSTOW_MODE_DIRECT has no
-/// delivery log that remembers what is in doubt: there this changes nothing, and a message that is
-/// sent again is stored again. The results are still to be freed.
+/// After that an equal message is a new message. Without confirmation, stored deliveries are in
+/// doubt, and an equal message is answered with success and not stored twice. MAILSTOW_MODE_DIRECT
+/// has no delivery log that remembers deliveries in doubt: there this call has no effect, and a
+/// repeated message is stored again. The results must still be freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_confirm(results: *mut mailstow_results) -> mailstow_result {
     run(|call| {
@@ -177,8 +175,8 @@ pub extern "C" fn mailstow_confirm(results: *mut mailstow_results) -> mailstow_r
     })
 }
 
-/// Frees results; if they were not confirmed, what was stored is in doubt
-/// (mailstow_confirm(3)). Does nothing for NULL.
+/// Frees results; if they were not confirmed, stored deliveries are in doubt (mailstow_confirm(3)).
+/// Does nothing for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_results_free(results: *mut mailstow_results) {
     free::<Results>(results);

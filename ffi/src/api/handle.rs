@@ -1,4 +1,4 @@
-//! Handles: opened in one of three modes, looked after, closed.
+//! Handles: opened in one of three modes, maintained, closed.
 
 use super::{run, run_explained};
 use crate::boundary::{
@@ -15,16 +15,16 @@ use std::ffi::c_char;
 ///
 /// MAILSTOW_MODE_LOGGED opens the delivery log in state_directory (without that setting
 /// /var/lib/mailstow for root, for others $XDG_STATE_HOME/mailstow or ~/.local/state/mailstow),
-/// recovers what an earlier process left in it, and fails if another process has it.
-/// MAILSTOW_MODE_DIRECT opens only the mailboxes. MAILSTOW_MODE_CLIENT opens nothing but tables: it
+/// recovers the mail that an earlier process left in it, and fails if another process has it.
+/// MAILSTOW_MODE_DIRECT opens only the mailboxes. MAILSTOW_MODE_CLIENT opens only tables: it
 /// connects when there is mail, to the first UNIX-domain socket of lmtp.listen, and looks
-/// recipients up in the socketmap of socketmap.listen, or in the tables of its configuration. A
-/// server that is away is tried for lmtp.connect_timeout, 20 s; then recipients are answered 451
+/// recipients up in the socketmap of socketmap.listen, or in the tables of its configuration. An
+/// unavailable server is tried for lmtp.connect_timeout, 20 s; then recipients are answered 451
 /// 4.4.1.
 ///
-/// Drop privileges before: mail is written as its owner, which takes root, unless all mailboxes
-/// belong to the user that runs the program. For others than root lmtp.listen has no default:
-/// MAILSTOW_MODE_CLIENT needs it then.
+/// Drop privileges before this call. Mail is written as the owner of its mailbox, which requires
+/// root unless all mailboxes belong to the user of the program. Only for root has lmtp.listen a
+/// default: other users must set it for MAILSTOW_MODE_CLIENT.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_open(
     config: *mut mailstow_config,
@@ -43,8 +43,8 @@ pub extern "C" fn mailstow_open(
 
 /// Takes the routing parameters of a configuration into use, and reads changed tables at once.
 ///
-/// Changed tables are also read by themselves within two seconds. What was opened stays open:
-/// mailboxes, delivery log, socket. When the answer is not MAILSTOW_OK, the old settings stay in
+/// Changed tables are also read automatically within two seconds. Mailboxes, delivery log and
+/// socket stay open as they are. When the result is not MAILSTOW_OK, the old settings stay in
 /// force.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_reload(
@@ -59,7 +59,7 @@ pub extern "C" fn mailstow_reload(
     })
 }
 
-/// Says in which mode a handle was opened.
+/// Returns the mode in which a handle was opened.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_mode(handle: *const mailstow, mode: *mut u32) -> mailstow_result {
     run(|call| {
@@ -69,8 +69,8 @@ pub extern "C" fn mailstow_mode(handle: *const mailstow, mode: *mut u32) -> mail
     })
 }
 
-/// Makes every mailbox durable and frees the delivery log, which otherwise happens from time to
-/// time. For MAILSTOW_MODE_LOGGED alone.
+/// Makes every mailbox durable and frees the delivery log, which otherwise happens periodically.
+/// For MAILSTOW_MODE_LOGGED only.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_checkpoint(
     handle: *mut mailstow,
@@ -79,7 +79,7 @@ pub extern "C" fn mailstow_checkpoint(
     run_explained(error, |call| call.shared::<Handle>(handle)?.checkpoint())
 }
 
-/// Says what a handle has done and what it is doing.
+/// Returns the counters of a handle and its current state.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_statistics_get(
     handle: *const mailstow,
@@ -95,7 +95,7 @@ pub extern "C" fn mailstow_statistics_get(
 /// Copies the figures of mailstow_statistics_get(3) to a buffer, as OpenMetrics text.
 ///
 /// The text ends with a NUL. `length`, which may be NULL, gets its length without the NUL, also
-/// when the answer is MAILSTOW_TOO_SMALL; 4096 bytes are enough.
+/// when the result is MAILSTOW_TOO_SMALL; 4096 bytes are enough.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_metrics(
     handle: *const mailstow,
@@ -109,11 +109,11 @@ pub extern "C" fn mailstow_metrics(
     })
 }
 
-/// Finishes what was submitted, ends the threads of the handle, and frees it.
+/// Finishes submitted messages, ends the threads of the handle, and frees it.
 ///
 /// It may wait as long as deliveries take. Completions that were not drained are freed, which
-/// leaves their messages in doubt. MAILSTOW_IN_USE says that another call is using the handle; it
-/// stays open then. A child process gets MAILSTOW_FORKED, and nothing happens.
+/// leaves their messages in doubt. MAILSTOW_IN_USE means that another call is using the handle,
+/// which stays open. A child process gets MAILSTOW_FORKED, and nothing is freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_close(handle: *mut mailstow) -> mailstow_result {
     run(|_| {

@@ -1,4 +1,4 @@
-//! The library itself: versions, results, errors, the log.
+//! Functions of the library as a whole: versions, results, errors, the log.
 
 use super::{ErrorObject, free, look, run};
 use crate::boundary::{LogCallback, Userdata, mailstow_error};
@@ -8,19 +8,19 @@ use crate::result::{MAILSTOW_INVALID, MAILSTOW_NULL, MAILSTOW_OK, find, mailstow
 use std::ffi::{CString, c_char, c_void};
 use std::ptr;
 
-/// The version of the binary interface. It changes together with the SONAME.
+/// The version of the binary interface (ABI). It changes together with the SONAME.
 pub const MAILSTOW_ABI_VERSION: u32 = 1;
 
-/// Takes a line of the log: its level, its text, which ends with a NUL, and its length. It is
-/// called on any thread of the library; it must not call the library and must not unwind.
+/// Takes a line of the log: its level, its text, which ends with a NUL, and its length. Any thread
+/// of the library may call it; it must not call the library and must not unwind.
 pub type mailstow_log_callback =
     Option<extern "C" fn(userdata: *mut c_void, level: u32, line: *const c_char, length: usize)>;
 
 /// Returns the version of the binary interface of the library that is running.
 ///
 /// A program compares it with MAILSTOW_ABI_VERSION of the header it was built with. The dynamic
-/// linker does the same with the SONAME, so that only programs that load the library by
-/// themselves need it.
+/// linker does the same with the SONAME, so only programs that load the library with dlopen(3) need
+/// this.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_abi_version() -> u32 {
     MAILSTOW_ABI_VERSION
@@ -49,7 +49,7 @@ pub extern "C" fn mailstow_result_name(result: mailstow_result) -> *const c_char
         .as_ptr()
 }
 
-/// Returns what a result means, in one sentence.
+/// Returns the meaning of a result, in one sentence.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_result_text(result: mailstow_result) -> *const c_char {
     let unknown = c"this version does not know the result";
@@ -59,8 +59,8 @@ pub extern "C" fn mailstow_result_text(result: mailstow_result) -> *const c_char
 /// Sends the lines of the log up to `level` to a function.
 ///
 /// There is one log for all handles of the process; without it nothing is logged, not even to
-/// standard error. MAILSTOW_LOG_OFF ends it, and `callback` may be NULL then. Lines that other
-/// threads are writing at that moment may still come: what `userdata` leads to must stay.
+/// standard error. MAILSTOW_LOG_OFF ends it, and `callback` may be NULL then. Other threads may
+/// still pass lines to it for a moment, so the object behind `userdata` must stay valid.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_log_to_callback(
     callback: mailstow_log_callback,
@@ -82,10 +82,9 @@ pub extern "C" fn mailstow_log_to_callback(
 
 /// Sends the lines of the log up to `level` to a file descriptor.
 ///
-/// Each line is one write(2) of 4096 bytes at most. The descriptor stays the caller's, who keeps it
-/// open until the log goes elsewhere. A line that cannot be written is lost, as is one that a full
-/// pipe or socket has no room for; a pipe without a reader sends no SIGPIPE. MAILSTOW_LOG_OFF ends
-/// it.
+/// Each line is one write(2) of 4096 bytes at most. The caller owns the descriptor and keeps it
+/// open until the log goes elsewhere. A line is lost when it cannot be written, or when a pipe or
+/// socket is full; a pipe without a reader causes no SIGPIPE. MAILSTOW_LOG_OFF ends the log.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_log_to_fd(fd: i32, level: u32) -> mailstow_result {
     run(|_| {
@@ -109,7 +108,7 @@ fn check_level(level: u32) -> Result<(), Failure> {
     }
 }
 
-/// Returns the result that the call with this error answered; MAILSTOW_OK for NULL.
+/// Returns the result of the call that returned this error; MAILSTOW_OK for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_error_result(error: *const mailstow_error) -> mailstow_result {
     look(MAILSTOW_OK, |call| {
@@ -117,7 +116,7 @@ pub extern "C" fn mailstow_error_result(error: *const mailstow_error) -> mailsto
     })
 }
 
-/// Returns how many things are wrong; 0 for NULL.
+/// Returns the number of problems in an error; 0 for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_error_count(error: *const mailstow_error) -> usize {
     look(0, |call| {
@@ -125,7 +124,7 @@ pub extern "C" fn mailstow_error_count(error: *const mailstow_error) -> usize {
     })
 }
 
-/// Returns what is wrong and how to mend it, without the file and the line.
+/// Returns the description and remedy of a problem, without the file and the line.
 ///
 /// The text lives as long as the error. Returns NULL when `index` is not below
 /// mailstow_error_count(3).
@@ -134,7 +133,7 @@ pub extern "C" fn mailstow_error_text(error: *const mailstow_error, index: usize
     of_problem(error, index, ptr::null(), |problem| problem.text.as_ptr())
 }
 
-/// Returns the file in which it is wrong; NULL when it is in no file.
+/// Returns the file of a problem; NULL when it is in no file.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_error_file(error: *const mailstow_error, index: usize) -> *const c_char {
     of_problem(error, index, ptr::null(), |problem| {
@@ -143,7 +142,7 @@ pub extern "C" fn mailstow_error_file(error: *const mailstow_error, index: usize
     })
 }
 
-/// Returns the line, counted from 1, in which it is wrong; 0 when it is in no file.
+/// Returns the line of a problem, counted from 1; 0 when it is in no file.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_error_line(error: *const mailstow_error, index: usize) -> u32 {
     of_problem(error, index, 0, |problem| problem.line)

@@ -8,10 +8,10 @@ use crate::map::{Builder, Map, edit, edit_of};
 use crate::result::mailstow_result;
 use std::ffi::c_char;
 
-/// Opens a recipient map, as `mailstow map build` or mailstow_map_builder_new(3) made it.
+/// Opens a recipient map that `mailstow map build` or mailstow_map_builder_new(3) made.
 ///
-/// A map that takes its place, and keys that are changed, are seen within a second. A child
-/// process must open the map again.
+/// A new map in its place, and changed keys, take effect within a second. A child process must open
+/// the map again.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_map_open(
     path: *const c_char,
@@ -25,12 +25,12 @@ pub extern "C" fn mailstow_map_open(
     })
 }
 
-/// Copies what a table of the map has for a key to a buffer.
+/// Copies the value of a key in a table of the map to a buffer.
 ///
 /// `table` is the name of a parameter, as "virtual_mailbox_maps". Letters of the key are folded to
-/// lower case; nothing else is searched for. MAILSTOW_NOT_FOUND says that the table has no such
-/// key, MAILSTOW_MAP that the map is damaged: then the answer is not known. The text ends with a
-/// NUL; `length`, which may be NULL, gets its length without that, also when the answer is
+/// lower case; no other key is searched for. MAILSTOW_NOT_FOUND means that the table has no such
+/// key, MAILSTOW_MAP that the map is damaged and the value is unknown. The text ends with a NUL;
+/// `length`, which may be NULL, gets its length without the NUL, also when the result is
 /// MAILSTOW_TOO_SMALL.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_map_lookup(
@@ -58,7 +58,7 @@ pub extern "C" fn mailstow_map_close(map: *mut mailstow_map) {
 /// Changes keys of a map durably: all of them or none.
 ///
 /// Elements whose value is NULL are removed. Letters of keys are folded to lower case. Any number
-/// of programs may do this at once, and while the map is in use.
+/// of programs may do this at the same time, also while the map is in use.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_map_change(
     path: *const c_char,
@@ -79,10 +79,9 @@ pub extern "C" fn mailstow_map_change(
     })
 }
 
-/// Begins to build a recipient map, which will take the place of the one at `path`, if there is
-/// one.
+/// Begins to build a recipient map, which will replace the one at `path`, if any.
 ///
-/// `changes` says what becomes of single keys that were changed in that one since it was built:
+/// `changes` decides about keys that were changed in the old map since it was built:
 /// MAILSTOW_CHANGES_REFUSE, MAILSTOW_CHANGES_KEEP or MAILSTOW_CHANGES_DISCARD.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_map_builder_new(
@@ -120,10 +119,10 @@ pub extern "C" fn mailstow_map_builder_add(
     })
 }
 
-/// Puts the map in its place, durably, and frees the builder.
+/// Installs the map durably, and frees the builder.
 ///
-/// `keys`, which may be NULL, gets the number of its keys. The builder is freed whatever the
-/// answer; when that is not MAILSTOW_OK, the old map stays.
+/// `keys`, which may be NULL, gets the number of its keys. The builder is freed in any case; when
+/// the result is not MAILSTOW_OK, the old map stays.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_map_builder_finish(
     builder: *mut mailstow_map_builder,
@@ -139,7 +138,7 @@ pub extern "C" fn mailstow_map_builder_finish(
     })
 }
 
-/// Gives up a map that is being built; the old map stays. Does nothing for NULL.
+/// Discards a map that is being built; the old map stays. Does nothing for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_map_builder_free(builder: *mut mailstow_map_builder) {
     free::<Builder>(builder);

@@ -13,19 +13,19 @@ use mailstow_engine::octets;
 use std::ffi::{c_char, c_void};
 use std::time::Duration;
 
-/// The content is what is to be stored; its lines end with LF or CRLF.
+/// The content is stored as it is; its lines end with LF or CRLF.
 pub const MAILSTOW_CONTENT_PLAIN: u32 = 0;
-/// The content is as it is on the wire behind DATA: lines end with CRLF, dots are stuffed, and
-/// CRLF "." CRLF ends it. Content without that end was cut off, and is not delivered.
+/// The content has the form that follows DATA on the wire: lines end with CRLF, dots are stuffed,
+/// and CRLF "." CRLF ends it. Content without that end is incomplete, and is not delivered.
 pub const MAILSTOW_CONTENT_WIRE: u32 = 1;
-/// Dots are stuffed and a line that is a dot ends the content, but lines end with LF. The content
-/// may end without that line.
+/// Dots are stuffed and a line with a single dot ends the content, but lines end with LF. The
+/// content may end without that line.
 pub const MAILSTOW_CONTENT_DOTS: u32 = 2;
 
 /// Begins a message.
 ///
-/// It sees the tables of this moment, whatever changes before it is delivered. MAILSTOW_BUSY says
-/// that too many messages have been begun and not delivered or freed.
+/// It uses the tables as they are now, even if they change before it is delivered. MAILSTOW_BUSY
+/// means that too many messages were begun and not delivered or freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_new(
     handle: *mut mailstow,
@@ -41,10 +41,10 @@ pub extern "C" fn mailstow_message_new(
 
 /// Sets the sender of the envelope, which becomes Return-Path.
 ///
-/// An empty text, "<>" and MAILER-DAEMON are the null reverse-path, which it also is when it is
-/// not set. MAILSTOW_INVALID says that it is longer than 4096 bytes, that it holds CR, LF or NUL,
-/// or in MAILSTOW_MODE_CLIENT that its domain holds a blank, a control character, < or >, which
-/// LMTP cannot carry. All else is taken, as Postfix takes it.
+/// An empty text, "<>" and MAILER-DAEMON are the null reverse-path, which is also the default.
+/// MAILSTOW_INVALID means that the sender is longer than 4096 bytes, that it contains CR, LF or
+/// NUL, or in MAILSTOW_MODE_CLIENT that its domain contains a blank, a control character, < or >,
+/// which LMTP cannot carry. Any other text is accepted, as Postfix does.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_set_sender(
     message: *mut mailstow_message,
@@ -59,13 +59,13 @@ pub extern "C" fn mailstow_message_set_sender(
     })
 }
 
-/// Sets what names the message in the queue of the caller: its queue id.
+/// Sets the retry key of the message: its id in the queue of the caller.
 ///
-/// It is remembered in the delivery log, and appears in the log of the server. Give the same key
-/// when the same message is delivered again. Until the results of a message with a key are
-/// confirmed or freed, another delivery of it to the same recipient is not made: it is in doubt,
-/// with 451 4.4.2. In MAILSTOW_MODE_CLIENT the server is asked again for it until the deadline.
-/// Without keys, equal messages that are delivered at once are all stored.
+/// The delivery log stores it, and it appears in the log of the server. Set the same key when the
+/// same message is delivered again. Until the results of a message with a key are confirmed or
+/// freed, another delivery of it to the same recipient is not made, but in doubt, with 451 4.4.2.
+/// In MAILSTOW_MODE_CLIENT the server is asked again for it until the deadline. Without keys, equal
+/// messages that are delivered at once are all stored.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_set_retry_key(
     message: *mut mailstow_message,
@@ -83,11 +83,11 @@ pub extern "C" fn mailstow_message_set_retry_key(
     })
 }
 
-/// Longest retry key, in bytes: what XFORWARD takes.
+/// Longest retry key, in bytes: the limit of XFORWARD.
 const RETRY_KEY_BYTES_MAX: usize = 255;
 
-/// Says in which form the content comes: MAILSTOW_CONTENT_PLAIN, which it is when nothing is said,
-/// MAILSTOW_CONTENT_WIRE or MAILSTOW_CONTENT_DOTS. Before any of it comes.
+/// Sets the form of the content: MAILSTOW_CONTENT_PLAIN, the default, MAILSTOW_CONTENT_WIRE or
+/// MAILSTOW_CONTENT_DOTS. Call it before the first bytes of the content.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_set_form(
     message: *mut mailstow_message,
@@ -106,12 +106,12 @@ pub extern "C" fn mailstow_message_set_form(
 
 /// Adds a recipient, if it is accepted.
 ///
-/// MAILSTOW_REFUSED says that it is not, and that it was not added: what to answer is in `reply`,
-/// which may be NULL. An address that holds CR, LF or NUL is refused, and in MAILSTOW_MODE_CLIENT
-/// one whose domain holds what LMTP cannot carry (mailstow_message_set_sender(3)). The accepted
-/// recipients have their outcomes in the order in which they were added. The envelopes of all
-/// messages together take no more memory than limits.envelope_bytes; beyond that recipients are
-/// refused with 452 4.3.1.
+/// MAILSTOW_REFUSED means that it was not accepted and not added; `reply`, which may be NULL, gets
+/// the reply for the client. An address that contains CR, LF or NUL is refused, and in
+/// MAILSTOW_MODE_CLIENT one whose domain contains characters that LMTP cannot carry
+/// (mailstow_message_set_sender(3)). The accepted recipients have their outcomes in the order in
+/// which they were added. The envelopes of all messages together use at most limits.envelope_bytes
+/// of memory; further recipients are refused with 452 4.3.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_add_recipient(
     message: *mut mailstow_message,
@@ -147,11 +147,11 @@ fn accepted() -> mailstow_engine::Status {
 
 /// Takes the next bytes of the content.
 ///
-/// `taken`, which may be NULL, gets how many of them were taken: all, unless the content ended
-/// with a line that is a dot; then the answer is MAILSTOW_END, and the rest is the caller's next
-/// command. MAILSTOW_REFUSED says that the content cannot be delivered, because it is too large or
-/// cannot be kept: more may be written, and the delivery says why. Content that does not fit in
-/// memory waits in a file without a name.
+/// `taken`, which may be NULL, gets how many of them were taken: all, unless a line with a single
+/// dot ended the content; then the result is MAILSTOW_END, and the rest is the sender's next
+/// command. MAILSTOW_REFUSED means that the content cannot be delivered, because it is too large or
+/// cannot be stored: more may be written, and the outcome of the delivery has the reason. Content
+/// that does not fit into memory is kept in an unnamed file.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_write(
     message: *mut mailstow_message,
@@ -169,9 +169,9 @@ pub extern "C" fn mailstow_message_write(
     })
 }
 
-/// Takes the next bytes of the content from several places, as writev(2) does.
+/// Takes the next bytes of the content from several buffers, as writev(2) does.
 ///
-/// `taken` and the answer are those of mailstow_message_write(3). At most 1024 places.
+/// `taken` and the result are those of mailstow_message_write(3). At most 1024 buffers.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_writev(
     message: *mut mailstow_message,
@@ -201,12 +201,12 @@ pub extern "C" fn mailstow_message_writev(
 
 /// Takes the content from a file descriptor, up to the end of the file or stream.
 ///
-/// The descriptor stays the caller's. The answer is that of mailstow_message_write(3). With
-/// MAILSTOW_END, what comes behind the line that is a dot was not taken, and is to be read from the
-/// descriptor next; pipes are slow in these forms, because they are read a few bytes at a time.
-/// The call waits for the content also where the descriptor would not (O_NONBLOCK): programs with
-/// an event loop read it themselves. MAILSTOW_SYSTEM says that it cannot be read; the message is
-/// then refused with 451 4.3.0.
+/// The caller keeps the descriptor. The result is that of mailstow_message_write(3). With
+/// MAILSTOW_END, the bytes after the line with a single dot were not taken, and can be read from
+/// the descriptor next; pipes are slow in these forms, because they are read a few bytes at a time.
+/// The call waits for the content also if the descriptor is non-blocking (O_NONBLOCK): programs
+/// with an event loop should read it themselves. MAILSTOW_SYSTEM means that the descriptor cannot
+/// be read; the message is then refused with 451 4.3.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_read_fd(
     message: *mut mailstow_message,
@@ -218,7 +218,7 @@ pub extern "C" fn mailstow_message_read_fd(
     })
 }
 
-/// Frees a message that was not delivered; nothing of it is stored. Does nothing for NULL.
+/// Frees a message that was not delivered; none of it is stored. Does nothing for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_message_free(message: *mut mailstow_message) {
     free::<Message>(message);

@@ -1,8 +1,7 @@
 //! The functions that C calls, as the header file documents them.
 //!
-//! A function turns its arguments into Rust's through `boundary`, does one thing, and answers with
-//! a number. What a comment here says is what the header and the manual pages say: they are made
-//! from it.
+//! A function converts its arguments to Rust types through `boundary`, does one thing, and returns
+//! a number. The header and the manual pages are made from the comments here.
 #![allow(non_camel_case_types, reason = "the names of C")]
 
 // In the order of the header file.
@@ -24,7 +23,7 @@ use crate::boundary::{Call, Kind, Pool, call, insert, mailstow_error, number, ta
 use crate::failure::{Failure, Problem};
 use crate::result::mailstow_result;
 
-/// What is wrong, behind a handle.
+/// An error behind a handle.
 #[derive(Debug)]
 pub(crate) struct ErrorObject {
     result: mailstow_result,
@@ -41,12 +40,12 @@ impl Kind for ErrorObject {
     }
 }
 
-/// Runs a function that answers with a number alone.
+/// Runs a function that returns only a number.
 fn run(body: impl FnOnce(&Call) -> Result<(), Failure>) -> mailstow_result {
     number(call(body))
 }
 
-/// Runs a function that tells more of what is wrong, if the caller wants to know.
+/// Runs a function that also returns an error, if the caller asks for it.
 fn run_explained(
     error: *mut *mut mailstow_error,
     body: impl FnOnce(&Call) -> Result<(), Failure>,
@@ -65,7 +64,7 @@ fn run_explained(
     result
 }
 
-/// Runs a function that only looks; `otherwise` when it cannot.
+/// Runs a function that only reads; returns `otherwise` when it fails.
 fn look<T>(otherwise: T, body: impl FnOnce(&Call) -> Result<T, Failure>) -> T {
     let mut found = None;
     let _ = call(|call| {
@@ -75,8 +74,8 @@ fn look<T>(otherwise: T, body: impl FnOnce(&Call) -> Result<T, Failure>) -> T {
     found.unwrap_or(otherwise)
 }
 
-/// Frees what is behind a handle. Does nothing for NULL, for what was freed before, and in a child
-/// process.
+/// Frees the object behind a handle. Does nothing for NULL, for an object that was freed before,
+/// and in a child process.
 fn free<T: Kind>(handle: *mut T::Handle) {
     let _ = call(|_| {
         drop(take::<T>(handle)?);

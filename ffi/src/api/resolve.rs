@@ -1,4 +1,4 @@
-//! Who is this recipient?
+//! Looks recipients up.
 
 use super::{free, look, run};
 use crate::boundary::{insert, mailstow, mailstow_reply, mailstow_resolution, mailstow_route};
@@ -8,14 +8,13 @@ use crate::resolution::Resolution;
 use crate::result::{MAILSTOW_NOT_FOUND, mailstow_result};
 use std::ffi::c_char;
 
-/// Says what RCPT would be answered for an address and a message of `size` bytes.
+/// Returns the reply to RCPT for an address and a message of `size` bytes.
 ///
-/// Nothing is written, and no mailbox is opened. `size` is what the client announced with SIZE; 0
-/// when it did not. The reply is 250 for what is not ours to judge: domains of the default class
-/// are for another server. mailstow_message_add_recipient(3) takes fewer: in the modes that store
-/// mail themselves it refuses every recipient without a mailbox here, also one for another server,
-/// and an alias that lmtp.expand_aliases does not expand. The answer is MAILSTOW_OK whatever the
-/// reply.
+/// Writes nothing, and opens no mailbox. `size` is the size that the client announced with SIZE, or
+/// 0. The reply is 250 for domains of the default class, because another server decides about them.
+/// mailstow_message_add_recipient(3) accepts fewer recipients: in the modes that store mail
+/// themselves it refuses every recipient without a mailbox here, also one for another server, and
+/// an alias that lmtp.expand_aliases does not expand. The result is MAILSTOW_OK whatever the reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_check_recipient(
     handle: *const mailstow,
@@ -33,10 +32,10 @@ pub extern "C" fn mailstow_check_recipient(
     })
 }
 
-/// Says what becomes of mail for an address: every final recipient, and the reply.
+/// Resolves an address: returns every final recipient, and the reply.
 ///
-/// Aliases are expanded and transports chosen as Postfix does it. The answer is MAILSTOW_OK
-/// whatever the reply; free the resolution with mailstow_resolution_free(3).
+/// Aliases are expanded and transports chosen as Postfix does. The result is MAILSTOW_OK whatever
+/// the reply; free the resolution with mailstow_resolution_free(3).
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_resolve(
     handle: *const mailstow,
@@ -53,7 +52,7 @@ pub extern "C" fn mailstow_resolve(
     })
 }
 
-/// Returns how many final recipients there are; 0 for NULL.
+/// Returns the number of final recipients; 0 for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_resolution_count(resolution: *const mailstow_resolution) -> usize {
     look(0, |call| Ok(call.shared::<Resolution>(resolution)?.count()))
@@ -74,7 +73,7 @@ pub extern "C" fn mailstow_resolution_route(
     })
 }
 
-/// Says what a client would be told: 250, or why the mail is refused or kept for later.
+/// Returns the reply for a client: 250, or why the mail is refused or deferred.
 #[unsafe(no_mangle)]
 pub extern "C" fn mailstow_resolution_reply(
     resolution: *const mailstow_resolution,

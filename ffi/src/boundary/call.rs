@@ -1,8 +1,8 @@
-//! One call from C: its arguments as Rust's references, its panics kept in, its answer.
+//! One call from C: converts its arguments to Rust references, catches panics, returns its result.
 //!
-//! What is borrowed from C's memory lives no longer than the call. The rules that make this sound
-//! are those of the header file: a pointer is NULL or leads to what the function says, and no other
-//! thread changes that during the call.
+//! Memory borrowed from C is used only during the call. The rules of the header file make this
+//! sound: a pointer is NULL or points to the documented object, and no other thread changes that
+//! object during the call.
 
 use super::cancel::Uncancelled;
 use super::slot::{self, Exclusive, Kind, Shared};
@@ -111,7 +111,7 @@ impl Call {
         pieces.iter().map(bytes).collect()
     }
 
-    /// Where a result goes. Nothing is written before it is set.
+    /// The place of a result. Nothing is written before it is set.
     pub(crate) fn out<T>(&self, place: *mut T) -> Result<Out<'_, T>, Failure> {
         match place.is_null() {
             true => Err(MAILSTOW_NULL.into()),
@@ -127,8 +127,8 @@ impl Call {
         self.out(place).ok()
     }
 
-    /// A struct of which the caller may know fewer or more members than we do; those it does not
-    /// know are 0.
+    /// A struct of which the caller may know fewer or more members than this library; members that
+    /// it does not know are 0.
     pub(crate) fn sized<T: Sized32>(&self, place: *const T) -> Result<T, Failure> {
         let bytes = self.size(place)?;
         let mut value = std::mem::MaybeUninit::<T>::zeroed();
@@ -140,7 +140,7 @@ impl Call {
         Ok(unsafe { value.assume_init() })
     }
 
-    /// Such a struct to be written.
+    /// The place of such a struct to be written.
     pub(crate) fn sized_out<T: Sized32>(&self, place: *mut T) -> Result<SizedOut<'_, T>, Failure> {
         let bytes = self.size(place)?;
         Ok(SizedOut {
@@ -150,8 +150,7 @@ impl Call {
         })
     }
 
-    /// The places of such structs in an array of `count`, whose first element says how far apart
-    /// they are.
+    /// The places of such structs in an array of `count`, whose first element holds their distance.
     pub(crate) fn sized_array<T: Sized32>(
         &self,
         first: *mut T,
@@ -199,7 +198,7 @@ impl Call {
     }
 
     /// Copies `text` and a NUL to a buffer of `size` bytes, and its length, without the NUL, to
-    /// `length`, if that is not NULL. A buffer that is too small gets nothing.
+    /// `length`, if that is not NULL. Writes nothing to a buffer that is too small.
     pub(crate) fn copy(
         &self,
         text: &[u8],
@@ -232,7 +231,7 @@ const PIECES_MAX: usize = 1024;
 /// A struct that claims to be larger was not initialized.
 const STRUCT_BYTES_MAX: usize = 1 << 16;
 
-/// A place in C's memory that a result goes to.
+/// A place in C's memory for a result.
 #[derive(Debug)]
 pub(crate) struct Out<'call, T> {
     place: *mut T,
@@ -280,7 +279,7 @@ pub(crate) struct SizedArray<'call, T> {
 }
 
 impl<'call, T: Sized32> SizedArray<'call, T> {
-    /// The place of an element; of the last one behind the end.
+    /// The place of an element; of the last one if the index is past the end.
     fn place(&self, at: usize) -> *mut T {
         self.first
             .wrapping_byte_add(at.min(self.count) * self.bytes)
@@ -290,7 +289,7 @@ impl<'call, T: Sized32> SizedArray<'call, T> {
         self.count
     }
 
-    /// Sets an element; one behind the end is not written.
+    /// Sets an element; ignores an index past the end.
     pub(crate) fn set(&self, at: usize, value: T) {
         if at < self.count {
             let out: SizedOut<'call, T> = SizedOut {
@@ -303,7 +302,7 @@ impl<'call, T: Sized32> SizedArray<'call, T> {
     }
 }
 
-/// The number of an answer.
+/// The number of a result.
 pub(crate) fn number(answer: Result<(), Failure>) -> mailstow_result {
     match answer {
         Ok(()) => MAILSTOW_OK,

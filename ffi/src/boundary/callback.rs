@@ -1,16 +1,15 @@
 //! Functions of C that this library calls.
 //!
-//! They are called from threads of the library; a panic cannot reach them, and they must not
-//! unwind.
+//! Threads of the library call them; a panic cannot reach them, and they must not unwind.
 
 use std::ffi::{c_char, c_void};
 
-/// What C gave together with a function, handed back to it with each call.
+/// The pointer that C registered with a function, passed back with each call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Userdata(pub(crate) *mut c_void);
 
-// SAFETY: it is a number for this library, which never looks behind it; that the function may use
-// it on any thread is a rule of the header file.
+// SAFETY: it is a number for this library, which never dereferences it; the header file requires
+// that the function may use it on any thread.
 unsafe impl Send for Userdata {}
 // SAFETY: as above.
 unsafe impl Sync for Userdata {}

@@ -1,7 +1,7 @@
 //! Keeps a thread of the host from being cancelled while it runs in the library: unwinding it
 //! through Rust's frames would end the process.
 //!
-//! It is cancelled after the call. Source: pthread_setcancelstate(3).
+//! The thread is cancelled after the call. Source: pthread_setcancelstate(3).
 
 #[cfg(not(miri))]
 unsafe extern "C" {
@@ -40,7 +40,8 @@ impl Uncancelled {
 impl Drop for Uncancelled {
     fn drop(&mut self) {
         #[cfg(not(miri))]
-        // SAFETY: the state that the thread had before; the old one is not asked for.
+        // SAFETY: restores the earlier state of the thread; the pointer for the old state may be
+        // NULL.
         unsafe {
             pthread_setcancelstate(self.before, std::ptr::null_mut())
         };

@@ -9,17 +9,17 @@ use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::ptr;
 
-/// Returns a descriptor that the host keeps open for as long as the header says; `None` for a
-/// number that is none.
+/// Returns a descriptor that the host keeps open as the header requires; `None` for a negative
+/// number.
 pub(crate) fn borrow(number: i32) -> Option<BorrowedFd<'static>> {
-    // SAFETY: the header says how long the host keeps it open. One that is closed all the same
-    // makes system calls fail, or reach another file; no memory depends on it.
+    // SAFETY: the header requires that the host keeps it open. If the host closes it early, system
+    // calls fail or reach another file; no memory depends on it.
     (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) })
 }
 
-/// Writes a line, in one piece where the descriptor takes it; what it does not take is lost. A pipe
-/// or socket that is full is not waited for: that would hold up the host. One that nobody reads
-/// sends no signal: SIGPIPE would end the host.
+/// Writes a line, in one piece if the descriptor takes it; the rest of the line is lost. Does not
+/// wait for a full pipe or socket, which would block the host. Sends no signal for a pipe without a
+/// reader: SIGPIPE would end the host.
 pub(crate) fn write_line(number: i32, line: &[u8]) {
     let Some(descriptor) = borrow(number) else {
         return;
@@ -34,14 +34,14 @@ pub(crate) fn write_line(number: i32, line: &[u8]) {
         return;
     };
     let written = rustix::io::write(descriptor, line);
-    // One that waited before is the host's.
+    // A signal that was pending before belongs to the host.
     if written == Err(rustix::io::Errno::PIPE) && !was_pending {
         take_pending(&broken_pipe);
     }
     let _ = before.thread_set_mask();
 }
 
-/// Whether SIGPIPE waits for this thread or the process.
+/// Returns whether SIGPIPE is pending for this thread or the process.
 fn is_broken_pipe_pending() -> bool {
     let mut pending = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the set is ours to write.
@@ -50,15 +50,15 @@ fn is_broken_pipe_pending() -> bool {
     is_known && unsafe { libc::sigismember(pending.as_ptr(), libc::SIGPIPE) } == 1
 }
 
-/// Takes a signal of `signals` that waits, and never waits itself: one that is ignored may be gone.
+/// Takes a pending signal of `signals` without waiting, because an ignored one may be gone.
 fn take_pending(signals: &SigSet) {
     let now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     loop {
-        // SAFETY: the set and the time live until the call returns; what it would say of the signal
-        // may be NULL.
+        // SAFETY: the set and the time live until the call returns; the pointer for information
+        // about the signal may be NULL.
         let taken =
             unsafe { libc::sigtimedwait(signals.as_ref(), ptr::null_mut(), &raw const now) };
         if taken >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {

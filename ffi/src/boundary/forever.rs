@@ -1,7 +1,7 @@
-//! A value that is read without a lock and replaced now and then.
+//! A value that is read without a lock and rarely replaced.
 //!
-//! What was replaced stays in memory, in a list: it is small, and a reader may have it still. No
-//! lock means that a child process, too, can read and replace it at once.
+//! Replaced values stay in memory, in a list: they are small, and a reader may still use them.
+//! Without a lock, a child process can also read and replace the value at once.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -11,7 +11,7 @@ pub(crate) struct Forever<T: 'static>(AtomicPtr<Node<T>>);
 
 struct Node<T> {
     value: T,
-    /// What it replaced. It is not read; tools that look for lost memory find it here.
+    /// The value it replaced. It is only there for leak checkers, which find the memory by it.
     _before: *const Node<T>,
 }
 
@@ -21,9 +21,9 @@ impl<T: Send + Sync + 'static> Forever<T> {
     }
 
     pub(crate) fn get(&self) -> Option<&'static T> {
-        // Acquire: with the Release of who stored it.
+        // Acquire: pairs with the Release of the store.
         let node = self.0.load(Ordering::Acquire);
-        // SAFETY: null, or the address of a box that was given up below.
+        // SAFETY: null, or the address of a box that was leaked below.
         unsafe { node.as_ref() }.map(|node| &node.value)
     }
 
@@ -32,7 +32,7 @@ impl<T: Send + Sync + 'static> Forever<T> {
         self.replace_if(|_| true, value);
     }
 
-    /// Stores `value` while `is_old` holds of what is there.
+    /// Stores `value` while `is_old` returns true for the current value.
     pub(crate) fn replace_if(&self, is_old: impl Fn(Option<&T>) -> bool, value: T) {
         let mut node = Box::new(Node {
             value,
@@ -54,7 +54,7 @@ impl<T: Send + Sync + 'static> Forever<T> {
             if stored.is_ok() {
                 return;
             }
-            // SAFETY: given up just now and shown to no other thread.
+            // SAFETY: leaked just now and not shared with another thread.
             node = unsafe { Box::from_raw(new) };
         }
     }

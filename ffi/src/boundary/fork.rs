@@ -1,7 +1,7 @@
-//! Knows a process from its parent: a page of memory that the kernel empties when it forks.
+//! Distinguishes a process from its parent by a page of memory that the kernel clears at fork.
 //!
-//! Costs one load where getpid(2) would be a system call, and cannot be fooled by a fork that
-//! bypasses the C library. Source: madvise(2) `MADV_WIPEONFORK`.
+//! Costs one load, where getpid(2) would be a system call, and also works for a fork that bypasses
+//! the C library. Source: madvise(2) `MADV_WIPEONFORK`.
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use std::ptr;
@@ -11,33 +11,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bytes of the page.
 const PAGE_BYTES: usize = 4096;
 
-/// The number that the running process has in the page; 0 in a child that has not looked yet.
+/// The number of the running process in the page; 0 in a child before its first call.
 static PAGE: OnceLock<Option<&'static AtomicU64>> = OnceLock::new();
 
 /// The last number given to a process; unlike the page it is inherited.
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
-/// Returns a number that is the same for the whole life of this process, and another one in each
-/// process forked from it.
+/// Returns a number that is constant during the life of this process, and different in each process
+/// forked from it.
 pub(crate) fn generation() -> u64 {
     match PAGE.get_or_init(page) {
-        // Relaxed: the number says nothing of other memory.
+        // Relaxed: no other memory depends on the number.
         Some(word) => match word.load(Ordering::Relaxed) {
             0 => begin(word),
             generation => generation,
         },
-        // A kernel without it.
+        // A kernel that does not support it.
         None => u64::from(std::process::id()),
     }
 }
 
-/// The first look of a process.
+/// The first call in a process.
 #[cold]
 fn begin(word: &AtomicU64) -> u64 {
     let next = GENERATIONS.fetch_add(1, Ordering::Relaxed) + 1;
     match word.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => next,
-        // Another thread of this process looked first.
+        // Another thread of this process was faster.
         Err(generation) => generation,
     }
 }

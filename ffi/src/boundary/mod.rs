@@ -1,7 +1,7 @@
-//! The boundary to C: the only code of this library that touches what C's pointers lead to.
+//! The boundary to C: the only code of this library that dereferences C's pointers.
 //!
-//! Everything else works on Rust's references. What a pointer must be is said in the introduction
-//! of the header file; what can be checked is checked here.
+//! All other code uses Rust references. The introduction of the header file has the rules for
+//! pointers; this module checks them where it can.
 #![allow(
     unsafe_code,
     reason = "pointers from C; every use says which rule of the header makes it sound"

@@ -1,11 +1,10 @@
-//! Where the objects behind handles live: memory that stays valid for ever, so that a handle that
-//! was closed, or is of another kind, is an error and no corruption.
+//! Slots for the objects behind handles. Their memory stays valid for ever, so that the use of a
+//! closed handle, or of a handle of another kind, is an error and no corruption.
 //!
-//! A handle is the address of a slot. Slots are never given back to the system; one that was closed
-//! is used again only after [`QUARANTINE`] others were closed, so that an old handle is known for
-//! what it is for a good while. Invariants: an object is used by many threads at once, or by one
-//! that may change it, never both; it is dropped by the one call that closed it; nothing of a
-//! parent process is used in its child.
+//! A handle is the address of a slot. Slots are never freed; a closed slot is used again only after
+//! [`QUARANTINE`] others were closed, so that an old handle is recognised for a long time.
+//! Invariants: many threads use an object at once, or one that may change it, never both; the one
+//! call that closed an object drops it; a child process uses no object of its parent.
 
 use super::forever::Forever;
 use super::fork;
@@ -20,17 +19,17 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// So many slots of a kind rest after they were closed.
+/// How many closed slots of a kind are kept unused.
 const QUARANTINE: usize = 256;
 
-/// In the first word of every slot, mixed with its kind.
+/// The first word of every slot, mixed with its kind.
 const MAGIC: u64 = 0x6d61_696c_7374_6f77;
 
 /// It is not open.
 const CLOSED: u32 = 0;
 /// Open and not in use; each user adds one.
 const OPEN: u32 = 0x8000_0000;
-/// One thread has it for itself.
+/// One thread uses it exclusively.
 const EXCLUSIVE: u32 = 0xffff_ffff;
 
 /// A kind of objects with handles.
@@ -39,11 +38,11 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     type Handle;
     /// Differs from that of every other kind.
     const NUMBER: u64;
-    /// Where slots of this kind wait to be used again.
+    /// The closed slots of this kind.
     fn pool() -> &'static Pool<Self>;
 }
 
-/// What all slots begin with, whatever their kind.
+/// The common beginning of slots of all kinds.
 #[repr(C)]
 struct Header {
     magic: AtomicU64,
@@ -77,7 +76,7 @@ impl<T: Send + Sync + 'static> Pool<T> {
     }
 
     /// The slots of this process. In a child the lock of its parent may be held for ever by a
-    /// thread that is not there.
+    /// thread that does not exist there.
     fn slots(&self) -> &'static Mutex<VecDeque<&'static Slot<T>>> {
         let generation = fork::generation();
         loop {
@@ -136,7 +135,7 @@ pub(crate) fn insert<T: Kind>(value: T) -> *mut T::Handle {
         .generation
         .store(fork::generation(), Ordering::Relaxed);
     header.is_poisoned.store(false, Ordering::Relaxed);
-    // Release: who sees it open sees its value.
+    // Release: a thread that reads the open state also sees the value.
     header.state.store(OPEN, Ordering::Release);
     ptr::from_ref(slot).cast_mut().cast()
 }
@@ -150,14 +149,14 @@ fn find<T: Kind>(handle: *const T::Handle) -> Result<&'static Slot<T>, mailstow_
     if !header.is_aligned() {
         return Err(MAILSTOW_WRONG_HANDLE);
     }
-    // SAFETY: by the rules of the header file, a pointer that a call takes for a handle came from
-    // a call of this library; slots of all kinds begin like this and are never given back.
+    // SAFETY: by the rules of the header file, a handle came from a call of this library; slots of
+    // all kinds begin like this and are never freed.
     let header = unsafe { &*header };
     if header.magic.load(Ordering::Relaxed) != magic::<T>() {
         return Err(MAILSTOW_WRONG_HANDLE);
     }
     let slot: *const Slot<T> = handle.cast();
-    // SAFETY: the magic word says that it is a slot of this kind.
+    // SAFETY: the magic word proves that it is a slot of this kind.
     let slot = unsafe { &*slot };
     if header.state.load(Ordering::Relaxed) == CLOSED {
         return Err(MAILSTOW_CLOSED);
@@ -185,7 +184,7 @@ impl Header {
                 EXCLUSIVE => return Err(MAILSTOW_IN_USE),
                 _ => {}
             }
-            // Acquire: with the Release of who made it or used it before.
+            // Acquire: pairs with the Release of the thread that made or last used it.
             let entered = self.state.compare_exchange_weak(
                 state,
                 state + 1,
@@ -219,7 +218,7 @@ impl Header {
     }
 }
 
-/// An object in use, by this call and perhaps by others.
+/// An object in use by this call, and possibly by others.
 pub(crate) struct Shared<T: Kind>(&'static Slot<T>);
 
 /// An object in use by this call alone.
@@ -243,7 +242,7 @@ pub(crate) fn exclusive<T: Kind>(handle: *mut T::Handle) -> Result<Exclusive<T>,
     Ok(entered)
 }
 
-/// Closes a handle and returns what was behind it, also when it is poisoned.
+/// Closes a handle and returns its object, also when it is poisoned.
 pub(crate) fn take<T: Kind>(handle: *mut T::Handle) -> Result<T, mailstow_result> {
     let slot = find::<T>(handle)?;
     slot.header.seize(CLOSED)?;

@@ -1,9 +1,9 @@
-//! Sockets that a child of fork(2) does not keep. A copy in the child would hide from the peer that
-//! the parent has closed its own, or died.
+//! Sockets that a child of fork(2) does not keep. With a copy in the child, the peer would not
+//! notice that the parent has closed the socket, or died.
 //!
-//! The child closes its copies before fork(2) returns there; no lock is taken for that, because a
-//! thread of the parent may hold it. Invariant: what is noted here is open, and belongs to a
-//! [`PrivateSocket`]: it is forgotten before it is closed. Source: pthread_atfork(3).
+//! The child closes its copies before fork(2) returns there, without a lock, because a thread of
+//! the parent may hold it. Invariant: each descriptor noted here is open and belongs to a
+//! [`PrivateSocket`], which removes it before closing it. Source: pthread_atfork(3).
 
 use rustix::net::{Shutdown, shutdown};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -34,12 +34,12 @@ impl Drop for PrivateSocket {
     fn drop(&mut self) {
         // Before the number can be another descriptor's.
         self.place.store(NONE, Ordering::Release);
-        // A child that has a copy all the same does not keep the connection open.
+        // Also ends the connection if a child still has a copy.
         let _ = shutdown(&self.socket, Shutdown::Both);
     }
 }
 
-/// A place that is free.
+/// A free place.
 const NONE: i32 = -1;
 
 /// Places for the numbers of descriptors. Blocks are never freed.
@@ -77,7 +77,8 @@ impl Block {
     }
 }
 
-/// Has every child close its copies from now on. Without memory for that, children keep them.
+/// Registers the function that closes the copies in every child. Without memory for that, children
+/// keep them.
 fn watch_forks() {
     // SAFETY: the function does only what is allowed in the child of a process with threads.
     unsafe { libc::pthread_atfork(None, None, Some(close_copies)) };
@@ -90,8 +91,8 @@ extern "C" fn close_copies() {
         for place in places {
             let number = place.swap(NONE, Ordering::Relaxed);
             if number != NONE {
-                // SAFETY: the child's copy of a socket of its parent. The objects that it belongs
-                // to are never used in the child.
+                // SAFETY: the child's copy of a socket of its parent. The child never uses the
+                // objects that own it.
                 unsafe { libc::close(number) };
             }
         }

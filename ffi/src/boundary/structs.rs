@@ -1,7 +1,7 @@
 //! The types that C sees: opaque objects, and structs that begin with their size.
 //!
-//! A struct may only grow at its end; what a program was built against tells its size, and no more
-//! than that is ever read or written.
+//! A struct may only grow at its end; a program passes the size it was built with, and no more than
+//! that is read or written.
 #![allow(non_camel_case_types, reason = "the names of C")]
 
 use std::ffi::c_char;
@@ -12,31 +12,31 @@ pub struct mailstow {
     _private: [u8; 0],
 }
 
-/// What is wrong, in one entry or more: text, file, line. Never changes; any thread may read it.
+/// An error of one or more problems: text, file, line. Immutable; any thread may read it.
 #[derive(Debug)]
 pub struct mailstow_error {
     _private: [u8; 0],
 }
 
-/// Where settings come from. One thread at a time.
+/// The sources of settings. One thread at a time.
 #[derive(Debug)]
 pub struct mailstow_config {
     _private: [u8; 0],
 }
 
-/// What becomes of one address. Never changes; any thread may read it.
+/// The resolution of one address. Immutable; any thread may read it.
 #[derive(Debug)]
 pub struct mailstow_resolution {
     _private: [u8; 0],
 }
 
-/// A message that is being put together: envelope, then content. One thread at a time.
+/// A message under construction: envelope, then content. One thread at a time.
 #[derive(Debug)]
 pub struct mailstow_message {
     _private: [u8; 0],
 }
 
-/// What became of a message: one outcome for each recipient. Any thread may read it.
+/// The results of a message: one outcome for each recipient. Any thread may read it.
 #[derive(Debug)]
 pub struct mailstow_results {
     _private: [u8; 0],
@@ -48,7 +48,7 @@ pub struct mailstow_map {
     _private: [u8; 0],
 }
 
-/// A recipient map that is being built. One thread at a time.
+/// A recipient map under construction. One thread at a time.
 #[derive(Debug)]
 pub struct mailstow_map_builder {
     _private: [u8; 0],
@@ -60,7 +60,7 @@ pub struct mailstow_map_builder {
 /// It is `repr(C)`, its first member is the `u32` that holds its size, and every pattern of bits
 /// is a value of it.
 pub(crate) unsafe trait Sized32: Copy {
-    /// Bytes that its first version had.
+    /// The size of its first version, in bytes.
     const FIRST_BYTES: usize;
     /// Sets the first member.
     fn set_size(&mut self, bytes: u32);
@@ -88,7 +88,7 @@ pub struct mailstow_reply {
     pub struct_size: u32,
     /// Reply code, for example 250, 452 or 550.
     pub code: u32,
-    /// The exit status by which pipe(8) and others understand it (sysexits.h).
+    /// The equivalent exit status for pipe(8) and others (sysexits.h).
     pub sysexits: i32,
     /// Enhanced status code, for example "5.1.1".
     pub enhanced: [c_char; 16],
@@ -105,26 +105,26 @@ pub struct mailstow_route {
     pub struct_size: u32,
     /// Address class of its domain: `MAILSTOW_CLASS_...`
     pub address_class: u32,
-    /// What becomes of its mail: `MAILSTOW_DESTINATION_...`
+    /// The destination of its mail: `MAILSTOW_DESTINATION_...`
     pub destination: u32,
     /// Format of the mailbox: `MAILSTOW_FORMAT_...`
     pub format: u32,
-    /// Owner of the mailbox, or whose rights the command has; 0 when there is none.
+    /// Owner of the mailbox or user of the command; 0 when there is none.
     pub uid: u32,
     /// Group of the mailbox or command; 0 when there is none.
     pub gid: u32,
-    /// The final recipient, quoted where RFC 5322 wants it.
+    /// The final recipient, quoted where RFC 5322 requires it.
     pub recipient: *const c_char,
     /// The transport that Postfix would choose.
     pub transport: *const c_char,
     /// The nexthop that Postfix would choose.
     pub nexthop: *const c_char,
-    /// The mailbox: `virtual_mailbox_base` joined with its path, a Maildir with a `/` at the end.
+    /// The mailbox: `virtual_mailbox_base` joined with its path, which ends with `/` for a Maildir.
     /// NULL when the mail is not stored here.
     pub mailbox: *const c_char,
     /// The command that an alias names; NULL when it names none.
     pub command: *const c_char,
-    /// The sender that replaces that of the message, as a mailing list has it; NULL for none.
+    /// The sender that replaces that of the message, for example for a mailing list; or NULL.
     pub sender: *const c_char,
 }
 sized!(mailstow_route, up to sender: *const c_char);
@@ -136,7 +136,7 @@ pub struct mailstow_recipient {
     /// Set to `sizeof(struct mailstow_recipient)`.
     pub struct_size: u32,
     /// Milliseconds that the delivery may take; 0: `lmtp.delivery_deadline`, two minutes. A
-    /// delivery that is being written at its deadline, and cannot be given up, has a minute more
+    /// delivery that is being written at its deadline, and cannot be given up, gets another minute
     /// until it is in doubt.
     pub deadline_ms: u32,
     /// The address, with or without angle brackets.
@@ -150,7 +150,7 @@ pub struct mailstow_recipient {
 }
 sized!(mailstow_recipient, up to original_length: usize);
 
-/// What became of one recipient. The texts live as long as the results.
+/// The outcome of one recipient. The texts live as long as the results.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct mailstow_outcome {
@@ -166,18 +166,18 @@ pub struct mailstow_outcome {
     pub enhanced: *const c_char,
     /// The text of the reply, on one line.
     pub text: *const c_char,
-    /// The recipient, as it was given.
+    /// The recipient as the program passed it.
     pub recipient: *const c_char,
-    /// The mailbox, or NULL when none was chosen, or the server did not say.
+    /// The mailbox, or NULL when none was chosen, or the server did not report it.
     pub mailbox: *const c_char,
-    /// Microseconds that the delivery waited for its turn.
+    /// Microseconds that the delivery waited for a writer.
     pub queued_us: u64,
     /// Microseconds that writing and flushing took.
     pub stored_us: u64,
 }
 sized!(mailstow_outcome, up to stored_us: u64);
 
-/// A message that has finished.
+/// A finished message.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct mailstow_completion {
@@ -185,14 +185,14 @@ pub struct mailstow_completion {
     pub struct_size: u32,
     /// Not used; 0.
     pub reserved: u32,
-    /// What was given to `mailstow_submit`.
+    /// The token passed to `mailstow_submit`.
     pub token: u64,
-    /// Its results, to be freed.
+    /// Its results; free them.
     pub results: *mut mailstow_results,
 }
 sized!(mailstow_completion, up to results: *mut mailstow_results);
 
-/// What a handle has done, and what it is doing.
+/// The counters of a handle and its current state.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct mailstow_statistics {
@@ -200,11 +200,11 @@ pub struct mailstow_statistics {
     pub struct_size: u32,
     /// State of the delivery log: `MAILSTOW_LOG_STATE_...`
     pub log_state: u32,
-    /// Messages handed over for delivery.
+    /// Messages passed to the library for delivery.
     pub messages: u64,
     /// Deliveries that are durable.
     pub durable: u64,
-    /// Deliveries that were refused for good (5xx).
+    /// Deliveries that were refused permanently (5xx).
     pub refused: u64,
     /// Deliveries to be tried again (4xx).
     pub deferred: u64,
@@ -212,17 +212,17 @@ pub struct mailstow_statistics {
     pub in_doubt: u64,
     /// Deliveries whose results were not freed yet.
     pub in_flight: u64,
-    /// Most that there may be.
+    /// Maximum of in-flight deliveries.
     pub in_flight_max: u64,
     /// Bytes of the delivery log in use.
     pub log_bytes: u64,
-    /// Most that it may take.
+    /// Maximum size of the delivery log, in bytes.
     pub log_bytes_max: u64,
     /// Messages that recovery could not store yet.
     pub waiting: u64,
     /// Recipients looked up.
     pub lookups: u64,
-    /// Calls answered with MAILSTOW_BUSY.
+    /// Calls that returned MAILSTOW_BUSY.
     pub busy: u64,
 }
 sized!(mailstow_statistics, up to busy: u64);

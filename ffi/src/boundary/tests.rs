@@ -28,7 +28,7 @@ impl Kind for Number {
     }
 }
 
-/// Numbers with slots of their own, which one test uses up.
+/// Numbers with separate slots, which one test uses up.
 struct Panicking(usize);
 
 impl Kind for Panicking {

@@ -1,8 +1,8 @@
-//! One connection to the server: bytes out, replies in, each before its time is up.
+//! One connection to the server: sends bytes and reads replies, each before its deadline.
 //!
-//! Invariant: the last reply of a message is left unread, at least in part, until the host says
-//! that it was passed on; a socket that is closed over unread bytes tells the server so. A child of
-//! fork(2) would keep it open.
+//! Invariant: the last reply of a message is left unread, at least in part, until the host confirms
+//! that it was passed on; closing a socket with unread bytes shows the server that it was not. A
+//! child of fork(2) must not keep the socket open.
 
 use super::reply::{Reply, Strange};
 use crate::boundary::PrivateSocket;
@@ -15,14 +15,14 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Bytes looked at together.
+/// Most bytes peeked at once.
 const LOOK_BYTES: usize = 64 * 1024;
 
-/// A connection that was greeted.
+/// A connection after the greeting.
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: PrivateSocket,
-    /// Bytes that were taken from the socket, or seen there, and not used yet.
+    /// Bytes that were read or peeked from the socket, and not used yet.
     taken: Vec<u8>,
     /// Bytes of a reply that are left in the socket.
     unread: usize,
@@ -32,18 +32,18 @@ pub(super) struct Connection {
     pub(super) takes_utf8: bool,
 }
 
-/// Why a connection is of no use any more.
+/// Why a connection is not usable any more.
 #[derive(Debug)]
 pub(super) enum Lost {
-    /// It cannot be made, or broke.
+    /// It cannot be established, or broke.
     System(io::Error),
     /// The server ended it (421).
     Ended(String),
-    /// What came is no reply.
+    /// The server sent an invalid reply.
     Strange,
-    /// Nothing came in time.
+    /// The server sent nothing in time.
     Late,
-    /// The server is still making an earlier delivery of the message; the connection is good.
+    /// The server is still making an earlier delivery of the message; the connection is usable.
     UnderWay,
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for Lost {
 }
 
 impl Connection {
-    /// Connects and says LHLO.
+    /// Connects and sends LHLO.
     pub(super) fn open(path: &Path, deadline: Instant) -> Result<Self, Lost> {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -143,7 +143,7 @@ impl Connection {
                 return Ok(reply);
             }
             set_socket_timeout(&self.socket, Timeout::Recv, Some(left(deadline)?))?;
-            // Only one reply is looked for at a time, so that no more than that is ever taken.
+            // Only one reply is searched for at a time, so that no more than that is taken.
             let seen = match recv(&self.socket, &mut *self.buffer, RecvFlags::PEEK) {
                 Ok((0, _)) => return Err(closed()),
                 Ok((seen, _)) => seen,
@@ -164,7 +164,7 @@ impl Connection {
         }
     }
 
-    /// Takes bytes out of the socket that were looked at before.
+    /// Takes peeked bytes out of the socket.
     fn consume(&mut self, mut count: usize) -> Result<(), Lost> {
         while count > 0 {
             let part = self.buffer.get_mut(..count.min(LOOK_BYTES));
@@ -178,14 +178,14 @@ impl Connection {
         Ok(())
     }
 
-    /// The replies were passed on: reads the rest of the last one. False when the connection is
-    /// of no use any more.
+    /// Reads the rest of the last reply, because the replies were passed on. Returns false when the
+    /// connection is not usable any more.
     pub(super) fn read_rest(&mut self) -> bool {
         let unread = std::mem::take(&mut self.unread);
         self.consume(unread).is_ok()
     }
 
-    /// Whether nothing has come on a connection that waits: else it was ended.
+    /// Returns whether an idle connection has received nothing: otherwise the server ended it.
     pub(super) fn is_quiet(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let seen = recv(&self.socket, &mut [0_u8; 1][..], flags);
@@ -197,7 +197,7 @@ fn closed() -> Lost {
     Lost::System(io::ErrorKind::UnexpectedEof.into())
 }
 
-/// The time until `deadline`, which is not over.
+/// Returns the time until `deadline`, which has not passed.
 fn left(deadline: Instant) -> Result<Duration, Lost> {
     let left = deadline.saturating_duration_since(Instant::now());
     match left.is_zero() {

@@ -1,8 +1,7 @@
-//! A message until every recipient has its reply, or is out of time.
+//! Delivers a message until every recipient has its reply, or its deadline has passed.
 //!
-//! A server that is restarted, or not there yet, is tried
-//! again. What was sent and not answered is sent again: the server recognises it and stores it no
-//! second time.
+//! A server that is restarted, or not there yet, is tried again. A message that was sent and not
+//! answered is sent again: the server recognises it and does not store it twice.
 
 use super::connection::Lost;
 use super::pool::{Lease, Pool};
@@ -17,7 +16,7 @@ use mailstow_engine::{EnhancedCode, Status};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The first and the longest rest between attempts.
+/// The first and the longest pause between attempts.
 const REST: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -26,7 +25,7 @@ struct Open<'a> {
     at: usize,
     recipient: &'a Accepted,
     deadline: Instant,
-    /// An attempt before sent the content for it and got no reply: it may be stored.
+    /// An earlier attempt sent the content for it and got no reply: it may be stored.
     was_sent: bool,
 }
 
@@ -72,7 +71,7 @@ pub(super) fn deliver(
                 }
                 open.retain(|open| outcomes.get(open.at).is_some_and(Option::is_none));
                 match (&attempt.lost, attempt.has_unread) {
-                    // What shows whether the replies were passed on.
+                    // The proof whether the replies were passed on.
                     (None | Some(Lost::UnderWay), true) => {
                         leases.push(Lease::new(connection, pool));
                     }
@@ -125,7 +124,7 @@ pub(super) fn deliver(
     Results::new(outcomes, proof, permit, counters)
 }
 
-/// No later attempt can be better.
+/// A later attempt cannot succeed either.
 fn is_hopeless(lost: &Lost) -> bool {
     match lost {
         Lost::System(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
@@ -138,7 +137,7 @@ fn answered(open: &Open<'_>, answer: &Answer, taken: Duration) -> Outcome {
     let status = &answer.status;
     if open.was_sent && !status.is_success() {
         // The refusal is of this attempt alone. A 5xx would bounce mail that may be stored.
-        let text = format!("No reply came to the content; sent again, the message got: {status}");
+        let text = format!("The content got no reply; after a repetition: {status}");
         return Outcome::in_doubt(Status::new(451, EnhancedCode::new(4, 4, 2), text));
     }
     let outcome = mailstow_engine::Outcome {

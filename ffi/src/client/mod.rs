@@ -28,7 +28,7 @@ use std::path::Path;
 use std::sync::Arc;
 use workers::Workers;
 
-/// A server that stores the mail, and the tables to look recipients up in.
+/// A server that stores the mail, and the tables for looking recipients up.
 #[derive(Debug)]
 pub(crate) struct Client {
     pool: Arc<Pool>,
@@ -39,7 +39,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Finds the server's socket in the settings and opens the tables. Nothing is connected yet.
+    /// Finds the server's socket in the settings and opens the tables. Does not connect yet.
     pub(crate) fn open(
         settings: &Settings,
         completions: &Arc<Completions>,
@@ -73,7 +73,7 @@ impl Client {
         looking_up(settings)
     }
 
-    /// The tables of this moment.
+    /// Returns the current tables.
     pub(crate) fn snapshot(&self) -> Option<Arc<Router>> {
         self.routing.as_ref().map(Routing::snapshot)
     }
@@ -110,7 +110,7 @@ impl Client {
         self.workers.put(submission, token);
     }
 
-    /// Waits for what was submitted.
+    /// Waits for the submitted messages.
     pub(crate) fn close(&self) {
         self.workers.close();
     }

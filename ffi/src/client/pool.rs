@@ -9,20 +9,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// So many connections wait at most; others are closed.
+/// Most idle connections; others are closed.
 const IDLE_MAX: usize = 64;
 
 /// The connections to one server.
 #[derive(Debug)]
 pub(super) struct Pool {
     path: PathBuf,
-    /// How long a server that is away is tried.
+    /// How long an unavailable server is tried.
     patience: Duration,
     idle: Mutex<Vec<Connection>>,
 }
 
-/// A connection whose replies wait to be confirmed. Dropped, it tells the server that they may be
-/// lost.
+/// A connection whose replies are not confirmed. When it is dropped, the server notices that they
+/// may be lost.
 #[derive(Debug)]
 pub(super) struct Lease {
     connection: Connection,
@@ -50,10 +50,10 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection that waits, or a new one.
+    /// Returns an idle connection, or a new one.
     pub(super) fn take(&self, deadline: Instant) -> Result<Connection, Lost> {
         loop {
-            // The lock is not held while the system is asked.
+            // The lock is not held during the system call.
             let waiting = self.idle().pop();
             match waiting {
                 Some(connection) if connection.is_quiet() => return Ok(connection),
@@ -67,7 +67,7 @@ impl Pool {
         }
     }
 
-    /// Lets a connection without unread replies wait for the next message.
+    /// Keeps a connection without unread replies for the next message.
     pub(super) fn put(&self, connection: Connection) {
         let mut idle = self.idle();
         if idle.len() < IDLE_MAX {
@@ -89,7 +89,7 @@ impl Lease {
         Self { connection, pool }
     }
 
-    /// The replies were passed on.
+    /// Confirms that the replies were passed on.
     fn confirm(mut self) {
         if self.connection.read_rest() {
             self.pool.put(self.connection);

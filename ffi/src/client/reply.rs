@@ -15,12 +15,13 @@ pub(super) struct Reply {
     pub(super) lines: Vec<String>,
 }
 
-/// What came is no reply.
+/// The bytes are no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Strange;
 
 impl Reply {
-    /// Takes a reply from the front of `bytes`; how long it is. `None` while it is not complete.
+    /// Parses a reply at the front of `bytes`, and returns it with its length; `None` while it is
+    /// incomplete.
     pub(super) fn take(bytes: &[u8]) -> Result<Option<(Self, usize)>, Strange> {
         let mut at = 0;
         let mut lines = Vec::new();
@@ -67,7 +68,8 @@ impl Reply {
         self.code == 421
     }
 
-    /// What it says of a recipient. A code that says neither yes nor no (3xx) is our trouble.
+    /// Returns its status for a recipient. A code that is neither success nor failure (3xx) becomes
+    /// a temporary error.
     pub(super) fn status(&self) -> Status {
         let class = match self.code / 100 {
             2 => 2,
@@ -86,7 +88,7 @@ impl Reply {
     }
 }
 
-/// An enhanced status code, if it is of that class.
+/// Returns the enhanced status code, if it is of that class.
 fn enhanced(text: &str, class: u8) -> Option<EnhancedCode> {
     let mut parts = text.split('.');
     let own: u8 = parts.next()?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! What a client hands over.
+//! A message that a client submits.
 
 use crate::counters::Permit;
 use crate::message::Envelope;

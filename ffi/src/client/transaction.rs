@@ -1,4 +1,4 @@
-//! One attempt to hand a message over: commands in one piece, the content, a reply for each
+//! One attempt to deliver a message: commands in one piece, the content, a reply for each
 //! recipient.
 //!
 //! Sources: RFC 2033, RFC 2920 (pipelining), RFC 3461 (ORCPT, xtext), XFORWARD_README.
@@ -13,25 +13,25 @@ use std::time::Instant;
 /// Content is sent in pieces of about so many bytes.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// How far an attempt came.
+/// The progress of an attempt.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    /// For each recipient asked for, what the server said.
+    /// For each recipient of the attempt, the server's answer.
     pub(super) answers: Vec<Option<Answer>>,
     /// The whole content was sent to recipients that have no answer yet.
     pub(super) was_sent: bool,
     /// The replies to the content are in the connection.
     pub(super) has_unread: bool,
-    /// Why it did not come to its end.
+    /// Why it did not complete.
     pub(super) lost: Option<Lost>,
 }
 
-/// What the server said of a recipient.
+/// The server's answer for a recipient.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) status: Status,
-    /// The content was sent for it, and its state is not known: the server had trouble of its own
-    /// with a message that it may have stored.
+    /// The content was sent for it, and its state is unknown: the server failed with a message that
+    /// it may have stored.
     pub(super) is_doubtful: bool,
 }
 
@@ -44,12 +44,12 @@ impl From<Status> for Answer {
     }
 }
 
-/// Trouble of the server with a message that it has: flushing it failed, or writing it.
+/// The server failed to flush or write a message that it has.
 const SYSTEM_TROUBLE: EnhancedCode = EnhancedCode::new(4, 3, 0);
-/// An earlier delivery of the message is under way.
+/// An earlier delivery of the message is in progress.
 const UNDER_WAY: EnhancedCode = EnhancedCode::new(4, 4, 2);
 
-/// Hands the message over for `recipients` of its envelope.
+/// Sends the message for `recipients` of its envelope.
 pub(super) fn run(
     connection: &mut Connection,
     envelope: &Envelope,
@@ -80,7 +80,7 @@ impl Attempt {
         let commands = commands(connection, envelope, message, recipients);
         connection.send(&commands, deadline)?;
         if connection.takes_ident && envelope.retry_key.is_some() {
-            // Of no consequence for the mail.
+            // A failure has no effect on the mail.
             connection.reply(deadline)?;
         }
         let mail = connection.reply(deadline)?;
@@ -95,10 +95,10 @@ impl Attempt {
         }
         let data = connection.reply(deadline)?;
         match data.code {
-            // Servers differ in what they say to a content that nobody gets.
+            // Servers differ in their replies to a content without recipients.
             354 if accepted.is_empty() => return Err(Lost::Strange),
             354 => {}
-            // No content was sent that a 2xx could speak of: replies and commands do not match.
+            // A 2xx reply without content: replies and commands do not match.
             200..400 => return Err(Lost::Strange),
             _ => {
                 self.answer_all(&accepted, &data);
@@ -116,7 +116,7 @@ impl Attempt {
             };
             let status = reply.status();
             if status.enhanced == UNDER_WAY {
-                // It has an outcome in the end, for which the server is asked again.
+                // It will have an outcome, for which the server is asked again.
                 is_under_way = true;
             } else if let Some(answer) = self.answers.get_mut(at) {
                 *answer = Some(Answer {
@@ -132,7 +132,7 @@ impl Attempt {
         }
     }
 
-    /// The content is refused for all that were accepted.
+    /// The content is refused for all accepted recipients.
     fn answer_all(&mut self, accepted: &[usize], reply: &Reply) {
         for at in accepted {
             if let Some(answer) = self.answers.get_mut(*at) {
@@ -142,7 +142,7 @@ impl Attempt {
     }
 }
 
-/// All commands up to DATA.
+/// Returns all commands up to DATA.
 fn commands(
     connection: &Connection,
     envelope: &Envelope,

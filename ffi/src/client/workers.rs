@@ -1,7 +1,7 @@
-//! Threads that hand messages over which were submitted.
+//! Threads that deliver submitted messages to the server.
 //!
-//! The server acknowledges many messages with one
-//! flush, if they come at the same time: hence many threads, as long as there is work for them.
+//! The server acknowledges many messages with one flush, if they arrive at the same time: hence
+//! many threads, as long as there is work for them.
 
 use super::deliver::deliver;
 use super::pool::Pool;
@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 /// Most threads.
 const THREADS_MAX: usize = 64;
 
-/// The threads and what waits for them.
+/// The threads and the waiting messages.
 #[derive(Debug)]
 pub(super) struct Workers(Arc<Shared>);
 
@@ -71,13 +71,13 @@ impl Workers {
         thread::spawn("mailstow-client", move || shared.run())
     }
 
-    /// Hands a message to the next thread that is free, after [`Workers::start`].
+    /// Queues a message for the next free thread, after [`Workers::start`].
     pub(super) fn put(&self, submission: Submission, token: u64) {
         let mut state = self.0.state();
         state.waiting.push_back((submission, token));
         if state.idle < state.waiting.len()
             && state.threads.len() < THREADS_MAX
-            // Those that run do the work, later.
+            // The running threads do the work later.
             && let Ok(thread) = self.spawn()
         {
             state.threads.push(thread);
@@ -85,7 +85,7 @@ impl Workers {
         self.0.changed.notify_one();
     }
 
-    /// Waits for everything that was put.
+    /// Waits for all queued messages.
     pub(super) fn close(&self) {
         let mut state = self.0.state();
         state.is_closing = true;

@@ -1,9 +1,9 @@
-//! The model of a message's content: everything that was written, and a naive search for its end.
+//! The model of a message's content: all written bytes, and a naive search for its end.
 
 use super::site::MESSAGE_BYTES_MAX;
 use crate::api::message::{MAILSTOW_CONTENT_DOTS, MAILSTOW_CONTENT_WIRE};
 
-/// The content that a message was given.
+/// The content written to a message.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) form: u32,

@@ -5,7 +5,7 @@ use super::steps::Kind;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 
-/// An object that was made, and what the model knows of it.
+/// An object, and its state in the model.
 #[derive(Debug)]
 pub(super) struct Object {
     pub(super) pointer: *mut c_void,

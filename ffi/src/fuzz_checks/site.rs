@@ -1,7 +1,7 @@
-//! Where the checks of sequences of calls deliver to: a directory with mailboxes and handles.
+//! The site of the checks of sequences of calls: a directory with mailboxes and handles.
 //!
-//! A sequence either has a directory of its own, or uses the handles that the sequences before it
-//! on the same thread left open.
+//! A sequence either has a separate directory, or uses the handles that earlier sequences on the
+//! same thread left open.
 
 use crate::api::config::{mailstow_config_free, mailstow_config_new, mailstow_config_set_file};
 use crate::api::handle::{mailstow_close, mailstow_open};
@@ -18,13 +18,13 @@ use std::ptr;
 /// Most bytes of content that is taken.
 pub(super) const MESSAGE_BYTES_MAX: usize = 2000;
 
-/// Bytes behind a struct that a later version may know.
+/// Bytes after a struct that a later version may know.
 pub(super) const GROWN_BYTES: u32 = 64;
 
-/// What is in them, and has to stay.
+/// Their content, which must not change.
 const GROWN: [u8; GROWN_BYTES as usize] = [0xa5; GROWN_BYTES as usize];
 
-/// A struct, and what a later version knows behind it.
+/// A struct, and the bytes after it that a later version knows.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(super) struct Grown<T> {
@@ -39,13 +39,13 @@ impl<T> Grown<T> {
     }
 
     /// # Panics
-    /// Something was written behind the struct.
+    /// Bytes after the struct were written.
     pub(super) fn check(&self) {
         assert_eq!(self.later, GROWN, "a call writes past a struct");
     }
 }
 
-/// Fewest sequences between two that have a site of their own.
+/// Fewest sequences between two with a separate site.
 const OTHERS_MIN: u32 = 64;
 
 thread_local! {
@@ -75,9 +75,9 @@ impl Site {
         })
     }
 
-    /// Makes a site for one sequence, or takes the shared one if another sequence had its own a
-    /// short while ago: a fuzzer keeps asking once it has found out how. The first sequence of a
-    /// thread gets what it asks for, so that a finding can be replayed.
+    /// Makes a site for one sequence, or takes the shared one if another sequence had a separate
+    /// one recently, because a fuzzer keeps asking for them. The first sequence of a thread gets
+    /// what it asks for, so that a finding can be replayed.
     pub(super) fn own() -> Self {
         let others = SINCE_OWN.get();
         if others < OTHERS_MIN {
@@ -171,7 +171,7 @@ message_size_limit = {MESSAGE_BYTES_MAX}
 }
 
 impl Drop for Site {
-    /// Closes what the sequences left open.
+    /// Closes the handles that the sequences left open.
     fn drop(&mut self) {
         for handle in &self.handles {
             let _ = mailstow_close(*handle);

@@ -5,7 +5,7 @@ use crate::boundary::{mailstow_outcome, mailstow_reply, mailstow_route};
 use arbitrary::Arbitrary;
 use std::ptr;
 
-/// One call. Objects are named by their place among all that were made; 0 is NULL.
+/// One call. An object is named by its index among all objects; 0 is NULL.
 #[derive(Arbitrary, Debug)]
 pub(super) enum Step<'a> {
     Open,
@@ -90,7 +90,7 @@ impl To<'_> {
         }
     }
 
-    /// Whether a message takes it; `None` when the model does not know.
+    /// Returns whether a message accepts it; `None` when the model does not know.
     pub(super) fn is_ours(&self) -> Option<bool> {
         match self {
             Self::Maildir | Self::Other | Self::Mbox => Some(true),
@@ -115,7 +115,7 @@ impl Content<'_> {
 }
 
 impl Size {
-    /// The number, and whether it is one that a call takes.
+    /// Returns the number, and whether it is valid.
     pub(super) fn of<T>(self) -> (u32, bool) {
         let right = u32::try_from(size_of::<T>()).expect("a small struct");
         match self {

@@ -1,7 +1,7 @@
-//! What a client says to servers that end, refuse and lie, and what it believes of their answers.
+//! How a client behaves with servers that disconnect, refuse and lie.
 //!
 //! Method: a server of the test takes one connection after another and follows a script; it keeps
-//! what it was told.
+//! the bytes it received.
 
 use super::*;
 use crate::outcome::{MAILSTOW_DURABLE, MAILSTOW_IN_DOUBT, MAILSTOW_NOT_STORED};
@@ -10,8 +10,8 @@ use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// What a connection waits for, by the beginning of a line, and what it says then. Nothing said at
-/// its end is a connection that breaks.
+/// The line beginnings that a connection waits for, and its replies. An empty reply at the end
+/// breaks the connection.
 type Script = Vec<(&'static str, &'static str)>;
 
 const HELLO: (&str, &str) = ("LHLO", "250 localhost\r\n");
@@ -62,7 +62,7 @@ impl Scene {
         (outcome.state, outcome.code)
     }
 
-    /// Everything that the server was told.
+    /// Returns all bytes that the server received.
     fn told(mut self) -> Vec<String> {
         self.client.take().unwrap().close();
         self.server.take().unwrap().join().unwrap()
@@ -153,7 +153,7 @@ fn a_yes_to_data_is_no_promise() {
 
 #[test]
 fn a_refusal_after_content_without_a_reply_leaves_the_mail_in_doubt() {
-    // What the server says to the message when it comes again.
+    // The server's reply when the message is repeated.
     let later: [&[_]; 6] = [
         &[("DATA", "451 4.3.0 full\r\n503 5.5.1 no\r\n503 5.5.1 no\r\n")],
         &[("DATA", "250 2.1.0 ok\r\n450 4.2.0 busy\r\n503 5.5.1 no\r\n")],
@@ -177,7 +177,7 @@ fn a_refusal_after_content_without_a_reply_leaves_the_mail_in_doubt() {
     let scene = Scene::new(vec![unanswered, again]);
     assert_eq!(scene.deliver(), (MAILSTOW_DURABLE, 250));
     scene.told();
-    // Of content that was refused where it was sent, there is no doubt.
+    // Content that was refused where it was sent is not in doubt.
     let refused = vec![HELLO, TAKE_CONTENT, (END, "552 5.2.2 full\r\n")];
     let scene = Scene::new(vec![refused]);
     assert_eq!(scene.deliver(), (MAILSTOW_NOT_STORED, 552));

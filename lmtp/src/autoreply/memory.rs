@@ -49,7 +49,7 @@ struct State {
 /// Whether a reply is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begun {
-    /// It is, and [`Memory::sent`] is to be told.
+    /// It is, and the caller must call [`Memory::sent`].
     Send,
     /// One was sent before.
     SentBefore,
@@ -65,8 +65,8 @@ impl Memory {
         let is_new = !path.exists();
         let database = open_database(&path).map_err(|error| {
             format!(
-                "{}: {error}; let no other server use it; remove it if it is damaged: some senders \
-                 are answered again then",
+                "{}: {error}; check that no other server uses it; if it is damaged, remove it, \
+                 after which some senders get another reply",
                 path.display()
             )
         })?;

@@ -291,7 +291,7 @@ impl Shared {
         }
     }
 
-    /// Returns what the recipient is told.
+    /// Returns the reply for the recipient.
     fn answer(&self, job: &Job, current: &Current) -> Result<Status, Refused> {
         let AutoreplySettings {
             directory,

@@ -97,7 +97,7 @@ impl Person {
         };
         let domain = sender.domain.as_deref().unwrap_or_default();
         if domain.is_empty() || !can_be_told(sender) {
-            return Some("its sender's domain is none".to_owned());
+            return Some("the domain of its sender is invalid".to_owned());
         }
         let both = [sender.internal(), self.address.internal()];
         if both.iter().any(|one| one.contains(is_unfit)) {

@@ -203,9 +203,9 @@ fn owners_of_senders(parameter: &str, tables: &TableSet, findings: &mut Findings
     for table in tables.tables() {
         if table.key_in_values() == KeyInValues::Always {
             findings.error(format_args!(
-                "{parameter}: table {} makes the id of the address (result_format), so that a \
-                 sender would choose the owner: its mail is deferred; let the id come from the \
-                 table alone",
+                "{parameter}: table {} makes the id from the address (result_format), so that a \
+                 sender would choose the owner: its mail is deferred; take the id from the table \
+                 alone",
                 table.name()
             ));
         }

@@ -100,7 +100,7 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
     for argument in &args.recipient {
         let recipient = recipient(argument)?;
         let mut found = engine.find_targets(&router, recipient.clone(), false);
-        // The tables were opened just now, perhaps while somebody was writing them.
+        // The tables were opened just now, perhaps while another program was writing them.
         if is_refused(&found) && engine.settle_tables() {
             router = engine.snapshot();
             found = engine.find_targets(&router, recipient, false);
@@ -163,7 +163,7 @@ fn relay(engine: &Engine, settings: &Settings) -> Result<Option<Runtime>, Status
     Ok(Some(runtime))
 }
 
-/// Whether the recipient is refused for good.
+/// Whether the recipient is permanently refused.
 fn is_refused(found: &FoundTargets) -> bool {
     let error = found.targets.as_ref().err();
     error.is_some_and(|error| error.status().is_permanent())

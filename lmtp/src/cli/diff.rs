@@ -155,7 +155,7 @@ fn print(changes: &[Change], out: &mut impl Write) -> Result<(), DiffError> {
     let count = |wanted: fn(&&Change) -> bool| changes.iter().filter(wanted).count();
     let (new, gone) = (count(|c| c.old.is_none()), count(|c| c.new.is_none()));
     let changed = changes.len() - new - gone;
-    writeln!(out, "{changed} changed, {new} new, {gone} gone")?;
+    writeln!(out, "{changed} changed, {new} new, {gone} removed")?;
     out.flush()?;
     Ok(())
 }
@@ -228,7 +228,7 @@ mod tests {
         assert!(
             String::from_utf8(out)
                 .unwrap()
-                .ends_with("1 changed, 1 new, 1 gone\n")
+                .ends_with("1 changed, 1 new, 1 removed\n")
         );
     }
 }

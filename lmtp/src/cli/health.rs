@@ -71,7 +71,10 @@ pub(super) fn answer(args: &HealthArgs) -> Result<(Value, u8), ExitCode> {
             Ok(configuration) => configuration.settings.state_directory,
             Err(error) => {
                 let status = configuration_failed(&error);
-                complain("mailstow: or give --state-directory DIR, the server's, and nothing else");
+                complain(
+                    "mailstow: or use only --state-directory DIR with the directory of the \
+                    server",
+                );
                 return Err(status);
             }
         },
@@ -112,8 +115,8 @@ fn unanswered(directory: &Path, error: &io::Error) -> (Value, u8) {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused if is_log_locked(directory) => (
             "unknown",
             format!(
-                "a server has the delivery log in {shown}, but cannot be asked: see its log; the \
-                 volume may be full"
+                "a server has the delivery log in {shown}, but does not answer: see its log; the \
+                 file system may be full"
             ),
             sysexits::TEMPORARY_FAILURE,
         ),
@@ -124,7 +127,7 @@ fn unanswered(directory: &Path, error: &io::Error) -> (Value, u8) {
         ),
         io::ErrorKind::PermissionDenied => (
             "unknown",
-            format!("{shown}: {error}; ask as root or as the user the server runs as"),
+            format!("{shown}: {error}; run this as root or as the user of the server"),
             sysexits::UNAVAILABLE,
         ),
         _ => (

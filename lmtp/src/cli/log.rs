@@ -151,8 +151,8 @@ fn recover(args: &RecoverArgs) -> ExitCode {
                 0 => writeln!(io::stdout().lock(), "{report}"),
                 _ => writeln!(
                     io::stdout().lock(),
-                    "recovered {} messages, rewrote {}, {} wait for their mailboxes; what stood \
-                     in {damaged} damaged places of the log is lost",
+                    "recovered {} messages, rewrote {}, {} wait for their mailboxes; the records \
+                     in {damaged} damaged places of the log are lost",
                     report.messages,
                     report.rewritten,
                     report.waiting

@@ -121,7 +121,7 @@ pub(super) fn build_table(args: &TableBuildArgs) -> ExitCode {
     finish(result, out, ExitCode::FAILURE)
 }
 
-/// The exit status; `failed` when there was trouble, which is told.
+/// The exit status; `failed` when there was an error, which is printed.
 fn finish(
     result: Result<bool, MapCommandError>,
     mut out: impl Write,

@@ -62,7 +62,7 @@ enum PublishError {
     #[error("{new} is not published: {malformed}; correct it")]
     Malformed { new: String, malformed: String },
     #[error(
-        "{new} is not published: {doubts}; if it is what {table} is to be, say --force",
+        "{new} is not published: {doubts}; if it is correct for {table}, use --force",
         doubts = .doubts.join(", and ")
     )]
     Doubtful {
@@ -119,7 +119,7 @@ fn publish_table(args: &PublishArgs) -> Result<String, PublishError> {
     }
     let Examination { had, lost, has, .. } = found;
     Ok(format!(
-        "{name}: {has} entries in force, where {had} were; {lost} of these are gone"
+        "{name}: {has} entries in force instead of {had}; {lost} of the old ones are missing"
     ))
 }
 

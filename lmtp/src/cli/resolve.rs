@@ -1,7 +1,7 @@
 //! `mailstow resolve`: where mail for an address goes.
 //!
-//! No mailbox is touched. Exit status: 0 when every address
-//! is accepted, 1 when one is refused for good, 75 when one is deferred.
+//! No mailbox is touched. Exit status: 0 when every address is accepted, 1 when one is permanently
+//! refused, 75 when one is deferred.
 
 use super::common::{SiteArgs, complain};
 use super::output::Output;
@@ -155,7 +155,7 @@ fn resolve(router: &Router, address: &str, explain: bool) -> (Resolution, Vec<St
 }
 
 /// Corrects a resolution where mail goes by transports: what another one than mailstow's own takes
-/// is not stored, and what no transport here takes is put off.
+/// is not stored, and mail that no transport here takes is deferred.
 fn by_transport(router: &Router, settings: &Settings, address: &str, resolution: &mut Resolution) {
     let Ok(address) = parse_mailbox(address) else {
         return;

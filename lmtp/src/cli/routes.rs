@@ -52,7 +52,7 @@ fn text<'a>(route: &'a Value, key: &str) -> &'a str {
 /// The servers, one a line, for people.
 fn table(routes: &[Value]) -> String {
     if routes.is_empty() {
-        return "no mail has gone on to other servers since the start\n".to_owned();
+        return "no mail was sent to other servers since the start\n".to_owned();
     }
     const COLUMNS: [(&str, &str); 7] = [
         ("busy", "BUSY"),

@@ -136,7 +136,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
         health.stops();
         systemd::stopping();
         tracing::info!(
-            "stopped while the delivery log was recovered; the next start goes on with it"
+            "stopped while the delivery log was recovered; the next start continues the recovery"
         );
         log.finish(LOG_TIMEOUT);
         // The recovery may wait for a file system that does not answer.
@@ -193,7 +193,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Opens the engine on a separate thread, since recovery may take long. Returns `None` if the
-/// server was told to end meanwhile.
+/// server got a signal to end meanwhile.
 fn open(
     runtime: &Runtime,
     signals: &mut Signals,
@@ -309,7 +309,7 @@ async fn end_when_lost(health: Arc<Health>, handle: Handle, is_broken: Arc<Atomi
     is_broken.store(true, Ordering::SeqCst);
     tracing::error!(
         thread = lost.name,
-        "the server ends because it cannot do without this thread; it is to be started anew"
+        "the server ends because it needs this thread; restart it"
     );
     handle.stop();
 }
@@ -327,7 +327,7 @@ fn raise_file_limit() {
     }
 }
 
-/// The end: deliveries that are under way are finished, unless they are what did not end.
+/// The end: deliveries in progress are finished, unless they are the threads that did not end.
 fn finish(ended: Ended, engine: Arc<Engine>, log: &Log) -> ExitCode {
     match ended {
         Ended::Drained => {

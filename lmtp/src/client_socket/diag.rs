@@ -107,7 +107,7 @@ fn octets(address: IpAddr) -> [u8; 16] {
 fn put(out: &mut Vec<u8>, number: u32) {
     #[expect(
         clippy::host_endian_bytes,
-        reason = "netlink(7) is spoken with the own kernel"
+        reason = "netlink(7) uses native byte order"
     )]
     out.extend(number.to_ne_bytes());
 }
@@ -119,7 +119,7 @@ fn put16(out: &mut Vec<u8>, number: u16) {
 fn native16(number: u16) -> [u8; 2] {
     #[expect(
         clippy::host_endian_bytes,
-        reason = "netlink(7) is spoken with the own kernel"
+        reason = "netlink(7) uses native byte order"
     )]
     number.to_ne_bytes()
 }
@@ -127,7 +127,7 @@ fn native16(number: u16) -> [u8; 2] {
 fn native(bytes: [u8; 4]) -> u32 {
     #[expect(
         clippy::host_endian_bytes,
-        reason = "netlink(7) is spoken with the own kernel"
+        reason = "netlink(7) uses native byte order"
     )]
     u32::from_ne_bytes(bytes)
 }

@@ -43,7 +43,7 @@ pub(crate) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     fn is_broken(&self) -> bool;
 
     /// Returns true if it is known that the client reads nothing that is sent from now on. A TCP
-    /// client that has closed cannot be told from one that only has nothing more to say, until
+    /// client that has closed cannot be distinguished from one that has only ended its side, until
     /// something is sent to it.
     fn is_gone(&self) -> bool;
 

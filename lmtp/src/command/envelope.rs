@@ -62,7 +62,7 @@ pub struct RcptCommand {
     /// `ORCPT`, decoded and without its address type, in external form; empty when not given or
     /// of a type that is no mail address.
     pub original: String,
-    /// The sender wants to be told of a successful delivery (`NOTIFY=SUCCESS`).
+    /// The sender requests a success notice (`NOTIFY=SUCCESS`).
     pub notice: Option<NoticeRequest>,
 }
 

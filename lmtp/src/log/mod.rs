@@ -26,7 +26,7 @@ pub enum LogStartError {
     /// The thread that writes the lines.
     #[error("cannot start a thread for the log: {0}; raise the limit on processes of this user")]
     Thread(io::Error),
-    /// Somebody set up logging before.
+    /// Logging was set up before.
     #[error("logging is set up already; start the server only once in a process")]
     Taken,
 }

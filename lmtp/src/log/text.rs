@@ -84,7 +84,7 @@ impl Write for Plain<'_> {
 }
 
 /// Writes an address so that it cannot end the angle brackets around it: ORCPT and quoted local
-/// parts, which anybody in the world chooses, hold what they like.
+/// parts, which any sender chooses, may contain anything.
 fn write_bracketed(writer: &mut Plain<'_>, address: &str) -> fmt::Result {
     let mut rest = address;
     while let Some(at) = memchr::memchr2(b'<', b'>', rest.as_bytes()) {

@@ -1,4 +1,4 @@
-//! Success notices: the sender of a message who asked for it is told that it was delivered.
+//! Success notices: the sender of a message is notified of its delivery on request.
 //!
 //! A server that offers DSN gets `NOTIFY=SUCCESS` from Postfix, which then sends no notice itself.
 //! So DSN is offered only where notices can be sent: see [`Sendmail::find`]. A few threads hand

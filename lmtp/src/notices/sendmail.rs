@@ -188,8 +188,9 @@ fn may_submit(config_directory: Option<&Path>, setgid_group: &str) -> Result<(),
     }
     match config_directory {
         Some(directory) if !is_authorised(directory) => Err(format!(
-            "postdrop(1) takes mail for {} from root alone; name it in alternate_config_directories \
-             of {DEFAULT_CONFIG_DIRECTORY}/main.cf, or run mailstow with the group {setgid_group}",
+            "postdrop(1) accepts mail for {} from root only; name it in \
+             alternate_config_directories of {DEFAULT_CONFIG_DIRECTORY}/main.cf, or run mailstow \
+             with the group {setgid_group}",
             directory.display()
         )),
         _ => Ok(()),

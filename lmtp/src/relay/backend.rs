@@ -86,7 +86,7 @@ pub(super) struct Backend {
     counters: Counters,
 }
 
-/// What an operator is told of a server.
+/// The state of a server for operators.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) down: Option<Refused>,
@@ -115,7 +115,7 @@ impl Backend {
     ///
     /// # Errors
     /// The server takes no mail now. Nothing was sent, and no recipient was answered: another
-    /// server may be tried. What recipients are told if there is none.
+    /// server may be tried. The reply for recipients if there is none.
     pub(super) async fn deliver(self: &Arc<Self>, job: &Job, batch: &Batch) -> Result<(), Status> {
         let mut trial = self.admit()?;
         let _permit = self.permit(job.deadline).await?;
@@ -197,7 +197,7 @@ impl Backend {
         }
     }
 
-    /// Counts recipients that were put off because the server takes no mail.
+    /// Counts recipients that were deferred because the server takes no mail.
     pub(super) fn put_off(&self, count: usize, status: &Status) {
         let outcomes = std::iter::repeat_n(status, count);
         self.counters.count(outcomes, std::time::Instant::now());
@@ -209,7 +209,7 @@ impl Backend {
         state.down.is_none() && state.busy + state.idle + state.waiting == 0
     }
 
-    /// What an operator is told.
+    /// Returns the state for operators.
     pub(super) fn state(&self) -> State {
         let now = std::time::Instant::now();
         let most = self.common.settings.destination_concurrency_limit;

@@ -23,9 +23,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 4096;
-/// How long a server that hung up in the middle of a message is given to say why.
+/// How long to wait for the reason when a server disconnects in the middle of a message.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long a server may take to be told goodbye.
+/// How long the QUIT to a server may take.
 const QUIT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Whom to connect to, and how.
@@ -81,7 +81,7 @@ impl Connection {
     /// Connects and begins a session.
     ///
     /// # Errors
-    /// The server cannot be reached or takes no mail: what recipients are told.
+    /// The server cannot be reached or takes no mail: the reply for recipients.
     pub(super) async fn open(
         dial: &Dial<'_>,
         permit: OwnedSemaphorePermit,
@@ -360,7 +360,7 @@ impl TalkMut<'_> {
     /// Sends the message.
     ///
     /// # Errors
-    /// What the recipients are told when it cannot be sent to its end.
+    /// The reply for the recipients when it cannot be sent completely.
     async fn content(
         &mut self,
         transaction: &mut Transaction<'_>,

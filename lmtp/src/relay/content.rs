@@ -127,7 +127,7 @@ struct HeaderReader {
     line_bytes: usize,
 }
 
-/// Longest name of a field that is told from others.
+/// Longest name of a field that is recognised.
 const NAME_BYTES_MAX: usize = 8;
 
 impl HeaderReader {

@@ -4,7 +4,7 @@ use mailstow_engine::Status;
 use parking_lot::Mutex;
 use std::time::Instant;
 
-/// Seconds that the rate is told of.
+/// Seconds over which the rate is averaged.
 const WINDOW: u64 = 60;
 const SECONDS: usize = 60;
 

@@ -70,7 +70,7 @@ impl Outgoing {
     }
 }
 
-/// What a recipient is told of a message that cannot be read.
+/// The reply for a message that cannot be read.
 pub(super) fn unreadable(error: &io::Error) -> Status {
     tracing::error!("a message that is kept in a file cannot be read: {error}");
     Status::system("the message cannot be read")

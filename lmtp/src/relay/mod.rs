@@ -8,8 +8,8 @@
 //! once; trouble with one server concerns its own recipients.
 //!
 //! A message whose end was sent and whose reply never came may have been taken: its recipients are
-//! answered 451, and may get it twice. A mailstow behind this one, which is told the queue id
-//! (XFORWARD), knows the repetition and stores it once. What a server said that it took, the engine
+//! answered 451, and may get it twice. A next server that is mailstow gets the queue id (XFORWARD),
+//! recognises the repetition and stores it once. What a server said that it took, the engine
 //! remembers.
 
 mod backend;

@@ -58,8 +58,8 @@ pub(super) enum NexthopError {
     #[error("{0}: more than {PLACES_MAX} servers; name fewer")]
     TooMany(String),
     #[error(
-        "smtp:{0} means the mail exchangers of a domain, which Postfix looks up; name a server, \
-         as in smtp:[{0}], or have Postfix send it"
+        "smtp:{0} means the mail exchangers of a domain, which only Postfix looks up; name a \
+         server, as in smtp:[{0}], or let Postfix send the mail"
     )]
     Domain(String),
     #[error("{0}: no such port; use a number from 1 to 65535")]

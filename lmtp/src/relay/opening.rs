@@ -113,7 +113,7 @@ impl<'a> Opening<'a> {
     /// Takes the next reply.
     ///
     /// # Errors
-    /// The server takes no mail: what its recipients are told.
+    /// The server takes no mail: the reply for its recipients.
     pub(super) fn reply(&mut self, reply: &Reply) -> Result<Next, Status> {
         match self.state {
             State::Greeting if reply.code == 220 => Ok(Next::Send(self.hello())),

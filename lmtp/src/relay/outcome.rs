@@ -1,4 +1,4 @@
-//! What a recipient is told of a server's reply, or of its silence.
+//! The reply for a recipient after a server's reply, or its silence.
 //!
 //! Does no I/O. A server that refuses a message or a recipient answers for it, with its codes and
 //! its text. What only says that we and the server do not understand each other is no fault of the
@@ -23,7 +23,7 @@ pub(super) enum Lost {
 }
 
 impl Lost {
-    /// Returns what recipients are told; `stage` says what was going on.
+    /// Returns the reply for recipients; `stage` names the step.
     pub(super) fn status(&self, stage: Stage) -> Status {
         let enhanced = match self {
             Self::Closed(_) | Self::Broken(..) | Self::Timeout(_) => EnhancedCode::new(4, 4, 2),

@@ -62,7 +62,7 @@ pub(super) enum Session {
     Closes,
 }
 
-/// A transaction under way.
+/// A transaction in progress.
 #[derive(Debug)]
 pub(super) struct Transaction<'a> {
     peer: &'a Peer,
@@ -106,7 +106,7 @@ impl<'a> Transaction<'a> {
         this
     }
 
-    /// Queues the commands for all recipients that can be told to this server; the others have
+    /// Queues the commands for all recipients whose addresses this server can take; the others have
     /// their outcome at once.
     fn queue(&mut self, reset: bool) {
         let extensions = &self.peer.extensions;
@@ -317,7 +317,7 @@ impl<'a> Transaction<'a> {
         self.stage
     }
 
-    /// The connection was lost: all recipients without an outcome are put off.
+    /// The connection was lost: all recipients without an outcome are deferred.
     pub(super) fn lost(&mut self, lost: &Lost) {
         let status = lost.status(self.stage);
         self.fail(&status);
@@ -347,7 +347,7 @@ impl<'a> Transaction<'a> {
 /// Why a session cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Broken {
-    /// The server says that it closes: what recipients are told.
+    /// Returns the reply for recipients when the server announces that it closes.
     Closing(Status),
     Garbage(Garbage),
 }

@@ -33,7 +33,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a delivery that can no longer be given up may take past its deadline.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// The deliveries that are under way.
+/// The deliveries in progress.
 struct Deliveries {
     outcomes: Arc<Outcomes>,
     receipt: Receipt,
@@ -235,7 +235,7 @@ impl Deliveries {
                 break self.late(index).await;
             }
             if wire.is_gone() && self.receipt.abandon(index) {
-                let text = "Client is gone, and the mailbox was not available yet";
+                let text = "Client has disconnected, and the mailbox was not available yet";
                 let status = Status::new(451, EnhancedCode::new(4, 4, 2), text);
                 break refused(status);
             }
@@ -246,7 +246,7 @@ impl Deliveries {
         }
     }
 
-    /// Sends a notice. When that fails, the recipients that want it are to be told so, and their
+    /// Sends a notice. When that fails, the recipients that want it are answered so, and their
     /// deliveries stay in doubt.
     async fn tell(&mut self, notice: Notice, notices: &Notices, answers: &[Answer]) {
         let indices = notice.deliveries().to_vec();
@@ -265,8 +265,8 @@ impl Deliveries {
         }
     }
 
-    /// A recipient with several destinations is sent again to all of them when one is put off:
-    /// what the others have stored stays in doubt, and is not stored a second time then.
+    /// A recipient with several destinations is sent again to all of them when one is deferred: the
+    /// stored deliveries of the others stay in doubt, and is not stored a second time then.
     fn doubt_what_comes_again(&mut self, answer: &Answer) {
         let done = |index: usize| self.done.get(index).and_then(Option::as_ref);
         let indices = || answer.deliveries.iter().map(|(_, index)| *index);
@@ -291,8 +291,8 @@ impl Deliveries {
             // It may succeed yet.
             self.receipt.doubt(index);
             tracing::error!(
-                "a delivery is stuck in the system: its client is told to try again, and may \
-                 cause a second copy; see whether the disk answers"
+                "a delivery is stuck in a system call: its client is answered 4xx, and its next \
+                 attempt may cause a second copy; check whether the disk answers"
             );
         }
         let seconds = self.limit.as_secs_f64();

@@ -1,8 +1,8 @@
 //! Telling senders who asked for it that their mail was delivered.
 //!
-//! One notice for each message, once all recipients that want one are known:
-//! their replies wait for it. When it cannot be sent, they are told to try again, and what was
-//! stored stays in doubt; so the repetition stores nothing and tries the notice again.
+//! One notice for each message, once all recipients that want one are known: their replies wait for
+//! it. When it cannot be sent, they are answered 4xx, and stored deliveries stay in doubt; so the
+//! repetition stores nothing and tries the notice again.
 
 use super::summary::Summary;
 use super::transaction::Answer;
@@ -14,7 +14,7 @@ use mailstow_engine::{EnhancedCode, Mail, Outcome, ReversePath, Status};
 use std::io;
 use std::time::Instant;
 
-/// The notice of a message whose deliveries are under way.
+/// The notice of a message whose deliveries are in progress.
 #[derive(Debug)]
 pub(super) struct Notice {
     report: Report,
@@ -25,8 +25,8 @@ pub(super) struct Notice {
 }
 
 impl Notice {
-    /// The notice that recipients of this message want; `None` when none does, or when there is
-    /// no sender that could be told.
+    /// The notice that recipients of this message want; `None` when none does, or when no sender
+    /// can get it.
     pub(super) fn wanted(
         answers: &[Answer],
         mail: &Mail,
@@ -46,7 +46,7 @@ impl Notice {
             ReversePath::Address(sender) if !can_be_told(sender) => {
                 tracing::warn!(
                     id = summary.id,
-                    "no success notice can be sent to <{}>: its domain is none",
+                    "no success notice can be sent to <{}>: its domain is invalid",
                     summary.sender
                 );
                 return None;

@@ -43,7 +43,7 @@ pub(super) struct Accepted {
     pub(super) shown: String,
     /// Before aliases, for `X-Original-To` and the log.
     pub(super) original: String,
-    /// Set when the sender is to be told of the delivery.
+    /// Set when the sender requests a success notice.
     pub(super) notice: Option<NoticeRequest>,
     /// It is an alias that was expanded here.
     pub(super) is_alias: bool,
@@ -68,7 +68,7 @@ pub(super) struct Answer {
     pub(super) shown: String,
     /// Original recipient, for the log.
     pub(super) original: String,
-    /// Set when the sender is to be told of the delivery.
+    /// Set when the sender requests a success notice.
     pub(super) notice: Option<NoticeRequest>,
     /// It is an alias that was expanded here.
     pub(super) is_alias: bool,

@@ -212,8 +212,8 @@ impl<S: ClientSocket> Wire<S> {
         })
     }
 
-    /// Takes in what the client has sent by now, so that what it sends later can be told from it.
-    /// Waits for nothing, and asks the system only when it has announced something.
+    /// Takes in what the client has sent by now, so that later commands can be distinguished from
+    /// it. Waits for nothing, and asks the system only when it has announced something.
     pub(super) async fn look(&mut self) {
         let read = |context: &mut Context<'_>| Poll::Ready(self.poll_read(context, LOOK_BYTES));
         if let Poll::Ready(Err(_)) = poll_fn(read).await {

@@ -173,7 +173,7 @@ impl Drop for TestServer {
     }
 }
 
-/// A client that sends what it is told and insists on the answers.
+/// A client that sends given commands and checks the answers.
 pub struct Client<S = UnixStream> {
     pub stream: S,
     received: Vec<u8>,

@@ -17,12 +17,12 @@ pub struct Account {
     pub lost: usize,
     /// Deliveries, acknowledged or not, that are there more than once.
     pub doubled: usize,
-    /// What a reader sees and nobody sent like that.
+    /// Content that a reader sees and no client sent.
     pub partial: usize,
-    /// Messages cut short at the end of an mbox that nobody was told of, down to mere zeros: what
+    /// Torn messages at the end of an mbox that were not acknowledged, down to mere zeros: what
     /// direct delivery may leave (`manual::durability`).
     pub torn_tails: usize,
-    /// Deliveries that are there whole although nobody was told: the crash came between.
+    /// Complete deliveries that were not acknowledged: the crash came between.
     pub unannounced: usize,
 }
 

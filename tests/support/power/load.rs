@@ -1,4 +1,4 @@
-//! Real clients, and what they were told when.
+//! Real clients, and the replies that they read, with their times.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -42,7 +42,7 @@ pub struct Load {
     pub round: usize,
 }
 
-/// What the clients were told.
+/// The replies that the clients read.
 #[derive(Debug, Default)]
 pub struct Told {
     /// Successes.

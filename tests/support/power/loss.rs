@@ -21,8 +21,8 @@ pub enum Fate {
     Some,
     /// Of each, some sectors are.
     Torn,
-    /// And some flushes before the last one were not done although they were reported: a disk
-    /// that lies, for which nobody can promise anything.
+    /// And some flushes before the last one were not done although they were reported: a disk that
+    /// lies, for which there are no guarantees.
     Lied,
 }
 

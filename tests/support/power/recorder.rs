@@ -1,9 +1,9 @@
 //! A file system of one file, the disk, that keeps every write and flush in order.
 //!
-//! The loop driver writes to its backing file when its device is written to, and syncs it when
-//! the device is told to flush (a forced write is a write and a flush), before it reports either
-//! as done. The file is opened without the page cache, so that both arrive here at once; they are
-//! taken one at a time, so that the record has one order.
+//! The loop driver writes to its backing file when its device is written to, and syncs it when the
+//! device gets a flush (a forced write is a write and a flush), before it reports either as done.
+//! The file is opened without the page cache, so that both arrive here at once; they are taken one
+//! at a time, so that the record has one order.
 
 use std::ffi::OsStr;
 use std::io;
@@ -22,12 +22,12 @@ use super::image::Image;
 
 const DISK: INodeNo = INodeNo(2);
 const NAME: &str = "disk";
-/// How long the kernel may believe what it was told of the files: they never change.
+/// How long the kernel may cache the attributes of the files: they never change.
 const FOREVER: Duration = Duration::from_secs(86_400);
 /// fallocate(2): make a hole, write zeros.
 const ZEROING: i32 = 0x02 | 0x10;
 
-/// What the disk was told.
+/// The requests to the disk.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Bytes for an offset.
@@ -49,7 +49,7 @@ impl Event {
     }
 }
 
-/// Everything the disk was told since [`Recorder::begin`].
+/// All requests to the disk since [`Recorder::begin`].
 #[derive(Clone)]
 pub struct Record {
     /// What it held before.

@@ -245,7 +245,7 @@ impl Rig {
         })
     }
 
-    /// What its disk is told.
+    /// The requests to its disk.
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
     }

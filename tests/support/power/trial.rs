@@ -164,7 +164,7 @@ fn under_load(plan: &Plan, places: &Places) -> (Record, Vec<Acknowledged>, Strin
     (record, told, note)
 }
 
-/// Half of them anywhere, half right when somebody had just read a reply.
+/// Half of them anywhere, half just after a client read a reply.
 fn points(plan: &Plan, record: &Record, told: &[Acknowledged], random: &mut Rng) -> Vec<usize> {
     let mut points: Vec<_> = (0..plan.points)
         .map(|n| match n % 2 {

@@ -265,7 +265,7 @@ fn dovecot23(options: &Options, scratch: &Scratch, tuned: bool) -> String {
 }
 
 /// The settings of `dovecot23` in the syntax of 2.4, which also limits deliveries to one user
-/// unless it is told not to.
+/// unless configured otherwise.
 fn dovecot24(options: &Options, scratch: &Scratch, tuned: bool) -> String {
     let root = scratch.path().display();
     let (processes, clients) = processes(options);

@@ -32,7 +32,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> AppendedMbox<'_, H> {
         }
     }
 
-    /// Takes back what was appended, as well as can be, and answers with the failed flush.
+    /// Truncates what was appended, if it can, and answers with the failed flush.
     pub(super) fn take_back<D: Disk<Handle = H>>(
         mut self,
         work: &mut Work<'_, D>,
@@ -43,7 +43,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> AppendedMbox<'_, H> {
         if work.commit.extents().is_some() {
             flush_cut(disk, &self.mbox);
         }
-        // With another identity the lock file stays until it is stale.
+        // With another identity, the lock file stays until it is stale.
         work.workspace.become_owner_to_clean_up(self.owner);
         self.mbox.close(disk);
         work.fail_all(self.deliveries, |delivery| {
@@ -52,9 +52,9 @@ impl<H: fmt::Debug + Send + Sync + 'static> AppendedMbox<'_, H> {
     }
 }
 
-/// Flushes a file from which a message was cut off, so that no crash brings the message back: the
-/// log forgets it, and in a sector that it shares with what is appended next, recovery could not
-/// tell the two apart.
+/// Flushes a file after a message was cut off, so that no crash restores the message. The log
+/// forgets the message; where it shares a sector with the next one, recovery could not distinguish
+/// the two.
 pub(super) fn flush_cut<D: Disk>(disk: &D, mbox: &Mbox<D::Handle>) {
     if let Err(error) = disk.sync(mbox.file()) {
         let mailbox = mbox.path().display();

@@ -1,4 +1,4 @@
-//! How the deliveries of a batch become durable: all that differs between batches.
+//! How the deliveries of a batch become durable: the only difference between batches.
 //!
 //! Invariant: through the log, nothing is published or answered before every record of the batch
 //! is durable, and a failure is answered only when the log has it or is out of service.
@@ -23,10 +23,10 @@ use std::path::Path;
 pub(in crate::delivery) enum Commit<'a, H> {
     /// Through the delivery log. The mailboxes are flushed by its next checkpoint.
     Log(LogCommit<'a, H>),
-    /// By flushing the mailboxes, in a store without a log.
+    /// Flushes the mailboxes, in a store without a log.
     Flush,
-    /// As [`Commit::Flush`], in a store with a log, which has an extent record of each message for
-    /// an mbox before the message is written.
+    /// As [`Commit::Flush`], in a store with a log. The log has an extent record of each message
+    /// for an mbox before the message is written.
     FlushWithExtents(&'a Ledger<H>),
 }
 
@@ -40,7 +40,7 @@ pub(in crate::delivery) struct LogCommit<'a, H> {
     newest: Option<RecordTicket>,
 }
 
-/// When something written to a mailbox is flushed.
+/// When the data written to a mailbox is flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FlushTime {
     /// By the next checkpoint of the log.
@@ -80,7 +80,8 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
     }
 
     /// Returns true when mboxes are locked before the batch is recorded, so that the records can
-    /// name the place of each message; else each is locked when its messages are appended.
+    /// name the place of each message; otherwise each mbox is locked when its messages are
+    /// appended.
     pub(super) fn locks_first(&self) -> bool {
         matches!(self, Self::Log(_))
     }
@@ -90,7 +91,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         !matches!(self, Self::Log(_))
     }
 
-    /// Returns the ledger of the log that has extents of the messages for mboxes.
+    /// Returns the ledger whose log has the extents of the messages for mboxes.
     pub(super) fn extents(&self) -> Option<&'a Ledger<H>> {
         match self {
             Self::FlushWithExtents(ledger) => Some(ledger),
@@ -98,7 +99,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         }
     }
 
-    /// Returns how well directories must be known to be used without being flushed.
+    /// Returns the state that a directory must have to be used without a flush.
     pub(super) fn of_directories(&self) -> Flush {
         match self {
             Self::Log(_) => Flush::Later,
@@ -106,9 +107,9 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         }
     }
 
-    /// Says when what is written to a mailbox is flushed, before anything is written there. `near`
-    /// is a directory on the file system of the mailbox, and `above` are the directories that lead
-    /// to it, through `mount_point`.
+    /// Decides when the data written to a mailbox is flushed, before any is written. `near` is a
+    /// directory on the file system of the mailbox, and `above` are the directories that lead to
+    /// it, through `mount_point`.
     pub(super) fn flush_time<D: Disk<Handle = H>>(
         &self,
         disk: &D,
@@ -129,8 +130,8 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         })
     }
 
-    /// Makes room on a full disk: has the log give back space that it can do without. Returns true
-    /// when it gained some, and the write may be tried again.
+    /// Frees space on a full disk: asks the log to give back space that it does not need. Returns
+    /// true when some was freed, and the write may be tried again.
     #[cold]
     pub(super) fn make_room(&self) -> bool {
         match self {
@@ -181,12 +182,12 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         Ok(())
     }
 
-    /// Appends which replies were read, and waits for nothing: if a failing log loses that, the
-    /// deliveries are in doubt for a while.
+    /// Appends which replies were read, without waiting. If a failing log loses the record, the
+    /// deliveries are in doubt for some time.
     pub(super) fn record_confirmations(&self) {
         let Self::Log(log) = self else { return };
         if log.lease.is_over() {
-            // Another log may be in service, which must have that.
+            // Another log may be in service, and must have the record.
             return;
         }
         for record in confirmed_records(&log.ledger.unconfirmed.take_pending()) {
@@ -195,8 +196,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
     }
 
     /// Returns true while another batch may begin before this one is finished: this one waits for
-    /// the disk, and the log is not so full that the other would wait for what this one holds in
-    /// it.
+    /// the disk, and the log has space for the other without the records of this one.
     pub(super) fn may_overlap(&self) -> bool {
         let Self::Log(log) = self else { return false };
         let Some(newest) = log.newest else {
@@ -207,8 +207,8 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         newest.sequence() > journal.durable_up_to() && usage.bytes_free > usage.log_bytes_max / 4
     }
 
-    /// Waits until every record of the batch is durable. What else must be durable before anything
-    /// is published is waited for here, too.
+    /// Waits until every record of the batch is durable, and all other data that must be durable
+    /// before anything is published.
     ///
     /// # Errors
     /// The log failed: the records may never be durable.
@@ -220,23 +220,23 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Commit<'a, H> {
         log.lease.journal.wait(newest).map(|_| ())
     }
 
-    /// Notes that a flush failed, which may have covered the whole file system and dropped what is
-    /// there of logged messages.
+    /// Notes that a flush failed, which may have covered the whole file system and dropped logged
+    /// messages there.
     pub(super) fn flush_failed(&self, device: u64, error: &Arc<io::Error>) {
         if let Self::FlushWithExtents(ledger) = self {
             ledger.flush_failed(device, error);
         }
     }
 
-    /// Returns true when the log must have a failure before it is answered.
+    /// Returns true when a failure must be in the log before it is answered.
     pub(super) fn records_refusals(&self) -> bool {
         matches!(self, Self::Log(_))
     }
 
-    /// Makes sure that recovery does not make the deliveries that failed: appends that they are
-    /// refused, and waits until that is durable. What a log that failed cannot take is appended
-    /// when it is opened again; after a crash before that the in-doubt memory answers for the
-    /// repetition. One that was answered with success before is not refused: it is tried again.
+    /// Prevents that recovery makes the deliveries that failed: appends refusals, and waits until
+    /// they are durable. Refusals that a failed log cannot take are appended when it is opened
+    /// again; after a crash before that, the in-doubt memory answers the repetition. A delivery
+    /// that was answered with success before is not refused: it is tried again.
     pub(super) fn record_refusals<'r>(&self, refused: &'r mut [(Delivery, DeliveryError)]) {
         let Self::Log(log) = self else { return };
         let is_refused = |one: &'r mut (Delivery, DeliveryError)| one.0.close().then_some(one);

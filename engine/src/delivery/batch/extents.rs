@@ -1,6 +1,6 @@
-//! Appends messages to mboxes that are flushed with the batch, in a store with a delivery log: an
-//! extent record says which bytes a message will have where, so that recovery can distinguish a
-//! torn message from what other programs wrote.
+//! Appends messages to mboxes that are flushed with the batch, in a store with a delivery log. An
+//! extent record holds the place of a message and the sums of its bytes, so that recovery can
+//! distinguish a torn message from what other programs wrote.
 //!
 //! Invariants: the record is durable before the first byte of the message is written, and
 //! everything before the message is durable by then, so that only the last message in the file can
@@ -53,7 +53,7 @@ pub(super) fn append_with_extents<'a, D: Disk>(
     let mut deliveries = deliveries.into_iter();
     while let Some((delivery, header)) = deliveries.next() {
         if let Err(source) = disk.sync(open.mbox.file()).map_err(Arc::new) {
-            // With the messages before it, which the log has.
+            // Also covers the earlier messages, which the log has.
             work.commit.flush_failed(open.mbox.device(), &source);
             let rest = deliveries.map(|(delivery, _)| delivery);
             let rest = std::iter::once(delivery).chain(rest);

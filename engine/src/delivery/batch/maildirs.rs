@@ -1,4 +1,5 @@
-//! The Maildirs of a batch: messages written unseen, flushed if the batch does that, published.
+//! The Maildirs of a batch: messages are written to invisible files, flushed if the batch does
+//! that, and published.
 
 use super::super::context::{Context, IdentityChanged};
 use super::super::delivery::Delivery;
@@ -18,7 +19,7 @@ use std::fmt;
 /// The Maildirs of a batch and the messages for them.
 pub(super) struct Maildirs<H> {
     open: Vec<OpenMaildir<H>>,
-    /// By path and owner, because a path is opened once as each owner.
+    /// By path and owner, because a path is opened once for each owner.
     by_key: HashMap<(String, Owner), usize>,
     /// Not visible yet.
     written: Vec<Written<H>>,
@@ -53,7 +54,7 @@ struct Written<H> {
 struct Published {
     delivery: Delivery,
     maildir: usize,
-    /// Of its file.
+    /// The name of its file.
     name: String,
 }
 
@@ -120,7 +121,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
         Ok((at, unpublished))
     }
 
-    /// Opens the Maildir of a delivery as its owner, unless it is open, and returns its place.
+    /// Opens the Maildir of a delivery as its owner, unless it is open, and returns its index.
     fn open_maildir<D: Disk<Handle = H>>(
         &mut self,
         work: &mut Work<'_, D>,
@@ -161,7 +162,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
     }
 
     /// Flushes the files, and the directories above Maildirs that are used for the first time, if
-    /// the batch does that.
+    /// the batch flushes.
     pub(super) fn flush_written<D: Disk<Handle = H>>(&mut self, work: &mut Work<'_, D>) {
         if self.written.is_empty() || !work.commit.flushes_batch() {
             return;
@@ -202,7 +203,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
         self.written = durable;
     }
 
-    /// Gives every written message up.
+    /// Discards every written message.
     pub(super) fn give_up<D: Disk<Handle = H>>(
         &mut self,
         work: &mut Work<'_, D>,
@@ -214,7 +215,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
         }
     }
 
-    /// Gives a message up that no reader has seen.
+    /// Discards a message that no reader has seen.
     fn discard<D: Disk<Handle = H>>(
         &self,
         work: &mut Work<'_, D>,
@@ -233,8 +234,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
         }
     }
 
-    /// Makes the written messages visible in `new/`. Answers them if that is durable; otherwise
-    /// they are flushed next.
+    /// Publishes the written messages in `new/`. Answers them if they are durable; otherwise they
+    /// are flushed next.
     pub(super) fn publish<D: Disk<Handle = H>>(&mut self, work: &mut Work<'_, D>) {
         if self.written.is_empty() {
             return;
@@ -285,7 +286,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
         if open.flush_time == FlushTime::WithBatch {
             return match maildir.publish(disk, &context.names, unpublished) {
                 Err(error) if unpublished.is_adopted() => {
-                    // It was perhaps opened by another way through the file system.
+                    // It may have been opened through another path of the file system.
                     tracing::debug!(%error, "a message that arrived in its mailbox is copied");
                     publish_copy(context, base, maildir, delivery).map(Some)
                 }
@@ -305,7 +306,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
         Ok(None)
     }
 
-    /// Returns the Maildirs that were published in, and what to flush of them.
+    /// Returns the Maildirs in which messages were published, and what to flush of them.
     pub(super) fn visible(&self) -> (Vec<usize>, Vec<Item<'_, H>>) {
         let mut used: Vec<usize> = self.published.iter().map(|p| p.maildir).collect();
         used.sort_unstable();
@@ -316,7 +317,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
         (used, items)
     }
 
-    /// Removes what was published in a Maildir whose `new/` could not be flushed.
+    /// Removes the messages that were published in a Maildir whose `new/` could not be flushed.
     pub(super) fn withdraw_unless<D: Disk<Handle = H>>(
         &mut self,
         work: &mut Work<'_, D>,
@@ -345,7 +346,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Maildirs<H> {
         }
     }
 
-    /// Looks for files that crashed deliveries left behind, after everything was answered.
+    /// Removes files of crashed deliveries, after every delivery of the batch was answered.
     pub(super) fn sweep<D: Disk<Handle = H>>(&self, work: &Work<'_, D>) {
         let context = work.context;
         let Some(base) = work.workspace.base() else {

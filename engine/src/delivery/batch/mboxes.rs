@@ -25,9 +25,9 @@ struct RenderedMbox<H> {
     mbox: Mbox<H>,
     owner: Owner,
     flush_time: FlushTime,
-    /// Each with the length of its message.
+    /// The deliveries, each with the length of its message.
     deliveries: Vec<(Delivery, usize)>,
-    /// The messages, one behind the other.
+    /// The messages, concatenated.
     messages: Vec<u8>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Mboxes<'a, H> {
     cache: MboxCache<H>,
     /// Deliveries to mboxes that are locked when they are appended to.
     unlocked: Vec<Delivery>,
-    /// Locked, with messages that the log has and the mbox has not.
+    /// Locked, with messages that are in the log and not yet in the mbox.
     rendered: Vec<RenderedMbox<H>>,
     /// Locked, with messages that are not flushed yet.
     appended: Vec<AppendedMbox<'a, H>>,
@@ -63,7 +63,7 @@ struct LockedMbox<H> {
 
 impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
     /// Locks the mboxes and renders the messages for them, if the batch records their places;
-    /// otherwise each is locked when its messages are appended.
+    /// otherwise each mbox is locked when its messages are appended.
     pub(super) fn lock<D: Disk<Handle = H>>(
         &mut self,
         work: &mut Work<'a, D>,
@@ -81,8 +81,8 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
         }
     }
 
-    /// Locks the mbox of these deliveries; `None` when they went back into the queue because
-    /// another program holds the lock, or failed.
+    /// Locks the mbox of these deliveries; `None` when they failed, or returned to the queue
+    /// because another program holds the lock.
     fn lock_mbox<D: Disk<Handle = H>>(
         &mut self,
         work: &mut Work<'a, D>,
@@ -184,7 +184,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
         }
     }
 
-    /// Gives the messages for the locked mboxes up.
+    /// Discards the messages for the locked mboxes.
     pub(super) fn give_up<D: Disk<Handle = H>>(
         &mut self,
         work: &mut Work<'a, D>,
@@ -218,7 +218,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
         })
     }
 
-    /// Takes back what was appended to mboxes that could not be flushed. `results` are those of
+    /// Truncates mboxes that could not be flushed to their previous length. `results` are those of
     /// [`Mboxes::visible`].
     pub(super) fn take_back_unless<D: Disk<Handle = H>>(
         &mut self,
@@ -250,7 +250,7 @@ impl<'a, H: fmt::Debug + Send + Sync + 'static> Mboxes<'a, H> {
     }
 }
 
-/// Renders the messages of a locked mbox; those that do not fit into it fail.
+/// Renders the messages of a locked mbox; messages that do not fit into it fail.
 fn render_all<D: Disk>(
     work: &mut Work<'_, D>,
     locked: LockedMbox<D::Handle>,
@@ -271,7 +271,7 @@ fn render_all<D: Disk>(
     rendered
 }
 
-/// Renders one message and returns its length; nothing of it is there when that fails.
+/// Renders one message and returns its length; leaves nothing of it when that fails.
 fn render_one<D: Disk>(
     context: &Context<D>,
     rendered: &mut RenderedMbox<D::Handle>,
@@ -326,7 +326,8 @@ fn append_rendered<D: Disk>(work: &mut Work<'_, D>, open: RenderedMbox<D::Handle
         {
             work.commit.make_room();
         }
-        // One by one, so that each fails only for its own sake; and each at its own place.
+        // Appended separately, so that each fails only by its own error; and each at its recorded
+        // place.
         let mut from = 0;
         for (delivery, length) in std::mem::take(&mut deliveries) {
             let own = messages.get(from..from + length).unwrap_or_default();
@@ -380,7 +381,7 @@ fn append_alone<D: Disk>(
     }
 }
 
-/// Appends all messages for one mbox under its locks; it is to be flushed with the batch. `None`
+/// Appends all messages for one mbox while it is locked; it is to be flushed with the batch. `None`
 /// when nothing was appended.
 fn append_all<'a, D: Disk>(
     work: &mut Work<'a, D>,

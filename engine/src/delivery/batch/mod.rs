@@ -1,8 +1,8 @@
 //! A batch of deliveries on its way through all phases.
 //!
-//! The order of the phases is what makes an answer true; see [`crate::manual::durability`]. What
-//! differs between batches is in [`Commit`]. Deliveries are sorted by owner, so that each phase
-//! changes its identity rarely.
+//! The order of the phases makes an answer true; see [`crate::manual::durability`]. The differences
+//! between batches are in [`Commit`]. Deliveries are sorted by owner, so that each phase changes
+//! its identity rarely.
 
 mod appended;
 mod commit;
@@ -33,8 +33,8 @@ pub(super) struct Batch<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> Batch<'a, D> {
-    /// Begins a batch: does all that comes before the wait. Deliveries to locked mboxes go back
-    /// into the queue.
+    /// Begins a batch: runs all phases that precede the wait. Deliveries to locked mboxes return to
+    /// the queue.
     pub(super) fn begin(
         with: (&'a Context<D>, &'a Domain, &'a RefCell<Credentials>),
         (commit, active): (Commit<'a, D::Handle>, Arc<ActiveBatch>),
@@ -65,7 +65,7 @@ impl<'a, D: Disk> Batch<'a, D> {
         self.work.commit.may_overlap()
     }
 
-    /// Takes every delivery to its end.
+    /// Ends every delivery.
     pub(super) fn finish(mut self) {
         let work = &mut self.work;
         work.active.waits_for_log();
@@ -88,7 +88,8 @@ impl<'a, D: Disk> Batch<'a, D> {
         self.maildirs.sweep(&self.work);
     }
 
-    /// Flushes what became visible and is not durable yet, and takes back what cannot be flushed.
+    /// Flushes messages that are visible and not durable yet, and removes those that cannot be
+    /// flushed.
     fn flush_visible(&mut self) {
         let (work, maildirs, mboxes) = (&mut self.work, &mut self.maildirs, &mut self.mboxes);
         let (used, mut items) = maildirs.visible();
@@ -107,7 +108,7 @@ impl<'a, D: Disk> Batch<'a, D> {
         mboxes.take_back_unless(work, results);
     }
 
-    /// Ends everything after the log failed.
+    /// Ends every delivery after the log failed.
     fn give_up(&mut self, error: &LogError) {
         self.maildirs
             .give_up(&mut self.work, |_| error.clone().into());

@@ -1,4 +1,4 @@
-//! What all phases of a batch work with, and how a delivery of it ends.
+//! What all phases of a batch share, and how a delivery of it ends.
 
 use super::super::active_batch::ActiveBatch;
 use super::super::context::{Context, Workspace};
@@ -19,10 +19,10 @@ pub(super) struct Work<'a, D: Disk> {
     pub(super) context: &'a Context<D>,
     domain: &'a Domain,
     pub(super) commit: Commit<'a, D::Handle>,
-    /// Told of every step that may never end.
+    /// Records every step that may never end.
     pub(super) active: Arc<ActiveBatch>,
     pub(super) workspace: Workspace<'a, D>,
-    /// Failed, and not answered before the log has that.
+    /// Failed deliveries that are answered once the log has their refusals.
     refused: Vec<(Delivery, DeliveryError)>,
 }
 
@@ -42,12 +42,12 @@ impl<'a, D: Disk> Work<'a, D> {
         }
     }
 
-    /// Returns where the file system is mounted that the paths of the mailboxes lead to.
+    /// Returns the mount point of the file system that the paths of the mailboxes lead to.
     pub(super) fn mount_point(&self) -> &'a Path {
         self.domain.mount_point()
     }
 
-    /// Ends a delivery: at once, but for a failure that the log must have before.
+    /// Ends a delivery: at once, except for a failure that must be in the log first.
     pub(super) fn end(&mut self, delivery: Delivery, ending: Ending) {
         match ending {
             Err(error) if self.commit.records_refusals() => self.refused.push((delivery, error)),
@@ -67,7 +67,7 @@ impl<'a, D: Disk> Work<'a, D> {
         }
     }
 
-    /// Answers the deliveries that failed, once the log has that.
+    /// Answers the deliveries that failed, once their refusals are in the log.
     pub(super) fn answer_refused(&mut self) {
         let mut refused = std::mem::take(&mut self.refused);
         self.commit.record_refusals(&mut refused);
@@ -76,15 +76,15 @@ impl<'a, D: Disk> Work<'a, D> {
         }
     }
 
-    /// Has deliveries to a locked mbox wait for its lock. Those that have waited long enough, and
-    /// more than may wait, fail.
+    /// Parks deliveries until the lock of their mbox is free. Those that have waited too long, and
+    /// those that exceed the capacity, fail.
     pub(super) fn postpone(&mut self, deliveries: Vec<Delivery>, lock: &'static str) {
         let (queue, patience) = (&self.domain.queue, self.context.settings.lock_patience);
         let over = queue.lock_is_held(deliveries, lock, patience);
         self.fail_all(over, |delivery| delivery.busy(lock).into());
     }
 
-    /// Makes an attempt, and another one if the disk was full and the log gave space back.
+    /// Makes an attempt, and a second one if the disk was full and the log gave space back.
     pub(super) fn with_room<R>(
         &mut self,
         mut attempt: impl FnMut(&mut Self) -> Result<R, MailboxError>,
@@ -95,8 +95,8 @@ impl<'a, D: Disk> Work<'a, D> {
         }
     }
 
-    /// Flushes what the batch wrote; one result for each item. `sync_handle` returns the first
-    /// handle that the batch opened on a file system, before it wrote anything there.
+    /// Flushes what the batch wrote; returns one result for each item. `sync_handle` returns the
+    /// first handle that the batch opened on a file system before it wrote there.
     pub(super) fn flush<'i>(
         &self,
         items: &[Item<'i, D::Handle>],

@@ -1,7 +1,7 @@
 //! Which records of the log a checkpoint frees, and what it writes in their place.
 //!
-//! Invariant: a checkpoint covers only messages whose every delivery ended before the flush of the
-//! file systems began, and which are durable there, or deferred, with new records behind it.
+//! Invariant: a checkpoint covers only messages of which every delivery ended before the flush of
+//! the file systems began, and which are durable there, or deferred with new records after it.
 
 use super::Ledger;
 use super::handle::is_half_full;
@@ -22,7 +22,7 @@ impl<H: fmt::Debug> Ledger<H> {
         let is_behind = has_pending || self.deferred.is_changed() || self.awaits_flush();
         let is_idle = journal.durable_up_to() <= self.log.checkpoint_at() && !is_behind;
         let is_full = journal.usage().bytes_free == 0;
-        // One that frees nothing makes a full log only fuller.
+        // A checkpoint that frees nothing only fills the log further.
         let needed = self.file_systems.needed_from().unwrap_or(below);
         let freed = self.deferred.coverable(journal, needed.min(below));
         let is_vain = (is_idle || is_full) && !self.awaits_flush() && !journal.frees_before(freed);
@@ -31,8 +31,8 @@ impl<H: fmt::Debug> Ledger<H> {
     }
 
     /// Writes a checkpoint of everything before `below`, whose deliveries have all ended and were
-    /// flushed, and frees the log up to there. Less is covered where a file system is suspect, or
-    /// where there is no room for a copy of deferred mail. Returns its record.
+    /// flushed, and frees the log up to there. Covers less where a file system is suspect, or where
+    /// there is no room for a copy of deferred mail. Returns its record.
     ///
     /// # Errors
     /// The log failed.

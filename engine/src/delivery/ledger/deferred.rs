@@ -1,10 +1,10 @@
-//! Mail that could not be delivered, or is not durable in its mailbox, or whose writer does not
-//! come back: kept in the log past every checkpoint until that is over.
+//! Deferred mail: it could not be delivered, or is not durable in its mailbox, or its writer does
+//! not come back. The log keeps it past every checkpoint until it is settled.
 //!
-//! Invariant: before a checkpoint frees the records of such a message, they stand in the log again
-//! behind it, with all that is known of its recipients. It takes the room it needs, past the bound
-//! of the log, and is not counted: what one lost volume holds up must not keep mail from all
-//! others.
+//! Invariant: before a checkpoint frees the records of such a message, the log has new copies of
+//! them after it, with all that is known of its recipients. The copies may exceed the bound of the
+//! log and do not count against it: mail for one lost volume must not keep the log from accepting
+//! mail for others.
 
 use super::deferred_mail::{DeferredDelivery, DeferredExtent, DeferredMail, Held, Unfinished};
 use super::journal::Journal;
@@ -16,17 +16,17 @@ use crate::sync::{Arc, Mutex};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-/// Bytes handed to the log before they are waited for.
+/// Bytes appended to the log before they are waited for.
 const UNFLUSHED_BYTES_MAX: u64 = 8 << 20;
 /// Bytes of a sum in an extent.
 const SUM_BYTES: usize = size_of::<u32>();
-/// What the log may take for a message, in bytes, beside its content: envelope, what became of its
+/// What the log may need for a message, in bytes, beside its content: envelope, the outcomes of its
 /// other recipients, and the ends of blocks.
 const COPY_BYTES: u64 = 16 << 10;
-/// First pause after an attempt to deliver that was in vain; it doubles up to the longest.
+/// First pause after a failed attempt to deliver; it doubles up to the longest.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// It is copied at most at this rate, in bytes a second, unless the log fills up.
+/// Copies are limited to this rate, in bytes a second, unless the log fills up.
 const COPIED_BYTES_PER_SECOND: u64 = 8 << 20;
 
 /// Returns how many of these messages wait for a mailbox.
@@ -47,7 +47,7 @@ pub(in crate::delivery) fn deliveries(mails: &[DeferredMail]) -> u64 {
 #[derive(Debug)]
 pub(in crate::delivery) struct Copied {
     mails: HashMap<DeliveryId, Sequence>,
-    /// Extents: their records before, and the new ones.
+    /// Extents: their earlier records, and the new ones.
     extents: HashMap<Sequence, Sequence>,
     bytes: u64,
 }
@@ -81,7 +81,7 @@ impl Deferred {
         deliveries(&self.state.lock().mails)
     }
 
-    /// Returns true while some of it waits for space on a disk.
+    /// Returns true while some of it waits for disk space.
     pub(in crate::delivery) fn wants_room(&self) -> bool {
         self.state.lock().mails.iter().any(|mail| mail.wants_room)
     }
@@ -104,7 +104,7 @@ impl Deferred {
             Some((_, pause)) if is_in_vain => (pause * 2).min(PAUSE_MAX),
             _ => PAUSE,
         };
-        // There may be space at any moment.
+        // Space may become free at any moment.
         let wants_room = state.mails.iter().any(|mail| mail.wants_room);
         let pause = if wants_room { PAUSE } else { pause };
         state.attempt = Some((clock::now() + pause, pause));
@@ -116,8 +116,8 @@ impl Deferred {
         self.state.lock().attempt = None;
     }
 
-    /// Returns what a checkpoint may cover that would cover everything before `below`: less, if
-    /// there is no room for a copy of what waits.
+    /// Returns how much a checkpoint of everything before `below` may cover: less, if there is no
+    /// room for a copy of the deferred mail.
     pub(in crate::delivery) fn coverable(
         &self,
         journal: &dyn Journal,
@@ -133,7 +133,7 @@ impl Deferred {
         if all.is_empty() || journal.has_room_for(wanted.sum()) {
             return below;
         }
-        // What is deferred stays where it is.
+        // Deferred mail keeps its records.
         let oldest = all.iter().map(|(at, _)| *at).min();
         oldest.map_or(below, |oldest| oldest.min(below))
     }
@@ -154,15 +154,14 @@ impl Deferred {
         state.extents.extend(unfinished.extents);
     }
 
-    /// Returns the messages of which the log has only the sums, but for those in the hands of
-    /// writers.
+    /// Returns the messages of which the log has only the sums, except those that writers work on.
     pub(in crate::delivery) fn extents(&self) -> Vec<DeferredExtent> {
         let state = self.state.lock();
         let free = state.extents.iter().filter(|e| !e.has_writer());
         free.cloned().collect()
     }
 
-    /// Forgets those of which `left` has none: their mboxes were looked at.
+    /// Forgets the extents that are not in `left`, because their mboxes were checked.
     pub(in crate::delivery) fn settle_extents(
         &self,
         tried: &[DeferredExtent],
@@ -180,8 +179,8 @@ impl Deferred {
         state.is_changed |= state.extents.len() < before;
     }
 
-    /// Returns what is held for such a reason, to be tried again; it is held meanwhile. See
-    /// [`Deferred::settle`].
+    /// Returns the mail that is held for this reason, for another attempt; it stays held meanwhile.
+    /// See [`Deferred::settle`].
     pub(in crate::delivery) fn snapshot(
         &self,
         is_meant: impl Fn(Held) -> bool,
@@ -205,7 +204,7 @@ impl Deferred {
         meant.collect()
     }
 
-    /// Notes what is left of the mail that was tried; what was added meanwhile stays.
+    /// Notes what is left of the mail after an attempt; mail that was added meanwhile stays.
     pub(in crate::delivery) fn settle(&self, tried: &[DeferredMail], left: Vec<DeferredMail>) {
         let key =
             |mail: &DeferredMail, waiting: &DeferredDelivery| (mail.envelope.id, waiting.recipient);
@@ -254,7 +253,7 @@ impl Deferred {
         );
     }
 
-    /// Notes what became of deliveries whose writers came back.
+    /// Notes the outcomes of deliveries whose writers came back.
     pub(in crate::delivery) fn note_ends(&self, ends: &[LateEnd]) {
         if ends.is_empty() {
             return;
@@ -296,9 +295,9 @@ impl Deferred {
         all.collect()
     }
 
-    /// Notes that these deliveries were flushed, with every file system they may be on. Those that
-    /// an earlier flush may have dropped are to be written again: `flushes_failed` have failed by
-    /// now.
+    /// Notes that these deliveries were flushed, with every file system they may be on. Deliveries
+    /// that an earlier flush may have dropped are to be written again: `flushes_failed` have failed
+    /// until now.
     pub(in crate::delivery) fn made_is_flushed(
         &self,
         made: &HashSet<(DeliveryId, u32)>,
@@ -324,7 +323,7 @@ impl Deferred {
                     durable.insert(key);
                     continue;
                 }
-                // What is mounted there now may be another file system.
+                // Another file system may be mounted there now.
                 waiting.held = match device {
                     Some(device) => Held::Unflushed {
                         device,
@@ -354,7 +353,7 @@ impl Deferred {
         state.is_changed = true;
     }
 
-    /// Returns true while something only waits for a flush.
+    /// Returns true while some mail only waits for a flush.
     pub(in crate::delivery) fn awaits_flush(&self) -> bool {
         let state = self.state.lock();
         let mut all = state.mails.iter().flat_map(|mail| &mail.recipients);
@@ -364,7 +363,7 @@ impl Deferred {
     /// Keeps mail that was stored on a file system whose flush failed.
     pub(in crate::delivery) fn hold(&self, mails: Vec<DeferredMail>) {
         let mut state = self.state.lock();
-        // There may be as many as the log holds.
+        // Their number is bounded by the size of the log.
         let kept = state.mails.iter().enumerate();
         let mut places: HashMap<DeliveryId, usize> = kept
             .map(|(place, mail)| (mail.envelope.id, place))
@@ -378,7 +377,8 @@ impl Deferred {
         }
     }
 
-    /// Forgets what a flush of a file system made durable: what was held before it began.
+    /// Forgets mail that a flush of a file system made durable: mail that was held before the flush
+    /// began.
     pub(in crate::delivery) fn is_flushed(&self, device: u64, flush: u64) {
         let is_flushed = |waiting: &DeferredDelivery| match waiting.held {
             Held::Unflushed {
@@ -414,7 +414,7 @@ impl Deferred {
         held.map(|mail| mail.content.len() as u64).sum()
     }
 
-    /// Returns the file systems of what could not be flushed by itself.
+    /// Returns the file systems of mail that a separate flush of its file did not make durable.
     pub(in crate::delivery) fn left_overs(&self) -> BTreeSet<u64> {
         let state = self.state.lock();
         let all = state.mails.iter().flat_map(|mail| &mail.recipients);
@@ -429,8 +429,8 @@ impl Deferred {
         .collect()
     }
 
-    /// Makes what is held for a file system undelivered, because something else was mounted in its
-    /// place.
+    /// Marks the mail that is held for a file system as undelivered, because another file system
+    /// was mounted in its place.
     pub(in crate::delivery) fn is_undelivered(&self, on: u64) {
         let mut state = self.state.lock();
         let all = state.mails.iter_mut().flat_map(|mail| &mut mail.recipients);
@@ -441,19 +441,19 @@ impl Deferred {
         }
     }
 
-    /// Returns true when some of it need not be in the log any more.
+    /// Returns true when the log need no longer keep some of it.
     pub(in crate::delivery) fn is_changed(&self) -> bool {
         self.state.lock().is_changed
     }
 
-    /// Returns true while a checkpoint, which copies it, should wait because it is so much.
+    /// Returns true while a checkpoint should wait because it would copy a large amount of mail.
     pub(in crate::delivery) fn rests(&self) -> bool {
         let rests_until = self.state.lock().rests_until;
         rests_until.is_some_and(|until| clock::now() < until)
     }
 
-    /// Appends to the log again what stands there before `below`, so that a checkpoint may free
-    /// that. Holds no lock while it writes. Returns the new records, which count once the
+    /// Appends copies of the records before `below` to the log, so that a checkpoint may free the
+    /// originals. Holds no lock while it writes. Returns the new records, which count once the
     /// checkpoint is durable: see [`Self::is_copied`].
     pub(in crate::delivery) fn copy(
         &self,
@@ -535,7 +535,7 @@ mod tests {
 
     const WRITTEN_TO: u64 = 7;
 
-    /// A message whose writer took it when one flush had failed, and came back late.
+    /// A message that a writer took after one failed flush, and finished late.
     fn made_late() -> (Deferred, HashSet<(DeliveryId, u32)>) {
         let id = DeliveryId(1);
         let envelope = Accepted {

@@ -21,19 +21,19 @@ pub(in crate::delivery) struct DeferredMail {
     pub(in crate::delivery) wants_room: bool,
 }
 
-/// A message of which the log has only the sums, and whose mbox was not looked at since: a part of
-/// it may stand there.
+/// A message of which the log has only the sums, and whose mbox was not checked since: part of the
+/// message may be there.
 #[derive(Clone, Debug)]
 pub(in crate::delivery) struct DeferredExtent {
     /// Its record in the log, the newest one.
     pub(in crate::delivery) at: Sequence,
     pub(in crate::delivery) extent: Extent,
-    /// Lives as long as a writer has the mbox in its hands; it must not be looked at before.
+    /// Is dropped when no writer works on the mbox; the mbox must not be checked before.
     pub(in crate::delivery) writer: Weak<()>,
 }
 
 impl DeferredExtent {
-    /// Returns true while a writer has the mbox in its hands.
+    /// Returns true while a writer works on the mbox.
     pub(super) fn has_writer(&self) -> bool {
         self.writer.strong_count() > 0
     }
@@ -46,7 +46,7 @@ pub(in crate::delivery) struct Unfinished {
     pub(in crate::delivery) extents: Vec<DeferredExtent>,
 }
 
-/// One of its deliveries, and where in the mbox it may stand: offset and length.
+/// One of its deliveries, and where it may be in the mbox: offset and length.
 #[derive(Clone, Debug)]
 pub(in crate::delivery) struct DeferredDelivery {
     pub(in crate::delivery) recipient: u32,
@@ -59,23 +59,23 @@ pub(in crate::delivery) struct DeferredDelivery {
 pub(in crate::delivery) enum Held {
     /// It could not be made.
     Undelivered,
-    /// It was made, and may not be durable, because a flush of its file system failed.
+    /// It was made, but may not be durable, because a flush of its file system failed.
     Unflushed {
         device: u64,
         /// The number of the last flush that began before it was held.
         after: u64,
-        /// It could not be flushed by itself either.
+        /// A separate flush of its file failed, too.
         is_left_over: bool,
     },
-    /// The writer that has it does not come back.
+    /// Its writer does not come back.
     ActiveBatch {
         /// How many flushes had failed when the writer took it.
         failures: u64,
     },
-    /// That writer came back and has made it. The next flush makes it durable, unless one failed
-    /// since the writer took it, which may have dropped it.
+    /// Its writer came back and has made it. The next flush makes it durable, unless a flush failed
+    /// since the writer took it and may have dropped it.
     Made {
-        /// As before.
+        /// How many flushes had failed when the writer took it.
         failures: u64,
         /// The file system that it was written to.
         device: Option<u64>,
@@ -83,7 +83,7 @@ pub(in crate::delivery) enum Held {
 }
 
 impl DeferredMail {
-    /// Adds deliveries that it does not have yet.
+    /// Adds deliveries that are not in it yet.
     pub(super) fn add(&mut self, recipients: Vec<DeferredDelivery>) {
         for waiting in recipients {
             let is_it = |known: &DeferredDelivery| known.recipient == waiting.recipient;
@@ -93,8 +93,8 @@ impl DeferredMail {
         }
     }
 
-    /// Returns the records that keep it in the log past a checkpoint: the message, where it may
-    /// stand, that the other recipients are settled, and which replies were read.
+    /// Returns the records that keep it in the log past a checkpoint: the message, its possible
+    /// places, the settled recipients, and the replies that were read.
     pub(super) fn records(
         &self,
         in_doubt: &HashSet<(DeliveryId, u32)>,

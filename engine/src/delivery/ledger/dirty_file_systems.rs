@@ -1,17 +1,18 @@
-//! File systems with mail that only the delivery log keeps safe.
+//! File systems with mail that is durable in the delivery log only.
 //!
 //! Each file system is flushed separately. A file system whose flush failed is suspect: the kernel
 //! may have dropped the data, reports the error only once, and still returns the data to readers.
 //! Mail that the log has for a suspect file system is written again, and then flushed through a
-//! handle that was opened after the failure. Invariants: a file system is entered
-//! before anything is written there; its sync handle was opened before everything that the next
-//! flush is to cover, so that a flush through it reports every error; the next handle is opened
-//! before that flush begins, so that there is no time without one. Where no file can be opened now,
-//! the flush goes through the handle that is there, which stays: it reports every error too, but
-//! only to one flush. So its flushes come one after the other. A suspect file system has no handle,
-//! so that it can be unmounted, until the next attempt to flush it begins. No thread
-//! waits for a flush that does not end: the mail in the log for that file system is held until the
-//! flush ends.
+//! handle that was opened after the failure.
+//!
+//! Invariants: a file system is entered before anything is written there. Its sync handle was
+//! opened before everything that the next flush covers, so that a flush through it reports every
+//! error. The next handle is opened before that flush begins, so that one always exists. When
+//! descriptors are short, the flush uses the existing handle, which stays: it also reports every
+//! error, but only to one flush. So the flushes of a file system come one after the other. A
+//! suspect file system has no handle until the next attempt to flush it begins, so that it can be
+//! unmounted. No thread waits for a flush that does not end: the mail in the log for that file
+//! system is held until the flush ends.
 
 pub(in crate::delivery) mod flush;
 
@@ -31,12 +32,12 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// The file systems that mail was written to. None is forgotten: a delivery that entered one
-/// before a checkpoint may write there after it.
+/// The file systems that mail was written to. None is forgotten: a delivery that entered one before
+/// a checkpoint may write there after it.
 #[derive(Debug)]
 pub(in crate::delivery) struct FileSystems<H> {
     known: Mutex<HashMap<u64, FileSystem<H>>>,
-    /// The log has nothing before this record.
+    /// The log has nothing for it before this record.
     low: AtomicU64,
 }
 
@@ -47,14 +48,14 @@ struct FileSystem<H> {
     mount: Option<Mount>,
     /// `None` while it is suspect.
     sync_handle: Option<Arc<H>>,
-    /// Everything in the log for it before this record was flushed, or is held elsewhere.
+    /// Everything in the log for it before this record was flushed, or is deferred.
     flushed_below: Sequence,
     suspect: Option<Suspect>,
-    /// When the flush that is under way began.
+    /// When the flush in progress began.
     flushing_since: Option<Duration>,
-    /// Flushes that were begun.
+    /// How many flushes were begun.
     flushes: u64,
-    /// Flushes that failed.
+    /// How many flushes failed.
     failures: u64,
     /// Mailboxes on it have paths that lead through other mount points.
     has_strays: bool,
@@ -66,24 +67,24 @@ struct Suspect {
     cause: Arc<io::Error>,
     /// Since the UNIX epoch.
     since: Duration,
-    /// Attempts to flush it again that failed.
+    /// How many attempts to flush it again failed.
     attempts: u32,
     next_attempt: Instant,
     stage: Stage,
 }
 
-/// How far an attempt to flush a suspect file system has come.
+/// The progress of an attempt to flush a suspect file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Waiting,
-    /// The handle is open. Deliveries whose records come before `until` may have written something
-    /// before that, and must have ended before the log is read.
+    /// The handle is open. Deliveries whose records come before `until` may have written data
+    /// before the handle was opened, and must have ended before the log is read.
     Opened {
         until: Sequence,
         now: u64,
         is_remounted: bool,
     },
-    /// What the log has was written again.
+    /// The mail in the log was written again.
     Rewritten,
 }
 
@@ -97,26 +98,26 @@ pub(in crate::delivery) struct SuspectState {
     pub(in crate::delivery) next_attempt: Instant,
 }
 
-/// What is mounted where a file system was.
+/// What is mounted at the mount point of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::delivery) enum Mounted {
-    /// The file system, as it was.
+    /// The file system itself.
     Same,
-    /// Another one, or the same after it was unmounted.
+    /// Another file system, or the same one after it was unmounted.
     Other,
     /// Nothing.
     Nothing,
 }
 
-/// What an attempt to flush a suspect file system goes on with.
+/// The state with which an attempt to flush a suspect file system continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::delivery) struct Attempt {
     pub(in crate::delivery) device: u64,
-    /// The number it has now; another one if something else was mounted in its place.
+    /// Its device number now; another one if another file system was mounted in its place.
     pub(in crate::delivery) now: u64,
     /// It was unmounted since, and is mounted again.
     pub(in crate::delivery) is_remounted: bool,
-    /// It is not the first one: each file is flushed by itself, to find those that fail.
+    /// It is a later attempt: each file is flushed separately, to find those that fail.
     pub(in crate::delivery) is_repeated: bool,
 }
 
@@ -156,7 +157,7 @@ impl<H> FileSystem<H> {
             .is_some_and(|mount| mount.point == point)
     }
 
-    /// Returns true while what was written there may not be durable.
+    /// Returns true while data written there may not be durable.
     fn is_unsure(&self) -> bool {
         self.suspect.is_some() || self.flushing_since.is_some()
     }
@@ -168,7 +169,7 @@ impl<H> FileSystem<H> {
 }
 
 impl<H> FileSystems<H> {
-    /// Returns an error for a file system that could not be flushed again since its flush failed.
+    /// Returns an error for a file system whose flush failed and did not succeed since.
     pub(in crate::delivery) fn check(&self, device: u64) -> io::Result<()> {
         let known = self.known.lock();
         let suspect = known.get(&device).and_then(|known| known.suspect.as_ref());
@@ -182,9 +183,9 @@ impl<H> FileSystems<H> {
         }
     }
 
-    /// Notes that something will be written on the file system of the directory `near`, which the
-    /// path of the mailbox says is mounted on `expected`. False: no checkpoint can flush it, so
-    /// that must be done at once.
+    /// Notes that data will be written on the file system of the directory `near`, which is mounted
+    /// on `expected` by the path of the mailbox. Returns false if no checkpoint can flush it, so
+    /// that the data must be flushed at once.
     ///
     /// # Errors
     /// No handle can be opened.
@@ -218,8 +219,8 @@ impl<H> FileSystems<H> {
         Ok(whole)
     }
 
-    /// As [`FileSystems::enter`], for directories. Flushes those now that are on file systems that
-    /// a checkpoint cannot flush.
+    /// As [`FileSystems::enter`], for directories. Flushes those at once that are on file systems
+    /// that no checkpoint can flush.
     pub(in crate::delivery) fn enter_all<D: Disk<Handle = H>>(
         &self,
         disk: &D,
@@ -235,7 +236,7 @@ impl<H> FileSystems<H> {
         Ok(())
     }
 
-    /// Notes that a flush of one file system failed which may have covered what the log has for it.
+    /// Notes that a flush of one file system failed which may have covered logged mail.
     pub(in crate::delivery) fn fails(&self, device: u64, error: &Arc<io::Error>) {
         let mut known = self.known.lock();
         if let Some(file_system) = known.get_mut(&device).filter(|known| known.whole) {
@@ -267,8 +268,8 @@ impl<H> FileSystems<H> {
         there.map(|(device, _)| *device).collect()
     }
 
-    /// Returns the first record of the log that a file system needs which is suspect or is being
-    /// flushed.
+    /// Returns the first record of the log that a suspect file system, or one with a flush in
+    /// progress, needs.
     pub(in crate::delivery) fn needed_from(&self) -> Option<Sequence> {
         let known = self.known.lock();
         let not_durable = known.values().filter(|known| known.is_unsure());
@@ -281,7 +282,8 @@ impl<H> FileSystems<H> {
         known.values().any(|known| known.suspect.is_some())
     }
 
-    /// Returns the suspect file systems that an attempt is due for, and begun attempts.
+    /// Returns the suspect file systems whose attempt is due, and those with an attempt in
+    /// progress.
     pub(in crate::delivery) fn suspects_due(&self, now: Instant) -> Vec<u64> {
         let known = self.known.lock();
         let is_due = |suspect: &Suspect| match suspect.stage {
@@ -302,8 +304,8 @@ impl<H> FileSystems<H> {
         suspects.map(|suspect| suspect.next_attempt).min()
     }
 
-    /// Begins an attempt, or goes on with it. `barrier` appends a record behind all others and
-    /// returns its sequence when it is durable. `None` while the attempt can not begin.
+    /// Begins or continues an attempt. `barrier` appends a record after all others and returns its
+    /// sequence when it is durable. `None` while the attempt cannot begin.
     pub(in crate::delivery) fn begin<D: Disk<Handle = H>, E>(
         &self,
         disk: &D,
@@ -365,7 +367,8 @@ impl<H> FileSystems<H> {
         }
     }
 
-    /// Returns what is mounted where a file system was. Asks no file system.
+    /// Returns what is mounted at the mount point of a file system. Does not access any file
+    /// system.
     pub(in crate::delivery) fn mounted<D: Disk<Handle = H>>(
         &self,
         disk: &D,
@@ -392,15 +395,15 @@ impl<H> FileSystems<H> {
             .map_or_else(PathBuf::new, FileSystem::mount_point)
     }
 
-    /// Returns the record before which all that the log has for a file system is durable there, or
-    /// held elsewhere.
+    /// Returns the record before which all logged mail for a file system is durable there, or
+    /// deferred.
     pub(in crate::delivery) fn flushed_below(&self, device: u64) -> Sequence {
         let known = self.known.lock();
         let known = known.get(&device);
         known.map_or(Sequence(u64::MAX), |known| known.flushed_below)
     }
 
-    /// Notes that what the log has before `until` is held elsewhere.
+    /// Notes that the logged mail before `until` is deferred.
     pub(in crate::delivery) fn is_held(&self, device: u64, until: Sequence) {
         debug_assert!(until.0 > 0, "something before it is held");
         if let Some(file_system) = self.known.lock().get_mut(&device) {
@@ -408,7 +411,7 @@ impl<H> FileSystems<H> {
         }
     }
 
-    /// Notes that what the log has was written again.
+    /// Notes that the logged mail was written again.
     pub(in crate::delivery) fn is_rewritten(&self, device: u64) {
         let mut known = self.known.lock();
         let suspect = known.get_mut(&device).and_then(|k| k.suspect.as_mut());
@@ -427,7 +430,7 @@ impl<H> FileSystems<H> {
         self.low.fetch_max(below.0, Ordering::AcqRel);
     }
 
-    /// Returns true while one is written and not flushed yet.
+    /// Returns true while some file system is written to and not flushed yet.
     pub(in crate::delivery) fn awaits_flush(&self) -> bool {
         let known = self.known.lock();
         let mut suspects = known.values().filter_map(|known| known.suspect.as_ref());
@@ -471,17 +474,17 @@ impl<H> FileSystems<H> {
     }
 }
 
-/// A suspect file system, opened again.
+/// A suspect file system that was opened again.
 struct Opened<H> {
     sync_handle: H,
     mount: Mount,
     device: u64,
 }
 
-/// Opens a handle on a suspect file system, or on the one that was mounted in its place.
+/// Opens a handle on a suspect file system, or on the file system that was mounted in its place.
 fn open_again<D: Disk>(disk: &D, mount: Option<&Mount>) -> io::Result<Opened<D::Handle>> {
     let Some(mount) = mount else {
-        let cause = "where it is mounted is not known; restart mailstow";
+        let cause = "its mount point is unknown; restart mailstow";
         return Err(io::Error::other(cause));
     };
     if disk.mounted_on(&mount.point)?.is_none() {

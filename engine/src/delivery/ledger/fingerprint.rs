@@ -1,9 +1,9 @@
-//! The keys by which repeated deliveries are recognised.
+//! The keys that identify repeated deliveries.
 //!
-//! They are SHA-256 digests, because a message with the digest of another one would be lost. A key
-//! begins with a prefix, for which little of the content is read: while deliveries are in doubt,
-//! only messages for the same recipient with the same size and the same beginning are read as a
-//! whole. A key ends with a bit that is set when the client named the message by a queue id.
+//! They are SHA-256 digests, because a message with the same key as another would be lost. A key
+//! begins with a prefix that covers only a part of the content: while deliveries are in doubt, only
+//! messages for the same recipient with the same size and the same beginning are read completely. A
+//! key ends with a bit that is set when the client named the message by a queue id.
 
 use super::queue_id::received_names_id;
 use crate::message::Message;
@@ -12,8 +12,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// Bytes at the beginning of a message that go into its prefix: the client's own `Received:` line
-/// is there, with its queue id.
+/// Bytes at the beginning of a message that go into its prefix: they contain the `Received:` line
+/// of the client, with its queue id.
 const HEAD_BYTES: usize = 1024;
 
 /// The digest of a message's content in its stored form.
@@ -55,7 +55,7 @@ impl ContentSketch {
     }
 }
 
-/// Returns the beginning of a message of which `content` holds at least as much.
+/// Returns the beginning of a message; `content` holds at least as much.
 fn head_of(content: &[u8]) -> &[u8] {
     content.get(..HEAD_BYTES).unwrap_or(content)
 }
@@ -63,7 +63,7 @@ fn head_of(content: &[u8]) -> &[u8] {
 /// The beginning of a key.
 pub(in crate::delivery) type KeyPrefix = [u8; 8];
 
-/// Why a message is not read any further.
+/// Why the rest of a message is not read.
 struct Stop(Option<io::Error>);
 
 impl From<io::Error> for Stop {
@@ -105,16 +105,16 @@ pub(in crate::delivery) fn digest_of(content: &[u8]) -> Digest {
 pub(in crate::delivery) struct BaseDigest([u8; 32]);
 
 impl BaseDigest {
-    /// Returns the digest of a path, however many slashes it is written with.
+    /// Returns the digest of a path; repeated slashes do not change it.
     pub(in crate::delivery) fn of(base: &Path) -> Self {
         let plain: PathBuf = base.components().collect();
         Self(Sha256::digest(plain.as_os_str().as_bytes()).into())
     }
 }
 
-/// What a delivery to one recipient and its repetition have in common, beside the content. The
-/// other recipients that share the copy are no part of it: a repetition may have fewer of them, or
-/// others.
+/// The part of the key that a delivery to one recipient shares with its repetition, beside the
+/// content. It does not include the other recipients of the copy: a repetition may have fewer of
+/// them, or others.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::delivery) struct DuplicateKey<'a> {
     pub(in crate::delivery) base: BaseDigest,
@@ -146,8 +146,8 @@ impl DuplicateKey<'_> {
         key
     }
 
-    /// Returns the key of a message in a delivery log of version 1, which knows a recipient by its
-    /// original address alone.
+    /// Returns the key of a message in a delivery log of version 1, which identifies a recipient by
+    /// its original address alone.
     pub(in crate::delivery) fn key_of_version_1(&self, content: &Digest) -> [u8; 32] {
         self.key_of(self.hasher(&content.sha256), content)
     }

@@ -1,7 +1,7 @@
-//! The delivery log of a store while it is in service, and who may use it.
+//! The delivery log of a store while it is in service, and the leases on it.
 //!
-//! Invariants: a log that failed is opened again only when its last lease was given back, or has
-//! ended because its holder does not come back; a log takes records only while it is in service.
+//! Invariants: a failed log is opened again only when its last lease was given back or ended by the
+//! watchdog; a log takes records only while it is in service.
 
 use super::journal::Journal;
 use super::lease_term::LeaseTerm;
@@ -20,40 +20,40 @@ pub(in crate::delivery) struct LogHandle {
 
 struct State {
     journal: Option<Arc<dyn Journal>>,
-    /// Why there is none.
+    /// Why it is out of service.
     failure: Option<Failure>,
-    /// The one that failed: a lease that has ended may still hold it.
+    /// The log that failed: a lease that has ended may still hold it.
     failed: Option<Weak<dyn Journal>>,
-    /// Leases that have not ended.
+    /// How many leases have not ended.
     leases: usize,
     checkpoint_asked: bool,
     is_closing: bool,
-    /// What the log held when the store was opened was recovered.
+    /// The content of the log when the store was opened was recovered.
     is_recovered: bool,
-    /// The record of the last checkpoint: without records behind it there is nothing to do.
+    /// The record of the last checkpoint: without records after it, a checkpoint has nothing to do.
     checkpoint_at: Sequence,
 }
 
 /// Why the log is out of service.
 #[derive(Clone, Debug)]
 pub(in crate::delivery) struct Failure {
-    /// The newest cause: of the failure, or why the log could not be opened again.
+    /// The newest cause: the failure, or why the log could not be opened again.
     pub(in crate::delivery) cause: LogError,
     /// Since the UNIX epoch.
     pub(in crate::delivery) since: Duration,
-    /// Attempts to open it again.
+    /// How many attempts to open it again failed.
     pub(in crate::delivery) attempts: u64,
     pub(in crate::delivery) next_attempt: Instant,
 }
 
-/// The right to use the log; while it is held, the log is not opened again.
+/// The right to use the log. A log is not opened again while a lease on it exists.
 pub(in crate::delivery) struct LogLease<'a> {
     log: &'a LogHandle,
     pub(in crate::delivery) journal: Arc<dyn Journal>,
     term: Arc<LeaseTerm>,
 }
 
-/// What a supervisor does next.
+/// The next task of a supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::delivery) enum Task {
     Checkpoint,
@@ -77,7 +77,7 @@ impl fmt::Debug for LogHandle {
 }
 
 impl State {
-    /// Takes a log out of service that failed, even if nothing uses it now.
+    /// Takes a failed log out of service, even if nothing uses it now.
     fn fail_if_poisoned(&mut self) {
         if let Some(error) = self.journal.as_ref().and_then(|journal| journal.poisoned()) {
             self.fail(error);
@@ -112,7 +112,7 @@ impl Drop for LogLease<'_> {
         let mut state = self.log.state.lock();
         let is_it = |journal: &Arc<dyn Journal>| Arc::ptr_eq(journal, &self.journal);
         if let Some(error) = poisoned
-            // Another one may be in service by now.
+            // Another log may be in service by now.
             && state.journal.as_ref().is_some_and(is_it)
         {
             state.fail(error);
@@ -122,19 +122,19 @@ impl Drop for LogLease<'_> {
 }
 
 impl LogLease<'_> {
-    /// Returns how long it lasts.
+    /// Returns its term.
     pub(in crate::delivery) fn term(&self) -> &Arc<LeaseTerm> {
         &self.term
     }
 
-    /// Returns true if it has ended although it is held: another log may be in service.
+    /// Returns true if it was ended while it is held: another log may be in service.
     pub(in crate::delivery) fn is_over(&self) -> bool {
         self.term.is_over()
     }
 }
 
 impl LogHandle {
-    /// Returns the handle of a log that was not opened yet.
+    /// Returns the handle of a log that is not open yet.
     pub(super) fn new() -> Self {
         Self {
             state: Mutex::new(State {
@@ -159,7 +159,7 @@ impl LogHandle {
         self.lease_for(Arc::default())
     }
 
-    /// As [`Self::lease`], for a term that others may end, or have ended.
+    /// As [`Self::lease`], for a term that other threads may end, or have ended.
     ///
     /// # Errors
     /// As there.
@@ -198,7 +198,7 @@ impl LogHandle {
             return;
         }
         state.leases -= 1;
-        // The supervisor waits for the last lease of a log that failed, and for no other.
+        // The supervisor waits only for the last lease of a failed log.
         let is_last = state.journal.is_none() && state.leases == 0;
         drop(state);
         if is_last {
@@ -206,8 +206,8 @@ impl LogHandle {
         }
     }
 
-    /// Has a log that failed take nothing more and let another be opened, although somebody may
-    /// still hold it.
+    /// Stops a failed log and lets another be opened, although a thread may still hold the failed
+    /// one.
     pub(in crate::delivery) fn let_go_of_failed(&self) {
         let failed = self.state.lock().failed.take();
         if let Some(journal) = failed.and_then(|failed| failed.upgrade()) {
@@ -250,7 +250,7 @@ impl LogHandle {
         self.changed.notify_all();
     }
 
-    /// Notes that the log cannot be opened now: attempts are made as after a failure.
+    /// Notes that the log cannot be opened now: attempts follow as after a failure.
     pub(in crate::delivery) fn open_later(&self, error: LogError) {
         self.state.lock().is_out_of_service(error);
     }
@@ -264,7 +264,7 @@ impl LogHandle {
         }
     }
 
-    /// Closes the log without a failure, although somebody may still hold it.
+    /// Closes the log without a failure, although a thread may still hold it.
     pub(in crate::delivery) fn forget(&self) {
         let journal = self.state.lock().journal.take();
         if let Some(journal) = journal {
@@ -287,7 +287,7 @@ impl LogHandle {
         self.state.lock().checkpoint_at = at;
     }
 
-    /// Returns the log while it is in service, else why it is not.
+    /// Returns the log while it is in service, otherwise why it is not.
     pub(in crate::delivery) fn status(&self) -> Result<Arc<dyn Journal>, Option<Failure>> {
         let mut state = self.state.lock();
         state.fail_if_poisoned();
@@ -304,9 +304,9 @@ impl LogHandle {
         state.failure.as_ref().map(|failure| failure.cause.clone())
     }
 
-    /// Waits for the next task of the supervisor. A log that failed is opened again at `reopen_at`
-    /// at the earliest. `due` says how long the others may wait, given whether a checkpoint was
-    /// asked for.
+    /// Waits for the next task of the supervisor. A failed log is opened again at `reopen_at` at
+    /// the earliest. `due` returns how long the other tasks may wait, given whether a checkpoint
+    /// was asked for.
     pub(in crate::delivery) fn next_task(
         &self,
         reopen_at: Instant,
@@ -353,7 +353,7 @@ impl LogHandle {
     }
 }
 
-/// Returns true when some of the log should be freed, so that no delivery waits for room.
+/// Returns true when part of the log should be freed, so that no delivery waits for room.
 pub(in crate::delivery) fn is_half_full(journal: &dyn Journal) -> bool {
     let usage = journal.usage();
     usage.segments_live * usage.segment_bytes > usage.log_bytes_max / 2

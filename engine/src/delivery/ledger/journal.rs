@@ -1,5 +1,5 @@
-//! The delivery log as deliveries see it. In a simulation it may have no threads, or pass wrong
-//! records on.
+//! The delivery log as the delivery code uses it. A simulation may run it without threads, or
+//! falsify records.
 
 use super::super::bounds::{LOG_BYTES_MIN, LogBounds, log_directory};
 use super::suspect_note::{has_suspects, note_suspects};
@@ -21,8 +21,8 @@ pub(in crate::delivery) trait Journal: fmt::Debug + Send + Sync {
     fn append(&self, record: EncodedRecord) -> Result<RecordTicket, LogError>;
     /// As [`Journal::append`]; a full log grows past its bound.
     fn append_anyway(&self, record: EncodedRecord) -> Result<RecordTicket, LogError>;
-    /// As [`Journal::append`], without ever waiting: a full log refuses the record. `then` is
-    /// called once, when the record is durable or never will be.
+    /// As [`Journal::append`], without waiting: a full log refuses the record. `then` is called
+    /// once, when the record is durable or never will be.
     fn append_then(&self, record: EncodedRecord, then: OnDurable);
     /// Sets how many bytes of records do not count against the bound.
     fn set_uncounted(&self, bytes: u64);
@@ -30,7 +30,7 @@ pub(in crate::delivery) trait Journal: fmt::Debug + Send + Sync {
     fn wait(&self, ticket: RecordTicket) -> Result<Sequence, LogError>;
     /// Returns the newest durable record.
     fn durable_up_to(&self) -> Sequence;
-    /// Shows the records from the first up to the second, which is durable, in order.
+    /// Passes the records from the first to the second, which is durable, in order.
     fn read_back(
         &self,
         range: (Sequence, Sequence),
@@ -38,20 +38,20 @@ pub(in crate::delivery) trait Journal: fmt::Debug + Send + Sync {
     ) -> Result<(), LogError>;
     /// Frees the segments that end before this record.
     fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError>;
-    /// Returns true if that would free any.
+    /// Returns true if that would free any segment.
     fn frees_before(&self, sequence: Sequence) -> bool;
     /// Returns how full it is.
     fn usage(&self) -> LogUsage;
     /// Returns the failure that stopped it.
     fn poisoned(&self) -> Option<LogError>;
-    /// Gives back space that it can do without, because the disk is full. Returns the bytes gained.
+    /// Gives back space that it does not need, because the disk is full. Returns the bytes gained.
     fn give_back(&self, is_recovering: bool) -> u64;
-    /// Checks whether it should leave more space to others.
+    /// Checks whether it should leave more space to other files.
     fn look_at_room(&self);
-    /// Returns true if so many bytes of records can be appended, past the bound, too.
+    /// Returns true if so many bytes of records can be appended, also past the bound.
     fn has_room_for(&self, bytes: u64) -> bool;
-    /// Takes no more records and frees nothing any more, so that the log may be opened again
-    /// although somebody still holds this one.
+    /// Takes no more records and frees nothing, so that the log may be opened again although a
+    /// thread still holds this one.
     fn let_go(&self);
 }
 
@@ -121,9 +121,9 @@ impl<M: LogMedium, W: LogWorkers> Journal for LogWriter<M, W> {
     }
 }
 
-/// What stood in the log when it was opened.
+/// The content of the log when it was opened.
 pub(in crate::delivery) trait Found: Send + Sync {
-    /// Shows every record, in order.
+    /// Passes every record, in order.
     fn for_each(&self, visit: &mut dyn FnMut(ScannedRecord<'_>)) -> Result<(), LogError>;
 }
 
@@ -133,15 +133,15 @@ impl<M: LogMedium> Found for LogScan<M> {
     }
 }
 
-/// An open log and what stood in it.
+/// An open log and its content when it was opened.
 pub(in crate::delivery) type OpenedJournal = (Arc<dyn Journal>, Arc<dyn Found>);
 
 /// Opens the log, at the start and again after it failed.
 pub(in crate::delivery) trait JournalSource: fmt::Debug + Send + Sync {
-    /// Opens it. It must not be open, unless [`Journal::let_go`] was called.
+    /// Opens it. It must not be open, except after [`Journal::let_go`].
     fn open(&self) -> Result<OpenedJournal, LogError>;
-    /// Notes beside the log whether the kernel may return data that a mailbox's disk does not have.
-    /// A restart of the machine voids the note.
+    /// Notes beside the log whether the kernel may return data that the disk of a mailbox does not
+    /// have. A restart of the machine voids the note.
     fn note_suspects(&self, has_suspects: bool) -> io::Result<()>;
     /// Returns true if that was noted since the machine started.
     fn has_suspects(&self) -> bool;
@@ -171,18 +171,18 @@ impl DirectorySource {
         }
     }
 
-    /// The settings of the log on the file system that it is on.
+    /// Returns the settings of the log on its file system.
     pub(in crate::delivery) fn delivery_log(&self) -> DeliveryLogSettings {
         self.bounds.apply(&self.wanted)
     }
 
-    /// Gives up what is damaged, and recovers the rest.
+    /// Drops the damaged part, and recovers the rest.
     pub(in crate::delivery) fn accepting_damage(mut self) -> Self {
         self.settings.accept_damage = true;
         self
     }
 
-    /// Returns true if there is a log already.
+    /// Returns true if a log exists.
     pub(in crate::delivery) fn exists(&self) -> bool {
         self.directory.is_dir()
     }
@@ -215,19 +215,19 @@ impl JournalSource for DirectorySource {
     }
 }
 
-/// Room in a record for what stands beside the content.
+/// Bytes in a record beside the content.
 const ENVELOPE_BYTES_MAX: u64 = 4 << 20;
-/// Fewest segments: fewer would keep too much of the log from being used.
+/// Fewest segments: with fewer, too much of the log would be unusable.
 const SEGMENTS_MIN: u64 = 16;
 /// Bytes of an entry of the in-doubt memory in a checkpoint record.
 const IN_DOUBT_BYTES: u64 = 60;
-/// Entries of a record that has one for each delivery, of 60 bytes at most: it is shorter than
-/// the smallest segment, so that it finds room in a full log.
+/// Entries of a record that has one for each delivery, of 60 bytes at most: the record is shorter
+/// than the smallest segment, so that it fits into a full log.
 const ENTRIES_MAX: usize = 128;
 
 pub(in crate::delivery) fn log_settings(settings: &DeliveryLogSettings) -> LogWriterSettings {
     let bytes_max = settings.bytes_max.max(LOG_BYTES_MIN);
-    // The bound of the whole counts more than the size of its parts.
+    // The bound of the whole log takes precedence over the size of its parts.
     let segment_bytes = settings.segment_bytes.min(bytes_max / SEGMENTS_MIN) & !4095;
     let segment_bytes = segment_bytes.max(4 * 4096);
     // No record may be more than about half of the log.
@@ -251,7 +251,7 @@ fn in_doubt_bytes(entries: usize) -> u64 {
     64 + entries as u64 * IN_DOUBT_BYTES
 }
 
-/// Deliveries in doubt that a checkpoint of this log may name: a full log keeps room for a
+/// Returns how many deliveries in doubt a checkpoint of this log may name: a full log reserves a
 /// segment, of which half is for them.
 pub(in crate::delivery) fn in_doubt_max(settings: &LogWriterSettings) -> usize {
     let room = (settings.segment_bytes - 4096) / 2;
@@ -260,7 +260,7 @@ pub(in crate::delivery) fn in_doubt_max(settings: &LogWriterSettings) -> usize {
     usize::try_from(entries).map_or(IN_DOUBT_MAX, |entries| entries.min(IN_DOUBT_MAX))
 }
 
-/// Returns records of what became of deliveries, each short enough for any log.
+/// Returns records of the outcomes of deliveries, each short enough for any log.
 pub(in crate::delivery) fn done_records(entries: &[Done]) -> impl Iterator<Item = EncodedRecord> {
     let chunks = entries.chunks(ENTRIES_MAX);
     chunks.map(|entries| Record::Done(entries.to_vec()).encode())

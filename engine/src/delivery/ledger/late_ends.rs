@@ -1,6 +1,6 @@
-//! What became of deliveries that were answered while their writers did not come back.
+//! The outcomes of deliveries that were answered before their writers came back.
 //!
-//! Such a delivery was acknowledged, because the log has it. It is deferred until its writer notes
+//! Such a delivery was acknowledged because the log has it. It is deferred until its writer notes
 //! its end here.
 
 use crate::log::DeliveryId;
@@ -15,7 +15,7 @@ pub(in crate::delivery) struct LateEnds(Arc<Mutex<Vec<LateEnd>>>);
 pub(in crate::delivery) struct LateEnd {
     pub(in crate::delivery) id: DeliveryId,
     pub(in crate::delivery) recipient: u32,
-    /// It stands in its mailbox, and may not be durable there.
+    /// It is in its mailbox, and may not be durable there.
     pub(in crate::delivery) is_stored: bool,
     /// The file system that it was written to.
     pub(in crate::delivery) device: Option<u64>,

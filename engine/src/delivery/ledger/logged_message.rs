@@ -1,10 +1,10 @@
-//! A message as the delivery log has it, and what becomes of its deliveries.
+//! A message in the delivery log, and the outcomes of its deliveries.
 //!
-//! The first of the recipients that share a copy names it. Invariants: the first writer that takes
-//! up the message appends the record, once; a delivery that ends without success after that is
-//! refused in the log, so that recovery does not make it; the log keeps the record until every
-//! delivery has ended. A message that is too long for the log is never appended, and only
-//! remembered in case its reply is lost.
+//! The first of the recipients that share a copy identifies the copy. Invariants: the first writer
+//! that takes the message appends the record, once; a delivery that fails after that is refused in
+//! the log, so that recovery does not make it; the log keeps the record until every delivery has
+//! ended. A message that is too long for the log is never appended, and only remembered in case its
+//! reply is lost.
 
 use super::super::copies::Copy;
 use super::super::types::Mail;
@@ -34,7 +34,7 @@ pub(in crate::delivery) struct LoggedMessage {
     state: Mutex<State>,
 }
 
-/// What is needed to hold a message of the log after its delivery was answered.
+/// The data needed to defer a logged message after its delivery was answered.
 pub(in crate::delivery) struct HeldMessage {
     /// Its record.
     pub(in crate::delivery) at: Sequence,
@@ -49,9 +49,9 @@ struct State {
     /// Kept as long as the content may be needed.
     mail: Option<Arc<Mail>>,
     digest: Option<Digest>,
-    /// What became of each recipient.
+    /// The outcome of each recipient.
     ends: Vec<End>,
-    /// Copies whose deliveries have not ended.
+    /// How many copies have deliveries that have not ended.
     open: usize,
     /// It is known whether the client has read the replies.
     is_settled: bool,
@@ -80,7 +80,7 @@ enum Stage {
         journal: Weak<dyn Journal>,
         ticket: RecordTicket,
         refusals: Refusals,
-        /// None once every delivery has ended.
+        /// `None` once every delivery has ended.
         mark: Option<Arc<RetentionMark>>,
     },
 }
@@ -93,14 +93,14 @@ impl fmt::Debug for LoggedMessage {
     }
 }
 
-/// How a message stands in the log.
+/// The state of a message in the log.
 pub(in crate::delivery) enum InLog {
-    /// The record was appended just now, and is durable when the log is up to this ticket.
+    /// The record was appended now, and is durable when the log is durable up to this ticket.
     Appended(RecordTicket),
-    /// As before, but appended by an earlier delivery of the message.
+    /// The record was appended by an earlier delivery of the message.
     Before(RecordTicket),
     /// The record was appended to a log that failed since, and may be lost; or the delivery was
-    /// given up. It must not go on.
+    /// given up. The delivery must stop.
     Stale,
 }
 
@@ -111,7 +111,7 @@ impl Settled for LoggedMessage {
 }
 
 impl LoggedMessage {
-    /// Decides where each copy will be found. Writes nothing. Its recipients are those of the
+    /// Decides the name or place of each copy. Writes nothing. The recipients are those of the
     /// copies, in their order.
     pub(in crate::delivery) fn new(
         id: DeliveryId,
@@ -176,13 +176,13 @@ impl LoggedMessage {
         &self.envelope
     }
 
-    /// Returns the recipient as the log has it.
+    /// Returns the recipient in the form of the log.
     pub(in crate::delivery) fn recipient(&self, index: usize) -> Option<&AcceptedRecipient> {
         self.envelope.recipients.get(index)
     }
 
-    /// Appends the record to the log, unless that was done. The mark keeps it in the log until it
-    /// is dropped. Recipients that are refused later are noted in `refusals`.
+    /// Appends the record to the log, unless that was done. The mark keeps the record in the log
+    /// until it is dropped. Later refusals of recipients are noted in `refusals`.
     pub(in crate::delivery) fn append_to(
         &self,
         journal: &Arc<dyn Journal>,
@@ -232,13 +232,16 @@ impl LoggedMessage {
     }
 
     /// Replaces the mark that keeps the record in the log, if it is `from`. No record may rely on
-    /// `from` later, so it must be closed.
+    /// `from` later, so the caller must close it.
     pub(in crate::delivery) fn move_mark(
         &self,
         from: &Arc<RetentionMark>,
         to: &Arc<RetentionMark>,
     ) {
-        debug_assert!(from.is_closed(), "else a record may rely on it after this");
+        debug_assert!(
+            from.is_closed(),
+            "otherwise a record may rely on it after this"
+        );
         let mut state = self.state.lock();
         if let Stage::Logged {
             mark: Some(mark), ..
@@ -249,7 +252,7 @@ impl LoggedMessage {
         }
     }
 
-    /// Returns what is needed to hold the message past its delivery; `None` if the log does not
+    /// Returns the data needed to defer the message after its delivery; `None` if the log does not
     /// durably have it, or the content cannot be read.
     pub(in crate::delivery) fn held(&self) -> Option<HeldMessage> {
         let state = self.state.lock();
@@ -273,7 +276,7 @@ impl LoggedMessage {
         })
     }
 
-    /// Notes what became of a delivery that was answered before it ended, and on which file system.
+    /// Notes the outcome of a delivery that was answered before it ended, and its file system.
     pub(in crate::delivery) fn ended_late(
         &self,
         index: usize,
@@ -305,13 +308,13 @@ impl LoggedMessage {
         self.state.lock().open == 0
     }
 
-    /// Returns true when its record was appended and the log may not have the refusal of the
-    /// delivery: recovery may make it.
+    /// Returns true when its record was appended and the log may lack the refusal of the delivery:
+    /// recovery may make it.
     pub(in crate::delivery) fn may_be_recovered(&self, is_refused_in_log: bool) -> bool {
         !is_refused_in_log && self.is_logged()
     }
 
-    /// Returns the keys of the recipients that were not refused; a repetition has the same.
+    /// Returns the keys of the recipients that were not refused; a repetition has equal keys.
     pub(in crate::delivery) fn keys(&self) -> Vec<[u8; 32]> {
         let Some(digest) = self.settle_digest() else {
             return Vec::new();
@@ -324,7 +327,7 @@ impl LoggedMessage {
             .collect()
     }
 
-    /// Notes that the store remembers elsewhere what the client has read.
+    /// Notes that the store remembers elsewhere which replies the client has read.
     pub(in crate::delivery) fn settled(&self) {
         self.state.lock().is_settled = true;
     }
@@ -339,7 +342,7 @@ impl LoggedMessage {
         mbox_header(&self.envelope, index)
     }
 
-    /// Returns what a record says of the outcome of a copy.
+    /// Returns the log's record of the outcome of a copy.
     pub(in crate::delivery) fn done(&self, index: usize, outcome: DoneOutcome) -> Done {
         Done {
             id: self.envelope.id,
@@ -353,8 +356,8 @@ impl LoggedMessage {
         self.end(index, End::Stored);
     }
 
-    /// Notes that a copy was not stored, and appends that to the log without waiting for it,
-    /// unless the log has it (`is_logged`).
+    /// Notes that a copy was not stored, and appends that to the log without waiting, unless the
+    /// log has it (`is_logged`).
     pub(in crate::delivery) fn refuse(&self, index: usize, is_logged: bool) {
         let holder = self.end(index, End::Refused);
         if let (false, Some((journal, refusals))) = (is_logged, holder) {
@@ -363,8 +366,8 @@ impl LoggedMessage {
         }
     }
 
-    /// Notes the end of a copy. Returns the log that has the record, unless that log was closed
-    /// since, and the memory of refusals.
+    /// Notes the end of a copy. Returns the log with the record, unless that log was closed since,
+    /// and the memory of refusals.
     fn end(&self, index: usize, end: End) -> Option<(Option<Arc<dyn Journal>>, Refusals)> {
         let sharing = self.envelope.sharing(index).len();
         let mut state = self.state.lock();
@@ -395,9 +398,9 @@ impl LoggedMessage {
         }
     }
 
-    /// Returns what the log must have when the client has read the replies: nothing of a delivery
-    /// that was refused. When the log does not have the refusal, recovery makes that delivery, and
-    /// the in-doubt memory must answer for the repetition.
+    /// Returns the entries for the log once the client has read the replies; they exclude
+    /// deliveries that were refused. If the log lacks a refusal, recovery makes that delivery, and
+    /// the in-doubt memory must answer the repetition.
     pub(in crate::delivery) fn confirmed(&self) -> Vec<Confirmed> {
         let id = self.envelope.id;
         let state = self.state.lock();
@@ -454,8 +457,8 @@ impl LoggedMessage {
     }
 }
 
-/// Appends a refusal without waiting for it. When the log fails, the refusal is appended to the
-/// log that is opened in its place.
+/// Appends a refusal without waiting. When the log fails, the refusal is appended to the log that
+/// is opened next.
 fn append_refusal(journal: Option<&dyn Journal>, refusals: &Refusals, done: Done) {
     let record = Record::Done(vec![done]).encode();
     let ticket = journal.and_then(|journal| journal.append(record).ok());

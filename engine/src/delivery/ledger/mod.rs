@@ -1,7 +1,7 @@
 //! The ledger: what a store must remember of deliveries until they are settled.
 //!
-//! Part of it stands in the delivery log, part in memory only, because the log has the records from
-//! which recovery makes it again. A checkpoint frees the records of deliveries that are settled.
+//! Part of it is in the delivery log. The rest is in memory only, because recovery restores it from
+//! the records in the log. A checkpoint frees the records of deliveries that are settled.
 
 mod checkpoint;
 pub(super) mod deferred;
@@ -34,19 +34,19 @@ use std::fmt;
 use std::io;
 use unconfirmed::{Keep, Unconfirmed};
 
-/// What a store with a delivery log remembers.
+/// The memory of a store with a delivery log.
 pub(super) struct Ledger<H> {
     /// Longest message for the log, in bytes.
     pub(super) message_bytes_max: u64,
     /// Longest record that the log takes, in bytes.
     pub(super) record_bytes_max: usize,
     pub(super) log: LogHandle,
-    /// The records that deliveries under way need.
+    /// The records that deliveries in progress need.
     pub(super) retention: Retention,
     pub(super) file_systems: FileSystems<H>,
     pub(super) unconfirmed: Unconfirmed,
     pub(super) refusals: Refusals,
-    /// The ends of deliveries that were answered before.
+    /// The outcomes of deliveries that were answered before they ended.
     pub(super) late_ends: LateEnds,
     pub(super) deferred: Deferred,
 }
@@ -75,9 +75,9 @@ impl<H: fmt::Debug> Ledger<H> {
         }
     }
 
-    /// Makes room on a full disk: has the log give back space that it can do without. Returns true
-    /// when it gained some, and the write may be tried again. Asks for a checkpoint, which frees
-    /// more of the log.
+    /// Frees space on a full disk: asks the log to give back space that it does not need. Returns
+    /// true when some was freed, and the write may be tried again. Asks for a checkpoint, which
+    /// frees more of the log.
     pub(super) fn make_room(&self, journal: &dyn Journal) -> bool {
         let gained = journal.give_back(false);
         self.log.ask_checkpoint();
@@ -90,15 +90,15 @@ impl<H: fmt::Debug> Ledger<H> {
         lease.is_ok_and(|lease| self.make_room(lease.journal.as_ref()))
     }
 
-    /// Notes that a flush by a delivery failed, which may have covered what the log has for that
-    /// file system.
+    /// Notes that a flush by a delivery failed, which may have covered logged mail for that file
+    /// system.
     pub(super) fn flush_failed(&self, device: u64, source: &Arc<io::Error>) {
         self.file_systems.fails(device, source);
         self.log.ask_checkpoint();
     }
 
-    /// Appends deliveries in doubt, which are remembered already, and waits for nothing. `then` is
-    /// called once, when the log durably has all of them or never will.
+    /// Appends deliveries in doubt, which are in memory already, without waiting. `then` is called
+    /// once, when the log durably has all of them or never will.
     pub(super) fn append_in_doubt(&self, entries: &[InDoubt], then: OnDurable) {
         let lease = match self.log.lease() {
             Ok(lease) => lease,
@@ -118,7 +118,7 @@ impl<H: fmt::Debug> Ledger<H> {
             };
             lease.journal.append_then(record, Box::new(note));
         }
-        // Calls come in the order of the log: this is the last one.
+        // Calls come in the order of the log, so this is the last one.
         let then = move |durable| {
             let failed = failed.lock().take();
             then(failed.map_or(durable, Err));
@@ -126,13 +126,13 @@ impl<H: fmt::Debug> Ledger<H> {
         lease.journal.append_then(last, Box::new(then));
     }
 
-    /// Appends which replies were read, and waits for nothing.
+    /// Appends which replies were read, without waiting.
     pub(super) fn append_confirmations(&self) {
         let Ok(lease) = self.log.lease() else {
             return;
         };
         for record in confirmed_records(&self.unconfirmed.take_pending()) {
-            // What a failing log loses is appended to the next one.
+            // Records that a failing log loses are appended to the next log.
             drop(lease.journal.append_anyway(record));
         }
     }

@@ -1,8 +1,8 @@
-//! Whether a message comes out of a mail queue, which sends it again until it is answered.
+//! Finds out whether a message comes from a mail queue, which sends it again until it is answered.
 //!
-//! A client with a queue names each message: by XFORWARD, or in the
-//! `Received:` field that it puts before all others. Two messages sent on purpose differ in that
-//! name. Sources: RFC 5321 section 4.4, RFC 5322 section 3.6.7.
+//! A client with a queue names each message: by XFORWARD, or in the `Received:` field that it
+//! prepends. Two messages sent on purpose differ in that name. Sources: RFC 5321 section 4.4, RFC
+//! 5322 section 3.6.7.
 
 /// Returns true if the first `Received:` field names a queue id. `head` is the beginning of a
 /// message with lines that end with LF; an end of `head` within the field ends the field.
@@ -10,14 +10,14 @@ pub(in crate::delivery) fn received_names_id(head: &[u8]) -> bool {
     first_received(head).is_some_and(|body| has_id(&without_comments(body)))
 }
 
-/// The body of the first `Received:` field.
+/// Returns the body of the first `Received:` field.
 fn first_received(head: &[u8]) -> Option<&[u8]> {
     const NAME: &[u8] = b"received:";
     let mut rest = head;
     loop {
         let end = field_end(rest);
         let (field, after) = rest.split_at(end);
-        // The empty line, or the end of what is known.
+        // The empty line, or the end of the known part.
         if matches!(field, [] | b"\n") {
             return None;
         }
@@ -30,7 +30,7 @@ fn first_received(head: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Where the field ends that `rest` begins with: behind the line end that no blank follows.
+/// Returns the end of the field at the start of `rest`: after the line end that no blank follows.
 fn field_end(rest: &[u8]) -> usize {
     memchr::memchr_iter(b'\n', rest)
         .map(|at| at + 1)
@@ -38,7 +38,7 @@ fn field_end(rest: &[u8]) -> usize {
         .unwrap_or(rest.len())
 }
 
-/// The body up to its date, with a blank for each comment.
+/// Returns the body up to its date, with a blank for each comment.
 fn without_comments(body: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(body.len());
     let mut depth = 0_usize;
@@ -46,7 +46,7 @@ fn without_comments(body: &[u8]) -> Vec<u8> {
     while let Some(&byte) = bytes.next() {
         match byte {
             b'\\' => {
-                // The next one is quoted.
+                // The next character is quoted.
                 let quoted = bytes.next();
                 if depth == 0 {
                     plain.extend(quoted);
@@ -65,7 +65,7 @@ fn without_comments(body: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Returns true if the clause `id` is there, with a value.
+/// Returns true if there is a clause `id` with a value.
 fn has_id(plain: &[u8]) -> bool {
     const OTHERS: [&[u8]; 5] = [b"from", b"by", b"via", b"with", b"for"];
     let mut words = plain
@@ -112,7 +112,7 @@ mod tests {
             "Received: from id by b (id 4F)\n\n",
             "Received: by mx id\n\n",
             "Received: by mx id (none); now\n\n",
-            // Only the field of the client itself counts, which is the first.
+            // Only the first field counts, which is the client's.
             "Received: from a by b; now\nReceived: by c id 4F; then\n\n",
             "Received: (qmail 4711 invoked by uid 0); now\n\n",
         ] {

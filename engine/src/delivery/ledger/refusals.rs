@@ -1,9 +1,9 @@
-//! Refused deliveries of which the log may not know yet.
+//! Refused deliveries whose refusals may not be in the log yet.
 //!
-//! The refusal of a delivery whose message is in the log is appended without being waited for. A
-//! log that fails may lose it, and a recovery would make the delivery. Invariant: a refusal is
-//! remembered here until the log durably has it, so that it is appended again when the log was
-//! opened again, before any other mail is accepted.
+//! The refusal of a delivery whose message is in the log is appended without waiting. A failing log
+//! may lose it, and a recovery would make the delivery. Invariant: a refusal is remembered here
+//! until the log durably has it, so that it is appended again to a log that was opened again,
+//! before any other mail is accepted.
 
 use super::journal::{Journal, done_records};
 use crate::log::{Done, LogError, RecordTicket, Sequence};
@@ -27,7 +27,7 @@ impl Refusals {
         self.0.lock().push(Refusal { done, at });
     }
 
-    /// Returns true while some of them were not appended.
+    /// Returns true while some of them are not appended.
     pub(in crate::delivery) fn is_behind(&self) -> bool {
         self.0.lock().iter().any(|refusal| refusal.at.is_none())
     }
@@ -68,8 +68,8 @@ impl Refusals {
         due.into_iter().map(|refusal| refusal.done).collect()
     }
 
-    /// Remembers each again with the ticket of its new record, and returns the newest. Nothing is
-    /// locked while the log is written.
+    /// Remembers each again with the ticket of its new record, and returns the newest. Holds no
+    /// lock while the log is written.
     fn append_these(
         &self,
         journal: &dyn Journal,

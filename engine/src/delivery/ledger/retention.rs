@@ -1,8 +1,8 @@
-//! The low-water mark: the first record of the log that deliveries under way still need.
+//! The low-water mark: the first record of the log that deliveries in progress still need.
 //!
-//! Invariant: a mark is taken before the first record it covers is appended, from what was durable
-//! then, so that it is never above that record; it is given back only when every delivery of these
-//! records was published or refused, or is held elsewhere.
+//! Invariant: a mark is taken before the first record it covers is appended, at the newest durable
+//! record then, so that it is never above that record; it is given back only when every delivery of
+//! these records was published, refused or deferred.
 
 use crate::log::Sequence;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default)]
 pub(in crate::delivery) struct Retention(Arc<Mutex<BTreeMap<u64, usize>>>);
 
-/// Keeps the records from here on in the log, until it is dropped or given back.
+/// Keeps the records from this one on in the log until it is dropped or given back.
 #[derive(Debug)]
 pub(in crate::delivery) struct RetentionMark {
     retention: Retention,
@@ -37,13 +37,13 @@ impl RetentionMark {
     pub(in crate::delivery) fn again(&self) -> Self {
         debug_assert!(
             !self.is_given_back.load(Ordering::Acquire),
-            "what was given back keeps nothing in the log"
+            "a mark that was given back keeps nothing in the log"
         );
         *self.retention.0.lock().entry(self.sequence).or_default() += 1;
         Self::new(&self.retention, self.sequence)
     }
 
-    /// Has no record rely on it from now on.
+    /// Closes the mark, after which no record relies on it.
     pub(in crate::delivery) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
     }
@@ -52,7 +52,7 @@ impl RetentionMark {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// Gives it back before it is dropped; nothing may rely on it any more.
+    /// Gives the mark back before it is dropped; nothing may rely on it any more.
     pub(in crate::delivery) fn give_back(&self) {
         if self.is_given_back.swap(true, Ordering::AcqRel) {
             return;
@@ -72,8 +72,8 @@ impl RetentionMark {
 }
 
 impl Retention {
-    /// Takes a mark at the record behind what `durable` returns, which is called while the marks
-    /// are locked, so that no checkpoint can come in between.
+    /// Takes a mark at the record after the one that `durable` returns, which is called while the
+    /// marks are locked, so that no checkpoint runs in between.
     pub(in crate::delivery) fn take(&self, durable: impl FnOnce() -> Sequence) -> RetentionMark {
         let mut marks = self.0.lock();
         let sequence = durable().0 + 1;
@@ -83,7 +83,7 @@ impl Retention {
         RetentionMark::new(self, sequence)
     }
 
-    /// Returns the low-water mark: everything before it is settled.
+    /// Returns the low-water mark: every record before it is settled.
     pub(in crate::delivery) fn low_water_mark(
         &self,
         durable: impl FnOnce() -> Sequence,

@@ -3,7 +3,7 @@
 //! The delivery log keeps these sums of a message that is too long for it, so that recovery can
 //! distinguish a torn copy in an mbox from what other programs wrote.
 
-/// Bytes that a disk writes as a whole, at least.
+/// The smallest unit that a disk writes atomically, in bytes.
 pub(in crate::delivery) const SECTOR_BYTES: u64 = 512;
 
 /// CRC-32 of the bytes in each sector of a file, from an offset on.
@@ -44,7 +44,7 @@ impl SectorSums {
             .extend(self.open.take().map(crc32fast::Hasher::finalize));
     }
 
-    /// Returns the offset behind the last byte, and the sums.
+    /// Returns the offset after the last byte, and the sums.
     pub(in crate::delivery) fn finish(mut self) -> (u64, Vec<u32>) {
         self.end_sector();
         (self.at, self.ended)

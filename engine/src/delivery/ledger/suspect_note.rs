@@ -1,8 +1,9 @@
-//! A note beside the delivery log: the kernel may show what the disk of a mailbox does not have.
+//! A note beside the delivery log: the kernel may return data that the disk of a mailbox does not
+//! have.
 //!
-//! A failed flush has that effect until the file system is flushed again or the machine restarts. A
-//! process that starts meanwhile must not trust what it reads there. The note is a file that holds
-//! the id of the boot it was written in.
+//! That is so after a failed flush, until the file system is flushed again or the machine restarts.
+//! A process that starts meanwhile must not trust what it reads there. The note is a file that
+//! holds the id of the boot in which it was written.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,7 +12,7 @@ use std::path::Path;
 const NAME: &str = "suspect-file-systems";
 const TEMPORARY: &str = "suspect-file-systems.new";
 
-/// The kernel's id of this boot.
+/// The path of the kernel's id of this boot.
 fn boot() -> io::Result<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
 }
@@ -32,7 +33,7 @@ pub(in crate::delivery) fn note_suspects(directory: &Path, has_suspects: bool) -
     }
 }
 
-/// Returns true if the note was written in this boot. A note that cannot be read counts.
+/// Returns true if the note was written in this boot, or cannot be read.
 pub(in crate::delivery) fn has_suspects(directory: &Path) -> bool {
     match fs::read_to_string(directory.join(NAME)) {
         Ok(noted) => boot().is_ok_and(|boot| boot == noted),

@@ -3,8 +3,8 @@
 //! A delivery is *open* from the moment its record is in the log until the client is known to have
 //! read the reply; it is *in doubt* when the connection, or the whole process, was lost before
 //! that. A confirmation is *pending* until it is appended to the log, and *written* until a
-//! checkpoint makes it durable. Invariants: only deliveries in doubt are matched; each answers for
-//! one repetition; a repetition whose reply is lost in turn leaves the delivery in doubt.
+//! checkpoint makes it durable. Invariants: only deliveries in doubt are matched; each answers one
+//! repetition; if the reply to a repetition is lost too, the delivery stays in doubt.
 
 use super::fingerprint::{KeyPrefix, has_queue_id};
 use super::logged_message::LoggedMessage;
@@ -16,14 +16,14 @@ use crate::sync::{Arc, Mutex};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How many receipts given back early are looked at with each message.
+/// How many early receipts are checked with each message.
 const EARLY_LOOKED_AT: usize = 64;
 
 /// The unconfirmed deliveries of one store.
 #[derive(Debug)]
 pub(in crate::delivery) struct Unconfirmed {
     keep: Keep,
-    /// How many in doubt are remembered at most.
+    /// How many deliveries in doubt are remembered at most.
     most: usize,
     state: Mutex<State>,
 }
@@ -31,9 +31,9 @@ pub(in crate::delivery) struct Unconfirmed {
 /// How long deliveries in doubt are remembered.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::delivery) struct Keep {
-    /// Of messages that a queue id names.
+    /// For messages that a queue id names.
     pub(in crate::delivery) with_id: Duration,
-    /// Of others: an equal one may well be sent on purpose.
+    /// For others: an equal message may be sent on purpose.
     pub(in crate::delivery) without_id: Duration,
 }
 
@@ -56,29 +56,29 @@ struct State {
     count: usize,
     /// To be appended to the log.
     pending: Vec<Confirmed>,
-    /// When the oldest of these was added.
+    /// When the oldest pending confirmation was added.
     pending_since: Option<Instant>,
     /// Appended since the last checkpoint; perhaps not durable yet.
     written: Vec<Confirmed>,
 }
 
-/// What a receipt says of the replies for its message.
+/// The verdict of a receipt on the replies for its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::delivery) enum Verdict {
     /// The client has read them.
     Read,
-    /// They may be lost.
+    /// The replies may be lost.
     Lost,
 }
 
 #[derive(Clone, Debug)]
 struct InDoubtDelivery {
     entry: InDoubt,
-    /// Answers for a repetition whose reply is under way.
+    /// Answers a repetition whose reply is not given yet.
     taken: bool,
 }
 
-/// A delivery in doubt that answers for a repetition.
+/// A delivery in doubt that answers a repetition.
 #[derive(Clone, Debug)]
 pub(in crate::delivery) struct Repeated(InDoubt);
 
@@ -94,7 +94,7 @@ impl Unconfirmed {
     /// Notes that a message is in the log.
     pub(in crate::delivery) fn open(&self, message: &Arc<LoggedMessage>) {
         let mut state = self.state.lock();
-        // A client that never confirms must not use memory without bound.
+        // A client that never confirms must not use unbounded memory.
         if state.open.len() < IN_DOUBT_MAX {
             state.open.insert(message.id(), Arc::clone(message));
         }
@@ -111,7 +111,7 @@ impl Unconfirmed {
             message.forget_content();
         } else if state.by_key.values().flatten().any(|d| d.entry.id == id) {
             drop(state);
-            // The log was recovered meanwhile, which took it to be in doubt.
+            // The log was recovered meanwhile, and the message is in doubt since.
             for entry in message.in_doubt() {
                 self.confirm_repeated(&Repeated(entry));
             }
@@ -138,29 +138,29 @@ impl Unconfirmed {
             self.add(doubtful);
         } else {
             drop(state);
-            // The log was recovered meanwhile, which took all of them to be in doubt.
+            // The log was recovered meanwhile, and all of them are in doubt since.
             for entry in read {
                 self.confirm_repeated(&Repeated(entry));
             }
         }
     }
 
-    /// Notes that the connection was lost before that. The log needs no record of that: it has no
-    /// confirmation.
+    /// Notes that the connection was lost before the replies were read. The log needs no record:
+    /// without a confirmation, the delivery is in doubt.
     pub(in crate::delivery) fn reply_lost(&self, message: &LoggedMessage) {
         if self.state.lock().open.remove(&message.id()).is_some() {
             self.add(message.in_doubt());
         }
     }
 
-    /// Remembers what the receipt said of a message whose deliveries have not all ended.
+    /// Remembers the verdict on a message whose deliveries have not all ended.
     pub(in crate::delivery) fn settle_later(&self, message: &Arc<LoggedMessage>, verdict: Verdict) {
         let early = (Arc::clone(message), verdict);
         self.state.lock().early.push_back(early);
     }
 
-    /// Takes messages whose deliveries have ended since their receipts were given back; looks at
-    /// a few of them each time.
+    /// Takes messages whose deliveries have ended since their receipts were given back; checks a
+    /// few of them each time.
     pub(in crate::delivery) fn take_early(&self) -> Vec<(Arc<LoggedMessage>, Verdict)> {
         let mut state = self.state.lock();
         let mut over = Vec::new();
@@ -184,8 +184,8 @@ impl Unconfirmed {
         }
     }
 
-    /// Remembers a delivery whose own reply is under way, or will be: it answers for no repetition
-    /// unless that reply is lost.
+    /// Remembers a delivery whose own reply is not given yet: it answers no repetition unless that
+    /// reply is lost.
     pub(in crate::delivery) fn add_answered(&self, entry: InDoubt) -> Repeated {
         self.add_one(&mut self.state.lock(), entry, true);
         Repeated(entry)
@@ -199,11 +199,11 @@ impl Unconfirmed {
         }
         debug_assert!(
             state.count <= self.most,
-            "memory for what is in doubt is bounded"
+            "memory for deliveries in doubt is bounded"
         );
     }
 
-    /// Returns true while nothing is in doubt.
+    /// Returns true while no delivery is in doubt.
     pub(in crate::delivery) fn is_empty(&self) -> bool {
         self.state.lock().count == 0
     }
@@ -226,8 +226,8 @@ impl Unconfirmed {
         next.is_some_and(|(key, _)| key.starts_with(&prefix))
     }
 
-    /// Returns the delivery in doubt that a delivery with this key repeats. It answers for no other
-    /// then.
+    /// Returns the delivery in doubt that a delivery with this key repeats. It answers no other
+    /// repetition then.
     pub(in crate::delivery) fn take(&self, key: &[u8; 32]) -> Option<Repeated> {
         let mut state = self.state.lock();
         let same_key = state.by_key.get_mut(key)?;
@@ -273,7 +273,7 @@ impl Unconfirmed {
         for doubtful in same_key {
             if (doubtful.entry.id, doubtful.entry.recipient) == (id, recipient) {
                 doubtful.taken = false;
-                // As long as the client repeats it, it must be known: queues keep mail for days.
+                // Remembered as long as the client repeats it: queues keep mail for days.
                 doubtful.entry.since = clock::since_epoch();
             }
         }
@@ -302,7 +302,7 @@ impl Unconfirmed {
         confirmed
     }
 
-    /// Returns how many confirmations a checkpoint begun now makes durable.
+    /// Returns how many confirmations a checkpoint that begins now makes durable.
     pub(in crate::delivery) fn written(&self) -> usize {
         self.state.lock().written.len()
     }
@@ -314,7 +314,8 @@ impl Unconfirmed {
         state.written.drain(..count);
     }
 
-    /// Returns everything in doubt and everything open, for a checkpoint. Forgets what is too old.
+    /// Returns all deliveries in doubt and all open ones, for a checkpoint. Forgets those that are
+    /// too old.
     pub(in crate::delivery) fn snapshot(&self) -> Vec<InDoubt> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -337,20 +338,20 @@ impl Unconfirmed {
         });
         let open: Vec<Arc<LoggedMessage>> = state.open.values().map(Arc::clone).collect();
         drop(guard);
-        // Digests are computed without the lock. What is confirmed meanwhile is appended to the log
-        // behind the checkpoint, and counts.
+        // Digests are computed without the lock. Messages that are confirmed meanwhile have a
+        // record after the checkpoint, which takes precedence.
         for message in open {
             if all.len() >= self.most {
                 break;
             }
             all.extend(message.in_doubt());
         }
-        // More than the log takes are forgotten with a crash.
+        // A crash forgets those that exceed the capacity of the log.
         all.truncate(self.most);
         all
     }
 
-    /// Makes what a failed log may have lost pending again.
+    /// Makes confirmations that a failed log may have lost pending again.
     pub(in crate::delivery) fn write_again(&self) {
         let mut state = self.state.lock();
         let written = std::mem::take(&mut state.written);
@@ -360,8 +361,8 @@ impl Unconfirmed {
         }
     }
 
-    /// Forgets everything that recovery reads from the log again. What was confirmed is not
-    /// forgotten, because a log that failed may have lost it.
+    /// Forgets all that recovery reads from the log again. Keeps confirmations, because a failed
+    /// log may have lost them.
     pub(in crate::delivery) fn clear(&self) {
         let mut state = self.state.lock();
         let mut confirmed = std::mem::take(&mut state.written);
@@ -376,7 +377,7 @@ impl Unconfirmed {
         };
     }
 
-    /// Remembers what recovery found in doubt, except what is known to be confirmed.
+    /// Remembers the deliveries that recovery found in doubt, except those known to be confirmed.
     pub(in crate::delivery) fn add_recovered(&self, mut entries: Vec<InDoubt>) {
         let known: HashSet<(DeliveryId, Option<u32>)> = {
             let state = self.state.lock();
@@ -438,7 +439,7 @@ mod tests {
                 .is_some_and(|taken| taken.0.id == DeliveryId(2))
         );
         assert!(unconfirmed.take(&[7; 32]).is_none());
-        // It is written once more, until a checkpoint makes it durable.
+        // It is written again until a checkpoint makes it durable.
         let again = unconfirmed.take_pending();
         assert_eq!(again.len(), 1);
         let written = unconfirmed.written();

@@ -1,4 +1,4 @@
-//! Checkpoints: flushes the mailboxes, then has the log free what it kept for them.
+//! Checkpoints: flushes the mailboxes, then frees the part of the log that was kept for them.
 
 use super::super::context::Context;
 use super::super::jobs::Job;
@@ -13,11 +13,12 @@ use crate::log::{LogError, Sequence};
 use crate::sync::Arc;
 use std::fmt;
 
-/// This part of `delivery_log.bytes_max` may be held for one file system.
+/// The part of `delivery_log.bytes_max` that may be held for one file system.
 const HELD_PART: u64 = 4;
 
 impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
-    /// Makes the mailboxes durable, and appends that to the log, which frees its older segments.
+    /// Makes the mailboxes durable, and appends a checkpoint to the log, which frees older
+    /// segments.
     pub(in crate::delivery) fn checkpoint<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
@@ -48,7 +49,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         let ledger = &self.ledger;
         let made = ledger.deferred.made();
         self.flush_mailboxes(context, below);
-        // When the store closes, the log keeps that mail where it stands, for the next recovery: a
+        // When the store closes, that mail stays where it is in the log, for the next recovery: a
         // copy of all of it would take too long.
         if !self.jobs.is_hurried() {
             for unanswered in ledger.file_systems.unanswered() {
@@ -70,7 +71,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             let flush = move || supervisor.flush(&context.disk, device, below);
             let job = self.jobs.begin(flush.clone());
             if job.is_err() {
-                // Without a thread, the flush is waited for.
+                // Without a thread, waits for the flush.
                 flush();
             }
             job.ok()
@@ -81,7 +82,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             .begin_flushes(below)
             .into_iter()
             .filter_map(begin);
-        // All of them are begun before the first is waited for.
+        // Begins all of them before waiting for the first.
         let jobs: Vec<Job> = jobs.collect();
         for job in jobs {
             job.wait();
@@ -101,11 +102,11 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         }
     }
 
-    /// Refuses further mail for a file system while as much of its mail is held as may be.
+    /// Refuses further mail for a file system while the bound on its held mail is reached.
     fn bound_what_is_held(&self) {
         let most = self.settings.bytes_max / HELD_PART;
         for domain in self.domains.all() {
-            // One that was unmounted lazily is still there, beside the one in its place.
+            // A lazily unmounted file system still exists beside the one in its place.
             let devices = self.ledger.file_systems.mounted_at(domain.mount_point());
             let held = |device: &u64| self.ledger.deferred.bytes_held_for(*device);
             domain.is_overfull(devices.iter().map(held).sum::<u64>() > most);
@@ -128,7 +129,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             ..
         } = unanswered;
         let from = self.ledger.file_systems.flushed_below(*device);
-        // Mail for strays cannot be written apart without asking the file system.
+        // Mail for file systems outside their mount points cannot be separated without asking the
+        // file system.
         if *has_strays || from >= below {
             return Ok(());
         }
@@ -143,7 +145,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             after: *flush,
             is_left_over: false,
         };
-        // One that is unmounted meanwhile goes on with its flush.
+        // The flush continues on a file system that is unmounted meanwhile.
         let is_there = |mailbox: &str| self.domains.may_be_on(mailbox, mount_point);
         self.ledger.deferred.hold(recovery.hold_by_path(
             &found,

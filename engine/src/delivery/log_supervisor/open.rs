@@ -1,4 +1,4 @@
-//! Opens the delivery log: recovers what it holds when the store opens, and takes it into service
+//! Opens the delivery log: recovers its content when the store opens, and takes it into service
 //! again after it failed.
 
 use super::super::context::Context;
@@ -12,8 +12,8 @@ use std::fmt;
 use std::io;
 
 impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
-    /// Opens the log, which must not be in use but by those that do not come back. `None`: it was
-    /// recovered before, and is in service again.
+    /// Opens the log, which only threads that do not come back may still hold. Returns `None` if it
+    /// was recovered before, and is in service again.
     pub(in crate::delivery) fn open<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
@@ -25,7 +25,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         }
     }
 
-    /// Opens the log and recovers what it holds.
+    /// Opens the log and recovers its content.
     fn recover<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
@@ -34,7 +34,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         self.ledger.unconfirmed.clear();
         self.ledger.deferred.clear();
         let (journal, found) = self.source.open()?;
-        // The kernel may still return data that it dropped under an earlier process.
+        // The kernel may still return data that it dropped in an earlier process.
         let has_suspects = self.source.has_suspects();
         *self.noted_suspects.lock() = has_suspects;
         let page_cache = match has_suspects {
@@ -66,7 +66,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             self.checkpoint_on(context, journal.as_ref(), next)
         };
         let mut checkpoint_at = checkpoint()?;
-        // The segments that were freed may have kept mailboxes from being written.
+        // The freed segments may have kept mailboxes from being written.
         while self.ledger.deferred.wants_room() && self.retry_on(context, journal) {
             checkpoint_at = checkpoint()?;
         }
@@ -76,8 +76,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         Ok(report)
     }
 
-    /// Recovers the mailboxes of each file system by themselves, all at once. A file system that
-    /// does not answer for so long as a step in a mailbox may take is set aside.
+    /// Recovers the mailboxes of each file system separately, all at once. Sets a file system aside
+    /// that makes no progress within the time limit of a step.
     fn recover_each<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
@@ -89,7 +89,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             ..Recovered::default()
         };
         let mut begun = Vec::new();
-        // What is mounted meanwhile must not leave a mailbox without a part.
+        // Every mailbox must have a part, whatever is mounted meanwhile.
         let mounted = Arc::new(self.domains.mount_points());
         for mount_point in mounted.of_all(|| mailboxes(found.as_ref()))? {
             let (mounted, is_it) = (Arc::clone(&mounted), mount_point.clone());
@@ -134,11 +134,11 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
     }
 
     /// Takes the log into service again after it failed. The mailboxes need no recovery: the kernel
-    /// has all that was written to them, and the process knows what became of each delivery. A
-    /// message that a reader has removed since does not come back.
+    /// has all data that was written to them, and the process knows the outcome of each delivery.
+    /// Messages that a reader removed since are not restored.
     ///
-    /// Deliveries that were refused while the log could not say so are refused in it now, before
-    /// their clients can repeat them.
+    /// Appends the refusals that the failed log did not take, before the clients can repeat these
+    /// deliveries.
     fn reopen<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,

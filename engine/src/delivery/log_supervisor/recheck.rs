@@ -1,4 +1,4 @@
-//! Suspect file systems: writes what the log has for them again, and flushes them again.
+//! Suspect file systems: writes their logged mail again, and flushes them again.
 
 use super::super::context::Context;
 use super::super::ledger::deferred_mail::Held;
@@ -33,7 +33,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         context: &Arc<Context<D>>,
     ) {
         self.note_suspects();
-        // Before a handle is opened for an attempt, which would report the errors of these.
+        // Before an attempt opens a handle, which would report the errors of these flushes.
         self.each_recheck(
             self.ledger.deferred.left_overs(),
             context,
@@ -61,13 +61,13 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
                 let recovery =
                     supervisor.recovery(&context, lease.journal.as_ref(), PageCache::Trusted);
                 if let Err(error) = recheck(&supervisor, &recovery, device) {
-                    tracing::error!(%error, "mail on a suspect file system was not looked at");
+                    tracing::error!(%error, "mail on a suspect file system was not checked");
                 }
             })
             .unwrap_or_else(|error| {
                 tracing::error!(
                     %error,
-                    "mail on a suspect file system was not looked at for want of a thread"
+                    "mail on a suspect file system was not checked: no thread can be started"
                 );
                 None
             })
@@ -94,12 +94,12 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         }
     }
 
-    /// Notes suspect file systems for the next start of the process, unless the machine restarts:
-    /// then the kernel drops what the disk does not have.
+    /// Notes suspect file systems for the next start of the process. A restart of the machine voids
+    /// the note, because the kernel then drops data that the disk does not have.
     fn note_suspects(&self) {
         let deferred = &self.ledger.deferred;
         let mut noted = self.noted_suspects.lock();
-        // What could not be delivered again since then may be mail of a suspect file system.
+        // Mail that could not be delivered again since then may be on a suspect file system.
         let is_suspect = self.ledger.file_systems.has_suspects()
             || !deferred.left_overs().is_empty()
             || *noted && deferred.undelivered() > 0;
@@ -137,7 +137,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             .low_water_mark(|| journal.durable_up_to())
             <= until
         {
-            // A delivery that began before is still under way.
+            // A delivery that began before is still in progress.
             self.ledger.log.ask_checkpoint();
             return Ok(());
         }
@@ -183,7 +183,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         Ok(())
     }
 
-    /// Writes what is held again. Returns why something could not be written.
+    /// Writes held mail again. Returns the error if some could not be written.
     fn rewrite<D: Disk<Handle = H>>(
         &self,
         recovery: &Recovery<'_, D>,
@@ -192,7 +192,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         let is_there = |held| matches!(held, Held::Unflushed { device: on, .. } if on == device);
         let mails = self.ledger.deferred.snapshot(is_there);
         let rechecked = recovery.recheck(&mails, how)?;
-        // What was not found is gone only if it was looked for on that file system.
+        // A missing message is gone only if it was looked for on that file system.
         if self.ledger.file_systems.mounted(recovery.disk, device) != Mounted::Same {
             return Ok(Some(io::Error::other("it was unmounted")));
         }

@@ -1,4 +1,4 @@
-//! Tries mail again that could not be put into its mailboxes, each file system separately.
+//! Tries mail again that could not be written to its mailboxes, each file system separately.
 
 use super::super::context::Context;
 use super::super::ledger::deferred_mail::{DeferredMail, Held, Unfinished};
@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
-    /// Tries deliveries again that could not be made.
+    /// Tries failed deliveries again.
     pub(in crate::delivery) fn retry_deferred<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
@@ -41,7 +41,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             });
         let begun = begun.filter_map(|job| {
             job.unwrap_or_else(|error| {
-                tracing::error!(%error, "mail that waits was not tried again for want of a thread");
+                tracing::error!(%error, "deferred mail was not tried again: no thread can be \
+                    started");
                 None
             })
         });
@@ -53,7 +54,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
     }
 
     /// As [`Self::retry_deferred`], on a log that is not in service yet. Returns true when some
-    /// were made.
+    /// deliveries were made.
     pub(super) fn retry_on<D: Disk<Handle = H>>(
         self: &Arc<Self>,
         context: &Arc<Context<D>>,
@@ -79,7 +80,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         journal: &dyn Journal,
         unfinished: &Unfinished,
     ) {
-        // What recovery deferred while it did not trust the page cache is not to be trusted now.
+        // Mail that recovery deferred while it did not trust the page cache is not trusted now
+        // either.
         let page_cache = match *self.noted_suspects.lock() {
             true => PageCache::Suspect,
             false => PageCache::Trusted,
@@ -97,8 +99,8 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         }
     }
 
-    /// Returns what is left to do by the mount points of the file systems. Leaves out those that do
-    /// not answer.
+    /// Returns the remaining deliveries by the mount points of their file systems. Leaves out file
+    /// systems that do not answer.
     fn unfinished(&self) -> BTreeMap<PathBuf, Unfinished> {
         let mut by_mount_point: BTreeMap<PathBuf, Unfinished> = BTreeMap::new();
         for waiting in self.ledger.deferred.extents() {

@@ -1,22 +1,22 @@
-//! Deliveries in the order they came in, and mailbox by mailbox once many wait.
+//! Deliveries in the order of arrival, and mailbox by mailbox once many wait.
 //!
-//! While few wait, all of them soon have their turn, and the order costs nothing. What comes
-//! behind [`IN_ORDER_MAX`] waits with the rest of its mailbox, and mailboxes take turns: one that
-//! gets a flood of mail delays the others by one delivery each round. Invariant: the deliveries of
-//! a mailbox keep their order.
+//! While few wait, all have their turn soon, and the order costs nothing. Deliveries after the
+//! first [`IN_ORDER_MAX`] wait with the rest of their mailbox, and mailboxes take turns: a flood of
+//! mail to one delays the others by one delivery each round. Invariant: the deliveries of a mailbox
+//! keep their order.
 
 use super::taken::Queued;
 use crate::sync::Arc;
 use std::collections::{HashMap, VecDeque};
 
-/// So many deliveries wait in the order they came in.
+/// How many deliveries wait in the order of arrival.
 const IN_ORDER_MAX: usize = 128;
 
 /// The queue.
 #[derive(Debug)]
 pub(super) struct FairQueue<J> {
     in_order: VecDeque<J>,
-    /// What came later. Used only while `in_order` has no room, or this is not empty.
+    /// The later deliveries. Used only while `in_order` is full, or this is not empty.
     by_mailbox: HashMap<Arc<str>, VecDeque<J>>,
     /// The mailboxes, in the order of their turns.
     turns: VecDeque<Arc<str>>,

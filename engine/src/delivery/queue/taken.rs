@@ -3,25 +3,25 @@
 use crate::sync::Arc;
 use std::time::Instant;
 
-/// What the queue asks of a delivery.
+/// The properties of a delivery that the queue uses.
 pub(in crate::delivery) trait Queued {
-    /// Its caller has given it up.
+    /// Returns true when its caller has given it up.
     fn is_abandoned(&self) -> bool;
-    /// The path of its mailbox.
+    /// Returns the path of its mailbox.
     fn mailbox(&self) -> &str;
-    /// The path of its mailbox, if that is an mbox.
+    /// Returns the path of its mailbox, if that is an mbox.
     fn mbox(&self) -> Option<&str>;
-    /// A writer begins to work on it.
+    /// Notes that a writer begins to work on it.
     fn take(&mut self);
-    /// How long its message is.
+    /// Returns the length of its message.
     fn bytes(&self) -> u64;
-    /// When it was submitted.
+    /// Returns when it was submitted.
     fn submitted(&self) -> Instant;
     /// Answers that another program holds this lock of its mailbox.
     fn refuse(self, lock: &'static str);
 }
 
-/// What one writer takes at once.
+/// The deliveries that one writer takes at once.
 #[derive(Debug)]
 pub(in crate::delivery) struct Taken<J> {
     pub(in crate::delivery) jobs: Vec<J>,
@@ -38,12 +38,12 @@ impl<J> Default for Taken<J> {
     }
 }
 
-/// What a batch occupies: capacity, and the mboxes that its writer works on.
+/// The resources of a batch: capacity, and the mboxes that its writer works on.
 #[derive(Debug, Default)]
 pub(in crate::delivery) struct Hold {
     pub(super) jobs: usize,
     pub(super) bytes: u64,
-    /// Of the batch.
+    /// The capacity of the batch.
     pub(super) places: usize,
     pub(super) mboxes: Vec<Arc<str>>,
     /// The batch does not count any more: other writers take new deliveries.
@@ -58,7 +58,7 @@ impl Hold {
         self.is_left_to_others = true;
     }
 
-    /// Notes that the queue was told to give up on its mboxes.
+    /// Notes that the queue has given up on its mboxes.
     pub(in crate::delivery) fn is_given_up(&mut self) {
         self.is_given_up = true;
     }

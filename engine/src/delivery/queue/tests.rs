@@ -40,7 +40,7 @@ impl Queued for Item {
     fn refuse(self, _: &'static str) {}
 }
 
-/// Another writer: tells how many deliveries it took each time.
+/// Another writer; reports how many deliveries it took each time.
 fn writer(queue: &Arc<Queue<Item>>) -> Receiver<usize> {
     let (tell, told) = channel();
     let queue = Arc::clone(queue);
@@ -57,7 +57,7 @@ fn push(queue: &Queue<Item>, count: usize) {
     queue.push((0..count).map(|_| TO_MAILDIR));
 }
 
-/// A queue, a batch in this thread's hands, and another writer that sleeps.
+/// A queue, a batch held by this thread, and another writer that sleeps.
 fn one_at_work() -> (Arc<Queue<Item>>, Hold, Receiver<usize>) {
     let queue = Arc::new(Queue::new(Arc::new(Room::new(1000)), 64));
     push(&queue, 1);
@@ -93,7 +93,7 @@ fn a_writer_at_work_comes_back_for_a_few_and_nobody_is_woken_for_them() {
     let (queue, hold, _other) = one_at_work();
     push(&queue, WAITING_MAX);
     assert!(!queue.state.lock().is_waking);
-    // The other one may have lost its patience meanwhile, on a slow machine.
+    // The other writer may have timed out meanwhile, on a slow machine.
     let taken = queue.take_waiting().map_or(WAITING_MAX, |batch| {
         queue.give_back(batch.hold);
         batch.jobs.len()

@@ -1,10 +1,10 @@
 //! The deliveries that wait for a writer, and their order.
 //!
-//! Takes no lock and reads no clock, so that tests control time. Deliveries to an mbox that a
-//! writer works on, or whose lock another program holds, wait with that mbox. Such mboxes take
-//! turns with each other and with the rest for places in a batch. Invariants: one writer at most
-//! works on an mbox; deliveries that wait for a lock use no capacity of others; attempts to take a
-//! lock are few, however many are held, and no mbox is tried twice before all others that are due.
+//! Takes no lock and reads no clock, so that tests control time. Deliveries wait with their mbox
+//! while a writer works on it, or another program holds its lock. Such mboxes take turns with each
+//! other and with all other deliveries for places in a batch. Invariants: at most one writer works
+//! on an mbox; deliveries that wait for a lock use no capacity of others; attempts to take a lock
+//! are few, however many are held, and no mbox is tried twice before all others that are due.
 
 use super::super::room::Room;
 use super::fair::FairQueue;
@@ -14,8 +14,8 @@ use crate::sync::Arc;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Between two attempts to take locks that another program held before, of all mboxes of a file
-/// system: an attempt takes about a hundredth of that.
+/// Pause between two attempts to take locks that another program held before, for all mboxes of a
+/// file system: an attempt takes about a hundredth of that.
 pub(super) const ATTEMPT_PAUSE: Duration = Duration::from_millis(4);
 /// First pause before a lock is tried again; it doubles up to the longest.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -24,7 +24,7 @@ const LOCK_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// The deliveries that wait.
 #[derive(Debug)]
 pub(super) struct Waiting<J> {
-    /// Not looked at yet.
+    /// Deliveries that were not assigned to an mbox yet.
     ready: FairQueue<J>,
     mboxes: HashMap<Arc<str>, Mbox<J>>,
     turns: VecDeque<Turn>,
@@ -32,9 +32,9 @@ pub(super) struct Waiting<J> {
     due: BTreeSet<(Instant, Arc<str>)>,
     /// No lock is tried again before this.
     next_attempt: Option<Instant>,
-    /// Deliveries that wait for mboxes.
+    /// How many deliveries wait for mboxes.
     beside: usize,
-    /// Mboxes that writers work on.
+    /// How many mboxes writers work on.
     taken_mboxes: usize,
     room: Arc<Room>,
 }
@@ -42,9 +42,9 @@ pub(super) struct Waiting<J> {
 /// What gets places in a batch next.
 #[derive(Debug)]
 enum Turn {
-    /// What was not looked at yet.
+    /// Deliveries that were not assigned yet.
     Ready,
-    /// What waits for an mbox.
+    /// Deliveries that wait for an mbox.
     Mbox(Arc<str>),
 }
 
@@ -69,13 +69,13 @@ struct Locked {
     is_tried: bool,
 }
 
-/// What a writer was not given; handled without the lock of the queue.
+/// Deliveries that a writer does not get; handled without the lock of the queue.
 #[derive(Debug)]
 pub(super) struct LeftOut<J> {
     abandoned: Vec<J>,
-    /// More than may wait for a lock, with that lock.
+    /// Deliveries that exceed the capacity for a lock, with that lock.
     refused: Vec<(J, &'static str)>,
-    /// Places that became free.
+    /// How many places became free.
     freed: usize,
 }
 
@@ -94,7 +94,7 @@ impl<J: Queued> LeftOut<J> {
         self.freed == 0 && self.abandoned.is_empty() && self.refused.is_empty()
     }
 
-    /// Gives their capacity back, and answers those that are refused.
+    /// Frees the capacity, and answers the deliveries that are refused.
     pub(super) fn settle(self, room: &Room) {
         if self.freed > 0 {
             room.give_back(self.freed);
@@ -144,12 +144,12 @@ impl<J: Queued> Waiting<J> {
         self.ready.len() - before
     }
 
-    /// Returns how many were not looked at yet.
+    /// Returns how many are not assigned yet.
     pub(super) fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// Returns true if there is something that a writer may take now.
+    /// Returns true if a writer may take something now.
     pub(super) fn has_work(&self) -> bool {
         !self.ready.is_empty() || self.turns.len() > 1
     }
@@ -169,8 +169,8 @@ impl<J: Queued> Waiting<J> {
         Some(self.next_attempt.map_or(*due, |next| next.max(*due)))
     }
 
-    /// Moves what waits for a lock into the batch, if it is time to try one. However much that is,
-    /// it takes up one place.
+    /// Moves the deliveries that wait for a lock into the batch, if a lock is due to be tried. They
+    /// take up one place, however many they are.
     pub(super) fn fill_attempt(
         &mut self,
         (now, most): (Instant, usize),
@@ -192,7 +192,7 @@ impl<J: Queued> Waiting<J> {
             self.remove(&path);
             return;
         }
-        // What fails to get the lock keeps its places aside.
+        // Reserves places for deliveries that fail to get the lock.
         self.room.take(batch.jobs.len());
         batch.hold.places = 1;
         mbox.is_taken = true;
@@ -204,7 +204,7 @@ impl<J: Queued> Waiting<J> {
     }
 
     /// Moves deliveries into the batch. Each mbox gets a share of the places in turn; then the
-    /// places that are left go to those that still have deliveries.
+    /// remaining places go to mboxes that still have deliveries.
     pub(super) fn fill(&mut self, most: usize, batch: &mut Taken<J>, left_out: &mut LeftOut<J>) {
         let claimants = self.turns.len();
         let share = (most / claimants.max(1)).max(1);
@@ -247,7 +247,7 @@ impl<J: Queued> Waiting<J> {
                 continue;
             }
             match self.mboxes.get_mut(path) {
-                // In the order they came in.
+                // In the order of arrival.
                 Some(mbox) if is_held && mbox.waiting.is_empty() => batch.add(job),
                 Some(mbox) => {
                     if let Some(locked) = &mbox.locked {
@@ -273,7 +273,7 @@ impl<J: Queued> Waiting<J> {
         }
     }
 
-    /// Gives an mbox to the writer, with what waits for it.
+    /// Assigns an mbox to the writer, with the deliveries that wait for it.
     fn fill_from_mbox(
         &mut self,
         path: Arc<str>,
@@ -297,14 +297,14 @@ impl<J: Queued> Waiting<J> {
         }
     }
 
-    /// Moves more of what waits for mboxes that the batch holds.
+    /// Moves more of the deliveries for mboxes that the batch holds.
     fn fill_from_held(&mut self, most: usize, batch: &mut Taken<J>, left_out: &mut LeftOut<J>) {
         let mut at = 0;
         while self.beside > 0
             && batch.has_place(most)
             && let Some(path) = batch.hold.mboxes.get(at)
         {
-            // What waits for a lock has no place here.
+            // Deliveries that wait for a lock have no place in this batch.
             if let Some(mbox) = self.mboxes.get_mut(path)
                 && mbox.locked.is_none()
             {
@@ -314,9 +314,9 @@ impl<J: Queued> Waiting<J> {
         }
     }
 
-    /// Another program holds the lock of an mbox that a writer works on: deliveries to it wait for
-    /// the next attempt. Returns those that do not: abandoned, too old, or more than may wait; and
-    /// how much capacity became free.
+    /// Parks deliveries to an mbox whose lock another program holds, and that a writer works on,
+    /// until the next attempt. Returns the deliveries that are not parked (abandoned, too old, or
+    /// exceeding the capacity), and how much capacity became free.
     pub(super) fn lock_is_held(
         &mut self,
         jobs: Vec<J>,
@@ -371,7 +371,7 @@ impl<J: Queued> Waiting<J> {
         (over, freed)
     }
 
-    /// A writer is done with these mboxes.
+    /// Frees mboxes that a writer is done with.
     pub(super) fn give_back(&mut self, paths: Vec<Arc<str>>) {
         for path in paths {
             let Some(mbox) = self.mboxes.get_mut(&path) else {
@@ -388,7 +388,7 @@ impl<J: Queued> Waiting<J> {
                     self.due.insert((locked.due, path));
                     continue;
                 }
-                // The lock was free, and others may be by now.
+                // The lock was free, and others may be free by now.
                 Some(_) => {
                     self.next_attempt = None;
                     self.room.take(mbox.waiting.len());
@@ -401,14 +401,14 @@ impl<J: Queued> Waiting<J> {
         }
     }
 
-    /// Forgets an mbox that nothing waits for.
+    /// Forgets an mbox without waiting deliveries.
     fn remove(&mut self, path: &str) {
         if let Some(mbox) = self.mboxes.remove(path) {
             self.room.unpark(mbox.parked);
         }
     }
 
-    /// Takes out everything. Returns how many places became free, too.
+    /// Takes out all deliveries. Returns how many places became free, too.
     pub(super) fn take_out(&mut self) -> (Vec<J>, usize) {
         let mut jobs: Vec<J> = std::iter::from_fn(|| self.ready.pop()).collect();
         let mut freed = jobs.len();
@@ -422,7 +422,7 @@ impl<J: Queued> Waiting<J> {
         (jobs, freed)
     }
 
-    /// Takes out what waits for these mboxes, which a writer works on.
+    /// Takes out the deliveries to these mboxes, which a writer works on.
     pub(super) fn take_out_of(&mut self, paths: &[&str]) -> (Vec<J>, usize) {
         let mut jobs = Vec::new();
         let mut freed = 0;
@@ -448,7 +448,7 @@ impl<J> Mbox<J> {
         }
     }
 
-    /// Moves what waits, while the batch has places; returns how many are gone.
+    /// Moves waiting deliveries while the batch has places; returns how many were abandoned.
     fn move_to(&mut self, batch: &mut Taken<J>, left_out: &mut LeftOut<J>, most: usize) -> usize
     where
         J: Queued,
@@ -460,7 +460,7 @@ impl<J> Mbox<J> {
             match job.is_abandoned() {
                 true => {
                     left_out.abandoned.push(job);
-                    // Those that wait for a lock are parked.
+                    // Deliveries that wait for a lock are parked.
                     left_out.freed += usize::from(self.locked.is_none());
                 }
                 false => batch.add(job),
@@ -469,7 +469,7 @@ impl<J> Mbox<J> {
         before - self.waiting.len()
     }
 
-    /// Takes everything out; returns how many places became free.
+    /// Takes out all deliveries; returns how many places became free.
     fn take_out(&mut self, room: &Room, jobs: &mut Vec<J>) -> usize {
         let count = self.waiting.len();
         jobs.extend(self.waiting.drain(..));

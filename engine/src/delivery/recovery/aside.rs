@@ -1,4 +1,4 @@
-//! Sets a part of a recovery aside whose file system does not answer.
+//! Sets a part of a recovery aside because its file system does not answer.
 
 use super::super::ledger::deferred_mail::{DeferredDelivery, Held, Unfinished};
 use super::super::ledger::journal::Found;
@@ -11,7 +11,8 @@ use crate::log::{CopyLocation, LogError};
 use std::time::Duration;
 
 impl<D: Disk> Recovery<'_, D> {
-    /// Sets a part aside: the deliveries that it has not made wait. Asks no file system.
+    /// Sets a part aside and defers the deliveries that it has not made. Does not access any file
+    /// system.
     ///
     /// # Errors
     /// The log cannot be read.

@@ -1,4 +1,4 @@
-//! Compares what stands in a file with what should.
+//! Compares the content of a file with the expected bytes.
 
 use crate::io::Disk;
 use std::io;
@@ -6,19 +6,18 @@ use std::io;
 /// Bytes read at once.
 pub(super) const READ_BYTES: usize = 256 * 1024;
 
-/// How a file compares with what we wrote.
+/// The result of comparing a file with what we wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Every byte.
+    /// Every byte is as written.
     Whole,
-    /// Part of it, and zeros where a crash kept nothing.
+    /// Some bytes are as written, and the others are zeros that a crash left.
     Torn,
-    /// Something else: not ours to touch.
+    /// The content differs: another program wrote it, and recovery must not change it.
     Foreign,
 }
 
-/// Hands over the bytes from `offset` to the end of the file, piece by piece, until `take`
-/// answers false.
+/// Passes the bytes from `offset` to the end of the file, in pieces, until `take` returns false.
 pub(super) fn for_each_piece<D: Disk>(
     disk: &D,
     file: &D::Handle,
@@ -56,7 +55,7 @@ pub(super) fn stands_at<D: Disk>(
     Ok(rest.is_empty())
 }
 
-/// Returns true if every byte from `offset` on is as it was written, or zero.
+/// Returns true if every byte from `offset` on is as written, or zero.
 pub(super) fn is_torn_at<D: Disk>(
     disk: &D,
     file: &D::Handle,
@@ -75,7 +74,7 @@ pub(super) fn is_torn_at<D: Disk>(
     Ok(is_ours && rest.is_empty())
 }
 
-/// Compares a whole file with what should stand in it.
+/// Compares a whole file with its expected content.
 pub(super) fn compare<D: Disk>(disk: &D, file: &D::Handle, ours: &[u8]) -> io::Result<Standing> {
     let mut standing = Standing::Whole;
     let mut length = 0;

@@ -1,4 +1,4 @@
-//! What stands in an mbox of messages of which the log has only the sums.
+//! Finds messages in an mbox of which the log has only the sums.
 
 use super::super::ledger::sector_sums::{SECTOR_BYTES, SectorSums};
 use super::compare::for_each_piece;
@@ -7,21 +7,22 @@ use crate::log::Extent;
 use std::io;
 use std::ops::Range;
 
-/// Messages that are not whole; none of them was acknowledged.
+/// Messages that are torn; none of them was acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct Torn {
     /// Where the first of them begins.
     pub(super) first: Option<u64>,
-    /// Bytes that are theirs, in order.
+    /// The ranges of bytes that are theirs, in order.
     ours: Vec<Range<u64>>,
-    /// Up to here the file was flushed: the end of the last message that is whole. What stood
-    /// before it was flushed before it was written; and itself was, or it would have been cut off.
+    /// The file was flushed up to here: the end of the last complete message. Everything before
+    /// that message was flushed before it was written; and the message itself was flushed, or it
+    /// would have been cut off.
     pub(super) flushed_to: u64,
 }
 
 impl Torn {
-    /// Compares each of them with its sums. What begins where something whole stands by now
-    /// (`is_taken`) is gone: a later message took its place.
+    /// Compares each of them with its sums. A message is gone if a later complete message begins at
+    /// its place (`is_taken`).
     pub(super) fn look<'e, D: Disk>(
         disk: &D,
         file: &D::Handle,
@@ -56,7 +57,7 @@ impl Torn {
     }
 }
 
-/// Returns whether a message stands there whole, and which of its bytes do.
+/// Returns whether a message is there completely, and which of its bytes are.
 fn standing<D: Disk>(
     disk: &D,
     file: &D::Handle,
@@ -92,7 +93,7 @@ fn standing<D: Disk>(
     debug_assert!(
         ours.iter()
             .all(|r| extent.offset <= r.start && r.end <= end),
-        "only what the message covers is its own"
+        "the message owns only the bytes that it covers"
     );
     let is_whole = stands_to == end && sums == extent.sums;
     Ok((is_whole, ours))

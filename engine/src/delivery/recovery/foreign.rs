@@ -7,8 +7,8 @@ use crate::io::Disk;
 use std::collections::VecDeque;
 use std::io;
 
-/// Returns where the last byte from `from` on ends that is neither zero nor one that a message of
-/// ours has there; `from` when there is none.
+/// Returns the end of the last byte from `from` on that is neither zero nor the byte of our message
+/// at that offset; `from` when there is none.
 pub(super) fn foreign_up_to<D: Disk>(
     disk: &D,
     file: &D::Handle,
@@ -45,8 +45,8 @@ pub(super) fn foreign_up_to<D: Disk>(
     Ok(foreign_up_to)
 }
 
-/// Returns true for a zero, for a byte that one of these messages has there, and for a line end
-/// that completes an older message and stands between them.
+/// Returns true for a zero, for a byte that one of these messages has at that offset, and for a
+/// line end between messages that completes an older one.
 fn is_ours(at: u64, byte: u8, covers: &VecDeque<&(u64, &[u8])>) -> bool {
     let mut is_covered = false;
     for (place, ours) in covers.iter().take_while(|(place, _)| *place <= at) {

@@ -11,15 +11,15 @@ use crate::target::Format;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Says of a recipient whether its mailbox is on a file system.
+/// Returns whether the mailbox of a recipient is on a file system.
 type IsThere<'a, R> = dyn Fn(&mut R, &AcceptedRecipient, Format) -> bool + 'a;
 
 impl<D: Disk> Recovery<'_, D> {
     /// Returns the mail in `found`, between these records, that was stored on one of these devices
-    /// or cannot be looked at.
+    /// or cannot be checked.
     ///
     /// # Errors
-    /// The log cannot be read, or there is no thread for the work.
+    /// The log cannot be read, or no thread can be started for the work.
     pub(in crate::delivery) fn hold(
         &self,
         found: &dyn Found,
@@ -34,7 +34,7 @@ impl<D: Disk> Recovery<'_, D> {
         on_own_thread(|| {
             let mut worker = Worker::new(self, Duration::ZERO);
             worker.hold(found, range, held, &|worker, recipient, format| {
-                // One that cannot be looked at may be there.
+                // A message that cannot be checked may be there.
                 let on = worker.device(recipient, format);
                 on.is_none_or(|on| on == device || on == now)
             })?;
@@ -42,8 +42,8 @@ impl<D: Disk> Recovery<'_, D> {
         })?
     }
 
-    /// Returns the mail in `found`, between these records, for the mailboxes that `is_there` is
-    /// true of. Asks no file system.
+    /// Returns the mail in `found`, between these records, for the mailboxes for which `is_there`
+    /// returns true. Does not access any file system.
     ///
     /// # Errors
     /// The log cannot be read.

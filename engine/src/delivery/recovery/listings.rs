@@ -40,7 +40,7 @@ impl Listings {
         Ok(names.and_then(|names| names.get(name).cloned()))
     }
 
-    /// Has the directory of a mailbox listed again the next time.
+    /// Forgets the listing of a mailbox, so that it is listed again.
     pub(super) fn forget(&mut self, mailbox: &str) {
         if let Some(names) = self.by_mailbox.remove(mailbox) {
             debug_assert!(names.len() <= self.names, "all names are counted");

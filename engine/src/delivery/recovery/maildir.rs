@@ -1,5 +1,5 @@
-//! Looks for a message in a Maildir by the name the log has for it, and writes it again if it is
-//! missing or torn.
+//! Finds a message in a Maildir by its name in the log, and writes it again if it is missing or
+//! torn.
 
 use super::super::ledger::logged_message::maildir_header;
 use super::compare::{Standing, compare, for_each_piece};
@@ -13,7 +13,8 @@ use crate::target::Format;
 use std::io;
 
 impl<D: Disk> Worker<'_, D> {
-    /// Makes sure that the copy stands under its own name. Returns true when it was written again.
+    /// Restores the copy under its name if it is missing or torn. Returns true when it was written
+    /// again.
     pub(super) fn maildir(
         &mut self,
         message: Message<'_>,
@@ -32,7 +33,7 @@ impl<D: Disk> Worker<'_, D> {
         debug_assert_eq!(
             recipient.location.format(),
             Some(Format::Maildir),
-            "its own copy"
+            "its copy"
         );
         let logged = LoggedMailbox::of(recipient, Format::Maildir);
         let (base, path) = self.enter(&logged)?;
@@ -40,7 +41,7 @@ impl<D: Disk> Worker<'_, D> {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
             return Err(MailboxError::Path {
                 mailbox: path.display().to_owned(),
-                cause: "the delivery log names a message by what is no file name",
+                cause: "the delivery log has an invalid file name for a message",
             });
         }
         let known = (with.durable_dirs, Flush::Later);
@@ -62,7 +63,7 @@ impl<D: Disk> Worker<'_, D> {
             None => self
                 .look_in_cur(&base, &path, name, &ours)
                 .map_err(failed)?,
-            // A program that has the message changed the file, which is not ours to touch.
+            // A program that has the message changed the file, and recovery must not change it.
             Some(Standing::Foreign) => true,
             Some(Standing::Whole) if with.page_cache == PageCache::Trusted => true,
             Some(Standing::Whole | Standing::Torn) => {
@@ -90,8 +91,8 @@ impl<D: Disk> Worker<'_, D> {
         Ok(true)
     }
 
-    /// Looks for a copy that a reader has moved to `cur/`. Removes a torn one, which is then
-    /// written again in `new/`.
+    /// Finds a copy that a reader has moved to `cur/`. Removes a torn copy, which is then written
+    /// again in `new/`.
     fn look_in_cur(
         &mut self,
         base: &D::Handle,
@@ -105,7 +106,7 @@ impl<D: Disk> Worker<'_, D> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         };
-        // A reader may give it other flags just now.
+        // A reader may change its flags at the same time.
         for _ in 0..4 {
             let list = || names_in(disk, &cur);
             let Some(full) = self.maildirs.find(path.as_str(), name, list)? else {
@@ -140,7 +141,7 @@ fn look<D: Disk>(
     }
 }
 
-/// Compares a file, which may be a frame whatever `store.compress` says now.
+/// Compares a file, which may be compressed whatever `store.compress` says now.
 fn standing_of<D: Disk>(disk: &D, file: &D::Handle, ours: &[u8]) -> io::Result<Standing> {
     let plain = compare(disk, file, ours)?;
     if plain != Standing::Foreign {
@@ -151,7 +152,7 @@ fn standing_of<D: Disk>(disk: &D, file: &D::Handle, ours: &[u8]) -> io::Result<S
     if compressed != Standing::Foreign {
         return Ok(compressed);
     }
-    // Another version of the library makes other frames, not much longer ones.
+    // Another version of the library makes different frames, but not much longer ones.
     let most = 2 * (ours.len() + frame.len()) as u64;
     if disk.stat(file)?.size > most {
         return Ok(Standing::Foreign);

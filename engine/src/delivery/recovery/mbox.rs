@@ -1,8 +1,8 @@
-//! Repairs an mbox: looks for its messages where they were appended, then anywhere, and writes
-//! again what is missing.
+//! Repairs an mbox: finds its messages where they were appended, then anywhere, and writes missing
+//! ones again.
 //!
-//! Of messages that are not in the log it has the place and the sums: a torn one is cut off, a
-//! whole one is not ours to touch.
+//! For messages that are not in the log, the log has the place and the sums: recovery cuts off a
+//! torn one, and leaves a complete one unchanged.
 
 use super::super::ledger::journal::done_records;
 use super::compare::{is_torn_at, stands_at};
@@ -21,11 +21,11 @@ use crate::mailbox::{Flush, MailboxError};
 use std::io;
 use std::time::Duration;
 
-/// Between two looks at a lock.
+/// Pause between two attempts to lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
-/// Bytes of one mbox that messages are looked for in. All other mail waits meanwhile.
+/// Most bytes of one mbox that are searched for messages. All other mail waits meanwhile.
 const SEARCHED_BYTES_MAX: u64 = 2 << 30;
-/// Messages appended together.
+/// Messages that are appended together.
 const APPENDED_MAX: usize = 128;
 
 impl<D: Disk> Worker<'_, D> {
@@ -48,7 +48,7 @@ impl<D: Disk> Worker<'_, D> {
         result
     }
 
-    /// Opens and locks an mbox as its owner. True: a checkpoint flushes it.
+    /// Opens and locks an mbox as its owner. Returns true if a checkpoint flushes it.
     pub(super) fn open_mbox(
         &mut self,
         target: &LoggedMailbox,
@@ -109,14 +109,14 @@ impl<D: Disk> Worker<'_, D> {
             search(disk, mbox, from, &mut plan).map_err(|e| failed(mbox, e))?;
         }
         let missing = plan.missing();
-        // Some at a time: the record of their places has a bound.
+        // In groups, because the record of their places has a bound.
         for missing in missing.chunks(APPENDED_MAX) {
             self.append(mbox, missing)?;
         }
         Ok(missing.len() as u64)
     }
 
-    /// Says of each message whether it stands at its newest place.
+    /// Returns for each message whether it is at its newest place.
     fn standing(&self, mbox: &Mbox<D::Handle>, entries: &[MboxEntry]) -> io::Result<Vec<bool>> {
         let disk = self.with.disk;
         let stands = |entry: &MboxEntry| match entry.newest_place() {
@@ -126,7 +126,7 @@ impl<D: Disk> Worker<'_, D> {
         entries.iter().map(stands).collect()
     }
 
-    /// Writes messages again where they are torn within the file.
+    /// Writes messages again that are torn within the file.
     fn write_again(
         &self,
         mbox: &mut Mbox<D::Handle>,
@@ -156,7 +156,7 @@ impl<D: Disk> Worker<'_, D> {
         Ok(())
     }
 
-    /// Cuts off what the plan says.
+    /// Cuts the file off as planned.
     fn cut(
         &self,
         mbox: &mut Mbox<D::Handle>,
@@ -182,10 +182,10 @@ impl<D: Disk> Worker<'_, D> {
             return Ok(());
         };
         mbox.cut_to(disk, at)?;
-        debug_assert_eq!(mbox.length(), at, "nothing of ours is left behind it");
+        debug_assert_eq!(mbox.length(), at, "no byte of ours is left after it");
         if torn.first.is_some() {
-            // Else it could come back behind what is appended now: in a sector that both share,
-            // the two cannot be told apart.
+            // Otherwise the message could come back after the next one: in a sector that both
+            // share, they cannot be distinguished.
             disk.sync(mbox.file()).map_err(|e| failed(mbox, e))?;
         }
         plan.is_cut_to(at);
@@ -200,7 +200,7 @@ impl<D: Disk> Worker<'_, D> {
     ) -> Result<(), MailboxError> {
         debug_assert!(
             missing.iter().all(|entry| entry.is_pending),
-            "what was refused is not appended"
+            "refused messages are not appended"
         );
         let mut offset = mbox.next_offset();
         let mut places = Vec::with_capacity(missing.len());
@@ -226,24 +226,24 @@ impl<D: Disk> Worker<'_, D> {
         debug_assert_eq!(
             mbox.length(),
             offset,
-            "the messages stand where the log was told"
+            "the messages are at their logged places"
         );
         Ok(())
     }
 }
 
-/// Opens an mbox that is open for appending, to change what stands in it.
+/// Opens an mbox that is open for appending, to change its content.
 pub(super) fn open_to_write<D: Disk>(disk: &D, mbox: &Mbox<D::Handle>) -> io::Result<D::Handle> {
     let file = disk.open_write(mbox.parent(), mbox.path().name())?;
     match disk.stat(&file)?.is_same_file(&disk.stat(mbox.file())?) {
         true => Ok(file),
-        // Its owner replaced it in spite of the locks.
+        // The owner replaced the file in spite of the locks.
         false => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
     }
 }
 
-/// Returns the error for an mbox that is too long to be read: its owner can make it as long as it
-/// can be, at no cost, with a hole in it.
+/// Returns the error for an mbox that is too long to be read: the owner can extend it to any length
+/// without cost, with a hole.
 fn too_long(bytes: u64) -> io::Error {
     io::Error::other(format!(
         "another program made it so long that {bytes} bytes had to be read; make it shorter, its \

@@ -1,20 +1,20 @@
-//! Decides what recovery changes in an mbox, from what the log says and what was read there.
+//! Decides how recovery changes an mbox, from the records of the log and the content of the file.
 //!
 //! The log has the place of each message before the first byte is written there. So a message
-//! without a place was never written, and what follows the last whole message is ours exactly
-//! if each byte is zero or one that a message placed there has. Invariant: only such bytes are cut
-//! off or written over.
+//! without a place was never written, and the bytes after the last complete message are ours
+//! exactly if each is zero or the byte of a message that was placed there. Invariant: recovery cuts
+//! off or overwrites only such bytes.
 
 use super::mbox_work::MboxEntry;
 
 /// The decision on one mbox. Its steps are taken in this order: write torn messages again within
-/// the file, cut off what is ours behind the last message that stays, append what is missing.
+/// the file, cut off our bytes after the last message that stays, append missing messages.
 #[derive(Debug)]
 pub(super) struct MboxPlan<'w> {
     entries: &'w [MboxEntry],
-    /// Says of each entry whether the message stands in the mbox.
+    /// For each entry, whether the message is in the mbox.
     stands: Vec<bool>,
-    /// Messages may have been appended whose places the log does not have.
+    /// Messages may have been appended at places that are not in the log.
     has_unknown_places: bool,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct TornExtents {
     pub(super) flushed_to: u64,
 }
 
-/// Where messages begin that are to be cut off, and all that is ours behind them.
+/// Where messages begin that are to be cut off, with all our bytes after them.
 #[derive(Debug)]
 pub(super) struct Cut {
     begins: Vec<u64>,
@@ -37,8 +37,8 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    /// Returns where the file is cut off, when bytes of others reach up to `foreign`: what is ours
-    /// behind them goes. `None` when nothing is cut off.
+    /// Returns where the file is cut off, when bytes of others reach up to `foreign`: our bytes
+    /// after them are cut off. `None` when nothing is cut off.
     pub(super) fn behind(self, foreign: u64) -> Option<u64> {
         let behind = self.begins.into_iter().filter(|at| *at >= foreign).min();
         behind.filter(|at| *at < self.length)
@@ -46,7 +46,7 @@ impl Cut {
 }
 
 impl<'w> MboxPlan<'w> {
-    /// `stands` says of each message whether it stands at its newest place.
+    /// `stands` has for each message whether it is at its newest place.
     pub(super) fn new(
         entries: &'w [MboxEntry],
         stands: Vec<bool>,
@@ -76,10 +76,10 @@ impl<'w> MboxPlan<'w> {
         })
     }
 
-    /// Returns the messages that are written again at their places if they are torn there:
-    /// something else may follow them that must stay. When the page cache is suspect, whole
-    /// ones are written again too. Where two messages were to go, it is not known whose the bytes
-    /// are: there nothing is written.
+    /// Returns the messages that are written again at their places if they are torn there, because
+    /// bytes that must stay may follow them. When the page cache is suspect, complete messages are
+    /// written again too. Where the places of two messages overlap, the owner of the bytes is
+    /// unknown, and nothing is written.
     pub(super) fn rewritable(&self, length: u64, is_cache_suspect: bool) -> Vec<usize> {
         let is_shared = |entry: &MboxEntry, place: u64, end: u64| {
             self.entries.iter().any(|other| {
@@ -101,23 +101,23 @@ impl<'w> MboxPlan<'w> {
         meant.map(|(index, _)| index).collect()
     }
 
-    /// Notes that a message stands: it was written again.
+    /// Notes that a message was written again, and is complete.
     pub(super) fn is_rewritten(&mut self, index: usize) {
         if let Some(stands) = self.stands.get_mut(index) {
             *stands = true;
         }
     }
 
-    /// Returns true for an offset within a message that stands at its place.
+    /// Returns true for an offset within a message that is complete at its place.
     pub(super) fn is_taken(&self, at: u64) -> bool {
         let mut standing = self.placed().filter(|placed| placed.stands);
         standing.any(|placed| placed.begin <= at && at < placed.end)
     }
 
-    /// Returns what is cut off of a file of this length: torn messages, refused ones, and whole
-    /// ones behind them, which are appended again.
+    /// Returns what is cut off from a file of this length: torn messages, refused ones, and
+    /// complete ones after them, which are appended again.
     pub(super) fn cut(&self, length: u64, torn: TornExtents) -> Option<Cut> {
-        // Where a later message stands by now, a reader has moved what stood there before.
+        // If a later message is at that place now, a reader has moved the earlier one.
         let is_bad =
             |placed: &Placed| placed.is_pending && !placed.stands && !self.is_taken(placed.begin);
         let bad = self.placed().filter(is_bad).map(|placed| placed.begin);
@@ -148,18 +148,18 @@ impl<'w> MboxPlan<'w> {
         }
     }
 
-    /// Returns true when a missing message may stand elsewhere in the file.
+    /// Returns true when a missing message may be elsewhere in the file.
     pub(super) fn may_be_elsewhere(&self) -> bool {
         let mut missing = self.missing().into_iter();
         missing.any(|entry| self.may_be_appended(entry))
     }
 
-    /// Returns true for a message that has a place, or whose place the log may not have.
+    /// Returns true for a message that has a place, or whose place may be missing from the log.
     fn may_be_appended(&self, entry: &MboxEntry) -> bool {
         self.has_unknown_places || !entry.places.is_empty()
     }
 
-    /// Returns the newest places of the messages that stand.
+    /// Returns the newest places of the messages that are complete.
     pub(super) fn standing_places(&self) -> Vec<u64> {
         let standing = self.placed().filter(|placed| placed.stands);
         standing.map(|placed| placed.begin).collect()

@@ -1,4 +1,4 @@
-//! What the log has for each mbox: its messages as they stand there, and the sums of messages that
+//! The log's records for each mbox: its messages in their mbox form, and the sums of messages that
 //! are not in the log.
 
 use super::super::ledger::deferred_mail::{DeferredDelivery, DeferredExtent, Held};
@@ -20,9 +20,9 @@ pub(super) struct MboxEntry {
     pub(super) envelope: Accepted,
     pub(super) recipient: u32,
     pub(super) content: Vec<u8>,
-    /// It was not refused.
+    /// The delivery was not refused.
     pub(super) is_pending: bool,
-    /// As it stands in the mbox.
+    /// Its bytes in the mbox.
     pub(super) rendered: Vec<u8>,
     pub(super) places: Vec<u64>,
     pub(super) held: Held,
@@ -37,7 +37,7 @@ impl MboxEntry {
         }
     }
 
-    /// Returns what has to be remembered when the delivery cannot be made now.
+    /// Returns the deferred delivery, for when it cannot be made now.
     pub(super) fn waiting(&self) -> DeferredDelivery {
         let length = self.rendered.len() as u64;
         DeferredDelivery {
@@ -67,7 +67,7 @@ pub(super) struct MboxWork {
 pub(super) struct MboxWorkList(HashMap<LoggedMailbox, MboxWork>);
 
 impl MboxWorkList {
-    /// Adds a delivery of the log.
+    /// Adds a delivery from the log.
     pub(super) fn add(&mut self, survey: &Survey, message: Message<'_>, index: u32) {
         let envelope = message.envelope;
         if survey.is_settled(envelope.id, index) {
@@ -75,7 +75,7 @@ impl MboxWorkList {
         }
         let places = survey.places(envelope.id, index);
         let is_pending = !survey.is_refused(envelope.id, index);
-        // Refused and never written: nothing of it can be there.
+        // Refused and never written: the mbox can hold nothing of it.
         if is_pending || !places.is_empty() {
             let places = places.iter().map(|(offset, _)| *offset).collect();
             self.push(message, index, places, (is_pending, Held::Undelivered));
@@ -134,7 +134,7 @@ impl MboxWorkList {
         });
         debug_assert!(
             rendered.starts_with(b"From ") && rendered.ends_with(b"\n"),
-            "a message in an mbox is whole lines behind its `From ` line"
+            "a message in an mbox is complete lines after its `From ` line"
         );
         let work = self
             .0

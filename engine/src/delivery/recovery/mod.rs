@@ -1,11 +1,12 @@
 //! Recovery: replays deliveries that the delivery log acknowledged but the mailboxes may have lost.
 //!
-//! It decides first: the survey reads the records of the log, and a plan says what changes in an
-//! mbox. Then it does that, as the owner of each mailbox. Invariants: it runs before anything else
-//! uses the log; it may be interrupted anywhere and run again, because it changes only what the log
-//! has records of, and the log keeps these until a checkpoint; it never changes what is not ours; a
-//! mailbox that cannot be repaired holds up no other: its deliveries stay in the log and are tried
-//! again. The states it can find are listed in [`crate::manual::durability`].
+//! It decides first: the survey reads the records of the log, and a plan decides the changes to an
+//! mbox. Then it makes the changes, as the owner of each mailbox. Invariants: it runs before
+//! anything else uses the log; it may be interrupted anywhere and run again, because it changes
+//! only what the log has records of, and the log keeps these until a checkpoint; it never changes
+//! bytes of other programs; a mailbox that cannot be repaired delays no other: its deliveries stay
+//! in the log and are tried again. The states it can find are listed in
+//! [`crate::manual::durability`].
 
 mod aside;
 mod compare;

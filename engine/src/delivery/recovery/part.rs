@@ -1,7 +1,8 @@
 //! The part of a recovery that works on one file system, which may never answer.
 //!
 //! Invariant: a delivery that is not noted here as done when the part is set aside is tried again
-//! later; what was done before is not looked at again, because a reader may have removed it since.
+//! later; one that is done is not checked again, because a reader may have removed the message
+//! since.
 
 use crate::clock;
 use crate::log::DeliveryId;
@@ -10,7 +11,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::time::Instant;
 
-/// Says whether a mailbox, by its path relative to the base, is on a file system.
+/// Returns whether a mailbox, by its path relative to the base, is on a file system.
 type IsThere = dyn Fn(&str) -> bool + Send + Sync;
 
 /// A part of a recovery.
@@ -22,7 +23,7 @@ pub(in crate::delivery) struct Part {
 #[derive(Debug)]
 struct State {
     done: HashSet<(DeliveryId, u32)>,
-    /// When something was done the last time.
+    /// The time of the latest progress.
     progress: Instant,
     is_set_aside: bool,
 }
@@ -45,13 +46,13 @@ impl Part {
         }
     }
 
-    /// Returns true if a mailbox is of this part.
+    /// Returns true if a mailbox belongs to this part.
     pub(super) fn has(&self, mailbox: &str) -> bool {
         (self.is_there)(mailbox)
     }
 
-    /// Notes progress, and a delivery that needs nothing more: one that could not be made does.
-    /// Returns false once the part was set aside: the caller must stop.
+    /// Notes progress, and a delivery that is done; not one that could not be made. Returns false
+    /// once the part was set aside: the caller must stop.
     pub(super) fn goes_on(&self, done: Option<(DeliveryId, u32)>) -> bool {
         let mut state = self.state.lock();
         if state.is_set_aside {
@@ -62,12 +63,12 @@ impl Part {
         true
     }
 
-    /// Returns when something was done the last time.
+    /// Returns the time of the latest progress.
     pub(in crate::delivery) fn progress(&self) -> Instant {
         self.state.lock().progress
     }
 
-    /// Stops the part, and returns what was done.
+    /// Stops the part, and returns the deliveries that are done.
     pub(super) fn set_aside(&self) -> HashSet<(DeliveryId, u32)> {
         let mut state = self.state.lock();
         state.is_set_aside = true;

@@ -1,25 +1,26 @@
-//! Which mail on a file system whose flush failed is written again, and what is held afterwards.
+//! Selects the mail that is written again on a file system whose flush failed, and the mail that is
+//! held afterwards.
 
 use super::super::ledger::deferred_mail::{DeferredDelivery, Held};
 
-/// What to write again.
+/// Which mail to write again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::delivery) enum Recheck {
-    /// What is held for this file system, to be flushed with it.
+    /// The mail that is held for this file system, which is flushed as a whole.
     Whole {
         /// The file system.
         device: u64,
         /// It was unmounted meanwhile.
         is_remounted: bool,
     },
-    /// The same, each file flushed by itself.
+    /// The same mail; each file is flushed separately.
     Each {
         /// The file system.
         device: u64,
         /// It was unmounted meanwhile.
         is_remounted: bool,
     },
-    /// What could not be flushed by itself before.
+    /// The mail whose separate flush failed before.
     LeftOver {
         /// The file system.
         device: u64,
@@ -27,7 +28,7 @@ pub(in crate::delivery) enum Recheck {
 }
 
 impl Recheck {
-    /// Returns true when each file is flushed by itself.
+    /// Returns true when each file is flushed separately.
     pub(super) fn flushes_each(self) -> bool {
         !matches!(self, Self::Whole { .. })
     }
@@ -48,7 +49,7 @@ impl Recheck {
     ) -> Option<DeferredDelivery> {
         if self.is_remounted() {
             if !is_done {
-                // Recovery has to make it.
+                // Recovery must make the delivery.
                 waiting.held = Held::Undelivered;
             }
         } else if self.flushes_each() {

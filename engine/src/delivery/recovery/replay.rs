@@ -1,4 +1,4 @@
-//! Replays everything that the log holds for one part: first the Maildirs, message by message, then
+//! Replays all mail that the log holds for one part: first the Maildirs, message by message, then
 //! the mboxes, one after the other.
 
 use super::super::ledger::deferred_mail::{DeferredDelivery, Held, Unfinished};
@@ -13,12 +13,12 @@ use crate::io::Disk;
 use crate::log::{CopyLocation, InDoubt, LogError};
 use std::collections::HashSet;
 
-/// Bytes of mbox messages held in memory at once.
+/// Most bytes of mbox messages in memory at once.
 const MBOX_BYTES_MAX: u64 = 64 << 20;
 
 impl<D: Disk> Recovery<'_, D> {
-    /// Replays everything the log holds for one part, on this thread, which takes the identities of
-    /// mailbox owners.
+    /// Replays all mail that the log holds for one part, on this thread, which takes the identities
+    /// of mailbox owners.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -63,7 +63,7 @@ impl<D: Disk> Worker<'_, D> {
         })
     }
 
-    /// Shows every message once, and counts those whose first recipient is of the part.
+    /// Passes every message once, and counts those whose first recipient belongs to the part.
     pub(super) fn for_each_message(
         &mut self,
         found: &dyn Found,
@@ -111,7 +111,7 @@ impl<D: Disk> Worker<'_, D> {
                         return;
                     }
                     let done = worker.with_room(|worker| worker.maildir(message, index, file_name));
-                    // Until the part ends, only this knows of a delivery that waits.
+                    // Until the part ends, only this worker knows of a deferred delivery.
                     let needs_no_more = done.is_ok().then_some((envelope.id, index));
                     match done {
                         Ok(is_rewritten) => worker.report.rewritten += u64::from(is_rewritten),
@@ -136,7 +136,7 @@ impl<D: Disk> Worker<'_, D> {
         })
     }
 
-    /// Gathers the messages for these mboxes from the log, then repairs one mbox after the other.
+    /// Reads the messages for these mboxes from the log, then repairs one mbox after the other.
     fn replay_mboxes(
         &mut self,
         found: &dyn Found,

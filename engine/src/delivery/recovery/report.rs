@@ -16,9 +16,9 @@ use std::fmt;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
-    /// Messages the log held that the last checkpoint did not cover.
+    /// Messages in the log that the last checkpoint did not cover.
     pub messages: u64,
-    /// Their deliveries that the client was not refused.
+    /// Their deliveries that were not refused.
     pub deliveries: u64,
     /// Copies that were missing, short or wrong, and were written again.
     pub rewritten: u64,
@@ -45,11 +45,11 @@ impl fmt::Display for RecoveryReport {
     }
 }
 
-/// What became of a part of a recovery.
+/// The result of a part of a recovery.
 #[derive(Debug, Default)]
 pub(in crate::delivery) struct Recovered {
     pub(in crate::delivery) report: RecoveryReport,
-    /// What could not be done.
+    /// The deliveries that could not be made.
     pub(in crate::delivery) unfinished: Unfinished,
     pub(in crate::delivery) in_doubt: Vec<InDoubt>,
 }

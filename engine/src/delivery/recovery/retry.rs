@@ -1,4 +1,4 @@
-//! Tries deliveries again that could not be made.
+//! Tries failed deliveries again.
 
 use super::super::ledger::deferred_mail::{DeferredMail, Held, Unfinished};
 use super::mbox_work::MboxWorkList;
@@ -9,11 +9,11 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 impl<D: Disk> Recovery<'_, D> {
-    /// Tries again what could not be done. Returns what still cannot. Waits for no lock, because it
-    /// is tried again later.
+    /// Tries deliveries again and returns those that still fail. Waits for no lock, because there
+    /// are later attempts.
     ///
     /// # Errors
-    /// There is no thread for the work, or it panicked: all of it still waits.
+    /// No thread can be started for the work, or it panicked: all of it still waits.
     pub(in crate::delivery) fn retry(
         &self,
         unfinished: &Unfinished,
@@ -33,7 +33,8 @@ impl<D: Disk> Worker<'_, D> {
             let deferred = by_id.get(&id);
             deferred.map_or_else(Vec::new, |deferred| deferred.refused.clone())
         };
-        // Of those that wait for space, one in each directory shows whether there is some.
+        // Of the deliveries that wait for space, one in each directory shows whether there is
+        // space.
         let mut full = HashSet::new();
         for deferred in waiting {
             let mut failed = Vec::new();
@@ -45,7 +46,7 @@ impl<D: Disk> Worker<'_, D> {
                     continue;
                 };
                 match &recipient.location {
-                    // A recheck does that.
+                    // A recheck handles these.
                     _ if delivery.held != Held::Undelivered => failed.push(delivery.clone()),
                     CopyLocation::Shared => {}
                     CopyLocation::Mbox { .. } => {
@@ -109,7 +110,8 @@ impl<D: Disk> Worker<'_, D> {
     }
 }
 
-/// Returns the directory below the base that a mailbox is in: a file system may be mounted there.
+/// Returns the directory below the base that contains a mailbox: a file system may be mounted
+/// there.
 fn first_directory(mailbox: &str) -> &str {
     mailbox.split('/').next().unwrap_or_default()
 }

@@ -1,10 +1,10 @@
-//! Writes mail again where it stands, on a file system whose flush failed.
+//! Writes mail again in place, on a file system whose flush failed.
 //!
-//! The kernel may have dropped what it was to write, while reading still shows it. Writing the same
-//! bytes again has them flushed again. Invariants: nothing is made that a reader has removed, and
-//! nothing is changed that a reader has changed, because what readers saw is true as long as the
-//! file system stays mounted; what a reader has removed is held until the removal is durable,
-//! because a crash before that brings back what may not be whole. After the file system was
+//! The kernel may have dropped data that it was to write, but still return it to readers. Writing
+//! the same bytes again makes the kernel flush them again. Invariants: no message that a reader has
+//! removed is restored, and no file that a reader has changed is changed, because what readers saw
+//! is true while the file system stays mounted; a removed message is held until the removal is
+//! durable, because a crash before that restores a possibly torn file. After the file system was
 //! unmounted and mounted again, mail is recovered as after a crash.
 
 use super::super::ledger::deferred_mail::DeferredMail;
@@ -27,16 +27,16 @@ use std::time::Duration;
 /// The result of a recheck.
 #[derive(Debug, Default)]
 pub(in crate::delivery) struct Rechecked {
-    /// What is still held.
+    /// The mail that is still held.
     pub(in crate::delivery) left: Vec<DeferredMail>,
-    /// Why something could not be written again or flushed.
+    /// Why some mail could not be written again or flushed.
     pub(in crate::delivery) error: Option<MailboxError>,
 }
 
 impl<D: Disk> Recovery<'_, D> {
     /// Writes mail again that was stored and may not be durable.
     ///
-    /// # Errors
+    /// No thread can be started for the work, or it panicked: all of it is still held.
     /// There is no thread for the work, or it panicked: all of it is still held.
     pub(in crate::delivery) fn recheck(
         &self,
@@ -98,7 +98,7 @@ impl<D: Disk> Worker<'_, D> {
         }
         Rechecked {
             left: self.deferred,
-            // What recovery has to make waits for its mailbox, not for the file system.
+            // Mail that recovery must deliver waits for its mailbox, not for the file system.
             error: error.filter(|_| !how.is_remounted()),
         }
     }
@@ -120,7 +120,7 @@ impl<D: Disk> Worker<'_, D> {
         let failed = |error| MailboxError::from_io(path.display(), DOING, error);
         let header = maildir_header(message.envelope, at);
         let ours = [&header[..], message.content].concat();
-        // A reader may move it just now.
+        // A reader may move it at the same time.
         for _ in 0..4 {
             let new = existing(disk.open_directory(&base, &path.below("new"))).map_err(failed)?;
             if let Some(new) = &new
@@ -182,10 +182,10 @@ impl<D: Disk> Worker<'_, D> {
     }
 }
 
-/// What fails, in the text of an error.
+/// The failed step, in the text of an error.
 const DOING: &str = "writing messages again after a failed flush";
 
-/// Returns `None` for what is not there.
+/// Returns `None` for an error that says that the file is missing.
 fn existing<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
@@ -194,7 +194,7 @@ fn existing<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Makes it durable that a reader has removed something from directories.
+/// Flushes directories from which a reader has removed messages.
 fn flush_removal<D: Disk>(disk: &D, directories: &[D::Handle], how: Recheck) -> io::Result<()> {
     if !how.flushes_each() {
         return Ok(());
@@ -204,7 +204,7 @@ fn flush_removal<D: Disk>(disk: &D, directories: &[D::Handle], how: Recheck) -> 
         .try_for_each(|directory| disk.sync(directory))
 }
 
-/// Writes a file of a Maildir again, if it is as we wrote it; false when it is not there.
+/// Writes a file of a Maildir again, if it is as we wrote it; returns false when it is missing.
 fn rewrite_file<D: Disk>(
     disk: &D,
     (directory, name): (&D::Handle, &str),
@@ -230,8 +230,8 @@ fn rewrite_file<D: Disk>(
     Ok(true)
 }
 
-/// Writes messages again where they were appended. What a reader has moved is flushed by writing
-/// the whole file again as it is.
+/// Writes messages again where they were appended. A message that a reader has moved is flushed by
+/// rewriting the whole file unchanged.
 fn rewrite_messages<D: Disk>(disk: &D, file: &D::Handle, work: &MboxWork) -> io::Result<()> {
     let mut is_moved = false;
     for entry in &work.entries {

@@ -1,4 +1,4 @@
-//! Looks for messages that a reader has moved within an mbox.
+//! Searches an mbox for messages that a reader has moved.
 
 use super::compare::for_each_piece;
 use super::mbox_plan::MboxPlan;
@@ -7,14 +7,14 @@ use crate::io::Disk;
 use crate::mailbox::mbox::Mbox;
 use std::io;
 
-/// Header lines that readers add to a message, in bytes, at most.
+/// Most bytes of header lines that readers add to a message.
 const ADDED_BYTES_MAX: usize = 64 * 1024;
-/// How the first line of a message begins.
+/// The beginning of the first line of a message.
 const FROM: &[u8] = b"From ";
 
-/// Returns the offset from which on messages that a reader moved may stand. Without a sign that the
-/// file was rewritten, what stands before the first place the log knows was there before: perhaps
-/// the same message, sent twice on purpose, of which the other copy is missing.
+/// Returns the offset from which on moved messages are searched for. Unless the file was rewritten,
+/// everything before the first logged place was there before: it may include an equal message that
+/// was sent on purpose, and must not be taken for the missing copy.
 pub(super) fn search_from<D: Disk>(
     disk: &D,
     mbox: &Mbox<D::Handle>,
@@ -36,7 +36,7 @@ pub(super) fn search_from<D: Disk>(
     })
 }
 
-/// Looks through the file, from a line's beginning on, for messages that a reader moved, perhaps
+/// Searches the file, from the beginning of a line on, for messages that a reader moved, perhaps
 /// with header lines added.
 pub(super) fn search<D: Disk>(
     disk: &D,
@@ -53,9 +53,9 @@ pub(super) fn search<D: Disk>(
     })
 }
 
-/// Shows every message of at most `bytes_max` bytes, with its offset. A last line that a crash cut
-/// off ends the message before it if all of `From ` is left. With less of it, what recovery appends
-/// would make it a line of that message, which the next recovery would not find any more.
+/// Passes every message of at most `bytes_max` bytes, with its offset. A last line that a crash cut
+/// off ends the message before it if all of `From ` is left. With less of it, the next append of
+/// recovery would make it a line of that message, which the next recovery would not find any more.
 fn for_each_message<D: Disk>(
     disk: &D,
     file: &D::Handle,
@@ -67,7 +67,7 @@ fn for_each_message<D: Disk>(
     let (mut begins, mut is_long) = (from, false);
     let mut at = from;
     let mut is_line_start = true;
-    // Takes a line, or part of a long one.
+    // A whole line, or part of a long one.
     let mut take = |line: &[u8]| {
         if is_line_start && line.starts_with(FROM) {
             if !is_long {
@@ -101,7 +101,7 @@ fn for_each_message<D: Disk>(
     Ok(())
 }
 
-/// Returns true for the same lines in the same order; in the header there may be more.
+/// Returns true for equal lines in equal order; the header may have more.
 fn is_same_message(found: &[u8], ours: &[u8]) -> bool {
     let mut ours = ours.split_inclusive(|byte| *byte == b'\n').peekable();
     let mut in_header = true;
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn no_message_begins_within_a_long_line() {
-        // It is read in pieces.
+        // The file is read in pieces.
         let mut mbox = b"From a  date\n\n".to_vec();
         mbox.resize(READ_BYTES, b'x');
         mbox.extend_from_slice(b"From b  date\n\nbody\n\n");

@@ -1,5 +1,5 @@
-//! What the records of the log say of each delivery: checkpoint, refusals, places, confirmations;
-//! no contents. Decides which deliveries recovery has to make.
+//! Collects the records of the log about each delivery: checkpoint, refusals, places,
+//! confirmations, without contents. Decides which deliveries recovery must make.
 
 use super::super::ledger::deferred_mail::DeferredExtent;
 use super::super::ledger::fingerprint::{BaseDigest, Digest};
@@ -13,7 +13,7 @@ use crate::log::{
 use crate::sync::Weak;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// What the records say, without the messages themselves.
+/// The content of the records, without the messages.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     checkpoint_at: Sequence,
@@ -34,7 +34,7 @@ pub(super) struct Survey {
 impl Survey {
     pub(super) fn of(found: &dyn Found) -> Result<Self, LogError> {
         let mut survey = Self::default();
-        // Where the last checkpoint begins decides which messages count.
+        // The beginning of the last checkpoint decides which messages count.
         visit(found, &mut |sequence, record| {
             if let Record::Checkpoint(Checkpoint { below, in_doubt }) = record {
                 survey.checkpoint_at = sequence;
@@ -116,13 +116,12 @@ impl Survey {
         self.refused.contains(&(id, recipient))
     }
 
-    /// Returns true when the end of a delivery is durable: nothing is to be done or undone.
+    /// Returns true when the end of a delivery is durable: recovery neither makes nor removes it.
     pub(super) fn is_settled(&self, id: DeliveryId, recipient: u32) -> bool {
         self.settled.contains(&(id, recipient))
     }
 
-    /// Returns true if recovery has to make sure that the recipient's copy stands in a mailbox of
-    /// this part.
+    /// Returns true if recovery must check that the recipient's copy is in a mailbox of this part.
     pub(super) fn is_due(&self, part: &Part, envelope: &Accepted, recipient: u32) -> bool {
         let copy = envelope.copy_of(recipient);
         let at = usize::try_from(recipient).unwrap_or(usize::MAX);
@@ -141,7 +140,7 @@ impl Survey {
             .collect()
     }
 
-    /// Returns where the delivery was appended, or was to be; the last is the newest.
+    /// Returns the places where the delivery was appended, or was to be; the last is the newest.
     pub(super) fn places(&self, id: DeliveryId, recipient: u32) -> &[(u64, u64)] {
         self.places.get(&(id, recipient)).map_or(&[], Vec::as_slice)
     }
@@ -150,8 +149,7 @@ impl Survey {
         self.confirmed.contains(&(id, None)) || self.confirmed.contains(&(id, Some(recipient)))
     }
 
-    /// Returns the in-doubt memory as the records state it, without the messages that recovery
-    /// looks at.
+    /// Returns the in-doubt memory by the records, without the messages that recovery checks.
     pub(super) fn in_doubt(&self) -> Vec<InDoubt> {
         let later = self.later_doubts.iter();
         let later = later
@@ -220,7 +218,7 @@ impl Survey {
         &self.extents
     }
 
-    /// Shows the messages the last checkpoint does not cover, in order.
+    /// Passes the messages that the last checkpoint does not cover, in order.
     pub(super) fn for_each(
         &self,
         found: &dyn Found,
@@ -243,7 +241,8 @@ impl Survey {
     }
 }
 
-/// Returns what is in doubt by the records of a log, without the messages that recovery looks at.
+/// Returns the deliveries in doubt by the records of a log, without the messages that recovery
+/// checks.
 ///
 /// # Errors
 /// The log cannot be read.
@@ -251,7 +250,7 @@ pub(in crate::delivery) fn in_doubt(found: &dyn Found) -> Result<Vec<InDoubt>, L
     Ok(Survey::of(found)?.in_doubt())
 }
 
-/// Returns the mailboxes that recovery looks at, by their paths relative to the base.
+/// Returns the mailboxes that recovery checks, by their paths relative to the base.
 ///
 /// # Errors
 /// The log cannot be read.
@@ -294,7 +293,8 @@ mod tests {
         StepwiseLog::open_stepwise(Arc::new(medium.clone()), settings).unwrap()
     }
 
-    /// The survey of a log with these records. Each is made from the sequence of the one before.
+    /// Returns the survey of a log with these records. Each is made from the sequence of the
+    /// previous one.
     fn survey(records: &[&dyn Fn(Sequence) -> Record<'static>]) -> Survey {
         let medium = SimMedium::new(1);
         let (log, _) = open(&medium);

@@ -1,4 +1,4 @@
-//! A thread of recovery: the identity it works with, and what it could not do.
+//! A thread of recovery: its identity, and the deliveries that it could not make.
 
 use super::super::domains::Domains;
 use super::super::ledger::deferred_mail::{DeferredDelivery, DeferredExtent, DeferredMail};
@@ -18,16 +18,16 @@ use std::time::{Duration, Instant};
 /// How often progress is logged.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
-/// How far data that the kernel returns can be trusted.
+/// Whether data that the kernel returns can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::delivery) enum PageCache {
-    /// A copy that reads whole is whole.
+    /// The disk has what the kernel returns.
     Trusted,
     /// A flush failed: the kernel may return data that the disk does not have.
     Suspect,
 }
 
-/// What recovery works with.
+/// The context of a recovery.
 pub(in crate::delivery) struct Recovery<'a, D: Disk> {
     pub(in crate::delivery) disk: &'a D,
     pub(in crate::delivery) settings: &'a MailboxSettings,
@@ -48,7 +48,7 @@ pub(super) struct Message<'m> {
 }
 
 impl<'m> Message<'m> {
-    /// Returns a message that waits.
+    /// Returns the message as a deferred one.
     pub(super) fn of(deferred: &'m DeferredMail) -> Self {
         Self {
             at: deferred.at,
@@ -58,11 +58,11 @@ impl<'m> Message<'m> {
     }
 }
 
-/// The name of the thread that takes the identities of mailbox owners; it ends with the work.
+/// The name of the thread that takes the identities of mailbox owners.
 const THREAD: &str = "mailstow-recov";
 
-/// Runs work on a thread that ends with it. A thread that may change its identity gives up the
-/// other rights of root.
+/// Runs work on a thread that ends with it. A thread that may change its identity drops the other
+/// rights of root.
 ///
 /// # Errors
 /// The thread cannot be started, or panicked.
@@ -89,17 +89,16 @@ pub(super) struct Worker<'a, D: Disk> {
     credentials: Credentials,
     pub(super) report: RecoveryReport,
     pub(super) deferred: Vec<DeferredMail>,
-    /// Messages of which the log has only the sums, and whose mboxes could not be looked at.
+    /// Messages of which the log has only the sums, and whose mboxes could not be checked.
     pub(super) unlooked: Vec<DeferredExtent>,
     /// The index in `deferred` of each message.
     deferred_at: HashMap<DeliveryId, usize>,
     pub(super) maildirs: Listings,
     /// When progress was logged last.
     logged: Instant,
-    /// Mboxes that other programs have locked are waited for until then, all together.
+    /// The time until which recovery waits for all mboxes that other programs have locked.
     pub(super) patient_until: Instant,
-    /// An earlier recovery that did not end may have appended messages whose places the log did
-    /// not have.
+    /// An earlier unfinished recovery may have appended messages at places that are not in the log.
     pub(super) searches_all: bool,
 }
 
@@ -121,7 +120,7 @@ impl<'a, D: Disk> Worker<'a, D> {
         }
     }
 
-    /// Makes an attempt, and another one if the disk was full and the log gave space back.
+    /// Makes an attempt, and a second one if the disk was full and the log gave space back.
     pub(super) fn with_room<R>(
         &mut self,
         mut attempt: impl FnMut(&mut Self) -> Result<R, MailboxError>,
@@ -134,7 +133,7 @@ impl<'a, D: Disk> Worker<'a, D> {
         }
     }
 
-    /// Keeps deliveries of a message that could not be made.
+    /// Defers deliveries of a message that could not be made.
     pub(super) fn defer(
         &mut self,
         message: Message<'_>,
@@ -177,7 +176,7 @@ impl<'a, D: Disk> Worker<'a, D> {
         }
     }
 
-    /// Logs how far it has come, once in a while.
+    /// Logs the progress periodically.
     pub(super) fn log_progress(&mut self, messages: u64) {
         if self.logged.elapsed() > PROGRESS_EVERY {
             self.logged = clock::now();
@@ -223,7 +222,7 @@ impl<'a, D: Disk> Worker<'a, D> {
         Ok((opened, path))
     }
 
-    /// Gives the owner's identity back: the log's segments are opened as the server.
+    /// Returns to the server's identity, which opens the segments of the log.
     pub(super) fn leave(&mut self) {
         self.credentials.as_self(|| ());
     }

@@ -1,6 +1,6 @@
-//! Goal: one file system whose flushes fail is a matter of that file system alone. Others take mail
-//! and make it durable meanwhile; what was acknowledged for it is there in the end; and nothing
-//! that a reader has removed comes back without a crash. Method: a simulated machine with two file
+//! Goal: a file system whose flushes fail affects no other. Others take mail and make it durable
+//! meanwhile; mail acknowledged for the failing one is there in the end; and without a crash no
+//! message that a reader has removed is restored. Method: a simulated machine with two file
 //! systems, one of which fails.
 
 use super::poisoned::{answers, on_own_thread};
@@ -10,7 +10,7 @@ use crate::log::sim::SimFault;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The file system below `base/dir`.
+/// Returns the device of the file system below `base/dir`.
 const OTHER: u64 = 2;
 
 fn is_accepted(answers: &[String]) -> bool {
@@ -70,7 +70,7 @@ fn a_file_system_whose_flush_fails_concerns_no_other_and_loses_nothing() {
         let failing = store.health().file_systems;
         assert_eq!(failing.len(), 1, "{failing:?}");
         assert_eq!(failing[0].mount_point.to_str(), Some("/base/dir"));
-        // Once it could not be flushed again, its own mail is put off, and no other.
+        // After another failed flush, its mail alone is deferred.
         store.maintain();
         for name in ["three", "four"] {
             assert!(is_accepted(&deliver(name, &["ann/", "box"])));
@@ -91,7 +91,7 @@ fn a_file_system_whose_flush_fails_concerns_no_other_and_loses_nothing() {
         assert!(is_accepted(&deliver("five", &all)));
         store.maintain();
         drop(store);
-        // Everything is durable: the power may go.
+        // Everything is durable: a power loss does no harm.
         world.power_failure(&mut SimRandom::new(3));
         let store = world.open().unwrap().unwrap();
         assert_eq!(store.recovered().unwrap().rewritten, 0);

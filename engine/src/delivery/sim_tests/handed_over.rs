@@ -1,9 +1,9 @@
-//! Goal: whatever the moment of a crash, a client that sends a message again until all of its
-//! recipient's destinations have it gets each of them to take it: no destination that the client
-//! was told of takes it again, none is left out, and the mailbox has one copy. Without a crash, no
-//! destination takes it twice. (A destination that took it in the moment before the crash may take
-//! it again: that is the limit.) Method: as in the other tests of this room, with transports that
-//! stand outside of the machine and note what they take, at once, later or only when asked again.
+//! Goal: whatever the moment of a crash, a client that repeats a message until all destinations of
+//! its recipient have it reaches each of them. No destination that reported success to the client
+//! takes the message again, none is left out, and the mailbox has one copy. Without a crash, no
+//! destination takes it twice. A destination that took it just before the crash may take it again:
+//! that is the limit. Method: as in the other tests of this module, with transports outside of the
+//! simulated machine that record what they take, at once, later or only when asked again.
 
 use super::super::receipt::Receipt;
 use super::super::store::Store;
@@ -28,16 +28,16 @@ const DESTINATIONS: [&str; 3] = ["ann/", "command", "remote"];
 /// A message and one of its destinations.
 type Place = (usize, usize);
 
-/// What is known of a destination.
+/// The state of a destination.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    /// The client was told that it took the message.
+    /// The client read that it took the message.
     told: bool,
-    /// The run of the machine in which it took the message last.
+    /// The run of the machine in which it last took the message.
     taken_in: Option<u32>,
 }
 
-/// What a crash does not change: transports, and what clients were told.
+/// State that survives a crash: transports, and the replies that clients read.
 #[derive(Debug)]
 struct Outside(Mutex<Notes>);
 
@@ -48,7 +48,7 @@ struct Notes {
     life: u32,
     random: SimRandom,
     known: BTreeMap<Place, Known>,
-    /// Took the message, and have not said so.
+    /// Took the message, and have not answered yet.
     waiting: Vec<(Done, usize)>,
     failures: Vec<String>,
 }
@@ -101,19 +101,19 @@ impl Transport for Outside {
     }
 }
 
-/// A machine, what is outside of it, and how far each client is.
+/// A machine, its transports, and the progress of each client.
 struct Site {
     world: World,
     outside: Arc<Outside>,
     transports: Transports,
-    /// Of each message: its client has read that all took it.
+    /// For each message: its client has read that all destinations took it.
     is_done: Vec<bool>,
 }
 
 impl Site {
     fn new(seed: u64, bug: Option<Bug>) -> Self {
         let mut world = World::new(seed, bug, state_directory());
-        // Copies are told apart by their text.
+        // Copies are distinguished by their text.
         world.settings.store.compress = Compress::None;
         let outside = Arc::new(Outside(Mutex::new(Notes {
             disk: world.disk.clone(),
@@ -136,7 +136,7 @@ impl Site {
         }
     }
 
-    /// Transports say what they took.
+    /// Transports answer.
     fn answer(&self) {
         let waiting = std::mem::take(&mut self.outside.0.lock().waiting);
         for (done, index) in waiting {
@@ -172,7 +172,7 @@ impl Site {
         let (report, outside) = (Arc::clone(&heard), Arc::clone(&self.outside));
         let on_outcome = move |at: usize, outcome: Outcome| {
             let mut notes = outside.0.lock();
-            // Nothing that is said after the power went is heard.
+            // Answers after a power loss reach no client.
             if !notes.disk.is_crashed() {
                 let is_success = outcome.status.is_success();
                 notes.known.entry((number, at)).or_default().told |= is_success;
@@ -205,7 +205,7 @@ impl Site {
             store.step(credentials);
         }
         if random.below(4) == 0 {
-            // The client is lost, and only then a transport answers.
+            // The connection is lost, and only then a transport answers.
             drop(receipt);
             return self.answer();
         }
@@ -253,7 +253,7 @@ impl Site {
         names("new").iter().filter(|name| is_it(name)).count()
     }
 
-    /// Looks what the destinations of messages whose clients are done have.
+    /// Checks the destinations of messages whose clients are done.
     fn check(&self) -> Result<(), String> {
         let notes = self.outside.0.lock();
         if let Some(failure) = notes.failures.first() {
@@ -284,7 +284,7 @@ struct Plan {
     bug: Option<Bug>,
 }
 
-/// Runs a plan; says whether the interruption was reached.
+/// Runs a plan; returns whether the interruption was reached.
 fn live(plan: Plan) -> Result<bool, String> {
     let Plan {
         seed, place, at, ..
@@ -293,7 +293,7 @@ fn live(plan: Plan) -> Result<bool, String> {
     let mut site = Site::new(seed, plan.bug);
     let credentials = RefCell::new(Credentials::of_this_thread());
     interrupt(&mut site.world, place, at, plan.errno);
-    // With an error in the way the store may stay closed.
+    // With a failing operation, the store may stay closed.
     let store = match site.world.open() {
         Ok(store) => store,
         Err(_) if plan.errno.is_some() => None,
@@ -348,7 +348,7 @@ fn live(plan: Plan) -> Result<bool, String> {
 }
 
 fn run(plan: Plan) -> Result<bool, String> {
-    // The identity of a mailbox owner is taken for good by the thread that writes.
+    // A writing thread keeps the identity of a mailbox owner.
     std::thread::scope(|scope| {
         let life = scope.spawn(|| live(plan)).join();
         life.unwrap_or_else(|panic| std::panic::resume_unwind(panic))

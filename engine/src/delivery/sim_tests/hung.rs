@@ -1,10 +1,10 @@
-//! Goal: a file system of mailboxes that hangs, is dead, full or over quota concerns only its
-//! mail. All other mail is accepted at once, what was acknowledged is in its mailbox once in the
-//! end, and a message that a reader has removed or moved never comes back unless there was a crash.
-//! Method: random runs from seeds on a simulated machine with a disk for each of three file
-//! systems. An operation on one of them is held while the writer is given up, others deliver and a
-//! checkpoint is made; then it is done, fails, or the power goes. `SIM_SEEDS` sets how many seeds
-//! are tried, `SIM_FROM` the first of them.
+//! Goal: a file system of mailboxes that hangs, is dead, full or over quota affects only its own
+//! mail. All other mail is accepted at once, every acknowledged message is in its mailbox once in
+//! the end, and a message that a reader has removed or moved is not restored unless there was a
+//! crash. Method: random runs from seeds on a simulated machine with a disk for each of three file
+//! systems. An operation on one of them is delayed while the writer is given up, others deliver and
+//! a checkpoint is made; then it succeeds, fails, or the power is lost. `SIM_SEEDS` sets how many
+//! seeds are tried, `SIM_FROM` the first of them.
 
 use super::content::content;
 use super::world::{HandedOver, Known, MAILBOXES, To, USERS, World, hand_over};
@@ -27,7 +27,7 @@ const ROUNDS: u64 = 16;
 /// Half of the log: its thread makes a checkpoint then.
 const HALF_FULL: u64 = 160 << 10;
 
-/// What one run met.
+/// What happened in one run.
 #[derive(Debug, Default)]
 struct Met {
     held: u64,
@@ -35,7 +35,7 @@ struct Met {
     removed: u64,
 }
 
-/// A message to other file systems that is sent while an operation is held.
+/// A message to other file systems that is sent while an operation is delayed.
 struct Others {
     index: usize,
     sent: Arc<Mutex<Option<HandedOver>>>,
@@ -46,12 +46,12 @@ impl World {
         self.disk.mount_on("base/dir", MBOX);
         self.disk.make_directory_durably("base/bob");
         self.disk.mount_on("base/bob", MAILDIR);
-        // What takes any time is given up when somebody looks.
+        // A step that takes any time is given up at the next check.
         self.settings.store.mailbox_timeout = Duration::ZERO;
         self.hangs = true;
     }
 
-    /// A file system gets into trouble, or out of it.
+    /// Makes a file system fail, or work again.
     fn trouble(&self, device: u64, random: &mut SimRandom) {
         let (fault, flush) = match random.below(6) {
             0 => (Some(DeviceFault::Dead), None),
@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    /// Has the next operation on a file system be held up, while others go on.
+    /// Delays the next operation on a file system, while others continue.
     fn hold(
         &mut self,
         store: &Arc<Store<SimDisk>>,
@@ -114,8 +114,8 @@ impl World {
         Others { index, sent }
     }
 
-    /// Learns what others were told while the operation was held; or sends their message now, if
-    /// nothing came to be held. True if something was held.
+    /// Reads the replies of others while the operation was delayed; or sends their message now, if
+    /// no operation was delayed. Returns true if one was.
     fn learn_others(
         &mut self,
         store: &Store<SimDisk>,
@@ -158,7 +158,7 @@ fn live(seed: u64, is_mistaken: bool) -> Result<Met, String> {
     let mut world = World::new(seed, None, state_directory());
     world.mount_others();
     if random.below(2) == 0 {
-        // Batches are begun while others before them are not finished.
+        // Batches begin while earlier ones are not finished.
         world.settings.store.batch = 2;
     }
     let credentials = RefCell::new(Credentials::of_this_thread());
@@ -225,7 +225,7 @@ fn live(seed: u64, is_mistaken: bool) -> Result<Met, String> {
 }
 
 fn run(seed: u64, is_mistaken: bool) -> Result<Met, String> {
-    // The identity of a mailbox owner is taken for good by the thread that writes.
+    // A writing thread keeps the identity of a mailbox owner.
     std::thread::scope(|scope| {
         let life = scope.spawn(|| live(seed, is_mistaken)).join();
         life.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -249,7 +249,7 @@ fn file_systems_that_hang_or_fail_delay_no_others_and_bring_nothing_back() {
          given up, and {} messages that readers removed",
         met.held, met.given_up, met.removed
     ));
-    // A replay is of one run.
+    // A replay has one run.
     let is_replay = count < 100;
     assert!(
         is_replay || met.held > count && met.given_up > count / 4 && met.removed > count,

@@ -1,5 +1,4 @@
-//! A delivery log that is told and asked the wrong things: what a store with a mistake would do to
-//! it.
+//! A delivery log that receives wrong records and calls: the effect of a faulty store.
 
 use super::super::ledger::journal::Journal;
 use crate::log::{
@@ -10,27 +9,27 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use std::collections::BTreeSet;
 
-/// What a store may do wrong with its log.
+/// A fault of a store in its use of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mistake {
     /// Answers do not wait for the flush of the log.
     AnswerEarly,
-    /// A checkpoint covers deliveries that are under way.
+    /// A checkpoint covers deliveries in progress.
     CheckpointTooFar,
-    /// The log is not told where in an mbox a message goes.
+    /// The log gets no places of messages in mboxes.
     PlaceForgotten,
-    /// The log is not told of refused deliveries.
+    /// The log gets no refusals of deliveries.
     RefusalForgotten,
 }
 
-/// A log between which and its store stands a mistake.
+/// A log that is used with a fault.
 #[derive(Debug)]
 pub(super) struct MistakenJournal {
     journal: Arc<dyn Journal>,
     mistake: Mistake,
     /// Records that a delivery would wait for.
     of_deliveries: Mutex<BTreeSet<Sequence>>,
-    /// What the last checkpoint covers.
+    /// The record that the last checkpoint covers.
     below: AtomicU64,
 }
 
@@ -44,7 +43,7 @@ impl MistakenJournal {
         }
     }
 
-    /// The record that the mistake leaves of this one.
+    /// Returns the record as the fault changes it.
     fn mistaken(&self, encoded: EncodedRecord) -> EncodedRecord {
         let record = Record::decode(encoded.kind().to_byte(), encoded.payload()).unwrap();
         let without = |done: &[Done], is_forgotten: fn(DoneOutcome) -> bool| {

@@ -1,13 +1,13 @@
-//! Goal: whatever the moment at which the power goes or the process is killed - in a delivery, a
-//! checkpoint, the recycling of the log, or in recovery itself - every acknowledged message is in
-//! its mailbox, whole and once, naming every recipient; nothing is seen half-written; every mbox
-//! parses; and a message that its client must send again is there once in the end. Method: a
-//! repeatable run on the simulated disk is crashed at operation 0, 1, 2 ... of disk and log until
-//! it ends without reaching the crash; so is recovery; then random runs from seeds, some of them
-//! with a checkpoint in the middle of a delivery. Each test tells on standard error how many points
-//! it tried. A failure prints what replays it, for instance `SIM_SEED=7 SIM_OP=132 SIM_WHERE=disk
-//! cargo test -p mailstow-engine sim_tests::replay`; `SIM_SEEDS` sets how many seeds are tried,
-//! `SIM_FROM` the first of them.
+//! Goal: whatever the moment of a power loss or kill - in a delivery, a checkpoint, the recycling
+//! of the log, or in recovery itself - every acknowledged message is in its mailbox, complete and
+//! once, naming every recipient; no reader sees a partial message; every mbox parses; and a message
+//! that its client must send again is there once in the end. Method: a repeatable run on the
+//! simulated disk is crashed at operation 0, 1, 2 ... of disk and log until it ends without
+//! reaching the crash; so is recovery; then random runs from seeds, some of them with a checkpoint
+//! in the middle of a delivery. Each test prints how many points it tried. A failure prints the
+//! command that replays it, for instance `SIM_SEED=7 SIM_OP=132 SIM_WHERE=disk cargo test -p
+//! mailstow-engine sim_tests::replay`; `SIM_SEEDS` sets how many seeds are tried, `SIM_FROM` the
+//! first of them.
 
 mod content;
 mod domains;
@@ -56,7 +56,7 @@ struct Plan {
 }
 
 impl fmt::Display for Plan {
-    /// What replays it.
+    /// The variables that replay it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, at, .. } = self;
         write!(f, "SIM_SEED={seed} SIM_OP={at} SIM_WHERE={}", self.place)?;
@@ -82,7 +82,7 @@ impl fmt::Display for Where {
     }
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug)]
 struct Ran {
     reached: bool,
@@ -120,7 +120,7 @@ fn interrupt(world: &mut World, place: Where, at: u64, errno: Option<i32>) {
     }
 }
 
-/// Deliveries, checkpoints, lost and patient clients.
+/// Deliveries, checkpoints, disconnected and patient clients.
 fn work(
     world: &mut World,
     store: &Store<SimDisk>,
@@ -146,7 +146,7 @@ fn work(
 }
 
 fn run(plan: Plan) -> Result<Ran, String> {
-    // The identity of a mailbox owner is taken for good by the thread that writes.
+    // A writing thread keeps the identity of a mailbox owner.
     std::thread::scope(|scope| {
         let life = scope.spawn(|| live(plan)).join();
         life.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -158,9 +158,9 @@ fn live(plan: Plan) -> Result<Ran, String> {
     let mut world = World::new(plan.seed, plan.bug, state_directory());
     let credentials = RefCell::new(Credentials::of_this_thread());
     if plan.errno.is_none() {
-        // Batches are begun while others before them are not finished. Not with an error in the
-        // way: a recipient may then be refused by a log out of service that knows of the message,
-        // and recovered all the same, which these runs do not expect.
+        // Batches begin while earlier ones are not finished, except with a failing operation: a log
+        // that is out of service may then refuse a recipient although it has the message, and
+        // recover it, which these runs do not expect.
         world.settings.store.batch = 2;
     }
     interrupt(&mut world, plan.place, plan.at, plan.errno);
@@ -172,7 +172,7 @@ fn live(plan: Plan) -> Result<Ran, String> {
             work(&mut world, &store, &credentials, &mut random, 12);
         }
         Ok(None) => {}
-        // With an error in the way the store may stay closed.
+        // With a failing operation, the store may stay closed.
         Err(failure) if plan.errno.is_none() => return Err(failure),
         Err(_) => {}
     }
@@ -215,7 +215,7 @@ fn live(plan: Plan) -> Result<Ran, String> {
     })
 }
 
-/// The power fails, or, if it has not, the process may be killed.
+/// Loses power, unless it is lost already; or kills the process.
 fn fail(world: &mut World, random: &mut SimRandom) {
     if !world.is_crashed() && random.below(3) == 0 {
         world.kill();
@@ -259,7 +259,7 @@ impl std::str::FromStr for Where {
     }
 }
 
-/// Shown even when the test passes: a captured line would not be.
+/// Printed even when the test passes: a captured line would not be.
 fn tell(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "simulated disk: {text}");
 }
@@ -313,7 +313,7 @@ fn a_crash_right_after_a_checkpoint_in_the_middle_of_a_delivery_loses_nothing() 
     for seed in [21, 22, 23] {
         for at in 0.. {
             let mut plan = plan(seed, Where::Disk, at);
-            // The checkpoint's own operations come in between.
+            // The operations of the checkpoint come in between.
             plan.meanwhile = Some(at.saturating_sub(2 + at % 5));
             if !must(plan).reached {
                 break;

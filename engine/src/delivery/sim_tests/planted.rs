@@ -1,6 +1,6 @@
-//! Goal: the oracle of the crash tests would notice a mistake. Method: each mistake is put between
-//! the store, its log and their disks, all of which are the shipped ones, and runs that are clean
-//! without it must fail with it.
+//! Goal: the oracle of the crash tests detects mistakes. Method: each mistake is put between the
+//! store, its log and their disks, all of which are the shipped ones, and runs that pass without it
+//! must fail with it.
 
 use super::mistaken::Mistake;
 use super::world::Bug;
@@ -10,14 +10,14 @@ use crate::io::sim::SimRandom;
 /// Runs tried for each mistake.
 const RUNS: u64 = 300;
 
-/// The first of these runs that fails, and how.
+/// Returns the first of these runs that fails, and its failure.
 fn found(bug: Option<Bug>, runs: u64, errno: Option<i32>) -> Option<String> {
     (0..runs).find_map(|seed| {
         let mut random = SimRandom::new(seed);
         let at = 20 + random.below(120);
         let mut plan = plan(seed, Where::Disk, at);
         plan.errno = errno;
-        // A checkpoint shortly before, so that something is under way when it is made.
+        // A checkpoint shortly before, so that deliveries are in progress when it is made.
         plan.meanwhile = (random.below(2) == 0).then(|| at - 1 - random.below(12));
         plan.bug = bug;
         let failure = run(plan).err()?;

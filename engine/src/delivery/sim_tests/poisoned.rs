@@ -1,6 +1,6 @@
-//! Goal: when the log cannot be written mail is put off, no answer is wrong, and the store says
-//! so until the log is in service again; a mailbox that cannot be written puts off its own mail
-//! only. Method: one failing operation of the simulated machine.
+//! Goal: while the log cannot be written mail is deferred, no answer is wrong, and the store
+//! reports the failure until the log is in service again; a mailbox that cannot be written defers
+//! only its own mail. Method: one failing operation of the simulated machine.
 
 use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
@@ -15,7 +15,7 @@ use crate::target::{Format, MailboxTarget};
 use std::cell::RefCell;
 use std::io;
 
-/// Delivers and waits; the answers.
+/// Delivers and waits; returns the answers.
 pub(super) fn answers(
     store: &Store<SimDisk>,
     credentials: &RefCell<Credentials>,
@@ -54,12 +54,12 @@ pub(super) fn answers(
     while answers.lock().iter().any(String::is_empty) {
         store.step(credentials);
     }
-    // The client goes on.
+    // The client disconnects.
     store.confirm(&tickets);
     answers.lock().clone()
 }
 
-/// Mailbox owners' identities are taken on a thread that ends with the test.
+/// A thread that ends with the test takes the identities of mailbox owners.
 pub(super) fn on_own_thread(test: impl FnOnce(&mut World, &RefCell<Credentials>) + Send) {
     std::thread::scope(|scope| {
         let run = || {
@@ -93,7 +93,7 @@ fn a_log_that_fails_puts_all_mail_off_until_it_is_opened_again_and_recovered() {
         all_are(second, "451 4.3.0", true);
         let failure = store.log_failure().expect("the store says so");
         assert!(failure.to_string().contains("log"), "{failure}");
-        // The fault is gone, and still nothing is believed.
+        // The disk works again, but nothing read from it is trusted yet.
         world.medium.set_fault(SimFault::None);
         // It was not appended.
         let third = answers(&store, credentials, b"third\n", &to);
@@ -152,7 +152,7 @@ fn a_disk_without_room_for_the_log_puts_mail_off_from_the_start_until_there_is_s
     });
 }
 
-/// Text that a compressed mailbox stores in little fewer bytes.
+/// Text that compresses by few bytes.
 fn incompressible(bytes: usize) -> Vec<u8> {
     let mut random = SimRandom::new(1);
     let mut letter = || b'!' + u8::try_from(random.below(90)).unwrap();
@@ -165,7 +165,7 @@ fn on_a_full_disk_spare_segments_are_given_back_before_mail_is_put_off() {
         let store = world.open().unwrap().unwrap();
         let content = incompressible(4000);
         let deliver = || answers(&store, credentials, &content, &["ann/"]).remove(0);
-        // The log grows, and a checkpoint makes spares of what it took.
+        // The log grows, and a checkpoint makes spare segments of the freed ones.
         let deliver_some = |count| {
             for number in 0..count {
                 let answer = deliver();
@@ -183,7 +183,7 @@ fn on_a_full_disk_spare_segments_are_given_back_before_mail_is_put_off() {
                 .map(|path| world.disk.content(&path).unwrap().len() as u64)
                 .sum::<u64>()
         };
-        // There is room for one or two messages more, as long as the log keeps what it has.
+        // There is space for one or two messages more, as long as the log keeps its segments.
         world
             .medium
             .set_capacity(Some(with_spares + mailboxes() + 9000));
@@ -209,7 +209,7 @@ fn on_a_full_disk_spare_segments_are_given_back_before_mail_is_put_off() {
             stored * 4000 > given / 2,
             "{stored} messages took their place"
         );
-        // What is left of the log still works.
+        // The rest of the log still works.
         store.checkpoint().unwrap();
         let used = world.medium.used();
         assert!(used <= 4 * SEGMENT_BYTES, "{used}");
@@ -230,7 +230,7 @@ fn recovery_on_a_full_disk_has_the_log_give_space_back_first() {
             assert!(answer.starts_with("250 "), "{number}: {answer}");
         }
         store.checkpoint().unwrap();
-        // In the log only, as far as the disk knows.
+        // Durable in the log only.
         for number in 0..10 {
             let answer = deliver(&store);
             assert!(answer.starts_with("250 "), "{number}: {answer}");
@@ -245,7 +245,7 @@ fn recovery_on_a_full_disk_has_the_log_give_space_back_first() {
                 .map(|path| world.disk.content(&path).map_or(0, |c| c.len() as u64))
                 .sum::<u64>()
         };
-        // Room for hardly one message beside the log and what is left of the mailboxes.
+        // There is space for hardly one message beside the log and the mailboxes.
         let capacity = world.medium.used() + taken(world) + 5000;
         world.medium.set_capacity(Some(capacity));
         let store = world.open().unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Looks at the mailboxes of a simulated machine as a reader does.
+//! Reads the mailboxes of a simulated machine.
 
 use super::super::copies;
 use super::content::BROUGHT;
@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 type Found = BTreeMap<(usize, To), u32>;
 
 impl World {
-    /// Looks at every mailbox: each copy must be whole, and name as many recipients of its message
-    /// as clients were told.
+    /// Checks every mailbox: each copy must be complete, and name as many recipients of its message
+    /// as its clients know.
     pub(super) fn check(&self) -> Result<(), String> {
         let mut found = Found::new();
         for (mailbox, name) in MAILBOXES.iter().enumerate() {
@@ -56,7 +56,7 @@ impl World {
         number.ok_or_else(|| format!("a message without its number: {:?}", text.get(..60)))
     }
 
-    /// The trace header that names these users, and counts them.
+    /// Returns the trace header that names these users, and counts them.
     fn header(&self, copy: &[u8], mailbox: usize, index: usize, found: &mut Found) -> Vec<u8> {
         let text = String::from_utf8_lossy(copy);
         let head = text.split("Message-Id: ").next().unwrap_or_default();
@@ -89,7 +89,7 @@ impl World {
         Ok(())
     }
 
-    /// Looks at one file of a Maildir.
+    /// Checks one file of a Maildir.
     fn file(&self, mailbox: usize, path: &str, found: &mut Found) -> Result<(), String> {
         let mut bytes = self.disk.content(path).unwrap_or_default();
         if self.settings.store.compress == Compress::Zstd {
@@ -105,7 +105,7 @@ impl World {
         }
     }
 
-    /// Readers remove some messages, and mark others as seen. They use no mbox that is locked.
+    /// Removes some messages, and marks others as seen. Skips locked mboxes.
     pub(super) fn read_some(&mut self, random: &mut SimRandom) -> Result<(), String> {
         let mut removed = Found::new();
         for (mailbox, name) in MAILBOXES.iter().enumerate() {

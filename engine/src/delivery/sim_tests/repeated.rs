@@ -1,7 +1,7 @@
 //! Goal: when a client sends a message again because its replies were lost, each recipient that has
-//! the message finds its first delivery, whichever recipients share a copy then and now; and each
-//! that does not have it gets it. Method: a few messages for the users of one mailbox, with the log
-//! kept, recovered, or written by an earlier version.
+//! the message is answered from its first delivery, whichever recipients shared a copy then and
+//! share one now; each recipient that does not have it gets it. Method: a few messages for the
+//! users of one mailbox, with the log kept, recovered, or written by an earlier version.
 
 use super::super::ledger::fingerprint::{BaseDigest, DuplicateKey, digest_of};
 use super::super::store::Store;
@@ -23,7 +23,7 @@ fn world() -> World {
     World::new(0, None, state_directory())
 }
 
-/// Sends the message to users of a mailbox; what they are told. Its replies are lost.
+/// Sends the message to users of a mailbox and returns the answers. Its replies are lost.
 fn send(
     world: &World,
     store: &Store<SimDisk>,
@@ -93,7 +93,7 @@ fn named(world: &World, mailbox: usize) -> Vec<Vec<usize>> {
     copies.iter().map(users).collect()
 }
 
-/// Runs what takes a mailbox owner's identity on a thread that ends with it.
+/// Runs work that takes the identity of a mailbox owner on a thread that ends with it.
 fn on_thread(run: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         if let Err(panic) = scope.spawn(run).join() {
@@ -118,7 +118,7 @@ fn each_recipient_finds_its_first_delivery_whoever_shares_its_copy() {
                     world.kill();
                     store = world.open().unwrap().unwrap();
                 }
-                // Fewer, others, in another order: only who is new gets a copy.
+                // Fewer, others, in another order: only new users get a copy.
                 let again = send(&world, &store, &credentials, mailbox, &[2, 0]);
                 assert!(again[0].starts_with("delivered to"), "{again:?}");
                 assert_eq!(again[1], "delivered before");

@@ -21,12 +21,12 @@ pub(super) struct SimSource {
     pub(super) running: Arc<Running>,
 }
 
-/// What lasts as long as the machine runs.
+/// State that lasts as long as the machine runs.
 #[derive(Debug, Default)]
 pub(super) struct Running {
-    /// As the note beside the log.
+    /// The note beside the log.
     has_suspects: AtomicBool,
-    /// The log opened last.
+    /// The log that was opened last.
     log: Mutex<Weak<StepwiseLog>>,
 }
 

@@ -1,4 +1,4 @@
-//! A store on a simulated disk, its clients, and what they were told.
+//! A store on a simulated disk, its clients, and the replies that they read.
 
 use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
@@ -28,17 +28,17 @@ pub(super) const USERS: u64 = 3;
 /// A recipient: mailbox and user.
 pub(super) type To = (usize, usize);
 
-/// What one client knows of one message and one recipient.
+/// The state of one recipient of one message, as its client knows it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
-    /// Copies that name it there must be, and may be.
+    /// The copies that must, and may, name it.
     pub(super) least: u32,
     pub(super) most: u32,
     /// The client must send it again.
     pub(super) open: bool,
-    /// Is in doubt, so that the same again is no other message.
+    /// Is in doubt, so that an equal message is a repetition.
     doubted: bool,
-    /// Copies that a reader has removed: only a crash may bring them back.
+    /// Copies that a reader has removed: only a crash may restore them.
     pub(super) removed: u32,
 }
 
@@ -47,11 +47,11 @@ pub(super) struct Known {
 pub(super) struct Sent {
     pub(super) content: Vec<u8>,
     pub(super) to: BTreeMap<To, Known>,
-    /// Of the last transaction, until its replies were read or lost.
+    /// The tickets of the last transaction, until its replies were read or lost.
     pub(super) tickets: Vec<Ticket>,
     /// Its recipients.
     pub(super) last: Vec<To>,
-    /// Was confirmed, so that the same again is another message.
+    /// Was confirmed, so that an equal message is a new one.
     confirmed: bool,
 }
 
@@ -60,7 +60,7 @@ impl Sent {
         self.content.len() as u64 <= LOGGED_BYTES_MAX
     }
 
-    /// The client was lost before it read the replies.
+    /// Disconnects before the client read the replies.
     fn lose(&mut self) {
         for to in std::mem::take(&mut self.last) {
             if let (false, Some(known)) = (self.tickets.is_empty(), self.to.get_mut(&to)) {
@@ -70,7 +70,7 @@ impl Sent {
         self.tickets.clear();
     }
 
-    /// The client has read the replies.
+    /// Notes that the client has read the replies.
     fn confirm(&mut self, store: &Store<SimDisk>) {
         store.confirm(&self.tickets);
         for to in std::mem::take(&mut self.last) {
@@ -90,7 +90,7 @@ pub(super) struct World {
     pub(super) settings: Settings,
     bug: Option<Bug>,
     pub(super) owner: (u32, u32),
-    /// Something failed: a refused message may have been stored.
+    /// An operation failed: a refused message may have been stored.
     trouble: bool,
     running: Arc<Running>,
     /// Deliveries are answered before their writers are done with them.
@@ -103,9 +103,9 @@ pub(super) struct World {
 /// A mistake in the store or below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bug {
-    /// Of the store, in what it does with its log.
+    /// In the use of the log by the store.
     Store(Mistake),
-    /// The disk does not flush what the log has written.
+    /// The disk does not flush the writes of the log.
     LogWithoutFlush,
     /// The disk does not flush the mailboxes for a checkpoint.
     CheckpointWithoutFlush,
@@ -118,7 +118,7 @@ pub(super) fn sender() -> ReversePath {
 pub(super) fn recipient((mailbox, user): To) -> Recipient {
     Recipient {
         address: Address::new(format!("user{user}"), Some("vm.example")),
-        // Unknown for some.
+        // Unknown for some recipients.
         original: (user > 0).then(|| format!("alias{mailbox}@vm.example")),
     }
 }
@@ -141,10 +141,10 @@ fn shuffled(mut all: Vec<To>, random: &mut SimRandom) -> Vec<To> {
 
 pub(super) type Outcomes = Arc<Mutex<BTreeMap<To, bool>>>;
 
-/// What its client has of a message.
+/// Returns the state of a message as its client knows it.
 pub(super) type HandedOver = (Vec<Ticket>, Outcomes);
 
-/// Hands a message over for these recipients. Says whether each was told of success.
+/// Submits a message for these recipients. Returns for each whether the client read success.
 pub(super) fn hand_over(
     store: &Store<SimDisk>,
     disk: &SimDisk,
@@ -168,7 +168,7 @@ pub(super) fn hand_over(
     let outcomes = Outcomes::default();
     let (report, disk, to) = (Arc::clone(&outcomes), disk.clone(), to.to_vec());
     let on_outcome = move |at: usize, outcome: Outcome| {
-        // Nothing that is said after the power went is heard.
+        // Answers after a power loss reach no client.
         if !disk.is_crashed() {
             let told = outcome.status.is_success();
             assert!(report.lock().insert(to[at], told).is_none());
@@ -195,7 +195,7 @@ impl World {
         let mut settings = Settings::default();
         settings.routing.virtual_mailbox_base = "/base".into();
         settings.routing.virtual_mailbox_limit = 0;
-        // Locks left behind are known without waiting.
+        // Recognises stale locks without waiting.
         settings.routing.stale_lock_time = Duration::from_secs(1_000_000);
         settings.routing.deliver_lock_delay = Duration::from_millis(5);
         settings.state_directory = state_directory.to_owned();
@@ -210,7 +210,7 @@ impl World {
         };
         settings.delivery_log.message_bytes_max = LOGGED_BYTES_MAX;
         if bug == Some(Bug::CheckpointWithoutFlush) {
-            // Then whole file systems are flushed by checkpoints alone.
+            // Then only checkpoints flush whole file systems.
             settings.store.flush = FlushMethod::Fsync;
         }
         Self {
@@ -236,7 +236,7 @@ impl World {
         self.trouble = true;
     }
 
-    /// Opens the store, which recovers it; `None` when the power went meanwhile.
+    /// Opens the store, which recovers it; `None` when the power was lost meanwhile.
     pub(super) fn open(&self) -> Result<Option<Store<SimDisk>>, String> {
         let source = SimSource {
             medium: self.medium.clone(),
@@ -248,7 +248,7 @@ impl World {
         };
         match Store::open_stepwise(self.disk.clone(), &self.settings, Box::new(source)) {
             Ok(store) => {
-                // Opening it was without mistakes.
+                // It was opened without mistakes.
                 match self.bug {
                     Some(Bug::LogWithoutFlush) => self.medium.forget_frames(),
                     Some(Bug::CheckpointWithoutFlush) => self.disk.forget_flushes(),
@@ -261,7 +261,7 @@ impl World {
         }
     }
 
-    /// The power goes, now if it has not gone yet; the machine starts again.
+    /// Loses power, unless it is lost already, and starts the machine again.
     pub(super) fn power_failure(&mut self, random: &mut SimRandom) {
         self.trouble = true;
         // The operator may have changed the configuration before the start.
@@ -276,7 +276,7 @@ impl World {
         self.lose_connections();
     }
 
-    /// The process is killed; the machine goes on.
+    /// Kills the process; the machine stays up.
     pub(super) fn kill(&mut self) {
         self.trouble = true;
         self.disk = self.disk.after_kill();
@@ -284,7 +284,7 @@ impl World {
         self.lose_connections();
     }
 
-    /// The log makes segments ahead of their need, or has not come to it yet.
+    /// The log makes segments in advance, or not yet.
     pub(super) fn preallocate_perhaps(&mut self) {
         if self.pace.below(3) == 0 {
             self.running.preallocate();
@@ -296,7 +296,7 @@ impl World {
         let known = self.sent.iter_mut().flat_map(|sent| sent.to.values_mut());
         for known in known {
             known.most += std::mem::take(&mut known.removed);
-            // One that was given up is refused in the log without being waited for.
+            // A delivery that was given up is refused in the log without waiting.
             known.most += u32::from(hangs && known.open);
         }
         self.disk.set_fault(DiskFault::None);
@@ -358,7 +358,7 @@ impl World {
         (to.len(), outcomes)
     }
 
-    /// What the client knows after a message was sent to a recipient for the first time.
+    /// The state after a message was sent to a recipient for the first time.
     pub(super) fn learn(&mut self, index: usize, outcomes: &BTreeMap<To, bool>) {
         for to in self.sent[index].to.keys().copied().collect::<Vec<To>>() {
             self.learn_one(index, to, outcomes.get(&to).copied());
@@ -367,7 +367,7 @@ impl World {
 
     fn learn_one(&mut self, index: usize, to: To, outcome: Option<bool>) {
         let sent = &mut self.sent[index];
-        // What was flushed in its mailbox and then taken back may come back with a crash.
+        // A message that was flushed in its mailbox and then removed may come back with a crash.
         let trouble = self.trouble || !sent.is_logged();
         let known = sent.to.entry(to).or_default();
         match outcome {
@@ -383,7 +383,7 @@ impl World {
         }
     }
 
-    /// One client's next command, or its loss.
+    /// The next command of one client, or its loss.
     pub(super) fn settle_some(&mut self, store: &Store<SimDisk>, random: &mut SimRandom) {
         for sent in &mut self.sent {
             if sent.tickets.is_empty() || random.below(2) == 0 {
@@ -399,7 +399,7 @@ impl World {
         }
     }
 
-    /// Clients that were lost send the same again; others send the same on purpose.
+    /// Disconnected clients send their message again; others send equal messages on purpose.
     pub(super) fn send_again(
         &mut self,
         store: &Store<SimDisk>,
@@ -438,7 +438,7 @@ impl World {
         std::mem::take(&mut outcomes.lock())
     }
 
-    /// The same message on purpose: another copy.
+    /// Sends an equal message on purpose: another copy.
     fn send_same(
         &mut self,
         store: &Store<SimDisk>,
@@ -449,7 +449,7 @@ impl World {
         let outcomes = self.send_and_wait(store, credentials, index, all);
         let known_before: Vec<Known> = self.sent[index].to.values().copied().collect();
         self.learn(index, &outcomes);
-        // Its client never asks again, so that only one kind of doubt is looked at.
+        // Its client never repeats it, so that only one kind of doubt is tested.
         for (known, before) in self.sent[index].to.values_mut().zip(known_before) {
             known.open = before.open;
         }
@@ -458,9 +458,9 @@ impl World {
         }
     }
 
-    /// The same message again, because the client does not know what became of it: for all whose
-    /// replies were lost or some of them, in any order, perhaps with one recipient more. A doubted
-    /// delivery must not make a second copy.
+    /// Sends a message again because the client does not know its outcome: for all or some of the
+    /// recipients whose replies were lost, in any order, perhaps with one recipient more. A
+    /// delivery in doubt must not make a second copy.
     fn repeat(
         &mut self,
         store: &Store<SimDisk>,
@@ -490,7 +490,7 @@ impl World {
                 continue;
             }
             let known = self.sent[index].to.entry(to).or_default();
-            // What was flushed in its mailbox is remembered only if nothing crashed since.
+            // A message that was flushed in its mailbox is remembered only until a crash.
             if !is_logged && self.trouble {
                 known.most += 1;
             }
@@ -503,8 +503,8 @@ impl World {
         }
     }
 
-    /// Every client that was not told of success sends again what it must. Then exactly one
-    /// copy names each of them.
+    /// Every client that did not read success sends its message again. Then exactly one copy names
+    /// each of its recipients.
     pub(super) fn send_rest(
         &mut self,
         store: &Store<SimDisk>,

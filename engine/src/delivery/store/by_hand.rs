@@ -1,4 +1,4 @@
-//! What only tests do with a store by itself.
+//! Operations on a store for tests only.
 
 use super::super::ledger::unconfirmed::Verdict;
 use super::super::receipt::settle;
@@ -14,20 +14,20 @@ use {
     super::super::watch, super::super::writer::Writer, crate::config::Settings, crate::sync::Arc,
 };
 
-/// What only tests do with a store by itself.
+/// Operations on a store for tests only.
 #[cfg(any(test, feature = "sim"))]
 impl<D: Disk> Store<D> {
-    /// Where messages are held.
+    /// Returns the spool that holds messages.
     pub fn spool(&self) -> &Spool {
         &self.spool
     }
 
-    /// The disk the mailboxes are on.
+    /// Returns the disk of the mailboxes.
     pub fn disk(&self) -> &D {
         &self.shared.context.disk
     }
 
-    /// The client has read the replies for these deliveries, all of one message; see
+    /// Notes that the client has read the replies for these deliveries, all of one message; see
     /// [`Receipt::confirm`].
     pub fn confirm(&self, tickets: &[Ticket]) {
         if let Some(ledger) = &self.shared.ledger {
@@ -35,28 +35,28 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// The client was lost before it showed that it read the replies for these deliveries, all
-    /// of one message; see [`Receipt`].
+    /// Notes that the replies for these deliveries, all of one message, may be lost; see
+    /// [`Receipt`].
     pub fn doubt(&self, tickets: &[Ticket]) {
         if let Some(ledger) = &self.shared.ledger {
             settle(ledger, tickets, Verdict::Lost);
         }
     }
 
-    /// Why the delivery log takes nothing now: its last write failed, and it is opened again
-    /// from time to time. `None` when all is well.
+    /// Returns why the delivery log takes nothing now: its last write failed, and it is opened
+    /// again periodically. `None` while it is in service.
     pub fn log_failure(&self) -> Option<LogError> {
         self.shared.ledger.as_ref()?.log.failure()
     }
 
-    /// Finishes what was submitted, and ends the writers. Deliveries that wait for a busy lock
-    /// may take as long as their patience.
+    /// Finishes the submitted deliveries, and ends the writers. Deliveries that wait for a busy
+    /// lock may take as long as their time limit.
     pub fn close(self) {
         drop(self);
     }
 }
 
-/// What a simulation does in place of the threads.
+/// What a simulation calls in place of the threads.
 #[cfg(test)]
 impl<D: Disk> Store<D> {
     pub(in crate::delivery) fn open_stepwise(
@@ -67,14 +67,14 @@ impl<D: Disk> Store<D> {
         Self::with_or_without_threads(disk, settings, Some(source), false)
     }
 
-    /// Writes what waits.
+    /// Writes the waiting deliveries.
     pub(in crate::delivery) fn step(
         &self,
         credentials: &std::cell::RefCell<crate::io::Credentials>,
     ) {
         for domain in self.shared.domains.all() {
             if let Some(taken) = domain.queue.take_waiting() {
-                // A step may be made while another is held up.
+                // A simulation may make a step while another is delayed.
                 let number = domain.writer_begins();
                 let writer = Writer {
                     shared: &self.shared,
@@ -88,8 +88,9 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Makes a checkpoint on the calling thread, whatever the store is doing then; a second
-    /// one while mailboxes are flushed would wait for the first, on the thread that makes it.
+    /// Returns a function that makes a checkpoint on the calling thread, whatever the store does
+    /// then. A second checkpoint while mailboxes are flushed would wait for the first on the same
+    /// thread.
     pub(in crate::delivery) fn checkpointer(&self) -> impl FnOnce() + Send + use<D> {
         let shared = Arc::downgrade(&self.shared);
         let log = self.log.as_ref().map(Arc::downgrade);
@@ -103,8 +104,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// What the checkpoint thread does from time to time, with every pause over; nothing while it
-    /// flushes mailboxes.
+    /// Does the periodic work of the checkpoint thread, as if every pause were over; does nothing
+    /// while it flushes mailboxes.
     pub(in crate::delivery) fn maintain(&self) {
         let log = self.log();
         if log.ledger().file_systems.is_flushing() {
@@ -123,7 +124,7 @@ impl<D: Disk> Store<D> {
         self.shared.domains.are_mounted(&points);
     }
 
-    /// A flush of a file system begins that never ends; then a checkpoint is made.
+    /// Begins a flush of a file system that never ends, then makes a checkpoint.
     pub(in crate::delivery) fn maintain_beside_flush(&self, device: u64) {
         let (log, context) = (self.log(), &self.shared.context);
         let file_systems = &log.ledger().file_systems;
@@ -140,7 +141,7 @@ impl<D: Disk> Store<D> {
         self.log.as_ref().unwrap()
     }
 
-    /// Gives up on what takes longer in a mailbox than it may.
+    /// Gives up on steps in mailboxes that exceed their time limit.
     pub(in crate::delivery) fn watch(&self) {
         watch::look(&self.shared, |_| Ok(()));
     }

@@ -5,7 +5,7 @@
 pub enum DiskFault {
     /// Nothing.
     None,
-    /// The power goes while operation `at` is under way.
+    /// The power is lost while operation `at` is in progress.
     Crash {
         /// Number of the operation, from 0.
         at: u64,

@@ -87,7 +87,7 @@ pub struct SimHandle {
     disk: SimDisk,
     node: u64,
     locks: Mutex<Vec<LockKind>>,
-    /// Failures of flushes that were told through this handle, or came before it.
+    /// Failures of flushes that this handle reported, or that came before it.
     told: Mutex<u64>,
 }
 

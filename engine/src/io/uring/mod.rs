@@ -1,6 +1,6 @@
 //! io_uring for the delivery log: a write and the flush behind it as one submission.
 //!
-//! A ring has one owner and is never left with an operation under way: every call returns only
+//! A ring has one owner and is never left with an operation in progress: every call returns only
 //! after the kernel gave back what it was given. `unsafe` is needed because the kernel reads the
 //! caller's buffer while the call waits.
 #![allow(

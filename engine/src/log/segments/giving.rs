@@ -7,8 +7,8 @@ use super::Segments;
 use crate::clock;
 use std::time::Duration;
 
-/// How long it keeps no more than these after somebody found the disk full, unless there is room
-/// for so many again.
+/// How long it keeps no more than these after the disk was found full, unless there is room for so
+/// many again.
 const GIVING_TIME: Duration = Duration::from_secs(60);
 const GIVING_SEGMENTS: u64 = 4;
 
@@ -33,7 +33,7 @@ impl<M: LogMedium> Segments<M> {
     }
 
     fn volume(&self) -> Option<Volume> {
-        // What cannot be told keeps nothing from working.
+        // An unknown size prevents nothing.
         self.medium.volume().ok().flatten()
     }
 
@@ -48,8 +48,8 @@ impl<M: LogMedium> Segments<M> {
         !self.is_giving() && !self.is_low()
     }
 
-    /// Somebody found the file system full: for a while no spare is kept that the log can do
-    /// without. False when there is much room on the one that the log is on.
+    /// The file system was found full: for a while no spare is kept that the log can do without.
+    /// False when there is much room on the one that the log is on.
     pub(crate) fn give(&self) -> bool {
         let is_ours = self.lacks_room_for(self.settings.segment_bytes);
         if is_ours {

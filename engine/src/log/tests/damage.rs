@@ -73,7 +73,7 @@ fn damage_at_the_end_of_a_segment_shows_in_the_segment_behind() {
     assert_eq!(report.damage.len(), 1, "{report:?}");
     assert_eq!(report.damage[0].expected, Sequence(3));
     assert!(
-        report.damage[0].found.contains("goes on with record 4"),
+        report.damage[0].found.contains("continues with record 4"),
         "{report:?}"
     );
 }

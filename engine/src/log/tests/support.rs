@@ -57,7 +57,7 @@ pub(super) fn checkpoint(below: u64) -> EncodedRecord {
     Record::Checkpoint(checkpoint).encode()
 }
 
-/// A log that does its work when it is told to, so that runs repeat.
+/// A log that works on request, so that runs repeat.
 pub(super) struct Bench {
     log: StepwiseLog,
 }

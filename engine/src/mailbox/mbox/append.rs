@@ -97,7 +97,7 @@ impl<H> Mbox<H> {
     }
 
     fn torn(&self) -> MailboxError {
-        let doing = "appending behind an incomplete message";
+        let doing = "appending after an incomplete message";
         MailboxError::from_io(self.path.display(), doing, io::ErrorKind::Other.into())
     }
 
@@ -197,7 +197,7 @@ impl<D: Disk> Appender<'_, D> {
             return Ok(());
         }
         // A crash may leave the file with the end of any write: pages begin where writes do, so
-        // that what is left of a message can be told by its sectors.
+        // that the rest of a message can be recognised by its sectors.
         let behind = (self.end + self.buffer.len() as u64) % PAGE_BYTES;
         let keep = usize::try_from(behind).unwrap_or(0).min(self.buffer.len());
         let rest = self.buffer.split_off(self.buffer.len() - keep);

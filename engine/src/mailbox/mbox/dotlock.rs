@@ -11,8 +11,8 @@
 //! a name costs half of what a file costs, and the file is gone with its last name all the same.
 //! Invariants: our file is locked by the kernel before it has its name, and loses the name before
 //! that lock; the thread that takes or releases a lock has the mailbox owner's identity; a file
-//! gets no more names when it is old enough for somebody to find one of them stale. Source: Postfix
-//! `mailbox_delivery_lock`, procmail's lockfile(1), Dovecot's file-dotlock.
+//! gets no more names when it is old enough for another program to consider one of them stale.
+//! Source: Postfix `mailbox_delivery_lock`, procmail's lockfile(1), Dovecot's file-dotlock.
 
 mod mark;
 mod stale;
@@ -112,15 +112,12 @@ impl<H> DotLock<H> {
         Ok(None)
     }
 
-    /// Gives the lock back, unless somebody thought it stale and took it meanwhile.
+    /// Releases the lock, unless another program considered it stale and took it meanwhile.
     pub(super) fn release<D: Disk<Handle = H>>(self, disk: &D, parent: &H) {
         let there = disk.stat_at(parent, &self.name);
         let is_ours = there.is_ok_and(|there| there.is_same_file(&self.file.stat));
         if !is_ours {
-            tracing::warn!(
-                lock = self.name,
-                "our lock file was taken away while in use"
-            );
+            tracing::warn!(lock = self.name, "our lock file was removed while in use");
         } else if let Err(error) = disk.remove(parent, &self.name) {
             tracing::warn!(lock = self.name, %error, "cannot remove our lock file");
         }

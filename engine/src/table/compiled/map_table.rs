@@ -1,6 +1,6 @@
 //! `mailstow:`: one table of a recipient map.
 //!
-//! Invariant: whatever is wrong with a map, or with what it was told to be, the lookup defers; "not
+//! Invariant: whatever is wrong with a map, or with its expected identity, the lookup defers; "not
 //! found" is said only by a map that is whole and has the table.
 
 use crate::map::{MapError, MapView, TableId};

@@ -45,8 +45,8 @@ pub(in crate::table) struct Look {
 }
 
 impl Maps {
-    /// The map at `path`, as all its tables see it now. One that is damaged is open too: its
-    /// tables defer until it was mended.
+    /// The map at `path`, as all its tables see it now. One that is damaged is open too: its tables
+    /// defer until it is repaired.
     ///
     /// # Errors
     /// There is no such file, or it may not be read.
@@ -178,7 +178,7 @@ impl OpenMap {
 fn unreadable(name: &TableName, path: &Path, source: std::io::Error) -> OpenError {
     let remedy = match source.kind() {
         std::io::ErrorKind::NotFound => "make it with \"mailstow map build\"",
-        std::io::ErrorKind::PermissionDenied => "let the user mailstow runs as read it",
+        std::io::ErrorKind::PermissionDenied => "allow the user that runs mailstow to read it",
         _ => "name a recipient map",
     };
     OpenError::Read {

@@ -103,7 +103,7 @@ fn collect(
                 name: list.to_owned(),
                 path: name.to_owned(),
                 source,
-                remedy: "create the file, or take it out of the list \"domain\"",
+                remedy: "create the file, or remove it from the list \"domain\"",
             };
             if depth >= FILE_DEPTH_MAX {
                 let error = std::io::Error::other("it is named by a file that it names itself");

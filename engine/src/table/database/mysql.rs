@@ -29,11 +29,11 @@ const SOCKETS: [&str; 3] = [
 const IGNORED: [(&str, &str); 5] = [
     (
         "option_file",
-        "no client library is used; say it in this file",
+        "no client library is used; set it in this file",
     ),
     (
         "option_group",
-        "no client library is used; say it in this file",
+        "no client library is used; set it in this file",
     ),
     (
         "tls_ciphers",

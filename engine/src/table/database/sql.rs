@@ -53,7 +53,7 @@ pub(super) struct Dialect {
     pub(super) order: Order,
 }
 
-/// A server, and what it is told first so that our quoting is right.
+/// A server, and the statements that make our quoting right.
 pub(super) struct SqlServer<O> {
     pub(super) options: O,
     pub(super) greeting: &'static str,

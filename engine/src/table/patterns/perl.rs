@@ -1,6 +1,6 @@
 //! Perl-compatible regular expressions through the PCRE2 library, as Postfix 3.7 calls it.
 //!
-//! The safe wrapper crate cannot be told `ANCHORED`, `DOLLAR_ENDONLY` and `UNGREEDY`, which
+//! The safe wrapper crate does not support `ANCHORED`, `DOLLAR_ENDONLY` and `UNGREEDY`, which
 //! pcre_table(5) has as flags, nor limits of single searches; hence the C interface. Patterns and
 //! subjects are bytes (`PCRE2_UTF` is off, as in Postfix). Patterns are compiled to machine code
 //! where the system permits that. Every search ends: it is counted, and given up at a limit.

@@ -297,8 +297,8 @@ impl Parser<'_> {
         if pattern.is_unbounded() {
             self.problems.notice(
                 line,
-                "the pattern refers back to a group, so that a sender can make a search of it \
-                 take for ever; write it without, or for pcre:, where searches are limited",
+                "the pattern has a back-reference, with which a sender can make a search take for \
+                 ever; write it without, or for pcre:, where searches are limited",
             );
         }
         Ok(Condition {

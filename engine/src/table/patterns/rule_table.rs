@@ -124,7 +124,7 @@ fn with_all_effort(
 }
 
 impl Slow {
-    /// The error of a search that has not ended in time; it is told at most once a minute.
+    /// The error of a search that has not ended in time; it is logged at most once a minute.
     fn late(&self, rules: &Rules, line: usize) -> TableError {
         let seconds = PATTERN_PATIENCE.as_secs();
         let error = if line > 0 {

@@ -129,8 +129,8 @@ impl Rules {
         }
     }
 
-    /// The answer for `key`. Before a pattern is searched, its line is told to `begins`, which may
-    /// end the search.
+    /// The answer for `key`. Before a pattern is searched, `begins` gets its line and may end the
+    /// search.
     ///
     /// # Errors
     /// There is none within `effort`, or at all.

@@ -73,7 +73,7 @@ impl LookupTable for SocketmapTable {
             "TEMP" | "TIMEOUT" | "PERM" => crate::table::text::problems::excerpt(text.as_bytes()),
             _ => crate::table::text::problems::excerpt(reply.as_bytes()),
         };
-        Err(unavailable(format!("the server says: {status} {text}")))
+        Err(unavailable(format!("the server answered: {status} {text}")))
     }
 
     fn matching(&self) -> Matching {

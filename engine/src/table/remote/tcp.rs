@@ -92,7 +92,7 @@ fn answer(line: &[u8]) -> Result<Option<String>, String> {
     match decoded.split_once(' ') {
         Some(("200", value)) => Ok(Some(value.trim_start().to_owned())),
         Some(("500", _)) => Ok(None),
-        Some(("400", cause)) => Err(format!("the server says: {cause}")),
+        Some(("400", cause)) => Err(format!("the server answered: {cause}")),
         _ => Err(strange()),
     }
 }

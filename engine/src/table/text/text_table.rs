@@ -305,7 +305,8 @@ fn add_entry(
         Err(Rejected::Duplicate { first }) => problems.notice(
             number,
             &format!(
-                "duplicate entry \"{key}\" ignored, line {first} has it first; remove one of them"
+                "duplicate entry \"{key}\" ignored, the first is in line {first}; remove one of \
+                 them"
             ),
         ),
         Err(Rejected::TooLong) => problems.malformed(number, "line is too long, skipped"),

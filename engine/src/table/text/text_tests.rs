@@ -56,7 +56,7 @@ fn the_first_of_two_equal_keys_wins_and_both_lines_are_named() {
     assert_eq!(malformed, None);
     assert_eq!(
         t.warnings(),
-        ["/t:4: duplicate entry \"info@X\" ignored, line 2 has it first; remove one of them"]
+        ["/t:4: duplicate entry \"info@X\" ignored, the first is in line 2; remove one of them"]
     );
 }
 

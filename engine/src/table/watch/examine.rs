@@ -114,7 +114,7 @@ fn count(name: &TableName, parsed: &Parsed, bytes: &[u8]) -> usize {
     count
 }
 
-/// Reads the file at `path`, unless somebody is writing it.
+/// Reads the file at `path`, unless another program is writing it.
 ///
 /// # Errors
 /// It cannot be read, or is being written.

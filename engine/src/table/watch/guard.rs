@@ -59,7 +59,7 @@ pub(in crate::table) struct Times {
 /// Why a file does not count yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::table) enum Reason {
-    /// Somebody has it open for writing, or has a writer's lock.
+    /// Another program has it open for writing, or has a writer's lock.
     Open,
     /// It changes again and again.
     Changing,
@@ -83,7 +83,7 @@ impl fmt::Display for Reason {
             Self::Shrunk { lost, had } => {
                 write!(f, "the file lacks {lost} of the {had} entries in use")
             }
-            Self::Missing => f.write_str("the file is gone or cannot be read"),
+            Self::Missing => f.write_str("the file is missing or cannot be read"),
         }
     }
 }
@@ -99,8 +99,8 @@ pub(in crate::table) enum Decision {
     Hold(Reason),
 }
 
-/// Decides about a file with these `facts`. `is_open`: somebody is about to write it. `at_once`: an
-/// operator asked for it, who has made a change that is small.
+/// Decides about a file with these `facts`. `is_open`: another program is about to write it.
+/// `at_once`: an operator asked for it, who has made a change that is small.
 pub(in crate::table) fn decide(
     facts: &Facts,
     times: &Times,

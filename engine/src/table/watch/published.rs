@@ -98,7 +98,7 @@ fn fill(file: &mut File, old: Option<&File>, bytes: &[u8]) -> io::Result<()> {
         Some(old) => {
             let metadata = old.metadata()?;
             if !metadata.is_file() {
-                return Err(io::Error::other("what is there is not a regular file"));
+                return Err(io::Error::other("it is not a regular file"));
             }
             let (owner, group) = (Some(metadata.uid()), Some(metadata.gid()));
             let own = file.metadata()?;

@@ -85,7 +85,8 @@ pub(in crate::table) struct Watched {
     digest: u64,
     look_again_at: Option<Duration>,
     change: Option<Change>,
-    /// The contents in use may be a part of the file: somebody seemed to write it at the start.
+    /// The contents in use may be a part of the file: another program seemed to write it at the
+    /// start.
     is_partial: bool,
     /// The file was changed shortly before it was read for the first time, and may be changed
     /// again.

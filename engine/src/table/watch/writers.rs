@@ -1,4 +1,4 @@
-//! Whether somebody is about to write a file: has it open for writing, or has a writer's lock.
+//! Whether a program is about to write a file: has it open for writing, or has a writer's lock.
 //!
 //! Invariant: a writer is held up for microseconds at most. Sources: fcntl(2) on leases and record
 //! locks, flock(2).
@@ -20,7 +20,7 @@ const F_SETSIG: libc::c_int = 10;
 /// Whether a file has a writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::table) enum Writer {
-    /// Somebody has it open for writing, or has locked it.
+    /// Another program has it open for writing, or has locked it.
     There,
     /// No process has.
     None,

@@ -1,8 +1,8 @@
 //! The argument vector of one delivery: the words of `argv=` with their macros expanded.
 //!
-//! Source: Postfix pipe(8). There is no shell, and what a macro stands for is not expanded again:
-//! an address with `$` in it means itself. A word that names a property of a recipient is
-//! repeated for each.
+//! Source: Postfix pipe(8). There is no shell, and the value of a macro is not expanded again: a
+//! `$` in an address stays as it is. A word that names a property of a recipient is repeated for
+//! each.
 
 use super::attributes::Flags;
 use crate::address::{Address, ExtensionRule, fold_case, parse_mailbox, quote_address};
@@ -34,7 +34,7 @@ enum Name {
     OriginalRecipient,
     QueueId,
     Recipient,
-    /// `sasl_*`, `envid`: known to Postfix, and not handed on to us.
+    /// `sasl_*`, `envid`: known to Postfix; the client does not send them.
     Unavailable,
     Sender,
     Size,
@@ -84,7 +84,7 @@ pub(super) struct Template {
     words: Vec<Vec<Part>>,
 }
 
-/// What the words of one delivery are made of.
+/// The values for the words of one delivery.
 pub(super) struct Delivery<'a> {
     pub(super) mail: &'a Mail,
     pub(super) nexthop: &'a str,
@@ -180,8 +180,8 @@ fn macro_name(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// Returns the word; `None` for one with `$user` of a recipient whose user is empty, which
-/// pipe(8) leaves out.
+/// Returns the word; `None` for one with `$user` of a recipient whose user is empty, which pipe(8)
+/// leaves out.
 fn expand_word(
     word: &[Part],
     delivery: &Delivery<'_>,

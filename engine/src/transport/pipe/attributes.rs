@@ -1,10 +1,10 @@
-//! The arguments of a pipe(8) service in master.cf: whose command, which, and how.
+//! The arguments of a pipe(8) service in master.cf: user, command and flags.
 //!
-//! Source: Postfix pipe(8). What pipe(8) refuses to start with is an error here.
+//! Source: Postfix pipe(8). Arguments with which pipe(8) does not start are errors here.
 
 use std::path::PathBuf;
 
-/// What a service says of its command.
+/// The attributes of a service's command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Attributes {
     /// `user=`: name of the user, and of the group when it is not that of the user.
@@ -15,11 +15,11 @@ pub(super) struct Attributes {
     pub(super) flags: Flags,
     /// `size=`: bytes of the largest message; 0 for any.
     pub(super) size_limit: u64,
-    /// `eol=`: what lines end with.
+    /// `eol=`: the line end.
     pub(super) eol: Vec<u8>,
-    /// `null_sender=`: what stands for the null reverse-path.
+    /// `null_sender=`: the text for the null reverse-path.
     pub(super) null_sender: String,
-    /// `directory=`: where the command runs.
+    /// `directory=`: the working directory of the command.
     pub(super) directory: Option<PathBuf>,
 }
 
@@ -56,14 +56,14 @@ impl Flags {
             'F' => self.envelope_line = true,
             'O' => self.original_to = true,
             'R' => self.return_path = true,
-            // Only words of Postfix's log: "delivered" and not "relayed".
+            // Selects only a word of Postfix's log: "delivered" instead of "relayed".
             'X' => {}
             '.' => self.stuff_dots = true,
             '>' => self.quote_from = true,
             'h' => self.fold_domain = true,
             'u' => self.fold_user = true,
             'q' => self.quote_local_part = true,
-            flag => return Err(format!("unknown flag {flag:?} in flags=; take it out")),
+            flag => return Err(format!("unknown flag {flag:?} in flags=; remove it")),
         }
         Ok(())
     }
@@ -73,7 +73,7 @@ impl Attributes {
     /// Reads the arguments of a service.
     ///
     /// # Errors
-    /// pipe(8) would not start with them, or asks for what is not done here.
+    /// pipe(8) would not start with them, or they ask for something that is not supported.
     pub(super) fn parse(arguments: &[String]) -> Result<Self, String> {
         let mut user = None;
         let mut found = Self {
@@ -108,9 +108,8 @@ impl Attributes {
                 "directory" => found.directory = Some(PathBuf::from(value)),
                 "chroot" => {
                     return Err(
-                        "chroot= is not done here: the directory would have to hold all \
-                                that the command needs; take it out, and give the command a user \
-                                of its own"
+                        "chroot= is not supported; remove it, and give the command a separate \
+                         user"
                             .to_owned(),
                     );
                 }
@@ -119,7 +118,7 @@ impl Attributes {
                     found.argv.extend(arguments.iter().skip(at + 1).cloned());
                     break;
                 }
-                _ => return Err(format!("unknown attribute {name}=; take it out")),
+                _ => return Err(format!("unknown attribute {name}=; remove it")),
             }
         }
         let user = user.ok_or("user= is missing; name the user that the command runs as")?;
@@ -230,7 +229,7 @@ mod tests {
             ("user=v argv=", "argv= is missing"),
             ("user=v flags=Z argv=x", "unknown flag 'Z'"),
             ("user=v size=ten argv=x", "size=ten"),
-            ("user=v chroot=/j argv=x", "chroot= is not done here"),
+            ("user=v chroot=/j argv=x", "chroot= is not supported"),
             ("user=v what=x argv=x", "unknown attribute what="),
             ("user=v word argv=x", "unknown attribute \"word\""),
         ] {

@@ -1,7 +1,7 @@
-//! Starts a command apart from everything else: a session of its own, no descriptors but its three,
-//! no signal blocked or ignored.
+//! Starts a command apart from this process: in a separate session, with three descriptors, and no
+//! signal blocked or ignored.
 //!
-//! The standard library gives the command its user, its group and no other.
+//! The standard library gives the command its user, its group and no supplementary groups.
 
 #![allow(
     unsafe_code,
@@ -18,13 +18,13 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::ptr;
 
-/// Permission bits that files of commands do not get, as from Postfix's daemons.
+/// Permission bits that are removed from files that commands make, as Postfix's daemons do.
 const UMASK: u32 = 0o077;
 
-/// The last signal with a name; what this program or its parent ignores the command does not.
+/// The last signal with a name. Signals that this process or its parent ignores are reset.
 const SIGNAL_MAX: libc::c_int = 31;
 
-/// What is started.
+/// What to start.
 pub(super) struct Wanted<'a> {
     /// The words; at least one.
     pub(super) argv: &'a [OsString],
@@ -35,7 +35,7 @@ pub(super) struct Wanted<'a> {
     pub(super) owner: Option<(u32, u32)>,
 }
 
-/// A command that runs.
+/// A running command.
 pub(super) struct Started {
     pub(super) child: Child,
     /// Its standard input.
@@ -102,16 +102,16 @@ fn drops_statuses() -> bool {
     action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0
 }
 
-/// Cuts the new process off from this one, but for its end: a command that is still being given its
-/// message must not take what it has of it for the whole when this process is killed. The thread
-/// that starts a command waits for it, so that no other end of a thread kills it.
+/// Separates the new process from this one, but kills it when this process dies: a command that has
+/// only a part of its message must not take that for the whole message. The thread that starts a
+/// command waits for it, so the end of another thread does not kill it.
 fn detach(parent: Pid) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     if rustix::process::getppid() != Some(parent) {
-        // It was killed just now.
+        // The parent died just before.
         return Err(rustix::io::Errno::SRCH.into());
     }
-    // A session of its own has no controlling terminal, and is one process group.
+    // A new session has no controlling terminal, and is one process group.
     rustix::process::setsid()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
     // The threads of the engine block all signals.
@@ -120,7 +120,7 @@ fn detach(parent: Pid) -> io::Result<()> {
         // SAFETY: no handler is installed. The call fails for those that are always default.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    // What this process opens is closed by exec; what others opened in it may not be.
+    // Descriptors that this process opens are closed by exec; others in the process may not be.
     // SAFETY: the call marks descriptors of this process and touches no memory. Those of the
     // standard library that are still needed are closed by exec anyway.
     let closed = unsafe {
@@ -134,7 +134,7 @@ fn detach(parent: Pid) -> io::Result<()> {
     match closed {
         0 => Ok(()),
         _ => match io::Error::last_os_error() {
-            // Linux before 5.11 cannot; then what others opened is theirs to close.
+            // Linux before 5.11 lacks the call; then other code must close its descriptors itself.
             error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Ok(()),
             error => Err(error),
         },

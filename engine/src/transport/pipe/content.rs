@@ -1,8 +1,8 @@
-//! The message as a command reads it: the lines its flags put before it, and its content with
-//! their changes.
+//! The message as a command reads it: the lines that its flags prepend, and its content with their
+//! changes.
 //!
-//! Source: Postfix pipe(8), flags. Only the start of a line is changed; a line that is not
-//! complete at the end is completed.
+//! Source: Postfix pipe(8), flags. Only the start of a line is changed; an incomplete last line is
+//! completed.
 
 use super::super::loops::delivered_to;
 use super::arguments::original;
@@ -16,13 +16,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::io;
 
-/// Bytes of content that are handed on at once.
+/// Bytes of content in one piece.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Hands the message over, piece by piece. `recipient` is the first one.
+/// Passes the message to `take`, piece by piece. `recipient` is the first one.
 ///
 /// # Errors
-/// The message cannot be read, or whatever `take` answers.
+/// The message cannot be read, or `take` fails.
 pub(super) fn render<E: From<io::Error>>(
     mail: &Mail,
     recipient: &Recipient,
@@ -117,7 +117,7 @@ pub(super) fn original_of(recipient: &Recipient) -> String {
     original(recipient)
 }
 
-/// The octets of a text, with `?` for what would end a line.
+/// The octets of a text, with `?` in place of line ends.
 fn one_line(text: &str) -> Vec<u8> {
     let mut line = octets::octets(text).into_owned();
     for byte in &mut line {
@@ -128,7 +128,7 @@ fn one_line(text: &str) -> Vec<u8> {
     line
 }
 
-/// Now, as asctime(3) writes it.
+/// Returns the current time, as asctime(3) writes it.
 fn date() -> String {
     let seconds = i64::try_from(clock::since_epoch().as_secs()).unwrap_or(0);
     let now = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);

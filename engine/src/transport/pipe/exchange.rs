@@ -1,8 +1,8 @@
-//! Talks to a command that runs: gives it the message, takes its output, and waits for its end.
+//! Talks to a running command: writes the message to it, reads its output, and waits for its end.
 //!
-//! One thread does all of it, by poll(2): a command that writes before it reads, or reads nothing,
-//! or never ends, holds nobody up. Invariants: at most [`OUTPUT_KEPT_BYTES`] of output are kept;
-//! past the deadline the whole process group is killed.
+//! One thread does all of it, by poll(2), so a command that writes before it reads, reads nothing,
+//! or never ends, blocks no other delivery. Invariants: at most [`OUTPUT_KEPT_BYTES`] of output are
+//! kept; after the deadline the whole process group is killed.
 
 use super::child::Started;
 use crate::clock;
@@ -21,22 +21,22 @@ const OUTPUT_KEPT_BYTES: usize = 4096;
 /// Bytes of output that are read. A command that writes more gets SIGPIPE.
 const OUTPUT_READ_BYTES: usize = 1 << 20;
 
-/// How long the message is offered to what a command left behind and does not read.
+/// How long the message is offered to processes that the command left behind and that do not read.
 const LEFT_BEHIND_WAIT: Duration = Duration::from_secs(1);
 
-/// How often a command is looked at where the system cannot tell of its end.
+/// How often the command is checked where the system cannot report its end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long a command that was killed may take to end.
 const KILLED_WAIT: Duration = Duration::from_secs(2);
 
-/// Why no more of the message is given to the command.
+/// Why the rest of the message is not written to the command.
 pub(super) enum Stop {
     /// It does not read any more, or has ended.
     Unread,
     /// It was killed.
     Deadline,
-    /// The message cannot be read, or the system refuses.
+    /// The message cannot be read, or a system call failed.
     Failed(io::Error),
 }
 
@@ -52,10 +52,10 @@ impl From<Errno> for Stop {
     }
 }
 
-/// A command that runs.
+/// A running command.
 pub(super) struct Exchange {
     child: Child,
-    /// Tells of its end.
+    /// Becomes readable when it ends.
     end: Option<OwnedFd>,
     input: Option<ChildStdin>,
     output: Option<io::PipeReader>,
@@ -66,10 +66,10 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Begins; the command has until `deadline`.
+    /// Begins the exchange; the command has until `deadline`.
     ///
     /// # Errors
-    /// The system refuses; the command was killed.
+    /// A system call failed; the command was killed.
     pub(super) fn new(started: Started, deadline: Instant) -> io::Result<Self> {
         let Started {
             child,
@@ -99,7 +99,7 @@ impl Exchange {
         Ok(exchange)
     }
 
-    /// Gives the command a piece of the message.
+    /// Writes a piece of the message to the command.
     ///
     /// # Errors
     /// It takes no more of it.
@@ -119,11 +119,11 @@ impl Exchange {
         Ok(())
     }
 
-    /// Waits until the command reads, and takes its output meanwhile.
+    /// Waits until the command reads, and reads its output meanwhile.
     fn wait_to_write(&mut self) -> Result<(), Stop> {
         let has_ended = self.status.is_some();
         let ready = match has_ended {
-            // What the command left behind may go on reading.
+            // Processes that the command left behind may continue to read.
             true => self.poll(Some(LEFT_BEHIND_WAIT))?,
             false => self.poll(None)?,
         };
@@ -139,11 +139,11 @@ impl Exchange {
         }
     }
 
-    /// Ends the input, and waits until the command has ended. Its output is taken as far as it
-    /// is there by then: others that it left behind may write for ever.
+    /// Ends the input, and waits until the command has ended. Reads the output that is there by
+    /// then: other processes that the command left behind may write for ever.
     ///
     /// # Errors
-    /// It was killed, or the system refuses.
+    /// It was killed, or a system call failed.
     pub(super) fn finish(&mut self) -> Result<ExitStatus, Stop> {
         self.input = None;
         loop {
@@ -161,12 +161,12 @@ impl Exchange {
         }
     }
 
-    /// Returns what the command has written, its beginning.
+    /// Returns the beginning of the command's output.
     pub(super) fn output(&self) -> &[u8] {
         &self.kept
     }
 
-    /// Waits until there is something to do: for as long as the command may run, or `limit`.
+    /// Waits for the next event: as long as the command may run, or `limit`.
     fn poll(&mut self, limit: Option<Duration>) -> Result<Ready, Stop> {
         let now = clock::now();
         let mut wait = self.deadline.saturating_duration_since(now);
@@ -214,7 +214,7 @@ impl Exchange {
         Ok(ready)
     }
 
-    /// Reads the output that is there.
+    /// Reads the available output.
     fn take_output(&mut self) {
         let mut buffer = [0; 4096];
         while let Some(output) = &self.output {
@@ -243,7 +243,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Kills the command with all that it has started, if it has not ended.
+    /// Kills the command with all processes that it has started, if it has not ended.
     fn kill(&mut self) {
         if self.status.is_some() {
             return;
@@ -257,8 +257,7 @@ impl Exchange {
 }
 
 impl Drop for Exchange {
-    /// Kills a command that has not ended, and takes its end from the system. One that hangs in the
-    /// system is left.
+    /// Kills a command that has not ended, and reaps it. Leaves a command that hangs in the kernel.
     fn drop(&mut self) {
         self.kill();
         let deadline = clock::now() + KILLED_WAIT;
@@ -289,7 +288,7 @@ fn timespec(time: Duration) -> Timespec {
     }
 }
 
-/// How a command ended, as the system says it.
+/// How a command ended, as the system reports it.
 pub(super) fn exit(status: ExitStatus) -> Result<i32, i32> {
     match status.code() {
         Some(code) => Ok(code),
@@ -308,7 +307,7 @@ enum Source {
     End,
 }
 
-/// What there is to do.
+/// The events that are ready.
 #[derive(Debug, Default)]
 struct Ready {
     input: bool,

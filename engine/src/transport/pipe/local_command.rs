@@ -1,8 +1,8 @@
-//! A command of local delivery: its words, its environment, and what its end means.
+//! A command of local delivery: its words, its environment, and the meaning of its exit status.
 //!
-//! Source: Postfix local(8), aliases(5). A command without characters that mean something to a
-//! shell is run without one. What the envelope says goes to the environment alone, with `_` for
-//! what `command_expansion_filter` does not have.
+//! Source: Postfix local(8), aliases(5). A command without shell characters runs without a shell.
+//! Values of the envelope are passed in the environment only, with `_` in place of characters that
+//! `command_expansion_filter` does not allow.
 
 use super::attributes::{Attributes, Flags};
 use super::child::Wanted;
@@ -21,12 +21,12 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// What a shell takes for more than a word, nothing of which is among these, nor blanks.
+/// Characters that have no meaning to a shell, without blanks.
 const PLAIN: &str = "1234567890!@%-_=+:,./abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
 const SHELL: &str = "/bin/sh";
 
-/// How commands of local delivery are run.
+/// Settings of commands of local delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Manner {
     pub(super) environment: Vec<(OsString, OsString)>,
@@ -52,7 +52,7 @@ pub(super) fn run(
         command, uid, gid, ..
     } = target;
     let owner = match manner.own {
-        // Nothing is run with the rights of root, whatever the target says.
+        // Nothing runs as root, whatever the target says.
         (0, _) if *uid == 0 || *gid == 0 => {
             tracing::error!("|{command}: commands are not run with the rights of root");
             return Status::configuration("mail system configuration error");
@@ -81,7 +81,7 @@ pub(super) fn run(
     let in_shell = || [SHELL, "-c", command].map(OsString::from);
     let ended = match (manner.shell.as_slice(), plain_words(command)) {
         ([], Some(words)) => match start(&words) {
-            // A command that only a shell has.
+            // A built-in command of the shell.
             Err(Failed::Start(error)) if is_unknown(&error, &words) => start(&in_shell()),
             ended => ended,
         },
@@ -102,7 +102,7 @@ pub(super) fn run(
     }
 }
 
-/// The lines before the message.
+/// Returns the lines before the message.
 fn form() -> Attributes {
     Attributes {
         user: String::new(),
@@ -122,7 +122,7 @@ fn form() -> Attributes {
     }
 }
 
-/// The words of a command that needs no shell.
+/// Returns the words of a command that needs no shell.
 fn plain_words(command: &str) -> Option<Vec<OsString>> {
     let is_plain = |c: char| PLAIN.contains(c) || matches!(c, ' ' | '\t');
     let words = command.split([' ', '\t']).filter(|word| !word.is_empty());
@@ -135,7 +135,7 @@ fn is_unknown(error: &io::Error, words: &[OsString]) -> bool {
     error.kind() == io::ErrorKind::NotFound && !words.first().is_some_and(has_path)
 }
 
-/// What a command is told of a message and its recipient.
+/// Returns the environment that describes a message and its recipient.
 fn of_message(
     manner: &Manner,
     mail: &Mail,
@@ -173,7 +173,7 @@ fn of_message(
     known.collect()
 }
 
-/// The octets of a text, with `_` for those that are not among these characters.
+/// Returns the octets of a text, with `_` in place of those that are not among these characters.
 fn filtered(text: &str, filter: &str) -> Vec<u8> {
     let octets = octets::octets(text);
     let allowed = filter.as_bytes();

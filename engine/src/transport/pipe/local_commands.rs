@@ -47,12 +47,12 @@ impl LocalCommands {
         }
     }
 
-    /// Returns true when these commands are run as those.
+    /// Returns true when both run commands in the same way.
     pub(in crate::transport) fn does_as(&self, other: &Self) -> bool {
         self.manner == other.manner && self.limits == other.limits
     }
 
-    /// Ends what waits, and waits until what runs has ended.
+    /// Answers the waiting deliveries, and waits until the running commands have ended.
     pub(in crate::transport) fn close(&self) {
         self.pool.close();
     }
@@ -79,7 +79,7 @@ impl Transport for LocalCommands {
                 done: request.done.clone(),
                 work: Box::new(move |to| match to.first() {
                     Some(recipient) => run(&manner, &mail, &target, recipient, deadline),
-                    None => Status::system("nobody to deliver to"),
+                    None => Status::system("a request without recipients"),
                 }),
             });
         }

@@ -1,11 +1,10 @@
 //! Commands: delivers mail as Postfix's pipe(8) does, and as local(8) does to commands.
 //!
 //! A command is a service of type pipe in master.cf. It gets the message on its standard input; its
-//! exit status and its output say what became of it. Each command that runs has a thread of the
-//! service, which all wait for it together; so the bounds of the service bound the threads. What is
-//! different from pipe(8): a command that cannot be started is our trouble, and puts mail off; the
-//! outcome is known once the command itself has ended, whatever it left behind; and no more than
-//! 1 MiB of output is read.
+//! exit status and its output give the outcome. Each running command has a thread of the service,
+//! which waits for it; so the bounds of the service also bound the threads. Differences from
+//! pipe(8): a command that cannot be started defers the mail; the outcome is known once the command
+//! itself has ended, whatever processes it left behind; and at most 1 MiB of output is read.
 
 mod arguments;
 mod attributes;
@@ -32,13 +31,13 @@ use service::Service;
 /// A service of type pipe.
 #[derive(Debug)]
 pub(super) struct Pipe {
-    /// As it was configured; or why no mail can be delivered by it.
+    /// The checked service; or why it can deliver no mail.
     service: Result<Arc<Service>, String>,
     name: String,
     pool: Pool,
 }
 
-/// Why no mail can be delivered by a service of type pipe; `None` when it can.
+/// Returns why a service of type pipe can deliver no mail; `None` when it can.
 pub(crate) fn problem(service: &TransportService, settings: &Settings) -> Option<String> {
     Service::new(service, settings).err()
 }
@@ -56,13 +55,13 @@ impl Pipe {
         }
     }
 
-    /// Returns true when this service does what the other does: also the users, groups and settings
-    /// are the same that its configuration names.
+    /// Returns true when both services are the same, also in the users, groups and settings that
+    /// their configuration names.
     pub(super) fn does_as(&self, other: &Self) -> bool {
         self.service == other.service
     }
 
-    /// Ends what waits, and waits until what runs has ended.
+    /// Answers the waiting deliveries, and waits until the running commands have ended.
     pub(super) fn close(&self) {
         self.pool.close();
     }
@@ -96,7 +95,7 @@ impl Transport for Pipe {
         while !recipients.is_empty() {
             let rest = recipients.split_off(recipients.len().min(most));
             let group = std::mem::replace(&mut recipients, rest);
-            // As Postfix counts: with one recipient each, a recipient is a destination.
+            // As Postfix counts: with one recipient for each run, a recipient is a destination.
             let destination = match (most, group.first()) {
                 (1, Some(one)) => one.recipient.address.internal(),
                 _ => target.nexthop.clone(),

@@ -1,30 +1,30 @@
-//! What the end of a command means for the message.
+//! The meaning of a command's end for the message.
 //!
-//! Sources: Postfix pipe(8), sysexits(3). In this order: the time limit, a signal, an enhanced
-//! status code at the beginning of the output, the exit status.
+//! Sources: Postfix pipe(8), sysexits(3). The first that applies decides: the time limit, a signal,
+//! an enhanced status code at the beginning of the output, the exit status.
 
 use crate::status::{EnhancedCode, Status};
 
-/// Characters of output that are told.
+/// Characters of output that a reply quotes.
 const TOLD_CHARS_MAX: usize = 200;
 
-/// Characters of output that are told of a command that succeeded.
+/// Characters of output that a reply quotes after a success.
 const TOLD_OF_SUCCESS_MAX: usize = 100;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// By itself, with this status.
+    /// It exited with this status.
     Exited(i32),
-    /// By this signal.
+    /// This signal ended it.
     Killed(i32),
     /// It was killed because it ran longer than its service allows.
     OverTimeLimit,
-    /// It was killed because nobody waits any longer for its outcome.
+    /// It was killed because the caller stopped waiting for its outcome.
     OverDeadline,
 }
 
-/// Returns the status that the end of `command`, run by `service`, and its output mean.
+/// Returns the status for the end of `command`, run by `service`, and its output.
 pub(super) fn status(service: &str, command: &str, end: End, output: &[u8]) -> Status {
     let output = told(output);
     let with_output = |text: String| match output.is_empty() {
@@ -66,7 +66,7 @@ fn failed(
         return match code {
             (4, subject, detail) => Status::new(451, EnhancedCode::new(4, subject, detail), text),
             (5, subject, detail) => permanent((subject, detail), text),
-            // A failure that calls itself a success.
+            // A failure with an enhanced status code of success.
             _ => permanent((0, 0), text),
         };
     }
@@ -98,7 +98,7 @@ fn permanent((subject, detail): (u16, u16), text: String) -> Status {
     Status::new(550, EnhancedCode::new(5, subject, detail), text)
 }
 
-/// The output as it is told: blanks for tabs and line ends, `_` for what cannot be shown.
+/// Returns the output for a reply: blanks for tabs and line ends, `_` for unprintable characters.
 fn told(output: &[u8]) -> String {
     let shown = output.iter().map(|byte| match byte {
         b'\t' | b'\n' => ' ',

@@ -1,8 +1,8 @@
 //! Threads, each of which runs one command at a time.
 //!
 //! Threads are started when there is work, and end when there has been none for a while.
-//! Invariants: no more run than there may be processes; no more deliver to one destination than it
-//! may have deliveries; at most [`WAITING_MAX`] deliveries wait.
+//! Invariants: no more commands run than the process limit allows; no more deliveries to one
+//! destination than its limit allows; at most [`WAITING_MAX`] deliveries wait.
 
 use super::super::{Done, TransportRecipient};
 use crate::clock;
@@ -15,13 +15,13 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-/// Deliveries that wait for a thread at most.
+/// Most deliveries that wait for a thread.
 const WAITING_MAX: usize = 4096;
 
 /// How long a thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Stack of a thread, in bytes. Reading the time zone, for the `From ` line, takes some of it.
+/// Stack of a thread, in bytes. Reading the time zone, for the `From ` line, needs some of it.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
 
 /// Runs a command for recipients.
@@ -29,7 +29,7 @@ type Work = dyn FnOnce(&[&Recipient]) -> Status + Send;
 
 /// One run of a command.
 pub(super) struct Job {
-    /// What the concurrency limit counts by.
+    /// The destination that the concurrency limit counts.
     pub(super) destination: String,
     pub(super) recipients: Vec<TransportRecipient>,
     pub(super) deadline: Instant,
@@ -46,7 +46,7 @@ impl fmt::Debug for Job {
     }
 }
 
-/// The threads and what waits for them.
+/// The threads and the waiting jobs.
 #[derive(Debug)]
 pub(super) struct Pool(Arc<Shared>);
 
@@ -63,7 +63,7 @@ struct State {
     waiting: VecDeque<Job>,
     threads: usize,
     idle: usize,
-    /// Deliveries that run, by destination.
+    /// How many deliveries run, by destination.
     running: HashMap<String, usize>,
     is_closing: bool,
 }
@@ -82,7 +82,7 @@ impl Pool {
         }))
     }
 
-    /// Has a job done; never waits.
+    /// Queues a job; never waits.
     pub(super) fn push(&self, job: Job) {
         let mut state = self.0.state.lock();
         if state.waiting.len() >= WAITING_MAX || state.is_closing {
@@ -115,7 +115,7 @@ impl Pool {
         }
     }
 
-    /// Answers what waits, and waits until what runs has ended.
+    /// Answers the waiting deliveries, and waits until the running commands have ended.
     pub(super) fn close(&self) {
         let mut state = self.0.state.lock();
         state.is_closing = true;
@@ -134,7 +134,7 @@ impl Pool {
 }
 
 impl Drop for Pool {
-    /// Lets the threads end once nothing waits for them.
+    /// Lets the threads end once no job waits.
     fn drop(&mut self) {
         self.0.state.lock().is_closing = true;
         self.0.changed.notify_all();
@@ -190,7 +190,7 @@ impl Shared {
 
 impl Job {
     fn run(mut self) {
-        // Those that nobody waits for any more.
+        // Jobs that were given up.
         self.recipients
             .retain(|recipient| self.done.begin(recipient.index));
         if self.recipients.is_empty() {

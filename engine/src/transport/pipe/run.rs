@@ -36,7 +36,7 @@ fn deliver(
     let attributes = &service.attributes;
     let flags = attributes.flags;
     let Some(first) = recipients.first() else {
-        return Err(Status::system("nobody to deliver to"));
+        return Err(Status::system("a request without recipients"));
     };
     if (flags.delivered_to || flags.original_to) && recipients.len() > 1 {
         tracing::error!(
@@ -79,17 +79,17 @@ fn deliver(
     Ok(outcome::status(&service.name, command, end, &output))
 }
 
-/// Why a command has no end of which anything could be told.
+/// Why a command has no exit status.
 pub(super) enum Failed {
     /// It cannot be started.
     Start(io::Error),
-    /// The message cannot be given to it. It was killed: a command that was given half of the
-    /// message must not succeed.
+    /// The message cannot be written to it. It was killed: a command that has a part of the message
+    /// must not succeed.
     Content(io::Error),
 }
 
-/// Runs a command, which `give` gives the message to, and waits for its end. Returns that, and its
-/// output. It may run for so long, and until the deadline.
+/// Runs a command, to which `give` writes the message, and waits for its end. Returns that, and its
+/// output. The command may run for this long, and until the deadline.
 pub(super) fn exchange(
     wanted: &Wanted<'_>,
     (time_limit, deadline): (Duration, Instant),
@@ -118,12 +118,12 @@ pub(super) fn exchange(
     Ok((end, exchange.output().to_vec()))
 }
 
-/// The status of a message that cannot be given to a command.
+/// Returns the status of a message that cannot be written to a command.
 pub(super) fn not_given(error: &io::Error) -> Status {
     Status::system(format!("cannot give the message to a command: {error}"))
 }
 
-/// A command that cannot be started is our trouble, where pipe(8) returns the mail.
+/// Returns the status when a command cannot be started: 4xx, where pipe(8) returns the mail.
 fn not_started(service: &Service, error: &io::Error) -> Status {
     tracing::error!(
         "service {}: cannot run {}: {error}",

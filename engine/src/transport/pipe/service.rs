@@ -1,4 +1,4 @@
-//! A service of type pipe, checked: who runs which command, with which environment.
+//! A checked service of type pipe: its command, user and environment.
 //!
 //! Source: Postfix pipe(8). No command runs as root, as Postfix's user, or with their groups.
 
@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where commands are looked for that have no path: `_PATH_DEFPATH`, as in pipe(8).
+/// The search path for commands without a path: `_PATH_DEFPATH`, as in pipe(8).
 const PATH: &str = "/usr/bin:/bin";
 
 /// A service of type pipe.
@@ -79,7 +79,7 @@ impl Service {
         })
     }
 
-    /// The command, for messages.
+    /// Returns the command, for messages.
     pub(super) fn command(&self) -> &str {
         self.attributes.argv.first().map_or("", String::as_str)
     }
@@ -117,10 +117,10 @@ fn owner(attributes: &Attributes, settings: &Settings) -> Result<(u32, u32), Str
     } else {
         return Ok((found.uid.as_raw(), gid.as_raw()));
     };
-    Err(format!("user={user}: {refused}; name a user of its own"))
+    Err(format!("user={user}: {refused}; name a separate user"))
 }
 
-/// Where commands run that name no directory: `queue_directory`, if that is there.
+/// Returns the default working directory: `queue_directory`, if it exists.
 pub(super) fn directory(settings: &Settings) -> PathBuf {
     let queue = &settings.transport.queue_directory;
     match queue.is_dir() {
@@ -129,8 +129,8 @@ pub(super) fn directory(settings: &Settings) -> PathBuf {
     }
 }
 
-/// What commands get of the environment: what `export_environment` names, of what
-/// `import_environment` lets in, and PATH.
+/// Returns the environment of commands: the variables that `export_environment` names among those
+/// that `import_environment` lets in, and PATH.
 pub(super) fn environment(settings: &Settings) -> Vec<(OsString, OsString)> {
     let [imported, exported] = &settings.transport.environment;
     let imported_value = |wanted: &str| {

@@ -1,5 +1,5 @@
-//! Goal: commands are run, bounded and understood as pipe(8) does. Method: shell commands that
-//! behave badly, run as an ordinary user.
+//! Goal: commands are run, bounded and understood as pipe(8) does. Method: badly behaved shell
+//! commands, run as an ordinary user.
 
 use super::super::registry::Transports;
 use super::super::{Client, TransportRecipient, TransportTarget, answers};
@@ -13,7 +13,7 @@ use crate::message::Spool;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// Longest time any command of a test may take.
+/// Longest time a command of a test may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn mail(sender: &str, content: &str) -> Mail {
@@ -43,7 +43,7 @@ pub(super) fn recipient(internal: &str) -> Recipient {
     }
 }
 
-/// Root runs commands as nobody, others as themselves.
+/// The user that root runs commands as; others run them as themselves.
 fn user() -> String {
     let user = match nix::unistd::geteuid().is_root() {
         true => nix::unistd::User::from_name("nobody"),
@@ -112,7 +112,7 @@ fn deliver(pipe: &dyn Transport, mail: Mail, to: &[&str], limit: Duration) -> Ve
     all.into_iter().map(|(_, status)| status).collect()
 }
 
-/// What a shell command makes of a small message.
+/// Returns the result of a shell command with a small message.
 fn shell(script: &str) -> String {
     let pipe = service(&["argv=/bin/sh", "-c", script], |_| {});
     let mail = mail("s@ex.example", "Subject: x\n\nbody\n");
@@ -235,8 +235,8 @@ fn commands_that_behave_badly_hold_nobody_up() {
         )
         .remove(0)
     };
-    // Reads nothing; writes before it reads; closes its output; leaves something behind that
-    // holds all of its pipes.
+    // Reads nothing; writes before it reads; closes its output; leaves a process behind that holds
+    // all of its pipes.
     assert_eq!(run("exit 0"), DELIVERED);
     assert_eq!(
         run("head -c 300000 /dev/zero; cat >/dev/null").get(..20),
@@ -280,7 +280,7 @@ fn a_command_that_runs_too_long_is_killed_with_all_it_started() {
         assert!(Instant::now() < deadline, "something of it is left");
         std::thread::yield_now();
     }
-    // Our own deadline puts mail off.
+    // The deadline of this delivery defers the mail.
     let pipe = service(&words, |_| {});
     let limit = Duration::from_millis(300);
     let said = deliver(&pipe, mail("", "x\n"), &["u@vm.example"], limit).remove(0);
@@ -351,7 +351,7 @@ fn no_command_is_run_where_its_exit_status_would_be_lost() {
         assert!(said.starts_with("451 4.3.0 cannot run"), "{said}");
         return;
     }
-    // What is ignored is inherited.
+    // Ignored signals are inherited.
     let own = std::env::current_exe().unwrap();
     let name = "no_command_is_run_where_its_exit_status_would_be_lost";
     let run = std::process::Command::new("env")
@@ -373,7 +373,7 @@ fn no_more_commands_run_at_once_than_the_service_allows() {
         std::os::unix::fs::PermissionsExt::from_mode(0o777),
     )
     .unwrap();
-    // Fails when another one runs.
+    // Fails while another one runs.
     let script = format!(
         "mkdir {0}/lock || exit 75; sleep 0.05; rmdir {0}/lock",
         dir.path().display()

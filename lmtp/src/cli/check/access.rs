@@ -74,7 +74,7 @@ pub(super) fn check(configuration: &Configuration, findings: &mut Findings) {
     } else if !(socket.is_open() && peers.is_anyone()) {
         findings.note(format_args!(
             "only root, the user of the server and Postfix's user {name} may connect to UNIX \
-             sockets, as far as nothing else is set {}",
+             sockets, unless configured otherwise {}",
             shown(settings)
         ));
     }

@@ -20,22 +20,22 @@ fn check_as(euid: u32, settings: &Settings, findings: &mut Findings) {
     let routing = &settings.routing;
     if euid != 0 {
         findings.warning(format_args!(
-            "mail for accounts of this machine is delivered as the user it is for, but mailstow \
-             runs as user id {euid}: all others' is put off; start it as root"
+            "mail for accounts of this machine is delivered as its recipient, but mailstow runs \
+             as user id {euid}: mail for other users is deferred; start it as root"
         ));
     }
     let privs = &routing.default_privs;
     match User::from_name(privs) {
         Ok(Some(user)) if user.uid.is_root() || user.gid.as_raw() == 0 => {
             findings.error(format_args!(
-                "default_privs = {privs} has the rights of root: commands and files of aliases \
-                 are put off; name a user without rights, such as nobody"
+                "default_privs = {privs} has the rights of root: mail for commands and files of \
+                 aliases is deferred; name a user without privileges, such as \"nobody\""
             ));
         }
         Ok(Some(_)) => {}
         Ok(None) => findings.error(format_args!(
-            "default_privs = {privs}: there is no such user: commands and files of aliases are put \
-             off; name one, such as nobody"
+            "default_privs = {privs}: there is no such user: mail for commands and files of \
+             aliases is deferred; name one, such as \"nobody\""
         )),
         Err(error) => findings.warning(format_args!("default_privs = {privs}: {error}")),
     }
@@ -53,9 +53,9 @@ fn spool(path: &str, findings: &mut Findings) {
     }
     match directory(Path::new(path)) {
         Ok(found) if found.mode() & 0o022 == 0 => findings.warning(format_args!(
-            "mail_spool_directory {path} (mode {:04o}) may be written by root alone, whose rights \
-             no mail is delivered with: mail for accounts is put off; run chgrp mail {path} and \
-             chmod 2775 {path}, or set home_mailbox",
+            "mail_spool_directory {path} (mode {:04o}) may be written by root only, and no mail \
+             is delivered as root: mail for accounts is deferred; run chgrp mail {path} and chmod \
+             2775 {path}, or set home_mailbox",
             found.mode() & 0o7777
         )),
         Ok(_) => {}

@@ -172,7 +172,7 @@ fn unwritable(base: &Path, target: &MailboxTarget) -> Option<String> {
         // A base that is missing is reported by itself; directories of Maildirs are made.
         if target.format == Format::Mbox && existing.starts_with(base) {
             return Some(format!(
-                "directory {} of mboxes does not exist, and is never made by itself; run \
+                "directory {} of mboxes does not exist, and is never created automatically; run \
                  install -d -o {uid} -g {gid} {}",
                 directory.display(),
                 directory.display()
@@ -231,8 +231,8 @@ fn unusable(routing: &RoutingSettings, target: &MailboxTarget) -> Option<String>
             metadata.uid()
         )),
         Format::Maildir if !metadata.is_dir() => Some(format!(
-            "mailbox {shown} is no directory, and its path in virtual_mailbox_maps ends in / for a \
-             Maildir; take that away for an mbox, or move the file away"
+            "mailbox {shown} is no directory, and its path in virtual_mailbox_maps ends in / for \
+             a Maildir; remove the / for an mbox, or move the file away"
         )),
         Format::Maildir => {
             let new = path.join("new");

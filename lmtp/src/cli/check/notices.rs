@@ -13,12 +13,12 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
     };
     match settings.lmtp.success_notices {
         SuccessNotices::Auto => findings.note(format_args!(
-            "DSN is not offered: {cause}; until then Postfix sends the success notices that \
-             senders ask for, and X-Original-To is not written"
+            "DSN is not offered: {cause}; until then Postfix sends requested success notices, and \
+             X-Original-To is not written"
         )),
         SuccessNotices::Yes => findings.warning(format_args!(
-            "success_notices = yes: recipients whose sender asks for a success notice are put \
-             off: {cause}"
+            "success_notices = yes: recipients whose sender requests a success notice are \
+             deferred: {cause}"
         )),
         SuccessNotices::No => {}
     }

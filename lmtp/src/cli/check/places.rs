@@ -151,7 +151,7 @@ pub(super) fn may_write(path: &Path) -> io::Result<()> {
     Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
 }
 
-/// Anybody may remove or replace anybody's files there.
+/// Every user may remove or replace the files of others there.
 pub(super) fn is_open_to_everyone(metadata: &Metadata) -> bool {
     metadata.mode() & 0o1002 == 0o002
 }

@@ -85,7 +85,7 @@ fn unix(path: &Path, findings: &mut Findings) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => findings.error(format_args!("{name}: {error}; listen elsewhere")),
         Ok(metadata) if !metadata.file_type().is_socket() => findings.error(format_args!(
-            "{name}: a file that is no socket stands there; remove it or listen elsewhere"
+            "{name}: the file is no socket; remove it or listen elsewhere"
         )),
         Ok(_) => match dial(path) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => findings.error(format_args!(

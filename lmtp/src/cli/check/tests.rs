@@ -194,7 +194,7 @@ fn a_living_socket_is_an_error_and_a_dead_one_is_not() {
     assert!(site.findings().errors.is_empty(), "{}", site.findings());
     fs::remove_file(site.path("run/lmtp")).unwrap();
     fs::write(site.path("run/lmtp"), "").unwrap();
-    assert!(site.only_error().contains("no socket stands there"));
+    assert!(site.only_error().contains("the file is no socket"));
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
         let Some(cause) = problem.or_else(|| nexthop_problem(&name, &nexthop, settings)) else {
             continue;
         };
-        let text = format!("{parameter} names {name}:{nexthop}, whose mail is put off: {cause}");
+        let text = format!("{parameter} names {name}:{nexthop}, whose mail is deferred: {cause}");
         match parameter {
             // Parameters have defaults that may be of no account.
             "transport_maps" => findings.error(text),

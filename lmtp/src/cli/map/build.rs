@@ -364,7 +364,7 @@ fn report_build(
     for (table, key) in &report.duplicates_named {
         let taken = if args.replace { "last" } else { "first" };
         complain(format_args!(
-            "mailstow: warning: table {table}: \"{key}\" comes twice; the {taken} value counts"
+            "mailstow: warning: table {table}: \"{key}\" occurs twice; the {taken} value counts"
         ));
     }
     let unnamed = report

@@ -17,8 +17,8 @@ pub(super) enum MapCommandError {
     #[error("cannot read {path}: {error}; name a text that is there and may be read")]
     Text { path: String, error: io::Error },
     #[error(
-        "{path} has just been changed, and the map would have {has} values in the place of {had}: it \
-         may be in the middle of being written; build again in {hold_time} s, or say --force"
+        "{path} has just been changed, and the map would have {has} values in the place of {had}: \
+         it may be incomplete; build again in {hold_time} s, or use --force"
     )]
     Doubtful {
         path: String,
@@ -36,7 +36,7 @@ pub(super) enum MapCommandError {
     NoTable { table: String, tables: String },
     #[error("name the map with -o FILE")]
     NoMap,
-    #[error("nothing to build from; say --postfix DIR, or TABLE=TEXT")]
+    #[error("nothing to build from; use --postfix DIR, or TABLE=TEXT")]
     NoSource,
     #[error(transparent)]
     Open(#[from] OpenError),

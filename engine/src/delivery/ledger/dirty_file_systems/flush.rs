@@ -12,9 +12,9 @@ use std::time::Duration;
 /// A flush that succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::delivery) struct Flushed {
-    /// Which flush of the file system it was.
+    /// The number of the flush.
     pub(in crate::delivery) number: u64,
-    /// A flush before had failed.
+    /// An earlier flush had failed.
     pub(in crate::delivery) was_suspect: bool,
 }
 
@@ -32,8 +32,8 @@ pub(in crate::delivery) struct Unanswered {
 }
 
 impl<H> FileSystems<H> {
-    /// Begins to flush every file system that is not suspect, or whose attempt has come so far,
-    /// and is not being flushed. Each is to be flushed with [`FileSystems::flush`].
+    /// Begins to flush every file system that is not suspect, or whose attempt is ready for it, and
+    /// that has no flush in progress. Each is to be flushed with [`FileSystems::flush`].
     pub(in crate::delivery) fn begin_flushes(&self, below: Sequence) -> Vec<u64> {
         self.log_begins_at(below);
         let mut begun = Vec::new();
@@ -49,8 +49,8 @@ impl<H> FileSystems<H> {
         begun
     }
 
-    /// Flushes a file system. What the log has before `below` is then durable there. `None` if
-    /// that failed.
+    /// Flushes a file system, after which the logged mail before `below` is durable there. `None`
+    /// if that failed.
     pub(in crate::delivery) fn flush<D: Disk<Handle = H>>(
         &self,
         disk: &D,
@@ -62,17 +62,17 @@ impl<H> FileSystems<H> {
             device,
             is_noted: false,
         };
-        // Nothing is locked: a file system may never answer.
+        // Holds no lock: a file system may never answer.
         let flushed = match self.change_handle(disk, device) {
             Ok(Some(handle)) => disk.sync_filesystem(&handle),
-            // A delivery or another flush has made it suspect meanwhile.
+            // A delivery or another flush made it suspect meanwhile.
             Ok(None) => return None,
             Err(error) => Err(error),
         };
         ending.note(flushed, below)
     }
 
-    /// Opens the next handle, and returns the one to flush through.
+    /// Opens the next handle, and returns the handle for this flush.
     fn change_handle<D: Disk<Handle = H>>(
         &self,
         disk: &D,
@@ -101,8 +101,8 @@ impl<H> FileSystems<H> {
         Ok(Some(handle))
     }
 
-    /// Returns the file systems whose flush is under way. After a checkpoint waited for all of
-    /// them, these are the ones that do not answer.
+    /// Returns the file systems with a flush in progress. After a checkpoint waited for all
+    /// flushes, these are the file systems that do not answer.
     pub(in crate::delivery) fn unanswered(&self) -> Vec<Unanswered> {
         let known = self.known.lock();
         let unanswered = known.iter().filter_map(|(device, known)| {
@@ -124,7 +124,7 @@ impl<H> FileSystems<H> {
     }
 }
 
-/// Makes sure that a flush ends once, even if it panics.
+/// Ends a flush exactly once, even if it panics.
 struct EndOfFlush<'a, H> {
     of: &'a FileSystems<H>,
     device: u64,

@@ -1,4 +1,4 @@
-//! Whose turn it is, with locks that are free and locks that are not.
+//! The order of deliveries, with free and with held locks.
 
 use super::super::taken::Hold;
 use super::*;
@@ -46,7 +46,7 @@ impl Queued for Item {
     }
 }
 
-/// What waits, with numbered deliveries, at a time that stands until it is told to go on.
+/// Waiting deliveries with numbers, at a time that the test sets.
 struct Tested {
     waiting: Waiting<Item>,
     room: Arc<Room>,
@@ -104,7 +104,7 @@ impl Tested {
     }
 
     /// Takes what there is, and finds every mbox locked; returns their names, and the numbers of
-    /// those that do not wait.
+    /// the deliveries that do not wait.
     fn find_locked(&mut self, most: usize) -> (Vec<String>, Vec<usize>) {
         let Taken { jobs, hold } = self.take(most);
         let mut by_mbox: HashMap<String, Vec<Item>> = HashMap::new();
@@ -138,7 +138,7 @@ fn an_mbox_that_much_waits_for_takes_turns_with_the_rest() {
     tested.push(Some("hot"), 4);
     let hot = tested.take(1);
     tested.push(None, 3);
-    // What waits for the mbox that a writer works on delays no other delivery.
+    // Deliveries for the mbox that a writer works on delay no other delivery.
     assert_eq!(tested.make_one(), Some(4));
     tested.give_back(hot.hold);
     let order: Vec<usize> = std::iter::from_fn(|| tested.make_one()).collect();
@@ -210,7 +210,7 @@ fn one_attempt_serves_all_that_wait_for_the_lock_and_takes_up_one_place() {
     let Taken { jobs, hold } = tested.take(5);
     let numbers: Vec<usize> = jobs.iter().map(|job| job.number).collect();
     assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
-    // The lock is free: what comes now need not wait for another attempt.
+    // The lock is free: new deliveries need not wait for another attempt.
     tested.push(Some("box"), 2);
     assert_eq!(tested.make_one(), Some(9));
     tested.give_back(hold);
@@ -229,7 +229,7 @@ fn what_waits_for_a_lock_takes_up_no_room_of_others_and_more_is_refused() {
     tested.push(Some("box"), 1);
     assert!(tested.take(64).jobs.is_empty());
     assert_eq!(*tested.refused.lock(), [10]);
-    // Others have places aside, until these are used up.
+    // The other mboxes have reserved places until these are used up.
     for number in 0..4 {
         tested.push(Some(&format!("other{number}")), 5);
         let (_, over) = tested.find_locked(64);

@@ -1,7 +1,7 @@
 //! Which lock files are stale, and taking them away.
 //!
-//! Invariant: a lock that somebody took meanwhile keeps its
-//! name, or has it back at once. Source: procmail's lockfile(1).
+//! Invariant: a lock that another process took meanwhile keeps its name, or has it back at once.
+//! Source: procmail's lockfile(1).
 
 use super::mark::{OUR_MARK, StalePolicy, helper_name};
 use crate::clock;
@@ -114,7 +114,7 @@ fn is_mailbox<D: Disk>(
     }
     let file = match disk.open_append(parent, lock) {
         Ok(file) => file,
-        // Somebody else's, and of mode 0 as Postfix makes them: no mailbox of this user.
+        // Another program's, and of mode 0 as Postfix makes them: no mailbox of this user.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
@@ -141,7 +141,7 @@ fn take_away<D: Disk>(
     let renamed = disk.stat_at(parent, &helper)?;
     let is_stale = is_same(&renamed, stale);
     if !is_stale {
-        // Somebody else was quicker, and this is the new lock: back it goes.
+        // Another process was quicker, and this is the new lock: back it goes.
         let _ = disk.link((parent, &helper), (parent, lock));
     }
     disk.remove(parent, &helper).map(|()| is_stale)
@@ -164,7 +164,7 @@ fn take_family_away<D: Disk>(disk: &D, parent: &D::Handle, stale: &FileStat) -> 
         there.is_ok_and(|there| is_same(&there, stale))
     };
     let family = locks.filter(is_stale);
-    // What cannot be removed is found stale when it is in somebody's way.
+    // A name that cannot be removed is found stale by the next delivery that needs it.
     family
         .filter(|name| matches!(take_away(disk, parent, (name, stale)), Ok(true)))
         .count()

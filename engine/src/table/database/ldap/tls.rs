@@ -61,7 +61,7 @@ pub(super) fn complaints(name: &str, cf: &Cf) -> Result<Option<String>, OpenErro
         return Ok(None);
     }
     Ok(Some(format!(
-        "{name}: tls_cert has no effect: it is shown only to a server whose own certificate is \
+        "{name}: tls_cert has no effect: it is presented only to a server whose certificate is \
          checked; set tls_require_cert = yes and tls_ca_cert_file"
     )))
 }
