@@ -24,7 +24,7 @@ use super::settings::{OtherParameters, Settings};
 use super::socket_access;
 use super::toml_file::{Given, parse_toml};
 use super::transports;
-use super::validate::{missing_base, validate};
+use super::validate::{undeliverable, validate};
 use super::values::{Values, Written};
 use crate::suggest::suggest;
 
@@ -103,8 +103,8 @@ pub struct Configuration {
     pub files: Vec<PathBuf>,
     /// Names that `main.cf` sets for other programs.
     pub other_parameters: Vec<String>,
-    /// What is missing to deliver mail.
-    missing_base: Option<Problem>,
+    /// What keeps mail from being delivered.
+    undeliverable: Vec<Problem>,
     by_program: bool,
 }
 
@@ -137,7 +137,7 @@ impl Configuration {
     /// Nothing is configured at all.
     pub fn inspect(sources: &Sources) -> Result<(Self, Vec<Problem>), ConfigError> {
         let (configuration, mut problems) = gather(sources, &Environment::of_this_process())?;
-        problems.extend(configuration.missing_base.clone());
+        problems.extend(configuration.undeliverable.clone());
         Ok((configuration, problems))
     }
 
@@ -204,7 +204,7 @@ pub(super) fn load_to_deliver_in(
     environment: &Environment,
 ) -> Result<Configuration, ConfigError> {
     let (configuration, mut problems) = gather(sources, environment)?;
-    problems.extend(configuration.missing_base.clone());
+    problems.extend(configuration.undeliverable.clone());
     match problems.is_empty() {
         true => Ok(configuration),
         false => Err(ConfigError { problems }),
@@ -445,7 +445,7 @@ impl Loader<'_> {
         let enabled = settings.transport.enabled;
         let (transport, warnings) = transports::settings(enabled, &self.services, &self.values);
         self.warnings.extend(warnings);
-        let missing_base = missing_base(&settings, &self.values);
+        let undeliverable = undeliverable(&settings, &self.values);
         settings.transport = transport;
         let configuration = Configuration {
             mail_owner: settings.transport.mail_owner.clone(),
@@ -456,7 +456,7 @@ impl Loader<'_> {
             advice,
             files: self.files,
             other_parameters,
-            missing_base,
+            undeliverable,
             by_program: self.by_program,
         };
         (configuration, self.problems)

@@ -286,7 +286,7 @@ pub enum Compress {
     /// As it is.
     #[default]
     None,
-    /// One zstd frame for each file, as Dovecot's zlib plugin reads it.
+    /// One zstd frame for each file, as Dovecot's zlib plugin reads it. Needs the feature `zstd`.
     Zstd,
 }
 

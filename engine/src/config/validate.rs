@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::problem::{Origin, Problem};
-use super::settings::{RoutingSettings, Settings};
+use super::settings::{Compress, RoutingSettings, Settings};
 use super::values::Values;
 
 /// What is wrong (mistakes, then warnings) with settings that are each valid separately.
@@ -68,7 +68,16 @@ pub(super) fn validate(settings: &Settings, values: &Values) -> (Vec<Problem>, V
 }
 
 /// Returns what keeps mail from being delivered by settings that are valid for everything else.
-pub(super) fn missing_base(settings: &Settings, values: &Values) -> Option<Problem> {
+pub(super) fn undeliverable(settings: &Settings, values: &Values) -> Vec<Problem> {
+    let compress = compress(settings.store.compress, cfg!(feature = "zstd"))
+        .map(|text| Problem::at(&values.origin("store", "compress"), text));
+    missing_base(settings, values)
+        .into_iter()
+        .chain(compress)
+        .collect()
+}
+
+fn missing_base(settings: &Settings, values: &Values) -> Option<Problem> {
     let routing = &settings.routing;
     let is_needed = !routing.virtual_mailbox_maps.is_empty();
     if !is_needed || !routing.virtual_mailbox_base.as_os_str().is_empty() {
@@ -100,6 +109,28 @@ fn limits(routing: &RoutingSettings) -> Option<String> {
     ))
 }
 
+/// The server has zstd; a program around the engine may leave it out.
+fn compress(compress: Compress, has_zstd: bool) -> Option<String> {
+    (compress == Compress::Zstd && !has_zstd).then(|| {
+        "compress = zstd: mailstow was built without zstd; build mailstow-engine with the feature \
+         \"zstd\", or use none"
+            .to_owned()
+    })
+}
+
 fn is_delimiter(c: char) -> bool {
     c.is_ascii_graphic() && !matches!(c, '@' | '/' | '"' | '\\' | '<' | '>' | ',')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compressed_files_are_refused_in_a_build_without_zstd() {
+        let refused = compress(Compress::Zstd, false).unwrap_or_default();
+        assert!(refused.contains("feature \"zstd\""), "{refused}");
+        assert_eq!(compress(Compress::Zstd, true), None);
+        assert_eq!(compress(Compress::None, false), None);
+    }
 }

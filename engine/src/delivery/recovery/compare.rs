@@ -1,6 +1,7 @@
 //! Compares the content of a file with the expected bytes.
 
 use crate::io::Disk;
+use crate::mailbox::maildir::{Frame, look_into_frame};
 use std::io;
 
 /// Bytes read at once.
@@ -102,4 +103,21 @@ pub(super) fn compare<D: Disk>(disk: &D, file: &D::Handle, ours: &[u8]) -> io::R
         standing = Standing::Torn;
     }
     Ok(standing)
+}
+
+/// Looks whether a file, of which at most `most` bytes count, is a frame with our message.
+///
+/// # Errors
+/// It begins as a frame does, and this build has no zstd; or it cannot be read.
+pub(super) fn look_into<D: Disk>(
+    disk: &D,
+    file: &D::Handle,
+    (ours, most): (&[u8], u64),
+) -> io::Result<Frame> {
+    let mut bytes = Vec::new();
+    for_each_piece(disk, file, 0, |_, piece| {
+        bytes.extend_from_slice(piece);
+        bytes.len() as u64 <= most
+    })?;
+    look_into_frame(&bytes, ours)
 }

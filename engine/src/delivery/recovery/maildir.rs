@@ -2,12 +2,12 @@
 //! torn.
 
 use super::super::ledger::logged_message::maildir_header;
-use super::compare::{Standing, compare, for_each_piece};
+use super::compare::{Standing, compare, look_into};
 use super::listings::names_in;
 use super::logged_mailbox::LoggedMailbox;
 use super::worker::{Message, PageCache, Worker};
 use crate::io::Disk;
-use crate::mailbox::maildir::{Frame, Maildir, NameMaker, frame_of, look_into_frame};
+use crate::mailbox::maildir::{Frame, Maildir, NameMaker, frame_of};
 use crate::mailbox::{Flush, MailboxError, MailboxName};
 use crate::target::Format;
 use std::io;
@@ -148,21 +148,18 @@ fn standing_of<D: Disk>(disk: &D, file: &D::Handle, ours: &[u8]) -> io::Result<S
         return Ok(plain);
     }
     let frame = frame_of(ours)?;
-    let compressed = compare(disk, file, &frame)?;
-    if compressed != Standing::Foreign {
-        return Ok(compressed);
+    if let Some(frame) = &frame {
+        let compressed = compare(disk, file, frame)?;
+        if compressed != Standing::Foreign {
+            return Ok(compressed);
+        }
     }
     // Another version of the library makes different frames, but not much longer ones.
-    let most = 2 * (ours.len() + frame.len()) as u64;
+    let most = 2 * (ours.len() + frame.map_or(0, |frame| frame.len())) as u64;
     if disk.stat(file)?.size > most {
         return Ok(Standing::Foreign);
     }
-    let mut bytes = Vec::new();
-    for_each_piece(disk, file, 0, |_, piece| {
-        bytes.extend_from_slice(piece);
-        bytes.len() as u64 <= most
-    })?;
-    Ok(match look_into_frame(&bytes, ours) {
+    Ok(match look_into(disk, file, (ours, most))? {
         Frame::OfThis => Standing::Whole,
         Frame::Torn => Standing::Torn,
         Frame::Other => Standing::Foreign,

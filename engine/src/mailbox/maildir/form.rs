@@ -3,18 +3,35 @@
 //! Invariants: the name of a file tells the size of the message, whatever its form (Dovecot counts
 //! that for quota and asks for no more); a frame ends with a checksum, so that half a frame is
 //! never taken for a whole one. The same message gives the same frame with one version of the zstd
-//! library. Source: RFC 8878.
+//! library. A build without the feature `zstd` makes no frames, and says that it cannot read one.
+//! Source: RFC 8878.
+
+mod frame;
+#[cfg(feature = "zstd")]
+mod with_zstd;
+#[cfg(any(test, not(feature = "zstd")))]
+#[cfg_attr(
+    feature = "zstd",
+    allow(dead_code, unreachable_pub, reason = "only its tests use it")
+)]
+mod without_zstd;
+
+#[cfg(feature = "zstd")]
+use with_zstd as codec;
+#[cfg(not(feature = "zstd"))]
+use without_zstd as codec;
+
+pub use codec::frame_of;
+pub use frame::Frame;
 
 use crate::config::Compress;
 use crate::io::Disk;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 
 /// A frame begins with these bytes (RFC 8878 section 3.1.1).
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Bytes of a frame written at once.
 const PIECE_BYTES: usize = 128 * 1024;
-/// zstd's own default: mail shrinks to about a third at some hundred MB/s.
-const LEVEL: i32 = 3;
 
 /// Takes the pieces of a message and writes them into a file.
 pub(super) struct Filler<'a, D: Disk> {
@@ -23,7 +40,7 @@ pub(super) struct Filler<'a, D: Disk> {
 
 enum Into<'a, D: Disk> {
     Plain(&'a D, &'a D::Handle),
-    Zstd(Box<zstd::stream::write::Encoder<'static, Pieces<'a, D>>>),
+    Zstd(Box<codec::Encoder<Pieces<'a, D>>>),
 }
 
 impl<'a, D: Disk> Filler<'a, D> {
@@ -36,7 +53,7 @@ impl<'a, D: Disk> Filler<'a, D> {
     ) -> io::Result<Self> {
         let into = match compress {
             Compress::None => Into::Plain(disk, file),
-            Compress::Zstd => Into::Zstd(Box::new(encoder(Pieces::new(disk, file), size)?)),
+            Compress::Zstd => Into::Zstd(Box::new(codec::encoder(Pieces::new(disk, file), size)?)),
         };
         Ok(Self { into })
     }
@@ -56,58 +73,19 @@ impl<'a, D: Disk> Filler<'a, D> {
     }
 }
 
-fn encoder<W: io::Write>(
-    out: W,
-    size: u64,
-) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
-    let mut encoder = zstd::stream::write::Encoder::new(out, LEVEL)?;
-    encoder.include_checksum(true)?;
-    encoder.set_pledged_src_size(Some(size))?;
-    encoder.include_contentsize(true)?;
-    Ok(encoder)
-}
-
-/// The frame of a whole message.
+/// Looks whether `file` is a frame with `message`.
 ///
 /// # Errors
-/// No memory.
-pub fn frame_of(message: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = encoder(Vec::new(), message.len() as u64)?;
-    encoder.write_all(message)?;
-    encoder.finish()
-}
-
-/// What a file is when its bytes are not the message itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// A whole frame with this message.
-    OfThis,
-    /// A whole frame with something else, or no frame at all.
-    Other,
-    /// The beginning of a frame, or a damaged one, or one whose beginning was lost: no program
-    /// makes a message that begins with zeros.
-    Torn,
-}
-
-/// Looks whether `file` is a frame with `message`.
-pub fn look_into_frame(file: &[u8], message: &[u8]) -> Frame {
+/// It begins as a frame does, and this build has no zstd.
+pub fn look_into_frame(file: &[u8], message: &[u8]) -> io::Result<Frame> {
     let is_lost = file.first_chunk() == Some(&[0; MAGIC.len()]);
     if is_lost || MAGIC.starts_with(file) {
-        return Frame::Torn;
+        return Ok(Frame::Torn);
     }
     if !file.starts_with(&MAGIC) {
-        return Frame::Other;
+        return Ok(Frame::Other);
     }
-    // A frame with more than the message is not read to its end.
-    let most = message.len() as u64 + 1;
-    let mut content = Vec::new();
-    let decoder = zstd::stream::read::Decoder::new(file);
-    let read = decoder.and_then(|decoder| decoder.take(most).read_to_end(&mut content));
-    match read {
-        Err(_) => Frame::Torn,
-        Ok(_) if content == message => Frame::OfThis,
-        Ok(_) => Frame::Other,
-    }
+    codec::look_into(file, message)
 }
 
 /// Gathers a frame into pieces for the disk.
@@ -149,27 +127,27 @@ impl<D: Disk> io::Write for Pieces<'_, D> {
 mod tests {
     use super::*;
 
+    fn look(file: &[u8], message: &[u8]) -> Frame {
+        look_into_frame(file, message).unwrap()
+    }
+
     #[test]
     fn a_frame_is_told_from_half_a_frame_and_from_other_files() {
         let message = "Subject: hello\n\n".repeat(4000).into_bytes();
-        let frame = frame_of(&message).unwrap();
+        let frame = frame_of(&message).unwrap().unwrap();
         assert!(frame.len() < message.len() / 10);
-        assert_eq!(look_into_frame(&frame, &message), Frame::OfThis);
-        assert_eq!(look_into_frame(&frame, b"Subject: other\n"), Frame::Other);
-        assert_eq!(look_into_frame(&message, &message), Frame::Other);
+        assert_eq!(look(&frame, &message), Frame::OfThis);
+        assert_eq!(look(&frame, b"Subject: other\n"), Frame::Other);
+        assert_eq!(look(&message, &message), Frame::Other);
         for cut in 0..frame.len() {
-            assert_eq!(
-                look_into_frame(&frame[..cut], &message),
-                Frame::Torn,
-                "{cut}"
-            );
+            assert_eq!(look(&frame[..cut], &message), Frame::Torn, "{cut}");
         }
         let lost = [&[0; 4096], &frame[frame.len() / 2..]].concat();
-        assert_eq!(look_into_frame(&lost, &message), Frame::Torn);
+        assert_eq!(look(&lost, &message), Frame::Torn);
         let mut damaged = frame;
         let last = damaged.len() - 1;
         damaged[last] ^= 1;
         // The content is whole then, but not to be relied on.
-        assert_ne!(look_into_frame(&damaged, &message), Frame::Other);
+        assert_ne!(look(&damaged, &message), Frame::Other);
     }
 }
