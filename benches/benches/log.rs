@@ -27,7 +27,6 @@ fn envelope() -> Accepted {
         accepted_at: Duration::from_secs(1_700_000_000),
         reverse_path: "sender@lists.example.com".to_owned(),
         queue_id: "4XyZ1b2c3d".to_owned(),
-        content_digest: [7; 32],
         recipients: vec![AcceptedRecipient {
             address: "someone@example.org".to_owned(),
             original: String::new(),

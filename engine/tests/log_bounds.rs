@@ -54,7 +54,6 @@ fn leave_a_log(directory: &Path, log: &LogWriterSettings, mails: &[(String, Vec<
             accepted_at: SystemTime::UNIX_EPOCH.elapsed().unwrap(),
             reverse_path: "s@ex.example".into(),
             queue_id: String::new(),
-            content_digest: [0; 32],
             recipients: vec![AcceptedRecipient {
                 address: "info@vm.example".into(),
                 original: "orig@ex.example".into(),

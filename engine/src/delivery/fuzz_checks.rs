@@ -181,7 +181,6 @@ impl Case {
             accepted_at: Duration::from_secs(1_700_000_000),
             reverse_path: format!("s{id}@example.com"),
             queue_id: String::new(),
-            content_digest: [7; 32],
             recipients: vec![recipient],
         };
         let mut rendered = Vec::new();

@@ -5,8 +5,8 @@
 
 use super::bytes::{DecodeError, Put as _, Take};
 use super::record::{
-    Accepted, AcceptedRecipient, Checkpoint, Confirmed, CopyLocation, DeliveryId, Done,
-    DoneOutcome, Extent, InDoubt, Record, RecordKind, Sequence,
+    ACCEPTED_UNTIL_2, Accepted, AcceptedRecipient, Checkpoint, Confirmed, CopyLocation, DeliveryId,
+    Done, DoneOutcome, Extent, InDoubt, Record, RecordKind, Sequence,
 };
 use std::borrow::Cow;
 use std::io;
@@ -16,6 +16,8 @@ const LOCATION_MAILDIR: u8 = 1;
 const LOCATION_MBOX: u8 = 2;
 const LOCATION_SHARED: u8 = 3;
 const LOCATION_MBOX_WITHOUT_STATUS: u8 = 4;
+/// Of versions 1 and 2.
+const DIGEST_BYTES: usize = 32;
 const CONTENT_PLAIN: u8 = 0;
 const OUTCOME_SETTLED: u8 = 1;
 const OUTCOME_MBOX: u8 = 2;
@@ -76,7 +78,6 @@ impl AcceptedEncoder {
     pub fn new(envelope: &Accepted, content_bytes: usize) -> Self {
         let mut payload = Vec::with_capacity(256 + 128 * envelope.recipients.len() + content_bytes);
         put_accepted(&mut payload, envelope);
-        payload.put_u8(CONTENT_PLAIN);
         debug_assert_eq!(
             payload.len(),
             envelope.record_bytes(),
@@ -119,7 +120,7 @@ impl Accepted {
             texts.map(|text| 4 + text.len()).iter().sum::<usize>() + 4 + 4 + 1 + location
         });
         let texts = 4 + self.reverse_path.len() + 4 + self.queue_id.len();
-        16 + 8 + 32 + texts + 4 + recipients.sum::<usize>() + 1
+        16 + 8 + texts + 4 + recipients.sum::<usize>()
     }
 }
 
@@ -161,12 +162,13 @@ impl<'a> Record<'a> {
     /// Reads a record of kind `kind` from a whole payload.
     ///
     /// # Errors
-    /// The bytes are not a record of this format version.
+    /// The bytes are not a record of this format version, or of one before it.
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Self, DecodeError> {
+        let is_old = kind == ACCEPTED_UNTIL_2;
         let kind = RecordKind::from_byte(kind).ok_or(DecodeError::Kind(kind))?;
         let mut take = Take::new(payload);
         let record = match kind {
-            RecordKind::Accepted => return take_accepted(take, payload.len()),
+            RecordKind::Accepted => return take_accepted(take, is_old),
             RecordKind::Done => Self::Done(take_all(&mut take, DONE_BYTES_MIN, take_done)?),
             RecordKind::Confirmed => {
                 Self::Confirmed(take_all(&mut take, CONFIRMED_BYTES, take_confirmed)?)
@@ -213,7 +215,6 @@ fn take_time(take: &mut Take<'_>, field: &'static str) -> Result<Duration, Decod
 fn put_accepted(out: &mut Vec<u8>, envelope: &Accepted) {
     out.put_u128(envelope.id.0);
     put_time(out, envelope.accepted_at);
-    out.put(&envelope.content_digest);
     out.put_text(&envelope.reverse_path);
     out.put_text(&envelope.queue_id);
     out.put_count(envelope.recipients.len());
@@ -248,10 +249,13 @@ fn put_accepted(out: &mut Vec<u8>, envelope: &Accepted) {
     }
 }
 
-fn take_accepted(mut take: Take<'_>, payload_bytes: usize) -> Result<Record<'_>, DecodeError> {
+/// `is_old`: of version 1 or 2, with a digest of the content, which is zero, and its encoding.
+fn take_accepted(mut take: Take<'_>, is_old: bool) -> Result<Record<'_>, DecodeError> {
     let id = DeliveryId(take.u128("id")?);
     let accepted_at = take_time(&mut take, "accepted_at")?;
-    let content_digest = take.array("content_digest")?;
+    if is_old {
+        take.bytes(DIGEST_BYTES, "content digest")?;
+    }
     let reverse_path = take.text("reverse_path")?;
     let queue_id = take.text("queue_id")?;
     let recipients = take_all(&mut take, RECIPIENT_BYTES_MIN, take_recipient)?;
@@ -264,25 +268,22 @@ fn take_accepted(mut take: Take<'_>, payload_bytes: usize) -> Result<Record<'_>,
             value: u64::from(LOCATION_SHARED),
         });
     }
-    let encoding = take.u8("content encoding")?;
-    if encoding != CONTENT_PLAIN {
-        return Err(DecodeError::Value {
-            field: "content encoding",
-            value: u64::from(encoding),
-        });
+    if is_old {
+        let encoding = take.u8("content encoding")?;
+        if encoding != CONTENT_PLAIN {
+            return Err(DecodeError::Value {
+                field: "content encoding",
+                value: u64::from(encoding),
+            });
+        }
     }
     let content = take.rest();
-    debug_assert!(
-        content.len() < payload_bytes,
-        "the envelope takes bytes too"
-    );
     Ok(Record::Accepted {
         envelope: Accepted {
             id,
             accepted_at,
             reverse_path,
             queue_id,
-            content_digest,
             recipients,
         },
         content: Cow::Borrowed(content),

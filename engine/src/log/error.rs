@@ -70,17 +70,24 @@ pub enum LogError {
         found: String,
     },
     /// A newer mailstow wrote the log.
-    #[error("{file} has log format {version}, this mailstow reads format {known}: use a newer one")]
+    #[error(
+        "{file} has log format {version}, this mailstow reads formats 1 to {known}: use the \
+         mailstow that wrote it"
+    )]
     Version {
         /// The segment.
         file: String,
         /// What it says.
         version: u32,
-        /// What we read.
+        /// The newest that we read.
         known: u32,
     },
     /// A record has a good checksum and does not make sense.
-    #[error("{file}: record {sequence} at byte {offset}: {source}; use the mailstow that wrote it")]
+    #[error(
+        "{file}: record {sequence} at byte {offset}: {source}; use the mailstow that wrote it, or \
+         deliver the rest with `mailstow log recover --accept-damage`, which keeps a copy of the \
+         record"
+    )]
     Record {
         /// The segment.
         file: String,

@@ -27,7 +27,7 @@ pub fn check_log_record(bytes: &[u8]) {
     };
     let encoded = record.encode();
     assert_eq!(encoded.kind(), record.kind());
-    let again = Record::decode(*kind, encoded.payload());
+    let again = Record::decode(encoded.kind().to_byte(), encoded.payload());
     assert_eq!(again.as_ref(), Ok(&record), "written and read again");
 }
 

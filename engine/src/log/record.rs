@@ -33,7 +33,7 @@ impl fmt::Display for DeliveryId {
 #[repr(u8)]
 pub enum RecordKind {
     /// A message with its resolved recipients: the promise a flush makes durable.
-    Accepted = 1,
+    Accepted = 7,
     /// What became of single recipients of accepted messages.
     Done = 2,
     /// The client has read the reply.
@@ -46,10 +46,13 @@ pub enum RecordKind {
     Extent = 6,
 }
 
+/// [`RecordKind::Accepted`] in versions 1 and 2 of the format, where it had two fields more.
+pub(super) const ACCEPTED_UNTIL_2: u8 = 1;
+
 impl RecordKind {
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
         match byte {
-            1 => Some(Self::Accepted),
+            ACCEPTED_UNTIL_2 | 7 => Some(Self::Accepted),
             2 => Some(Self::Done),
             3 => Some(Self::Confirmed),
             4 => Some(Self::InDoubt),
@@ -61,7 +64,7 @@ impl RecordKind {
 
     pub(crate) fn to_byte(self) -> u8 {
         match self {
-            Self::Accepted => 1,
+            Self::Accepted => 7,
             Self::Done => 2,
             Self::Confirmed => 3,
             Self::InDoubt => 4,
@@ -96,9 +99,6 @@ pub struct Accepted {
     pub reverse_path: String,
     /// The client's queue id, for the log; empty when unknown.
     pub queue_id: String,
-    /// Digest of the content, by which a repeated message is recognised; the log does not
-    /// compute or check it.
-    pub content_digest: [u8; 32],
     /// At least one.
     pub recipients: Vec<AcceptedRecipient>,
 }

@@ -32,6 +32,11 @@ pub struct ScannedRecord<'a> {
 }
 
 impl<'a> ScannedRecord<'a> {
+    /// Whether it is of this kind, in any version of the format.
+    pub(crate) fn is_a(&self, kind: RecordKind) -> bool {
+        RecordKind::from_byte(self.kind) == Some(kind)
+    }
+
     /// The record in these bytes.
     ///
     /// # Errors
@@ -513,7 +518,7 @@ impl<'v> Scanner<'v> {
 
     fn show(&mut self, entry: ScannedRecord<'_>) {
         self.report.records += 1;
-        if entry.kind == RecordKind::Checkpoint.to_byte()
+        if entry.is_a(RecordKind::Checkpoint)
             && let Ok(Record::Checkpoint(checkpoint)) = entry.record()
         {
             self.ends.checkpoint(checkpoint.below);

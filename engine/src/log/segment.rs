@@ -13,9 +13,9 @@ use crc32fast::Hasher;
 pub const BLOCK_BYTES: usize = 4096;
 /// [`BLOCK_BYTES`], for file offsets.
 pub(crate) const BLOCK: u64 = 4096;
-/// The version of the format this code writes. It reads that one and all before it: each has the
-/// records of those before and more.
-pub const FORMAT_VERSION: u32 = 2;
+/// The version of the format this code writes. It reads that one and all before it: a record that
+/// was changed has another kind since.
+pub const FORMAT_VERSION: u32 = 3;
 
 const MAGIC: [u8; 8] = *b"MSTOWLOG";
 /// Bytes of the header in use; the rest of its block is zero.
@@ -268,11 +268,12 @@ mod tests {
             block[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&checksum);
             SegmentHeader::decode(block)
         };
-        for other in [0, 3] {
+        let newest = u8::try_from(FORMAT_VERSION).unwrap();
+        for other in [0, newest + 1] {
             let fault = HeaderFault::Version(u32::from(other));
             assert_eq!(with_version(&mut block, other), Err(fault));
         }
-        for known in [1, 2] {
+        for known in 1..=newest {
             assert_eq!(with_version(&mut block, known), Ok(header()));
         }
     }

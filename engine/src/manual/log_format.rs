@@ -2,9 +2,14 @@
 //!
 //! All integers are little endian. CRC-32 is the one of IEEE 802.3 (zlib, gzip). Texts are UTF-8: a
 //! length in four bytes, then that many bytes. Times are nanoseconds since the UNIX epoch. This is
-//! version 2. A reader takes version 1 as well, whose records are those of version 2 without the
-//! plans 3 and 4 of a recipient, and refuses any other. A segment has the version of the build that
-//! wrote it, so one log may contain both.
+//! version 3. A reader takes versions 1 and 2 as well, and refuses any other. A segment has the
+//! version of the build that wrote it, so one log may contain several.
+//!
+//! | version | difference |
+//! |---|---|
+//! | 1 | *accepted* has kind 1, and no recipient has the plans 3 and 4 |
+//! | 2 | *accepted* has kind 1 |
+//! | 3 | *accepted* has kind 7 |
 //!
 //! # The directory
 //!
@@ -13,6 +18,8 @@
 //! | `lock` | locked with flock(2) by the process that writes; holds its process id |
 //! | `segment-N.log` | segment number N (16 hexadecimal digits); holds frames |
 //! | `spare-N.log`, `spare-nK.log` | a file of the right size, free to become a segment |
+//! | `damaged-N.log` | segment number N, whose damage the operator accepted, for people |
+//! | `unreadable-N-B.kind-K` | payload of the record of kind K at byte B of segment N, likewise |
 //!
 //! A new file is filled with zeros once: overwriting blocks that were written before changes no
 //! metadata, so that a flush on a journaling file system needs no commit of the journal. After that
@@ -41,7 +48,7 @@
 //! | offset | bytes | meaning |
 //! |---|---|---|
 //! | 0 | 8 | magic `MSTOWLOG` |
-//! | 8 | 4 | version: 2 |
+//! | 8 | 4 | version: 3 |
 //! | 12 | 4 | size of a block: 4096 |
 //! | 16 | 8 | identity of the log, drawn at random when it was made |
 //! | 24 | 8 | number of the segment, counting up from 1, at most 2^62 |
@@ -110,14 +117,13 @@
 //!
 //! # Records
 //!
-//! Kind 1, **accepted**: a message was accepted for these recipients. Once the record is durable,
+//! Kind 7, **accepted**: a message was accepted for these recipients. Once the record is durable,
 //! the message will reach each of them that no *done* record refuses.
 //!
 //! | bytes | meaning |
 //! |---|---|
 //! | 16 | id of the message, drawn by delivery; the reply to the client shows it |
 //! | 8 | time |
-//! | 32 | digest of the content; the log does not use it |
 //! | text | reverse-path in external form |
 //! | text | queue id of the client, or empty |
 //! | 4 | number of recipients, then for each of them: |
@@ -126,8 +132,10 @@
 //! | text | mailbox, below `virtual_mailbox_base` |
 //! | 4, 4 | uid, gid |
 //! | 1 | plan, see below |
-//! | 1 | (after the recipients) encoding of the content: 0, as it is |
 //! | rest | the content in its stored form (lines end with LF), once for all recipients |
+//!
+//! Kind 1 has two more fields: 32 zero bytes after the time, and a zero byte before the content.
+//! Only versions 1 and 2 write it.
 //!
 //! The plan says where the copy for a recipient goes: 1: a Maildir; then text: file name in `new/`.
 //! 2: an mbox; then 8: its size when planned. 3: the copy of the recipient before, in the same
@@ -168,8 +176,7 @@
 //! The content is not compressed. Measured on mail-like text, zstd at its fastest takes 22 us of
 //! processor time for a message of 4 KiB and 340 us for one of 64 KiB; a whole append, from
 //! encoding to durable, takes about 10 us for 4 KiB. It would halve the written bytes and save no
-//! flush, and the log waits for flushes. Other values of the encoding byte are reserved for
-//! compression.
+//! flush, and the log waits for flushes.
 //!
 //! # How recovery uses the records
 //!

@@ -225,7 +225,6 @@ pub fn leave_a_log(settings: &Settings, content: &[u8], mailboxes: [&str; 2]) {
         accepted_at: SystemTime::UNIX_EPOCH.elapsed().unwrap(),
         reverse_path: "s@ex.example".into(),
         queue_id: String::new(),
-        content_digest: [0; 32],
         recipients: vec![
             to(maildir, CopyLocation::Maildir { file_name }),
             to(

@@ -543,7 +543,6 @@ mod tests {
             accepted_at: Duration::ZERO,
             reverse_path: String::new(),
             queue_id: String::new(),
-            content_digest: [0; 32],
             recipients: Vec::new(),
         };
         let deferred = Deferred::default();

@@ -152,7 +152,6 @@ impl LoggedMessage {
                 accepted_at: clock::since_epoch(),
                 reverse_path,
                 queue_id: mail.queue_id.clone().unwrap_or_default(),
-                content_digest: [0; 32],
                 recipients,
             },
             base,

@@ -215,7 +215,6 @@ mod tests {
                 accepted_at: std::time::Duration::ZERO,
                 reverse_path: String::new(),
                 queue_id: String::new(),
-                content_digest: [0; 32],
                 recipients: Vec::new(),
             },
             recipient: 0,

@@ -226,7 +226,7 @@ impl Survey {
     ) -> Result<(), LogError> {
         let mut failed = None;
         found.for_each(&mut |entry| {
-            if entry.sequence < self.below || entry.kind != RecordKind::Accepted as u8 {
+            if entry.sequence < self.below || !entry.is_a(RecordKind::Accepted) {
                 return;
             }
             match entry.record() {
@@ -328,7 +328,6 @@ mod tests {
             accepted_at: Duration::from_secs(1_700_000_000),
             reverse_path: String::new(),
             queue_id: String::new(),
-            content_digest: [0; 32],
             recipients: vec![recipient("one"), recipient("two")],
         }
     }

@@ -33,7 +33,6 @@ pub(super) fn accepted(id: u128, bytes: usize) -> EncodedRecord {
         accepted_at: Duration::from_secs(1_700_000_000),
         reverse_path: "sender@example.com".to_owned(),
         queue_id: String::new(),
-        content_digest: [7; 32],
         recipients: vec![recipient],
     };
     let [low, ..] = id.to_le_bytes();

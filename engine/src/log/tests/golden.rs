@@ -7,10 +7,10 @@ use super::super::record::*;
 use super::super::segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader, live_name};
 use super::super::sim::SimMedium;
 use super::super::{
-    DirectoryMedium, EncodedRecord, LogWriter, LogWriterSettings, ScannedRecord, scan,
+    DirectoryMedium, EncodedRecord, LogError, LogWriter, LogWriterSettings, ScannedRecord, scan,
 };
 use super::support::{Bench, record, small};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const SEED: u64 = 0x6d61_696c;
@@ -150,16 +150,37 @@ fn the_writer_writes_the_bytes_of_the_newest_format_version() {
     }
 }
 
-#[test]
-fn a_log_begun_by_an_older_version_goes_on() {
+/// A copy of the log of a version.
+fn copied(version: u32) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(fixture(1)).unwrap() {
+    for entry in std::fs::read_dir(fixture(version)).unwrap() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), directory.path().join(entry.file_name())).unwrap();
     }
-    let settings = LogWriterSettings::default();
-    let (log, found) = LogWriter::open(directory.path(), settings.clone()).unwrap();
-    let mut expected: Vec<_> = batches(1).into_iter().flatten().collect();
+    directory
+}
+
+/// The version of each segment.
+fn versions(directory: &Path) -> Vec<u8> {
+    let names = std::fs::read_dir(directory).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("segment-")).collect();
+    names.sort();
+    let version = |name| std::fs::read(directory.join(name)).unwrap()[8];
+    names.iter().map(version).collect()
+}
+
+#[test]
+fn a_log_begun_by_an_older_version_goes_on() {
+    for version in 1..FORMAT_VERSION {
+        goes_on(version);
+    }
+}
+
+fn goes_on(version: u32) {
+    let directory = copied(version);
+    let (log, found) = LogWriter::open(directory.path(), small()).unwrap();
+    let mut expected: Vec<_> = batches(version).into_iter().flatten().collect();
     let mut read = 0;
     found
         .for_each(Sequence(1), &mut |_: ScannedRecord<'_>| read += 1)
@@ -173,6 +194,13 @@ fn a_log_begun_by_an_older_version_goes_on() {
     log.append_and_wait(added.encode()).unwrap();
     log.close().unwrap();
     expected.push(added);
+    let versions = versions(directory.path());
+    for known in [version, FORMAT_VERSION] {
+        assert!(
+            versions.iter().any(|v| u32::from(*v) == known),
+            "{versions:?}"
+        );
+    }
     let medium = DirectoryMedium::open_read_only(directory.path()).unwrap();
     let mut records = expected.iter();
     let report = scan(&medium, &mut |entry| {
@@ -181,4 +209,35 @@ fn a_log_begun_by_an_older_version_goes_on() {
     .unwrap();
     assert_eq!(report.damage, []);
     assert!(records.next().is_none());
+}
+
+#[test]
+fn a_log_of_a_later_version_is_refused_and_left_as_it_is() {
+    let directory = copied(FORMAT_VERSION);
+    let newest = directory.path().join(live_name(2));
+    let mut bytes = std::fs::read(&newest).unwrap();
+    let later = FORMAT_VERSION + 1;
+    bytes[8..12].copy_from_slice(&later.to_le_bytes());
+    let checksum = crc32fast::hash(&bytes[..68]);
+    bytes[68..72].copy_from_slice(&checksum.to_le_bytes());
+    std::fs::write(&newest, bytes).unwrap();
+    let contents = || [1, 2].map(|n| std::fs::read(directory.path().join(live_name(n))).unwrap());
+    let before = contents();
+    for accept_damage in [false, true] {
+        let settings = LogWriterSettings {
+            accept_damage,
+            ..LogWriterSettings::default()
+        };
+        let refused = LogWriter::open(directory.path(), settings).unwrap_err();
+        assert!(
+            matches!(&refused, LogError::Version { version, known, .. }
+                if (*version, *known) == (later, FORMAT_VERSION)),
+            "{refused}"
+        );
+        let text = refused.to_string();
+        assert!(text.contains("use the mailstow that wrote it"), "{text}");
+        assert!(contents() == before, "the log was changed");
+    }
+    let names = std::fs::read_dir(directory.path()).unwrap().count();
+    assert_eq!(names, 3, "the segments and the lock");
 }

@@ -32,7 +32,6 @@ pub(super) fn record(id: u128, bytes: usize) -> Record<'static> {
             accepted_at: Duration::from_secs(1_700_000_000),
             reverse_path: "sender@example.com".to_owned(),
             queue_id: "4XyZ".to_owned(),
-            content_digest: [7; 32],
             recipients: vec![AcceptedRecipient {
                 address: "ann@example.org".to_owned(),
                 original: String::new(),
