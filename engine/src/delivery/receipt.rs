@@ -5,7 +5,7 @@
 use super::ledger::Ledger;
 use super::ledger::journal::in_doubt_records;
 use super::ledger::logged_message::LoggedMessage;
-use super::ledger::unconfirmed::{Verdict, is_one_of};
+use super::ledger::unconfirmed::{Repeated, Verdict, is_one_of};
 use super::reply::{Origin, Ticket};
 use crate::log::InDoubt;
 use crate::sync::Arc;
@@ -283,7 +283,7 @@ fn confirm_but<H: fmt::Debug + Send + Sync + 'static>(
         } else {
             let mut entries = message.in_doubt();
             entries.retain(|entry| is_one_of(entry, &doubtful));
-            note_in_doubt(ledger, entries);
+            note_in_doubt(ledger, &entries);
         }
         message.settled();
     }
@@ -305,18 +305,27 @@ fn settle_message<H: fmt::Debug + Send + Sync + 'static>(
     match verdict {
         Verdict::Read => ledger.unconfirmed.confirm(message),
         Verdict::Lost if message.is_logged() => ledger.unconfirmed.reply_lost(message),
-        Verdict::Lost => note_in_doubt(ledger, message.in_doubt()),
+        Verdict::Lost => note_in_doubt(ledger, &message.in_doubt()),
     }
     message.settled();
 }
 
 /// Remembers deliveries in doubt that are not in the log, and appends them to it.
-fn note_in_doubt<H: fmt::Debug + Send + Sync + 'static>(ledger: &Ledger<H>, entries: Vec<InDoubt>) {
+///
+/// They are remembered first, because a checkpoint voids what records before it say and writes
+/// what is remembered. They answer for no repetition before they are appended, because the
+/// repetition's confirmation would be voided by a checkpoint between it and their record.
+fn note_in_doubt<H: fmt::Debug + Send + Sync + 'static>(ledger: &Ledger<H>, entries: &[InDoubt]) {
+    let unconfirmed = &ledger.unconfirmed;
+    let remembered = entries.iter().map(|entry| unconfirmed.add_answered(*entry));
+    let remembered: Vec<Repeated> = remembered.collect();
     if let (false, Ok(lease)) = (entries.is_empty(), ledger.log.lease()) {
-        for record in in_doubt_records(&entries) {
+        for record in in_doubt_records(entries) {
             // Not waited for: when a crash loses it, the message comes twice.
             drop(lease.journal.append(record));
         }
     }
-    ledger.unconfirmed.add(entries);
+    for delivery in &remembered {
+        unconfirmed.reply_lost_again(delivery);
+    }
 }

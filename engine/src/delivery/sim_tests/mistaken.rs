@@ -1,6 +1,8 @@
-//! A delivery log that receives wrong records and calls: the effect of a faulty store.
+//! A delivery log that receives wrong records and calls: the effect of a faulty store. Tests can
+//! also interrupt a store directly after one of its records.
 
 use super::super::ledger::journal::Journal;
+use super::running::Running;
 use crate::log::{
     Checkpoint, Done, DoneOutcome, EncodedRecord, LogError, LogUsage, OnDurable, Record,
     RecordTicket, ScannedRecord, Sequence,
@@ -22,11 +24,12 @@ pub(super) enum Mistake {
     RefusalForgotten,
 }
 
-/// A log that is used with a fault.
+/// A log that may be used with a fault.
 #[derive(Debug)]
 pub(super) struct MistakenJournal {
     journal: Arc<dyn Journal>,
-    mistake: Mistake,
+    mistake: Option<Mistake>,
+    running: Arc<Running>,
     /// Records that a delivery would wait for.
     of_deliveries: Mutex<BTreeSet<Sequence>>,
     /// The record that the last checkpoint covers.
@@ -34,10 +37,15 @@ pub(super) struct MistakenJournal {
 }
 
 impl MistakenJournal {
-    pub(super) fn new(journal: Arc<dyn Journal>, mistake: Mistake) -> Self {
+    pub(super) fn new(
+        journal: Arc<dyn Journal>,
+        mistake: Option<Mistake>,
+        running: Arc<Running>,
+    ) -> Self {
         Self {
             journal,
             mistake,
+            running,
             of_deliveries: Mutex::default(),
             below: AtomicU64::new(0),
         }
@@ -45,6 +53,9 @@ impl MistakenJournal {
 
     /// Returns the record as the fault changes it.
     fn mistaken(&self, encoded: EncodedRecord) -> EncodedRecord {
+        let Some(mistake) = self.mistake else {
+            return encoded;
+        };
         let record = Record::decode(encoded.kind().to_byte(), encoded.payload()).unwrap();
         let without = |done: &[Done], is_forgotten: fn(DoneOutcome) -> bool| {
             let left = done.iter().filter(|done| !is_forgotten(done.outcome));
@@ -52,7 +63,7 @@ impl MistakenJournal {
         };
         let is_refusal = |outcome| outcome == DoneOutcome::Refused;
         let is_place = |outcome| matches!(outcome, DoneOutcome::Mbox { .. });
-        match (self.mistake, record) {
+        match (mistake, record) {
             (Mistake::RefusalForgotten, Record::Done(done)) => without(&done, is_refusal),
             (Mistake::PlaceForgotten, Record::Done(done)) => without(&done, is_place),
             (Mistake::CheckpointTooFar, Record::Checkpoint(Checkpoint { in_doubt, .. })) => {
@@ -67,8 +78,10 @@ impl MistakenJournal {
 
 impl Journal for MistakenJournal {
     fn append(&self, record: EncodedRecord) -> Result<RecordTicket, LogError> {
+        let kind = record.kind();
         let ticket = self.journal.append(self.mistaken(record))?;
         self.of_deliveries.lock().insert(ticket.sequence());
+        self.running.is_appended(kind);
         Ok(ticket)
     }
 
@@ -78,7 +91,7 @@ impl Journal for MistakenJournal {
 
     fn append_then(&self, record: EncodedRecord, then: OnDurable) {
         let then = match self.mistake {
-            Mistake::AnswerEarly => {
+            Some(Mistake::AnswerEarly) => {
                 then(Ok(Sequence(0)));
                 Box::new(|_| {})
             }
@@ -93,7 +106,7 @@ impl Journal for MistakenJournal {
 
     fn wait(&self, ticket: RecordTicket) -> Result<Sequence, LogError> {
         let sequence = ticket.sequence();
-        let is_early = self.mistake == Mistake::AnswerEarly;
+        let is_early = self.mistake == Some(Mistake::AnswerEarly);
         match is_early && self.of_deliveries.lock().contains(&sequence) {
             true => Ok(sequence),
             false => self.journal.wait(ticket),
@@ -114,7 +127,7 @@ impl Journal for MistakenJournal {
 
     fn truncate_before(&self, sequence: Sequence) -> Result<u64, LogError> {
         let sequence = match self.mistake {
-            Mistake::CheckpointTooFar => Sequence(self.below.load(Ordering::Relaxed)),
+            Some(Mistake::CheckpointTooFar) => Sequence(self.below.load(Ordering::Relaxed)),
             _ => sequence,
         };
         self.journal.truncate_before(sequence)

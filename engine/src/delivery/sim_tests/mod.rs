@@ -18,6 +18,7 @@ mod planted;
 mod poisoned;
 mod reader;
 mod repeated;
+mod running;
 mod source;
 mod world;
 

@@ -6,18 +6,26 @@
 use super::super::ledger::fingerprint::{BaseDigest, DuplicateKey, digest_of};
 use super::super::store::Store;
 use super::super::types::{Mail, Outcome};
+use super::content::LOGGED_BYTES_MAX;
 use super::source::log_settings;
 use super::state_directory;
 use super::world::{MAILBOXES, World, recipient, sender};
 use crate::io::Credentials;
-use crate::io::sim::SimDisk;
-use crate::log::{DeliveryId, InDoubt, Record, StepwiseLog};
+use crate::io::sim::{SimDisk, SimRandom};
+use crate::log::{DeliveryId, InDoubt, Record, RecordKind, StepwiseLog};
 use crate::sync::{Arc, Mutex};
 use crate::target::{Format, MailboxTarget};
 use std::cell::RefCell;
 use std::path::Path;
 
 const CONTENT: &[u8] = b"Message-Id: <0>\n\ntext\n";
+
+/// Too long for the log.
+fn long_content() -> Vec<u8> {
+    let lines = "a line of a long message\n".repeat(1000);
+    assert!(lines.len() as u64 > LOGGED_BYTES_MAX);
+    format!("Message-Id: <1>\n\n{lines}").into_bytes()
+}
 
 fn world() -> World {
     World::new(0, None, state_directory())
@@ -31,8 +39,19 @@ fn send(
     mailbox: usize,
     users: &[usize],
 ) -> Vec<String> {
+    send_content(world, (store, credentials), CONTENT, mailbox, users)
+}
+
+/// As [`send`], with this content.
+fn send_content(
+    world: &World,
+    (store, credentials): (&Store<SimDisk>, &RefCell<Credentials>),
+    content: &[u8],
+    mailbox: usize,
+    users: &[usize],
+) -> Vec<String> {
     let mut message = store.new_message();
-    message.write(CONTENT).unwrap();
+    message.write(content).unwrap();
     let mail = Arc::new(Mail {
         reverse_path: sender(),
         queue_id: None,
@@ -128,6 +147,32 @@ fn each_recipient_finds_its_first_delivery_whoever_shares_its_copy() {
                 assert_eq!(named(&world, mailbox).len(), 2);
             });
         }
+    }
+}
+
+#[test]
+fn a_delivery_in_doubt_is_known_after_a_crash_although_a_checkpoint_came_behind_its_record() {
+    for seed in 0..8 {
+        on_thread(move || {
+            let mut world = world();
+            let credentials = RefCell::new(Credentials::of_this_thread());
+            let store = world.open().unwrap().unwrap();
+            // This one is in the log, and the checkpoint has something to cover.
+            send(&world, &store, &credentials, 0, &[0]);
+            let running = Arc::clone(&world.running);
+            running.behind_next(RecordKind::InDoubt, store.checkpointer());
+            let long = long_content();
+            let with = (&store, &credentials);
+            let first = send_content(&world, with, &long, 0, &[1]);
+            assert!(first[0].starts_with("delivered to"), "{first:?}");
+            drop(store);
+            world.power_failure(&mut SimRandom::new(seed));
+            let store = world.open().unwrap().unwrap();
+            let with = (&store, &credentials);
+            let again = send_content(&world, with, &long, 0, &[1]);
+            assert_eq!(again, ["delivered before"]);
+            assert_eq!(named(&world, 0).len(), 2);
+        });
     }
 }
 

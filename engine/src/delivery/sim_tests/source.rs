@@ -1,13 +1,12 @@
 //! The delivery log of a simulated machine.
 
-use super::super::ledger::journal::{Journal, JournalSource, OpenedJournal};
+use super::super::ledger::journal::{JournalSource, OpenedJournal};
 use super::mistaken::{Mistake, MistakenJournal};
+use super::running::Running;
 use crate::log::sim::SimMedium;
 use crate::log::{LogError, LogWriterSettings, StepwiseLog};
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, Mutex};
+use crate::sync::Arc;
 use std::io;
-use std::sync::Weak;
 use std::time::Duration;
 
 /// Size of a segment of the log.
@@ -19,25 +18,6 @@ pub(super) struct SimSource {
     pub(super) medium: SimMedium,
     pub(super) mistake: Option<Mistake>,
     pub(super) running: Arc<Running>,
-}
-
-/// State that lasts as long as the machine runs.
-#[derive(Debug, Default)]
-pub(super) struct Running {
-    /// The note beside the log.
-    has_suspects: AtomicBool,
-    /// The log that was opened last.
-    log: Mutex<Weak<StepwiseLog>>,
-}
-
-impl Running {
-    /// Makes segments in advance.
-    pub(super) fn preallocate(&self) {
-        let log = self.log.lock().upgrade();
-        if let Some(log) = log {
-            log.preallocate();
-        }
-    }
 }
 
 pub(super) fn log_settings() -> LogWriterSettings {
@@ -56,22 +36,17 @@ impl JournalSource for SimSource {
         let medium = Arc::new(self.medium.clone());
         let (log, found) = StepwiseLog::open_stepwise(medium, log_settings())?;
         let log = Arc::new(log);
-        *self.running.log.lock() = Arc::downgrade(&log);
-        let log: Arc<dyn Journal> = match self.mistake {
-            Some(mistake) => Arc::new(MistakenJournal::new(log, mistake)),
-            None => log,
-        };
-        Ok((log, Arc::new(found)))
+        self.running.is_opened(&log);
+        let log = MistakenJournal::new(log, self.mistake, Arc::clone(&self.running));
+        Ok((Arc::new(log), Arc::new(found)))
     }
 
     fn note_suspects(&self, has_suspects: bool) -> io::Result<()> {
-        self.running
-            .has_suspects
-            .store(has_suspects, Ordering::Relaxed);
+        self.running.note_suspects(has_suspects);
         Ok(())
     }
 
     fn has_suspects(&self) -> bool {
-        self.running.has_suspects.load(Ordering::Relaxed)
+        self.running.has_suspects()
     }
 }

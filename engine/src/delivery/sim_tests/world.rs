@@ -5,7 +5,8 @@ use super::super::types::{Mail, Outcome};
 use super::super::{OnOutcome, Ticket};
 use super::content::{LOGGED_BYTES_MAX, content};
 use super::mistaken::Mistake;
-use super::source::{Running, SimSource};
+use super::running::Running;
+use super::source::SimSource;
 use crate::address::{Address, ReversePath, parse_address};
 use crate::config::{Compress, Copies, Durability, FlushMethod, Settings, StatusFields};
 use crate::envelope::Recipient;
@@ -92,7 +93,7 @@ pub(super) struct World {
     pub(super) owner: (u32, u32),
     /// An operation failed: a refused message may have been stored.
     trouble: bool,
-    running: Arc<Running>,
+    pub(super) running: Arc<Running>,
     /// Deliveries are answered before their writers are done with them.
     pub(super) hangs: bool,
     /// When segments are made in advance.
