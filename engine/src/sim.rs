@@ -17,7 +17,7 @@ pub use crate::log::{
     EncodedRecord, Extent, FORMAT_VERSION, FRAGMENT_BYTES_MAX, FRAME_HEADER_BYTES, InDoubt,
     LogError, LogFile, LogMedium, LogScan, LogUsage, LogWriter, LogWriterSettings, OnDurable,
     Pacing, RECORD_BYTES_LIMIT, Record, RecordKind, RecordTicket, ScanReport, ScannedRecord,
-    ScannedSegment, SegmentHeader, Sequence, StepwiseLog, Workers as LogWorkers, scan,
+    ScannedSegment, SegmentHeader, Sequence, SetAside, StepwiseLog, Workers as LogWorkers, scan,
     scan_records, sim as log_disk,
 };
 /// The mailbox formats.

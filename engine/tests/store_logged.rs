@@ -1,7 +1,11 @@
 //! Deliveries through the delivery log on a real file system: what they leave in the mailboxes,
 //! and what a log found by the next process brings back.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 mod common;
 
@@ -11,7 +15,7 @@ use mailstow_engine::sim::Store;
 use mailstow_engine::sim::{Blocking, Fault, Faulty};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -242,6 +246,63 @@ fn a_damaged_log_is_recovered_in_part_only_when_its_loss_is_accepted() {
         let store = Store::open(&settings).unwrap();
         assert!(deliver(&store, CONTENT, "md/").starts_with("250"));
     }
+}
+
+/// Gives the records with these bytes a kind that no version of the log has.
+fn make_unreadable(log: &Path, content: &[u8]) {
+    for name in names(log) {
+        if !name.starts_with("segment-") {
+            continue;
+        }
+        let path = log.join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        // Identity and number of the segment.
+        let epoch = bytes[16..32].to_vec();
+        let checksum = |frame: &[u8]| crc32fast::hash(&[&epoch, &frame[4..32]].concat());
+        for at in (4096..bytes.len() - 32).step_by(8) {
+            let frame = &bytes[at..at + 32];
+            let payload_bytes = u32::from_le_bytes(*frame[16..].first_chunk().unwrap());
+            if frame[..4] != checksum(frame).to_le_bytes() {
+                continue;
+            }
+            let payload = &bytes[at + 32..][..payload_bytes as usize];
+            if payload.windows(content.len()).any(|part| part == content) {
+                bytes[at + 28] = 99;
+                let checksum = checksum(&bytes[at..at + 32]);
+                bytes[at..at + 4].copy_from_slice(&checksum.to_le_bytes());
+            }
+        }
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn mail_beside_a_record_that_cannot_be_read_is_recovered_when_that_is_accepted() {
+    let place = Place::new();
+    let settings = settings(&place);
+    let store = Store::open(&settings).unwrap();
+    assert!(deliver(&store, b"Subject: x\n\nthe first\n", "md/").starts_with("250"));
+    assert!(deliver(&store, b"Subject: x\n\nthe second\n", "info").starts_with("250"));
+    let left = left_by_a_kill(&place, &settings);
+    drop(store);
+    fs::remove_dir_all(place.base().join("md")).unwrap();
+    fs::remove_file(place.base().join("info")).unwrap();
+    make_unreadable(&left, b"the first\n");
+    let refused = Store::recover(&settings, &left).unwrap_err().to_string();
+    assert!(refused.contains("recover --accept-damage"), "{refused}");
+    let report = Store::recover_in_part(&settings, &left).unwrap();
+    let counts = (report.messages, report.rewritten, report.waiting);
+    assert_eq!(counts, (1, 1, 0));
+    let text = fs::read_to_string(place.base().join("info")).unwrap();
+    assert!(text.contains("the second\n"), "{text}");
+    assert!(!place.base().join("md").exists());
+    let copies = names(&left).into_iter();
+    let copies: Vec<String> = copies.filter(|n| n.starts_with("unreadable-")).collect();
+    assert_eq!(copies.len(), 1, "{copies:?}");
+    assert!(copies[0].ends_with(".kind-99"), "{copies:?}");
+    let copy = fs::read(left.join(&copies[0])).unwrap();
+    assert!(copy.ends_with(b"Subject: x\n\nthe first\n"));
+    assert_eq!(Store::recover(&settings, &left).unwrap().messages, 0);
 }
 
 #[test]

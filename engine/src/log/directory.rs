@@ -222,6 +222,14 @@ impl LogMedium for DirectoryMedium {
         })
     }
 
+    fn write_file(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let mut file = self.with_reserve(|| open_own(&self.directory, name, flags, 0o600))?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        self.sync_directory()
+    }
+
     fn open(&self, name: &str, access: Access) -> io::Result<SegmentFile> {
         let (file, direct) = match access {
             Access::Read => {

@@ -8,6 +8,7 @@ use super::error::LogError;
 use super::medium::LogMedium;
 use super::record::Sequence;
 use super::scan::{ScanReport, ScannedRecord, scan_segments};
+use super::unreadable::SetAside;
 use crate::sync::Arc;
 
 /// The records of a log as it was opened.
@@ -15,11 +16,22 @@ use crate::sync::Arc;
 pub struct LogScan<M: LogMedium = DirectoryMedium> {
     medium: Arc<M>,
     report: ScanReport,
+    set_aside: Vec<SetAside>,
 }
 
 impl<M: LogMedium> LogScan<M> {
-    pub(super) fn new(medium: Arc<M>, report: ScanReport) -> Self {
-        Self { medium, report }
+    pub(super) fn new(medium: Arc<M>, report: ScanReport, set_aside: Vec<SetAside>) -> Self {
+        Self {
+            medium,
+            report,
+            set_aside,
+        }
+    }
+
+    /// Returns the records that were set aside, because they make no sense; see
+    /// [`LogWriterSettings::accept_damage`](super::LogWriterSettings::accept_damage).
+    pub fn set_aside(&self) -> &[SetAside] {
+        &self.set_aside
     }
 
     /// Segments, counts, torn tails, damage.
@@ -27,8 +39,8 @@ impl<M: LogMedium> LogScan<M> {
         &self.report
     }
 
-    /// Shows every record from `from` on, in order. It may be called several times, until the
-    /// log is truncated.
+    /// Shows every record from `from` on, in order, but for those set aside. It may be called
+    /// several times, until the log is truncated.
     ///
     /// # Errors
     /// The medium fails.
@@ -42,7 +54,7 @@ impl<M: LogMedium> LogScan<M> {
         let segments = self.report.segments.iter();
         let filled = segments.filter(|segment| segment.frames > 0 || is_damaged);
         scan_segments(self.medium.as_ref(), filled, &mut |entry| {
-            if entry.sequence >= from {
+            if entry.sequence >= from && !self.set_aside.iter().any(|aside| aside.is(&entry)) {
                 visit(entry);
             }
         })

@@ -47,6 +47,12 @@ pub trait LogMedium: Send + Sync + 'static {
     fn create(&self, name: &str, bytes: u64, pacing: &dyn Fn() -> Pacing)
     -> io::Result<Self::File>;
 
+    /// Makes a file that is no segment, or replaces it. It and its name are durable then.
+    ///
+    /// # Errors
+    /// It cannot be written, or the disk failed: it may be there in part.
+    fn write_file(&self, name: &str, content: &[u8]) -> io::Result<()>;
+
     /// Opens an existing file.
     ///
     /// # Errors

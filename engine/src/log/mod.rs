@@ -4,9 +4,9 @@
 //! files is the way of a record: `record` (what is remembered), `codec` (to bytes), `writer` and
 //! `group_commit` (many callers, one flush), `committer` (a batch), `appender` (frames into
 //! segments), `medium` and `directory` (the disk); and back: `walk` (frames of a segment), `scan`
-//! (the whole log). `preallocator` makes segments ready beside it; in `workers`, threads
-//! do the work, in `stepwise`, the callers of the log. The format is drawn byte by byte in
-//! `manual::log_format`.
+//! (the whole log), `unreadable` (what is not understood). `preallocator` makes segments ready
+//! beside it; in `workers`, threads do the work, in `stepwise`, the callers of the log. The format
+//! is drawn byte by byte in `manual::log_format`.
 
 mod appender;
 mod backend;
@@ -45,6 +45,7 @@ mod stepwise;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
+mod unreadable;
 mod walk;
 mod workers;
 mod writer;
@@ -62,11 +63,12 @@ pub use record::{
     DoneOutcome, Extent, InDoubt, Record, RecordKind, Sequence,
 };
 pub(crate) use room::Volume;
-pub use scan::{Damage, ScanReport, ScannedRecord, ScannedSegment, scan, scan_records};
+pub use scan::{Damage, ScanReport, ScannedRecord, ScannedSegment, scan};
 pub use segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader};
 pub use settings::{BackendChoice, LogWriterSettings};
 pub use shared::OnDurable;
 #[cfg(any(test, fuzzing, feature = "sim"))]
 pub use stepwise::StepwiseLog;
+pub use unreadable::{SetAside, scan_records};
 pub use workers::Workers;
 pub use writer::{LogUsage, LogWriter};

@@ -171,20 +171,6 @@ pub fn scan<M: LogMedium>(
     Ok(scanner.finish())
 }
 
-/// As [`scan`], for those who only ask whether every record can be read.
-///
-/// # Errors
-/// As there, and [`LogError::Record`]: a record does not make sense.
-pub fn scan_records<M: LogMedium>(medium: &M) -> Result<ScanReport, LogError> {
-    let mut unreadable = None;
-    let report = scan(medium, &mut |entry| {
-        if let Err(error) = entry.record() {
-            unreadable.get_or_insert(error);
-        }
-    })?;
-    unreadable.map_or(Ok(report), Err)
-}
-
 /// Scans only these segments, which are live and in order.
 pub(super) fn scan_segments<'s, M: LogMedium>(
     medium: &M,

@@ -36,8 +36,9 @@ pub struct LogWriterSettings {
     pub full_wait_max: Duration,
     /// How the log reaches the disk.
     pub backend: BackendChoice,
-    /// Open a log of which acknowledged records are lost: what is whole is recovered. For the
-    /// operator who has read the damage report.
+    /// Open a log of which acknowledged records are lost or make no sense: what is whole is
+    /// recovered, what makes no sense is copied beside the log. For the operator who has read the
+    /// damage report.
     pub accept_damage: bool,
 }
 

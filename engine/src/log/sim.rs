@@ -414,6 +414,16 @@ impl LogMedium for SimMedium {
         })
     }
 
+    fn write_file(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        if self.list()?.iter().any(|known| known == name) {
+            self.remove(name)?;
+        }
+        let mut file = self.create(name, content.len() as u64, &|| Pacing::Hurry)?;
+        file.write_at(content, 0)?;
+        file.flush()?;
+        self.sync_directory()
+    }
+
     fn open(&self, name: &str, _access: Access) -> io::Result<SimFile> {
         let id =
             self.change(|state| state.names.get(name).copied().ok_or_else(|| missing(name)))?;

@@ -17,6 +17,7 @@ use super::scan::ScannedRecord;
 use super::segments::spares_kept;
 use super::settings::LogWriterSettings;
 use super::shared::{Item, OnDurable, Shared};
+use super::unreadable::SetAside;
 use super::workers::{Threads, Workers};
 use crate::clock;
 use crate::sync::Arc;
@@ -51,6 +52,8 @@ pub struct LogWriter<M: LogMedium = DirectoryMedium, W: Workers = Threads> {
     medium: Arc<M>,
     settings: LogWriterSettings,
     workers: W,
+    /// Records that make no sense and are never shown.
+    set_aside: Vec<SetAside>,
 }
 
 impl<M: LogMedium, W: Workers> fmt::Debug for LogWriter<M, W> {
@@ -106,6 +109,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
             reserve: settings.usable_bytes(),
         };
         let next = found.report().next_sequence.0;
+        let set_aside = found.set_aside().to_vec();
         let shared = Shared {
             commit: Arc::new(GroupCommit::new(next, room, bounds)),
             segments,
@@ -118,6 +122,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
             medium,
             settings,
             shared,
+            set_aside,
         };
         writer.shared.orders.ask();
         Ok((writer, found))
@@ -307,7 +312,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
     }
 
     /// Shows the records from `from` up to the durable record `to`, in order, while the log is in
-    /// use. They must not be freed meanwhile.
+    /// use, but for those set aside. They must not be freed meanwhile.
     ///
     /// # Errors
     /// The disk failed, a record of the range is missing, or the log was let go of.
@@ -317,7 +322,11 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
         visit: &mut dyn FnMut(ScannedRecord<'_>),
     ) -> Result<(), LogError> {
         self.check_open()?;
-        read_back(self.medium.as_ref(), (from, to), visit)
+        read_back(self.medium.as_ref(), (from, to), &mut |entry| {
+            if !self.set_aside.iter().any(|aside| aside.is(&entry)) {
+                visit(entry);
+            }
+        })
     }
 
     /// Frees the segments whose records all come before `sequence`; tells how many. The caller

@@ -64,8 +64,9 @@ struct VerifyArgs {
 struct RecoverArgs {
     #[command(flatten)]
     site: SiteArgs,
-    /// Drop the damaged parts of the log, list them, and deliver the rest. Without this option, a
-    /// damaged log is left as it is.
+    /// Drop the damaged parts of the log, list them, and deliver the rest. A record that is whole
+    /// and makes no sense is copied to a file beside the log. Without this option, a damaged log is
+    /// left as it is.
     #[arg(long)]
     accept_damage: bool,
     /// The directory of the log. No server may be using it.
@@ -152,7 +153,7 @@ fn recover(args: &RecoverArgs) -> ExitCode {
                 _ => writeln!(
                     io::stdout().lock(),
                     "recovered {} messages, rewrote {}, {} wait for their mailboxes; the records \
-                     in {damaged} damaged places of the log are lost",
+                     in {damaged} damaged places of the log are not delivered",
                     report.messages,
                     report.rewritten,
                     report.waiting
@@ -172,10 +173,14 @@ fn recover(args: &RecoverArgs) -> ExitCode {
 
 /// Says what is damaged, before it is given up; how many places.
 fn list_damage(directory: &Path) -> usize {
-    let found = DirectoryMedium::open_read_only(directory).and_then(|m| scan(&m, &mut |_| {}));
+    let mut unreadable = Vec::new();
+    let mut look = |entry: ScannedRecord<'_>| unreadable.extend(entry.record().err());
+    let found = DirectoryMedium::open_read_only(directory).and_then(|m| scan(&m, &mut look));
     found.map_or(0, |report| {
-        let _ = write_findings(&mut io::stdout().lock(), &report);
-        report.damage.len()
+        let mut out = io::stdout().lock();
+        let _ = write_unreadable(&mut out, &unreadable);
+        let _ = write_findings(&mut out, &report);
+        report.damage.len() + unreadable.len()
     })
 }
 
@@ -216,9 +221,7 @@ fn verify(directory: &Path, out: &mut dyn Write) -> Result<bool, LogError> {
         bytes += entry.payload.len() as u64;
         unreadable.extend(entry.record().err());
     })?;
-    for error in &unreadable {
-        let _ = writeln!(out, "unreadable: {error}");
-    }
+    let _ = write_unreadable(out, &unreadable);
     let whole = unreadable.is_empty() && report.damage.is_empty();
     let _ = write_findings(out, &report);
     let _ = writeln!(
@@ -231,6 +234,12 @@ fn verify(directory: &Path, out: &mut dyn Write) -> Result<bool, LogError> {
         if whole { "whole" } else { "DAMAGED" },
     );
     Ok(whole)
+}
+
+fn write_unreadable(out: &mut dyn Write, errors: &[LogError]) -> io::Result<()> {
+    errors
+        .iter()
+        .try_for_each(|error| writeln!(out, "unreadable: {error}"))
 }
 
 fn write_record(

@@ -8,7 +8,7 @@ use crate::limits::IN_DOUBT_MAX;
 use crate::log::{
     BackendChoice, Confirmed, Done, EncodedRecord, InDoubt, LogError, LogMedium, LogScan, LogUsage,
     LogWriter, LogWriterSettings, OnDurable, Record, RecordTicket, ScannedRecord, Sequence,
-    Workers as LogWorkers,
+    SetAside, Workers as LogWorkers,
 };
 use crate::sync::Arc;
 use std::fmt;
@@ -195,6 +195,21 @@ impl JournalSource for DirectorySource {
             directory = %self.directory.display(),
             "delivery log: {}", writer.backend()
         );
+        for record in found.set_aside() {
+            let SetAside {
+                sequence,
+                segment,
+                offset,
+                cause,
+                copy,
+            } = record;
+            let copy = self.directory.join(copy);
+            tracing::error!(
+                copy = %copy.display(),
+                "record {sequence} of the delivery log (segment {segment:x} byte {offset}) was set aside, \
+                 because {cause}; see what it holds with the mailstow that wrote it"
+            );
+        }
         let LogBounds {
             bytes_max,
             volume_bytes,

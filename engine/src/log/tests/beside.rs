@@ -87,6 +87,10 @@ impl LogMedium for Paused {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    fn write_file(&self, _: &str, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn rename(&self, _: &str, _: &str) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -11,3 +11,4 @@ mod odd_fields;
 mod records;
 mod support;
 mod threads;
+mod unreadable;

@@ -113,6 +113,10 @@ impl Bench {
         self.log.poisoned().map_or(Ok(()), Err)
     }
 
+    pub(super) fn log(&self) -> &StepwiseLog {
+        &self.log
+    }
+
     pub(super) fn segments(&self) -> &Segments<SimMedium> {
         &self.log.shared.segments
     }
