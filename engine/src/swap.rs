@@ -2,7 +2,8 @@
 //!
 //! Invariants: reading takes no lock and never waits: a reader that meets a writer looks at the
 //! other slot, where the current value stands; two reads of one thread never go back in time.
-//! Checked with loom.
+//! Checked with loom. The crate arc-swap uses the atomics of the standard library, so loom cannot
+//! check it.
 //!
 //! Two slots, one of them current. A writer fills the other one and then makes it current, so a
 //! reader fails to enter a slot only if a newer value was published meanwhile.

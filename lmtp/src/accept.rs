@@ -136,7 +136,7 @@ async fn accept_all(shared: &Arc<Shared>, accepting: &Accepting, protocol: Proto
     let mut last_stranger = None;
     loop {
         let next = tokio::select! {
-            () = shared.drain.ordered() => return,
+            () = shared.drain.cancelled() => return,
             next = accepting.next() => next,
         };
         match next {
@@ -190,7 +190,7 @@ async fn admit(
         if refused == Refused::Full && !*is_full {
             let room = shared.admission.fewer_than(bounds.connections);
             tokio::select! {
-                () = shared.drain.ordered() => return Err(CLOSING),
+                () = shared.drain.cancelled() => return Err(CLOSING),
                 waited = tokio::time::timeout_at(room_until, room) => match waited {
                     Ok(()) => continue,
                     Err(_) => *is_full = true,

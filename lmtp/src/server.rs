@@ -111,7 +111,7 @@ impl Server {
                 }
             }
         }
-        self.shared.drain.ordered().await;
+        self.shared.drain.cancelled().await;
         self.shared.engine.prepare_close();
         let limit = self.shared.settings().lmtp.drain_timeout;
         let gone = tokio::time::timeout(limit, self.shared.admission.fewer_than(1));
@@ -125,7 +125,7 @@ impl Server {
 impl Handle {
     /// Orders the server to come to an end.
     pub fn stop(&self) {
-        self.0.drain.order();
+        self.0.drain.cancel();
     }
 
     /// Takes new settings into use, from the next transaction on, and reads tables again.

@@ -30,7 +30,7 @@ where
     loop {
         let idle_timeout = shared.settings().lmtp.idle_timeout;
         let request = tokio::select! {
-            () = shared.drain.ordered() => return,
+            () = shared.drain.cancelled() => return,
             request = tokio::time::timeout(idle_timeout, read_request(&mut stream)) => request,
         };
         let request = match request {
@@ -52,7 +52,7 @@ where
             tokio::time::timeout(idle_timeout, sent).await
         };
         let out_of_time = async {
-            shared.drain.ordered().await;
+            shared.drain.cancelled().await;
             tokio::time::sleep(DRAIN_WAIT).await;
         };
         let answered = tokio::select! {

@@ -48,9 +48,8 @@ impl Drop for Starting {
 /// log failed lives: it opens the log again by itself, and being restarted would do no more.
 pub fn ready(supervisor: &Supervisor) {
     notify(&[NotifyState::Ready]);
-    let mut interval_us = 0;
-    if sd_notify::watchdog_enabled(false, &mut interval_us) && interval_us > 0 {
-        let interval = Duration::from_micros(interval_us) / 2;
+    if let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) {
+        let interval = limit / 2;
         tasks::keep(supervisor, "watchdog", move || async move {
             loop {
                 notify(&[NotifyState::Watchdog]);
@@ -74,7 +73,7 @@ pub(crate) fn reloaded() {
 }
 
 fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(false, state) {
+    if let Err(error) = sd_notify::notify(state) {
         tracing::warn!("cannot tell systemd: {error}");
     }
 }

@@ -1,7 +1,9 @@
 //! A thread that writes log lines, so that nothing else ever waits for the log.
 //!
 //! Invariants: at most [`PENDING_BYTES_MAX`] bytes wait; past that lines are dropped and counted,
-//! and the count is logged as soon as the log moves again.
+//! and the count is logged as soon as the log moves again. (tracing-appender bounds lines, not
+//! bytes, logs no count of what it dropped, drops lines that a full pipe refuses for the moment,
+//! and its thread does not outlast a panic.)
 
 use mailstow_engine::octets;
 use mailstow_engine::supervisor::Supervisor;

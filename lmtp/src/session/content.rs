@@ -104,7 +104,7 @@ impl<S: ClientSocket> Session<S> {
         let limit = self.settings.lmtp.delivery_deadline;
         Ok(tokio::select! {
             in_time = tokio::time::timeout(limit, room) => in_time.is_ok(),
-            () = shared.drain.ordered() => false,
+            () = shared.drain.cancelled() => false,
         })
     }
 

@@ -25,7 +25,7 @@ pub(super) async fn find(
         // Most lookups are done before anything can be waited for.
         biased;
         found = answered(look_up) => Some(found),
-        () = drain.ordered() => None,
+        () = drain.cancelled() => None,
     };
     found.unwrap_or_else(|| FoundTargets {
         address: router.complete(given),

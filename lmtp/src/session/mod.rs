@@ -23,6 +23,7 @@ use crate::buffers::BYTES_MAX;
 use crate::client_socket::ClientSocket;
 use crate::command::{Command, Forwarded, ForwardedName, MailCommand, Paths, RcptCommand};
 use crate::command::{Refusal, Severity, parse};
+use crate::drain::DrainListener;
 use crate::input::Line;
 use crate::log::DeliveryLine;
 use crate::reply::{self, Reply, write_status};
@@ -96,7 +97,7 @@ impl<S: ClientSocket> Session<S> {
     /// A session over `stream`; `peer` is who connected, for the log.
     pub(crate) fn new(stream: S, (peer, guest): (String, Guest), shared: Arc<Shared>) -> Self {
         let settings = shared.settings();
-        let drain = shared.drain.listener();
+        let drain = DrainListener::new(&shared.drain);
         Self {
             wire: Wire::new(stream, &settings.lmtp, shared.buffers.clone(), drain),
             id: shared.ids.next(),

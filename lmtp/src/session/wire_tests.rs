@@ -1,7 +1,7 @@
 //! Tests of what the end of a connection shows where the system does not tell what was read.
 
 use super::*;
-use crate::drain::Drain;
+use crate::drain::{Drain, DrainListener};
 use std::io::Read;
 use std::net::{Shutdown, TcpListener, TcpStream as Client};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -72,7 +72,7 @@ fn connected() -> (Wire<Remote>, Client) {
     server.set_nonblocking(true).unwrap();
     let server = Remote(TcpStream::from_std(server).unwrap());
     let settings = LmtpSettings::default();
-    let drain = Drain::default().listener();
+    let drain = DrainListener::new(&Drain::new());
     let wire = Wire::new(server, &settings, Pool::default(), drain);
     (wire, client)
 }
