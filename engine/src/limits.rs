@@ -67,6 +67,16 @@ pub const PATTERN_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Threads of one table that wait for a server (`tcp:`, `socketmap:`) or the account database.
 pub const SERVER_THREADS_MAX: usize = 16;
 
+/// File systems that have separate threads for the files of accounts; all others share some.
+pub const FILE_SYSTEMS_ASKED_MAX: usize = 64;
+
+/// Threads that look at files of accounts on one file system.
+pub const FILE_SYSTEM_THREADS_MAX: usize = 8;
+
+/// How long a file system may take to show a file of an account; then the account's mail is
+/// deferred.
+pub const FILE_SYSTEM_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long one answer of a database or server is waited for at most, whatever its own timeouts
 /// say.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(240);

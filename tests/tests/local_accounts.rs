@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use mailstow_tests::content::plain;
+use mailstow_tests::hung::HungMount;
 use mailstow_tests::mailboxes::{header, maildir, mbox, owner_and_mode};
 use mailstow_tests::mailstow::{self, Builder};
 use mailstow_tests::{Client, Mailstow, Reply, eventually, example};
@@ -281,6 +282,48 @@ fn a_forward_file_cannot_make_the_mailbox_of_another_user() {
     assert!(!server.scratch().join("spool/jane").exists());
     delivered(&server, "jane@my.host.example");
     assert_eq!(spool(&server, "jane").len(), 1);
+}
+
+#[test]
+fn homes_on_a_file_system_that_hangs_put_off_mail_for_their_accounts_alone() {
+    // More than one file system has threads.
+    const ASKING: usize = 20;
+    let builder = site("hung-home", "", "").user("far", 6003, "@ROOT@/far/far");
+    let far = builder.scratch().mkdir("far");
+    // The file system fails before the directory above it is removed.
+    let server;
+    let hung = HungMount::on(&far);
+    forward(&builder, "jane\n");
+    server = builder.start();
+    let session = || {
+        let mut client = Client::lmtp(&server.unix());
+        assert_eq!(client.command("MAIL FROM:<>").code, 250);
+        client
+    };
+    let mut asking: Vec<Client> = (0..ASKING).map(|_| session()).collect();
+    for client in &mut asking {
+        client
+            .send(b"RCPT TO:<far@my.host.example>\r\n")
+            .expect("it reads");
+    }
+    eventually("a thread waits", PATIENCE, || {
+        hung.is_waited_for(server.daemon.pid()).then_some(())
+    });
+    delivered(&server, "joe@my.host.example");
+    assert_eq!(spool(&server, "jane").len(), 1);
+    for client in &mut asking {
+        let reply = client.reply().to_string();
+        assert!(
+            reply.starts_with("451 4.3.0") && reply.contains("does not answer"),
+            "{reply}"
+        );
+    }
+    // By now all threads of this file system have waited in vain.
+    let reply = session().command("RCPT TO:<far@my.host.example>");
+    assert_eq!(reply.code, 451, "{reply}");
+    let line = server.log_line("lookups have had no answer");
+    assert!(line.contains(&far.display().to_string()), "{line}");
+    delivered(&server, "joe@my.host.example");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub use disk::{Disk, FileKind, FileStat, LockKind};
 pub(crate) use disk::{Mount, Step};
 #[cfg(any(test, feature = "sim"))]
 pub use faulty::{Fault, Faulty};
-pub(crate) use mounts::MountWatch;
+pub(crate) use mounts::{MountWatch, Mounts};
 pub(crate) use safe_path::open_own;
 pub use safe_path::{ForeignFile, PathError, SafeDirectory, identity, remove_if_same};
 pub(crate) use scratch::{MakeRoom, open_state_directory};

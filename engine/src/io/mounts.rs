@@ -46,6 +46,78 @@ impl MountWatch {
     }
 }
 
+/// What is mounted where.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts(Vec<Mounted>);
+
+#[derive(Debug)]
+struct Mounted {
+    point: PathBuf,
+    kind: String,
+    source: String,
+}
+
+impl Mounts {
+    /// Reads the table of mounts.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn read() -> io::Result<Self> {
+        std::fs::read(TABLE).map(|table| Self::parse(&table))
+    }
+
+    fn parse(table: &[u8]) -> Self {
+        let lines = table.split(|byte| *byte == b'\n');
+        let mounted = |line: &[u8]| {
+            let (_, point) = parse_line(line)?;
+            // Optional fields end with a hyphen.
+            let mut fields = line.split(|byte| *byte == b' ');
+            fields.find(|field| *field == b"-")?;
+            let mut text = || Some(String::from_utf8_lossy(&unescape(fields.next()?)).into_owned());
+            Some(Mounted {
+                point,
+                kind: text()?,
+                source: text().unwrap_or_default(),
+            })
+        };
+        Self(lines.filter_map(mounted).collect())
+    }
+
+    /// Returns what has to answer when a file is looked at, in words: its file server, or the
+    /// directory that its file system is mounted on. What is not mounted there yet, and the root,
+    /// are told apart by the next directory. A path that a symbolic link leads elsewhere counts for
+    /// where it begins.
+    pub(crate) fn place_of(&self, path: &Path) -> String {
+        let through = self.0.iter().filter(|mount| path.starts_with(&mount.point));
+        // Of two on one directory, the later is seen.
+        let mount = through.max_by_key(|mount| mount.point.as_os_str().len());
+        let root = Path::new("/");
+        let point = mount.map_or(root, |mount| mount.point.as_path());
+        if let Some(server) = mount.and_then(Mounted::server) {
+            return format!("file server {server}");
+        }
+        let is_parted = point == root || mount.is_some_and(|mount| mount.kind == "autofs");
+        let below = path.strip_prefix(point).ok();
+        let next = below.and_then(|below| below.components().next());
+        let place = match next.filter(|_| is_parted) {
+            Some(next) => point.join(next),
+            None => point.to_owned(),
+        };
+        place.display().to_string()
+    }
+}
+
+impl Mounted {
+    /// The server of `server:/directory` or `//server/share`.
+    fn server(&self) -> Option<&str> {
+        let server = match self.source.strip_prefix("//") {
+            Some(share) => share.split('/').next(),
+            None => self.source.split_once(":/").map(|(server, _)| server),
+        };
+        server.filter(|server| !server.is_empty())
+    }
+}
+
 /// Returns the mount that an open file is on.
 pub(super) fn mount_of(handle: &OwnedFd) -> io::Result<Mount> {
     let flags = AtFlags::EMPTY_PATH | DONT_SYNC;
@@ -131,6 +203,35 @@ mod tests {
         assert_eq!(parse_line(line), Some(expected));
         assert_eq!(parse_line(b""), None);
         assert_eq!(parse_line(b"x 35 98:0 / /mnt rw"), None);
+    }
+
+    #[test]
+    fn a_file_is_at_its_server_or_where_its_file_system_is_mounted() {
+        let mounts = Mounts::parse(
+            b"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n\
+              2 1 0:5 / /home rw shared:1 - autofs auto.home rw\n\
+              3 2 0:6 /a /home/ann rw shared:1 master:2 - nfs4 nas1:/export/ann rw\n\
+              4 2 0:6 /b /home/bob rw - nfs4 nas1:/export/bob rw\n\
+              5 1 0:7 / /srv rw - cifs //nas2/share rw\n\
+              6 1 0:8 / /data rw - xfs /dev/sdb rw\n\
+              7 6 0:9 / /data/far rw - nfs [fd00::1]:/far rw\n\
+              8 1 0:9 / /data rw - xfs /dev/sdc rw\n",
+        );
+        for (path, place) in [
+            ("/home/ann/.forward", "file server nas1"),
+            ("/home/bob/.forward", "file server nas1"),
+            ("/home/cid/.forward", "/home/cid"),
+            ("/srv/x/.forward", "file server nas2"),
+            ("/data/far/x", "file server [fd00::1]"),
+            ("/data/farther", "/data"),
+            ("/data", "/data"),
+            ("/var/mail/ann", "/var"),
+            ("/", "/"),
+            ("relative", "/"),
+        ] {
+            assert_eq!(mounts.place_of(Path::new(path)), place, "{path}");
+        }
+        assert_eq!(Mounts::default().place_of(Path::new("/a/b")), "/a");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::config::LocalSettings;
 use crate::config::RoutingSettings;
 use crate::sync::Arc;
 use crate::table::{Key, TableError, words};
-use crate::target::CommandTarget;
+use crate::target::{CommandTarget, LOCAL};
 
 /// The tables and parameters of local(8).
 #[derive(Debug)]
@@ -114,13 +114,18 @@ impl LocalDelivery {
             frozen_delivered_to: settings.frozen_delivered_to,
             duplicate_filter_limit: settings.duplicate_filter_limit,
             accounts: Accounts::new(settings),
-            files: UserFiles::new(Arc::clone(opener.cache.texts())),
+            files: UserFiles::new(opener.cache.texts(), opener.cache.places()),
             forward_paths: items(&local.forward_path),
             mailbox_transports: maps("mailbox_transport_maps", &local.mailbox_transport_maps),
             mailbox_commands: maps("mailbox_command_maps", &local.mailbox_command_maps),
             fallback_transports: maps("fallback_transport_maps", &local.fallback_transport_maps),
             parameters: local.clone(),
         }
+    }
+
+    /// Returns true for the transport that mail is delivered to accounts by.
+    pub(super) fn is_transport(&self, name: &str) -> bool {
+        name == LOCAL && !self.parameters.is_other_program
     }
 
     /// The transport that takes the mail of an account in place of its mailbox.

@@ -1,12 +1,13 @@
 //! Files that local delivery looks at: `.forward` and `:include:` files, the places of mailboxes.
 //!
 //! Home directories may be on a file server that does not answer: what is looked at there is asked
-//! as a table is. Files of a user are read with that user's rights. Source: local(8), aliases(5).
+//! as a table is, and holds up only those whose files are there. Files of a user are read with that
+//! user's rights. Source: local(8), aliases(5).
 
 use crate::io::as_user;
 use crate::octets;
 use crate::sync::Arc;
-use crate::table::{Aside, LookupTable, Matching, TableError, TextFiles};
+use crate::table::{FileAsker, Places, TableError, TextFiles};
 use rustix::fs::{self as sys, AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -22,7 +23,10 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The files.
 #[derive(Debug)]
-pub(crate) struct UserFiles(Aside<Files>);
+pub(crate) struct UserFiles {
+    files: Arc<Files>,
+    asker: FileAsker,
+}
 
 /// The first of several `.forward` files that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +48,18 @@ pub(crate) struct Place {
 
 impl UserFiles {
     /// `texts` reads the `:include:` files of root's aliases.
-    pub(crate) fn new(texts: Arc<TextFiles>) -> Self {
-        Self(Aside::new(Files { texts }))
+    pub(crate) fn new(texts: &Arc<TextFiles>, places: &Arc<Places>) -> Self {
+        let texts = Arc::clone(texts);
+        Self {
+            files: Arc::new(Files { texts }),
+            asker: FileAsker::new(NAME, places),
+        }
+    }
+
+    /// Asks the file system of `path`.
+    fn look(&self, key: &str, path: &Path) -> Result<Option<String>, TableError> {
+        let (files, asked) = (Arc::clone(&self.files), key.to_owned());
+        self.asker.answer(key, path, move || files.lookup(&asked))
     }
 
     /// Returns the first of these files that is there, read as this user.
@@ -57,15 +71,15 @@ impl UserFiles {
         (uid, gid): (u32, u32),
         paths: &[String],
     ) -> Result<Option<ForwardFile>, TableError> {
-        let key = format!("forward\0{uid}\0{gid}\0{}", paths.join("\0"));
-        let Some(found) = self.0.lookup(&key)? else {
-            return Ok(None);
-        };
-        let (number, text) = found.split_once('\0').unwrap_or_default();
-        Ok(Some(ForwardFile {
-            number: number.parse().unwrap_or_default(),
-            text: split_text(text),
-        }))
+        // One after the other, for each may be on another file system.
+        for (number, path) in paths.iter().enumerate() {
+            let key = format!("forward\0{uid}\0{gid}\0{path}");
+            if let Some(found) = self.look(&key, octets::path(path).as_ref())? {
+                let text = split_text(&found);
+                return Ok(Some(ForwardFile { number, text }));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the text of an `:include:` file and who owns it, read as this user, for root's
@@ -79,7 +93,8 @@ impl UserFiles {
         path: &str,
     ) -> Result<Result<(String, u32), String>, TableError> {
         let (uid, gid) = reader.unwrap_or_default();
-        let found = self.0.lookup(&format!("include\0{uid}\0{gid}\0{path}"))?;
+        let key = format!("include\0{uid}\0{gid}\0{path}");
+        let found = self.look(&key, octets::path(path).as_ref())?;
         let found = found.unwrap_or_default();
         let (owner, text) = found.split_once('\0').unwrap_or_default();
         Ok(split_text(text).map(|text| (text, owner.parse().unwrap_or_default())))
@@ -91,10 +106,8 @@ impl UserFiles {
     /// The system cannot tell now.
     pub(crate) fn place(&self, path: &Path) -> Result<Place, TableError> {
         let shown = octets::text(path.as_os_str().as_bytes());
-        let found = self
-            .0
-            .lookup(&format!("place\0{shown}"))?
-            .unwrap_or_default();
+        let found = self.look(&format!("place\0{shown}"), path)?;
+        let found = found.unwrap_or_default();
         let mut fields = found.split('\0');
         let path = octets::path(fields.next().unwrap_or_default()).into_owned();
         let mut number = || fields.next().and_then(|number| number.parse().ok());
@@ -108,7 +121,7 @@ impl UserFiles {
     /// The system cannot tell now.
     pub(crate) fn has_home(&self, (uid, gid): (u32, u32), home: &Path) -> Result<bool, TableError> {
         let shown = octets::text(home.as_os_str().as_bytes());
-        let found = self.0.lookup(&format!("home\0{uid}\0{gid}\0{shown}"))?;
+        let found = self.look(&format!("home\0{uid}\0{gid}\0{shown}"), home)?;
         Ok(found.is_some())
     }
 }
@@ -125,7 +138,7 @@ struct Files {
     texts: Arc<TextFiles>,
 }
 
-impl LookupTable for Files {
+impl Files {
     fn lookup(&self, key: &str) -> Result<Option<String>, TableError> {
         let mut fields = key.split('\0');
         let what = fields.next().unwrap_or_default();
@@ -154,7 +167,10 @@ impl LookupTable for Files {
                 let path = octets::path(fields.next().unwrap_or_default());
                 as_user(uid, gid, || home(&path))
             }
-            _ => as_user(uid, gid, || forward(uid, fields)),
+            _ => {
+                let path = fields.next().unwrap_or_default();
+                as_user(uid, gid, || forward(uid, path))
+            }
         };
         found
             .and_then(|found| found)
@@ -162,14 +178,6 @@ impl LookupTable for Files {
                 name: NAME.to_owned(),
                 cause: error.to_string(),
             })
-    }
-
-    fn matching(&self) -> Matching {
-        Matching::Exact
-    }
-
-    fn name(&self) -> &str {
-        NAME
     }
 }
 
@@ -187,24 +195,20 @@ fn is_absent(error: Errno) -> bool {
     )
 }
 
-fn forward<'a>(uid: u32, paths: impl Iterator<Item = &'a str>) -> io::Result<Option<String>> {
-    for (number, path) in paths.enumerate() {
-        let stat = match sys::statat(CWD, octets::path(path).as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(error) if is_absent(error) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let text = match unusable(&stat, Some(uid)) {
-            Some(cause) => Err(cause),
-            None => read_file(path, |stat| unusable(stat, Some(uid))),
-        };
-        let text = match text {
-            Ok(text) => format!("={text}"),
-            Err(cause) => cause,
-        };
-        return Ok(Some(format!("{number}\0{text}")));
-    }
-    Ok(None)
+fn forward(uid: u32, path: &str) -> io::Result<Option<String>> {
+    let stat = match sys::statat(CWD, octets::path(path).as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(error) if is_absent(error) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let text = match unusable(&stat, Some(uid)) {
+        Some(cause) => Err(cause),
+        None => read_file(path, |stat| unusable(stat, Some(uid))),
+    };
+    Ok(Some(match text {
+        Ok(text) => format!("={text}"),
+        Err(cause) => cause,
+    }))
 }
 
 /// Why a file has no effect on mail.

@@ -17,6 +17,7 @@ use super::compound::restricted::RestrictedTable;
 use super::context::TableContext;
 use super::kind::Kind;
 use super::open::{Parsed, described_in_main_cf, parse, substitution, unfiled, unreadable};
+use super::remote::places::Places;
 use super::substitution::Substitution;
 use super::watch::facts::{entry_facts, line_facts};
 use super::watch::file::TableFile;
@@ -40,6 +41,7 @@ pub struct TableCache {
     context: TableContext,
     slots: Mutex<Slots>,
     texts: Arc<TextFiles>,
+    places: Arc<Places>,
 }
 
 /// Open tables by their keys (see [`slot_key`]), and the maps that some of them are parts of.
@@ -82,6 +84,7 @@ impl TableCache {
     pub fn new(context: TableContext) -> Self {
         Self {
             texts: Arc::new(TextFiles::new(context.hold_time)),
+            places: Arc::default(),
             context,
             slots: Mutex::default(),
         }
@@ -110,6 +113,7 @@ impl TableCache {
                 generation: slots.generation,
             }),
             texts: Arc::clone(&self.texts),
+            places: Arc::clone(&self.places),
             context,
         }
     }
@@ -178,6 +182,11 @@ impl TableCache {
     /// The texts of lists, beside the tables.
     pub(crate) fn texts(&self) -> &Arc<TextFiles> {
         &self.texts
+    }
+
+    /// The places of files of accounts. Threads that hang there are counted whatever is reloaded.
+    pub(crate) fn places(&self) -> &Arc<Places> {
+        &self.places
     }
 
     /// Returns why what is not found in the tables of this generation may be found soon.

@@ -99,6 +99,14 @@ pub enum TableError {
         /// Why.
         cause: String,
     },
+    /// A file system with files that mail is looked up in does not answer.
+    #[error("{place}: the file system does not answer: {cause}; mend or unmount it")]
+    NoFileSystem {
+        /// A file server, or where it is mounted.
+        place: String,
+        /// What was seen of it.
+        cause: String,
+    },
     /// The table does not have the key, but its file is about to have others than it had.
     #[error("{cause}; what it does not have is deferred")]
     Unsettled {
@@ -122,6 +130,9 @@ impl TableError {
             }
             Self::Unavailable { .. } | Self::Unsettled { .. } => {
                 Status::system("temporary lookup failure")
+            }
+            Self::NoFileSystem { .. } => {
+                Status::system("the file system with the files of the account does not answer")
             }
         }
     }

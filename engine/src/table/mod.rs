@@ -95,6 +95,7 @@ pub use key::Key;
 pub use list::{TableList, TableName};
 pub use lookup_table::{KeyInValues, LookupTable, Matching};
 pub(crate) use remote::aside::Aside;
+pub(crate) use remote::places::{FileAsker, Places};
 pub use set::TableSet;
 pub use substitution::MailboxValues;
 pub use watch::examine::{Examination, examine, read_whole};

@@ -50,6 +50,7 @@ impl RuleTable {
             pool: Arc::new(Pool::new(Threads {
                 most: PATTERN_THREADS_MAX,
                 yielding: true,
+                hang_after: None,
             })),
             warnings,
         }
@@ -85,7 +86,9 @@ impl RuleTable {
         let key_asked = key.to_owned();
         let start = move |reply: Reply| {
             let end = clock::now() + PATTERN_PATIENCE;
-            pool.ask(&name, PATTERN_PATIENCE, reply, move || {
+            let name = name.to_string();
+            let refused = |cause| TableError::Unavailable { name, cause };
+            pool.ask(PATTERN_PATIENCE, reply, refused, move || {
                 with_all_effort(&rules, &slow, &key_asked, &searched, end)
             });
         };

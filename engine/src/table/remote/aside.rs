@@ -7,7 +7,7 @@ use super::pool::{Pool, Threads};
 use crate::limits::SERVER_THREADS_MAX;
 use crate::sync::Arc;
 use crate::table::attempt::{Answer, Asker, Asking, Reply};
-use crate::table::{KeyInValues, LookupTable, Matching};
+use crate::table::{KeyInValues, LookupTable, Matching, TableError};
 use std::time::Duration;
 
 /// How long a lookup waits for a thread; the server gives up a recipient after as long.
@@ -30,6 +30,7 @@ impl<T: LookupTable> Aside<T> {
             pool: Arc::new(Pool::new(Threads {
                 most: SERVER_THREADS_MAX,
                 yielding: false,
+                hang_after: Some(QUEUE_PATIENCE),
             })),
         }
     }
@@ -41,7 +42,8 @@ impl<T: LookupTable + 'static> LookupTable for Aside<T> {
         let asked = key.to_owned();
         let start = move |reply: Reply| {
             let name = table.name().to_owned();
-            pool.ask(&name, QUEUE_PATIENCE, reply, move || table.lookup(&asked));
+            let refused = |cause| TableError::Unavailable { name, cause };
+            pool.ask(QUEUE_PATIENCE, reply, refused, move || table.lookup(&asked));
         };
         self.asker
             .answer(key, Asking::of_server(&self.asker, start))

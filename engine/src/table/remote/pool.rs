@@ -1,10 +1,10 @@
 //! A few threads of one table, for lookups that may block.
 //!
 //! Threads are made when there is work and end when there is none. What was not begun in time is
-//! dropped. Invariant: a job that never ends keeps one thread of its table, and no other table
-//! waits for it.
+//! dropped. A pool may refuse new jobs at once while all its threads hang. Invariant: a job that
+//! never ends keeps one thread of its pool, and no other pool waits for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ pub(in crate::table) struct Threads {
     pub(in crate::table) most: usize,
     /// They yield the processor to all others.
     pub(in crate::table) yielding: bool,
+    /// They hang when each has been at one job for so long. Then new jobs are refused.
+    pub(in crate::table) hang_after: Option<Duration>,
 }
 
 /// The threads and their work.
@@ -49,6 +51,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// When each job was begun that a thread is at, by its number.
+    begun: BTreeMap<u64, Instant>,
+    last_begun: u64,
     threads: usize,
     idle: usize,
     is_closed: bool,
@@ -64,13 +69,13 @@ impl Pool {
     }
 
     /// Has `work` done and its answer given to `reply`, unless it cannot be begun within
-    /// `patience`. When there is no thread for it, or too much waits, that is the answer, for the
-    /// table called `name`.
+    /// `patience`. When there is no thread for it, or too much waits, the answer is the error that
+    /// `refused` makes of the cause.
     pub(in crate::table) fn ask(
         &self,
-        name: &str,
         patience: Duration,
         reply: Reply,
+        refused: impl FnOnce(String) -> TableError,
         work: impl FnOnce() -> Answer + Send + 'static,
     ) {
         let job = Job {
@@ -79,15 +84,21 @@ impl Pool {
             work: Box::new(work),
         };
         if let Err((job, cause)) = self.put(job) {
-            job.reply.give(Err(TableError::Unavailable {
-                name: name.to_owned(),
-                cause,
-            }));
+            job.reply.give(Err(refused(cause)));
         }
+    }
+
+    /// Returns true when a thread is there that has work, or work waits for one.
+    pub(in crate::table) fn is_at_work(&self) -> bool {
+        let state = self.0.state.lock();
+        !state.jobs.is_empty() || state.threads > state.idle
     }
 
     fn put(&self, job: Job) -> Result<(), (Job, String)> {
         let mut state = self.0.state.lock();
+        if let Some(cause) = state.hung(self.0.threads) {
+            return Err((job, cause));
+        }
         if state.jobs.len() >= WAITING_MAX {
             let now = clock::now();
             let expired = |job: &Job| job.end <= now;
@@ -131,6 +142,28 @@ impl Pool {
     }
 }
 
+impl State {
+    /// Why nothing new is begun soon.
+    fn hung(&self, threads: Threads) -> Option<String> {
+        let Threads {
+            most, hang_after, ..
+        } = threads;
+        let limit = hang_after.filter(|_| self.begun.len() >= most)?;
+        let newest = self.begun.values().max()?;
+        let waited = clock::now().saturating_duration_since(*newest);
+        (waited >= limit).then(|| {
+            let seconds = waited.as_secs();
+            format!("{most} lookups have had no answer for {seconds} s and longer")
+        })
+    }
+
+    fn begin(&mut self) -> u64 {
+        self.last_begun += 1;
+        self.begun.insert(self.last_begun, clock::now());
+        self.last_begun
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
@@ -160,21 +193,24 @@ impl Worker {
             // permitted, they share it.
             let _ = rustix::process::setpriority_process(None, 19);
         }
-        while let Some(Job { reply, work, .. }) = self.next() {
+        while let Some((number, Job { reply, work, .. })) = self.next() {
+            let answer = catch_unwind(AssertUnwindSafe(work));
+            self.0.state.lock().begun.remove(&number);
             // A reply that is dropped says that the answer was lost.
-            if let Ok(answer) = catch_unwind(AssertUnwindSafe(work)) {
+            if let Ok(answer) = answer {
                 reply.give(answer);
             }
         }
     }
 
-    fn next(&self) -> Option<Job> {
+    /// The next job with its number among those begun.
+    fn next(&self) -> Option<(u64, Job)> {
         let mut state = self.0.state.lock();
         let mut has_rested = false;
         loop {
             while let Some(job) = state.jobs.pop_front() {
                 if job.end > clock::now() {
-                    return Some(job);
+                    return Some((state.begin(), job));
                 }
                 // Dropping it tells who asked, which must not happen under the lock.
                 drop(state);
@@ -209,10 +245,16 @@ mod tests {
     const TWO: Threads = Threads {
         most: 2,
         yielding: true,
+        hang_after: None,
     };
 
     fn value(text: &str) -> Answer {
         Ok(Some(text.to_owned()))
+    }
+
+    fn refused(cause: String) -> TableError {
+        let name = "t".to_owned();
+        TableError::Unavailable { name, cause }
     }
 
     #[test]
@@ -226,7 +268,7 @@ mod tests {
             let (begun, gate) = (begun.clone(), Arc::clone(&gate));
             let (reply, answer) = test_reply();
             told.push(answer);
-            pool.ask("t", PATIENCE, reply, move || {
+            pool.ask(PATIENCE, reply, refused, move || {
                 begun.send(()).unwrap();
                 gate.lock().recv().unwrap();
                 value(&number.to_string())
@@ -250,7 +292,7 @@ mod tests {
         let (go, gate) = mpsc::channel::<()>();
         let ask = |patience, work: Box<dyn FnOnce() -> Answer + Send>| {
             let (reply, told) = test_reply();
-            pool.ask("t", patience, reply, work);
+            pool.ask(patience, reply, refused, work);
             told
         };
         let first = ask(
@@ -272,10 +314,49 @@ mod tests {
     }
 
     #[test]
+    fn a_lookup_is_refused_at_once_while_all_threads_hang() {
+        let pool = Pool::new(Threads {
+            hang_after: Some(Duration::ZERO),
+            ..TWO
+        });
+        let (begun, begins) = mpsc::channel();
+        let (go, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        let hang = || {
+            let (begun, gate) = (begun.clone(), Arc::clone(&gate));
+            let (reply, answer) = test_reply();
+            pool.ask(PATIENCE, reply, refused, move || {
+                begun.send(()).unwrap();
+                gate.lock().recv().unwrap();
+                value("late")
+            });
+            begins.recv().unwrap();
+            answer
+        };
+        let ask = || {
+            let (reply, answer) = test_reply();
+            pool.ask(PATIENCE, reply, refused, || value("new"));
+            answer.recv().unwrap()
+        };
+        let first = hang();
+        assert_eq!(ask(), value("new"), "one thread is left");
+        let second = hang();
+        let text = ask().unwrap_err().to_string();
+        assert!(text.contains("2 lookups have had no answer"), "{text}");
+        for _ in 0..2 {
+            go.send(()).unwrap();
+        }
+        for answer in [first, second] {
+            assert_eq!(answer.recv().unwrap(), value("late"));
+        }
+        assert_eq!(ask(), value("new"));
+    }
+
+    #[test]
     fn threads_end_with_their_pool() {
         let pool = Pool::new(TWO);
         let (reply, told) = test_reply();
-        pool.ask("t", PATIENCE, reply, || value("done"));
+        pool.ask(PATIENCE, reply, refused, || value("done"));
         told.recv().unwrap().unwrap();
         let shared = Arc::clone(&pool.0);
         drop(pool);
