@@ -226,6 +226,71 @@ fn a_nexthop_names_the_text_and_replies_leave_over_lmtp() {
 }
 
 #[test]
+fn a_text_named_by_a_nexthop_answers_for_those_that_are_named_or_configured() {
+    let everyone = "only_named = false\nanswers_for = \"known@domain.tld, @any.tld\"\n";
+    let builder = site("autoreply-for", everyone)
+        .main_cf("virtual_mailbox_domains = domain.tld, any.tld\n")
+        .table(
+            "transport",
+            "domain.tld autoreply:away\nany.tld autoreply:away\n",
+        )
+        .table("virtual", "");
+    builder.scratch().write("texts/away", "Away.\n");
+    let main_cf = "virtual_mailbox_maps = static:x/\n";
+    let server = builder.main_cf(main_cf).start();
+    let unnamed = b"To: somebody@else.example\n\nText.\n";
+    let named = b"Cc: named@domain.tld\n\nText.\n";
+    let mut expected = 0;
+    for (to, content, is_answered) in [
+        ("unknown@domain.tld", unnamed.as_slice(), false),
+        ("named@domain.tld", named, true),
+        ("unknown@domain.tld", named, false),
+        ("known@domain.tld", unnamed, true),
+        ("somebody@any.tld", unnamed, true),
+    ] {
+        let reply = deliver(&server, "a@client.example", to, content);
+        assert!(reply.starts_with("250 2.0.0"), "{to}: {reply}");
+        expected += usize::from(is_answered);
+        assert_eq!(sent(&server).len(), expected, "{to}: {}", server.log());
+    }
+}
+
+#[test]
+fn one_sender_gets_so_many_replies_and_no_more() {
+    let few = "only_named = false\nanswers_for = \"@domain.tld\"\nreplies_per_sender = 2\n";
+    let builder = site("autoreply-many", few)
+        .main_cf("virtual_mailbox_maps = static:x/\n")
+        .table("transport", "domain.tld autoreply:away\n")
+        .table("virtual", "");
+    builder.scratch().write("texts/away", "Away.\n");
+    let mut server = builder.start();
+    let to: Vec<String> = (0..5).map(|n| format!("n{n}@domain.tld")).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    let mut client = Client::lmtp(&server.unix());
+    for reply in client.deliver("a@client.example", &to, &message(1, "")) {
+        assert_eq!(reply.code, 250, "{reply}");
+    }
+    drop(client);
+    assert_eq!(sent(&server).len(), 2, "{}", server.log());
+    server.kill();
+    server.restart();
+    deliver(
+        &server,
+        "A@client.example",
+        "last@domain.tld",
+        &message(2, ""),
+    );
+    assert_eq!(sent(&server).len(), 2);
+    deliver(
+        &server,
+        "b@client.example",
+        "last@domain.tld",
+        &message(3, ""),
+    );
+    assert_eq!(sent(&server).len(), 3);
+}
+
+#[test]
 fn check_reports_what_keeps_autoreplies_from_being_sent() {
     let told = |builder: &Builder| {
         let mut command = mailstow::command(&["check"]);

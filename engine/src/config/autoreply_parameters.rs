@@ -1,6 +1,6 @@
 //! What is known of the parameters of section `autoreply`.
 
-use super::kind::Kind::{Path, Text, Time, YesNo};
+use super::kind::Kind::{List, Number, Path, Text, Time, YesNo};
 use super::parameter::{Parameter, TIME_MAX, parameter};
 
 /// In the order in which they are printed.
@@ -31,11 +31,29 @@ pub(super) static AUTOREPLY: &[Parameter] = &[
     ),
     parameter(
         "autoreply",
+        "replies_per_sender",
+        "100",
+        Number("replies", 1..=1_000_000, |s, v| {
+            s.autoreply.replies_per_sender = v
+        }),
+        "Replies that one sender gets within interval, whoever the recipients are; what is mailed \
+         beyond that is taken without a reply",
+    ),
+    parameter(
+        "autoreply",
         "only_named",
         "yes",
         YesNo(|s, v| s.autoreply.only_named = v),
         "Whether To, Cc or Bcc of a message must name the recipient, or its original one, for a \
-         reply (RFC 3834)",
+         reply (RFC 3834). Where a nexthop names the text, they must whatever this says",
+    ),
+    parameter(
+        "autoreply",
+        "answers_for",
+        "",
+        List(|s, v| s.autoreply.answers_for = v),
+        "Recipients that are answered for although no field names them: addresses without \
+         extension, and @DOMAIN for all in a domain",
     ),
     parameter(
         "autoreply",

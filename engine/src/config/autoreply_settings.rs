@@ -12,8 +12,12 @@ pub struct AutoreplySettings {
     pub text: String,
     /// How long a sender who was answered is not answered again.
     pub interval: Duration,
+    /// How many replies one sender gets within `interval`, whoever the recipients are.
+    pub replies_per_sender: u64,
     /// Only messages are answered whose header names the recipient.
     pub only_named: bool,
+    /// Addresses, and `@domain` for all in a domain, that need not be named.
+    pub answers_for: String,
     /// By which transport and nexthop replies are sent; empty: by sendmail.
     pub send_through: String,
 }
@@ -24,7 +28,9 @@ impl Default for AutoreplySettings {
             directory: PathBuf::new(),
             text: "%s".to_owned(),
             interval: Duration::from_secs(7 * 24 * 60 * 60),
+            replies_per_sender: 100,
             only_named: true,
+            answers_for: String::new(),
             send_through: String::new(),
         }
     }

@@ -7,7 +7,7 @@
 
 use parking_lot::Mutex;
 use redb::{
-    Database, DatabaseError, ReadableTable, ReadableTableMetadata, TableDefinition,
+    Database, DatabaseError, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
     WriteTransaction,
 };
 use std::collections::HashSet;
@@ -21,6 +21,10 @@ pub(super) const FILE: &str = "autoreplies.redb";
 /// From recipient and sender to the time of the reply, in seconds since the UNIX epoch, and
 /// whether it was sent.
 const REPLIES: TableDefinition<'_, &str, (u64, bool)> = TableDefinition::new("replies");
+
+/// From sender to the time of its first reply, in seconds since the UNIX epoch, and how many it has
+/// had from then on.
+const SENDERS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("senders");
 
 /// Bytes of the database that are kept in memory.
 const CACHE_BYTES: usize = 1 << 20;
@@ -53,6 +57,17 @@ pub(super) enum Begun {
     Send,
     /// One was sent before.
     SentBefore,
+    /// The sender has had as many replies as one may get.
+    TooMany,
+}
+
+/// How often senders are answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// How long a sender who was answered is not answered again by the same recipient.
+    pub(super) interval: Duration,
+    /// Replies for one sender in this time.
+    pub(super) replies_per_sender: u64,
 }
 
 impl Memory {
@@ -84,18 +99,14 @@ impl Memory {
         })
     }
 
-    /// Notes durably that a reply is going to be sent, unless one was sent within `interval`.
+    /// Notes durably that a reply is going to be sent, unless one was sent within the interval, or
+    /// as many as the sender may have. `key` is recipient and sender, with NUL between them.
     ///
     /// # Errors
     /// The database takes nothing; no reply must be sent.
-    pub(super) fn begin(
-        &self,
-        key: &str,
-        now: Duration,
-        interval: Duration,
-    ) -> Result<Begun, String> {
+    pub(super) fn begin(&self, key: &str, now: Duration, terms: Terms) -> Result<Begun, String> {
         let mut state = self.state.lock();
-        let begun = self.begin_in(&mut state, key, now, interval);
+        let begun = self.begin_in(&mut state, key, now, terms);
         if begun.is_err() {
             state.database = None;
         }
@@ -108,29 +119,36 @@ impl Memory {
         state: &mut State,
         key: &str,
         now: Duration,
-        interval: Duration,
+        terms: Terms,
     ) -> Result<Begun, redb::Error> {
+        let Terms { interval, .. } = terms;
         let write = self.begin_write(state)?;
         let begun = {
             let mut table = write.open_table(REPLIES)?;
+            let mut senders = write.open_table(SENDERS)?;
             if now.saturating_sub(state.swept) >= SWEEP_INTERVAL {
                 table.retain(|_, (at, _)| is_fresh(at, now, interval))?;
+                senders.retain(|_, (since, _)| is_fresh(since, now, interval))?;
                 state.swept = now;
             }
             let known = table.get(key)?.map(|entry| entry.value());
+            let known = known.filter(|(at, _)| is_fresh(*at, now, interval));
             let is_unsaved = state.unsaved.contains(key);
-            let was_sent = matches!(known, Some((at, true)) if is_fresh(at, now, interval));
-            if !is_unsaved && !was_sent {
-                if table.len()? >= REPLIES_MAX {
-                    return Ok(Begun::SentBefore);
+            if is_unsaved {
+                table.insert(key, (now.as_secs(), true))?;
+                Begun::SentBefore
+            } else if let Some((_, true)) = known {
+                Begun::SentBefore
+            } else if table.len()? >= REPLIES_MAX {
+                return Ok(Begun::SentBefore);
+            } else {
+                // One that was begun before was counted then.
+                let is_new = known.is_none();
+                if is_new && !count(&mut senders, key, now, terms)? {
+                    return Ok(Begun::TooMany);
                 }
                 table.insert(key, (now.as_secs(), false))?;
                 Begun::Send
-            } else {
-                if is_unsaved {
-                    table.insert(key, (now.as_secs(), true))?;
-                }
-                Begun::SentBefore
             }
         };
         write.commit()?;
@@ -169,6 +187,24 @@ impl Memory {
     }
 }
 
+/// Counts a reply for its sender; false when that has had all it may get.
+fn count(
+    senders: &mut Table<'_, &str, (u64, u64)>,
+    key: &str,
+    now: Duration,
+    terms: Terms,
+) -> Result<bool, redb::Error> {
+    let sender = key.rsplit_once('\0').map_or(key, |(_, sender)| sender);
+    let known = senders.get(sender)?.map(|entry| entry.value());
+    let known = known.filter(|(since, _)| is_fresh(*since, now, terms.interval));
+    let (since, replies) = known.unwrap_or((now.as_secs(), 0));
+    if replies >= terms.replies_per_sender {
+        return Ok(false);
+    }
+    senders.insert(sender, (since, replies + 1))?;
+    Ok(true)
+}
+
 fn open_database(path: &Path) -> Result<Database, DatabaseError> {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
@@ -188,8 +224,42 @@ mod tests {
     const WEEK: Duration = Duration::from_secs(7 * 86_400);
     const START: Duration = Duration::from_secs(1_764_400_000);
 
+    const TERMS: Terms = Terms {
+        interval: WEEK,
+        replies_per_sender: 1000,
+    };
+
     fn begin(memory: &Memory, key: &str, at: Duration) -> Begun {
-        memory.begin(key, at, WEEK).unwrap()
+        memory.begin(key, at, TERMS).unwrap()
+    }
+
+    #[test]
+    fn a_sender_gets_so_many_replies_in_an_interval_whoever_the_recipients_are() {
+        let place = tempfile::tempdir().unwrap();
+        let mut memory = Memory::open(place.path()).unwrap();
+        let terms = Terms {
+            replies_per_sender: 2,
+            ..TERMS
+        };
+        let answers = [
+            ("a\0sender", Begun::Send),
+            // Not sent yet, and counted once.
+            ("a\0sender", Begun::Send),
+            ("b\0sender", Begun::Send),
+            ("c\0sender", Begun::TooMany),
+            ("b\0sender", Begun::Send),
+            ("c\0other", Begun::Send),
+        ];
+        for (key, begun) in answers {
+            assert_eq!(memory.begin(key, START, terms), Ok(begun), "{key:?}");
+        }
+        memory.sent("a\0sender", START).unwrap();
+        drop(memory);
+        memory = Memory::open(place.path()).unwrap();
+        let begin = |key, at| memory.begin(key, at, terms).unwrap();
+        assert_eq!(begin("a\0sender", START), Begun::SentBefore);
+        assert_eq!(begin("c\0sender", START + WEEK / 2), Begun::TooMany);
+        assert_eq!(begin("c\0sender", START + WEEK), Begun::Send);
     }
 
     #[test]
@@ -203,7 +273,7 @@ mod tests {
         std::fs::rename(&path, &aside).unwrap();
         std::fs::create_dir(&path).unwrap();
         assert!(memory.sent("a", START).is_err());
-        assert!(memory.begin("b", START, WEEK).is_err());
+        assert!(memory.begin("b", START, TERMS).is_err());
         std::fs::remove_dir(&path).unwrap();
         std::fs::rename(&aside, &path).unwrap();
         assert_eq!(begin(&memory, "a", START), Begun::SentBefore);

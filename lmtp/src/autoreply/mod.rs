@@ -20,7 +20,7 @@ use mailstow_engine::address::ExtensionRule;
 use mailstow_engine::config::{AutoreplySettings, Settings};
 use mailstow_engine::transport::{Done, Transport, TransportRequest};
 use mailstow_engine::{Engine, EnhancedCode, Mail, Recipient, Spool, Status};
-use memory::{Begun, Memory};
+use memory::{Begun, Memory, Terms};
 use original::Original;
 use parking_lot::{Condvar, Mutex};
 use person::Person;
@@ -98,6 +98,15 @@ struct Job {
 
 /// Why no reply was made or sent, as the recipient is answered.
 type Refused = Status;
+
+impl Job {
+    /// Returns the text that the nexthop names. Without one, the nexthop is the domain.
+    fn named_text(&self) -> Option<&str> {
+        let domain = self.recipient.address.domain.as_deref().unwrap_or_default();
+        let named = Some(self.nexthop.as_str());
+        named.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case(domain))
+    }
+}
 
 impl Current {
     fn of(settings: &Settings) -> Self {
@@ -296,7 +305,9 @@ impl Shared {
         let AutoreplySettings {
             directory,
             interval,
+            replies_per_sender,
             only_named,
+            answers_for,
             ..
         } = &current.settings;
         let none = |why: &str| Ok(Status::ok(format!("no autoreply: {why}")));
@@ -308,7 +319,10 @@ impl Shared {
             Status::system("the message cannot be read")
         })?;
         let sender = &job.mail.reverse_path;
-        if let Some(why) = person.refusal(sender, &original, (&current.rule, *only_named)) {
+        // A text that is named for whatever comes makes no recipient one that the text is of.
+        let is_expected = job.named_text().is_none() && !only_named;
+        let only_named = !is_expected && !person.is_in(answers_for, &current.rule);
+        if let Some(why) = person.refusal(sender, &original, (&current.rule, only_named)) {
             return none(&why);
         }
         if directory.as_os_str().is_empty() {
@@ -321,11 +335,17 @@ impl Shared {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let memory = self.memory(&current.state_directory)?;
+        let terms = Terms {
+            interval: *interval,
+            replies_per_sender: *replies_per_sender,
+        };
         let begun = memory
-            .begin(&job.key, now, *interval)
+            .begin(&job.key, now, terms)
             .map_err(|cause| troubled(&cause))?;
-        if begun == Begun::SentBefore {
-            return none("the sender had one before");
+        match begun {
+            Begun::Send => {}
+            Begun::SentBefore => return none("the sender had one before"),
+            Begun::TooMany => return none("the sender had too many"),
         }
         let sender_text = sender.external();
         let id = format!(
@@ -389,11 +409,7 @@ fn text_of(job: &Job, person: &Person, current: &Current) -> Result<Option<Strin
     let AutoreplySettings {
         directory, text, ..
     } = &current.settings;
-    let domain = job.recipient.address.domain.as_deref().unwrap_or_default();
-    let named = Some(job.nexthop.as_str());
-    // Without one, the nexthop is the domain.
-    let named = named.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case(domain));
-    let Some(name) = named else {
+    let Some(name) = job.named_text() else {
         let Some(name) = text::name_of(text, person) else {
             return Ok(None);
         };

@@ -85,6 +85,22 @@ impl Person {
         self.own.contains(&plain(address, rule))
     }
 
+    /// Returns true when one of these addresses, separated by commas or blanks, is the person's.
+    /// `@domain` stands for all in a domain.
+    pub(super) fn is_in(&self, addresses: &str, rule: &ExtensionRule) -> bool {
+        let own = plain(&self.address.internal(), rule);
+        let mut listed = addresses
+            .split([',', ' ', '\t'])
+            .filter(|one| !one.is_empty());
+        listed.any(|one| match one.strip_prefix('@') {
+            Some(domain) => {
+                let own = own.rsplit_once('@').map(|(_, domain)| domain);
+                own == Some(fold_case(domain).as_ref())
+            }
+            None => plain(one, rule) == own,
+        })
+    }
+
     /// Returns why the sender gets no reply. `only_named`: the person must be named in the header.
     pub(super) fn refusal(
         &self,
@@ -211,6 +227,29 @@ mod tests {
         let original = Original::default();
         let sender = ReversePath::Address(Address::new("a", Some("x")));
         assert_eq!(info.refusal(&sender, &original, (&rule(), false)), None);
+    }
+
+    #[test]
+    fn a_person_is_listed_by_address_or_domain() {
+        let info = person(
+            "Info+x@Example.com",
+            "autoreply.x",
+            Some("sales@example.com"),
+        );
+        for listed in ["info@example.com", "a@b, INFO@example.com", "@EXAMPLE.com"] {
+            assert!(info.is_in(listed, &rule()), "{listed}");
+        }
+        for listed in [
+            "",
+            "sales@example.com",
+            "@x",
+            "@ple.com",
+            "info",
+            "example.com",
+            "@",
+        ] {
+            assert!(!info.is_in(listed, &rule()), "{listed}");
+        }
     }
 
     #[test]
