@@ -16,7 +16,7 @@ pub use crate::address::ReversePath;
 /// assert_eq!(recipient.address.external(), "info@example.com");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Recipient {
     /// The forward-path, as the client gave it (case kept).
     pub address: Address,

@@ -13,12 +13,14 @@ use super::repetition::{delivered_before, handed_over_before, is_under_way};
 use super::reply::{OnOutcome, Ticket};
 use super::store::Store;
 use super::types::{Mail, Outcome};
+use crate::address::Address;
 use crate::envelope::Recipient;
 use crate::io::Disk;
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::target::{LOCAL, MailboxTarget, Target, TransportTarget};
 use crate::transport::{Done, TransportRecipient, TransportRequest, Transports, answers};
+use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -26,10 +28,17 @@ use std::time::{Duration, Instant};
 /// The tickets of recipients that transports take, by their indices in the submission.
 type Tickets = Vec<(usize, Ticket)>;
 
+/// Recipients whose mail transports take, in the order in which they were submitted.
+#[derive(Default)]
+struct Names {
+    all: Vec<Name>,
+    /// Where each recipient with its place is.
+    places: HashMap<(Recipient, String), usize>,
+}
+
 /// The recipients of one transport and nexthop: each address once, with its names.
 struct Group {
     target: TransportTarget,
-    place: String,
     recipients: Vec<(Recipient, Vec<usize>)>,
 }
 
@@ -57,7 +66,7 @@ impl<D: Disk> Store<D> {
         let count = to.len();
         let mut mailboxes: Vec<(Recipient, MailboxTarget)> = Vec::with_capacity(count);
         let mut indices = Vec::new();
-        let mut names: Vec<Name> = Vec::new();
+        let mut names = Names::default();
         for (index, (recipient, target)) in to.into_iter().enumerate() {
             let target = match target.into() {
                 // Local targets were spread before; this store delivers none.
@@ -67,19 +76,20 @@ impl<D: Disk> Store<D> {
             match target {
                 Target::Local(_) => {}
                 Target::Mailbox(target) => {
-                    if !names.is_empty() {
+                    if !names.all.is_empty() {
                         indices.push(index);
                     }
                     mailboxes.push((recipient, target));
                 }
                 Target::Transport(target) => {
-                    if names.is_empty() {
+                    if names.all.is_empty() {
                         indices.extend(0..index);
                     }
-                    add(&mut names, Name::new(recipient, target, index));
+                    names.add(Name::new(recipient, target, index));
                 }
             }
         }
+        let names = names.all;
         if names.is_empty() {
             return self.submit_for_receipt(mail, mailboxes, on_outcome);
         }
@@ -140,10 +150,8 @@ impl<D: Disk> Store<D> {
         if let (Some(_), Some(id)) = (ledger, &mail.queue_id) {
             self.handed_over().add(id, &message);
         }
-        for group in groups(&message) {
-            let Group {
-                target, recipients, ..
-            } = group;
+        for group in groups(message.names()) {
+            let Group { target, recipients } = group;
             let (recipients, names): (Vec<Recipient>, Vec<Vec<usize>>) =
                 recipients.into_iter().unzip();
             let to = Arc::new(Answers {
@@ -159,35 +167,40 @@ impl<D: Disk> Store<D> {
     }
 }
 
-/// Adds a recipient to those of the transports. A recipient that is there already, for the same
-/// original recipient, gets the index as well.
-fn add(names: &mut Vec<Name>, name: Name) {
-    let is_it = |known: &&mut Name| known.recipient == name.recipient && known.place == name.place;
-    match names.iter_mut().find(is_it) {
-        Some(known) => known.indices.extend(name.indices),
-        None => names.push(name),
+impl Names {
+    /// Adds a recipient. One that is there already, for the same original recipient, is the same.
+    fn add(&mut self, name: Name) {
+        let next = self.all.len();
+        let key = (name.recipient.clone(), name.place.clone());
+        let at = *self.places.entry(key).or_insert(next);
+        match self.all.get_mut(at) {
+            Some(known) => known.indices.extend(name.indices),
+            None => self.all.push(name),
+        }
     }
 }
 
 /// Returns what each transport and nexthop gets of a message: every address once, whatever the
 /// original recipients are.
-fn groups(message: &HandedOver) -> Vec<Group> {
+fn groups(names: &[Name]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for (number, name) in message.names().iter().enumerate() {
-        let at = groups.iter().position(|group| group.place == name.place);
-        let at = at.unwrap_or_else(|| {
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut known: HashMap<(usize, &Address), usize> = HashMap::new();
+    for (number, name) in names.iter().enumerate() {
+        let next = groups.len();
+        let at = *places.entry(&name.place).or_insert(next);
+        if at == next {
             groups.push(Group {
                 target: name.target.clone(),
-                place: name.place.clone(),
                 recipients: Vec::new(),
             });
-            groups.len() - 1
-        });
+        }
         let Some(Group { recipients, .. }) = groups.get_mut(at) else {
             continue;
         };
-        let is_it = |(known, _): &&mut (Recipient, _)| known.address == name.recipient.address;
-        match recipients.iter_mut().find(is_it) {
+        let next = recipients.len();
+        let at = *known.entry((at, &name.recipient.address)).or_insert(next);
+        match recipients.get_mut(at) {
             Some((_, names)) => names.push(number),
             None => recipients.push((name.recipient.clone(), vec![number])),
         }
@@ -304,5 +317,41 @@ fn report(on_outcome: &Arc<OnOutcome>, index: usize, outcome: Outcome) {
     let report = || on_outcome(index, outcome);
     if catch_unwind(AssertUnwindSafe(report)).is_err() {
         tracing::error!("a callback that takes delivery outcomes panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_submitted_again_is_one_and_so_is_an_address_of_one_nexthop() {
+        let name = |index: usize| {
+            let recipient = Recipient {
+                address: Address::new(format!("u{}", index % 300), Some("x")),
+                original: (index % 600 >= 300).then(|| "original@x".to_owned()),
+            };
+            let nexthop = ["One.example", "unix:/two"][index % 2];
+            let Target::Transport(target) = Target::transport("lmtp", nexthop) else {
+                panic!("a transport");
+            };
+            Name::new(recipient, target, index)
+        };
+        let mut names = Names::default();
+        (0..1200).for_each(|index| names.add(name(index)));
+        let names = names.all;
+        assert_eq!(names.len(), 600);
+        for (number, name) in names.iter().enumerate() {
+            assert_eq!(name.indices, [number, number + 600]);
+        }
+        let groups = groups(&names);
+        assert_eq!(groups.len(), 2);
+        for (parity, group) in groups.iter().enumerate() {
+            assert_eq!(group.recipients.len(), 150);
+            for (at, (_, names)) in group.recipients.iter().enumerate() {
+                let first = 2 * at + parity;
+                assert_eq!(*names, [first, first + 300]);
+            }
+        }
     }
 }

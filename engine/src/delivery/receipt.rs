@@ -9,6 +9,7 @@ use super::ledger::unconfirmed::{Repeated, Verdict, is_one_of};
 use super::reply::{Origin, Ticket};
 use crate::log::InDoubt;
 use crate::sync::Arc;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Weak;
 
@@ -44,22 +45,27 @@ use std::sync::Weak;
 pub struct Receipt {
     tickets: Vec<Ticket>,
     /// Recipients whose deliveries stay in doubt.
-    doubtful: Vec<usize>,
-    /// The memory of the log, if the store has one.
+    doubtful: BTreeSet<usize>,
+    /// Of the log, if the store has one.
     memory: Option<Weak<dyn Memory>>,
-    /// The parts of a spread message, and the number of all recipients.
-    parts: Option<(usize, Vec<Part>)>,
+    /// Of a message that was spread.
+    parts: Option<Parts>,
 }
 
-/// A receipt for some recipients of a message, with the indices of those recipients.
-type Part = (Vec<usize>, Receipt);
+/// The receipts for the parts of a message.
+#[derive(Debug)]
+struct Parts {
+    receipts: Vec<Receipt>,
+    /// Of each recipient of the message, the receipt and the index there.
+    places: Vec<Option<(usize, usize)>>,
+}
 
 /// Remembers deliveries until they are settled.
 trait Memory: fmt::Debug + Send + Sync {
     /// See [`settle`].
     fn settle(&self, tickets: &[Ticket], verdict: Verdict);
     /// See [`confirm_but`].
-    fn confirm_but(&self, tickets: &[Ticket], doubtful: &[usize]);
+    fn confirm_but(&self, tickets: &[Ticket], doubtful: &BTreeSet<usize>);
 }
 
 impl<H: fmt::Debug + Send + Sync + 'static> Memory for Ledger<H> {
@@ -67,7 +73,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> Memory for Ledger<H> {
         settle(self, tickets, verdict);
     }
 
-    fn confirm_but(&self, tickets: &[Ticket], doubtful: &[usize]) {
+    fn confirm_but(&self, tickets: &[Ticket], doubtful: &BTreeSet<usize>) {
         confirm_but(self, tickets, doubtful);
     }
 }
@@ -83,29 +89,31 @@ impl Receipt {
         });
         Self {
             tickets,
-            doubtful: Vec::new(),
+            doubtful: BTreeSet::new(),
             memory,
             parts: None,
         }
     }
 
-    /// Returns the receipt of a message for `count` recipients that was spread into parts.
-    pub(super) fn spread(count: usize, parts: Vec<Part>) -> Self {
+    /// Returns the receipt of a message for `count` recipients, parts of whom have receipts, each
+    /// with the indices that its own stand for.
+    pub(super) fn spread(count: usize, parts: Vec<(Vec<usize>, Self)>) -> Self {
+        let mut places = vec![None; count];
+        let mut receipts = Vec::with_capacity(parts.len());
+        for (at, (indices, receipt)) in parts.into_iter().enumerate() {
+            for (place, index) in indices.into_iter().enumerate() {
+                if let Some(known) = places.get_mut(index) {
+                    *known = Some((at, place));
+                }
+            }
+            receipts.push(receipt);
+        }
         Self {
             tickets: Vec::new(),
-            doubtful: Vec::new(),
+            doubtful: BTreeSet::new(),
             memory: None,
-            parts: Some((count, parts)),
+            parts: Some(Parts { receipts, places }),
         }
-    }
-
-    /// Returns the part of a recipient, and its index in that part.
-    fn part_of(&self, index: usize) -> Option<(usize, usize)> {
-        let (_, parts) = self.parts.as_ref()?;
-        parts.iter().enumerate().find_map(|(at, (indices, _))| {
-            let place = indices.iter().position(|known| *known == index)?;
-            Some((at, place))
-        })
     }
 
     fn memory(&self) -> Option<Arc<dyn Memory>> {
@@ -139,14 +147,14 @@ impl Receipt {
     /// Notes that the client has read the replies: the message is settled, and an equal message
     /// that arrives later is a new message.
     pub fn confirm(mut self) {
-        if let Some((_, parts)) = self.parts.take() {
-            return parts.into_iter().for_each(|(_, part)| part.confirm());
+        if let Some(Parts { receipts, .. }) = self.parts.take() {
+            return receipts.into_iter().for_each(Self::confirm);
         }
         let tickets = std::mem::take(&mut self.tickets);
         if let Some(memory) = self.memory() {
-            match self.doubtful.as_slice() {
-                [] => memory.settle(&tickets, Verdict::Read),
-                doubtful => memory.confirm_but(&tickets, doubtful),
+            match self.doubtful.is_empty() {
+                true => memory.settle(&tickets, Verdict::Read),
+                false => memory.confirm_but(&tickets, &self.doubtful),
             }
         }
     }
@@ -155,14 +163,14 @@ impl Receipt {
     /// although its delivery succeeded or may still succeed: a later step or another destination of
     /// the recipient failed. The delivery stays in doubt, whether the replies are read or not.
     pub fn doubt(&mut self, index: usize) {
-        if let (Some((at, place)), Some((_, parts))) = (self.part_of(index), &mut self.parts) {
-            if let Some((_, part)) = parts.get_mut(at) {
-                part.doubt(place);
-            }
+        let Some(Parts { receipts, places }) = &mut self.parts else {
+            self.doubtful.insert(index);
             return;
-        }
-        if !self.doubtful.contains(&index) {
-            self.doubtful.push(index);
+        };
+        if let Some((at, place)) = places.get(index).copied().flatten()
+            && let Some(part) = receipts.get_mut(at)
+        {
+            part.doubt(place);
         }
     }
 
@@ -173,10 +181,10 @@ impl Receipt {
     /// Returns false if its outcome was or will be reported. Returns true for an index without a
     /// recipient.
     pub fn abandon(&self, index: usize) -> bool {
-        if let Some((_, parts)) = &self.parts {
-            let part = self.part_of(index);
-            let part = part.and_then(|(at, place)| Some((parts.get(at)?, place)));
-            return part.is_none_or(|((_, part), place)| part.abandon(place));
+        if let Some(Parts { receipts, places }) = &self.parts {
+            let part = places.get(index).copied().flatten();
+            let part = part.and_then(|(at, place)| Some((receipts.get(at)?, place)));
+            return part.is_none_or(|(part, place)| part.abandon(place));
         }
         self.tickets.get(index).is_none_or(Ticket::abandon)
     }
@@ -184,7 +192,7 @@ impl Receipt {
     /// Returns the number of recipients.
     pub fn recipients(&self) -> usize {
         let parts = self.parts.as_ref();
-        parts.map_or(self.tickets.len(), |(count, _)| *count)
+        parts.map_or(self.tickets.len(), |parts| parts.places.len())
     }
 }
 
@@ -236,7 +244,7 @@ pub(super) fn settle<H: fmt::Debug + Send + Sync + 'static>(
 fn confirm_but<H: fmt::Debug + Send + Sync + 'static>(
     ledger: &Ledger<H>,
     tickets: &[Ticket],
-    doubtful: &[usize],
+    doubtful: &BTreeSet<usize>,
 ) {
     // A name may have several tickets; the doubtful one counts.
     for is_doubtful in [true, false] {
@@ -252,8 +260,8 @@ fn confirm_but<H: fmt::Debug + Send + Sync + 'static>(
             }
         }
     }
-    // Each message with those of its recipients that stay in doubt.
-    let mut messages: Vec<(&Arc<LoggedMessage>, Vec<usize>)> = Vec::new();
+    // Each message with its recipients that stay in doubt.
+    let mut messages: Vec<(&Arc<LoggedMessage>, BTreeSet<usize>)> = Vec::new();
     for (index, ticket) in tickets.iter().enumerate() {
         match &ticket.origin {
             Origin::Direct | Origin::HandedOver { .. } => {}

@@ -163,13 +163,14 @@ pub(super) fn handed_over_before(
         "" => Vec::new(),
         id => under_way.with_id(id),
     };
-    earlier.retain(|message| {
-        let is_it = |known: &Name, name: &Name| {
-            known.recipient == name.recipient && known.place == name.place
-        };
-        let mut known = message.names().iter();
-        known.any(|known| names.iter().any(|name| is_it(known, name)))
-    });
+    if !earlier.is_empty() {
+        let both = |name: &Name| (&name.recipient, name.place.as_str());
+        let wanted: HashSet<_> = names.iter().map(both).collect();
+        earlier.retain(|message| {
+            let mut known = message.names().iter();
+            known.any(|known| wanted.contains(&both(known)))
+        });
+    }
     let may_repeat = |sketch: &ContentSketch| {
         let prefix = |name: &Name| name.key(base, (&reverse_path, id), "").prefix(sketch);
         names

@@ -16,6 +16,7 @@ use crate::status::{EnhancedCode, Status};
 use crate::sync::Arc;
 use crate::target::{LocalEnd, LocalTarget, MailboxTarget, Target};
 use crate::transport::{Transports, delivered_to};
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// The stores of an engine.
@@ -27,16 +28,24 @@ pub(crate) struct Stores<'a> {
     pub(crate) accounts: Option<&'a Store>,
 }
 
-/// How the message for some recipients differs from the submitted one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// How a message differs for some of its recipients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Difference {
     sender: Option<String>,
     sent_on_from: Vec<String>,
 }
 
-/// Recipients of the same version of the message.
+/// Those who get the same message, in the order of their first recipients.
+#[derive(Default)]
+struct Parts {
+    all: Vec<(Difference, Part)>,
+    /// Where each is.
+    places: HashMap<Difference, usize>,
+}
+
+/// Recipients who get the same message.
+#[derive(Default)]
 struct Part {
-    difference: Difference,
     /// In mailboxes of accounts.
     accounts: Recipients<MailboxTarget>,
     /// Recipients elsewhere.
@@ -84,12 +93,12 @@ impl Stores<'_> {
         }
         let count = to.len();
         let had = delivered_to(&mail.message);
-        let mut parts: Vec<Part> = Vec::new();
+        let mut parts = Parts::default();
         for (index, (recipient, target)) in to.into_iter().enumerate() {
             let target = match target {
                 Target::Local(target) => target,
                 target => {
-                    let part = part(&mut parts, Difference::default());
+                    let part = parts.of(Difference::default());
                     part.others.push(index, recipient, target, None);
                     continue;
                 }
@@ -99,8 +108,8 @@ impl Stores<'_> {
             }
         }
         let mut receipts = Vec::new();
-        for part in parts {
-            let mail = part.difference.apply(&mail);
+        for (difference, part) in parts.all {
+            let mail = difference.apply(&mail);
             let Recipients { to, indices } = part.others;
             if !to.is_empty() {
                 let on_outcome = of_part(&indices, &on_outcome);
@@ -122,25 +131,22 @@ impl Stores<'_> {
     /// Adds a recipient to the part with its destination; returns its status if it has none.
     fn put(
         self,
-        parts: &mut Vec<Part>,
+        parts: &mut Parts,
         (index, mut recipient): (usize, Recipient),
         target: LocalTarget,
-        had: &[String],
+        had: &HashSet<String>,
     ) -> Option<Status> {
-        if let Some(looping) = target.passed.iter().find(|one| had.contains(one)) {
+        if let Some(looping) = target.passed.iter().find(|one| had.contains(*one)) {
             let text = format!("mail forwarding loop for {looping}");
             return Some(Status::new(550, EnhancedCode::new(5, 4, 6), text));
         }
         if let Some(original) = target.original {
             recipient.original = Some(original).filter(|original| !original.is_empty());
         }
-        let part = part(
-            parts,
-            Difference {
-                sender: target.sender,
-                sent_on_from: target.sent_on_from,
-            },
-        );
+        let part = parts.of(Difference {
+            sender: target.sender,
+            sent_on_from: target.sent_on_from,
+        });
         match target.end {
             LocalEnd::Failed(status) => return Some(status),
             LocalEnd::Discarded => return Some(Status::ok("discarded")),
@@ -167,20 +173,18 @@ impl Stores<'_> {
     }
 }
 
-/// Returns the part of the recipients whose message has this difference.
-fn part(parts: &mut Vec<Part>, difference: Difference) -> &mut Part {
-    let at = parts.iter().position(|part| part.difference == difference);
-    let at = at.unwrap_or(parts.len());
-    if at == parts.len() {
-        parts.push(Part {
-            difference,
-            accounts: Recipients::default(),
-            others: Recipients::default(),
-        });
+impl Parts {
+    /// Returns the part for those whose message differs so.
+    fn of(&mut self, difference: Difference) -> &mut Part {
+        let next = self.all.len();
+        let at = *self.places.entry(difference.clone()).or_insert(next);
+        if at == next {
+            self.all.push((difference, Part::default()));
+        }
+        // The position of one that is there.
+        #[allow(clippy::indexing_slicing, reason = "it was found, or pushed")]
+        &mut self.all[at].1
     }
-    // The index was found or pushed just above.
-    #[allow(clippy::indexing_slicing, reason = "it was found, or pushed")]
-    &mut parts[at]
 }
 
 fn of(indices: &[(usize, Option<String>)]) -> Vec<usize> {
@@ -236,5 +240,35 @@ impl Difference {
             mail.message = mail.message.headed(lines);
         }
         Arc::new(mail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipients_whose_message_differs_in_the_same_way_are_one_part() {
+        let mut parts = Parts::default();
+        let difference = |number: usize| Difference {
+            sender: Some(format!("owner-{number}@x")),
+            sent_on_from: Vec::new(),
+        };
+        for index in 0..1000 {
+            let address = crate::address::Address::new("a", Some("x"));
+            let recipient = Recipient {
+                address,
+                original: None,
+            };
+            let target = Target::transport("t", "x");
+            let part = parts.of(difference(index % 400));
+            part.others.push(index, recipient, target, None);
+        }
+        assert_eq!(parts.all.len(), 400);
+        for (number, (of_part, part)) in parts.all.iter().enumerate() {
+            assert_eq!(*of_part, difference(number));
+            let expected: Vec<usize> = (number..1000).step_by(400).collect();
+            assert_eq!(of(&part.others.indices), expected);
+        }
     }
 }

@@ -5,6 +5,7 @@
 use crate::address::{fold_case, parse_mailbox};
 use crate::message::Message;
 use crate::octets;
+use std::collections::HashSet;
 use std::io;
 
 /// Most `Delivered-To:` fields that are read.
@@ -23,10 +24,11 @@ impl From<io::Error> for Stop {
 }
 
 /// Returns the addresses of the `Delivered-To:` fields of a message, in internal form, folded.
-pub(crate) fn delivered_to(message: &Message) -> Vec<String> {
+pub(crate) fn delivered_to(message: &Message) -> HashSet<String> {
     let mut line = Vec::new();
-    let mut found = Vec::new();
-    // A message that cannot be read fails when it is delivered.
+    let mut found = HashSet::new();
+    let mut fields = 0;
+    // What cannot be read fails when it is delivered.
     let _ = message.for_each_chunk(|chunk| {
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
             if line.len() < LINE_BYTES_MAX {
@@ -38,8 +40,11 @@ pub(crate) fn delivered_to(message: &Message) -> Vec<String> {
             if line.as_slice() == b"\n" {
                 return Err(Stop);
             }
-            found.extend(address(&line));
-            if found.len() >= DELIVERED_TO_MAX {
+            if let Some(address) = address(&line) {
+                found.insert(address);
+                fields += 1;
+            }
+            if fields >= DELIVERED_TO_MAX {
                 return Err(Stop);
             }
             line.clear();

@@ -13,7 +13,7 @@ use crate::config::DeliveryLogSettings;
 use crate::limits::IN_DOUBT_MAX;
 use crate::log::{Confirmed, DeliveryId, InDoubt};
 use crate::sync::{Arc, Mutex};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// How many early receipts are checked with each message.
@@ -120,7 +120,11 @@ impl Unconfirmed {
 
     /// Notes that the client has read the replies for this message. The replies for the recipients
     /// with the indices `doubtful` asked it to try again.
-    pub(in crate::delivery) fn confirm_but(&self, message: &LoggedMessage, doubtful: &[usize]) {
+    pub(in crate::delivery) fn confirm_but(
+        &self,
+        message: &LoggedMessage,
+        doubtful: &BTreeSet<usize>,
+    ) {
         // Digests are computed without the lock.
         let all = message.in_doubt();
         let (doubtful, read): (Vec<_>, Vec<_>) = all
@@ -401,7 +405,7 @@ impl Unconfirmed {
 }
 
 /// Returns true for an entry of one of these recipients.
-pub(in crate::delivery) fn is_one_of(entry: &InDoubt, recipients: &[usize]) -> bool {
+pub(in crate::delivery) fn is_one_of(entry: &InDoubt, recipients: &BTreeSet<usize>) -> bool {
     let recipient = usize::try_from(entry.recipient);
     recipient.is_ok_and(|recipient| recipients.contains(&recipient))
 }
