@@ -384,3 +384,82 @@ fn the_command_deliver_sends_mail_on_as_the_server_does() {
     // EX_NOUSER: pipe(8) bounces.
     assert_eq!(output.status.code(), Some(67), "{output:?}");
 }
+
+/// What a subcommand says, with its exit status.
+fn said(builder: &Builder, subcommand: &[&str], input: &[u8]) -> (Option<i32>, String) {
+    let mut command = command(&subcommand[..1]);
+    command.args(builder.configuration()).args(&subcommand[1..]);
+    let output = run_with_input(command, input);
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.code(), text.into_owned())
+}
+
+#[test]
+fn a_router_without_mailboxes_needs_no_directory_for_them() {
+    let store = Mailstow::domain("store").start();
+    let nexthop = lmtp(&store.unix());
+    let listed = "virtual_mailbox_domains = example.com\n\
+                  virtual_mailbox_maps = inline:{{a@example.com = listed}}\n";
+    let mut expected = 0;
+    for (name, main_cf) in [
+        ("class", format!("{listed}virtual_transport = {nexthop}\n")),
+        (
+            "relay",
+            format!("relay_domains = example.com\nrelay_transport = {nexthop}\n"),
+        ),
+        (
+            "table",
+            format!(
+                "{listed}transport_maps = inline:{{{{example.com = {nexthop}}}}}\n\
+                     virtual_transport = error:nowhere\n"
+            ),
+        ),
+    ] {
+        let build = || {
+            Mailstow::build("router")
+                .main_cf("mydestination =\nlocal_transport = error:nobody is local\n")
+                .main_cf(&main_cf)
+                .toml("[transport]\nenabled = true\n")
+        };
+        let builder = build();
+        let to = "a@example.com";
+        let (status, text) = said(&builder, &["resolve", to], b"");
+        assert_eq!(status, Some(0), "{name}: {text}");
+        let state = builder.scratch().mkdir("checked").display().to_string();
+        let check = ["check", "--state-directory", state.as_str()];
+        let (status, text) = said(&builder, &check, b"");
+        assert_eq!(status, Some(0), "{name}: {text}");
+        assert!(!text.contains("is refused"), "{name}: {text}");
+        let router = builder.start();
+        let replies = router
+            .client()
+            .deliver("s@client.example", &[to], b"Subject: x\n\n");
+        assert_eq!(codes(&replies), ["250 2.0.0"], "{name}: {}", router.log());
+        drop(router);
+        let (status, text) = said(&build(), &["deliver", "-f", "s@client.example", to], b"x\n");
+        assert_eq!(status, Some(0), "{name}: {text}");
+        expected += 2;
+        let stored = maildir(&store.vhosts().join("example.com/a")).len();
+        assert_eq!(stored, expected, "{name}");
+    }
+}
+
+#[test]
+fn mail_that_a_table_wants_stored_without_a_directory_is_put_off() {
+    let builder = Mailstow::build("router")
+        .main_cf(
+            "mydestination =\nvirtual_mailbox_domains = example.com\n\
+             virtual_mailbox_maps = inline:{{a@example.com = a/}}\n\
+             virtual_transport = lmtp:unix:/nowhere/lmtp\n\
+             transport_maps = inline:{{a@example.com = virtual:}}\n",
+        )
+        .toml("[transport]\nenabled = true\n");
+    let (status, text) = said(&builder, &["check"], b"");
+    assert_eq!(status, Some(1), "{text}");
+    assert!(text.contains("virtual_mailbox_base is not set"), "{text}");
+    let server = builder.start();
+    let mut client = server.client();
+    assert_eq!(client.command("MAIL FROM:<>").code, 250);
+    let reply = client.command("RCPT TO:<a@example.com>");
+    assert_eq!(reply.codes(), "451 4.3.5", "{reply}");
+}

@@ -446,3 +446,51 @@ fn check_and_resolve_tell_of_transports() {
     );
     assert!(!checked.contains("unused"), "{checked}");
 }
+
+#[test]
+fn what_master_cf_calls_local_is_used_as_what_it_is() {
+    let build = |master_cf: &str| {
+        let builder = site("local-pipe", "", "", master_cf)
+            .main_cf("mydestination = here.example\nalias_maps = inline:{ann=nobody}\n");
+        let text = "#!/bin/sh\n(echo $1; cat) >$(dirname $0)/noted/$$\n";
+        script(&builder, "cmd", text);
+        builder
+    };
+    let told = |builder: &Builder, arguments: &[&str]| {
+        let mut command = mailstow::command(&arguments[..1]);
+        command.args(builder.configuration()).args(&arguments[1..]);
+        let output = mailstow::run_with_input(command, b"");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let pipe = "local unix - n n - - pipe user=nobody argv=@ROOT@/cmd $recipient\n";
+    let builder = build(pipe).main_cf("local_recipient_maps =\n");
+    let resolved = told(&builder, &["resolve", "ann@here.example"]);
+    assert!(
+        resolved.contains("recipient  ann@here.example"),
+        "{resolved}"
+    );
+    let note = "which is pipe(8)";
+    assert!(resolved.contains(note), "{resolved}");
+    let checked = told(&builder, &["check"]);
+    assert!(checked.contains(note), "{checked}");
+    let server = builder.start();
+    let replies = deliver(&server, &["ann@here.example"]);
+    assert!(
+        replies[0].starts_with("250 2.0.0"),
+        "{replies:?} {}",
+        server.log()
+    );
+    let noted = noted(&server);
+    assert!(noted[0].starts_with("ann@here.example\n"), "{noted:?}");
+
+    let builder = build("");
+    let note = "goes to the accounts of this machine";
+    for said in [
+        told(&builder, &["check"]),
+        told(&builder, &["resolve", "ann@here.example"]),
+    ] {
+        assert!(said.contains(note), "{said}");
+    }
+    let builder = builder.main_cf("local_transport = local:here\n");
+    assert!(!told(&builder, &["check"]).contains(note));
+}

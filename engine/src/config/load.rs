@@ -22,6 +22,7 @@ use super::remarks::{comment_inside, shown};
 use super::services::review_services;
 use super::settings::{OtherParameters, Settings};
 use super::socket_access;
+use super::time_limits::{review_reply_time, review_time_limits};
 use super::toml_file::{Given, parse_toml};
 use super::transports;
 use super::validate::{undeliverable, validate};
@@ -445,8 +446,14 @@ impl Loader<'_> {
         let enabled = settings.transport.enabled;
         let (transport, warnings) = transports::settings(enabled, &self.services, &self.values);
         self.warnings.extend(warnings);
-        let undeliverable = undeliverable(&settings, &self.values);
         settings.transport = transport;
+        settings.routing.local.is_other_program = !settings.has_local_service();
+        let undeliverable = undeliverable(&settings, &self.values);
+        advice.extend(review_time_limits(&settings));
+        if self.files.iter().any(|path| path.ends_with("main.cf")) {
+            let warning = review_reply_time(&settings, &self.services, &self.values);
+            self.warnings.extend(warning);
+        }
         let configuration = Configuration {
             mail_owner: settings.transport.mail_owner.clone(),
             settings,

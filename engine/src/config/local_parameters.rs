@@ -88,7 +88,8 @@ pub(super) static LOCAL: &[Parameter] = &[
         "command_time_limit",
         "1000s",
         Time(1..=TIME_MAX, |s, v| s.routing.local.command_time_limit = v),
-        "How long a command of local delivery may run",
+        "How long a command of local delivery may run; then it is killed, and its mail returned. \
+         delivery_deadline wins when it is not longer",
     ),
     routing(
         "command_expansion_filter",
@@ -120,6 +121,28 @@ impl Settings {
         transport.enabled
             && self.has_local_service()
             && (!routing.transport_maps.is_empty() || classes.into_iter().any(|one| is_local(one)))
+    }
+
+    /// Returns true unless nothing is stored in virtual mailboxes: transports are in use, and
+    /// either no table has such mailboxes, or `virtual_mailbox_maps` only say who exists: the class
+    /// has another transport, and no owners of mailboxes are named.
+    pub fn needs_base(&self) -> bool {
+        let routing = &self.routing;
+        let given = routing.virtual_transport.as_str();
+        let (transport, nexthop) = given.split_once(':').unwrap_or((given, ""));
+        let stores = || transport == "virtual" || self.is_own_socket(transport, nexthop);
+        let has_owners =
+            !routing.virtual_uid_maps.is_empty() || !routing.virtual_gid_maps.is_empty();
+        !self.transport.enabled
+            || (!routing.virtual_mailbox_maps.is_empty() && (has_owners || stores()))
+    }
+
+    /// Returns true where recipients need no virtual mailboxes: mail may go to accounts, or where
+    /// transports lead.
+    pub fn delivers_elsewhere(&self) -> bool {
+        let routing = &self.routing;
+        let is_routed = !routing.transport_maps.is_empty() || !routing.relay_domains.is_empty();
+        self.delivers_locally() || (self.transport.enabled && is_routed)
     }
 
     /// Returns true unless master.cf gives the name `local` to another program.

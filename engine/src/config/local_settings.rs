@@ -10,7 +10,7 @@ pub(super) const SAFE: &str =
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
     missing_docs,
-    reason = "each field is the Postfix parameter of that name, postconf(5)"
+    reason = "each other field is the Postfix parameter of that name, postconf(5)"
 )]
 pub struct LocalSettings {
     /// `$name` not expanded.
@@ -29,6 +29,8 @@ pub struct LocalSettings {
     pub command_time_limit: Duration,
     pub command_expansion_filter: String,
     pub local_command_shell: String,
+    /// What master.cf calls `local` is another program, such as pipe(8).
+    pub is_other_program: bool,
 }
 
 impl Default for LocalSettings {
@@ -47,6 +49,7 @@ impl Default for LocalSettings {
             command_time_limit: Duration::from_secs(1000),
             command_expansion_filter: SAFE.into(),
             local_command_shell: String::new(),
+            is_other_program: false,
         }
     }
 }

@@ -39,6 +39,7 @@ mod services;
 mod settings;
 mod socket_access;
 mod store_parameters;
+mod time_limits;
 mod toml_file;
 mod transport_parameters;
 mod transport_settings;

@@ -255,7 +255,10 @@ pub(super) static GENERAL: &[Parameter] = &[
         "delivery_deadline",
         "2m",
         Time(1..=TIME_MAX, |s, v| s.lmtp.delivery_deadline = v),
-        "After this a recipient whose delivery has not finished is answered 451 4.2.1",
+        "After this a recipient whose delivery has not finished is answered 451 4.2.1. It wins over \
+         command_time_limit, NAME_time_limit of pipe services, connect_timeout and reply_timeout \
+         that are not shorter: their mail is deferred then; keep it below Postfix's \
+         lmtp_data_done_timeout",
     ),
     parameter(
         "lmtp",

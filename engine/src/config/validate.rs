@@ -52,7 +52,7 @@ pub(super) fn validate(settings: &Settings, values: &Values) -> (Vec<Problem>, V
             ),
         );
     }
-    if routing.virtual_mailbox_domains.is_empty() && !settings.delivers_locally() {
+    if routing.virtual_mailbox_domains.is_empty() && !settings.delivers_elsewhere() {
         warnings.push(
             "virtual_mailbox_domains is empty: every recipient is refused; name your domains"
                 .to_owned(),
@@ -79,7 +79,7 @@ pub(super) fn undeliverable(settings: &Settings, values: &Values) -> Vec<Problem
 
 fn missing_base(settings: &Settings, values: &Values) -> Option<Problem> {
     let routing = &settings.routing;
-    let is_needed = !routing.virtual_mailbox_maps.is_empty();
+    let is_needed = !routing.virtual_mailbox_maps.is_empty() && settings.needs_base();
     if !is_needed || !routing.virtual_mailbox_base.as_os_str().is_empty() {
         return None;
     }

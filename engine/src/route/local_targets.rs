@@ -182,7 +182,7 @@ impl Router {
                 Err(error) => LocalEnd::Failed(self.settled(error).status()),
             };
         }
-        if transport == "local" {
+        if self.local.is_transport(transport) {
             let text = "mail system configuration error: local delivery passes mail to itself";
             return LocalEnd::Failed(Status::configuration(text));
         }

@@ -140,7 +140,7 @@ impl<'a> Resolving<'a> {
             Err(error) if is_member => return self.refused_member(member, &error, sender),
             Err(error) => return self.note(&error, false),
         };
-        if resolved.transport == "local" {
+        if self.router.local.is_transport(&resolved.transport) {
             return self.local(&resolved, is_member, sender);
         }
         let address = Address::from_internal(&resolved.recipient);

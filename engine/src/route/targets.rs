@@ -149,7 +149,7 @@ impl Router {
         let resolved = self
             .resolver
             .resolve(&given.internal(), &mut Trace::off())?;
-        if resolved.transport == "local" {
+        if self.local.is_transport(&resolved.transport) {
             let address = Address::from_internal(&resolved.recipient);
             let own = |domain: &str| self.resolver.is_own_domain(domain);
             // What virtual_mailbox_maps lists is stored here whatever its class.

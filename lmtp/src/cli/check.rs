@@ -20,8 +20,9 @@ use super::common::ServeArgs;
 use crate::started_with::StartedWith;
 use clap::Args;
 use findings::Findings;
+pub(super) use local::default_transport;
 use mailstow_engine::config::{ConfigError, Configuration, Origin, Problem, Settings, Sources};
-use mailstow_engine::route::{Router, table_context};
+use mailstow_engine::route::{Owners, Router, table_context};
 use mailstow_engine::table::{KeyInValues, OpenError, TableCache, TableList, TableSet};
 use running::Running;
 use std::io::{self, Write};
@@ -136,7 +137,12 @@ fn check(configuration: &Configuration, running: Option<&Running>, findings: &mu
         .for_each(|advice| findings.note(advice));
     tables(settings, findings);
     let before = findings.errors.len();
-    let owners = owners::check(&settings.routing, findings);
+    let has_base = !settings.routing.virtual_mailbox_base.as_os_str().is_empty();
+    let owners = match has_base || settings.needs_base() {
+        true => owners::check(&settings.routing, findings),
+        // Who would own what is stored nowhere?
+        false => Owners::default(),
+    };
     let owners_known = findings.errors.len() == before;
     places::base(settings, &owners, findings);
     places::state(configuration, findings);
@@ -147,7 +153,7 @@ fn check(configuration: &Configuration, running: Option<&Running>, findings: &mu
     sockets::check(configuration, running, findings);
     transports::check(settings, findings);
     autoreplies::check(settings, findings);
-    local::check(settings, findings);
+    local::check(configuration, findings);
 }
 
 /// Opens every table, each parameter by itself so that all that fail are named.
@@ -185,7 +191,7 @@ fn tables(settings: &Settings, findings: &mut Findings) {
     maps(&cache, findings);
     warned.retain(|warning| !findings.errors.contains(warning));
     warned.iter().for_each(|warning| findings.warning(warning));
-    if routing.virtual_mailbox_maps.is_empty() && !settings.delivers_locally() {
+    if routing.virtual_mailbox_maps.is_empty() && !settings.delivers_elsewhere() {
         findings.unset(
             "virtual_mailbox_maps is empty: every recipient is refused; name a table of \
              mailboxes, or use --domain",

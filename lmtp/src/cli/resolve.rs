@@ -3,6 +3,7 @@
 //! No mailbox is touched. Exit status: 0 when every address is accepted, 1 when one is permanently
 //! refused, 75 when one is deferred.
 
+use super::check::default_transport;
 use super::common::{SiteArgs, complain};
 use super::output::Output;
 use super::sysexits;
@@ -11,7 +12,8 @@ use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::{Configuration, Settings};
 use mailstow_engine::octets;
 use mailstow_engine::route::{
-    Destination, Format, MailboxTarget, Resolution, Route, Router, Step, table_context,
+    AddressClass, Destination, Format, MailboxTarget, Resolution, Route, Router, Step,
+    table_context,
 };
 use mailstow_engine::table::TableCache;
 use mailstow_engine::transport::{LocalEnd, problem};
@@ -89,7 +91,7 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
         true => Output::shown(),
         false => Output::octets(),
     };
-    let printed = print(args, &router, &configuration.settings, &mut out);
+    let printed = print(args, &router, &configuration, &mut out);
     match printed.and_then(|worst| out.flush().map(|()| worst)) {
         Ok(worst) => ExitCode::from(worst),
         // A reader that went away, as head(1) does, has seen enough.
@@ -107,9 +109,10 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
 fn print(
     args: &ResolveArgs,
     router: &Router,
-    settings: &Settings,
+    configuration: &Configuration,
     out: &mut impl Write,
 ) -> io::Result<u8> {
+    let settings = &configuration.settings;
     let base = settings.routing.virtual_mailbox_base.as_path();
     let mut worst = 0;
     for argument in &args.address {
@@ -131,9 +134,25 @@ fn print(
                 writeln!(out, "    {step}")?;
             }
             print_text(&resolution, base, out)?;
+            if is_local(router, address)
+                && let Some(note) = default_transport(configuration)
+            {
+                writeln!(out, "  note       {note}")?;
+            }
         }
     }
     Ok(worst)
+}
+
+/// Whether mail for an address goes by `local_transport`, before aliases lead it elsewhere.
+fn is_local(router: &Router, address: &str) -> bool {
+    let Ok(address) = parse_mailbox(address) else {
+        return false;
+    };
+    let domain = router.complete(address).domain.unwrap_or_default();
+    router
+        .class(&domain)
+        .is_ok_and(|class| class == AddressClass::Local)
 }
 
 fn resolve(router: &Router, address: &str, explain: bool) -> (Resolution, Vec<Step>) {

@@ -4,15 +4,48 @@
 
 use super::Findings;
 use super::places::directory;
-use mailstow_engine::config::Settings;
+use mailstow_engine::config::{Configuration, Origin, Settings};
 use nix::unistd::User;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-pub(super) fn check(settings: &Settings, findings: &mut Findings) {
+pub(super) fn check(configuration: &Configuration, findings: &mut Findings) {
+    let settings = &configuration.settings;
+    if let Some(note) = default_transport(configuration) {
+        findings.note(note);
+    }
     if settings.delivers_locally() {
         check_as(rustix::process::geteuid().as_raw(), settings, findings);
     }
+}
+
+/// Returns what to know where mail goes by the default of `local_transport`: few who set up virtual
+/// mailboxes expect that.
+pub(in crate::cli) fn default_transport(configuration: &Configuration) -> Option<String> {
+    let settings = &configuration.settings;
+    let routing = &settings.routing;
+    let is_default = configuration
+        .entry("routing", "local_transport")
+        .is_some_and(|entry| entry.origin == Origin::Default);
+    let is_in_use = settings.transport.enabled && !routing.mydestination.is_empty();
+    if !is_default || !is_in_use {
+        return None;
+    }
+    let whose = format!(
+        "local_transport has its default, {}: mail for mydestination = {}",
+        routing.local_transport, routing.mydestination
+    );
+    let mut services = settings.transport.services.iter();
+    Some(match services.find(|service| service.name == "local") {
+        Some(service) if service.command != "local" => format!(
+            "{whose} goes to the service local of master.cf, line {}, which is {}(8)",
+            service.line, service.command
+        ),
+        _ => format!(
+            "{whose} goes to the accounts of this machine; empty mydestination if they get none, \
+             or set local_transport"
+        ),
+    })
 }
 
 /// For a server of this user.

@@ -20,8 +20,10 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
         findings.error(cause);
     }
     for ((name, nexthop), parameter) in router.named_transports() {
-        let problem = problem(&name, settings);
-        let Some(cause) = problem.or_else(|| nexthop_problem(&name, &nexthop, settings)) else {
+        let problem = problem(&name, settings)
+            .or_else(|| nexthop_problem(&name, &nexthop, settings))
+            .or_else(|| base_problem(&name, &nexthop, settings));
+        let Some(cause) = problem else {
             continue;
         };
         let text = format!("{parameter} names {name}:{nexthop}, whose mail is deferred: {cause}");
@@ -31,6 +33,16 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
             _ => findings.note(text),
         }
     }
+}
+
+/// Returns what is missing where mail is stored here.
+fn base_problem(name: &str, nexthop: &str, settings: &Settings) -> Option<String> {
+    let routing = &settings.routing;
+    let is_stored = name == "virtual" || settings.is_own_socket(name, nexthop);
+    let has_base = !routing.virtual_mailbox_base.as_os_str().is_empty();
+    (is_stored && !has_base && !routing.virtual_mailbox_maps.is_empty()).then(|| {
+        "virtual_mailbox_base is not set; set it, virtual_uid_maps and virtual_gid_maps".to_owned()
+    })
 }
 
 /// Returns what is wrong with a nexthop of a transport that talks to servers.
