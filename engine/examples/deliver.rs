@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         reverse_path: ReversePath::Address(parse_mailbox("me@example.org")?),
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message: message.finish()?,
     };
     let original = None;

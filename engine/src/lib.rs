@@ -42,6 +42,7 @@
 //!     reverse_path: ReversePath::Address(parse_mailbox("me@example.org")?),
 //!     queue_id: None,
 //!     client: Default::default(),
+//!     dsn: Default::default(),
 //!     message: message.finish()?,
 //! };
 //! let recipient = Recipient { address, original: None };
@@ -78,6 +79,7 @@ pub mod config;
 mod delivery;
 pub mod delivery_log;
 pub mod descriptors;
+mod dsn;
 mod engine;
 mod envelope;
 #[cfg(any(test, fuzzing))]

@@ -1,8 +1,9 @@
 //! A message on its way, and where it comes from.
 //!
-//! A leaf; imports `envelope`, `message`. Everything that delivers takes it: mailboxes and
+//! A leaf; imports `dsn`, `envelope`, `message`. Everything that delivers takes it: mailboxes and
 //! transports.
 
+use crate::dsn::Dsn;
 use crate::envelope::ReversePath;
 use crate::message::Message;
 
@@ -20,6 +21,8 @@ pub struct Client {
     pub helo: String,
     /// SMTP or ESMTP.
     pub protocol: String,
+    /// Who submitted the message: `AUTH` of `MAIL` (RFC 4954 section 5).
+    pub sasl_sender: String,
 }
 
 /// A message on its way: what all its recipients share.
@@ -36,6 +39,7 @@ pub struct Client {
 ///     reverse_path: ReversePath::Address(parse_mailbox("me@example.org")?),
 ///     queue_id: Some("4XyZ1b2c3d".into()),
 ///     client: Default::default(),
+///     dsn: Default::default(),
 ///     message: message.finish()?,
 /// };
 /// assert_eq!(mail.message.size(), 26);
@@ -50,6 +54,8 @@ pub struct Mail {
     pub queue_id: Option<String>,
     /// Who gave it to the client.
     pub client: Client,
+    /// What the sender asks to be told.
+    pub dsn: Dsn,
     /// The content.
     pub message: Message,
 }

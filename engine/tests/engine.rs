@@ -76,6 +76,7 @@ fn one_message_reaches_a_maildir_and_an_mbox_and_both_outcomes_come_in_order() {
         reverse_path: ReversePath::Null,
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message: message(&engine, "Subject: hello\n\nbody\n"),
     };
     let outcomes = engine.deliver(Arc::new(mail), to);
@@ -190,6 +191,7 @@ fn the_directories_above_the_base_need_not_be_open_to_the_mailbox_owner() {
             reverse_path: ReversePath::Null,
             queue_id: None,
             client: Default::default(),
+            dsn: Default::default(),
             message: message(&engine, "\nbody\n"),
         };
         let outcomes = engine.deliver(Arc::new(mail), to);
@@ -205,6 +207,7 @@ fn submit_and(engine: &Engine, text: &str, settle: impl FnOnce(Receipt)) -> Stri
         reverse_path: ReversePath::Null,
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message: message(engine, text),
     };
     let (sender, outcome) = std::sync::mpsc::channel();
@@ -255,6 +258,7 @@ fn a_receipt_given_back_before_the_outcome_is_known_counts_all_the_same() {
             reverse_path: ReversePath::Null,
             queue_id: None,
             client: Default::default(),
+            dsn: Default::default(),
             message: message(&engine, text),
         };
         let (sender, outcome) = std::sync::mpsc::channel();
@@ -305,6 +309,7 @@ fn a_recipient_that_is_told_to_try_again_stays_in_doubt_and_the_others_do_not() 
             reverse_path: ReversePath::Null,
             queue_id: None,
             client: Default::default(),
+            dsn: Default::default(),
             message: message(engine, text),
         };
         let (sender, outcomes) = std::sync::mpsc::channel();

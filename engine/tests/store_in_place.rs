@@ -92,6 +92,7 @@ fn store_for<D: Disk>(
         reverse_path: sender(),
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message: message.clone(),
     };
     let mut statuses = vec![String::new(); to.len()];
@@ -235,6 +236,7 @@ fn a_message_given_up_while_it_arrives_or_waits_leaves_nothing() {
         reverse_path: sender(),
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message,
     };
     let to = vec![(recipient(), md)];

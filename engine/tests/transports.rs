@@ -37,6 +37,7 @@ fn deliver(engine: &Engine, to: Vec<(&str, Target)>) -> Vec<Outcome> {
         reverse_path: ReversePath::Null,
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message: message.finish().unwrap(),
     };
     let recipient = |name: &str| Recipient {

@@ -250,6 +250,7 @@ impl Handle {
                     reverse_path: envelope.reverse_path,
                     queue_id: envelope.retry_key,
                     client: Default::default(),
+                    dsn: Default::default(),
                     message: content,
                 };
                 let count = envelope.deliveries.len();
@@ -305,6 +306,7 @@ impl Handle {
             reverse_path: envelope.reverse_path,
             queue_id: envelope.retry_key,
             client: Default::default(),
+            dsn: Default::default(),
             message: content,
         };
         let count = envelope.deliveries.len();

@@ -93,6 +93,7 @@ fn deliver(engine: &Engine, name: &str) -> String {
         reverse_path: parse_address("m@ex.example").expect("an address"),
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message: builder.finish().expect("room in memory"),
     };
     let recipient = Recipient {

@@ -295,6 +295,7 @@ impl Delivery {
             reverse_path: crate::address::ReversePath::Null,
             queue_id: None,
             client: Default::default(),
+            dsn: Default::default(),
             message: spool.message().finish().unwrap(),
         };
         let recipient = |name| crate::envelope::Recipient {

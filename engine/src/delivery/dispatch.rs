@@ -14,6 +14,7 @@ use super::reply::{OnOutcome, Ticket};
 use super::store::Store;
 use super::types::{Mail, Outcome};
 use crate::address::Address;
+use crate::dsn::Disposition;
 use crate::envelope::Recipient;
 use crate::io::Disk;
 use crate::status::Status;
@@ -130,7 +131,13 @@ impl<D: Disk> Store<D> {
                 let place = name.target.to_string();
                 match repeated {
                     Some(repeated) => {
-                        answer(&name, Ticket::settled(repeated), delivered_before(place));
+                        // Whether the next server sends a notice is not remembered: two are better
+                        // than none.
+                        let before = Outcome {
+                            disposition: Disposition::Relayed,
+                            ..delivered_before(place)
+                        };
+                        answer(&name, Ticket::settled(repeated), before);
                     }
                     None => answer(&name, Ticket::not_made(), is_under_way(place)),
                 }
@@ -216,7 +223,7 @@ fn begin<H: fmt::Debug + Send + Sync + 'static>(
     to: Arc<Answers<H>>,
 ) -> Tickets {
     let of_transport = Arc::clone(&to);
-    let on_status = move |at: usize, status: Status| of_transport.take(at, status);
+    let on_status = move |at, status, how| of_transport.take(at, (status, how));
     let (done, claims) = answers(recipients.len(), on_status);
     let mut tickets = Tickets::new();
     for (names, claim) in to.names.iter().zip(claims) {
@@ -254,23 +261,23 @@ fn deliver(transports: &Transports, request: TransportRequest) {
 }
 
 impl<H: fmt::Debug + Send + Sync + 'static> Answers<H> {
-    /// Takes the answer of a transport for a recipient. Reports a success once it is durably
-    /// recorded.
-    fn take(self: &Arc<Self>, at: usize, status: Status) {
+    /// Takes what a transport answers for a recipient. A success is reported once it is durably
+    /// remembered.
+    fn take(self: &Arc<Self>, at: usize, (status, how): (Status, Disposition)) {
         let Some(names) = self.names.get(at) else {
             return;
         };
         let Some(ledger) = self.ledger.as_ref().filter(|_| status.is_success()) else {
             self.message.not_taken(names);
-            return self.report(at, &status, false);
+            return self.report(at, &status, how, false);
         };
         let entries = self.message.taken(names, &ledger.unconfirmed);
         if entries.is_empty() {
-            return self.report(at, &status, false);
+            return self.report(at, &status, how, false);
         }
         let to = Arc::clone(self);
         let then = move |durable: Result<_, _>| match durable {
-            Ok(_) => to.report(at, &status, false),
+            Ok(_) => to.report(at, &status, how, false),
             Err(error) => to.is_not_durable(at, &error),
         };
         ledger.append_in_doubt(&entries, Box::new(then));
@@ -284,15 +291,16 @@ impl<H: fmt::Debug + Send + Sync + 'static> Answers<H> {
             let unconfirmed = &ledger.unconfirmed;
             self.message.settle(*name, Verdict::Lost, unconfirmed);
         }
-        self.report(at, &error.status(), true);
+        self.report(at, &error.status(), Disposition::default(), true);
     }
 
-    fn report(&self, at: usize, status: &Status, may_appear: bool) {
+    fn report(&self, at: usize, status: &Status, disposition: Disposition, may_appear: bool) {
         let known = self.message.names();
         let names = self.names.get(at).into_iter().flatten();
         for name in names.filter_map(|name| known.get(*name)) {
             let outcome = Outcome {
                 may_appear,
+                disposition,
                 ..outcome(status.clone(), &name.target, self.begun.elapsed())
             };
             for index in &name.indices {
@@ -309,6 +317,7 @@ fn outcome(status: Status, target: &TransportTarget, stored: Duration) -> Outcom
         mailbox: Some(target.to_string()),
         queued: Duration::ZERO,
         stored,
+        disposition: Disposition::default(),
     }
 }
 

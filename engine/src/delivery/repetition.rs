@@ -9,6 +9,7 @@ use super::ledger::logged_message::LoggedMessage;
 use super::ledger::unconfirmed::{Repeated, Unconfirmed};
 use super::types::{Mail, Outcome};
 use super::under_way::UnderWay;
+use crate::dsn::Disposition;
 use crate::envelope::Recipient;
 use crate::mailbox::MailboxName;
 use crate::status::{EnhancedCode, Status};
@@ -164,11 +165,11 @@ pub(super) fn handed_over_before(
         id => under_way.with_id(id),
     };
     if !earlier.is_empty() {
-        let both = |name: &Name| (&name.recipient, name.place.as_str());
-        let wanted: HashSet<_> = names.iter().map(both).collect();
+        let both = names.iter().map(|name| (&name.recipient, &name.place));
+        let wanted: HashSet<(&Recipient, &String)> = both.collect();
         earlier.retain(|message| {
             let mut known = message.names().iter();
-            known.any(|known| wanted.contains(&both(known)))
+            known.any(|known| wanted.contains(&(&known.recipient, &known.place)))
         });
     }
     let may_repeat = |sketch: &ContentSketch| {
@@ -221,6 +222,7 @@ pub(super) fn delivered_before(place: String) -> Outcome {
         mailbox: Some(place),
         queued: Duration::ZERO,
         stored: Duration::ZERO,
+        disposition: Disposition::default(),
     }
 }
 
@@ -233,5 +235,6 @@ pub(super) fn is_under_way(place: String) -> Outcome {
         mailbox: Some(place),
         queued: Duration::ZERO,
         stored: Duration::ZERO,
+        disposition: Disposition::default(),
     }
 }

@@ -11,6 +11,7 @@ use super::handed_over::HandedOver;
 use super::ledger::logged_message::LoggedMessage;
 use super::ledger::unconfirmed::Repeated;
 use super::types::Outcome;
+use crate::dsn::Disposition;
 use crate::mailbox::MailboxName;
 use crate::status::Status;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -300,6 +301,7 @@ impl Reply {
                 mailbox: Some(self.mailbox.display().to_owned()),
                 queued,
                 stored,
+                disposition: Disposition::default(),
             };
             let report = || (self.on_outcome)(index, outcome);
             if catch_unwind(AssertUnwindSafe(report)).is_err() {

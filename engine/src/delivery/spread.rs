@@ -10,6 +10,7 @@ use super::reply::OnOutcome;
 use super::store::Store;
 use super::types::{Mail, Outcome};
 use crate::address::{ReversePath, parse_address};
+use crate::dsn::{Disposition, Dsn};
 use crate::envelope::Recipient;
 use crate::octets;
 use crate::status::{EnhancedCode, Status};
@@ -211,6 +212,7 @@ fn outcome(status: Status) -> Outcome {
         mailbox: None,
         queued: Duration::ZERO,
         stored: Duration::ZERO,
+        disposition: Disposition::default(),
     }
 }
 
@@ -223,6 +225,8 @@ impl Difference {
         if let Some(sender) = &self.sender {
             // An invalid address can take no failure notices.
             mail.reverse_path = parse_address(sender).unwrap_or(ReversePath::Null);
+            // That one asks for nothing.
+            mail.dsn = Dsn::default();
         }
         let mut lines = Vec::new();
         for from in self.sent_on_from.iter().rev() {

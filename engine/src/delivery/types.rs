@@ -1,5 +1,6 @@
 //! What goes into a delivery and what comes out.
 
+use crate::dsn::Disposition;
 pub use crate::mail::Mail;
 use crate::status::Status;
 use std::time::Duration;
@@ -31,4 +32,6 @@ pub struct Outcome {
     pub queued: Duration,
     /// Time spent writing and flushing.
     pub stored: Duration,
+    /// What a success means for a sender who asked to be told of it.
+    pub disposition: Disposition,
 }

@@ -43,10 +43,10 @@
 //! | `SIZE` | the message is refused when it is larger than `message_size_limit` | is ignored |
 //! | `BODY` | `BINARYMIME` needs `BDAT` | means `8BITMIME` |
 //! | `SMTPUTF8` | replies may be UTF-8 | |
-//! | `ENVID` | success notices name it | is used as it is |
-//! | `RET` | nothing: it chooses what failure notices return | |
-//! | `AUTH` | nothing | |
-//! | `NOTIFY` | `SUCCESS` asks for a success notice, unless `NEVER` is there, too | is ignored |
+//! | `ENVID` | success notices and commands name it, and servers with DSN get it | is used as it is |
+//! | `RET` | servers with DSN get it: it chooses what failure notices return | is ignored |
+//! | `AUTH` | commands get it as `$sasl_sender` | is used as it is |
+//! | `NOTIFY` | `SUCCESS` without `NEVER` asks for a success notice; servers with DSN get it | is ignored |
 //! | `ORCPT` | `X-Original-To:`, if it is a mail address | is used as it is |
 //! | `XFORWARD` | queue id and client, for the log | is ignored, or shown with `?` |
 //!

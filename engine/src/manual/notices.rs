@@ -51,4 +51,12 @@
 //! section 4.3). A recipient that `expand_aliases` expands is `expanded`, and its members are not
 //! named; where cleanup(8) expands, Postfix sends that notice and asks for no other.
 //!
+//! # Mail that goes on
+//!
+//! A server that offers DSN gets `NOTIFY`, `ORCPT`, `RET` and `ENVID` as they came, and sends the
+//! notice. For a server without DSN, and for commands of pipe(8) without the flag `X`, mailstow sends a
+//! notice with the action `relayed`, once the success is recorded durably. When the reply to such a
+//! message was lost, its repetition causes another `relayed` notice. Members of an alias are sent
+//! on without `SUCCESS`.
+//!
 //! No notice goes to the null sender, or to a sender with an invalid domain.

@@ -3,6 +3,7 @@
 //! Invariant: a recipient is answered once, or was given up before the transport did anything for
 //! it.
 
+use crate::dsn::Disposition;
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU8, Ordering};
@@ -19,7 +20,7 @@ const GIVEN_UP: u8 = 2;
 const ANSWERED: u8 = 3;
 
 /// Takes the outcome of a recipient.
-type OnStatus = dyn Fn(usize, Status) + Send + Sync;
+type OnStatus = dyn Fn(usize, Status, Disposition) + Send + Sync;
 
 struct Answers {
     states: Vec<AtomicU8>,
@@ -27,7 +28,7 @@ struct Answers {
 }
 
 impl Answers {
-    fn answer(&self, index: usize, status: Status) {
+    fn answer(&self, index: usize, status: Status, disposition: Disposition) {
         let Some(state) = self.states.get(index) else {
             return;
         };
@@ -35,7 +36,7 @@ impl Answers {
             matches!(state, WAITING | BEGUN).then_some(ANSWERED)
         });
         if answered.is_ok() {
-            let report = || (self.on_status)(index, status);
+            let report = || (self.on_status)(index, status, disposition);
             if catch_unwind(AssertUnwindSafe(report)).is_err() {
                 tracing::error!("a callback that takes delivery outcomes panicked");
             }
@@ -49,8 +50,8 @@ struct Rest(Arc<Answers>);
 impl Drop for Rest {
     fn drop(&mut self) {
         for index in 0..self.0.states.len() {
-            self.0
-                .answer(index, Status::system("the transport gave no answer"));
+            let status = Status::system("the transport gave no answer");
+            self.0.answer(index, status, Disposition::default());
         }
     }
 }
@@ -71,9 +72,14 @@ impl Done {
         })
     }
 
-    /// Answers for a recipient. Only the first answer counts.
+    /// Answers for a recipient; a success is the end of its way. Only the first answer counts.
     pub fn answer(&self, index: usize, status: Status) {
-        self.0.0.answer(index, status);
+        self.answer_as(index, status, Disposition::Delivered);
+    }
+
+    /// As [`Done::answer`], with what a success means for the sender.
+    pub fn answer_as(&self, index: usize, status: Status, disposition: Disposition) {
+        self.0.0.answer(index, status, disposition);
     }
 }
 
@@ -111,7 +117,7 @@ impl fmt::Debug for Claim {
 /// Returns a place for the outcomes of `count` recipients, and for each the right to give it up.
 pub(crate) fn answers(
     count: usize,
-    on_status: impl Fn(usize, Status) + Send + Sync + 'static,
+    on_status: impl Fn(usize, Status, Disposition) + Send + Sync + 'static,
 ) -> (Done, Vec<Claim>) {
     let mut states = Vec::new();
     states.resize_with(count, || AtomicU8::new(WAITING));
@@ -135,7 +141,7 @@ mod tests {
     fn seen(count: usize) -> (Done, Vec<Claim>, Arc<Mutex<Vec<String>>>) {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&seen);
-        let (done, claims) = answers(count, move |index, status| {
+        let (done, claims) = answers(count, move |index, status, _| {
             sink.lock().push(format!("{index}: {status}"));
         });
         (done, claims, seen)

@@ -11,6 +11,7 @@ mod refusing;
 mod registry;
 mod request;
 
+pub use crate::dsn::{Disposition, Dsn, Notify, RecipientDsn, Returned};
 pub use crate::mail::Client;
 pub use crate::target::{CommandTarget, LocalEnd, LocalTarget, TransportTarget};
 pub use done::Done;

@@ -124,6 +124,7 @@ pub fn mail<D: Disk>(store: &Store<D>, content: &[u8]) -> Arc<Mail> {
         reverse_path: parse_address("s@ex.example").unwrap(),
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message: message(store, content),
     })
 }

@@ -146,6 +146,7 @@ fn answered(open: &Open<'_>, answer: &Answer, taken: Duration) -> Outcome {
         mailbox: None,
         queued: Duration::ZERO,
         stored: taken,
+        disposition: Default::default(),
     };
     outcome.into()
 }

@@ -85,6 +85,7 @@ impl WayOut {
                     reverse_path: ReversePath::Null,
                     queue_id: None,
                     client: Default::default(),
+                    dsn: Default::default(),
                     message: content,
                 };
                 let recipient = Recipient {

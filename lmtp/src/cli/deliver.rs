@@ -123,6 +123,7 @@ fn deliver(args: &DeliverArgs) -> Result<(), Status> {
         reverse_path,
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message,
     });
     let outcomes = engine.deliver(mail, to);

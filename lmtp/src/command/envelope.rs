@@ -13,6 +13,7 @@ use super::xtext::{decode_utf8_address, decode_xtext};
 use crate::reply::Reply;
 use mailstow_engine::ReversePath;
 use mailstow_engine::address::{Address, parse_address, parse_mailbox, parse_original_recipient};
+use mailstow_engine::transport::{Notify, RecipientDsn, Returned};
 
 /// The `BODY` parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -39,6 +40,10 @@ pub struct MailCommand {
     pub smtputf8: bool,
     /// `ENVID`, decoded: what the sender calls the message.
     pub envelope_id: Option<String>,
+    /// `RET`: what a failure notice returns.
+    pub returned: Option<Returned>,
+    /// `AUTH`, decoded: who submitted the message; empty when that is not told.
+    pub sasl_sender: String,
 }
 
 impl MailCommand {
@@ -50,7 +55,7 @@ impl MailCommand {
                 address.local_part.len() + address.domain.as_ref().map_or(0, String::len)
             }
         };
-        path + self.envelope_id.as_ref().map_or(0, String::len)
+        path + self.envelope_id.as_ref().map_or(0, String::len) + self.sasl_sender.len()
     }
 }
 
@@ -62,15 +67,8 @@ pub struct RcptCommand {
     /// `ORCPT`, decoded and without its address type, in external form; empty when not given or
     /// of a type that is no mail address.
     pub original: String,
-    /// The sender requests a success notice (`NOTIFY=SUCCESS`).
-    pub notice: Option<NoticeRequest>,
-}
-
-/// What a success notice says of a recipient beside its address.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct NoticeRequest {
-    /// Address type and decoded address of `ORCPT`, joined by `;`; empty when not given.
-    pub original: String,
+    /// Set when the client says what the sender is to be told of (`NOTIFY`).
+    pub dsn: Option<RecipientDsn>,
 }
 
 pub(super) fn mail(args: &str, paths: Paths) -> Result<MailCommand, Reply> {
@@ -84,6 +82,8 @@ pub(super) fn mail(args: &str, paths: Paths) -> Result<MailCommand, Reply> {
         body: Body::default(),
         smtputf8: false,
         envelope_id: None,
+        returned: None,
+        sasl_sender: String::new(),
     };
     params::each(parameters, |keyword, value| {
         match keyword {
@@ -91,9 +91,8 @@ pub(super) fn mail(args: &str, paths: Paths) -> Result<MailCommand, Reply> {
             "BODY" => command.body = value.map_or(Body::SevenBit, parse_body),
             "SMTPUTF8" => command.smtputf8 = true,
             "ENVID" => command.envelope_id = value.map(decode_xtext),
-            // RET chooses what a failure notice returns, which the client sends. AUTH says who
-            // submitted the message.
-            "RET" | "AUTH" => {}
+            "RET" => command.returned = value.and_then(parse_returned),
+            "AUTH" => command.sasl_sender = value.map_or_else(String::new, parse_submitter),
             _ => return Err(params::unsupported()),
         }
         Ok(())
@@ -106,10 +105,10 @@ pub(super) fn rcpt(args: &str, paths: Paths) -> Result<RcptCommand, Reply> {
         .map_err(|why| Reply::with_text(501, "5.5.4", format!("Invalid TO: {why}")))?;
     let address = parse_mailbox(path)
         .map_err(|e| Reply::with_text(501, "5.1.3", format!("Bad recipient address: {e}")))?;
-    let (mut original, mut wants_notice) = (None, false);
+    let (mut original, mut notify) = (None, None);
     params::each(parameters, |keyword, value| {
         match keyword {
-            "NOTIFY" => wants_notice = value.is_some_and(has_success),
+            "NOTIFY" => notify = value.and_then(parse_notify),
             "ORCPT" => original = value.map(Original::parse),
             _ => return Err(params::unsupported()),
         }
@@ -117,7 +116,8 @@ pub(super) fn rcpt(args: &str, paths: Paths) -> Result<RcptCommand, Reply> {
     })?;
     Ok(RcptCommand {
         address,
-        notice: wants_notice.then(|| NoticeRequest {
+        dsn: notify.map(|notify| RecipientDsn {
+            notify: Some(notify),
             original: original.as_ref().map_or_else(String::new, Original::typed),
         }),
         original: original
@@ -141,15 +141,40 @@ fn parse_body(body: &str) -> Body {
     }
 }
 
-/// Whether a `NOTIFY` list asks for success notices (RFC 3461 section 4.1). `NEVER` has the last
-/// word.
-fn has_success(value: &str) -> bool {
+/// A `NOTIFY` list (RFC 3461 section 4.1); `None` when it says nothing. `NEVER` has the last word.
+fn parse_notify(value: &str) -> Option<Notify> {
     let has = |wanted: &str| {
         value
             .split(',')
             .any(|when| when.eq_ignore_ascii_case(wanted))
     };
-    has("SUCCESS") && !has("NEVER")
+    let notify = Notify {
+        success: has("SUCCESS"),
+        failure: has("FAILURE"),
+        delay: has("DELAY"),
+    };
+    match has("NEVER") {
+        true => Some(Notify::default()),
+        false => Some(notify).filter(|notify| *notify != Notify::default()),
+    }
+}
+
+fn parse_returned(value: &str) -> Option<Returned> {
+    let is = |word: &str| value.eq_ignore_ascii_case(word);
+    match (is("FULL"), is("HDRS")) {
+        (true, _) => Some(Returned::Full),
+        (_, true) => Some(Returned::Headers),
+        _ => None,
+    }
+}
+
+/// Who submitted the message (RFC 4954 section 5); `<>` is nobody.
+fn parse_submitter(value: &str) -> String {
+    let submitter = decode_xtext(value);
+    match submitter.as_str() {
+        "<>" => String::new(),
+        _ => submitter,
+    }
 }
 
 /// `ORCPT`: `addr-type ";" xtext` (RFC 3461 section 4.2, RFC 6533 section 3).
@@ -324,17 +349,14 @@ mod tests {
         let command = to(line).unwrap();
         assert_eq!(command.address.external(), "\"a b\"@vm.example");
         assert_eq!(command.original, "loc+e@origin.example");
-        assert_eq!(
-            command.notice.unwrap().original,
-            "rfc822;loc+e@origin.example"
-        );
+        assert_eq!(command.dsn.unwrap().original, "rfc822;loc+e@origin.example");
         let command = to("TO:<a@b> ORCPT=utf-8;\\x{FC}@x").unwrap();
         assert_eq!(command.original, "ü@x");
         assert_eq!(to("TO:<a@b> ORCPT=x400;foo").unwrap().original, "");
         assert_eq!(to("TO:<postmaster>").unwrap().address.domain, None);
         let quoted = to("TO:<\"a>b\\\"c\"@x> NOTIFY=NEVER").unwrap();
         assert_eq!(quoted.address.local_part, "a>b\"c");
-        assert_eq!(quoted.notice, None);
+        assert_eq!(quoted.dsn.unwrap().notify, Some(Notify::default()));
     }
 
     /// Postfix writes ORCPT in internal form, other clients in external form.
@@ -352,6 +374,32 @@ mod tests {
         ] {
             let command = to(&format!("TO:<a@b> ORCPT={value}")).unwrap();
             assert_eq!(command.original, original, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_the_sender_wants_to_be_told_is_read() {
+        for (list, shown) in [
+            ("FAILURE,delay", Some("FAILURE,DELAY")),
+            ("SUCCESS", Some("SUCCESS")),
+            ("NEVER,SUCCESS", Some("NEVER")),
+            ("SOMETIMES", None),
+        ] {
+            let command = to(&format!("TO:<a@b> NOTIFY={list}")).unwrap();
+            let notify = command.dsn.and_then(|dsn| dsn.notify);
+            assert_eq!(notify.map(|n| n.to_string()).as_deref(), shown, "{list}");
+        }
+        for (value, returned) in [
+            ("full", Some(Returned::Full)),
+            ("HDRS", Some(Returned::Headers)),
+            ("NONE", None),
+        ] {
+            let command = from(&format!("FROM:<a@b> RET={value}")).unwrap();
+            assert_eq!(command.returned, returned, "{value}");
+        }
+        for (value, submitter) in [("a+2Bb@x", "a+b@x"), ("<>", "")] {
+            let command = from(&format!("FROM:<a@b> AUTH={value}")).unwrap();
+            assert_eq!(command.sasl_sender, submitter);
         }
     }
 
@@ -425,7 +473,8 @@ mod tests {
             ("FAILURE", false),
         ] {
             let command = to(&format!("TO:<a@b> NOTIFY={list}")).unwrap();
-            assert_eq!(command.notice.is_some(), wants, "{list}");
+            let notify = command.dsn.and_then(|dsn| dsn.notify);
+            assert_eq!(notify.is_some_and(|notify| notify.success), wants, "{list}");
         }
     }
 

@@ -10,7 +10,7 @@ mod paths;
 mod xforward;
 mod xtext;
 
-pub use envelope::{Body, MailCommand, NoticeRequest, RcptCommand};
+pub use envelope::{Body, MailCommand, RcptCommand};
 pub use paths::Paths;
 pub use xforward::{Forwarded, ForwardedName};
 

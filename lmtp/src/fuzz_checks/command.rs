@@ -1,8 +1,9 @@
 //! Command lines: what is read from one is read again from the same command in our own spelling.
 
 use crate::command::{
-    Body, Command, Forwarded, ForwardedName, MailCommand, NoticeRequest, Paths, RcptCommand, parse,
+    Body, Command, Forwarded, ForwardedName, MailCommand, Paths, RcptCommand, parse,
 };
+use mailstow_engine::transport::{RecipientDsn, Returned};
 use mailstow_engine::{ReversePath, octets};
 
 /// Most bytes that one byte of a line becomes in the texts of a command: an octet that is no UTF-8
@@ -44,7 +45,7 @@ fn check_texts(command: &Command, line_bytes: usize) {
     let texts = match command {
         Command::Mail(mail) => mail.texts(),
         Command::Rcpt(rcpt) => {
-            let notice = rcpt.notice.as_ref().map_or(0, |n| n.original.len());
+            let notice = rcpt.dsn.as_ref().map_or(0, |dsn| dsn.original.len());
             let address = rcpt.address.external().len();
             address.max(rcpt.original.len()).max(notice)
         }
@@ -130,14 +131,22 @@ fn written_mail(mail: &MailCommand) -> String {
     if let Some(id) = &mail.envelope_id {
         text.push_str(&format!(" ENVID={}", xtext(id)));
     }
+    text.push_str(match mail.returned {
+        Some(Returned::Full) => " RET=FULL",
+        Some(Returned::Headers) => " RET=HDRS",
+        None => "",
+    });
+    if !mail.sasl_sender.is_empty() {
+        text.push_str(&format!(" AUTH={}", xtext(&mail.sasl_sender)));
+    }
     text
 }
 
 fn written_rcpt(rcpt: &RcptCommand) -> String {
     let mut text = format!("RCPT TO:<{}>", rcpt.address.external());
-    match &rcpt.notice {
-        Some(NoticeRequest { original }) => {
-            text.push_str(" NOTIFY=SUCCESS");
+    match &rcpt.dsn {
+        Some(RecipientDsn { notify, original }) => {
+            text.push_str(&format!(" NOTIFY={}", notify.unwrap_or_default()));
             if let Some((kind, decoded)) = original.split_once(';') {
                 let encoded = match kind.eq_ignore_ascii_case("utf-8") {
                     true => utf8_address(decoded),

@@ -9,7 +9,7 @@
 mod report;
 mod sendmail;
 
-pub(crate) use report::{Delivered, HEADER_BYTES_MAX, Report};
+pub(crate) use report::{Action, Delivered, HEADER_BYTES_MAX, Report};
 pub(crate) use sendmail::Sendmail;
 
 use mailstow_engine::config::{Durability, Settings, SuccessNotices};

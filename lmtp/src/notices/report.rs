@@ -42,12 +42,22 @@ pub(crate) struct Delivered {
     pub(crate) address: String,
     /// Type and decoded address of `ORCPT`, joined by `;`; empty when not given.
     pub(crate) original: String,
-    /// The recipient is an alias: the notice says no more than that it was expanded.
-    pub(crate) is_alias: bool,
+    /// What was done.
+    pub(crate) action: Action,
     /// Enhanced status code.
     pub(crate) code: String,
     /// What became of the mail.
     pub(crate) text: String,
+}
+
+/// What was done with the mail for a recipient (RFC 3464 section 2.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Delivered,
+    /// The recipient is an alias: the notice says no more than that it was expanded.
+    Expanded,
+    /// It went on to where no notices are sent.
+    Relayed,
 }
 
 impl Report {
@@ -94,6 +104,13 @@ impl Report {
         for recipient in &self.recipients {
             let address = self.field(&recipient.address);
             let _ = writeln!(out, "<{address}>: {}", recipient.said());
+        }
+        let mut recipients = self.recipients.iter();
+        if recipients.any(|recipient| recipient.action == Action::Relayed) {
+            out.push_str(
+                "\nWhat was relayed has gone to a system that sends no such notices. You may\n\
+                 still be told when it cannot be delivered there.\n",
+            );
         }
         let _ = write!(
             out,
@@ -147,10 +164,10 @@ impl Report {
                 _ => writeln!(out, "Original-Recipient: {}", self.typed(original)),
             };
         }
-        let action = if recipient.is_alias {
-            "expanded"
-        } else {
-            "delivered"
+        let action = match recipient.action {
+            Action::Delivered => "delivered",
+            Action::Expanded => "expanded",
+            Action::Relayed => "relayed",
         };
         let _ = write!(
             out,
@@ -213,10 +230,10 @@ impl Report {
 
 impl Delivered {
     fn said(&self) -> Cow<'_, str> {
-        if self.is_alias {
-            Cow::Borrowed("alias expanded")
-        } else {
-            field(&self.text, false)
+        match self.action {
+            Action::Expanded => Cow::Borrowed("alias expanded"),
+            Action::Delivered => field(&self.text, false),
+            Action::Relayed => Cow::Owned(format!("relayed: {}", field(&self.text, false))),
         }
     }
 }
@@ -253,7 +270,7 @@ mod tests {
             recipients: vec![Delivered {
                 address: "\"a b\"@example.com".into(),
                 original: "rfc822;o+x@example.org".into(),
-                is_alias: false,
+                action: Action::Delivered,
                 code: "2.0.0".into(),
                 text: "delivered to maildir".into(),
             }],
@@ -286,7 +303,7 @@ mod tests {
     #[test]
     fn an_alias_is_expanded_and_its_members_stay_private() {
         let mut report = report();
-        report.recipients[0].is_alias = true;
+        report.recipients[0].action = Action::Expanded;
         let text = text(&report);
         assert!(text.contains("Action: expanded\n") && text.contains(": alias expanded\n"));
         assert!(!text.contains("maildir"));

@@ -16,6 +16,7 @@ use super::stream::Resolver;
 use super::tls::Tls;
 use super::transaction::{Session, Transaction};
 use mailstow_engine::config::RelaySettings;
+use mailstow_engine::transport::Disposition;
 use mailstow_engine::{EnhancedCode, Status};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -42,8 +43,8 @@ pub(super) trait Outcomes: Send + Sync + std::fmt::Debug {
     /// Something is done for a recipient that cannot be taken back; returns false if the recipient
     /// was given up.
     fn begin(&self, index: usize) -> bool;
-    /// Answers for a recipient.
-    fn answer(&self, index: usize, status: Status);
+    /// Answers for a recipient, with what a success means for the sender.
+    fn answer(&self, index: usize, status: Status, disposition: Disposition);
 }
 
 /// A message for one nexthop.
@@ -190,8 +191,13 @@ impl Backend {
             let outcomes = transaction.outcomes();
             self.counters
                 .count(outcomes.iter(), std::time::Instant::now());
+            // A server that offers DSN was told what the sender asks for.
+            let disposition = match peer.extensions.dsn {
+                true => Disposition::RelayedWithDsn,
+                false => Disposition::Relayed,
+            };
             for ((index, _), status) in wanted.iter().zip(outcomes) {
-                job.outcomes.answer(*index, status);
+                job.outcomes.answer(*index, status, disposition);
             }
             return Ok(());
         }

@@ -3,7 +3,8 @@
 //! Does no I/O. Sources: RFC 5321 section 4.1.1, RFC 3461 section 4 (xtext), XFORWARD_README.
 
 use super::opening::Extensions;
-use mailstow_engine::octets;
+use mailstow_engine::transport::{Notify, RecipientDsn, Returned};
+use mailstow_engine::{Recipient, octets};
 
 /// Longest value of an attribute of XFORWARD (XFORWARD_README).
 const FORWARDED_BYTES_MAX: usize = 255;
@@ -37,8 +38,23 @@ impl Path {
 pub(crate) struct Rcpt {
     /// Its address.
     pub(crate) path: Path,
-    /// The original recipient, in external form.
+    /// The original recipient: address type and address, joined by `;`.
     pub(crate) original: Option<String>,
+    /// Of what the sender is to be told.
+    pub(crate) notify: Option<Notify>,
+}
+
+impl Rcpt {
+    /// The recipient, with what the sender asks for it.
+    pub(crate) fn new(recipient: Recipient, dsn: Option<&RecipientDsn>) -> Self {
+        let asked = dsn.map(|dsn| dsn.original.clone());
+        let known = || Some(format!("rfc822;{}", recipient.original?));
+        Self {
+            path: Path::new(&recipient.address.external()),
+            original: asked.filter(|asked| !asked.is_empty()).or_else(known),
+            notify: dsn.and_then(|dsn| dsn.notify),
+        }
+    }
 }
 
 /// What is known of where the message comes from, for XFORWARD.
@@ -54,6 +70,10 @@ pub(crate) struct Envelope {
     pub(crate) sender: Path,
     /// Bytes of the message as it is sent, about.
     pub(crate) size: u64,
+    /// What the sender calls the message.
+    pub(crate) envelope_id: Option<String>,
+    /// What a failure notice returns.
+    pub(crate) returned: Option<Returned>,
     pub(crate) forwarded: Forwarded,
 }
 
@@ -95,6 +115,17 @@ pub(super) fn mail(out: &mut Vec<u8>, envelope: &Envelope, extensions: &Extensio
     if utf8 {
         out.extend_from_slice(b" SMTPUTF8");
     }
+    if extensions.dsn {
+        match envelope.returned {
+            Some(Returned::Full) => out.extend_from_slice(b" RET=FULL"),
+            Some(Returned::Headers) => out.extend_from_slice(b" RET=HDRS"),
+            None => {}
+        }
+        if let Some(id) = envelope.envelope_id.as_ref().filter(|id| !id.is_empty()) {
+            out.extend_from_slice(b" ENVID=");
+            push_xtext(out, &octets::octets(id));
+        }
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -103,13 +134,40 @@ pub(super) fn rcpt(out: &mut Vec<u8>, rcpt: &Rcpt, extensions: &Extensions) {
     out.extend_from_slice(b"RCPT TO:<");
     out.extend_from_slice(&rcpt.path.bytes);
     out.push(b'>');
-    if let Some(original) = &rcpt.original
-        && extensions.dsn
-    {
-        out.extend_from_slice(b" ORCPT=rfc822;");
-        push_xtext(out, &octets::octets(original));
+    if extensions.dsn {
+        if let Some(notify) = rcpt.notify {
+            out.extend_from_slice(format!(" NOTIFY={notify}").as_bytes());
+        }
+        if let Some((kind, original)) = typed(rcpt) {
+            out.extend_from_slice(format!(" ORCPT={kind};").as_bytes());
+            match kind.eq_ignore_ascii_case("utf-8") {
+                true => push_utf8_address(out, original),
+                false => push_xtext(out, &octets::octets(original)),
+            }
+        }
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// The original recipient with its type, which is a word.
+fn typed(rcpt: &Rcpt) -> Option<(&str, &str)> {
+    let (kind, original) = rcpt.original.as_ref()?.split_once(';')?;
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let is_word = !kind.is_empty() && kind.chars().all(is_part);
+    (is_word && !original.is_empty()).then_some((kind, original))
+}
+
+/// Appends an address of type utf-8 in ASCII (RFC 6533 section 3, `utf-8-addr-xtext`).
+fn push_utf8_address(out: &mut Vec<u8>, address: &str) {
+    for c in address.chars() {
+        match c {
+            '+' | '=' | '\\' => {
+                out.extend_from_slice(format!("\\x{{{:X}}}", u32::from(c)).as_bytes())
+            }
+            '!'..='~' => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            _ => out.extend_from_slice(format!("\\x{{{:X}}}", u32::from(c)).as_bytes()),
+        }
+    }
 }
 
 /// Appends xtext: what could end the value is written as `+` and two hexadecimal digits.
@@ -139,7 +197,8 @@ mod tests {
         let mut extensions = Extensions::default();
         let to = Rcpt {
             path: Path::new("a@b"),
-            original: Some("x+y z=\u{fc}@b".into()),
+            original: Some("rfc822;x+y z=\u{fc}@b".into()),
+            notify: None,
         };
         let line = |extensions: &Extensions| {
             let mut out = Vec::new();
@@ -150,6 +209,53 @@ mod tests {
         extensions.dsn = true;
         let wanted = "RCPT TO:<a@b> ORCPT=rfc822;x+2By+20z+3D+C3+BC@b\r\n";
         assert_eq!(line(&extensions), wanted);
+    }
+
+    #[test]
+    fn what_the_sender_asks_for_is_handed_on_where_dsn_is_offered() {
+        let mut extensions = Extensions::default();
+        let envelope = Envelope {
+            sender: Path::new("s@x"),
+            size: 1,
+            envelope_id: Some("id+1".into()),
+            returned: Some(Returned::Headers),
+            forwarded: Forwarded::default(),
+        };
+        let recipient = Recipient {
+            address: mailstow_engine::address::Address::new("a", Some("b")),
+            original: Some("o@x".into()),
+        };
+        let notify = Notify {
+            failure: true,
+            delay: true,
+            ..Notify::default()
+        };
+        let dsn = |original: &str| RecipientDsn {
+            notify: Some(notify),
+            original: original.into(),
+        };
+        let lines = |extensions: &Extensions, dsn: Option<&RecipientDsn>| {
+            let mut out = Vec::new();
+            mail(&mut out, &envelope, extensions, false);
+            rcpt(&mut out, &Rcpt::new(recipient.clone(), dsn), extensions);
+            String::from_utf8(out).unwrap()
+        };
+        let plain = "MAIL FROM:<s@x>\r\nRCPT TO:<a@b>\r\n";
+        assert_eq!(lines(&extensions, Some(&dsn(""))), plain);
+        extensions.dsn = true;
+        for (original, shown) in [
+            ("", "rfc822;o@x"),
+            ("x400;/a=b", "x400;/a+3Db"),
+            ("utf-8;\u{fc}=@x", "utf-8;\\x{FC}\\x{3D}@x"),
+        ] {
+            let wanted = format!(
+                "MAIL FROM:<s@x> RET=HDRS ENVID=id+2B1\r\n\
+                 RCPT TO:<a@b> NOTIFY=FAILURE,DELAY ORCPT={shown}\r\n"
+            );
+            assert_eq!(lines(&extensions, Some(&dsn(original))), wanted);
+        }
+        let without = "MAIL FROM:<s@x> RET=HDRS ENVID=id+2B1\r\nRCPT TO:<a@b> ORCPT=rfc822;o@x\r\n";
+        assert_eq!(lines(&extensions, None), without);
     }
 
     #[test]

@@ -104,6 +104,8 @@ fn transact(peer: &Peer, count: usize, reset: bool, server: &mut Server<'_>) -> 
     let envelope = Envelope {
         sender: Path::new("s@x"),
         size: 100,
+        envelope_id: None,
+        returned: None,
         forwarded: Forwarded {
             attributes: vec![("IDENT", "4F1".into())],
         },
@@ -118,7 +120,8 @@ fn transact(peer: &Peer, count: usize, reset: bool, server: &mut Server<'_>) -> 
     let recipients: Vec<Rcpt> = (0..count)
         .map(|n| Rcpt {
             path: Path::new(&address(n)),
-            original: Some("a b@x".into()),
+            original: Some("rfc822;a b@x".into()),
+            notify: None,
         })
         .collect();
     let mut transaction = Transaction::new(peer, &envelope, &recipients, reset);

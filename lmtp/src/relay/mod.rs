@@ -38,6 +38,7 @@ use backend::{Backend, Common, Job, Outcomes};
 use envelope::{Envelope, Forwarded, Path as MailPath, Rcpt};
 use mailstow_engine::config::Settings;
 use mailstow_engine::descriptors::Descriptors;
+use mailstow_engine::transport::Disposition;
 use mailstow_engine::{Mail, Recipient, Status};
 use message::Outgoing;
 use nexthop::Place;
@@ -146,13 +147,16 @@ impl Relays {
             Ok(begun) => begun,
             Err(status) => {
                 let indices = recipients.iter().map(|(index, _)| *index);
-                return indices.for_each(|index| outcomes.answer(index, status.clone()));
+                let none = Disposition::default();
+                return indices.for_each(|index| outcomes.answer(index, status.clone(), none));
             }
         };
         let job = Arc::new(Job {
             envelope: Envelope {
                 sender: MailPath::new(&outgoing.mail().reverse_path.external()),
                 size: outgoing.wire_size(),
+                envelope_id: outgoing.mail().dsn.envelope_id.clone(),
+                returned: outgoing.mail().dsn.returned,
                 forwarded,
             },
             outgoing,
@@ -162,11 +166,10 @@ impl Relays {
         let mut left = recipients.into_iter().peekable();
         let most = self.common.settings.destination_recipient_limit;
         while left.peek().is_some() {
+            let asked = &job.outgoing.mail().dsn.recipients;
             let batch = left.by_ref().take(most).map(|(index, recipient)| {
-                let rcpt = Rcpt {
-                    path: MailPath::new(&recipient.address.external()),
-                    original: recipient.original,
-                };
+                let dsn = asked.get(&recipient);
+                let rcpt = Rcpt::new(recipient, dsn);
                 (index, rcpt)
             });
             let batch: Vec<(usize, Rcpt)> = batch.collect();
@@ -226,7 +229,8 @@ async fn deliver_batch(job: &Job, batch: &[(usize, Rcpt)], backends: &[Arc<Backe
         }
     }
     for (index, _) in batch {
-        job.outcomes.answer(*index, last.clone());
+        job.outcomes
+            .answer(*index, last.clone(), Disposition::default());
     }
 }
 

@@ -4,6 +4,7 @@ use super::backend::Outcomes;
 use super::envelope::Forwarded;
 use super::nexthop::Protocol;
 use super::{Relays, Request};
+use mailstow_engine::transport::Disposition;
 use mailstow_engine::{Mail, Recipient, Status};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
@@ -21,7 +22,7 @@ impl Outcomes for Single {
         true
     }
 
-    fn answer(&self, _index: usize, status: Status) {
+    fn answer(&self, _index: usize, status: Status, _disposition: Disposition) {
         // Who waits may have given up.
         let _ = self.0.send(status);
     }

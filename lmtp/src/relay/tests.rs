@@ -3,7 +3,7 @@
 use super::backend::Outcomes;
 use super::*;
 use mailstow_engine::config::Limits;
-use mailstow_engine::transport::Client;
+use mailstow_engine::transport::{Client, Disposition};
 use mailstow_engine::{ReversePath, Spool, parse_mailbox};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -98,7 +98,7 @@ impl Outcomes for Told {
         true
     }
 
-    fn answer(&self, index: usize, status: Status) {
+    fn answer(&self, index: usize, status: Status, _: Disposition) {
         let _ = self.0.send((index, status));
     }
 }
@@ -158,6 +158,7 @@ impl World {
                 reverse_path: ReversePath::Null,
                 queue_id: Some("4F1".into()),
                 client: Client::default(),
+                dsn: Default::default(),
                 message: message.finish().unwrap(),
             }),
             nexthop: nexthop.to_owned(),
@@ -437,6 +438,7 @@ fn loops_end_and_domains_are_left_to_postfix() {
             reverse_path: ReversePath::Null,
             queue_id: None,
             client: Client::default(),
+            dsn: Default::default(),
             message: world.spool.message().finish().unwrap(),
         }),
         nexthop: "example.com".into(),

@@ -48,6 +48,8 @@ fn envelope() -> Envelope {
     Envelope {
         sender: Path::new("me@example.org"),
         size: 100,
+        envelope_id: None,
+        returned: None,
         forwarded: Forwarded {
             attributes: vec![("IDENT", "4F1".into())],
         },
@@ -58,6 +60,7 @@ fn recipients(addresses: &[&str]) -> Vec<Rcpt> {
     let recipient = |address: &&str| Rcpt {
         path: Path::new(address),
         original: None,
+        notify: None,
     };
     addresses.iter().map(recipient).collect()
 }

@@ -8,7 +8,7 @@ use super::envelope::Forwarded;
 use super::nexthop::Protocol;
 use super::{Relays, Request};
 use mailstow_engine::config::TransportSettings;
-use mailstow_engine::transport::{Done, Transport, TransportRequest};
+use mailstow_engine::transport::{Disposition, Done, Transport, TransportRequest};
 use mailstow_engine::{Engine, Mail, Status};
 use std::sync::Arc;
 
@@ -60,8 +60,8 @@ impl Outcomes for Done {
         Self::begin(self, index)
     }
 
-    fn answer(&self, index: usize, status: Status) {
-        Self::answer(self, index, status);
+    fn answer(&self, index: usize, status: Status, disposition: Disposition) {
+        self.answer_as(index, status, disposition);
     }
 }
 

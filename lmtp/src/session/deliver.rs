@@ -19,6 +19,7 @@ use crate::envelope_memory::EnvelopeMemory;
 use crate::log::DeliveryLine;
 use crate::notices::Notices;
 use crate::reply::write_status;
+use mailstow_engine::transport::{Client, Disposition, Dsn};
 use mailstow_engine::{EnhancedCode, Status};
 use mailstow_engine::{Mail, Outcome, Receipt};
 use std::future::poll_fn;
@@ -58,13 +59,23 @@ impl<S: ClientSocket> Session<S> {
             utf8: transaction.utf8(),
             id: std::mem::take(&mut transaction.id),
         };
-        let plan = Transaction::plan(std::mem::take(&mut transaction.accepted));
+        let mut plan = Transaction::plan(std::mem::take(&mut transaction.accepted));
         let result = match body.finish() {
             Ok(message) => {
+                let dsn = Dsn {
+                    envelope_id: transaction.mail.envelope_id,
+                    returned: transaction.mail.returned.filter(|_| self.has_dsn),
+                    recipients: std::mem::take(&mut plan.asked),
+                };
+                let client = Client {
+                    sasl_sender: transaction.mail.sasl_sender,
+                    ..self.origin.client.clone()
+                };
                 let mail = Mail {
                     reverse_path: transaction.mail.reverse_path,
                     queue_id: non_empty(&self.origin.ident),
-                    client: self.origin.client.clone(),
+                    client,
+                    dsn,
                     message,
                 };
                 let notice = Notice::wanted(
@@ -72,7 +83,6 @@ impl<S: ClientSocket> Session<S> {
                     &mail,
                     &summary,
                     &transaction.settings,
-                    transaction.mail.envelope_id,
                     transaction.started,
                 );
                 let limit = transaction.settings.lmtp.delivery_deadline;
@@ -313,5 +323,6 @@ fn refused(status: Status) -> Outcome {
         mailbox: None,
         queued: Duration::ZERO,
         stored: Duration::ZERO,
+        disposition: Disposition::default(),
     }
 }

@@ -87,6 +87,8 @@ impl Origin {
             port,
             helo,
             protocol,
+            // Of a transaction.
+            sasl_sender: _,
         } = &self.client;
         let texts = [&self.ident, name, address, port, helo, protocol];
         texts.into_iter().map(String::len).sum()
@@ -359,7 +361,7 @@ impl<S: ClientSocket> Session<S> {
                 let accepted = Accepted {
                     shown,
                     original,
-                    notice: rcpt.notice.filter(|_| self.has_dsn),
+                    dsn: rcpt.dsn.filter(|_| self.has_dsn),
                     is_alias,
                     members,
                 };

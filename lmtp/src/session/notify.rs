@@ -6,10 +6,11 @@
 
 use super::summary::Summary;
 use super::transaction::Answer;
-use crate::notices::{Delivered, HEADER_BYTES_MAX, Notices, Report, can_be_told};
+use crate::notices::{Action, Delivered, HEADER_BYTES_MAX, Notices, Report, can_be_told};
 use jiff::fmt::rfc2822;
 use jiff::{Timestamp, Zoned};
 use mailstow_engine::config::{Durability, Settings};
+use mailstow_engine::transport::Disposition;
 use mailstow_engine::{EnhancedCode, Mail, Outcome, ReversePath, Status};
 use std::io;
 use std::time::Instant;
@@ -32,10 +33,9 @@ impl Notice {
         mail: &Mail,
         summary: &Summary,
         settings: &Settings,
-        envelope_id: Option<String>,
         started: Instant,
     ) -> Option<Self> {
-        let wanted = answers.iter().filter(|answer| answer.notice.is_some());
+        let wanted = answers.iter().filter(|answer| answer.wants_notice());
         let deliveries = wanted.flat_map(|answer| &answer.deliveries);
         let deliveries: Vec<usize> = deliveries.map(|(_, index)| *index).collect();
         if deliveries.is_empty() {
@@ -59,7 +59,7 @@ impl Notice {
                 host: settings.lmtp.hostname.clone(),
                 id: summary.id.clone(),
                 queue_id: mail.queue_id.clone().unwrap_or_default(),
-                envelope_id,
+                envelope_id: mail.dsn.envelope_id.clone(),
                 arrived: date(started),
                 delivered: String::new(),
                 utf8: summary.utf8,
@@ -97,12 +97,13 @@ impl Notice {
             let stored = |outcomes: &Vec<&Outcome>| outcomes.iter().all(|o| o.status.is_success());
             if let Some(outcomes) = outcomes.filter(stored)
                 && let Some(first) = outcomes.first()
-                && let Some(request) = &answer.notice
+                && let Some(dsn) = &answer.dsn
+                && let Some(action) = action(answer, &outcomes)
             {
                 self.report.recipients.push(Delivered {
                     address: answer.shown.clone(),
-                    original: request.original.clone(),
-                    is_alias: answer.is_alias,
+                    original: dsn.original.clone(),
+                    action,
                     code: first.status.enhanced.to_string(),
                     text: first.status.text.to_string(),
                 });
@@ -133,6 +134,26 @@ impl Notice {
             }
         }
     }
+}
+
+/// Returns what the sender is told of the mail for a recipient; `None` when it is told nothing, or
+/// by the next server.
+fn action(answer: &Answer, outcomes: &[&Outcome]) -> Option<Action> {
+    let mut dispositions = outcomes.iter().map(|outcome| outcome.disposition);
+    if !answer.wants_notice() {
+        return None;
+    }
+    if answer.is_alias {
+        return Some(Action::Expanded);
+    }
+    let is_left = |one| one == Disposition::RelayedWithDsn;
+    if dispositions.clone().all(is_left) {
+        return None;
+    }
+    Some(match dispositions.any(|one| one == Disposition::Relayed) {
+        true => Action::Relayed,
+        false => Action::Delivered,
+    })
 }
 
 /// The time of a moment that has passed, as RFC 5322 writes it.

@@ -5,13 +5,15 @@
 //! 4.2).
 
 use crate::admission::Begun;
-use crate::command::{MailCommand, NoticeRequest};
+use crate::command::MailCommand;
 use crate::envelope_memory::EnvelopeMemory;
 use mailstow_engine::Recipient;
 use mailstow_engine::Target;
 use mailstow_engine::address::Address;
 use mailstow_engine::config::Settings;
 use mailstow_engine::route::{MailboxTarget, Router};
+use mailstow_engine::transport::{Notify, RecipientDsn};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,8 +45,8 @@ pub(super) struct Accepted {
     pub(super) shown: String,
     /// Before aliases, for `X-Original-To` and the log.
     pub(super) original: String,
-    /// Set when the sender requests a success notice.
-    pub(super) notice: Option<NoticeRequest>,
+    /// Set when the client says what the sender is to be told of.
+    pub(super) dsn: Option<RecipientDsn>,
     /// It is an alias that was expanded here.
     pub(super) is_alias: bool,
     /// Who gets the mail, and where: the recipient itself, or, when aliases are expanded here, all
@@ -59,6 +61,8 @@ pub(super) struct Plan {
     pub(super) deliveries: Vec<(Recipient, Target)>,
     /// For every accepted recipient, in order, its deliveries.
     pub(super) answers: Vec<Answer>,
+    /// What the sender asks for those that get the mail, where it asks something.
+    pub(super) asked: HashMap<Recipient, RecipientDsn>,
 }
 
 /// One reply to be given.
@@ -68,8 +72,8 @@ pub(super) struct Answer {
     pub(super) shown: String,
     /// Original recipient, for the log.
     pub(super) original: String,
-    /// Set when the sender requests a success notice.
-    pub(super) notice: Option<NoticeRequest>,
+    /// Set when the client says what the sender is to be told of.
+    pub(super) dsn: Option<RecipientDsn>,
     /// It is an alias that was expanded here.
     pub(super) is_alias: bool,
     /// Final recipients in external form, and the indices of their deliveries; never empty.
@@ -81,6 +85,14 @@ pub(super) fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+impl Answer {
+    /// The sender is to be told of the delivery.
+    pub(super) fn wants_notice(&self) -> bool {
+        let notify = self.dsn.as_ref().and_then(|dsn| dsn.notify);
+        notify.is_some_and(|notify| notify.success)
+    }
+}
+
 impl Transaction {
     /// Takes a recipient in; false when there is no memory for it.
     pub(super) fn accept(&mut self, recipient: Accepted) -> bool {
@@ -88,10 +100,10 @@ impl Transaction {
             shown,
             original,
             members,
-            notice,
+            dsn,
             ..
         } = &recipient;
-        let notice = notice.as_ref().map_or(0, |notice| notice.original.len());
+        let notice = dsn.as_ref().map_or(0, |dsn| dsn.original.len());
         let is_counted = self
             .memory
             .add_recipient(shown.len() + original.len() + notice)
@@ -136,16 +148,27 @@ impl Transaction {
     pub(super) fn plan(accepted: Vec<Accepted>) -> Plan {
         let mut deliveries: Vec<(Recipient, Target)> = Vec::with_capacity(accepted.len());
         let mut answers = Vec::with_capacity(accepted.len());
+        let mut asked = HashMap::new();
         for one in accepted {
             let mut indices = Vec::with_capacity(one.members.len());
+            // The sender is told that an alias was expanded, and of no success of its members.
+            let of_members = one.dsn.clone().map(|mut dsn| {
+                let notify = dsn.notify.filter(|_| one.is_alias);
+                dsn.notify = notify.map(Notify::without_success).or(dsn.notify);
+                dsn
+            });
             for (address, target) in one.members {
                 indices.push((address.external(), deliveries.len()));
-                deliveries.push((recipient(address, &one.original), target));
+                let recipient = recipient(address, &one.original);
+                if let Some(dsn) = &of_members {
+                    asked.insert(recipient.clone(), dsn.clone());
+                }
+                deliveries.push((recipient, target));
             }
             answers.push(Answer {
                 shown: one.shown,
                 original: one.original,
-                notice: one.notice,
+                dsn: one.dsn,
                 is_alias: one.is_alias,
                 deliveries: indices,
             });
@@ -153,6 +176,7 @@ impl Transaction {
         Plan {
             deliveries,
             answers,
+            asked,
         }
     }
 }
@@ -175,7 +199,7 @@ mod tests {
         Accepted {
             shown: format!("{name}@x"),
             original: format!("{name}@original"),
-            notice: None,
+            dsn: None,
             is_alias: false,
             members: mailboxes.iter().map(member).collect(),
         }
@@ -195,5 +219,32 @@ mod tests {
         assert_eq!(recipient.original.as_deref(), Some("list@original"));
         assert_eq!(target.mailbox().unwrap().path, "m2");
         assert_eq!(plan.answers[1].shown, "list@x");
+    }
+
+    #[test]
+    fn members_of_an_alias_ask_for_no_notice_of_success() {
+        for (is_alias, shown) in [(false, "SUCCESS,DELAY"), (true, "DELAY")] {
+            let notify = Notify {
+                success: true,
+                failure: false,
+                delay: true,
+            };
+            let dsn = RecipientDsn {
+                notify: Some(notify),
+                original: "rfc822;o@x".into(),
+            };
+            let one = Accepted {
+                dsn: Some(dsn),
+                is_alias,
+                ..accepted("a", &[0])
+            };
+            let plan = Transaction::plan(vec![one, accepted("b", &[1])]);
+            let asked = plan.deliveries.iter().map(|(to, _)| plan.asked.get(to));
+            let asked: Vec<_> = asked
+                .map(|dsn| dsn?.notify.map(|n| n.to_string()))
+                .collect();
+            assert_eq!(asked, [Some(shown.to_owned()), None]);
+            assert!(plan.answers[0].wants_notice() && !plan.answers[1].wants_notice());
+        }
     }
 }

@@ -156,6 +156,7 @@ impl Site {
             reverse_path: sender(),
             queue_id: Some(format!("4F{number}")),
             client: Default::default(),
+            dsn: Default::default(),
             message: message.finish().unwrap(),
         });
         let (uid, gid) = self.world.owner;

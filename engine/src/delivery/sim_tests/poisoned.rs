@@ -28,6 +28,7 @@ pub(super) fn answers(
         reverse_path: sender(),
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message: message.finish().unwrap(),
     });
     let is_root = nix::unistd::geteuid().is_root();

@@ -56,6 +56,7 @@ fn send_content(
         reverse_path: sender(),
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message: message.finish().unwrap(),
     });
     let name = MAILBOXES[mailbox];

@@ -158,6 +158,7 @@ pub(super) fn hand_over(
         reverse_path: sender(),
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message: message.finish().unwrap(),
     });
     let targets = to.iter().map(|to| {

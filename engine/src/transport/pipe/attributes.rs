@@ -46,6 +46,8 @@ pub(super) struct Flags {
     pub(super) fold_user: bool,
     /// `q`
     pub(super) quote_local_part: bool,
+    /// `X`
+    pub(super) is_final: bool,
 }
 
 impl Flags {
@@ -56,8 +58,7 @@ impl Flags {
             'F' => self.envelope_line = true,
             'O' => self.original_to = true,
             'R' => self.return_path = true,
-            // Selects only a word of Postfix's log: "delivered" instead of "relayed".
-            'X' => {}
+            'X' => self.is_final = true,
             '.' => self.stuff_dots = true,
             '>' => self.quote_from = true,
             'h' => self.fold_domain = true,
@@ -202,6 +203,7 @@ mod tests {
             return_path: true,
             fold_domain: true,
             fold_user: true,
+            is_final: true,
             ..Flags::default()
         };
         assert_eq!(found.flags, flags);

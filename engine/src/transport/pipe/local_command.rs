@@ -165,6 +165,8 @@ fn of_message(
         ("CLIENT_ADDRESS", some(&client.address)),
         ("CLIENT_HELO", some(&client.helo)),
         ("CLIENT_PROTOCOL", some(&client.protocol)),
+        ("SASL_SENDER", some(&client.sasl_sender)),
+        ("ENVID", mail.dsn.envelope_id.clone()),
     ];
     let known = all.into_iter().filter_map(|(name, value)| {
         let value = filtered(&value?, &manner.filter);

@@ -7,6 +7,7 @@ use super::local_command::{Manner, run};
 use super::pool::{Job, Pool};
 use super::service;
 use crate::config::Settings;
+use crate::dsn::Disposition;
 use crate::status::Status;
 use crate::sync::Arc;
 use nix::unistd::{getegid, geteuid};
@@ -77,6 +78,7 @@ impl Transport for LocalCommands {
                 recipients: vec![recipient],
                 deadline,
                 done: request.done.clone(),
+                disposition: Disposition::Delivered,
                 work: Box::new(move |to| match to.first() {
                     Some(recipient) => run(&manner, &mail, &target, recipient, deadline),
                     None => Status::system("a request without recipients"),

@@ -22,6 +22,7 @@ mod tests;
 
 use super::{Transport, TransportRequest};
 use crate::config::{Settings, TransportService};
+use crate::dsn::Disposition;
 use crate::status::Status;
 use crate::sync::Arc;
 pub(super) use local_commands::LocalCommands;
@@ -102,11 +103,16 @@ impl Transport for Pipe {
             };
             let (service, mail) = (Arc::clone(service), Arc::clone(&mail));
             let nexthop = target.nexthop.clone();
+            let disposition = match service.attributes.flags.is_final {
+                true => Disposition::Delivered,
+                false => Disposition::Relayed,
+            };
             self.pool.push(Job {
                 destination,
                 recipients: group,
                 deadline,
                 done: done.clone(),
+                disposition,
                 work: Box::new(move |to| run::run(&service, &mail, &nexthop, to, deadline)),
             });
         }

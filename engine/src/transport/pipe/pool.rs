@@ -6,6 +6,7 @@
 
 use super::super::{Done, TransportRecipient};
 use crate::clock;
+use crate::dsn::Disposition;
 use crate::envelope::Recipient;
 use crate::status::{EnhancedCode, Status};
 use crate::sync::{Arc, Condvar, Mutex, wait, wait_timeout};
@@ -34,6 +35,8 @@ pub(super) struct Job {
     pub(super) recipients: Vec<TransportRecipient>,
     pub(super) deadline: Instant,
     pub(super) done: Done,
+    /// What a success means for the sender.
+    pub(super) disposition: Disposition,
     pub(super) work: Box<Work>,
 }
 
@@ -202,21 +205,20 @@ impl Job {
         let Self {
             recipients,
             done,
+            disposition,
             work,
             ..
         } = self;
         let to: Vec<_> = recipients.iter().map(|one| &one.recipient).collect();
         let status = work(&to);
-        answer(&recipients, &done, &status);
+        for recipient in &recipients {
+            done.answer_as(recipient.index, status.clone(), disposition);
+        }
     }
 
     fn answer(&self, status: &Status) {
-        answer(&self.recipients, &self.done, status);
-    }
-}
-
-fn answer(recipients: &[TransportRecipient], done: &Done, status: &Status) {
-    for recipient in recipients {
-        done.answer(recipient.index, status.clone());
+        for recipient in &self.recipients {
+            self.done.answer(recipient.index, status.clone());
+        }
     }
 }

@@ -6,6 +6,7 @@ use super::super::{Client, TransportRecipient, TransportTarget, answers};
 use super::*;
 use crate::address::{Address, parse_address};
 use crate::config::{Limits, Settings};
+use crate::dsn::Dsn;
 use crate::envelope::Recipient;
 use crate::io::StateDirectory;
 use crate::mail::Mail;
@@ -31,6 +32,11 @@ pub(super) fn mail(sender: &str, content: &str) -> Mail {
             port: "25".into(),
             helo: "helo.example".into(),
             protocol: "ESMTP".into(),
+            sasl_sender: "auth@ex.example".into(),
+        },
+        dsn: Dsn {
+            envelope_id: Some("env $id".into()),
+            ..Dsn::default()
         },
         message: message.finish().unwrap(),
     }
@@ -87,7 +93,7 @@ fn configuration(
 /// Delivers, and returns the status of each recipient.
 fn deliver(pipe: &dyn Transport, mail: Mail, to: &[&str], limit: Duration) -> Vec<String> {
     let (sender, statuses) = mpsc::channel();
-    let (done, _claims) = answers(to.len(), move |index, status| {
+    let (done, _claims) = answers(to.len(), move |index, status, _| {
         let _ = sender.send((index, status.to_string()));
     });
     let recipients = to.iter().enumerate().map(|(index, to)| TransportRecipient {
@@ -190,6 +196,10 @@ fn every_word_is_expanded_once_and_repeated_for_each_recipient() {
             "{ x }"
         ]),
         "ESMTP|8|o@ex.example|o@ex.example||{ x }|"
+    );
+    assert_eq!(
+        run(&["${envid}", "$sasl_sender", "<$sasl_method$sasl_username>"]),
+        "env $id|auth@ex.example|<>|"
     );
 }
 
