@@ -65,6 +65,7 @@ fn deliver(engine: &Engine, content: &str) -> Result<(), Box<dyn Error>> {
         reverse_path: ReversePath::Address(parse_mailbox("sender@example.org")?),
         queue_id: None,
         client: Default::default(),
+        dsn: Default::default(),
         message: message.finish()?,
     };
     let recipient = Recipient {
