@@ -35,7 +35,7 @@ pub enum Returned {
     Headers,
 }
 
-/// `NOTIFY`: of what the sender is told; displays it. All of them false: of nothing.
+/// `NOTIFY`: which notices the sender wants; displays it. All of them false: none.
 ///
 /// ```
 /// use mailstow_engine::transport::Notify;
@@ -54,7 +54,7 @@ pub struct Notify {
     pub delay: bool,
 }
 
-/// What a success means for a sender who asked to be told of it.
+/// What a success means for a sender who asked for a success notice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Disposition {
     /// The mail has arrived.
@@ -67,7 +67,7 @@ pub enum Disposition {
 }
 
 impl Notify {
-    /// What is left for the members of an alias, whose expansion the sender is told of.
+    /// What is left for the members of an alias: the sender gets a notice of the expansion.
     pub fn without_success(self) -> Self {
         Self {
             success: false,

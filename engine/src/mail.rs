@@ -54,7 +54,7 @@ pub struct Mail {
     pub queue_id: Option<String>,
     /// Who gave it to the client.
     pub client: Client,
-    /// What the sender asks to be told.
+    /// Which notices the sender asks for.
     pub dsn: Dsn,
     /// The content.
     pub message: Message,

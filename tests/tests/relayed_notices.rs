@@ -2,7 +2,7 @@
 //! them where it offers DSN, mailstow where it does not.
 //!
 //! Method: a client of LMTP, mailstow, and a real Postfix behind it, which stores what comes and
-//! delivers its own notices to the mailbox of the sender. A script in the place of sendmail(1) keeps
+//! delivers its own notices to the sender. A script in the place of sendmail(1) keeps
 //! the notices of mailstow.
 
 use std::fs;
@@ -129,7 +129,7 @@ fn a_server_that_offers_dsn_is_told_what_the_sender_asks_and_sends_the_notice() 
         .iter()
         .find(|notice| notice.contains("\nAction: failed\n"));
     assert!(!failed.expect("a failure notice").contains("\nText.\n"));
-    // Of an alias the sender is told that it was expanded, here.
+    // The notice for an alias says that it was expanded; mailstow sends it.
     site.send("<all@list.example> NOTIFY=SUCCESS", 250);
     let own = site.own();
     assert_eq!(own.len(), 1);

@@ -357,6 +357,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["config", "swap", "io"],
             &["address", "target", "descriptors", "supervisor"],
             &["envelope", "message"],
+            &["dsn"],
             &["mail", "map", "log", "mailbox"],
             &["table", "transport"],
             &["route", "delivery"],

@@ -36,7 +36,7 @@ pub(super) static AUTOREPLY: &[Parameter] = &[
         Number("replies", 1..=1_000_000, |s, v| {
             s.autoreply.replies_per_sender = v
         }),
-        "Replies that one sender gets within interval, whoever the recipients are; what is mailed \
+        "Replies that one sender gets within interval, from all recipients; what is mailed \
          beyond that is taken without a reply",
     ),
     parameter(

@@ -12,7 +12,7 @@ pub struct AutoreplySettings {
     pub text: String,
     /// How long a sender who was answered is not answered again.
     pub interval: Duration,
-    /// How many replies one sender gets within `interval`, whoever the recipients are.
+    /// How many replies one sender gets within `interval`, from all recipients.
     pub replies_per_sender: u64,
     /// Only messages are answered whose header names the recipient.
     pub only_named: bool,

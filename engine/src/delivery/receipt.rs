@@ -96,7 +96,7 @@ impl Receipt {
     }
 
     /// Returns the receipt of a message for `count` recipients, parts of whom have receipts, each
-    /// with the indices that its own stand for.
+    /// with the indices of its recipients.
     pub(super) fn spread(count: usize, parts: Vec<(Vec<usize>, Self)>) -> Self {
         let mut places = vec![None; count];
         let mut receipts = Vec::with_capacity(parts.len());

@@ -32,6 +32,6 @@ pub struct Outcome {
     pub queued: Duration,
     /// Time spent writing and flushing.
     pub stored: Duration,
-    /// What a success means for a sender who asked to be told of it.
+    /// What a success means for a sender who asked for a success notice.
     pub disposition: Disposition,
 }

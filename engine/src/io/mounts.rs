@@ -85,7 +85,7 @@ impl Mounts {
 
     /// Returns what has to answer when a file is looked at, in words: its file server, or the
     /// directory that its file system is mounted on. What is not mounted there yet, and the root,
-    /// are told apart by the next directory. A path that a symbolic link leads elsewhere counts for
+    /// are divided by the next directory. A path that a symbolic link leads elsewhere counts for
     /// where it begins.
     pub(crate) fn place_of(&self, path: &Path) -> String {
         let through = self.0.iter().filter(|mount| path.starts_with(&mount.point));

@@ -8,8 +8,8 @@
 //! message is durable in the delivery log. With `"direct"`, which `mailstow deliver` and messages
 //! longer than `delivery_log.message_bytes_max` always use, it is durable in its mailbox.
 //!
-//! Mailboxes of accounts of this machine, and files that aliases name, have a store with a log of
-//! their own: `accounts/delivery-log` in the state directory. It is recovered also when local
+//! Mailboxes of accounts of this machine, and files that aliases name, have a second store with a
+//! separate log: `accounts/delivery-log` in the state directory. It is recovered also when local
 //! delivery, or the delivery log, is in use no more.
 //!
 //! # The order with the delivery log (`store.durability = "logged"`)

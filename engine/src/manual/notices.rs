@@ -54,7 +54,7 @@
 //! # Mail that goes on
 //!
 //! A server that offers DSN gets `NOTIFY`, `ORCPT`, `RET` and `ENVID` as they came, and sends the
-//! notice. For a server without DSN, and for commands of pipe(8) without the flag `X`, mailstow sends a
+//! notice. For a server without DSN, and for commands of pipe(8) without flag `X`, mailstow sends a
 //! notice with the action `relayed`, once the success is recorded durably. When the reply to such a
 //! message was lost, its repetition causes another `relayed` notice. Members of an alias are sent
 //! on without `SUCCESS`.

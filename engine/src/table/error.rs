@@ -100,7 +100,7 @@ pub enum TableError {
         cause: String,
     },
     /// A file system with files that mail is looked up in does not answer.
-    #[error("{place}: the file system does not answer: {cause}; mend or unmount it")]
+    #[error("{place}: the file system does not answer: {cause}; repair or unmount it")]
     NoFileSystem {
         /// A file server, or where it is mounted.
         place: String,

@@ -86,7 +86,7 @@ impl Person {
     }
 
     /// Returns true when one of these addresses, separated by commas or blanks, is the person's.
-    /// `@domain` stands for all in a domain.
+    /// `@domain` means all in a domain.
     pub(super) fn is_in(&self, addresses: &str, rule: &ExtensionRule) -> bool {
         let own = plain(&self.address.internal(), rule);
         let mut listed = addresses

@@ -67,7 +67,7 @@ pub struct RcptCommand {
     /// `ORCPT`, decoded and without its address type, in external form; empty when not given or
     /// of a type that is no mail address.
     pub original: String,
-    /// Set when the client says what the sender is to be told of (`NOTIFY`).
+    /// Set when the client says which notices the sender wants (`NOTIFY`).
     pub dsn: Option<RecipientDsn>,
 }
 
@@ -168,7 +168,7 @@ fn parse_returned(value: &str) -> Option<Returned> {
     }
 }
 
-/// Who submitted the message (RFC 4954 section 5); `<>` is nobody.
+/// Who submitted the message (RFC 4954 section 5); `<>` names none.
 fn parse_submitter(value: &str) -> String {
     let submitter = decode_xtext(value);
     match submitter.as_str() {

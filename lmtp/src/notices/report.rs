@@ -109,7 +109,7 @@ impl Report {
         if recipients.any(|recipient| recipient.action == Action::Relayed) {
             out.push_str(
                 "\nWhat was relayed has gone to a system that sends no such notices. You may\n\
-                 still be told when it cannot be delivered there.\n",
+                 still get a notice when it cannot be delivered there.\n",
             );
         }
         let _ = write!(

@@ -191,7 +191,7 @@ impl Backend {
             let outcomes = transaction.outcomes();
             self.counters
                 .count(outcomes.iter(), std::time::Instant::now());
-            // A server that offers DSN was told what the sender asks for.
+            // A server that offers DSN has what the sender asks for.
             let disposition = match peer.extensions.dsn {
                 true => Disposition::RelayedWithDsn,
                 false => Disposition::Relayed,

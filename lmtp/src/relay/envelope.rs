@@ -40,7 +40,7 @@ pub(crate) struct Rcpt {
     pub(crate) path: Path,
     /// The original recipient: address type and address, joined by `;`.
     pub(crate) original: Option<String>,
-    /// Of what the sender is to be told.
+    /// Which notices the sender wants.
     pub(crate) notify: Option<Notify>,
 }
 

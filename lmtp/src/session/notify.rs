@@ -136,7 +136,7 @@ impl Notice {
     }
 }
 
-/// Returns what the sender is told of the mail for a recipient; `None` when it is told nothing, or
+/// Returns what the notice says of the mail for a recipient; `None` without one, or with one sent
 /// by the next server.
 fn action(answer: &Answer, outcomes: &[&Outcome]) -> Option<Action> {
     let mut dispositions = outcomes.iter().map(|outcome| outcome.disposition);

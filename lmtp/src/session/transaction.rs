@@ -45,7 +45,7 @@ pub(super) struct Accepted {
     pub(super) shown: String,
     /// Before aliases, for `X-Original-To` and the log.
     pub(super) original: String,
-    /// Set when the client says what the sender is to be told of.
+    /// Set when the client says which notices the sender wants.
     pub(super) dsn: Option<RecipientDsn>,
     /// It is an alias that was expanded here.
     pub(super) is_alias: bool,
@@ -72,7 +72,7 @@ pub(super) struct Answer {
     pub(super) shown: String,
     /// Original recipient, for the log.
     pub(super) original: String,
-    /// Set when the client says what the sender is to be told of.
+    /// Set when the client says which notices the sender wants.
     pub(super) dsn: Option<RecipientDsn>,
     /// It is an alias that was expanded here.
     pub(super) is_alias: bool,
@@ -86,7 +86,7 @@ pub(super) fn non_empty(text: &str) -> Option<String> {
 }
 
 impl Answer {
-    /// The sender is to be told of the delivery.
+    /// The sender wants a success notice.
     pub(super) fn wants_notice(&self) -> bool {
         let notify = self.dsn.as_ref().and_then(|dsn| dsn.notify);
         notify.is_some_and(|notify| notify.success)
@@ -151,7 +151,7 @@ impl Transaction {
         let mut asked = HashMap::new();
         for one in accepted {
             let mut indices = Vec::with_capacity(one.members.len());
-            // The sender is told that an alias was expanded, and of no success of its members.
+            // The notice says that the alias was expanded; members cause none.
             let of_members = one.dsn.clone().map(|mut dsn| {
                 let notify = dsn.notify.filter(|_| one.is_alias);
                 dsn.notify = notify.map(Notify::without_success).or(dsn.notify);
