@@ -35,8 +35,8 @@ fn of_accounts(settings: &Settings) -> Settings {
     own
 }
 
-/// Returns the settings of the store of virtual mailboxes. A site whose mail all goes elsewhere has no
-/// directory for virtual mailboxes, and no table that could name one.
+/// Returns the settings of the store of virtual mailboxes. A site whose mail all goes elsewhere has
+/// no directory for virtual mailboxes, and no table that could name one.
 pub(crate) fn of_mailboxes(settings: &Settings) -> Cow<'_, Settings> {
     let has_base = !settings.routing.virtual_mailbox_base.as_os_str().is_empty();
     // What was accepted when there was a directory must not go to another.
