@@ -455,7 +455,7 @@ const STEPS: &[(&str, &[&str])] = &[(
         "recovery",
         "log_supervisor",
         "writer",
-        "watch",
+        "watchdog",
         "store",
     ],
 )];

@@ -3,7 +3,7 @@
 //! A log that fills a file system leaves no space for the mailboxes on it, nor for its checkpoints.
 
 use crate::config::{DeliveryLogSettings, Settings};
-use crate::log::Volume;
+use crate::log::DiskSpace;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -54,7 +54,7 @@ impl LogBounds {
             return Self::on(None, false, wanted);
         };
         let base = std::fs::metadata(&settings.routing.virtual_mailbox_base);
-        let volume = Volume {
+        let volume = DiskSpace {
             bytes: found.f_blocks.saturating_mul(found.f_frsize),
             free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
         };
@@ -62,7 +62,7 @@ impl LogBounds {
         Self::on(Some(volume), has_mailboxes, wanted)
     }
 
-    fn on(volume: Option<Volume>, has_mailboxes: bool, wanted: u64) -> Self {
+    fn on(volume: Option<DiskSpace>, has_mailboxes: bool, wanted: u64) -> Self {
         let most = volume
             .filter(|volume| volume.bytes > 0)
             .map(|volume| match has_mailboxes {
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_log_takes_a_quarter_of_a_volume_with_mailboxes_and_most_of_its_own() {
         let bytes_max = |bytes, has_mailboxes| {
-            let volume = Volume {
+            let volume = DiskSpace {
                 bytes,
                 free_bytes: 0,
             };

@@ -3,9 +3,9 @@
 //!
 //! Run with `tests/loom`.
 
+use super::capacity::Capacity;
 use super::ledger::retention::Retention;
 use super::queue::{Queue, Queued, Taken};
-use super::room::Room;
 use crate::log::Sequence;
 use crate::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -65,7 +65,7 @@ fn write(queue: &Queue<Item>, in_use: &AtomicBool) -> u64 {
 #[test]
 fn loom_an_mbox_is_in_the_hands_of_one_writer_and_no_delivery_is_left() {
     loom::model(|| {
-        let queue = Arc::new(Queue::new(Arc::new(Room::new(10)), 1));
+        let queue = Arc::new(Queue::new(Arc::new(Capacity::new(10)), 1));
         let in_use = Arc::new(AtomicBool::new(false));
         let other = {
             let (queue, in_use) = (Arc::clone(&queue), Arc::clone(&in_use));
@@ -82,7 +82,7 @@ fn loom_an_mbox_is_in_the_hands_of_one_writer_and_no_delivery_is_left() {
 #[test]
 fn loom_sleeping_writers_are_woken_for_every_delivery() {
     loom::model(|| {
-        let queue = Arc::new(Queue::new(Arc::new(Room::new(10)), 1));
+        let queue = Arc::new(Queue::new(Arc::new(Capacity::new(10)), 1));
         let done = Arc::new(AtomicU64::new(0));
         let writer = || {
             let (queue, done) = (Arc::clone(&queue), Arc::clone(&done));

@@ -9,7 +9,7 @@ use super::handed_over::{HandedOver, Name};
 use super::ledger::Ledger;
 use super::ledger::unconfirmed::Verdict;
 use super::receipt::Receipt;
-use super::repetition::{delivered_before, handed_over_before, is_under_way};
+use super::repetition::{delivered_before, handed_over_before, is_in_flight};
 use super::reply::{OnOutcome, Ticket};
 use super::store::Store;
 use super::types::{Mail, Outcome};
@@ -139,7 +139,7 @@ impl<D: Disk> Store<D> {
                         };
                         answer(&name, Ticket::settled(repeated), before);
                     }
-                    None => answer(&name, Ticket::not_made(), is_under_way(place)),
+                    None => answer(&name, Ticket::not_made(), is_in_flight(place)),
                 }
             }
             // Without the log, the success of a transport could not be recorded.

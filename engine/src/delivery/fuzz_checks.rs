@@ -10,12 +10,12 @@
     reason = "a check fails by panicking"
 )]
 
-use super::domains::Domains;
+use super::capacity::Capacity;
 use super::ledger::dirty_file_systems::FileSystems;
 use super::ledger::logged_message::mbox_header;
 use super::ledger::sector_sums::{SECTOR_BYTES, SectorSums};
 use super::recovery::{PageCache, Part, Recovery};
-use super::room::Room;
+use super::writer_pools::WriterPools;
 use crate::choices::Choices;
 use crate::config::Settings;
 use crate::io::Disk as _;
@@ -316,7 +316,7 @@ impl Case {
         settings.routing.virtual_mailbox_limit = 0;
         settings.routing.virtual_minimum_uid = 1;
         settings.routing.deliver_lock_delay = Duration::ZERO;
-        let domains = Domains::new(disk, &settings, (Arc::new(Room::new(1)), 1));
+        let pools = WriterPools::new(disk, &settings, (Arc::new(Capacity::new(1)), 1));
         let settings = MailboxSettings::from(&settings);
         let (log, found) = self.open_log();
         let recovery = Recovery {
@@ -325,7 +325,7 @@ impl Case {
             durable_dirs: &DurableDirs::default(),
             journal: &log,
             file_systems: &FileSystems::default(),
-            domains: &domains,
+            pools: &pools,
             page_cache,
         };
         let all = Part::new(Box::new(|_| true));

@@ -6,10 +6,10 @@
 //! memory before its record is appended, so that every checkpoint includes it; it answers no
 //! repetition before its own reply was given; the first verdict on a reply counts.
 
+use super::in_flight::Settled;
 use super::ledger::fingerprint::{BaseDigest, Digest, DuplicateKey, content_digest};
 use super::ledger::unconfirmed::{Repeated, Unconfirmed, Verdict};
 use super::types::Mail;
-use super::under_way::Settled;
 use crate::envelope::Recipient;
 use crate::log::{DeliveryId, InDoubt};
 use crate::sync::{Arc, Mutex};
@@ -200,7 +200,7 @@ impl HandedOver {
         };
         let progress = state.progress.iter().enumerate();
         progress
-            .filter(|(_, progress)| progress.is_under_way())
+            .filter(|(_, progress)| progress.is_in_flight())
             .filter_map(|(name, _)| self.entry(name, &digest))
             .map(|entry| entry.key)
             .collect()
@@ -222,7 +222,7 @@ impl HandedOver {
 impl Settled for HandedOver {
     fn is_settled(&self) -> bool {
         let state = self.state.lock();
-        !state.progress.iter().any(Progress::is_under_way)
+        !state.progress.iter().any(Progress::is_in_flight)
     }
 }
 
@@ -246,7 +246,7 @@ impl State {
 }
 
 impl Progress {
-    fn is_under_way(&self) -> bool {
+    fn is_in_flight(&self) -> bool {
         match self.end {
             End::Open => true,
             End::Taken(_) => self.verdict.is_none(),

@@ -1,6 +1,6 @@
 //! Whether a store takes mail, for operators and monitoring.
 
-use super::domain::HungDomain;
+use super::writer_pool::HungFileSystem;
 use crate::clock;
 use crate::log::LogError;
 use crate::supervisor::ThreadFailure;
@@ -49,7 +49,7 @@ impl Health {
 }
 
 /// Returns what operators see of a file system that does not answer.
-pub(super) fn hung_failure(hung: HungDomain) -> FileSystemFailure {
+pub(super) fn hung_failure(hung: HungFileSystem) -> FileSystemFailure {
     FileSystemFailure {
         mount_point: hung.mount_point,
         cause: no_answer(),

@@ -3,7 +3,7 @@
 //! Each job has a thread. The caller waits for a job as long as a step in a mailbox may take; after
 //! that the job continues without it.
 
-use super::patience::Patience;
+use super::step_limit::StepLimit;
 use crate::clock;
 use crate::sync::Arc;
 use crate::thread;
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub(super) enum Jobs {
     /// On threads.
-    Threads(Arc<Patience>),
+    Threads(Arc<StepLimit>),
     /// On the caller's thread, before `begin` returns.
     AtOnce,
 }
@@ -31,7 +31,7 @@ pub(super) struct Job(Option<Running>);
 struct Running {
     /// Carries no messages: it is closed when the job has ended.
     end: Receiver<()>,
-    patience: Arc<Patience>,
+    step_limit: Arc<StepLimit>,
     begun: Instant,
 }
 
@@ -39,7 +39,7 @@ impl Jobs {
     /// Returns the time limit of a job.
     pub(super) fn limit(&self) -> Duration {
         match self {
-            Self::Threads(patience) => patience.limit(),
+            Self::Threads(step_limit) => step_limit.limit(),
             Self::AtOnce => Duration::MAX,
         }
     }
@@ -47,7 +47,7 @@ impl Jobs {
     /// Returns true once the store is about to close.
     pub(super) fn is_hurried(&self) -> bool {
         match self {
-            Self::Threads(patience) => patience.is_hurried(),
+            Self::Threads(step_limit) => step_limit.is_hurried(),
             Self::AtOnce => false,
         }
     }
@@ -57,7 +57,7 @@ impl Jobs {
     /// # Errors
     /// The system cannot start a thread; nothing was done.
     pub(super) fn begin(&self, work: impl FnOnce() + Send + 'static) -> io::Result<Job> {
-        let Self::Threads(patience) = self else {
+        let Self::Threads(step_limit) = self else {
             work();
             return Ok(Job(None));
         };
@@ -67,11 +67,11 @@ impl Jobs {
             let _running = running;
             work();
         });
-        let patience = Arc::clone(patience);
+        let step_limit = Arc::clone(step_limit);
         thread.map(|_| {
             Job(Some(Running {
                 end,
-                patience,
+                step_limit,
                 begun,
             }))
         })
@@ -88,12 +88,15 @@ impl Job {
     /// As [`Job::wait`], as long as the job makes progress; `progress` returns the time of the
     /// latest.
     pub(super) fn wait_while(self, progress: impl Fn() -> Instant) -> bool {
-        let Some(Running { end, patience, .. }) = self.0 else {
+        let Some(Running {
+            end, step_limit, ..
+        }) = self.0
+        else {
             return true;
         };
         loop {
             // Both may change during the wait.
-            let left = (progress() + patience.limit()).saturating_duration_since(clock::now());
+            let left = (progress() + step_limit.limit()).saturating_duration_since(clock::now());
             match end.recv_timeout(left.min(LOOK)) {
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => return false,
                 Err(RecvTimeoutError::Timeout) => {}

@@ -11,13 +11,13 @@ mod retry;
 mod status;
 
 use super::context::Context;
-use super::domains::Domains;
 use super::jobs::{Job, Jobs};
 use super::ledger::Ledger;
 use super::ledger::handle::{Due, Task};
 use super::ledger::journal::{Journal, JournalSource};
 use super::ledger::lease_term::LeaseTerm;
 use super::recovery::{PageCache, Recovery};
+use super::writer_pools::WriterPools;
 use crate::clock;
 use crate::config::DeliveryLogSettings;
 use crate::io::Disk;
@@ -46,7 +46,7 @@ pub(super) struct LogSupervisor<H> {
     ledger: Arc<Ledger<H>>,
     /// Serialises checkpoints: one would free what another reads.
     checkpointing: Mutex<()>,
-    domains: Arc<Domains>,
+    pools: Arc<WriterPools>,
     jobs: Jobs,
     /// Mount points of file systems whose mail is being tried again.
     at_work: Mutex<BTreeSet<PathBuf>>,
@@ -102,14 +102,14 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
     pub(super) fn new(
         source: Box<dyn JournalSource>,
         settings: DeliveryLogSettings,
-        (domains, jobs): (Arc<Domains>, Jobs),
+        (pools, jobs): (Arc<WriterPools>, Jobs),
     ) -> Self {
         Self {
             source,
             ledger: Arc::new(Ledger::new(&settings)),
             settings,
             checkpointing: Mutex::default(),
-            domains,
+            pools,
             jobs,
             at_work: Mutex::default(),
             noted_suspects: Mutex::default(),
@@ -287,7 +287,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             durable_dirs: &context.durable_dirs,
             journal,
             file_systems: &self.ledger.file_systems,
-            domains: &self.domains,
+            pools: &self.pools,
             page_cache,
         }
     }

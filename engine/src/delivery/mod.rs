@@ -9,9 +9,9 @@
 //! dispatch                   splits messages between mailboxes and transports
 //! store                      opens, and takes messages
 //! log_supervisor             opens and recovers the log, makes checkpoints
-//! watch, writer              the threads of a file system
+//! watchdog, writer           the threads of a file system
 //! recovery, batch            replay what the log has; write what waits
-//! domains, domain            queues and writers, one set for each file system
+//! writer_pools, writer_pool  queues and writers, one set for each file system
 //! active_batch               a batch that a writer works on
 //! delivery, reply            one copy for one mailbox, answered exactly once
 //! handed_over                what transports took
@@ -55,6 +55,7 @@ mod active_batch;
 mod base;
 mod batch;
 mod bounds;
+mod capacity;
 mod context;
 mod copies;
 mod delivery;
@@ -62,36 +63,35 @@ mod delivery;
 #[cfg(loom)]
 mod delivery_loom;
 mod dispatch;
-mod domain;
-mod domains;
 mod error;
 mod flush;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz_checks;
 mod handed_over;
 mod health;
+mod in_flight;
 mod in_place;
 mod in_place_file;
 mod jobs;
 mod ledger;
 mod log_supervisor;
-mod patience;
 mod queue;
 mod receipt;
 mod recovery;
 mod repetition;
 mod reply;
-mod room;
 mod shared;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod sim_tests;
 mod spread;
+mod step_limit;
 mod store;
 mod types;
-mod under_way;
-mod watch;
+mod watchdog;
 mod writer;
+mod writer_pool;
+mod writer_pools;
 
 pub(crate) use account_store::of_mailboxes;
 pub use bounds::LogBounds;

@@ -6,7 +6,7 @@
 //! As few writers as possible are busy: a writer that finishes a batch takes all deliveries that
 //! arrived meanwhile, and large batches need far fewer flushes and thread switches than small ones.
 //! Another writer is woken when more than [`WAITING_MAX`] deliveries wait, when a writer reports
-//! that its batch takes long, and when no writer has come back for [`PATIENCE`]. Invariant: while a
+//! that its batch takes long, and when no writer has come back for [`WAKE_AFTER`]. Invariant: while a
 //! delivery waits for a busy writer and another writer sleeps, one sleeping writer watches.
 //! delivery waits for a busy writer and another writer sleeps, one sleeping writer watches.
 
@@ -14,7 +14,7 @@ mod fair;
 mod taken;
 mod waiting;
 
-use super::room::Room;
+use super::capacity::Capacity;
 use crate::clock;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, wait, wait_timeout};
 use std::time::Duration;
@@ -25,14 +25,14 @@ use waiting::{LeftOut, Waiting};
 /// two processors: with 0 and with 24 there were fewer messages a second, in Maildirs and mboxes.
 const WAITING_MAX: usize = 12;
 /// How long they wait before another writer takes them.
-const PATIENCE: Duration = Duration::from_millis(10);
+const WAKE_AFTER: Duration = Duration::from_millis(10);
 
 /// A queue of deliveries to one file system.
 #[derive(Debug)]
 pub(super) struct Queue<J> {
     state: Mutex<State<J>>,
     work: Condvar,
-    room: Arc<Room>,
+    capacity: Arc<Capacity>,
     /// Most deliveries in a batch.
     batch: usize,
 }
@@ -59,10 +59,10 @@ struct State<J> {
 
 impl<J: Queued> Queue<J> {
     /// Creates a queue whose writers take up to `batch` deliveries at once.
-    pub(super) fn new(room: Arc<Room>, batch: usize) -> Self {
+    pub(super) fn new(capacity: Arc<Capacity>, batch: usize) -> Self {
         Self {
             state: Mutex::new(State {
-                waiting: Waiting::new(Arc::clone(&room)),
+                waiting: Waiting::new(Arc::clone(&capacity)),
                 batches: 0,
                 takes: 0,
                 is_watched: false,
@@ -73,7 +73,7 @@ impl<J: Queued> Queue<J> {
                 given_up: 0,
             }),
             work: Condvar::new(),
-            room,
+            capacity,
             batch: batch.max(1),
         }
     }
@@ -82,7 +82,7 @@ impl<J: Queued> Queue<J> {
     pub(super) fn push(&self, jobs: impl Iterator<Item = J>) {
         let mut state = self.state.lock();
         let count = state.waiting.push(jobs);
-        self.room.take(count);
+        self.capacity.take(count);
         let is_much = state.batches == 0 || state.waiting.ready() > WAITING_MAX;
         let is_wanted = match is_much {
             true => state.wake_one(),
@@ -96,18 +96,18 @@ impl<J: Queued> Queue<J> {
 
     /// Parks deliveries to an mbox whose lock another program holds, and all others for that mbox,
     /// until the lock is tried again. The caller works on the mbox. Returns those that must be
-    /// refused: they and others have waited for `patience`, are abandoned, or exceed the capacity.
+    /// refused: they and others have waited for `lock_wait`, are abandoned, or exceed the capacity.
     pub(super) fn lock_is_held(
         &self,
         jobs: Vec<J>,
         lock: &'static str,
-        patience: Duration,
+        lock_wait: Duration,
     ) -> Vec<J> {
         let mut state = self.state.lock();
-        let when = (clock::now(), patience);
+        let when = (clock::now(), lock_wait);
         let (over, freed) = state.waiting.lock_is_held(jobs, lock, when);
         drop(state);
-        self.room.give_back(freed);
+        self.capacity.give_back(freed);
         over
     }
 
@@ -136,7 +136,7 @@ impl<J: Queued> Queue<J> {
         if is_end {
             self.work.notify_all();
         }
-        self.room.give_back(freed);
+        self.capacity.give_back(freed);
         jobs
     }
 
@@ -184,7 +184,7 @@ impl<J: Queued> Queue<J> {
                 if is_end {
                     self.work.notify_all();
                 }
-                std::mem::take(&mut left_out).settle(&self.room);
+                std::mem::take(&mut left_out).settle(&self.capacity);
                 state = self.state.lock();
                 continue;
             }
@@ -199,7 +199,7 @@ impl<J: Queued> Queue<J> {
         if is_wanted {
             self.work.notify_one();
         }
-        left_out.settle(&self.room);
+        left_out.settle(&self.capacity);
         Some(batch)
     }
 
@@ -213,7 +213,7 @@ impl<J: Queued> Queue<J> {
             let takes = state.takes;
             let until = next_due
                 .into_iter()
-                .chain(watches.then(|| now + PATIENCE))
+                .chain(watches.then(|| now + WAKE_AFTER))
                 .min();
             state.asleep += 1;
             state.is_watched |= watches;
@@ -271,7 +271,7 @@ impl<J: Queued> Queue<J> {
         } else if is_wanted {
             self.work.notify_one();
         }
-        self.room.give_back(hold.jobs);
+        self.capacity.give_back(hold.jobs);
     }
 }
 

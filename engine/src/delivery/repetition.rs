@@ -4,11 +4,11 @@
 
 use super::copies::{Copy, Named, Names};
 use super::handed_over::{HandedOver, Name};
+use super::in_flight::InFlight;
 use super::ledger::fingerprint::{BaseDigest, ContentSketch, Digest, DuplicateKey, content_digest};
 use super::ledger::logged_message::LoggedMessage;
 use super::ledger::unconfirmed::{Repeated, Unconfirmed};
 use super::types::{Mail, Outcome};
-use super::under_way::UnderWay;
 use crate::dsn::Disposition;
 use crate::envelope::Recipient;
 use crate::mailbox::MailboxName;
@@ -37,13 +37,13 @@ pub(super) fn without_repeated(
 
 /// Removes recipients for whom an earlier delivery of the message is in progress, or is made and
 /// not settled: both deliveries would store a copy. The others of a copy keep it.
-pub(super) fn without_under_way(
-    under_way: &UnderWay<LoggedMessage>,
+pub(super) fn without_in_flight(
+    in_flight: &InFlight<LoggedMessage>,
     base: BaseDigest,
     mail: &Mail,
     copies: Vec<Copy>,
 ) -> (Vec<Copy>, Vec<(Named, MailboxTarget, ())>) {
-    let keys = keys_under_way(under_way, mail, &copies);
+    let keys = keys_in_flight(in_flight, mail, &copies);
     if keys.is_empty() {
         return (copies, Vec::new());
     }
@@ -81,8 +81,8 @@ fn take_out<T>(
 
 /// Returns the keys of the deliveries in progress of messages with the same queue id. Those that
 /// share no recipient are other parts of the same message, whose content is not read.
-fn keys_under_way(
-    under_way: &UnderWay<LoggedMessage>,
+fn keys_in_flight(
+    in_flight: &InFlight<LoggedMessage>,
     mail: &Mail,
     copies: &[Copy],
 ) -> HashSet<[u8; 32]> {
@@ -90,7 +90,7 @@ fn keys_under_way(
     if id.is_empty() {
         return HashSet::new();
     }
-    let mut earlier = under_way.with_id(id);
+    let mut earlier = in_flight.with_id(id);
     if earlier.is_empty() {
         return HashSet::new();
     }
@@ -153,7 +153,7 @@ fn key_of<'a>(
 /// progress and has no answer yet. Checks in this order, because a message that is settled in
 /// between is then in doubt.
 pub(super) fn handed_over_before(
-    (unconfirmed, under_way): (&Unconfirmed, &UnderWay<HandedOver>),
+    (unconfirmed, in_flight): (&Unconfirmed, &InFlight<HandedOver>),
     base: BaseDigest,
     mail: &Mail,
     names: Vec<Name>,
@@ -162,7 +162,7 @@ pub(super) fn handed_over_before(
     let id = mail.queue_id.as_deref().unwrap_or_default();
     let mut earlier = match id {
         "" => Vec::new(),
-        id => under_way.with_id(id),
+        id => in_flight.with_id(id),
     };
     if !earlier.is_empty() {
         let both = names.iter().map(|name| (&name.recipient, &name.place));
@@ -210,8 +210,8 @@ pub(super) fn known_already(base: &Path, target: &MailboxTarget) -> Outcome {
 }
 
 /// Returns the outcome of a delivery that is refused because an earlier one is in progress.
-pub(super) fn under_way_already(base: &Path, target: &MailboxTarget) -> Outcome {
-    is_under_way(MailboxName::display_of(base, target))
+pub(super) fn already_in_flight(base: &Path, target: &MailboxTarget) -> Outcome {
+    is_in_flight(MailboxName::display_of(base, target))
 }
 
 /// As [`known_already`], by the name of the place.
@@ -226,8 +226,8 @@ pub(super) fn delivered_before(place: String) -> Outcome {
     }
 }
 
-/// As [`under_way_already`], by the name of the place.
-pub(super) fn is_under_way(place: String) -> Outcome {
+/// As [`already_in_flight`], by the name of the place.
+pub(super) fn is_in_flight(place: String) -> Outcome {
     let text = "An earlier delivery of this message is in progress";
     Outcome {
         status: Status::new(451, EnhancedCode::new(4, 4, 2), text),

@@ -1,9 +1,9 @@
 //! What the threads of a store share.
 
 use super::context::Context;
-use super::domains::Domains;
 use super::ledger::Ledger;
-use super::patience::Patience;
+use super::step_limit::StepLimit;
+use super::writer_pools::WriterPools;
 use crate::io::Disk;
 use crate::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Shared<D: Disk> {
     pub(super) context: Arc<Context<D>>,
-    pub(super) domains: Arc<Domains>,
-    pub(super) patience: Arc<Patience>,
+    pub(super) pools: Arc<WriterPools>,
+    pub(super) step_limit: Arc<StepLimit>,
     /// Present with `durability = "logged"`.
     pub(super) ledger: Option<Arc<Ledger<D::Handle>>>,
 }

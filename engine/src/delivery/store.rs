@@ -4,14 +4,14 @@
 mod by_hand;
 
 use super::base::{check_base, open_base};
+use super::capacity::Capacity;
 use super::context::Context;
 use super::copies::{Copy, Named, copies};
 use super::delivery::Delivery;
-use super::domain::Domain;
-use super::domains::Domains;
 use super::error::StoreError;
 use super::handed_over::HandedOver;
 use super::health::{Health, LogState, hung_failure};
+use super::in_flight::InFlight;
 use super::in_place;
 use super::jobs::Jobs;
 use super::ledger::Ledger;
@@ -19,16 +19,16 @@ use super::ledger::fingerprint::BaseDigest;
 use super::ledger::journal::{DirectorySource, JournalSource};
 use super::ledger::logged_message::LoggedMessage;
 use super::log_supervisor::LogSupervisor;
-use super::patience::Patience;
 use super::receipt::{Receipt, settle_early};
 use super::recovery::RecoveryReport;
-use super::repetition::{known_already, under_way_already, without_repeated, without_under_way};
+use super::repetition::{already_in_flight, known_already, without_in_flight, without_repeated};
 use super::reply::{MessagePart, OnOutcome, Ticket};
-use super::room::Room;
 use super::shared::Shared;
+use super::step_limit::StepLimit;
 use super::types::{Mail, Outcome};
-use super::under_way::UnderWay;
-use super::watch;
+use super::watchdog;
+use super::writer_pool::WriterPool;
+use super::writer_pools::WriterPools;
 use crate::clock;
 use crate::config::{Durability, Settings};
 use crate::descriptors::Descriptors;
@@ -76,15 +76,15 @@ impl Ids {
 pub struct Store<D: Disk = Blocking> {
     shared: Arc<Shared<D>>,
     ids: Ids,
-    under_way: UnderWay<LoggedMessage>,
-    handed_over: UnderWay<HandedOver>,
+    in_flight: InFlight<LoggedMessage>,
+    handed_over: InFlight<HandedOver>,
     spool: Spool,
     /// A longer message may be received in place.
     in_place_from_bytes: u64,
     descriptors: Descriptors,
     supervisor: Supervisor,
     watch: Option<SupervisedThread>,
-    room: Arc<Room>,
+    capacity: Arc<Capacity>,
     /// Threads do its work.
     has_threads: bool,
     log: Option<Arc<LogSupervisor<D::Handle>>>,
@@ -143,10 +143,10 @@ impl Store<Blocking> {
         let disk = Blocking::new();
         open_base(&disk, settings)?;
         let delivery_log = source.delivery_log();
-        let patience = Arc::new(Patience::new(settings.store.mailbox_timeout));
-        let bounds = (Arc::new(Room::new(0)), 1);
-        let domains = Arc::new(Domains::new(&disk, settings, bounds));
-        let with = (domains, Jobs::Threads(patience));
+        let step_limit = Arc::new(StepLimit::new(settings.store.mailbox_timeout));
+        let bounds = (Arc::new(Capacity::new(0)), 1);
+        let pools = Arc::new(WriterPools::new(&disk, settings, bounds));
+        let with = (pools, Jobs::Threads(step_limit));
         let supervisor = Arc::new(LogSupervisor::new(Box::new(source), delivery_log, with));
         let context = Arc::new(Context::new(disk, settings));
         let report = supervisor.open(&context)?;
@@ -191,28 +191,28 @@ impl<D: Disk> Store<D> {
             let thread = store.supervisor.spawn("mailstow-check", 0, checkpoint);
             store.checkpointer = Some(thread.map_err(|source| StoreError::Thread { source })?);
         }
-        store.start_writers(store.shared.domains.base())?;
+        store.start_writers(store.shared.pools.base())?;
         let (shared, supervisor) = (Arc::clone(&store.shared), store.supervisor.clone());
-        let work = move || watch::run(&shared, &supervisor);
+        let work = move || watchdog::run(&shared, &supervisor);
         let thread = store.supervisor.spawn("mailstow-watch", 0, work);
         store.watch = Some(thread.map_err(|source| StoreError::Thread { source })?);
         Ok(store)
     }
 
-    fn start_writers(&self, domain: &Arc<Domain>) -> Result<(), StoreError> {
-        for _ in 0..domain.writers_wanted() {
-            let started = watch::start_writer(&self.shared, &self.supervisor, domain);
+    fn start_writers(&self, pool: &Arc<WriterPool>) -> Result<(), StoreError> {
+        for _ in 0..pool.writers_wanted() {
+            let started = watchdog::start_writer(&self.shared, &self.supervisor, pool);
             started.map_err(|source| StoreError::Thread { source })?;
         }
         Ok(())
     }
 
     /// Returns the file system of a mailbox.
-    fn domain(&self, mailbox: &str) -> Arc<Domain> {
+    fn pool(&self, mailbox: &str) -> Arc<WriterPool> {
         self.shared
-            .domains
-            .of(mailbox, |domain| match self.has_threads {
-                true => self.start_writers(domain).map_err(io::Error::other),
+            .pools
+            .of(mailbox, |pool| match self.has_threads {
+                true => self.start_writers(pool).map_err(io::Error::other),
                 false => Ok(()),
             })
     }
@@ -236,20 +236,20 @@ impl<D: Disk> Store<D> {
         })?;
         let descriptors = Descriptors::plan(settings);
         let context = Arc::new(Context::new(disk, settings));
-        let room = Arc::new(Room::new(settings.limits.queued_deliveries));
-        let bounds = (Arc::clone(&room), descriptors.batch());
-        let domains = Arc::new(Domains::new(&context.disk, settings, bounds));
-        let patience = Arc::new(Patience::new(settings.store.mailbox_timeout));
+        let capacity = Arc::new(Capacity::new(settings.limits.queued_deliveries));
+        let bounds = (Arc::clone(&capacity), descriptors.batch());
+        let pools = Arc::new(WriterPools::new(&context.disk, settings, bounds));
+        let step_limit = Arc::new(StepLimit::new(settings.store.mailbox_timeout));
         let is_logged = settings.store.durability == Durability::Logged;
         let mut recovered = None;
         let log = match source {
             None => None,
             Some(source) => {
                 let jobs = match has_threads {
-                    true => Jobs::Threads(Arc::clone(&patience)),
+                    true => Jobs::Threads(Arc::clone(&step_limit)),
                     false => Jobs::AtOnce,
                 };
-                let with = (Arc::clone(&domains), jobs);
+                let with = (Arc::clone(&pools), jobs);
                 let delivery_log = settings.delivery_log.clone();
                 let log = Arc::new(LogSupervisor::new(source, delivery_log, with));
                 match log.open(&context) {
@@ -278,15 +278,15 @@ impl<D: Disk> Store<D> {
         };
         let shared = Arc::new(Shared {
             context,
-            domains,
-            patience,
+            pools,
+            step_limit,
             ledger,
         });
         Ok(Self {
             shared,
             ids: Ids::new(),
-            under_way: UnderWay::default(),
-            handed_over: UnderWay::default(),
+            in_flight: InFlight::default(),
+            handed_over: InFlight::default(),
             in_place_from_bytes,
             spool: Spool::new(Arc::new(state), &settings.limits, Arc::new(make_room))
                 .with_files(descriptors.scratch_files()),
@@ -294,7 +294,7 @@ impl<D: Disk> Store<D> {
             supervisor: Supervisor::default(),
             watch: None,
             has_threads,
-            room,
+            capacity,
             log,
             checkpointer: None,
             recovered,
@@ -331,9 +331,9 @@ impl<D: Disk> Store<D> {
             return;
         };
         let header = names.maildir_header(reverse_path);
-        self.shared.domains.note_changes(&self.shared.context.disk);
-        let domain = self.domain(&target.path);
-        if !domain.admits(&target.path, self.shared.patience.limit()) {
+        self.shared.pools.note_changes(&self.shared.context.disk);
+        let pool = self.pool(&target.path);
+        if !pool.admits(&target.path, self.shared.step_limit.limit()) {
             return;
         }
         if let Some(sink) = in_place::begin(&self.shared.context, header, target) {
@@ -361,7 +361,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Returns the messages that transports are delivering.
-    pub(super) fn handed_over(&self) -> &UnderWay<HandedOver> {
+    pub(super) fn handed_over(&self) -> &InFlight<HandedOver> {
         &self.handed_over
     }
 
@@ -398,9 +398,9 @@ impl<D: Disk> Store<D> {
             };
             // In this order, because a message that is settled in between is then in doubt.
             let digest = context.base_digest;
-            let (left, under_way) = without_under_way(&self.under_way, digest, &mail, copies);
-            for (name, target, ()) in under_way {
-                answer(name, Ticket::not_made(), under_way_already(base, &target));
+            let (left, in_flight) = without_in_flight(&self.in_flight, digest, &mail, copies);
+            for (name, target, ()) in in_flight {
+                answer(name, Ticket::not_made(), already_in_flight(base, &target));
             }
             let (left, repeated) = without_repeated(&ledger.unconfirmed, digest, &mail, left);
             copies = left;
@@ -409,13 +409,13 @@ impl<D: Disk> Store<D> {
                 answer(name, ticket, known_already(base, &target));
             }
         }
-        self.shared.domains.note_changes(&context.disk);
+        self.shared.pools.note_changes(&context.disk);
         let message = self.logged_message(&mail, &copies);
         if let (Some((message, _)), Some(id)) = (&message, &mail.queue_id) {
-            self.under_way.add(id, message);
+            self.in_flight.add(id, message);
         }
-        let mut deliveries: Vec<(Arc<Domain>, Vec<Delivery>)> = Vec::new();
-        let limit = self.shared.patience.limit();
+        let mut deliveries: Vec<(Arc<WriterPool>, Vec<Delivery>)> = Vec::new();
+        let limit = self.shared.step_limit.limit();
         let mut recipient = 0;
         for copy in copies {
             let count = copy.names.iter().count();
@@ -433,20 +433,20 @@ impl<D: Disk> Store<D> {
                 }
             }
             let path = &delivery.target.path;
-            let domain = self.domain(path);
-            if !domain.admits(path, limit) {
-                let error = domain.error(delivery.mailbox());
+            let pool = self.pool(path);
+            if !pool.admits(path, limit) {
+                let error = pool.error(delivery.mailbox());
                 delivery.finish(Err(error.into()));
                 continue;
             }
-            let is_it = |(known, _): &&mut (Arc<Domain>, _)| Arc::ptr_eq(known, &domain);
+            let is_it = |(known, _): &&mut (Arc<WriterPool>, _)| Arc::ptr_eq(known, &pool);
             match deliveries.iter_mut().find(is_it) {
                 Some((_, deliveries)) => deliveries.push(delivery),
-                None => deliveries.push((domain, vec![delivery])),
+                None => deliveries.push((pool, vec![delivery])),
             }
         }
-        for (domain, deliveries) in deliveries {
-            domain.queue.push(deliveries.into_iter());
+        for (pool, deliveries) in deliveries {
+            pool.queue.push(deliveries.into_iter());
         }
         debug_assert!(tickets.iter().all(Option::is_some), "a ticket for each");
         tickets.into_iter().flatten().collect()
@@ -488,7 +488,7 @@ impl<D: Disk> Store<D> {
     pub fn health(&self) -> Health {
         let health = self.log.as_ref().map(|log| log.health());
         let health = health.unwrap_or_else(|| {
-            let hung = self.shared.domains.hung().into_iter();
+            let hung = self.shared.pools.hung().into_iter();
             (LogState::Direct, 0, hung.map(hung_failure).collect())
         });
         let (log, waiting, file_systems) = health;
@@ -519,32 +519,32 @@ impl<D: Disk> Store<D> {
     /// Returns true while fewer deliveries than `limits.queued_deliveries` wait or are in progress.
     /// Deliveries that wait for a lock which another program holds do not count.
     pub fn has_room(&self) -> bool {
-        self.room.is_left()
+        self.capacity.is_left()
     }
 
     /// Ready when [`Store::has_room`], for asynchronous callers; otherwise the task is woken when
     /// there may be room. Use it as `std::future::poll_fn(|cx| store.poll_room(cx)).await`.
     pub fn poll_room(&self, context: &mut task::Context<'_>) -> Poll<()> {
-        self.room.poll(context)
+        self.capacity.poll(context)
     }
 
     /// Prepares the store to be dropped soon: deliveries that a mailbox delays are answered within
     /// seconds.
     pub fn prepare_close(&self) {
-        self.shared.patience.hurry();
+        self.shared.step_limit.hurry();
     }
 }
 
 impl<D: Disk> Drop for Store<D> {
     fn drop(&mut self) {
-        for domain in self.shared.domains.all() {
-            domain.queue.close();
+        for pool in self.shared.pools.all() {
+            pool.queue.close();
         }
-        self.shared.patience.hurry();
-        self.shared.patience.end();
+        self.shared.step_limit.hurry();
+        self.shared.step_limit.end();
         // The watchdog would start writers in place of those that end.
         self.watch = None;
-        watch::wait_for_writers(&self.shared);
+        watchdog::wait_for_writers(&self.shared);
         if let Some(ledger) = &self.shared.ledger {
             ledger.log.close();
         }

@@ -8,10 +8,10 @@
 use super::active_batch::ActiveBatch;
 use super::batch::{Batch, Commit};
 use super::delivery::Delivery;
-use super::domain::Domain;
 use super::ledger::Ledger;
 use super::queue::{Hold, Taken};
 use super::shared::Shared;
+use super::writer_pool::WriterPool;
 use crate::io::{Credentials, Disk};
 use crate::sync::Arc;
 use std::cell::RefCell;
@@ -20,8 +20,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// A writer of one file system.
 pub(super) struct Writer<'a, D: Disk> {
     pub(super) shared: &'a Shared<D>,
-    pub(super) domain: &'a Domain,
-    /// Its number in the domain.
+    pub(super) pool: &'a WriterPool,
+    /// Its number in the pool.
     pub(super) number: u64,
     pub(super) credentials: &'a RefCell<Credentials>,
 }
@@ -37,21 +37,21 @@ struct Begun<'a, D: Disk> {
 }
 
 /// Works until the queue is closed and empty, or the writer was replaced.
-pub(super) fn write_mail<D: Disk>(shared: &Shared<D>, domain: &Domain, number: u64) {
+pub(super) fn write_mail<D: Disk>(shared: &Shared<D>, pool: &WriterPool, number: u64) {
     let credentials = RefCell::new(Credentials::of_own_thread());
     let writer = Writer {
         shared,
-        domain,
+        pool,
         number,
         credentials: &credentials,
     };
-    while let Some(taken) = domain.queue.take() {
+    while let Some(taken) = pool.queue.take() {
         writer.write(taken);
-        if domain.is_surplus() {
+        if pool.is_surplus() {
             break;
         }
     }
-    domain.writer_ends(number);
+    pool.writer_ends(number);
 }
 
 impl<'a, D: Disk> Writer<'a, D> {
@@ -61,7 +61,7 @@ impl<'a, D: Disk> Writer<'a, D> {
         let mut begun = Some(begin(taken));
         while let Some(first) = begun {
             begun = match first.may_overlap() {
-                true => self.domain.queue.take_waiting().map(begin),
+                true => self.pool.queue.take_waiting().map(begin),
                 false => None,
             };
             self.finish(first);
@@ -69,11 +69,11 @@ impl<'a, D: Disk> Writer<'a, D> {
     }
 
     fn begin(&self, Taken { mut jobs, hold }: Taken<Delivery>) -> Begun<'a, D> {
-        let active = self.domain.begin(self.number, &mut jobs);
+        let active = self.pool.begin(self.number, &mut jobs);
         let (logged, direct): (Vec<Delivery>, Vec<Delivery>) =
             jobs.into_iter().partition(Delivery::is_through_log);
         if !direct.is_empty() {
-            self.domain.leave_to_others(&active);
+            self.pool.leave_to_others(&active);
         }
         let logged = survive(|| match &self.shared.ledger {
             Some(ledger) if !logged.is_empty() => self.begin_logged(ledger, &active, logged),
@@ -115,7 +115,7 @@ impl<'a, D: Disk> Writer<'a, D> {
         let context = self.shared.context.as_ref();
         let active = Arc::clone(active);
         Batch::begin(
-            (context, self.domain, self.credentials),
+            (context, self.pool, self.credentials),
             (commit, active),
             deliveries,
         )
@@ -140,7 +140,7 @@ impl<'a, D: Disk> Writer<'a, D> {
                 self.batch(commit, &active, direct).finish();
             });
         }
-        self.domain.end(&active, hold);
+        self.pool.end(&active, hold);
     }
 }
 

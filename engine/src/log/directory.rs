@@ -6,9 +6,9 @@
 //! it, so that a failed write is seen by us and not by the page cache later.
 
 use super::backend::{Backend, Flusher};
+use super::disk_space::DiskSpace;
 use super::error::LogError;
 use super::medium::{Access, LogFile, LogMedium, Pacing};
-use super::room::Volume;
 use super::settings::BackendChoice;
 use crate::clock;
 use crate::io::{SafeDirectory, is_shortage, open_own};
@@ -279,9 +279,9 @@ impl LogMedium for DirectoryMedium {
         Ok(())
     }
 
-    fn volume(&self) -> io::Result<Option<Volume>> {
+    fn volume(&self) -> io::Result<Option<DiskSpace>> {
         let found = rustix::fs::fstatvfs(&self.directory)?;
-        Ok(Some(Volume {
+        Ok(Some(DiskSpace {
             bytes: found.f_blocks.saturating_mul(found.f_frsize),
             free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
         }))

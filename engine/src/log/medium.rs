@@ -4,7 +4,7 @@
 //! directory, and neither before. A failed write or flush says nothing about what is durable;
 //! it is never retried.
 
-use super::room::Volume;
+use super::disk_space::DiskSpace;
 use std::io;
 
 /// What a file is opened for.
@@ -87,7 +87,7 @@ pub trait LogMedium: Send + Sync + 'static {
     ///
     /// # Errors
     /// The kernel does not tell.
-    fn volume(&self) -> io::Result<Option<Volume>> {
+    fn volume(&self) -> io::Result<Option<DiskSpace>> {
         Ok(None)
     }
 

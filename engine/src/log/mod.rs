@@ -15,6 +15,7 @@ mod bytes;
 mod codec;
 mod committer;
 mod directory;
+mod disk_space;
 mod ends;
 mod error;
 mod frame;
@@ -32,7 +33,6 @@ mod opening;
 mod orders;
 mod preallocator;
 mod record;
-mod room;
 mod scan;
 mod segment;
 mod segments;
@@ -53,6 +53,7 @@ mod writer;
 pub use bytes::DecodeError;
 pub use codec::{AcceptedEncoder, EncodedRecord};
 pub use directory::DirectoryMedium;
+pub(crate) use disk_space::DiskSpace;
 pub use error::LogError;
 pub use frame::{FRAGMENT_BYTES_MAX, FRAME_HEADER_BYTES, RECORD_BYTES_LIMIT};
 pub use group_commit::RecordTicket;
@@ -62,7 +63,6 @@ pub use record::{
     Accepted, AcceptedRecipient, Checkpoint, Confirmed, CopyLocation, DeliveryId, Done,
     DoneOutcome, Extent, InDoubt, Record, RecordKind, Sequence,
 };
-pub(crate) use room::Volume;
 pub use scan::{Damage, ScanReport, ScannedRecord, ScannedSegment, scan};
 pub use segment::{BLOCK_BYTES, FORMAT_VERSION, SegmentHeader};
 pub use settings::{BackendChoice, LogWriterSettings};

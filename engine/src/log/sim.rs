@@ -6,8 +6,8 @@
 //! bytes it was to make durable and later flushes say success (as Linux does). Operations are
 //! counted from 0, so that `seed` and operation replay a failure.
 
+use super::disk_space::DiskSpace;
 use super::medium::{Access, LogFile, LogMedium, Pacing};
-use super::room::Volume;
 use crate::io::sim::{LogDisk, SimRandom};
 use crate::sync::{Arc, Mutex};
 use std::collections::BTreeMap;
@@ -474,9 +474,9 @@ impl LogMedium for SimMedium {
         file.write_and_flush(&[0; 4096], 0)
     }
 
-    fn volume(&self) -> io::Result<Option<Volume>> {
+    fn volume(&self) -> io::Result<Option<DiskSpace>> {
         let state = self.0.lock();
-        Ok(state.capacity.map(|bytes| Volume {
+        Ok(state.capacity.map(|bytes| DiskSpace {
             bytes,
             free_bytes: state.free(),
         }))

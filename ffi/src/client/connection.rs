@@ -44,7 +44,7 @@ pub(super) enum Lost {
     /// The server sent nothing in time.
     Late,
     /// The server is still making an earlier delivery of the message; the connection is usable.
-    UnderWay,
+    InProgress,
 }
 
 impl From<Errno> for Lost {
@@ -69,7 +69,7 @@ impl fmt::Display for Lost {
             Self::Ended(text) => write!(f, "the server ended the connection: {text}"),
             Self::Strange => f.write_str("the server does not speak LMTP"),
             Self::Late => f.write_str("the server did not answer in time"),
-            Self::UnderWay => f.write_str("an earlier delivery of the message has not ended"),
+            Self::InProgress => f.write_str("an earlier delivery of the message has not ended"),
         }
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn deliver(
                 open.retain(|open| outcomes.get(open.at).is_some_and(Option::is_none));
                 match (&attempt.lost, attempt.has_unread) {
                     // The proof whether the replies were passed on.
-                    (None | Some(Lost::UnderWay), true) => {
+                    (None | Some(Lost::InProgress), true) => {
                         leases.push(Lease::new(connection, pool));
                     }
                     (None, false) => pool.put(connection),
@@ -129,7 +129,7 @@ fn is_hopeless(lost: &Lost) -> bool {
     match lost {
         Lost::System(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
         Lost::Strange => true,
-        Lost::Ended(_) | Lost::Late | Lost::UnderWay => false,
+        Lost::Ended(_) | Lost::Late | Lost::InProgress => false,
     }
 }
 

@@ -108,7 +108,7 @@ impl Attempt {
         send_content(connection, message, deadline)?;
         self.was_sent = true;
         let last = accepted.last().copied();
-        let mut is_under_way = false;
+        let mut is_in_progress = false;
         for at in accepted {
             let reply = match Some(at) == last {
                 true => connection.last_reply(deadline)?,
@@ -117,7 +117,7 @@ impl Attempt {
             let status = reply.status();
             if status.enhanced == UNDER_WAY {
                 // It will have an outcome, for which the server is asked again.
-                is_under_way = true;
+                is_in_progress = true;
             } else if let Some(answer) = self.answers.get_mut(at) {
                 *answer = Some(Answer {
                     is_doubtful: status.enhanced == SYSTEM_TROUBLE,
@@ -126,8 +126,8 @@ impl Attempt {
             }
         }
         self.has_unread = true;
-        match is_under_way {
-            true => Err(Lost::UnderWay),
+        match is_in_progress {
+            true => Err(Lost::InProgress),
             false => Ok(()),
         }
     }

@@ -14,7 +14,7 @@ mod work;
 use super::active_batch::ActiveBatch;
 use super::context::Context;
 use super::delivery::Delivery;
-use super::domain::Domain;
+use super::writer_pool::WriterPool;
 use crate::io::{Credentials, Disk};
 use crate::log::LogError;
 use crate::sync::Arc;
@@ -36,7 +36,7 @@ impl<'a, D: Disk> Batch<'a, D> {
     /// Begins a batch: runs all phases that precede the wait. Deliveries to locked mboxes return to
     /// the queue.
     pub(super) fn begin(
-        with: (&'a Context<D>, &'a Domain, &'a RefCell<Credentials>),
+        with: (&'a Context<D>, &'a WriterPool, &'a RefCell<Credentials>),
         (commit, active): (Commit<'a, D::Handle>, Arc<ActiveBatch>),
         mut deliveries: Vec<Delivery>,
     ) -> Self {

@@ -3,10 +3,10 @@
 use super::super::active_batch::ActiveBatch;
 use super::super::context::{Context, Workspace};
 use super::super::delivery::Delivery;
-use super::super::domain::Domain;
 use super::super::error::DeliveryError;
 use super::super::flush::{FlushResult, Item};
 use super::super::reply::Ending;
+use super::super::writer_pool::WriterPool;
 use super::commit::Commit;
 use crate::io::{Credentials, Disk};
 use crate::mailbox::MailboxError;
@@ -17,7 +17,7 @@ use std::path::Path;
 /// The work on one batch.
 pub(super) struct Work<'a, D: Disk> {
     pub(super) context: &'a Context<D>,
-    domain: &'a Domain,
+    pool: &'a WriterPool,
     pub(super) commit: Commit<'a, D::Handle>,
     /// Records every step that may never end.
     pub(super) active: Arc<ActiveBatch>,
@@ -28,13 +28,13 @@ pub(super) struct Work<'a, D: Disk> {
 
 impl<'a, D: Disk> Work<'a, D> {
     pub(super) fn new(
-        (context, domain, credentials): (&'a Context<D>, &'a Domain, &'a RefCell<Credentials>),
+        (context, pool, credentials): (&'a Context<D>, &'a WriterPool, &'a RefCell<Credentials>),
         commit: Commit<'a, D::Handle>,
         active: Arc<ActiveBatch>,
     ) -> Self {
         Self {
             context,
-            domain,
+            pool,
             commit,
             active,
             workspace: Workspace::new(context, credentials),
@@ -44,7 +44,7 @@ impl<'a, D: Disk> Work<'a, D> {
 
     /// Returns the mount point of the file system that the paths of the mailboxes lead to.
     pub(super) fn mount_point(&self) -> &'a Path {
-        self.domain.mount_point()
+        self.pool.mount_point()
     }
 
     /// Ends a delivery: at once, except for a failure that must be in the log first.
@@ -79,8 +79,8 @@ impl<'a, D: Disk> Work<'a, D> {
     /// Parks deliveries until the lock of their mbox is free. Those that have waited too long, and
     /// those that exceed the capacity, fail.
     pub(super) fn postpone(&mut self, deliveries: Vec<Delivery>, lock: &'static str) {
-        let (queue, patience) = (&self.domain.queue, self.context.settings.lock_patience);
-        let over = queue.lock_is_held(deliveries, lock, patience);
+        let (queue, lock_wait) = (&self.pool.queue, self.context.settings.lock_patience);
+        let over = queue.lock_is_held(deliveries, lock, lock_wait);
         self.fail_all(over, |delivery| delivery.busy(lock).into());
     }
 

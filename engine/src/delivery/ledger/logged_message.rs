@@ -7,8 +7,8 @@
 //! reply is lost.
 
 use super::super::copies::Copy;
+use super::super::in_flight::Settled;
 use super::super::types::Mail;
-use super::super::under_way::Settled;
 use super::fingerprint::{BaseDigest, Digest, DuplicateKey, content_digest};
 use super::journal::Journal;
 use super::late_ends::{LateEnd, LateEnds};

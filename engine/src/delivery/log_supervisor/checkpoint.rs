@@ -105,11 +105,11 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
     /// Refuses further mail for a file system while the bound on its held mail is reached.
     fn bound_what_is_held(&self) {
         let most = self.settings.bytes_max / HELD_PART;
-        for domain in self.domains.all() {
+        for pool in self.pools.all() {
             // A lazily unmounted file system still exists beside the one in its place.
-            let devices = self.ledger.file_systems.mounted_at(domain.mount_point());
+            let devices = self.ledger.file_systems.mounted_at(pool.mount_point());
             let held = |device: &u64| self.ledger.deferred.bytes_held_for(*device);
-            domain.is_overfull(devices.iter().map(held).sum::<u64>() > most);
+            pool.is_overfull(devices.iter().map(held).sum::<u64>() > most);
         }
     }
 
@@ -146,7 +146,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
             is_left_over: false,
         };
         // The flush continues on a file system that is unmounted meanwhile.
-        let is_there = |mailbox: &str| self.domains.may_be_on(mailbox, mount_point);
+        let is_there = |mailbox: &str| self.pools.may_be_on(mailbox, mount_point);
         self.ledger.deferred.hold(recovery.hold_by_path(
             &found,
             (from, below),

@@ -90,7 +90,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
         };
         let mut begun = Vec::new();
         // Every mailbox must have a part, whatever is mounted meanwhile.
-        let mounted = Arc::new(self.domains.mount_points());
+        let mounted = Arc::new(self.pools.mount_points());
         for mount_point in mounted.of_all(|| mailboxes(found.as_ref()))? {
             let (mounted, is_it) = (Arc::clone(&mounted), mount_point.clone());
             let is_there = move |mailbox: &str| mounted.of(mailbox) == is_it;

@@ -104,7 +104,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
     fn unfinished(&self) -> BTreeMap<PathBuf, Unfinished> {
         let mut by_mount_point: BTreeMap<PathBuf, Unfinished> = BTreeMap::new();
         for waiting in self.ledger.deferred.extents() {
-            let mount_point = self.domains.mount_point_of(&waiting.extent.mailbox);
+            let mount_point = self.pools.mount_point_of(&waiting.extent.mailbox);
             let unfinished = by_mount_point.entry(mount_point).or_default();
             unfinished.extents.push(waiting);
         }
@@ -118,7 +118,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
                 let Some(recipient) = mail.envelope.recipients.get(at) else {
                     continue;
                 };
-                let mount_point = self.domains.mount_point_of(&recipient.mailbox);
+                let mount_point = self.pools.mount_point_of(&recipient.mailbox);
                 let mails = &mut by_mount_point.entry(mount_point).or_default().mails;
                 match mails.last_mut() {
                     Some(last) if last.envelope.id == mail.envelope.id => {
@@ -131,7 +131,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
                 }
             }
         }
-        let hung = self.domains.hung();
+        let hung = self.pools.hung();
         by_mount_point
             .retain(|mount_point, _| !hung.iter().any(|hung| hung.mount_point == *mount_point));
         by_mount_point

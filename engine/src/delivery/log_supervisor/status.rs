@@ -64,7 +64,7 @@ impl<H: fmt::Debug + Send + Sync + 'static> LogSupervisor<H> {
                 });
             }
         }
-        for hung in self.domains.hung() {
+        for hung in self.pools.hung() {
             let is_known = |known: &FileSystemFailure| known.mount_point == hung.mount_point;
             if !failures.iter().any(is_known) {
                 failures.push(hung_failure(hung));

@@ -59,7 +59,7 @@ fn push(queue: &Queue<Item>, count: usize) {
 
 /// A queue, a batch held by this thread, and another writer that sleeps.
 fn one_at_work() -> (Arc<Queue<Item>>, Hold, Receiver<usize>) {
-    let queue = Arc::new(Queue::new(Arc::new(Room::new(1000)), 64));
+    let queue = Arc::new(Queue::new(Arc::new(Capacity::new(1000)), 64));
     push(&queue, 1);
     let Taken { hold, .. } = queue.take().unwrap();
     let other = writer(&queue);
@@ -73,7 +73,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn what_was_on_its_way_to_an_mbox_that_is_given_up_is_taken_out_and_nobody_waits_for_it() {
-    let queue = Queue::new(Arc::new(Room::new(1000)), 64);
+    let queue = Queue::new(Arc::new(Capacity::new(1000)), 64);
     queue.push(std::iter::once(TO_BOX));
     let Taken { mut hold, .. } = queue.take().unwrap();
     queue.push(std::iter::once(TO_BOX));
@@ -136,7 +136,7 @@ fn nobody_waits_for_ever_for_a_writer_that_does_not_come_back() {
 
 #[test]
 fn a_writer_that_went_to_sleep_before_the_first_got_stuck_does_what_comes() {
-    let queue = Arc::new(Queue::new(Arc::new(Room::new(1000)), 64));
+    let queue = Arc::new(Queue::new(Arc::new(Capacity::new(1000)), 64));
     let (tell, told) = channel();
     for _ in 0..2 {
         let (queue, tell) = (Arc::clone(&queue), tell.clone());
@@ -157,7 +157,7 @@ fn a_writer_that_went_to_sleep_before_the_first_got_stuck_does_what_comes() {
 
 #[test]
 fn a_sleeping_writer_tries_a_lock_again_that_another_program_held() {
-    let queue = Arc::new(Queue::new(Arc::new(Room::new(1000)), 64));
+    let queue = Arc::new(Queue::new(Arc::new(Capacity::new(1000)), 64));
     queue.push(std::iter::once(TO_BOX));
     let Taken { jobs, hold } = queue.take().unwrap();
     let other = writer(&queue);

@@ -6,7 +6,7 @@
 //! on an mbox; deliveries that wait for a lock use no capacity of others; attempts to take a lock
 //! are few, however many are held, and no mbox is tried twice before all others that are due.
 
-use super::super::room::Room;
+use super::super::capacity::Capacity;
 use super::fair::FairQueue;
 use super::taken::{Queued, Taken};
 use crate::limits::BATCH_BYTES_MAX;
@@ -36,7 +36,7 @@ pub(super) struct Waiting<J> {
     beside: usize,
     /// How many mboxes writers work on.
     taken_mboxes: usize,
-    room: Arc<Room>,
+    capacity: Arc<Capacity>,
 }
 
 /// What gets places in a batch next.
@@ -95,9 +95,9 @@ impl<J: Queued> LeftOut<J> {
     }
 
     /// Frees the capacity, and answers the deliveries that are refused.
-    pub(super) fn settle(self, room: &Room) {
+    pub(super) fn settle(self, capacity: &Capacity) {
         if self.freed > 0 {
-            room.give_back(self.freed);
+            capacity.give_back(self.freed);
         }
         for (job, lock) in self.refused {
             job.refuse(lock);
@@ -124,7 +124,7 @@ impl<J: Queued> Taken<J> {
 }
 
 impl<J: Queued> Waiting<J> {
-    pub(super) fn new(room: Arc<Room>) -> Self {
+    pub(super) fn new(capacity: Arc<Capacity>) -> Self {
         Self {
             ready: FairQueue::new(),
             mboxes: HashMap::new(),
@@ -133,7 +133,7 @@ impl<J: Queued> Waiting<J> {
             next_attempt: None,
             beside: 0,
             taken_mboxes: 0,
-            room,
+            capacity,
         }
     }
 
@@ -193,7 +193,7 @@ impl<J: Queued> Waiting<J> {
             return;
         }
         // Reserves places for deliveries that fail to get the lock.
-        self.room.take(batch.jobs.len());
+        self.capacity.take(batch.jobs.len());
         batch.hold.places = 1;
         mbox.is_taken = true;
         if let Some(locked) = &mut mbox.locked {
@@ -252,8 +252,8 @@ impl<J: Queued> Waiting<J> {
                 Some(mbox) => {
                     if let Some(locked) = &mbox.locked {
                         left_out.freed += 1;
-                        let is_full = mbox.parked >= self.room.parked_per_mbox();
-                        if is_full || self.room.park(1) == 0 {
+                        let is_full = mbox.parked >= self.capacity.parked_per_mbox();
+                        if is_full || self.capacity.park(1) == 0 {
                             left_out.refused.push((job, locked.lock));
                             continue;
                         }
@@ -321,7 +321,7 @@ impl<J: Queued> Waiting<J> {
         &mut self,
         jobs: Vec<J>,
         lock: &'static str,
-        (now, patience): (Instant, Duration),
+        (now, lock_wait): (Instant, Duration),
     ) -> (Vec<J>, usize) {
         let path = jobs.first().and_then(J::mbox);
         let Some(mbox) = path.and_then(|path| self.mboxes.get_mut(path)) else {
@@ -338,7 +338,7 @@ impl<J: Queued> Waiting<J> {
         };
         let left = |job: &J| {
             let waited = now.saturating_duration_since(job.submitted().max(since));
-            patience.saturating_sub(waited)
+            lock_wait.saturating_sub(waited)
         };
         let (mut waiting, mut over) = (VecDeque::new(), Vec::new());
         for job in jobs.into_iter().chain(mbox.waiting.drain(..)) {
@@ -347,11 +347,11 @@ impl<J: Queued> Waiting<J> {
                 false => waiting.push_back(job),
             }
         }
-        let wanted = waiting.len().min(self.room.parked_per_mbox());
+        let wanted = waiting.len().min(self.capacity.parked_per_mbox());
         mbox.parked = match wanted.checked_sub(mbox.parked) {
-            Some(more) => mbox.parked + self.room.park(more),
+            Some(more) => mbox.parked + self.capacity.park(more),
             None => {
-                self.room.unpark(mbox.parked - wanted);
+                self.capacity.unpark(mbox.parked - wanted);
                 wanted
             }
         };
@@ -391,8 +391,8 @@ impl<J: Queued> Waiting<J> {
                 // The lock was free, and others may be free by now.
                 Some(_) => {
                     self.next_attempt = None;
-                    self.room.take(mbox.waiting.len());
-                    self.room.unpark(std::mem::take(&mut mbox.parked));
+                    self.capacity.take(mbox.waiting.len());
+                    self.capacity.unpark(std::mem::take(&mut mbox.parked));
                     mbox.locked = None;
                 }
                 None => {}
@@ -404,7 +404,7 @@ impl<J: Queued> Waiting<J> {
     /// Forgets an mbox without waiting deliveries.
     fn remove(&mut self, path: &str) {
         if let Some(mbox) = self.mboxes.remove(path) {
-            self.room.unpark(mbox.parked);
+            self.capacity.unpark(mbox.parked);
         }
     }
 
@@ -413,7 +413,7 @@ impl<J: Queued> Waiting<J> {
         let mut jobs: Vec<J> = std::iter::from_fn(|| self.ready.pop()).collect();
         let mut freed = jobs.len();
         for mbox in self.mboxes.values_mut() {
-            freed += mbox.take_out(&self.room, &mut jobs);
+            freed += mbox.take_out(&self.capacity, &mut jobs);
         }
         self.mboxes.retain(|_, mbox| mbox.is_taken);
         self.turns = VecDeque::from([Turn::Ready]);
@@ -430,7 +430,7 @@ impl<J: Queued> Waiting<J> {
             if let Some(mbox) = self.mboxes.get_mut(*path)
                 && mbox.is_taken
             {
-                freed += mbox.take_out(&self.room, &mut jobs);
+                freed += mbox.take_out(&self.capacity, &mut jobs);
             }
         }
         self.beside -= jobs.len();
@@ -470,10 +470,10 @@ impl<J> Mbox<J> {
     }
 
     /// Takes out all deliveries; returns how many places became free.
-    fn take_out(&mut self, room: &Room, jobs: &mut Vec<J>) -> usize {
+    fn take_out(&mut self, capacity: &Capacity, jobs: &mut Vec<J>) -> usize {
         let count = self.waiting.len();
         jobs.extend(self.waiting.drain(..));
-        room.unpark(std::mem::take(&mut self.parked));
+        capacity.unpark(std::mem::take(&mut self.parked));
         match self.locked {
             Some(_) => 0,
             None => count,

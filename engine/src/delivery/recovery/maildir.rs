@@ -48,7 +48,7 @@ impl<D: Disk> Worker<'_, D> {
         let owner = with.settings.owner_check(logged.owner);
         let mut maildir = Maildir::open(disk, &base, &path, owner, known)?;
         let new = maildir.new_directory();
-        let expected = with.domains.mount_point_of(&logged.path);
+        let expected = with.pools.mount_point_of(&logged.path);
         let later = with
             .file_systems
             .enter(disk, maildir.device(), (new, &expected))

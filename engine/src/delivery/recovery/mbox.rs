@@ -70,7 +70,7 @@ impl<D: Disk> Worker<'_, D> {
                 Opened::Busy(_) => std::thread::sleep(LOCK_PAUSE),
             }
         };
-        let expected = with.domains.mount_point_of(&target.path);
+        let expected = with.pools.mount_point_of(&target.path);
         let entered = with
             .file_systems
             .enter(with.disk, mbox.device(), (mbox.parent(), &expected))

@@ -1,9 +1,9 @@
 //! A thread of recovery: its identity, and the deliveries that it could not make.
 
-use super::super::domains::Domains;
 use super::super::ledger::deferred_mail::{DeferredDelivery, DeferredExtent, DeferredMail};
 use super::super::ledger::dirty_file_systems::FileSystems;
 use super::super::ledger::journal::Journal;
+use super::super::writer_pools::WriterPools;
 use super::listings::Listings;
 use super::logged_mailbox::LoggedMailbox;
 use super::report::RecoveryReport;
@@ -34,7 +34,7 @@ pub(in crate::delivery) struct Recovery<'a, D: Disk> {
     pub(in crate::delivery) durable_dirs: &'a DurableDirs,
     pub(in crate::delivery) journal: &'a dyn Journal,
     pub(in crate::delivery) file_systems: &'a FileSystems<D::Handle>,
-    pub(in crate::delivery) domains: &'a Domains,
+    pub(in crate::delivery) pools: &'a WriterPools,
     pub(in crate::delivery) page_cache: PageCache,
 }
 
@@ -103,8 +103,8 @@ pub(super) struct Worker<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> Worker<'a, D> {
-    /// `patience`: how long it waits for locks.
-    pub(super) fn new(with: &'a Recovery<'a, D>, patience: Duration) -> Self {
+    /// `lock_wait`: how long it waits for locks.
+    pub(super) fn new(with: &'a Recovery<'a, D>, lock_wait: Duration) -> Self {
         let now = clock::now();
         Self {
             with,
@@ -115,7 +115,7 @@ impl<'a, D: Disk> Worker<'a, D> {
             deferred_at: HashMap::new(),
             maildirs: Listings::default(),
             logged: now,
-            patient_until: now + patience,
+            patient_until: now + lock_wait,
             searches_all: false,
         }
     }

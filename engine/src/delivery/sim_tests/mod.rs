@@ -10,7 +10,6 @@
 //! first of them.
 
 mod content;
-mod domains;
 mod handed_over;
 mod hung;
 mod mistaken;
@@ -19,6 +18,7 @@ mod poisoned;
 mod reader;
 mod repeated;
 mod running;
+mod separate_file_systems;
 mod source;
 mod world;
 

@@ -55,7 +55,7 @@ fn a_checkpoint_that_flushes_no_mailbox_is_found() {
 }
 
 #[test]
-fn a_checkpoint_that_covers_deliveries_under_way_is_found() {
+fn a_checkpoint_that_covers_deliveries_in_flight_is_found() {
     must_be_found(Bug::Store(Mistake::CheckpointTooFar), None);
 }
 

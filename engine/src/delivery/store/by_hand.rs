@@ -11,7 +11,8 @@ use crate::message::Spool;
 use {
     super::super::error::StoreError, super::super::ledger::journal::JournalSource,
     super::super::log_supervisor::LogSupervisor, super::super::recovery::RecoveryReport,
-    super::super::watch, super::super::writer::Writer, crate::config::Settings, crate::sync::Arc,
+    super::super::watchdog, super::super::writer::Writer, crate::config::Settings,
+    crate::sync::Arc,
 };
 
 /// Operations on a store for tests only.
@@ -72,18 +73,18 @@ impl<D: Disk> Store<D> {
         &self,
         credentials: &std::cell::RefCell<crate::io::Credentials>,
     ) {
-        for domain in self.shared.domains.all() {
-            if let Some(taken) = domain.queue.take_waiting() {
+        for pool in self.shared.pools.all() {
+            if let Some(taken) = pool.queue.take_waiting() {
                 // A simulation may make a step while another is delayed.
-                let number = domain.writer_begins();
+                let number = pool.writer_begins();
                 let writer = Writer {
                     shared: &self.shared,
-                    domain: &domain,
+                    pool: &pool,
                     number,
                     credentials,
                 };
                 writer.write(taken);
-                domain.writer_ends(number);
+                pool.writer_ends(number);
             }
         }
     }
@@ -121,7 +122,7 @@ impl<D: Disk> Store<D> {
     /// Reads the table of mounts again.
     pub(in crate::delivery) fn look_at_mounts(&self) {
         let points = self.shared.context.disk.mount_points().unwrap();
-        self.shared.domains.are_mounted(&points);
+        self.shared.pools.are_mounted(&points);
     }
 
     /// Begins a flush of a file system that never ends, then makes a checkpoint.
@@ -143,7 +144,7 @@ impl<D: Disk> Store<D> {
 
     /// Gives up on steps in mailboxes that exceed their time limit.
     pub(in crate::delivery) fn watch(&self) {
-        watch::look(&self.shared, |_| Ok(()));
+        watchdog::look(&self.shared, |_| Ok(()));
     }
 
     /// Opens a log that failed again, as the checkpoint thread does.

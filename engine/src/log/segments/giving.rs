@@ -1,8 +1,8 @@
 //! When the log gives its spare segments back to the file system that others use, too.
 
+use super::super::disk_space::DiskSpace;
 use super::super::error::LogError;
 use super::super::medium::LogMedium;
-use super::super::room::Volume;
 use super::Segments;
 use crate::clock;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const GIVING_SEGMENTS: u64 = 4;
 impl<M: LogMedium> Segments<M> {
     /// Less of the file system is free than the log should leave to others.
     pub(crate) fn is_low(&self) -> bool {
-        self.volume().is_some_and(Volume::is_low)
+        self.volume().is_some_and(DiskSpace::is_low)
     }
 
     /// So many bytes more for the log would leave too little to others.
@@ -32,7 +32,7 @@ impl<M: LogMedium> Segments<M> {
             .is_none_or(|volume| volume.free_bytes >= wanted)
     }
 
-    fn volume(&self) -> Option<Volume> {
+    fn volume(&self) -> Option<DiskSpace> {
         // An unknown size prevents nothing.
         self.medium.volume().ok().flatten()
     }

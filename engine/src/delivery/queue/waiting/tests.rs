@@ -5,7 +5,7 @@ use super::*;
 use crate::sync::Mutex;
 use std::cell::Cell;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const LOCK_WAIT: Duration = Duration::from_secs(20);
 const MS: Duration = Duration::from_millis(1);
 
 /// A delivery, to a Maildir or to an mbox.
@@ -49,18 +49,18 @@ impl Queued for Item {
 /// Waiting deliveries with numbers, at a time that the test sets.
 struct Tested {
     waiting: Waiting<Item>,
-    room: Arc<Room>,
+    capacity: Arc<Capacity>,
     now: Cell<Instant>,
     pushed: usize,
     refused: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Tested {
-    fn new(capacity: usize) -> Self {
-        let room = Arc::new(Room::new(capacity));
+    fn new(limit: usize) -> Self {
+        let capacity = Arc::new(Capacity::new(limit));
         Self {
-            waiting: Waiting::new(Arc::clone(&room)),
-            room,
+            waiting: Waiting::new(Arc::clone(&capacity)),
+            capacity,
             now: Cell::new(Instant::now()),
             pushed: 0,
             refused: Arc::default(),
@@ -77,7 +77,7 @@ impl Tested {
                 is_abandoned: false,
             };
             self.pushed += 1;
-            self.room.take(self.waiting.push(std::iter::once(item)));
+            self.capacity.take(self.waiting.push(std::iter::once(item)));
         }
     }
 
@@ -87,13 +87,13 @@ impl Tested {
         let when = (self.now.get(), most);
         self.waiting.fill_attempt(when, &mut batch, &mut left_out);
         self.waiting.fill(most, &mut batch, &mut left_out);
-        left_out.settle(&self.room);
+        left_out.settle(&self.capacity);
         batch
     }
 
     fn give_back(&mut self, hold: Hold) {
         self.waiting.give_back(hold.mboxes);
-        self.room.give_back(hold.jobs);
+        self.capacity.give_back(hold.jobs);
     }
 
     /// Makes one delivery, and returns its number.
@@ -116,9 +116,9 @@ impl Tested {
         }
         let mut over = Vec::new();
         for jobs in by_mbox.into_values() {
-            let when = (self.now.get(), PATIENCE);
+            let when = (self.now.get(), LOCK_WAIT);
             let (refused, freed) = self.waiting.lock_is_held(jobs, "lock", when);
-            self.room.give_back(freed);
+            self.capacity.give_back(freed);
             over.extend(refused.iter().map(|job| job.number));
         }
         let names = hold.mboxes.iter().map(|path| (**path).to_owned());
@@ -144,7 +144,7 @@ fn an_mbox_that_much_waits_for_takes_turns_with_the_rest() {
     let order: Vec<usize> = std::iter::from_fn(|| tested.make_one()).collect();
     assert_eq!(order, [5, 1, 6, 2, 3]);
     assert!(tested.waiting.is_empty());
-    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 0));
+    assert_eq!((tested.capacity.taken(), tested.capacity.parked()), (0, 0));
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn places_that_one_does_not_need_are_for_who_wants_them() {
     let Taken { jobs, hold } = tested.take(64);
     assert_eq!(jobs.len(), 54);
     tested.give_back(hold);
-    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 0));
+    assert_eq!((tested.capacity.taken(), tested.capacity.parked()), (0, 0));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn one_attempt_serves_all_that_wait_for_the_lock_and_takes_up_one_place() {
     tested.give_back(hold);
     assert_eq!(tested.make_one(), Some(10));
     assert_eq!(tested.make_one(), Some(11));
-    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 0));
+    assert_eq!((tested.capacity.taken(), tested.capacity.parked()), (0, 0));
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn what_waits_for_a_lock_takes_up_no_room_of_others_and_more_is_refused() {
     tested.push(Some("box"), 10);
     let (_, over) = tested.find_locked(64);
     assert_eq!(over, [4, 5, 6, 7, 8, 9], "the newest of them");
-    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 4));
+    assert_eq!((tested.capacity.taken(), tested.capacity.parked()), (0, 4));
     tested.push(Some("box"), 1);
     assert!(tested.take(64).jobs.is_empty());
     assert_eq!(*tested.refused.lock(), [10]);
@@ -235,9 +235,9 @@ fn what_waits_for_a_lock_takes_up_no_room_of_others_and_more_is_refused() {
         let (_, over) = tested.find_locked(64);
         assert_eq!(over.len(), if number < 3 { 1 } else { 5 });
     }
-    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 16));
+    assert_eq!((tested.capacity.taken(), tested.capacity.parked()), (0, 16));
     assert_eq!(tested.waiting.take_out().0.len(), 16);
-    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 0));
+    assert_eq!((tested.capacity.taken(), tested.capacity.parked()), (0, 0));
 }
 
 #[test]
@@ -245,14 +245,14 @@ fn patience_is_over_for_all_that_wait_with_one_attempt() {
     let mut tested = Tested::new(4096);
     tested.push(Some("box"), 100);
     while !tested.find_locked(64).0.is_empty() {}
-    tested.goes_on(PATIENCE / 2);
+    tested.goes_on(LOCK_WAIT / 2);
     tested.push(Some("box"), 1);
     assert_eq!(tested.find_locked(64).1, [] as [usize; 0]);
-    tested.goes_on(PATIENCE / 2);
+    tested.goes_on(LOCK_WAIT / 2);
     let (_, mut over) = tested.find_locked(64);
     over.sort_unstable();
     assert_eq!(over, (0..100).collect::<Vec<usize>>());
-    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 1));
+    assert_eq!((tested.capacity.taken(), tested.capacity.parked()), (0, 1));
 }
 
 #[test]
@@ -262,9 +262,9 @@ fn what_was_abandoned_waits_for_no_lock() {
     let Taken { mut jobs, hold } = tested.take(64);
     jobs.iter_mut()
         .for_each(|job| job.is_abandoned = job.number == 1);
-    let when = (tested.now.get(), PATIENCE);
+    let when = (tested.now.get(), LOCK_WAIT);
     let (over, freed) = tested.waiting.lock_is_held(jobs, "lock", when);
     assert_eq!((over.len(), freed), (1, 0));
     tested.give_back(hold);
-    assert_eq!((tested.room.taken(), tested.room.parked()), (0, 2));
+    assert_eq!((tested.capacity.taken(), tested.capacity.parked()), (0, 2));
 }

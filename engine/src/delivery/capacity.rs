@@ -13,9 +13,9 @@ const PARKED_PART: usize = 4;
 const MBOX_PART: usize = 4;
 
 /// How many deliveries may wait or be in progress at once. Callers that submit deliveries enforce
-/// the bound ([`Room::poll`]).
+/// the bound ([`Capacity::poll`]).
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Capacity {
     capacity: usize,
     parked_max: usize,
     state: Mutex<State>,
@@ -29,7 +29,7 @@ struct State {
     waiting: Vec<Waker>,
 }
 
-impl Room {
+impl Capacity {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             capacity,

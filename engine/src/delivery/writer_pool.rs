@@ -1,13 +1,13 @@
-//! A file system with mailboxes, and its writers, which write to its mailboxes only.
+//! The queue and the writers of one file system; they write only to the mailboxes on it.
 //!
 //! A file system that does not answer blocks only its writers. Invariants: while a file system is
 //! known not to answer, its deliveries are refused at once, except for an occasional trial; while
 //! other deliveries still end, only the mailboxes of the blocked writers are refused.
 
 use super::active_batch::ActiveBatch;
+use super::capacity::Capacity;
 use super::delivery::Delivery;
 use super::queue::{Hold, Queue};
-use super::room::Room;
 use crate::clock;
 use crate::mailbox::MailboxError;
 use crate::supervisor::SupervisedThread;
@@ -20,12 +20,12 @@ use std::time::{Duration, Instant};
 /// Longest pause between two trials.
 const TRIAL_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// A file system with mailboxes.
+/// The queue and the writers of a file system with mailboxes.
 #[derive(Debug)]
-pub(super) struct Domain {
+pub(super) struct WriterPool {
     mount_point: PathBuf,
     pub(super) queue: Queue<Delivery>,
-    /// A writer was given up, or too much waits for a flush: [`Domain::admits`] must check.
+    /// A writer was given up, or too much waits for a flush: [`WriterPool::admits`] must check.
     is_impeded: AtomicBool,
     numbers: AtomicU64,
     state: Mutex<State>,
@@ -56,7 +56,7 @@ struct Hung {
 
 /// A file system that does not answer, as operators know it.
 #[derive(Clone, Debug)]
-pub(super) struct HungDomain {
+pub(super) struct HungFileSystem {
     pub(super) mount_point: PathBuf,
     pub(super) since: Duration,
     pub(super) trials: u32,
@@ -105,15 +105,15 @@ impl State {
     }
 }
 
-impl Domain {
+impl WriterPool {
     pub(super) fn new(
         mount_point: PathBuf,
-        (room, batch): (Arc<Room>, usize),
+        (capacity, batch): (Arc<Capacity>, usize),
         writers: usize,
     ) -> Self {
         Self {
             mount_point,
-            queue: Queue::new(room, batch),
+            queue: Queue::new(capacity, batch),
             is_impeded: AtomicBool::new(false),
             numbers: AtomicU64::new(0),
             state: Mutex::new(State {
@@ -288,9 +288,9 @@ impl Domain {
     }
 
     /// Returns what operators see of it, if it does not answer.
-    pub(super) fn hung(&self) -> Option<HungDomain> {
+    pub(super) fn hung(&self) -> Option<HungFileSystem> {
         let hung = self.state.lock().hung?;
-        Some(HungDomain {
+        Some(HungFileSystem {
             mount_point: self.mount_point.clone(),
             since: hung.since,
             trials: hung.trials,
@@ -333,35 +333,35 @@ mod tests {
     use super::*;
     use crate::supervisor::Supervisor;
 
-    fn domain() -> Domain {
-        Domain::new("/".into(), (Arc::new(Room::new(10)), 8), 2)
+    fn pool() -> WriterPool {
+        WriterPool::new("/".into(), (Arc::new(Capacity::new(10)), 8), 2)
     }
 
     #[test]
     fn nobody_leaves_deliveries_to_a_writer_that_does_not_come_back() {
-        let domain = domain();
+        let pool = pool();
         let delivery = Delivery::of_nothing(Arc::new(|_, _| {}));
-        domain.queue.push(std::iter::once(delivery));
-        let Taken { mut jobs, hold } = domain.queue.take_waiting().unwrap();
-        let active = domain.begin(domain.writer_begins(), &mut jobs);
-        assert_eq!(domain.queue.batches(), 1);
+        pool.queue.push(std::iter::once(delivery));
+        let Taken { mut jobs, hold } = pool.queue.take_waiting().unwrap();
+        let active = pool.begin(pool.writer_begins(), &mut jobs);
+        assert_eq!(pool.queue.batches(), 1);
         // The clock may not advance between two reads.
-        while domain.look(Duration::ZERO).given_up.is_empty() {}
-        assert_eq!(domain.queue.batches(), 0);
-        domain.end(&active, hold);
-        assert_eq!(domain.queue.batches(), 0, "it is counted once");
+        while pool.look(Duration::ZERO).given_up.is_empty() {}
+        assert_eq!(pool.queue.batches(), 0);
+        pool.end(&active, hold);
+        assert_eq!(pool.queue.batches(), 0, "it is counted once");
     }
 
     #[test]
     fn threads_that_have_ended_are_kept_no_more() {
-        let (domain, supervisor) = (domain(), Supervisor::default());
+        let (pool, supervisor) = (pool(), Supervisor::default());
         for _ in 0..3 {
-            domain.keep(supervisor.spawn("writer", 0, || {}).unwrap());
-            let have_ended = || domain.threads.lock().iter().all(|kept| kept.has_ended());
+            pool.keep(supervisor.spawn("writer", 0, || {}).unwrap());
+            let have_ended = || pool.threads.lock().iter().all(|kept| kept.has_ended());
             while !have_ended() {
                 std::thread::yield_now();
             }
         }
-        assert_eq!(domain.threads.lock().len(), 1);
+        assert_eq!(pool.threads.lock().len(), 1);
     }
 }

@@ -5,12 +5,12 @@
 //! reports its outcome. Invariant: the watchdog never accesses a file system with mailboxes.
 
 use super::active_batch::ActiveBatch;
-use super::domain::{Domain, Look};
 use super::ledger::deferred_mail::{DeferredDelivery, DeferredMail, Held, Unfinished};
 use super::ledger::logged_message::HeldMessage;
 use super::reply::Reply;
 use super::shared::Shared;
 use super::writer::write_mail;
+use super::writer_pool::{Look, WriterPool};
 use crate::clock;
 use crate::io::Disk;
 use crate::log::DeliveryId;
@@ -27,10 +27,10 @@ const CLOSING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Checks periodically until the store closes: the work of a supervised thread.
 pub(super) fn run<D: Disk>(shared: &Arc<Shared<D>>, supervisor: &Supervisor) {
-    let pause = || PAUSE.min(shared.patience.limit() / 4);
-    while !shared.patience.is_over_after(pause()) {
-        shared.domains.note_changes(&shared.context.disk);
-        look(shared, |domain| start_writer(shared, supervisor, domain));
+    let pause = || PAUSE.min(shared.step_limit.limit() / 4);
+    while !shared.step_limit.is_over_after(pause()) {
+        shared.pools.note_changes(&shared.context.disk);
+        look(shared, |pool| start_writer(shared, supervisor, pool));
         if let Some(ledger) = &shared.ledger
             && !ledger.late_ends.is_empty()
         {
@@ -44,15 +44,15 @@ pub(super) fn run<D: Disk>(shared: &Arc<Shared<D>>, supervisor: &Supervisor) {
 pub(super) fn start_writer<D: Disk>(
     shared: &Arc<Shared<D>>,
     supervisor: &Supervisor,
-    domain: &Arc<Domain>,
+    pool: &Arc<WriterPool>,
 ) -> io::Result<()> {
-    let number = domain.writer_begins();
-    let (for_writer, of_writer) = (Arc::clone(shared), Arc::clone(domain));
+    let number = pool.writer_begins();
+    let (for_writer, of_writer) = (Arc::clone(shared), Arc::clone(pool));
     let work = move || write_mail(&for_writer, &of_writer, number);
     match supervisor.spawn(&format!("mailstow-wr{number}"), 0, work) {
-        Ok(thread) => domain.keep(thread),
+        Ok(thread) => pool.keep(thread),
         Err(error) => {
-            domain.writer_ends(number);
+            pool.writer_ends(number);
             return Err(error);
         }
     }
@@ -62,24 +62,24 @@ pub(super) fn start_writer<D: Disk>(
 /// Checks every file system once.
 pub(super) fn look<D: Disk>(
     shared: &Arc<Shared<D>>,
-    start: impl Fn(&Arc<Domain>) -> io::Result<()>,
+    start: impl Fn(&Arc<WriterPool>) -> io::Result<()>,
 ) {
-    for domain in shared.domains.all() {
+    for pool in shared.pools.all() {
         let Look {
             given_up,
             refused,
             writers,
-        } = domain.look(shared.patience.limit());
+        } = pool.look(shared.step_limit.limit());
         for active in given_up {
-            give_up(shared, &domain, &active);
+            give_up(shared, &pool, &active);
         }
         for delivery in refused {
-            let error = domain.error(delivery.mailbox());
+            let error = pool.error(delivery.mailbox());
             delivery.finish(Err(error.into()));
         }
         for _ in 0..writers {
             // The next check tries again.
-            if start(&domain).is_err() {
+            if start(&pool).is_err() {
                 break;
             }
         }
@@ -87,12 +87,12 @@ pub(super) fn look<D: Disk>(
 }
 
 /// Answers for a batch whose writer does not come back.
-fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, active: &ActiveBatch) {
+fn give_up<D: Disk>(shared: &Arc<Shared<D>>, pool: &WriterPool, active: &ActiveBatch) {
     let waited = clock::now().saturating_duration_since(active.begun());
     let (mut refused, mut held) = (0, 0);
     let mut is_answered = true;
     for reply in &active.replies {
-        let status = domain.error(reply.mailbox.display()).status();
+        let status = pool.error(reply.mailbox.display()).status();
         if reply.give_up(&status, waited) {
             refused += 1;
         } else if reply.is_over() {
@@ -124,7 +124,7 @@ fn give_up<D: Disk>(shared: &Arc<Shared<D>>, domain: &Domain, active: &ActiveBat
         }
     }
     tracing::error!(
-        mount_point = %domain.mount_point().display(),
+        mount_point = %pool.mount_point().display(),
         refused,
         held,
         "a writer does not come back from a mailbox; its deliveries are answered without it"
@@ -175,12 +175,12 @@ fn let_go<D: Disk>(shared: &Arc<Shared<D>>, held_as: (DeliveryId, u32)) {
 
 /// Waits for the writers, whose queues are closed, unless they are stuck.
 pub(super) fn wait_for_writers<D: Disk>(shared: &Arc<Shared<D>>) {
-    let domains = shared.domains.all();
-    while !domains.iter().all(|domain| domain.is_left()) {
+    let pools = shared.pools.all();
+    while !pools.iter().all(|pool| pool.is_left()) {
         look(shared, |_| Ok(()));
         std::thread::sleep(CLOSING_PAUSE);
     }
-    for domain in &domains {
-        domain.join();
+    for pool in &pools {
+        pool.join();
     }
 }

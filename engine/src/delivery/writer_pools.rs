@@ -1,11 +1,12 @@
-//! Finds the file system of a mailbox, without asking any file system.
+//! The writer pools of a store, one for each file system; finds the one of a mailbox without
+//! accessing any file system.
 //!
 //! A mailbox belongs to the mount point that its path leads through, by the kernel's table of
 //! mounts. If a symbolic link leads a mailbox to another file system, the writers of the first file
 //! system write it.
 
-use super::domain::{Domain, HungDomain};
-use super::room::Room;
+use super::capacity::Capacity;
+use super::writer_pool::{HungFileSystem, WriterPool};
 use crate::config::Settings;
 use crate::io::{Disk, MountWatch};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -16,16 +17,16 @@ use std::path::{Path, PathBuf};
 
 /// Most file systems below the base that have separate writers. The writers of the base write the
 /// mailboxes on all others.
-const DOMAINS_MAX: usize = 64;
+const POOLS_MAX: usize = 64;
 
-/// The file systems of a store.
+/// The writer pools of a store.
 #[derive(Debug)]
-pub(super) struct Domains {
+pub(super) struct WriterPools {
     /// The base, without symbolic links.
     base_path: PathBuf,
-    base: Arc<Domain>,
+    base: Arc<WriterPool>,
     /// The capacity for deliveries, and how many a writer takes at once.
-    bounds: (Arc<Room>, usize),
+    bounds: (Arc<Capacity>, usize),
     writers: usize,
     /// Something is mounted below the base.
     has_mounts: AtomicBool,
@@ -58,7 +59,7 @@ struct Below {
     mounts: Vec<String>,
     /// Mount points that were not mounted since the start.
     newer: BTreeSet<String>,
-    domains: HashMap<String, Arc<Domain>>,
+    pools: HashMap<String, Arc<WriterPool>>,
 }
 
 impl MountPoints {
@@ -84,8 +85,12 @@ impl MountPoints {
     }
 }
 
-impl Domains {
-    pub(super) fn new<D: Disk>(disk: &D, settings: &Settings, bounds: (Arc<Room>, usize)) -> Self {
+impl WriterPools {
+    pub(super) fn new<D: Disk>(
+        disk: &D,
+        settings: &Settings,
+        bounds: (Arc<Capacity>, usize),
+    ) -> Self {
         let base_path = disk.real_path(&settings.routing.virtual_mailbox_base);
         let writers = settings.store.writers.max(1);
         // Created before the table is read, so that no change is missed.
@@ -96,8 +101,8 @@ impl Domains {
         let above = points.iter().filter(|point| base_path.starts_with(point));
         let mount_point = above.max_by_key(|point| point.as_os_str().len());
         let mount_point = mount_point.cloned().unwrap_or_else(|| PathBuf::from("/"));
-        let domains = Self {
-            base: Arc::new(Domain::new(mount_point, bounds.clone(), writers)),
+        let pools = Self {
+            base: Arc::new(WriterPool::new(mount_point, bounds.clone(), writers)),
             base_path,
             bounds,
             writers,
@@ -105,13 +110,13 @@ impl Domains {
             below: Mutex::default(),
             changes: Mutex::new(Changes { watch, is_unread }),
         };
-        domains.are_mounted(&points);
-        domains.below.lock().newer.clear();
-        domains
+        pools.are_mounted(&points);
+        pools.below.lock().newer.clear();
+        pools
     }
 
     /// Returns the file system of the base.
-    pub(super) fn base(&self) -> &Arc<Domain> {
+    pub(super) fn base(&self) -> &Arc<WriterPool> {
         &self.base
     }
 
@@ -120,8 +125,8 @@ impl Domains {
     pub(super) fn of(
         &self,
         mailbox: &str,
-        start: impl FnOnce(&Arc<Domain>) -> io::Result<()>,
-    ) -> Arc<Domain> {
+        start: impl FnOnce(&Arc<WriterPool>) -> io::Result<()>,
+    ) -> Arc<WriterPool> {
         if !self.has_mounts.load(Ordering::Acquire) {
             return Arc::clone(&self.base);
         }
@@ -129,29 +134,33 @@ impl Domains {
         let Some(mount) = mount_of(&below.mounts, mailbox) else {
             return Arc::clone(&self.base);
         };
-        if let Some(domain) = below.domains.get(mount) {
-            return Arc::clone(domain);
+        if let Some(pool) = below.pools.get(mount) {
+            return Arc::clone(pool);
         }
         let mount = mount.to_owned();
-        if below.domains.len() >= DOMAINS_MAX {
+        if below.pools.len() >= POOLS_MAX {
             return Arc::clone(&self.base);
         }
         let mount_point = self.base_path.join(&mount);
-        let domain = Arc::new(Domain::new(mount_point, self.bounds.clone(), self.writers));
-        match start(&domain) {
+        let pool = Arc::new(WriterPool::new(
+            mount_point,
+            self.bounds.clone(),
+            self.writers,
+        ));
+        match start(&pool) {
             Ok(()) => {
-                below.domains.insert(mount, Arc::clone(&domain));
-                domain
+                below.pools.insert(mount, Arc::clone(&pool));
+                pool
             }
             Err(error) => {
                 tracing::error!(
-                    mount_point = %domain.mount_point().display(),
+                    mount_point = %pool.mount_point().display(),
                     %error,
                     "cannot start writers for a file system; those of virtual_mailbox_base write \
                      its mail"
                 );
                 // Ends the writers that were started.
-                domain.queue.close();
+                pool.queue.close();
                 Arc::clone(&self.base)
             }
         }
@@ -196,9 +205,9 @@ impl Domains {
     }
 
     /// Returns all file systems that mail was submitted for.
-    pub(super) fn all(&self) -> Vec<Arc<Domain>> {
+    pub(super) fn all(&self) -> Vec<Arc<WriterPool>> {
         let below = self.below.lock();
-        let others = below.domains.values().cloned();
+        let others = below.pools.values().cloned();
         std::iter::once(Arc::clone(&self.base))
             .chain(others)
             .collect()
@@ -211,11 +220,8 @@ impl Domains {
     }
 
     /// Returns the file systems that do not answer.
-    pub(super) fn hung(&self) -> Vec<HungDomain> {
-        self.all()
-            .iter()
-            .filter_map(|domain| domain.hung())
-            .collect()
+    pub(super) fn hung(&self) -> Vec<HungFileSystem> {
+        self.all().iter().filter_map(|pool| pool.hung()).collect()
     }
 
     /// Reads the table of mounts if it was changed. Opens no file otherwise, because the log needs
@@ -224,7 +230,7 @@ impl Domains {
         self.note_changes_in(|| disk.mount_points());
     }
 
-    /// As [`Domains::note_changes`]; `table` reads the table of mounts.
+    /// As [`WriterPools::note_changes`]; `table` reads the table of mounts.
     fn note_changes_in(&self, table: impl FnOnce() -> io::Result<Vec<PathBuf>>) {
         let mut changes = self.changes.lock();
         // The kernel reports a change only once.
@@ -271,23 +277,23 @@ mod tests {
     use crate::io::Blocking;
     use std::sync::mpsc::channel;
 
-    fn domains() -> Domains {
+    fn pools() -> WriterPools {
         let mut settings = Settings::default();
         settings.routing.virtual_mailbox_base = PathBuf::from("/");
-        let domains = Domains::new(&Blocking::new(), &settings, (Arc::new(Room::new(1)), 1));
-        domains.are_mounted(&[]);
-        domains.changes.lock().is_unread = true;
-        domains
+        let pools = WriterPools::new(&Blocking::new(), &settings, (Arc::new(Capacity::new(1)), 1));
+        pools.are_mounted(&[]);
+        pools.changes.lock().is_unread = true;
+        pools
     }
 
     #[test]
     fn a_mount_is_known_to_all_who_come_after_the_kernel_told_one_of_it() {
-        let domains = &domains();
+        let pools = &pools();
         let (begun, has_begun) = channel();
         let (go_on, may_go_on) = channel::<()>();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                domains.note_changes_in(|| {
+                pools.note_changes_in(|| {
                     begun.send(()).unwrap();
                     may_go_on.recv().unwrap();
                     Ok(vec![PathBuf::from("/far")])
@@ -295,8 +301,8 @@ mod tests {
             });
             has_begun.recv().unwrap();
             let other = scope.spawn(|| {
-                domains.note_changes_in(|| Ok(vec![PathBuf::from("/far")]));
-                domains.has_mounts()
+                pools.note_changes_in(|| Ok(vec![PathBuf::from("/far")]));
+                pools.has_mounts()
             });
             for _ in 0..1000 {
                 std::thread::yield_now();
@@ -308,11 +314,11 @@ mod tests {
 
     #[test]
     fn mail_may_be_where_something_was_or_is_mounted() {
-        let domains = domains();
+        let pools = pools();
         let points = |points: &[&str]| points.iter().map(PathBuf::from).collect::<Vec<_>>();
-        domains.are_mounted(&points(&["/far", "/old"]));
-        domains.below.lock().newer.clear();
-        domains.are_mounted(&points(&["/old", "/old/new"]));
+        pools.are_mounted(&points(&["/far", "/old"]));
+        pools.below.lock().newer.clear();
+        pools.are_mounted(&points(&["/old", "/old/new"]));
         for (mailbox, mount_point, may_be) in [
             ("far/ann/", "/far", true),
             ("far/ann/", "/", true),
@@ -324,26 +330,26 @@ mod tests {
             ("old/new/ann/", "/old", true),
             ("near/ann/", "/", true),
         ] {
-            let found = domains.may_be_on(mailbox, Path::new(mount_point));
+            let found = pools.may_be_on(mailbox, Path::new(mount_point));
             assert_eq!(found, may_be, "{mailbox} on {mount_point}");
         }
     }
 
     #[test]
     fn where_mailboxes_are_does_not_change_for_those_who_asked_before() {
-        let domains = domains();
-        let before = domains.mount_points();
-        domains.are_mounted(&[PathBuf::from("/far")]);
-        assert_eq!(before.of("far/ann/"), domains.base().mount_point());
-        assert_eq!(domains.mount_point_of("far/ann/"), Path::new("/far"));
+        let pools = pools();
+        let before = pools.mount_points();
+        pools.are_mounted(&[PathBuf::from("/far")]);
+        assert_eq!(before.of("far/ann/"), pools.base().mount_point());
+        assert_eq!(pools.mount_point_of("far/ann/"), Path::new("/far"));
     }
 
     #[test]
     fn a_table_of_mounts_that_cannot_be_read_is_read_again() {
-        let domains = domains();
-        domains.note_changes_in(|| Err(io::Error::other("no descriptor is free")));
-        assert!(!domains.has_mounts());
-        domains.note_changes_in(|| Ok(vec![PathBuf::from("/far")]));
-        assert!(domains.has_mounts());
+        let pools = pools();
+        pools.note_changes_in(|| Err(io::Error::other("no descriptor is free")));
+        assert!(!pools.has_mounts());
+        pools.note_changes_in(|| Ok(vec![PathBuf::from("/far")]));
+        assert!(pools.has_mounts());
     }
 }

@@ -9,14 +9,14 @@ const CLOSING: Duration = Duration::from_millis(1500);
 
 /// The time limit of a step, and whether the store closes.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct StepLimit {
     limit_ms: AtomicU64,
     is_hurried: AtomicBool,
     is_over: Mutex<bool>,
     ended: Condvar,
 }
 
-impl Patience {
+impl StepLimit {
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             limit_ms: AtomicU64::new(milliseconds(limit)),

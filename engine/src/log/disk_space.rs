@@ -10,14 +10,14 @@ const MARGIN_PART: u64 = 16;
 
 /// A file system's size and what is free of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Volume {
+pub struct DiskSpace {
     /// Bytes in all.
     pub bytes: u64,
     /// Bytes that a process without privileges may still use.
     pub free_bytes: u64,
 }
 
-impl Volume {
+impl DiskSpace {
     fn margin(self) -> u64 {
         (self.bytes / MARGIN_PART).min(MARGIN_BYTES_MAX)
     }
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_small_volume_and_a_bound_of_a_large_one_are_left_to_others() {
-        let volume = |bytes, free_bytes| Volume { bytes, free_bytes };
+        let volume = |bytes, free_bytes| DiskSpace { bytes, free_bytes };
         let small = 704 << 20;
         assert!(volume(small, (44 << 20) - 1).is_low());
         assert!(!volume(small, 44 << 20).is_low());

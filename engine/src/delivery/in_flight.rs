@@ -16,7 +16,7 @@ pub(super) trait Settled {
 
 /// The messages of one store.
 #[derive(Debug)]
-pub(super) struct UnderWay<M>(Mutex<State<M>>);
+pub(super) struct InFlight<M>(Mutex<State<M>>);
 
 #[derive(Debug)]
 struct State<M> {
@@ -28,7 +28,7 @@ struct State<M> {
 /// The least count at which ids are forgotten.
 const ROOM_MIN: usize = 64;
 
-impl<M> Default for UnderWay<M> {
+impl<M> Default for InFlight<M> {
     fn default() -> Self {
         Self(Mutex::new(State {
             by_id: HashMap::new(),
@@ -37,20 +37,20 @@ impl<M> Default for UnderWay<M> {
     }
 }
 
-impl<M: Settled> UnderWay<M> {
+impl<M: Settled> InFlight<M> {
     /// Notes a message until it is settled.
     pub(super) fn add(&self, queue_id: &str, message: &Arc<M>) {
         let mut state = self.0.lock();
         if state.by_id.len() >= state.room {
             state.by_id.retain(|_, messages| {
-                messages.retain(is_under_way);
+                messages.retain(is_in_flight);
                 !messages.is_empty()
             });
             // The bound doubles, so that each message costs constant time on average.
             state.room = ROOM_MIN.max(2 * state.by_id.len());
         }
         let same_id = state.by_id.entry(queue_id.into()).or_default();
-        same_id.retain(is_under_way);
+        same_id.retain(is_in_flight);
         same_id.push(Arc::downgrade(message));
     }
 
@@ -63,7 +63,7 @@ impl<M: Settled> UnderWay<M> {
     }
 }
 
-fn is_under_way<M: Settled>(message: &Weak<M>) -> bool {
+fn is_in_flight<M: Settled>(message: &Weak<M>) -> bool {
     message
         .upgrade()
         .is_some_and(|message| !message.is_settled())
