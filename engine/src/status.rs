@@ -11,7 +11,10 @@ use std::fmt;
 /// ```
 /// use mailstow_engine::EnhancedCode;
 ///
-/// assert_eq!(EnhancedCode::new(5, 1, 1).to_string(), "5.1.1");
+/// let code = EnhancedCode::new(5, 1, 1);
+/// assert_eq!(code.to_string(), "5.1.1");
+/// assert_eq!(EnhancedCode::split("5.1.1 unknown"), Some((code, "unknown")));
+/// assert_eq!(EnhancedCode::split("5.1 unknown"), None);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EnhancedCode {
@@ -35,6 +38,23 @@ impl EnhancedCode {
             subject,
             detail,
         }
+    }
+
+    /// Splits `class.subject.detail` and the white space after it off the beginning of a text;
+    /// `None` when the text does not begin with a code.
+    pub fn split(text: &str) -> Option<(Self, &str)> {
+        let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        let mut parts = first.split('.');
+        let mut number = || {
+            let part = parts.next()?;
+            let is_number =
+                (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+            is_number.then(|| part.parse::<u16>().ok()).flatten()
+        };
+        let (class, subject, detail) = (number()?, number()?, number()?);
+        let class = u8::try_from(class).ok()?;
+        let is_code = matches!(class, 2 | 4 | 5) && parts.next().is_none();
+        is_code.then(|| (Self::new(class, subject, detail), rest.trim_start()))
     }
 }
 
@@ -126,16 +146,13 @@ impl Status {
     /// Returns what a text of the `error:` or `retry:` transport says: `D.S.N text`, or a text.
     /// Of a code whose class is not that of the transport, only the rest counts.
     pub(crate) fn refused(text: &str, is_temporary: bool) -> Self {
-        let (code, text) = match split_code(text) {
-            Some((code, rest)) => (code, rest),
-            None => ((0, 0), text.trim()),
+        let ((subject, detail), text) = match EnhancedCode::split(text) {
+            Some((code, rest)) => ((code.subject, code.detail), rest),
+            None => ((0, 0), text),
         };
         let (reply, class) = if is_temporary { (450, 4) } else { (550, 5) };
-        Self::new(
-            reply,
-            EnhancedCode::new(class, code.0, code.1),
-            text.to_owned(),
-        )
+        let code = EnhancedCode::new(class, subject, detail);
+        Self::new(reply, code, text.trim().to_owned())
     }
 
     /// True for 2xx.
@@ -179,21 +196,6 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.code, self.enhanced, self.text)
     }
-}
-
-/// Splits the subject and the detail of an enhanced status code off a text.
-fn split_code(text: &str) -> Option<((u16, u16), &str)> {
-    let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    let mut parts = first.split('.');
-    let class = parts.next()?;
-    let mut number = || {
-        let part = parts.next()?;
-        let is_number = (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
-        is_number.then(|| part.parse().ok()).flatten()
-    };
-    let code = (number()?, number()?);
-    let is_code = matches!(class, "2" | "4" | "5") && parts.next().is_none();
-    is_code.then(|| (code, rest.trim()))
 }
 
 #[cfg(test)]

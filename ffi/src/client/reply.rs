@@ -78,23 +78,10 @@ impl Reply {
         };
         let code = if self.code / 100 == 3 { 451 } else { self.code };
         let whole = (EnhancedCode::new(class, 0, 0), self.text.as_str());
-        let (enhanced, text) = match self.text.split_once(' ') {
-            Some((first, rest)) => {
-                enhanced(first, class).map_or(whole, |enhanced| (enhanced, rest))
-            }
-            None => whole,
-        };
+        let split = EnhancedCode::split(&self.text).filter(|(code, _)| code.class == class);
+        let (enhanced, text) = split.unwrap_or(whole);
         Status::new(code, enhanced, text.to_owned())
     }
-}
-
-/// Returns the enhanced status code, if it is of that class.
-fn enhanced(text: &str, class: u8) -> Option<EnhancedCode> {
-    let mut parts = text.split('.');
-    let own: u8 = parts.next()?.parse().ok()?;
-    let (subject, detail) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    let is_whole = parts.next().is_none() && own == class;
-    is_whole.then(|| EnhancedCode::new(class, subject, detail))
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl Reply {
 
     /// Returns the enhanced status code, if it is of the class of the reply code.
     pub(super) fn enhanced(&self) -> Option<EnhancedCode> {
-        let (code, _) = split_enhanced(self.lines.first()?)?;
+        let (code, _) = EnhancedCode::split(self.lines.first()?)?;
         (u16::from(code.class) == self.code / 100).then_some(code)
     }
 
@@ -56,7 +56,7 @@ impl Reply {
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         for line in &self.lines {
-            let line = split_enhanced(line).map_or(line.as_str(), |(_, rest)| rest);
+            let line = EnhancedCode::split(line).map_or(line.as_str(), |(_, rest)| rest);
             if !text.is_empty() && !line.is_empty() {
                 text.push(' ');
             }
@@ -72,26 +72,6 @@ impl Reply {
         }
         text
     }
-}
-
-/// Splits `4.2.1 text`.
-fn split_enhanced(line: &str) -> Option<(EnhancedCode, &str)> {
-    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-    let mut numbers = word.split('.');
-    let mut number = || {
-        let digits = numbers.next()?;
-        let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-        digits
-            .parse::<u16>()
-            .ok()
-            .filter(|n| is_number && *n <= 999)
-    };
-    let (class, subject, detail) = (number()?, number()?, number()?);
-    if numbers.next().is_some() || ![2, 4, 5].contains(&class) {
-        return None;
-    }
-    let class = u8::try_from(class).ok()?;
-    Some((EnhancedCode::new(class, subject, detail), rest))
 }
 
 /// Takes the bytes of a server apart.

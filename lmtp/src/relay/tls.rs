@@ -48,7 +48,7 @@ impl Tls {
             }
             TlsLevel::May | TlsLevel::Encrypt => builder(&provider)?
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anybody(Arc::clone(&provider))))
+                .with_custom_certificate_verifier(Arc::new(AnyServer(Arc::clone(&provider))))
                 .with_no_client_auth(),
             TlsLevel::Verify => builder(&provider)?
                 .with_root_certificates(roots(ca_file)?)
@@ -105,9 +105,9 @@ fn roots(ca_file: &Path) -> Result<RootCertStore, String> {
 
 /// Takes whatever certificate a server shows, and has it prove that it holds its key.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AnyServer(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

@@ -6,10 +6,10 @@
 use crate::status::{EnhancedCode, Status};
 
 /// Characters of output that a reply quotes.
-const TOLD_CHARS_MAX: usize = 200;
+const REPLY_CHARS_MAX: usize = 200;
 
 /// Characters of output that a reply quotes after a success.
-const TOLD_OF_SUCCESS_MAX: usize = 100;
+const SUCCESS_CHARS_MAX: usize = 100;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +26,12 @@ pub(super) enum End {
 
 /// Returns the status for the end of `command`, run by `service`, and its output.
 pub(super) fn status(service: &str, command: &str, end: End, output: &[u8]) -> Status {
-    let output = told(output);
+    let output = printable(output);
     let with_output = |text: String| match output.is_empty() {
         true => text,
         false => {
-            let told: String = output.chars().take(TOLD_CHARS_MAX).collect();
-            format!("{text}. Command output: {told}")
+            let shown: String = output.chars().take(REPLY_CHARS_MAX).collect();
+            format!("{text}. Command output: {shown}")
         }
     };
     match end {
@@ -44,11 +44,11 @@ pub(super) fn status(service: &str, command: &str, end: End, output: &[u8]) -> S
             "Command died with signal {signal}: \"{command}\""
         ))),
         End::Exited(0) => {
-            let told: String = output.chars().take(TOLD_OF_SUCCESS_MAX).collect();
+            let shown: String = output.chars().take(SUCCESS_CHARS_MAX).collect();
             let delivered = format!("delivered via {service} service");
-            Status::ok(match told.as_str() {
+            Status::ok(match shown.as_str() {
                 "" => delivered,
-                told => format!("{delivered} ({told})"),
+                shown => format!("{delivered} ({shown})"),
             })
         }
         End::Exited(status) => failed(command, status, &output, with_output),
@@ -61,11 +61,11 @@ fn failed(
     output: &str,
     with_output: impl Fn(String) -> String,
 ) -> Status {
-    if let Some((code, text)) = split_code(output) {
-        let text: String = text.chars().take(TOLD_CHARS_MAX).collect();
-        return match code {
-            (4, subject, detail) => Status::new(451, EnhancedCode::new(4, subject, detail), text),
-            (5, subject, detail) => permanent((subject, detail), text),
+    if let Some((code, text)) = EnhancedCode::split(output) {
+        let text: String = text.chars().take(REPLY_CHARS_MAX).collect();
+        return match code.class {
+            4 => Status::new(451, code, text),
+            5 => Status::new(550, code, text),
             // A failure with an enhanced status code of success.
             _ => permanent((0, 0), text),
         };
@@ -99,7 +99,7 @@ fn permanent((subject, detail): (u16, u16), text: String) -> Status {
 }
 
 /// Returns the output for a reply: blanks for tabs and line ends, `_` for unprintable characters.
-fn told(output: &[u8]) -> String {
+fn printable(output: &[u8]) -> String {
     let shown = output.iter().map(|byte| match byte {
         b'\t' | b'\n' => ' ',
         b' '..=b'~' => char::from(*byte),
@@ -107,27 +107,6 @@ fn told(output: &[u8]) -> String {
     });
     let shown: String = shown.collect();
     shown.trim_end().to_owned()
-}
-
-/// Splits an enhanced status code off the beginning of a text.
-fn split_code(text: &str) -> Option<((u8, u16, u16), &str)> {
-    let end = text.find(' ').unwrap_or(text.len());
-    let (code, rest) = text.split_at(end);
-    let mut parts = code.split('.');
-    let mut number = |most: usize| {
-        let part = parts.next()?;
-        let is_number =
-            (1..=most).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
-        is_number.then(|| part.parse::<u16>().ok()).flatten()
-    };
-    let (class, subject, detail) = (number(1)?, number(3)?, number(3)?);
-    let class = u8::try_from(class)
-        .ok()
-        .filter(|class| matches!(class, 2 | 4 | 5))?;
-    parts
-        .next()
-        .is_none()
-        .then(|| ((class, subject, detail), rest.trim_start()))
 }
 
 #[cfg(test)]
