@@ -33,6 +33,15 @@ impl Parameter {
         self.kind.unit()
     }
 
+    /// Marks its default as a description of how the value is computed when the configuration is
+    /// loaded.
+    pub(super) const fn computed(mut self) -> Self {
+        if let Fallback::Text(text) = self.fallback {
+            self.fallback = Fallback::Computed(text);
+        }
+        self
+    }
+
     /// The default as `mailstow.toml` would say it, `$name` not expanded; empty when computed.
     pub fn default_toml(&self) -> String {
         match self.fallback {
@@ -53,22 +62,6 @@ pub(super) const fn parameter(
         section,
         name,
         fallback: Fallback::Text(default),
-        kind,
-        meaning,
-    }
-}
-
-pub(super) const fn computed(
-    section: &'static str,
-    name: &'static str,
-    default: &'static str,
-    kind: Kind,
-    meaning: &'static str,
-) -> Parameter {
-    Parameter {
-        section,
-        name,
-        fallback: Fallback::Computed(default),
         kind,
         meaning,
     }

@@ -8,7 +8,7 @@ use super::kind::Kind::{
     Bytes, Choice, Host, List, Listen, Locks, Mode, Number, Path, Tables, Text, Time, YesNo,
 };
 use super::parameter::{
-    Fallback, Parameter, SIZE_MAX, TIME_MAX, computed, parameter, routing, to_u32, to_usize,
+    Fallback, Parameter, SIZE_MAX, TIME_MAX, parameter, routing, to_u32, to_usize,
 };
 use super::settings::{BareNewline, LogFormat, NulPolicy, SuccessNotices};
 
@@ -17,13 +17,14 @@ const UID_MAX: u64 = 0xffff_fffe;
 
 /// In the order in which they are printed.
 pub(super) static GENERAL: &[Parameter] = &[
-    computed(
+    parameter(
         "",
         "state_directory",
         "/var/lib/mailstow, for others than root $XDG_STATE_HOME/mailstow",
         Path(|s, v| s.state_directory = v),
         "Directory for the files of mailstow",
-    ),
+    )
+    .computed(),
     parameter(
         "postfix",
         "config_directory",
@@ -199,13 +200,14 @@ pub(super) static GENERAL: &[Parameter] = &[
         Time(1..=TIME_MAX, |s, v| s.routing.stale_lock_time = v),
         "Age after which a .lock file counts as stale",
     ),
-    computed(
+    parameter(
         "lmtp",
         "listen",
         "unix:/run/mailstow/lmtp for root, otherwise empty",
         Listen(|s, v| s.lmtp.listen = v),
         "Where the LMTP server listens",
-    ),
+    )
+    .computed(),
     parameter(
         "lmtp",
         "hostname",
@@ -213,20 +215,22 @@ pub(super) static GENERAL: &[Parameter] = &[
         Host(|s, v| s.lmtp.hostname = v),
         "The server's name in its greeting",
     ),
-    computed(
+    parameter(
         "lmtp",
         "socket_mode",
         "0600; 0660 when socket_group is set, 0666 when socket_users is",
         Mode(|s, v| s.lmtp.socket_mode = v),
         "Permission bits of UNIX sockets",
-    ),
-    computed(
+    )
+    .computed(),
+    parameter(
         "lmtp",
         "socket_owner",
         "$mail_owner for root when no other socket_* is set, otherwise the user of the server",
         Text(|s, v| s.lmtp.socket_owner = v),
         "User name or id that owns UNIX sockets",
-    ),
+    )
+    .computed(),
     parameter(
         "lmtp",
         "socket_group",
@@ -234,7 +238,7 @@ pub(super) static GENERAL: &[Parameter] = &[
         Text(|s, v| s.lmtp.socket_group = v),
         "Group name or id of UNIX sockets; empty: that of the server",
     ),
-    computed(
+    parameter(
         "lmtp",
         "socket_users",
         "$mail_owner for other users than root with a main.cf when no other socket_* is set, \
@@ -242,7 +246,8 @@ pub(super) static GENERAL: &[Parameter] = &[
         List(|s, v| s.lmtp.socket_users = v),
         "User names or ids whose processes may connect to UNIX sockets, in addition to root and \
          the user of the server; empty: the permission bits alone decide",
-    ),
+    )
+    .computed(),
     parameter(
         "lmtp",
         "idle_timeout",

@@ -4,22 +4,25 @@ use super::kind::Kind::{Choice, Number, Path, Time};
 use super::parameter::{Parameter, TIME_MAX, parameter, to_usize};
 use super::relay_settings::TlsLevel;
 
+/// The levels of TLS, for a field of the settings.
+macro_rules! tls_level {
+    ($field:ident) => {
+        Choice(&[
+            ("none", |s| s.relay.$field = TlsLevel::None),
+            ("may", |s| s.relay.$field = TlsLevel::May),
+            ("encrypt", |s| s.relay.$field = TlsLevel::Encrypt),
+            ("verify", |s| s.relay.$field = TlsLevel::Verify),
+        ])
+    };
+}
+
 /// In the order in which they are printed.
 pub(super) static RELAY: &[Parameter] = &[
     parameter(
         "transport",
         "lmtp_tls_security_level",
         "none",
-        Choice(&[
-            ("none", |s| s.relay.lmtp_tls_security_level = TlsLevel::None),
-            ("may", |s| s.relay.lmtp_tls_security_level = TlsLevel::May),
-            ("encrypt", |s| {
-                s.relay.lmtp_tls_security_level = TlsLevel::Encrypt;
-            }),
-            ("verify", |s| {
-                s.relay.lmtp_tls_security_level = TlsLevel::Verify;
-            }),
-        ]),
+        tls_level!(lmtp_tls_security_level),
         "TLS with lmtp: servers on TCP; may: where it is offered; encrypt: always; verify: always, \
          with a certificate for the name in the nexthop",
     ),
@@ -27,16 +30,7 @@ pub(super) static RELAY: &[Parameter] = &[
         "transport",
         "smtp_tls_security_level",
         "none",
-        Choice(&[
-            ("none", |s| s.relay.smtp_tls_security_level = TlsLevel::None),
-            ("may", |s| s.relay.smtp_tls_security_level = TlsLevel::May),
-            ("encrypt", |s| {
-                s.relay.smtp_tls_security_level = TlsLevel::Encrypt;
-            }),
-            ("verify", |s| {
-                s.relay.smtp_tls_security_level = TlsLevel::Verify;
-            }),
-        ]),
+        tls_level!(smtp_tls_security_level),
         "The same for smtp: and relay: servers",
     ),
     parameter(
