@@ -58,13 +58,27 @@
 //!
 //! Where no thread may wait, [`Engine::submit`] calls back instead.
 //!
-//! What an embedder needs is named here, at the root. The rooms below hold what these items refer
-//! to, and tools for operators: all settings ([`config`]), tables ([`table`]), the steps of a
-//! resolution ([`route`]), recipient maps ([`map`]), the files of a delivery log
-//! ([`delivery_log`]).
+//! # Where to read on
 //!
-//! The engine has no async runtime and knows no wire protocol. Nothing is process-global:
-//! several engines may live in one process.
+//! - **Embedding**: [`manual::embedding`] has the steps of a mail transfer agent.
+//! - **Configuration**: [`config`] has the sources and the precedence; [`Settings`] has every value.
+//! - **Tables**: [`table`] has the types of lookup tables, [`manual::changing_tables`] when a change
+//!   takes effect.
+//! - **Recipient maps**: [`MapBuilder`] compiles all tables into one file, [`MapView`] reads it;
+//!   [`manual::map_format`] has its bytes.
+//! - **The delivery log**: [`manual::durability`] is the contract, [`manual::log_format`] has its
+//!   bytes, [`delivery_log`] reads its files.
+//! - **Differences from Postfix**: [`manual::postfix_differences`].
+//! - **All guides**: [`manual`].
+//! - **The C library**: the crate `mailstow` (`ffi/`), `man libmailstow`, and `ffi/README.md`.
+//! - **The server and the command**: the crate `mailstow_lmtp` (`lmtp/`), mailstow(1), a page for
+//!   each subcommand, and mailstow.toml(5), all in `lmtp/man/`.
+//!
+//! The root of the crate names what an embedder needs. The modules hold the types that these items
+//! refer to, and tools for operators.
+//!
+//! The engine has no async runtime and knows no wire protocol. Nothing is process-global: several
+//! engines may live in one process.
 
 #![cfg_attr(
     not(any(test, feature = "sim")),
