@@ -9,6 +9,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// When `limit` has passed, naming `what` was waited for.
+#[track_caller]
 pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + limit;
     loop {

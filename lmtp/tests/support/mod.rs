@@ -12,6 +12,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../../../tests/support/deadline.rs"]
+mod deadline;
+
 use mailstow_engine::Engine;
 use mailstow_engine::config::{ListenAddress, Settings};
 use mailstow_lmtp::listener;
@@ -23,7 +26,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a test waits for anything before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -291,9 +294,5 @@ impl<S: Socket> Client<S> {
 /// Waits until `condition` holds.
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    deadline::eventually(what, PATIENCE, || condition().then_some(()));
 }
