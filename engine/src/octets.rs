@@ -3,7 +3,7 @@
 //! An address may hold octets that are not UTF-8: Postfix takes them and virtual(8) stores them.
 //! Text from outside that may hold any octets (addresses, the lines of tables, paths made of
 //! these) is kept as `str`: what is valid UTF-8 stays as it is, each other octet becomes one
-//! character of a private plane, from [`FIRST`] on. Characters of that range are themselves taken
+//! character of a private plane, from `FIRST` on. Characters of that range are themselves taken
 //! apart into such characters, so that each sequence of octets has exactly one text.
 //! Invariant: `octets(&text(o)) == o` for all octets, and no octet below 0x80 is ever kept in
 //! another form: no text can hide a `/`, a line end or a quote.

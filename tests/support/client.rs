@@ -254,7 +254,7 @@ impl Client {
     }
 
     /// One LMTP transaction whose content goes through `DATA` as these bytes, see
-    /// [`Client::data`]. The replies after it.
+    /// `Client::data`. The replies after it.
     pub fn deliver_by_data(&mut self, recipients: &[&str], content: &[u8]) -> Vec<Reply> {
         self.envelope("", recipients);
         self.content_by_data(recipients, content)
@@ -267,7 +267,7 @@ impl Client {
     }
 
     /// One SMTP transaction whose content goes through `DATA` as these bytes, see
-    /// [`Client::data`]. The reply after it.
+    /// `Client::data`. The reply after it.
     pub fn submit_by_data(&mut self, recipients: &[&str], content: &[u8]) -> Reply {
         self.envelope(" BODY=8BITMIME", recipients);
         self.data(content);

@@ -99,7 +99,7 @@ pub fn run(arguments: &[&str]) -> Output {
 /// Runs a command to its end with `input` on its standard input.
 ///
 /// # Panics
-/// When it has not ended after [`COMMAND_LIMIT`].
+/// When it has not ended after `COMMAND_LIMIT`.
 pub fn run_with_input(mut command: Command, input: &[u8]) -> Output {
     let mut child = command
         .stdin(Stdio::piped())

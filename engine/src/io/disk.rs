@@ -96,7 +96,7 @@ pub enum LockKind {
 
 /// POSIX-like operations on directory and file handles. Every call blocks until it is done, and
 /// may be made from any thread; the file-system identity is that of the calling thread
-/// ([`Credentials`]).
+/// (`Credentials`).
 ///
 /// Names are single components without `/`. A path given to [`Disk::open_directory`] may have
 /// several components and is resolved beneath the directory: symbolic links that lead out of it

@@ -385,7 +385,7 @@ pub enum ForeignFile {
 }
 
 impl ForeignFile {
-    /// What `error` says stands there, if it comes from [`open_own`] or [`check_own`].
+    /// What `error` says stands there, if it comes from `open_own` or `check_own`.
     pub fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref::<Self>().copied()
     }

@@ -29,7 +29,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Notes that the client has read the replies for these deliveries, all of one message; see
-    /// [`Receipt::confirm`].
+    /// `Receipt::confirm`.
     pub fn confirm(&self, tickets: &[Ticket]) {
         if let Some(ledger) = &self.shared.ledger {
             settle(ledger, tickets, Verdict::Read);
@@ -37,7 +37,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Notes that the replies for these deliveries, all of one message, may be lost; see
-    /// [`Receipt`].
+    /// `Receipt`.
     pub fn doubt(&self, tickets: &[Ticket]) {
         if let Some(ledger) = &self.shared.ledger {
             settle(ledger, tickets, Verdict::Lost);
