@@ -61,9 +61,10 @@
 //! # Where to read on
 //!
 //! - **Embedding**: [`manual::embedding`] has the steps of a mail transfer agent.
-//! - **Configuration**: [`config`] has the sources and the precedence; [`Settings`] has every value.
-//! - **Tables**: [`table`] has the types of lookup tables, [`manual::changing_tables`] when a change
-//!   takes effect.
+//! - **Configuration**: [`config`] has the sources and the precedence; [`Settings`] has every
+//!   value.
+//! - **Tables**: [`table`] has the types of lookup tables, [`manual::changing_tables`] when a
+//!   change takes effect.
 //! - **Recipient maps**: [`MapBuilder`] compiles all tables into one file, [`MapView`] reads it;
 //!   [`manual::map_format`] has its bytes.
 //! - **The delivery log**: [`manual::durability`] is the contract, [`manual::log_format`] has its

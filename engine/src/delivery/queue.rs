@@ -6,8 +6,8 @@
 //! As few writers as possible are busy: a writer that finishes a batch takes all deliveries that
 //! arrived meanwhile, and large batches need far fewer flushes and thread switches than small ones.
 //! Another writer is woken when more than [`WAITING_MAX`] deliveries wait, when a writer reports
-//! that its batch takes long, and when no writer has come back for [`WAKE_AFTER`]. Invariant: while a
-//! delivery waits for a busy writer and another writer sleeps, one sleeping writer watches.
+//! that its batch takes long, and when no writer has come back for [`WAKE_AFTER`]. Invariant: while
+//! a delivery waits for a busy writer and another writer sleeps, one sleeping writer watches.
 //! delivery waits for a busy writer and another writer sleeps, one sleeping writer watches.
 
 mod fair;

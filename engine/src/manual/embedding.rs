@@ -19,8 +19,8 @@
 //!    ([`super::content`]). Long messages move to files in the state directory.
 //! 5. **Deliver.** [`Engine::deliver`](crate::Engine::deliver) waits for the outcomes.
 //!    [`Engine::submit`](crate::Engine::submit) returns at once and calls back, from other threads,
-//!    with the [`Outcome`](crate::Outcome) of each recipient. A status of 2xx means that the message
-//!    is durable.
+//!    with the [`Outcome`](crate::Outcome) of each recipient. A status of 2xx means that the
+//!    message is durable.
 //! 6. **Confirm.** Once the client has read the replies, call
 //!    [`Receipt::confirm`](crate::Receipt::confirm). A dropped receipt leaves the deliveries in
 //!    doubt, and the repetition by the client is recognised ([`super::durability`]).
