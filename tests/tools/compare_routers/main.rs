@@ -19,6 +19,8 @@ use mailstow_tests::{Address, Client, Mailstow, Scratch, eventually};
 const USAGE: &str = "\
 usage: benches/peers/route [option...]
   --stores NAME     sink (smtp-sink(1)) or mailstow (sink)
+  --durability NAME of mailstow: logged, or direct, which remembers nothing of what was handed over
+                    (logged)
   --messages N      of each window (20000)
   --bytes N         of each message (4096)
   --sessions N      at once (16)
@@ -32,6 +34,7 @@ const STORE_PORTS: [u16; 2] = [10124, 10125];
 
 struct Options {
     stores_mail: bool,
+    remembers: bool,
     messages: usize,
     bytes: usize,
     sessions: usize,
@@ -41,6 +44,7 @@ struct Options {
 fn options() -> Result<Options, String> {
     let mut options = Options {
         stores_mail: false,
+        remembers: true,
         messages: 20_000,
         bytes: 4096,
         sessions: 16,
@@ -56,6 +60,8 @@ fn options() -> Result<Options, String> {
         match (argument.as_str(), value.as_str()) {
             ("--stores", "sink") => options.stores_mail = false,
             ("--stores", "mailstow") => options.stores_mail = true,
+            ("--durability", "logged") => options.remembers = true,
+            ("--durability", "direct") => options.remembers = false,
             ("--messages", _) => options.messages = number()?,
             ("--bytes", _) => options.bytes = number()?,
             ("--sessions", _) => options.sessions = number()?,
@@ -154,6 +160,10 @@ impl Router {
                     format!("u{user}@bench.example lmtp:inet:{host}:{port}\n")
                 };
                 let table: String = (0..USERS).map(line).collect();
+                let durability = match options.remembers {
+                    true => "logged",
+                    false => "direct",
+                };
                 let builder = Mailstow::build("router")
                     .main_cf(&format!(
                         "virtual_mailbox_domains = bench.example\n\
@@ -164,7 +174,8 @@ impl Router {
                          transport_maps = texthash:@DIR@/transport\n"
                     ))
                     .table("transport", &table)
-                    .toml("[transport]\nenabled = true");
+                    .toml("[transport]\nenabled = true")
+                    .toml(&format!("[store]\ndurability = \"{durability}\""));
                 builder.scratch().mkdir_owned("mail", NOBODY, NOBODY);
                 Self::Mailstow(Box::new(builder.start()))
             }
