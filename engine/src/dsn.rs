@@ -3,6 +3,7 @@
 //! A leaf; imports `envelope`. Source: RFC 3461.
 
 use crate::envelope::Recipient;
+use crate::sync::Arc;
 use std::collections::HashMap;
 use std::fmt;
 
@@ -14,7 +15,7 @@ pub struct Dsn {
     /// `RET`: what a failure notice returns of the message.
     pub returned: Option<Returned>,
     /// What it asks for recipients; for none where it asks nothing.
-    pub recipients: HashMap<Recipient, RecipientDsn>,
+    pub recipients: Arc<HashMap<Recipient, RecipientDsn>>,
 }
 
 /// What the sender asks for one recipient.

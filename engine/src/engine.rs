@@ -18,6 +18,7 @@ use crate::routing::{EngineError, Routing};
 use crate::sync::{Arc, Condvar, Mutex, OnceLock, wait};
 use crate::target::{LocalEnd, MailboxTarget, Target, TransportTarget};
 use crate::transport::{Transport, Transports};
+use std::borrow::Cow;
 use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -40,6 +41,8 @@ use std::time::Duration;
 pub struct Engine {
     routing: Routing,
     store: Store,
+    /// There was a directory for mailboxes when it was opened, or mail that needs one.
+    has_base: bool,
     /// Of mailboxes of accounts, once local delivery is in use.
     accounts: OnceLock<Store>,
     transports: Transports,
@@ -65,7 +68,9 @@ impl Engine {
     pub fn open(settings: &Settings) -> Result<Self, EngineError> {
         // The tables first: a mistake in them is found before a delivery log is recovered.
         let routing = Routing::open(settings)?;
-        let store = Store::open(&of_mailboxes(settings))?;
+        let own = of_mailboxes(settings);
+        let store = Store::open(&own)?;
+        let has_base = matches!(own, Cow::Borrowed(_));
         let accounts = OnceLock::new();
         if let Some(store) = Store::open_accounts(settings)? {
             // No other thread has it yet.
@@ -76,6 +81,7 @@ impl Engine {
         Ok(Self {
             routing,
             store,
+            has_base,
             accounts,
             transports,
             hand_over: Mutex::new(hand_over(settings)),
@@ -183,6 +189,9 @@ impl Engine {
     /// # Errors
     /// The new settings name a table that cannot be opened; the old ones stay in force.
     pub fn reload(&self, settings: &Settings) -> Result<Vec<String>, EngineError> {
+        if !self.has_base && !settings.routing.virtual_mailbox_base.as_os_str().is_empty() {
+            return Err(EngineError::NewBase);
+        }
         if self.accounts.get().is_none()
             && let Some(store) = Store::open_accounts(settings)?
             && self.accounts.set(store).is_err()

@@ -48,6 +48,9 @@ pub enum EngineError {
     /// The mailboxes or the state directory.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A directory for mailboxes, given to an engine that was opened without one.
+    #[error("virtual_mailbox_base was not set when this was started; restart it to store mail")]
+    NewBase,
     /// The watcher thread.
     #[error("cannot start a thread: {0}; raise the limit on processes of this user")]
     Thread(std::io::Error),

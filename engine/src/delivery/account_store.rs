@@ -55,7 +55,7 @@ fn has_mail(log: &Path) -> bool {
     };
     let (mut accepted, mut below) = (None, Sequence(0));
     let scanned = scan(&medium, &mut |entry| match entry.record() {
-        Ok(Record::Accepted { .. }) => accepted = Some(entry.sequence),
+        Ok(Record::Accepted { .. } | Record::Extent(_)) => accepted = Some(entry.sequence),
         Ok(Record::Checkpoint(checkpoint)) => below = checkpoint.below,
         _ => {}
     });

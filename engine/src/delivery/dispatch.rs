@@ -14,7 +14,7 @@ use super::reply::{OnOutcome, Ticket};
 use super::store::Store;
 use super::types::{Mail, Outcome};
 use crate::address::Address;
-use crate::dsn::Disposition;
+use crate::dsn::{Disposition, Dsn};
 use crate::envelope::Recipient;
 use crate::io::Disk;
 use crate::status::Status;
@@ -157,7 +157,7 @@ impl<D: Disk> Store<D> {
         if let (Some(_), Some(id)) = (ledger, &mail.queue_id) {
             self.handed_over().add(id, &message);
         }
-        for group in groups(message.names()) {
+        for group in groups(message.names(), &mail.dsn) {
             let Group { target, recipients } = group;
             let (recipients, names): (Vec<Recipient>, Vec<Vec<usize>>) =
                 recipients.into_iter().unzip();
@@ -188,8 +188,15 @@ impl Names {
 }
 
 /// Returns what each transport and nexthop gets of a message: every address once, whatever the
-/// original recipients are.
-fn groups(names: &[Name]) -> Vec<Group> {
+/// original recipients are. It is told with the original recipient that wants to know of a failure,
+/// if one does.
+fn groups(names: &[Name], dsn: &Dsn) -> Vec<Group> {
+    let wants_failure = |recipient: &Recipient| {
+        let asked = dsn.recipients.get(recipient);
+        asked
+            .and_then(|asked| asked.notify)
+            .is_none_or(|notify| notify.failure)
+    };
     let mut groups: Vec<Group> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut known: HashMap<(usize, &Address), usize> = HashMap::new();
@@ -208,7 +215,12 @@ fn groups(names: &[Name]) -> Vec<Group> {
         let next = recipients.len();
         let at = *known.entry((at, &name.recipient.address)).or_insert(next);
         match recipients.get_mut(at) {
-            Some((_, names)) => names.push(number),
+            Some((recipient, names)) => {
+                if !wants_failure(recipient) && wants_failure(&name.recipient) {
+                    recipient.clone_from(&name.recipient);
+                }
+                names.push(number);
+            }
             None => recipients.push((name.recipient.clone(), vec![number])),
         }
     }
@@ -332,6 +344,7 @@ fn report(on_outcome: &Arc<OnOutcome>, index: usize, outcome: Outcome) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dsn::{Notify, RecipientDsn};
 
     #[test]
     fn a_name_that_is_submitted_again_is_one_and_so_is_an_address_of_one_nexthop() {
@@ -353,7 +366,7 @@ mod tests {
         for (number, name) in names.iter().enumerate() {
             assert_eq!(name.indices, [number, number + 600]);
         }
-        let groups = groups(&names);
+        let groups = groups(&names, &Dsn::default());
         assert_eq!(groups.len(), 2);
         for (parity, group) in groups.iter().enumerate() {
             assert_eq!(group.recipients.len(), 150);
@@ -362,5 +375,33 @@ mod tests {
                 assert_eq!(*names, [first, first + 300]);
             }
         }
+    }
+
+    #[test]
+    fn an_address_that_is_named_twice_is_told_with_the_wish_for_failure_notices() {
+        let name = |index: usize, original: &str| {
+            let recipient = Recipient {
+                address: Address::new("u", Some("x")),
+                original: Some(original.to_owned()),
+            };
+            let Target::Transport(target) = Target::transport("lmtp", "one.example") else {
+                panic!("a transport");
+            };
+            Name::new(recipient, target, index)
+        };
+        let names = [name(0, "never@x"), name(1, "silent@x")];
+        let never = RecipientDsn {
+            notify: Some(Notify::default()),
+            original: String::new(),
+        };
+        let asked = HashMap::from([(names[0].recipient.clone(), never)]);
+        let dsn = Dsn {
+            recipients: Arc::new(asked),
+            ..Dsn::default()
+        };
+        let groups = groups(&names, &dsn);
+        let (recipient, numbers) = &groups[0].recipients[0];
+        assert_eq!(recipient.original.as_deref(), Some("silent@x"));
+        assert_eq!(*numbers, [0, 1]);
     }
 }

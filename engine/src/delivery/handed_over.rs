@@ -150,7 +150,7 @@ impl HandedOver {
             };
             let repeated = unconfirmed.add_answered(entry);
             if progress.verdict.is_some() {
-                unconfirmed.reply_lost_again(&repeated);
+                unconfirmed.may_answer(&repeated);
             }
             progress.end = End::Taken(Some(repeated));
             entries.push(entry);

@@ -334,6 +334,6 @@ fn note_in_doubt<H: fmt::Debug + Send + Sync + 'static>(ledger: &Ledger<H>, entr
         }
     }
     for delivery in &remembered {
-        unconfirmed.reply_lost_again(delivery);
+        unconfirmed.may_answer(delivery);
     }
 }

@@ -110,6 +110,10 @@ impl Mounts {
 impl Mounted {
     /// The server of `server:/directory` or `//server/share`.
     fn server(&self) -> Option<&str> {
+        // Users name the source of their own as they like.
+        if self.kind.starts_with("fuse") {
+            return None;
+        }
         let server = match self.source.strip_prefix("//") {
             Some(share) => share.split('/').next(),
             None => self.source.split_once(":/").map(|(server, _)| server),

@@ -223,8 +223,10 @@ impl LogMedium for DirectoryMedium {
     }
 
     fn write_file(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let flags = OFlags::WRONLY | OFlags::CREATE;
         let mut file = self.with_reserve(|| open_own(&self.directory, name, flags, 0o600))?;
+        // Not as it is opened: whether it is our own is known only now.
+        file.set_len(0)?;
         file.write_all(content)?;
         file.sync_all()?;
         self.sync_directory()

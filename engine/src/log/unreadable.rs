@@ -55,6 +55,8 @@ pub fn scan_records<M: LogMedium>(medium: &M) -> Result<ScanReport, LogError> {
 pub(super) fn scan_setting_aside<M: LogMedium>(
     medium: &M,
 ) -> Result<(ScanReport, Vec<SetAside>), LogError> {
+    // A log that cannot be read at all is left as it is.
+    scan(medium, &mut |_| {})?;
     let mut all = Vec::new();
     let mut failed = None;
     let report = scan(medium, &mut |entry| {

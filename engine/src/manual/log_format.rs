@@ -164,7 +164,8 @@
 //!
 //! Kind 5, **checkpoint**: 8 bytes: sequence; then in-doubt entries as in kind 4. Every message
 //! accepted before that sequence is durable in its mailboxes or refused. The entries are the whole
-//! in-doubt memory of the time before this record; it replaces the information in earlier records.
+//! in-doubt memory of the time before the record with that sequence; they replace the information
+//! in earlier records.
 //! After it is durable, segments that end before the sequence may become spares.
 //!
 //! Kind 6, **extent**: a message without an *accepted* record is about to be appended to an mbox
@@ -188,7 +189,7 @@
 //! | accepted, from B on, recipient not confirmed | in doubt: when the same message comes again for the same recipient, answer 250 and store nothing |
 //! | done | refused: skip the recipient; mbox: the place to check first |
 //! | confirmed | no longer in doubt |
-//! | in doubt, after C | in doubt |
+//! | in doubt, from B on | in doubt |
 //! | extent, from B on | a part of it at the end of the mbox is cut off |
 //! | C | the in-doubt memory to begin with |
 //!

@@ -122,14 +122,14 @@ impl Memory {
         terms: Terms,
     ) -> Result<Begun, redb::Error> {
         let Terms { interval, .. } = terms;
+        let is_swept = now.saturating_sub(state.swept) >= SWEEP_INTERVAL;
         let write = self.begin_write(state)?;
         let begun = {
             let mut table = write.open_table(REPLIES)?;
             let mut senders = write.open_table(SENDERS)?;
-            if now.saturating_sub(state.swept) >= SWEEP_INTERVAL {
+            if is_swept {
                 table.retain(|_, (at, _)| is_fresh(at, now, interval))?;
                 senders.retain(|_, (since, _)| is_fresh(since, now, interval))?;
-                state.swept = now;
             }
             let known = table.get(key)?.map(|entry| entry.value());
             let known = known.filter(|(at, _)| is_fresh(*at, now, interval));
@@ -140,18 +140,19 @@ impl Memory {
             } else if let Some((_, true)) = known {
                 Begun::SentBefore
             } else if table.len()? >= REPLIES_MAX {
-                return Ok(Begun::SentBefore);
+                Begun::SentBefore
+            // One that was begun before was counted then.
+            } else if known.is_none() && !count(&mut senders, key, now, terms)? {
+                Begun::TooMany
             } else {
-                // One that was begun before was counted then.
-                let is_new = known.is_none();
-                if is_new && !count(&mut senders, key, now, terms)? {
-                    return Ok(Begun::TooMany);
-                }
                 table.insert(key, (now.as_secs(), false))?;
                 Begun::Send
             }
         };
         write.commit()?;
+        if is_swept {
+            state.swept = now;
+        }
         state.unsaved.remove(key);
         Ok(begun)
     }

@@ -191,12 +191,13 @@ impl Backend {
             let outcomes = transaction.outcomes();
             self.counters
                 .count(outcomes.iter(), std::time::Instant::now());
-            // A server that offers DSN has what the sender asks for.
-            let disposition = match peer.extensions.dsn {
-                true => Disposition::RelayedWithDsn,
-                false => Disposition::Relayed,
-            };
-            for ((index, _), status) in wanted.iter().zip(outcomes) {
+            for ((index, rcpt), status) in wanted.iter().zip(outcomes) {
+                // A server that offers DSN sends the notice, if it was asked for one.
+                let is_asked = rcpt.notify.is_some_and(|notify| notify.success);
+                let disposition = match is_asked && peer.extensions.dsn {
+                    true => Disposition::RelayedWithDsn,
+                    false => Disposition::Relayed,
+                };
                 job.outcomes.answer(*index, status, disposition);
             }
             return Ok(());

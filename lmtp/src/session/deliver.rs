@@ -65,7 +65,7 @@ impl<S: ClientSocket> Session<S> {
                 let dsn = Dsn {
                     envelope_id: transaction.mail.envelope_id,
                     returned: transaction.mail.returned.filter(|_| self.has_dsn),
-                    recipients: std::mem::take(&mut plan.asked),
+                    recipients: Arc::new(std::mem::take(&mut plan.asked)),
                 };
                 let client = Client {
                     sasl_sender: transaction.mail.sasl_sender,

@@ -109,7 +109,9 @@ impl Transaction {
             .add_recipient(shown.len() + original.len() + notice)
             && members.iter().all(|(address, target)| {
                 let domain = address.domain.as_ref().map_or(0, String::len);
-                let texts = address.local_part.len() + domain + target.text_bytes();
+                // Each has what the sender asks for, with the original recipient.
+                let asked = dsn.as_ref().map_or(0, |_| original.len() + notice);
+                let texts = address.local_part.len() + domain + target.text_bytes() + asked;
                 self.memory.add_recipient(texts)
             });
         if !is_counted || self.accepted.try_reserve(1).is_err() {
@@ -160,9 +162,7 @@ impl Transaction {
             for (address, target) in one.members {
                 indices.push((address.external(), deliveries.len()));
                 let recipient = recipient(address, &one.original);
-                if let Some(dsn) = &of_members {
-                    asked.insert(recipient.clone(), dsn.clone());
-                }
+                ask(&mut asked, &recipient, of_members.as_ref());
                 deliveries.push((recipient, target));
             }
             answers.push(Answer {
@@ -178,6 +178,26 @@ impl Transaction {
             answers,
             asked,
         }
+    }
+}
+
+/// Notes what the sender asks for a recipient. Of one that is named twice, what is told if the mail
+/// fails is told for both.
+fn ask(
+    asked: &mut HashMap<Recipient, RecipientDsn>,
+    recipient: &Recipient,
+    dsn: Option<&RecipientDsn>,
+) {
+    let wants_failure = |dsn: &RecipientDsn| dsn.notify.is_none_or(|notify| notify.failure);
+    match (dsn, asked.get(recipient)) {
+        (Some(dsn), known) if known.is_none_or(|known| !wants_failure(known)) => {
+            asked.insert(recipient.clone(), dsn.clone());
+        }
+        // Without NOTIFY, failures are told.
+        (None, Some(known)) if !wants_failure(known) => {
+            asked.remove(recipient);
+        }
+        _ => {}
     }
 }
 
@@ -219,6 +239,34 @@ mod tests {
         assert_eq!(recipient.original.as_deref(), Some("list@original"));
         assert_eq!(target.mailbox().unwrap().path, "m2");
         assert_eq!(plan.answers[1].shown, "list@x");
+    }
+
+    #[test]
+    fn of_a_recipient_that_is_named_twice_failures_are_told() {
+        let asks = |failure: bool| {
+            let notify = Notify {
+                failure,
+                ..Notify::default()
+            };
+            RecipientDsn {
+                notify: Some(notify),
+                original: String::new(),
+            }
+        };
+        let one = |dsn: Option<RecipientDsn>| Accepted {
+            dsn,
+            ..accepted("a", &[0])
+        };
+        for (first, second, told) in [
+            (Some(asks(false)), Some(asks(true)), Some(asks(true))),
+            (Some(asks(true)), Some(asks(false)), Some(asks(true))),
+            (Some(asks(false)), None, None),
+            (Some(asks(true)), None, Some(asks(true))),
+        ] {
+            let plan = Transaction::plan(vec![one(first), one(second)]);
+            let (recipient, _) = &plan.deliveries[0];
+            assert_eq!(plan.asked.get(recipient), told.as_ref());
+        }
     }
 
     #[test]

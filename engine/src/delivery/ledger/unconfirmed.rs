@@ -138,8 +138,9 @@ impl Unconfirmed {
             });
             state.pending.extend(confirmed);
             state.pending_since.get_or_insert_with(clock::now);
-            drop(state);
-            self.add(doubtful);
+            for entry in doubtful {
+                self.add_one(&mut state, entry, false);
+            }
         } else {
             drop(state);
             // The log was recovered meanwhile, and all of them are in doubt since.
@@ -152,8 +153,14 @@ impl Unconfirmed {
     /// Notes that the connection was lost before the replies were read. The log needs no record:
     /// without a confirmation, the delivery is in doubt.
     pub(in crate::delivery) fn reply_lost(&self, message: &LoggedMessage) {
-        if self.state.lock().open.remove(&message.id()).is_some() {
-            self.add(message.in_doubt());
+        // Digests are computed without the lock. A checkpoint between would find the message
+        // neither open nor in doubt.
+        let entries = message.in_doubt();
+        let mut state = self.state.lock();
+        if state.open.remove(&message.id()).is_some() {
+            for entry in entries {
+                self.add_one(&mut state, entry, false);
+            }
         }
     }
 
@@ -212,11 +219,16 @@ impl Unconfirmed {
         self.state.lock().count == 0
     }
 
-    /// Returns every delivery in doubt.
+    /// Returns every delivery that is in doubt, or is after a crash: its reply was not read yet.
     pub(in crate::delivery) fn ids(&self) -> HashSet<(DeliveryId, u32)> {
         let state = self.state.lock();
         let all = state.by_key.values().flatten();
-        all.map(|d| (d.entry.id, d.entry.recipient)).collect()
+        let mut ids: HashSet<_> = all.map(|d| (d.entry.id, d.entry.recipient)).collect();
+        for message in state.open.values() {
+            let recipients = (0..).zip(&message.envelope().recipients);
+            ids.extend(recipients.map(|(recipient, _)| (message.id(), recipient)));
+        }
+        ids
     }
 
     /// Returns true while a delivery in doubt has a key with this prefix.
@@ -269,6 +281,19 @@ impl Unconfirmed {
 
     /// Notes that the reply to the repetition was lost as well.
     pub(in crate::delivery) fn reply_lost_again(&self, repeated: &Repeated) {
+        self.change(repeated, |doubtful| {
+            doubtful.taken = false;
+            // Remembered as long as the client repeats it: queues keep mail for days.
+            doubtful.entry.since = clock::since_epoch();
+        });
+    }
+
+    /// Notes that a delivery answers a repetition from now on.
+    pub(in crate::delivery) fn may_answer(&self, repeated: &Repeated) {
+        self.change(repeated, |doubtful| doubtful.taken = false);
+    }
+
+    fn change(&self, repeated: &Repeated, change: impl Fn(&mut InDoubtDelivery)) {
         let mut state = self.state.lock();
         let InDoubt {
             id, recipient, key, ..
@@ -276,9 +301,7 @@ impl Unconfirmed {
         let same_key = state.by_key.get_mut(&key).into_iter().flatten();
         for doubtful in same_key {
             if (doubtful.entry.id, doubtful.entry.recipient) == (id, recipient) {
-                doubtful.taken = false;
-                // Remembered as long as the client repeats it: queues keep mail for days.
-                doubtful.entry.since = clock::since_epoch();
+                change(doubtful);
             }
         }
     }

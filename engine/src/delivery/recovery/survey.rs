@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// The content of the records, without the messages.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    checkpoint_at: Sequence,
     below: Sequence,
     at_checkpoint: Vec<InDoubt>,
     known: HashSet<(DeliveryId, u32)>,
@@ -35,9 +34,8 @@ impl Survey {
     pub(super) fn of(found: &dyn Found) -> Result<Self, LogError> {
         let mut survey = Self::default();
         // The beginning of the last checkpoint decides which messages count.
-        visit(found, &mut |sequence, record| {
+        visit(found, &mut |_, record| {
             if let Record::Checkpoint(Checkpoint { below, in_doubt }) = record {
-                survey.checkpoint_at = sequence;
                 survey.below = below;
                 survey.at_checkpoint = in_doubt;
             }
@@ -151,9 +149,10 @@ impl Survey {
 
     /// Returns the in-doubt memory by the records, without the messages that recovery checks.
     pub(super) fn in_doubt(&self) -> Vec<InDoubt> {
+        // What was noted while the checkpoint was made is not in it.
         let later = self.later_doubts.iter();
         let later = later
-            .filter(|(sequence, _)| *sequence > self.checkpoint_at)
+            .filter(|(sequence, _)| *sequence >= self.below)
             .map(|(_, entry)| entry);
         let mut known = HashSet::new();
         self.at_checkpoint
@@ -381,6 +380,24 @@ mod tests {
         let groups = survey.mbox_groups(1 << 20);
         assert_eq!(groups.len(), 1);
         assert_eq!(groups[0].len(), 2);
+    }
+
+    #[test]
+    fn a_delivery_in_doubt_counts_though_it_was_noted_while_the_checkpoint_was_made() {
+        let entry = |id: u128| {
+            let base = BaseDigest::of("/var/mail".as_ref());
+            in_doubt_entry(base, &message(id), 0, &digest_of(b"x\n")).expect("a recipient")
+        };
+        let in_doubt = |id: u128| move |_: Sequence| Record::InDoubt(vec![entry(id)]);
+        let checkpoint = |below: Sequence| {
+            Record::Checkpoint(Checkpoint {
+                below,
+                in_doubt: Vec::new(),
+            })
+        };
+        let survey = survey(&[&in_doubt(1), &in_doubt(2), &checkpoint]);
+        let ids: Vec<u128> = survey.in_doubt().iter().map(|entry| entry.id.0).collect();
+        assert_eq!(ids, [2], "the first is replaced by the checkpoint");
     }
 
     #[test]

@@ -80,7 +80,8 @@ fn send_content(
     answers.lock().clone()
 }
 
-/// Which users the copies in a mailbox name, copy by copy.
+/// Which users the copies in a mailbox name, copy by copy, in the order of the users: names of files
+/// sort by time only as long as their numbers have as many digits.
 fn named(world: &World, mailbox: usize) -> Vec<Vec<usize>> {
     let name = MAILBOXES[mailbox];
     let copies: Vec<Vec<u8>> = match name.strip_suffix('/') {
@@ -110,7 +111,9 @@ fn named(world: &World, mailbox: usize) -> Vec<Vec<usize>> {
             .map(|line| line.split('@').next().unwrap().parse().unwrap())
             .collect()
     };
-    copies.iter().map(users).collect()
+    let mut all: Vec<Vec<usize>> = copies.iter().map(users).collect();
+    all.sort();
+    all
 }
 
 /// Runs work that takes the identity of a mailbox owner on a thread that ends with it.
