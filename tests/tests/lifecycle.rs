@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use mailstow_tests::content::plain;
 use mailstow_tests::mailboxes::{header, maildir};
-use mailstow_tests::scratch::machine_alone;
 use mailstow_tests::{Client, Mailstow, eventually, mailstow};
 use nix::sys::signal::Signal;
 
