@@ -188,8 +188,8 @@ impl Names {
 }
 
 /// Returns what each transport and nexthop gets of a message: every address once, whatever the
-/// original recipients are. It is told with the original recipient that wants to know of a failure,
-/// if one does.
+/// original recipients are. Of several for one address, the transport gets one that asks for
+/// notices of failures, if one does.
 fn groups(names: &[Name], dsn: &Dsn) -> Vec<Group> {
     let wants_failure = |recipient: &Recipient| {
         let asked = dsn.recipients.get(recipient);
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_named_twice_is_told_with_the_wish_for_failure_notices() {
+    fn an_address_that_is_named_twice_keeps_the_wish_for_failure_notices() {
         let name = |index: usize, original: &str| {
             let recipient = Recipient {
                 address: Address::new("u", Some("x")),

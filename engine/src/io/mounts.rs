@@ -110,7 +110,7 @@ impl Mounts {
 impl Mounted {
     /// The server of `server:/directory` or `//server/share`.
     fn server(&self) -> Option<&str> {
-        // Users name the source of their own as they like.
+        // Users choose the source of a file system that they mount.
         if self.kind.starts_with("fuse") {
             return None;
         }

@@ -181,8 +181,8 @@ impl Transaction {
     }
 }
 
-/// Notes what the sender asks for a recipient. Of one that is named twice, what is told if the mail
-/// fails is told for both.
+/// Notes what the sender asks for a recipient. If it is named twice, a request for notices of
+/// failures counts for both.
 fn ask(
     asked: &mut HashMap<Recipient, RecipientDsn>,
     recipient: &Recipient,
@@ -193,7 +193,7 @@ fn ask(
         (Some(dsn), known) if known.is_none_or(|known| !wants_failure(known)) => {
             asked.insert(recipient.clone(), dsn.clone());
         }
-        // Without NOTIFY, failures are told.
+        // Without NOTIFY, the sender gets notices of failures.
         (None, Some(known)) if !wants_failure(known) => {
             asked.remove(recipient);
         }
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_recipient_that_is_named_twice_failures_are_told() {
+    fn a_recipient_that_is_named_twice_keeps_the_wish_for_failure_notices() {
         let asks = |failure: bool| {
             let notify = Notify {
                 failure,

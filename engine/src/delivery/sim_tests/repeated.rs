@@ -80,8 +80,8 @@ fn send_content(
     answers.lock().clone()
 }
 
-/// Which users the copies in a mailbox name, copy by copy, in the order of the users: names of files
-/// sort by time only as long as their numbers have as many digits.
+/// Which users the copies in a mailbox name, copy by copy, in the order of the users. Names of
+/// files sort by time only while their numbers have as many digits.
 fn named(world: &World, mailbox: usize) -> Vec<Vec<usize>> {
     let name = MAILBOXES[mailbox];
     let copies: Vec<Vec<u8>> = match name.strip_suffix('/') {
