@@ -39,6 +39,8 @@ mod services;
 mod settings;
 mod socket_access;
 mod store_parameters;
+#[cfg(test)]
+mod test_files;
 mod time_limits;
 mod toml_file;
 mod transport_parameters;

@@ -100,24 +100,7 @@ fn shown((name, limit): &TimeLimit) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::load::{Configuration, Sources};
-
-    fn load(main_cf: &str, master_cf: &str, toml: &str) -> Configuration {
-        let directory = tempfile::tempdir().unwrap();
-        for (name, text) in [
-            ("main.cf", main_cf),
-            ("master.cf", master_cf),
-            ("mailstow.toml", toml),
-        ] {
-            std::fs::write(directory.path().join(name), text).unwrap();
-        }
-        let sources = Sources {
-            config: Some(directory.path().join("mailstow.toml")),
-            postfix: Some(directory.path().to_owned()),
-            ..Sources::default()
-        };
-        Configuration::load(&sources).unwrap()
-    }
+    use super::super::test_files::load;
 
     fn remark(master_cf: &str, toml: &str) -> Option<String> {
         let toml = format!("{toml}[transport]\nenabled = true\n");

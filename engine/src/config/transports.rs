@@ -144,23 +144,11 @@ fn value_of(values: &Values, parameter: &str, text: Option<String>) -> Option<St
 
 #[cfg(test)]
 mod tests {
-    use super::super::load::{Configuration, Sources};
+    use super::super::load::Configuration;
+    use super::super::test_files;
 
     fn load(main_cf: &str, master_cf: &str) -> Configuration {
-        let directory = tempfile::tempdir().unwrap();
-        for (name, text) in [
-            ("main.cf", main_cf),
-            ("master.cf", master_cf),
-            ("mailstow.toml", "[transport]\nenabled = true\n"),
-        ] {
-            std::fs::write(directory.path().join(name), text).unwrap();
-        }
-        let sources = Sources {
-            config: Some(directory.path().join("mailstow.toml")),
-            postfix: Some(directory.path().to_owned()),
-            ..Sources::default()
-        };
-        Configuration::load(&sources).unwrap()
+        test_files::load(main_cf, master_cf, "[transport]\nenabled = true\n")
     }
 
     #[test]
