@@ -56,7 +56,7 @@ pub const PATTERN_HEAP_KIB_MAX: u32 = 16 * 1024;
 pub const PATTERN_BRIEF_TIME: Duration = Duration::from_millis(5);
 
 /// How long they may be searched aside; then the recipient is deferred.
-pub const PATTERN_PATIENCE: Duration = Duration::from_secs(2);
+pub const PATTERN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Threads of one table for searches that take long.
 pub const PATTERN_THREADS_MAX: usize = 4;
@@ -73,10 +73,13 @@ pub const FILE_SYSTEMS_ASKED_MAX: usize = 64;
 /// Threads that look at files of accounts on one file system.
 pub const FILE_SYSTEM_THREADS_MAX: usize = 8;
 
+/// Of these, how many look at files of one account at once.
+pub const FILE_SYSTEM_THREADS_OF_USER: usize = 3;
+
 /// How long a file system may take to show a file of an account; then the account's mail is
 /// deferred.
-pub const FILE_SYSTEM_PATIENCE: Duration = Duration::from_secs(10);
+pub const FILE_SYSTEM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long one answer of a database or server is waited for at most, whatever its own timeouts
 /// say.
-pub const ANSWER_PATIENCE: Duration = Duration::from_secs(240);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(240);

@@ -132,7 +132,7 @@ impl Router {
         if !self.local.accounts.is_in_spool(path) {
             return Ok(rights);
         }
-        Ok(match self.local.files.place(path)?.above {
+        Ok(match self.local.files.place(path, rights.uid)?.above {
             Some((mode, group)) if mode & EVERYONE_WRITE == 0 && mode & GROUP_WRITE != 0 => {
                 Rights {
                     gid: group,
@@ -153,7 +153,7 @@ impl Router {
         if path == Path::new("/dev/null") {
             return Ok(LocalEnd::Discarded);
         }
-        let place = self.local.files.place(path)?;
+        let place = self.local.files.place(path, rights.uid)?;
         if rights.uid == 0 || rights.gid == 0 {
             return Ok(no_rights(recipient));
         }

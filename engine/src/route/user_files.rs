@@ -56,10 +56,11 @@ impl UserFiles {
         }
     }
 
-    /// Asks the file system of `path`.
-    fn look(&self, key: &str, path: &Path) -> Result<Option<String>, TableError> {
+    /// Asks the file system of `path` for a user.
+    fn look(&self, key: &str, path: &Path, uid: u32) -> Result<Option<String>, TableError> {
         let (files, asked) = (Arc::clone(&self.files), key.to_owned());
-        self.asker.answer(key, path, move || files.lookup(&asked))
+        self.asker
+            .answer(key, (path, uid), move || files.lookup(&asked))
     }
 
     /// Returns the first of these files that is there, read as this user.
@@ -74,7 +75,7 @@ impl UserFiles {
         // One after the other, for each may be on another file system.
         for (number, path) in paths.iter().enumerate() {
             let key = format!("forward\0{uid}\0{gid}\0{path}");
-            if let Some(found) = self.look(&key, octets::path(path).as_ref())? {
+            if let Some(found) = self.look(&key, octets::path(path).as_ref(), uid)? {
                 let text = split_text(&found);
                 return Ok(Some(ForwardFile { number, text }));
             }
@@ -94,19 +95,19 @@ impl UserFiles {
     ) -> Result<Result<(String, u32), String>, TableError> {
         let (uid, gid) = reader.unwrap_or_default();
         let key = format!("include\0{uid}\0{gid}\0{path}");
-        let found = self.look(&key, octets::path(path).as_ref())?;
+        let found = self.look(&key, octets::path(path).as_ref(), uid)?;
         let found = found.unwrap_or_default();
         let (owner, text) = found.split_once('\0').unwrap_or_default();
         Ok(split_text(text).map(|text| (text, owner.parse().unwrap_or_default())))
     }
 
-    /// Returns where a mailbox with this path lies.
+    /// Returns where a mailbox of a user with this path lies.
     ///
     /// # Errors
     /// The system cannot tell now.
-    pub(crate) fn place(&self, path: &Path) -> Result<Place, TableError> {
+    pub(crate) fn place(&self, path: &Path, uid: u32) -> Result<Place, TableError> {
         let shown = octets::text(path.as_os_str().as_bytes());
-        let found = self.look(&format!("place\0{shown}"), path)?;
+        let found = self.look(&format!("place\0{shown}"), path, uid)?;
         let found = found.unwrap_or_default();
         let mut fields = found.split('\0');
         let path = octets::path(fields.next().unwrap_or_default()).into_owned();
@@ -121,7 +122,7 @@ impl UserFiles {
     /// The system cannot tell now.
     pub(crate) fn has_home(&self, (uid, gid): (u32, u32), home: &Path) -> Result<bool, TableError> {
         let shown = octets::text(home.as_os_str().as_bytes());
-        let found = self.look(&format!("home\0{uid}\0{gid}\0{shown}"), home)?;
+        let found = self.look(&format!("home\0{uid}\0{gid}\0{shown}"), home, uid)?;
         Ok(found.is_some())
     }
 }

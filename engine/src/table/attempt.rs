@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::TableError;
-use crate::limits::ANSWER_PATIENCE;
+use crate::limits::ANSWER_TIMEOUT;
 use crate::sync::Arc;
 
 /// What a table answers.
@@ -33,7 +33,7 @@ pub struct Attempt {
 /// What has to be asked before a lookup can go on.
 pub struct Question {
     asked: Asked,
-    patience: Duration,
+    timeout: Duration,
     start: Box<dyn FnOnce(Reply) + Send>,
     late: Box<dyn FnOnce() -> TableError + Send>,
 }
@@ -83,8 +83,8 @@ impl Attempt {
 
 impl Question {
     /// How long the answer is to be waited for.
-    pub fn patience(&self) -> Duration {
-        self.patience
+    pub fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Asks; returns at once. `then` is called once, from any thread.
@@ -161,7 +161,7 @@ pub(super) struct Asking<S, L> {
     /// Asks; must return at once.
     pub(super) start: S,
     /// How long the answer is waited for.
-    pub(super) patience: Duration,
+    pub(super) timeout: Duration,
     /// The answer after that.
     pub(super) late: L,
 }
@@ -171,10 +171,10 @@ impl<S> Asking<S, Box<dyn FnOnce() -> TableError + Send>> {
     /// timeouts; this one is for failures of those.
     pub(super) fn of_server(asker: &Asker, start: S) -> Self {
         let name = Arc::clone(&asker.name);
-        let seconds = ANSWER_PATIENCE.as_secs();
+        let seconds = ANSWER_TIMEOUT.as_secs();
         Self {
             start,
-            patience: ANSWER_PATIENCE,
+            timeout: ANSWER_TIMEOUT,
             late: Box::new(move || TableError::Unavailable {
                 name: name.to_string(),
                 cause: format!("no answer within {seconds} s"),
@@ -225,10 +225,10 @@ impl Asker {
             None => {
                 let (tell, told) = mpsc::sync_channel(1);
                 (asking.start)(Reply(Some(Box::new(move |answer| {
-                    // Who asked may have lost patience.
+                    // Who asked may have given up.
                     let _ = tell.send(answer);
                 }))));
-                told.recv_timeout(asking.patience)
+                told.recv_timeout(asking.timeout)
                     .unwrap_or_else(|_| Err((asking.late)()))
             }
         }
@@ -247,7 +247,7 @@ impl Asker {
                         table: self.id,
                         key: key.to_owned(),
                     },
-                    patience: asking.patience,
+                    timeout: asking.timeout,
                     start: Box::new(asking.start),
                     late: Box::new(asking.late),
                 });
@@ -331,7 +331,7 @@ mod tests {
                     asked.fetch_add(1, Ordering::SeqCst);
                     replies.lock().unwrap().push(reply);
                 },
-                patience: Duration::from_millis(20),
+                timeout: Duration::from_millis(20),
                 late: || TableError::Unavailable {
                     name: "slow:".to_owned(),
                     cause: "late".to_owned(),
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_attempt_the_caller_waits_as_long_as_the_patience() {
+    fn without_an_attempt_the_caller_waits_until_the_timeout() {
         let slow = Slow::new();
         let said = slow.lookup("k").unwrap_err().to_string();
         assert!(said.contains("late"), "{said}");
@@ -404,7 +404,7 @@ mod tests {
                 slow.reply(value("v"));
             });
             let patient = Asking {
-                patience: Duration::from_secs(60),
+                timeout: Duration::from_secs(60),
                 start: {
                     let (replies, asked) = (Arc::clone(&slow.replies), Arc::clone(&slow.asked));
                     move |reply| {

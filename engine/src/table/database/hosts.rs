@@ -74,7 +74,7 @@ pub(super) enum Order {
 pub(super) struct Hosts<S: Server> {
     hosts: Vec<Host<S>>,
     order: Order,
-    patience: Duration,
+    timeout: Duration,
 }
 
 struct Host<S: Server> {
@@ -94,9 +94,9 @@ struct Idle<C> {
 }
 
 impl<S: Server> Hosts<S> {
-    /// Servers with their names for messages and whether they are on this machine; `patience` is
+    /// Servers with their names for messages and whether they are on this machine; `timeout` is
     /// what each is given for one question, a new connection included.
-    pub(super) fn new(servers: Vec<(String, bool, S)>, order: Order, patience: Duration) -> Self {
+    pub(super) fn new(servers: Vec<(String, bool, S)>, order: Order, timeout: Duration) -> Self {
         let hosts = servers.into_iter().map(|(name, is_local, server)| Host {
             name,
             is_local,
@@ -108,7 +108,7 @@ impl<S: Server> Hosts<S> {
         Self {
             hosts: hosts.collect(),
             order,
-            patience,
+            timeout,
         }
     }
 
@@ -119,10 +119,10 @@ impl<S: Server> Hosts<S> {
     pub(super) async fn ask(&self, question: &S::Question) -> Result<S::Answer, String> {
         let mut said = Vec::new();
         for host in self.in_order() {
-            let asked = timeout(self.patience, host.ask(question)).await;
+            let asked = timeout(self.timeout, host.ask(question)).await;
             let answer = asked.unwrap_or_else(|_| {
                 host.idle.lock().clear();
-                let seconds = self.patience.as_secs();
+                let seconds = self.timeout.as_secs();
                 Err(Failure::Broken(format!("no answer within {seconds} s")))
             });
             match answer {

@@ -13,7 +13,7 @@ use super::effort::Effort;
 use super::rules::{Rules, Unanswered};
 use crate::clock;
 use crate::limits::{
-    PATTERN_BRIEF_TIME, PATTERN_PATIENCE, PATTERN_THREADS_MAX, PATTERN_WARNING_INTERVAL,
+    PATTERN_BRIEF_TIME, PATTERN_THREADS_MAX, PATTERN_TIMEOUT, PATTERN_WARNING_INTERVAL,
 };
 use crate::sync::{Arc, Mutex};
 use crate::table::attempt::{Answer, Asker, Asking, Reply};
@@ -49,6 +49,7 @@ impl RuleTable {
             asker: Asker::new(name),
             pool: Arc::new(Pool::new(Threads {
                 most: PATTERN_THREADS_MAX,
+                most_of_user: PATTERN_THREADS_MAX,
                 yielding: true,
                 hang_after: None,
             })),
@@ -85,16 +86,16 @@ impl RuleTable {
         let (name, pool) = (Arc::clone(self.asker.name()), Arc::clone(&self.pool));
         let key_asked = key.to_owned();
         let start = move |reply: Reply| {
-            let end = clock::now() + PATTERN_PATIENCE;
+            let end = clock::now() + PATTERN_TIMEOUT;
             let name = name.to_string();
             let refused = |cause| TableError::Unavailable { name, cause };
-            pool.ask(PATTERN_PATIENCE, reply, refused, move || {
+            pool.ask(PATTERN_TIMEOUT, reply, refused, move || {
                 with_all_effort(&rules, &slow, &key_asked, &searched, end)
             });
         };
         let asking = Asking {
             start,
-            patience: PATTERN_PATIENCE,
+            timeout: PATTERN_TIMEOUT,
             late,
         };
         self.asker.answer(key, asking)
@@ -129,7 +130,7 @@ fn with_all_effort(
 impl Slow {
     /// The error of a search that has not ended in time; it is logged at most once a minute.
     fn late(&self, rules: &Rules, line: usize) -> TableError {
-        let seconds = PATTERN_PATIENCE.as_secs();
+        let seconds = PATTERN_TIMEOUT.as_secs();
         let error = if line > 0 {
             self.line.store(line, Ordering::Relaxed);
             rules.unavailable(line, &format!("no end within {seconds} s; simplify it"))

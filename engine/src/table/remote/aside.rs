@@ -11,7 +11,7 @@ use crate::table::{KeyInValues, LookupTable, Matching, TableError};
 use std::time::Duration;
 
 /// How long a lookup waits for a thread; the server gives up a recipient after as long.
-const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A table that is asked on separate threads.
 #[derive(Debug)]
@@ -29,8 +29,9 @@ impl<T: LookupTable> Aside<T> {
             table: Arc::new(table),
             pool: Arc::new(Pool::new(Threads {
                 most: SERVER_THREADS_MAX,
+                most_of_user: SERVER_THREADS_MAX,
                 yielding: false,
-                hang_after: Some(QUEUE_PATIENCE),
+                hang_after: Some(QUEUE_TIMEOUT),
             })),
         }
     }
@@ -43,7 +44,7 @@ impl<T: LookupTable + 'static> LookupTable for Aside<T> {
         let start = move |reply: Reply| {
             let name = table.name().to_owned();
             let refused = |cause| TableError::Unavailable { name, cause };
-            pool.ask(QUEUE_PATIENCE, reply, refused, move || table.lookup(&asked));
+            pool.ask(QUEUE_TIMEOUT, reply, refused, move || table.lookup(&asked));
         };
         self.asker
             .answer(key, Asking::of_server(&self.asker, start))

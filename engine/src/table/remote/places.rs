@@ -2,13 +2,17 @@
 //!
 //! A place is a file server, or a directory that a file system is mounted on. One that hangs keeps
 //! its own threads, and soon whatever is asked there is answered at once with an error. Places
-//! beyond a bound share the threads of one. Invariant: nothing here asks a file system except on
-//! these threads.
+//! beyond a bound share the threads of one. A user may have links that lead to a file system that
+//! hangs: each user gets a part of the threads. Invariant: nothing here asks a file system except
+//! on these threads.
 
 use super::pool::{Pool, Threads};
 use crate::io::{MountWatch, Mounts};
-use crate::limits::{FILE_SYSTEM_PATIENCE, FILE_SYSTEM_THREADS_MAX, FILE_SYSTEMS_ASKED_MAX};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::limits::{
+    FILE_SYSTEM_THREADS_MAX, FILE_SYSTEM_THREADS_OF_USER, FILE_SYSTEM_TIMEOUT,
+    FILE_SYSTEMS_ASKED_MAX,
+};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock};
 use crate::table::TableError;
 use crate::table::attempt::{Answer, Asker, Asking, Reply};
@@ -17,8 +21,9 @@ use std::path::Path;
 
 const THREADS: Threads = Threads {
     most: FILE_SYSTEM_THREADS_MAX,
+    most_of_user: FILE_SYSTEM_THREADS_OF_USER,
     yielding: false,
-    hang_after: Some(FILE_SYSTEM_PATIENCE),
+    hang_after: Some(FILE_SYSTEM_TIMEOUT),
 };
 
 /// The places, with their threads.
@@ -35,7 +40,10 @@ struct Mounted {
     /// `None` if the kernel does not report changes: then what was mounted at the start counts.
     watch: Option<MountWatch>,
     is_unread: AtomicBool,
-    mounts: Mutex<Arc<Mounts>>,
+    /// How often reading began.
+    reads: AtomicU64,
+    /// The newest table, and which reading gave it.
+    mounts: Mutex<(u64, Arc<Mounts>)>,
 }
 
 /// Asks about files, on the threads of their places.
@@ -89,7 +97,8 @@ impl Mounted {
         Self {
             watch,
             is_unread: AtomicBool::new(mounts.is_err()),
-            mounts: Mutex::new(Arc::new(mounts.unwrap_or_default())),
+            reads: AtomicU64::new(0),
+            mounts: Mutex::new((0, Arc::new(mounts.unwrap_or_default()))),
         }
     }
 
@@ -97,12 +106,21 @@ impl Mounted {
     fn now(&self) -> Arc<Mounts> {
         let is_changed = self.watch.as_ref().is_some_and(MountWatch::is_changed);
         if is_changed | self.is_unread.swap(false, Ordering::AcqRel) {
+            let number = self.reads.fetch_add(1, Ordering::AcqRel) + 1;
             match Mounts::read() {
-                Ok(mounts) => *self.mounts.lock() = Arc::new(mounts),
+                Ok(mounts) => self.replace(number, mounts),
                 Err(_) => self.is_unread.store(true, Ordering::Release),
             }
         }
-        Arc::clone(&self.mounts.lock())
+        Arc::clone(&self.mounts.lock().1)
+    }
+
+    /// Takes the table that was read, unless one is there whose reading began later.
+    fn replace(&self, number: u64, mounts: Mounts) {
+        let mut newest = self.mounts.lock();
+        if number > newest.0 {
+            *newest = (number, Arc::new(mounts));
+        }
     }
 }
 
@@ -115,7 +133,8 @@ impl FileAsker {
         }
     }
 
-    /// Answers `key` with what `work` finds about the file at `path`.
+    /// Answers `key` with what `work` finds about the file at `path`, which the user with the id
+    /// `user` chose; 0 for root.
     ///
     /// # Errors
     /// Those of `work`; the file system does not answer. Within an attempt, that the answer is not
@@ -123,24 +142,25 @@ impl FileAsker {
     pub(crate) fn answer(
         &self,
         key: &str,
-        path: &Path,
+        (path, user): (&Path, u32),
         work: impl FnOnce() -> Answer + Send + 'static,
     ) -> Answer {
+        let user = Some(user).filter(|user| *user != 0);
         let (places, asked) = (Arc::clone(&self.places), path.to_owned());
         let start = move |reply: Reply| {
             let place = places.of(&asked);
             let pool = places.threads(&place);
             let refused = |cause| TableError::NoFileSystem { place, cause };
-            pool.ask(FILE_SYSTEM_PATIENCE, reply, refused, work);
+            pool.ask_for(user, FILE_SYSTEM_TIMEOUT, reply, refused, work);
         };
         let (places, asked) = (Arc::clone(&self.places), path.to_owned());
         let late = move || TableError::NoFileSystem {
             place: places.of(&asked),
-            cause: format!("no answer within {} s", FILE_SYSTEM_PATIENCE.as_secs()),
+            cause: format!("no answer within {} s", FILE_SYSTEM_TIMEOUT.as_secs()),
         };
         let asking = Asking {
             start,
-            patience: FILE_SYSTEM_PATIENCE,
+            timeout: FILE_SYSTEM_TIMEOUT,
             late,
         };
         self.asker.answer(key, asking)
@@ -165,7 +185,7 @@ mod tests {
                 place: "there".to_owned(),
                 cause,
             };
-            pool.ask(FILE_SYSTEM_PATIENCE, reply, refused, move || {
+            pool.ask(FILE_SYSTEM_TIMEOUT, reply, refused, move || {
                 // Ends when the test does.
                 let _ = gate.recv();
                 Ok(None)
@@ -195,10 +215,23 @@ mod tests {
     }
 
     #[test]
+    fn a_table_of_mounts_that_was_read_late_does_not_replace_a_newer_one() {
+        let mounted = Mounted::new();
+        mounted.replace(2, Mounts::default());
+        let newest = Arc::clone(&mounted.mounts.lock().1);
+        mounted.replace(1, Mounts::default());
+        assert!(Arc::ptr_eq(&newest, &mounted.mounts.lock().1));
+        mounted.replace(3, Mounts::default());
+        assert!(!Arc::ptr_eq(&newest, &mounted.mounts.lock().1));
+    }
+
+    #[test]
     fn a_file_is_looked_at_on_the_threads_of_its_place() {
         let places = Arc::new(Places::default());
         let asker = FileAsker::new("files", &places);
-        let answer = asker.answer("k", Path::new("/proc/self"), || Ok(Some("v".to_owned())));
+        let answer = asker.answer("k", (Path::new("/proc/self"), 1), || {
+            Ok(Some("v".to_owned()))
+        });
         assert_eq!(answer, Ok(Some("v".to_owned())));
         assert_eq!(places.of(Path::new("/proc/self")), "/proc");
         let pools = places.pools.lock();

@@ -1,8 +1,9 @@
 //! A few threads of one table, for lookups that may block.
 //!
 //! Threads are made when there is work and end when there is none. What was not begun in time is
-//! dropped. A pool may refuse new jobs at once while all its threads hang. Invariant: a job that
-//! never ends keeps one thread of its pool, and no other pool waits for it.
+//! dropped. A pool may refuse new jobs at once while all its threads hang, or those that one user
+//! may have. Invariant: a job that never ends keeps one thread of its pool, and no other pool waits
+//! for it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -22,6 +23,8 @@ const WAITING_MAX: usize = 20_000;
 
 /// A lookup that waits for a thread.
 struct Job {
+    /// For whom it is, where one may not take all threads.
+    user: Option<u32>,
     /// When the answer is no longer waited for.
     end: Instant,
     reply: Reply,
@@ -35,6 +38,8 @@ pub(in crate::table) struct Threads {
     pub(in crate::table) most: usize,
     /// They yield the processor to all others.
     pub(in crate::table) yielding: bool,
+    /// Of these, how many for one user.
+    pub(in crate::table) most_of_user: usize,
     /// They hang when each has been at one job for so long. Then new jobs are refused.
     pub(in crate::table) hang_after: Option<Duration>,
 }
@@ -51,8 +56,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
-    /// When each job was begun that a thread is at, by its number.
-    begun: BTreeMap<u64, Instant>,
+    /// When each job was begun that a thread is at, and for whom, by its number.
+    begun: BTreeMap<u64, (Instant, Option<u32>)>,
     last_begun: u64,
     threads: usize,
     idle: usize,
@@ -69,17 +74,30 @@ impl Pool {
     }
 
     /// Has `work` done and its answer given to `reply`, unless it cannot be begun within
-    /// `patience`. When there is no thread for it, or too much waits, the answer is the error that
+    /// `timeout`. When there is no thread for it, or too much waits, the answer is the error that
     /// `refused` makes of the cause.
     pub(in crate::table) fn ask(
         &self,
-        patience: Duration,
+        timeout: Duration,
+        reply: Reply,
+        refused: impl FnOnce(String) -> TableError,
+        work: impl FnOnce() -> Answer + Send + 'static,
+    ) {
+        self.ask_for(None, timeout, reply, refused, work);
+    }
+
+    /// As [`ask`](Self::ask), for a user, who gets a part of the threads.
+    pub(in crate::table) fn ask_for(
+        &self,
+        user: Option<u32>,
+        timeout: Duration,
         reply: Reply,
         refused: impl FnOnce(String) -> TableError,
         work: impl FnOnce() -> Answer + Send + 'static,
     ) {
         let job = Job {
-            end: clock::now() + patience,
+            user,
+            end: clock::now() + timeout,
             reply,
             work: Box::new(work),
         };
@@ -96,7 +114,7 @@ impl Pool {
 
     fn put(&self, job: Job) -> Result<(), (Job, String)> {
         let mut state = self.0.state.lock();
-        if let Some(cause) = state.hung(self.0.threads) {
+        if let Some(cause) = state.hung(self.0.threads, job.user) {
             return Err((job, cause));
         }
         if state.jobs.len() >= WAITING_MAX {
@@ -114,11 +132,8 @@ impl Pool {
             return Err((job, cause));
         }
         state.jobs.push_back(job);
-        if state.idle >= state.jobs.len() {
-            self.0.wake.notify_one();
-            return Ok(());
-        }
-        if state.threads >= self.0.threads.most {
+        self.0.wake.notify_one();
+        if state.idle >= state.jobs.len() || state.threads >= self.0.threads.most {
             return Ok(());
         }
         state.threads += 1;
@@ -143,24 +158,44 @@ impl Pool {
 }
 
 impl State {
-    /// Why nothing new is begun soon.
-    fn hung(&self, threads: Threads) -> Option<String> {
-        let Threads {
-            most, hang_after, ..
-        } = threads;
-        let limit = hang_after.filter(|_| self.begun.len() >= most)?;
-        let newest = self.begun.values().max()?;
-        let waited = clock::now().saturating_duration_since(*newest);
-        (waited >= limit).then(|| {
-            let seconds = waited.as_secs();
-            format!("{most} lookups have had no answer for {seconds} s and longer")
+    /// Why nothing new is begun soon for this user.
+    fn hung(&self, threads: Threads, user: Option<u32>) -> Option<String> {
+        let limit = threads.hang_after?;
+        let now = clock::now();
+        let hung = |begun: Vec<Instant>, most: usize| {
+            let newest = begun.iter().max().filter(|_| begun.len() >= most)?;
+            let waited = now.saturating_duration_since(*newest);
+            (waited >= limit).then(|| {
+                let seconds = waited.as_secs();
+                format!("{most} lookups have had no answer for {seconds} s and longer")
+            })
+        };
+        let all = self.begun.values().map(|(at, _)| *at).collect();
+        hung(all, threads.most).or_else(|| {
+            user?;
+            let of_user = self.begun.values().filter(|(_, whose)| *whose == user);
+            let cause = hung(of_user.map(|(at, _)| *at).collect(), threads.most_of_user)?;
+            Some(format!("{cause} for user id {}", user.unwrap_or_default()))
         })
     }
 
-    fn begin(&mut self) -> u64 {
+    fn may_begin(&self, job: &Job, most: usize) -> bool {
+        let of_user = || self.begun.values().filter(|(_, whose)| *whose == job.user);
+        job.user.is_none() || of_user().count() < most
+    }
+
+    fn begin(&mut self, user: Option<u32>) -> u64 {
         self.last_begun += 1;
-        self.begun.insert(self.last_begun, clock::now());
+        self.begun.insert(self.last_begun, (clock::now(), user));
         self.last_begun
+    }
+
+    /// Takes the first job that may be begun, or that is too late for it.
+    fn take(&mut self, most_of_user: usize) -> Option<Job> {
+        let now = clock::now();
+        let can_go = |job: &Job| job.end <= now || self.may_begin(job, most_of_user);
+        let at = self.jobs.iter().position(can_go)?;
+        self.jobs.remove(at)
     }
 }
 
@@ -208,9 +243,9 @@ impl Worker {
         let mut state = self.0.state.lock();
         let mut has_rested = false;
         loop {
-            while let Some(job) = state.jobs.pop_front() {
+            while let Some(job) = state.take(self.0.threads.most_of_user) {
                 if job.end > clock::now() {
-                    return Some((state.begin(), job));
+                    return Some((state.begin(job.user), job));
                 }
                 // Dropping it tells who asked, which must not happen under the lock.
                 drop(state);
@@ -241,9 +276,10 @@ mod tests {
     use crate::table::attempt::test_reply;
     use std::sync::mpsc;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
     const TWO: Threads = Threads {
         most: 2,
+        most_of_user: 1,
         yielding: true,
         hang_after: None,
     };
@@ -268,7 +304,7 @@ mod tests {
             let (begun, gate) = (begun.clone(), Arc::clone(&gate));
             let (reply, answer) = test_reply();
             told.push(answer);
-            pool.ask(PATIENCE, reply, refused, move || {
+            pool.ask(TIMEOUT, reply, refused, move || {
                 begun.send(()).unwrap();
                 gate.lock().recv().unwrap();
                 value(&number.to_string())
@@ -290,21 +326,21 @@ mod tests {
     fn a_lookup_that_waited_too_long_is_dropped_and_a_panic_costs_no_thread() {
         let pool = Pool::new(Threads { most: 1, ..TWO });
         let (go, gate) = mpsc::channel::<()>();
-        let ask = |patience, work: Box<dyn FnOnce() -> Answer + Send>| {
+        let ask = |timeout, work: Box<dyn FnOnce() -> Answer + Send>| {
             let (reply, told) = test_reply();
-            pool.ask(patience, reply, refused, work);
+            pool.ask(timeout, reply, refused, work);
             told
         };
         let first = ask(
-            PATIENCE,
+            TIMEOUT,
             Box::new(move || {
                 gate.recv().unwrap();
                 value("first")
             }),
         );
         let late = ask(Duration::ZERO, Box::new(|| value("late")));
-        let lost = ask(PATIENCE, Box::new(|| panic!("lost")));
-        let last = ask(PATIENCE, Box::new(|| value("last")));
+        let lost = ask(TIMEOUT, Box::new(|| panic!("lost")));
+        let last = ask(TIMEOUT, Box::new(|| value("last")));
         go.send(()).unwrap();
         assert_eq!(first.recv().unwrap(), value("first"));
         assert!(late.recv().unwrap().is_err());
@@ -325,7 +361,7 @@ mod tests {
         let hang = || {
             let (begun, gate) = (begun.clone(), Arc::clone(&gate));
             let (reply, answer) = test_reply();
-            pool.ask(PATIENCE, reply, refused, move || {
+            pool.ask(TIMEOUT, reply, refused, move || {
                 begun.send(()).unwrap();
                 gate.lock().recv().unwrap();
                 value("late")
@@ -335,7 +371,7 @@ mod tests {
         };
         let ask = || {
             let (reply, answer) = test_reply();
-            pool.ask(PATIENCE, reply, refused, || value("new"));
+            pool.ask(TIMEOUT, reply, refused, || value("new"));
             answer.recv().unwrap()
         };
         let first = hang();
@@ -353,10 +389,70 @@ mod tests {
     }
 
     #[test]
+    fn the_lookups_of_one_user_leave_threads_to_all_others() {
+        let pool = Pool::new(Threads {
+            hang_after: Some(Duration::ZERO),
+            ..TWO
+        });
+        let ask = |user, work: Box<dyn FnOnce() -> Answer + Send>| {
+            let (reply, answer) = test_reply();
+            pool.ask_for(Some(user), TIMEOUT, reply, refused, work);
+            answer
+        };
+        let (begun, begins) = mpsc::channel();
+        let (go, gate) = mpsc::channel::<()>();
+        let hung = ask(
+            7,
+            Box::new(move || {
+                begun.send(()).unwrap();
+                gate.recv().unwrap();
+                value("hung")
+            }),
+        );
+        begins.recv().unwrap();
+        let more = ask(7, Box::new(|| value("more"))).recv().unwrap();
+        let text = more.unwrap_err().to_string();
+        assert!(text.ends_with("for user id 7"), "{text}");
+        for user in [8, 9] {
+            let answer = ask(user, Box::new(|| value("other"))).recv().unwrap();
+            assert_eq!(answer, value("other"));
+        }
+        go.send(()).unwrap();
+        assert_eq!(hung.recv().unwrap(), value("hung"));
+        assert_eq!(
+            ask(7, Box::new(|| value("more"))).recv().unwrap(),
+            value("more")
+        );
+    }
+
+    #[test]
+    fn a_lookup_of_a_user_waits_for_those_that_are_begun() {
+        let pool = Pool::new(TWO);
+        let ask = |user, work: Box<dyn FnOnce() -> Answer + Send>| {
+            let (reply, answer) = test_reply();
+            pool.ask_for(Some(user), TIMEOUT, reply, refused, work);
+            answer
+        };
+        let (go, gate) = mpsc::channel::<()>();
+        let wait = move || {
+            gate.recv().unwrap();
+            value("first")
+        };
+        let first = ask(7, Box::new(wait));
+        let second = ask(7, Box::new(|| value("second")));
+        let other = ask(8, Box::new(|| value("other")));
+        assert_eq!(other.recv().unwrap(), value("other"));
+        assert!(second.try_recv().is_err());
+        go.send(()).unwrap();
+        assert_eq!(first.recv().unwrap(), value("first"));
+        assert_eq!(second.recv().unwrap(), value("second"));
+    }
+
+    #[test]
     fn threads_end_with_their_pool() {
         let pool = Pool::new(TWO);
         let (reply, told) = test_reply();
-        pool.ask(PATIENCE, reply, refused, || value("done"));
+        pool.ask(TIMEOUT, reply, refused, || value("done"));
         told.recv().unwrap().unwrap();
         let shared = Arc::clone(&pool.0);
         drop(pool);

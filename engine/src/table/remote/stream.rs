@@ -70,7 +70,7 @@ impl Server {
         }
     }
 
-    /// As [`Server::new`], with another patience.
+    /// As [`Server::new`], with another timeout.
     #[cfg(test)]
     pub(in crate::table) fn with_timeout(endpoint: Endpoint, timeout: Duration) -> Self {
         Self {
