@@ -48,8 +48,9 @@
 //!
 //! A multipart/report (RFC 3462, RFC 3464) with the action `delivered`, the `ENVID` and `ORCPT` of
 //! the client, and the header of the message. `RET=FULL` concerns failure notices only (RFC 3461
-//! section 4.3). A recipient that `expand_aliases` expands is `expanded`, and its members are not
-//! named; where cleanup(8) expands, Postfix sends that notice and asks for no other.
+//! section 4.3). A recipient that `expand_aliases` or an alias of local delivery expands is
+//! `expanded`, and its members are not named; where cleanup(8) expands, Postfix sends that notice
+//! and asks for no other.
 //!
 //! # Mail that goes on
 //!

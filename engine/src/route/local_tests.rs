@@ -73,6 +73,30 @@ fn members_are_commands_files_users_and_addresses() {
 }
 
 #[test]
+fn a_recipient_whose_mail_is_sent_on_is_an_alias() {
+    let aliases = "inline:{{alias = daemon}, {away = x@far.example}, {both = daemon, |/bin/true}, \
+                   {command = |/bin/true}}";
+    let settings = RoutingSettings {
+        default_privs: "daemon".into(),
+        ..settings(aliases)
+    };
+    let router = Router::open(&settings, &TableCache::new(table_context(&settings))).unwrap();
+    for (user, is_alias) in [
+        ("daemon", false),
+        ("daemon+x", false),
+        ("command", false),
+        ("alias", true),
+        ("away", true),
+        ("both", true),
+    ] {
+        let address = parse_mailbox(&format!("{user}@origin.example")).unwrap();
+        let found = router.find_targets(address, true, &|_, _| false);
+        assert_eq!((user, found.is_alias), (user, is_alias), "{found:?}");
+        assert!(found.targets.is_ok(), "{found:?}");
+    }
+}
+
+#[test]
 fn the_whole_local_part_is_asked_before_the_user() {
     let aliases = "inline:{a+x=/full, a=/user}";
     assert_eq!(of(aliases, "a+x@origin.example"), ["mbox /full"]);

@@ -23,10 +23,20 @@ const TRANSPORTS_MAX: usize = 1000;
 pub struct FoundTargets {
     /// The address in canonical form.
     pub address: Address,
-    /// It is an alias that was expanded.
+    /// It is an alias that was expanded, one of local delivery included.
     pub is_alias: bool,
     /// Where its mail goes, at least one; or why it is not taken.
     pub targets: Result<Vec<(Address, Target)>, RouteError>,
+}
+
+/// Whether local delivery sends the mail of a recipient on: to several ends, to another account, or
+/// to another address.
+fn is_sent_on(address: &Address, ends: &[(Address, Target)]) -> bool {
+    let is_other = |(end, target): &(Address, Target)| match target {
+        Target::Local(local) => end != address || local.passed.len() > 1,
+        _ => false,
+    };
+    ends.len() > 1 || ends.iter().any(is_other)
 }
 
 impl From<Found> for FoundTargets {
@@ -71,7 +81,9 @@ impl Router {
             Ok(members) => match members.as_slice() {
                 [only] if *only == address => {
                     let how = (false, expand_aliases);
-                    (false, self.targets_of(&address, how, is_own_socket))
+                    let targets = self.targets_of(&address, how, is_own_socket);
+                    let is_local_alias = matches!(&targets, Ok(ends) if is_sent_on(&address, ends));
+                    (is_local_alias, targets)
                 }
                 members => (true, self.targets(&address, members, is_own_socket)),
             },
