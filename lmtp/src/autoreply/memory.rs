@@ -10,6 +10,7 @@ use redb::{
     Database, DatabaseError, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
     WriteTransaction,
 };
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,8 @@ pub(super) const FILE: &str = "autoreplies.redb";
 /// whether it was sent.
 const REPLIES: TableDefinition<'_, &str, (u64, bool)> = TableDefinition::new("replies");
 
-/// From sender to the time of its first reply, in seconds since the UNIX epoch, and how many it has
-/// had from then on.
+/// From sender, without tags, to the time of its first reply, in seconds since the UNIX epoch, and
+/// how many it has had from then on.
 const SENDERS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("senders");
 
 /// Bytes of the database that are kept in memory.
@@ -196,6 +197,7 @@ fn count(
     terms: Terms,
 ) -> Result<bool, redb::Error> {
     let sender = key.rsplit_once('\0').map_or(key, |(_, sender)| sender);
+    let sender = &*without_tags(sender);
     let known = senders.get(sender)?.map(|entry| entry.value());
     let known = known.filter(|(since, _)| is_fresh(*since, now, terms.interval));
     let (since, replies) = known.unwrap_or((now.as_secs(), 0));
@@ -204,6 +206,27 @@ fn count(
     }
     senders.insert(sender, (since, replies + 1))?;
     Ok(true)
+}
+
+/// Returns the address that a sender is counted by: without the extension and the tag that make
+/// many addresses of one (`user+list@site`, and BATV's `prvs=0123abcdef=user@site`).
+fn without_tags(sender: &str) -> Cow<'_, str> {
+    let (local, domain) = match sender.rsplit_once('@') {
+        Some((local, domain)) => (local, Some(domain)),
+        None => (sender, None),
+    };
+    let tagged = local.strip_prefix("prvs=");
+    let user = tagged.and_then(|tagged| tagged.split_once('='));
+    let user = user.map_or(local, |(_, user)| user);
+    let user = match user.split_once('+') {
+        Some((user, _)) if !user.is_empty() => user,
+        _ => user,
+    };
+    match domain {
+        _ if user.len() == local.len() => Cow::Borrowed(sender),
+        Some(domain) => Cow::Owned(format!("{user}@{domain}")),
+        None => Cow::Owned(user.to_owned()),
+    }
 }
 
 fn open_database(path: &Path) -> Result<Database, DatabaseError> {
@@ -261,6 +284,30 @@ mod tests {
         assert_eq!(begin("a\0sender", START), Begun::SentBefore);
         assert_eq!(begin("c\0sender", START + WEEK / 2), Begun::TooMany);
         assert_eq!(begin("c\0sender", START + WEEK), Begun::Send);
+    }
+
+    #[test]
+    fn addresses_that_differ_in_their_tags_are_one_sender() {
+        for (sender, counted) in [
+            ("user@site", "user@site"),
+            ("user+list@site", "user@site"),
+            ("prvs=0123abcdef=user@site", "user@site"),
+            ("prvs=0123abcdef=user+a+b@site", "user@site"),
+            ("prvs=x@site", "prvs=x@site"),
+            ("+x@site", "+x@site"),
+            ("user+x", "user"),
+        ] {
+            assert_eq!(without_tags(sender), counted, "{sender}");
+        }
+        let place = tempfile::tempdir().unwrap();
+        let memory = Memory::open(place.path()).unwrap();
+        let terms = Terms {
+            replies_per_sender: 1,
+            ..TERMS
+        };
+        let begin = |key| memory.begin(key, START, terms).unwrap();
+        assert_eq!(begin("a\0user+1@site"), Begun::Send);
+        assert_eq!(begin("a\0user+2@site"), Begun::TooMany);
     }
 
     #[test]
