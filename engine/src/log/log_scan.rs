@@ -8,7 +8,7 @@ use super::error::LogError;
 use super::medium::LogMedium;
 use super::record::Sequence;
 use super::scan::{ScanReport, ScannedRecord, scan_segments};
-use super::unreadable::SetAside;
+use super::unreadable::{LeftOut, SetAside};
 use crate::sync::Arc;
 
 /// The records of a log as it was opened.
@@ -16,22 +16,27 @@ use crate::sync::Arc;
 pub struct LogScan<M: LogMedium = DirectoryMedium> {
     medium: Arc<M>,
     report: ScanReport,
-    set_aside: Vec<SetAside>,
+    left_out: Arc<LeftOut>,
 }
 
 impl<M: LogMedium> LogScan<M> {
-    pub(super) fn new(medium: Arc<M>, report: ScanReport, set_aside: Vec<SetAside>) -> Self {
+    pub(super) fn new(medium: Arc<M>, report: ScanReport, left_out: LeftOut) -> Self {
         Self {
             medium,
             report,
-            set_aside,
+            left_out: Arc::new(left_out),
         }
     }
 
     /// Returns the records that were set aside, because they make no sense; see
     /// [`LogWriterSettings::accept_damage`](super::LogWriterSettings::accept_damage).
     pub fn set_aside(&self) -> &[SetAside] {
-        &self.set_aside
+        self.left_out.records()
+    }
+
+    /// As [`set_aside`](Self::set_aside), for those who look for a record among them.
+    pub(super) fn left_out(&self) -> &Arc<LeftOut> {
+        &self.left_out
     }
 
     /// Segments, counts, torn tails, damage.
@@ -54,7 +59,7 @@ impl<M: LogMedium> LogScan<M> {
         let segments = self.report.segments.iter();
         let filled = segments.filter(|segment| segment.frames > 0 || is_damaged);
         scan_segments(self.medium.as_ref(), filled, &mut |entry| {
-            if entry.sequence >= from && !self.set_aside.iter().any(|aside| aside.is(&entry)) {
+            if entry.sequence >= from && !self.left_out.has(&entry) {
                 visit(entry);
             }
         })

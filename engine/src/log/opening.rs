@@ -7,7 +7,7 @@ use super::medium::{Access, LogFile as _, LogMedium, Pacing};
 use super::segment::{FileRole, role};
 use super::segments::{Prepared, SPARES_MIN, Segments};
 use super::settings::LogWriterSettings;
-use super::unreadable::{scan_records, scan_setting_aside};
+use super::unreadable::{LeftOut, scan_records, scan_setting_aside};
 use crate::sync::Arc;
 
 /// Scans the log and begins a new segment, so that nothing is ever written behind a torn tail.
@@ -21,9 +21,9 @@ pub(super) fn start<M: LogMedium>(
 ) -> Result<(Arc<Segments<M>>, Appender<M>, LogScan<M>), LogError> {
     settings.validate()?;
     flush_tail(medium.as_ref())?;
-    let (report, set_aside) = match settings.accept_damage {
+    let (report, left_out) = match settings.accept_damage {
         true => scan_setting_aside(medium.as_ref())?,
-        false => (scan_records(medium.as_ref())?, Vec::new()),
+        false => (scan_records(medium.as_ref())?, LeftOut::default()),
     };
     if let Some(error) = report.damage_error()
         && !settings.accept_damage
@@ -55,7 +55,7 @@ pub(super) fn start<M: LogMedium>(
     let opened = segments.begin_after_open(&report)?;
     segments.free_empty(&report)?;
     let appender = Appender::new(Arc::clone(&segments), opened);
-    let found = LogScan::new(Arc::clone(medium), report, set_aside);
+    let found = LogScan::new(Arc::clone(medium), report, left_out);
     Ok((segments, appender, found))
 }
 

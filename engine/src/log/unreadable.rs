@@ -10,6 +10,7 @@ use super::error::LogError;
 use super::medium::LogMedium;
 use super::record::{Record, Sequence};
 use super::scan::{ScanReport, ScannedRecord, scan};
+use std::collections::HashSet;
 
 /// A record that was set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +27,27 @@ pub struct SetAside {
     pub copy: String,
 }
 
-impl SetAside {
-    /// Whether this is it.
-    pub(super) fn is(&self, entry: &ScannedRecord<'_>) -> bool {
-        // Damage may have the same number stand in two places.
-        (self.segment, self.offset) == (entry.segment, entry.offset)
+/// The records that were set aside, in order.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    records: Vec<SetAside>,
+    /// Their segments and offsets. Damage may have one number stand in two places.
+    places: HashSet<(u64, u64)>,
+}
+
+impl LeftOut {
+    pub(super) fn records(&self) -> &[SetAside] {
+        &self.records
+    }
+
+    /// Whether this is one of them.
+    pub(super) fn has(&self, entry: &ScannedRecord<'_>) -> bool {
+        self.places.contains(&(entry.segment, entry.offset))
+    }
+
+    fn push(&mut self, record: SetAside) {
+        self.places.insert((record.segment, record.offset));
+        self.records.push(record);
     }
 }
 
@@ -54,10 +71,10 @@ pub fn scan_records<M: LogMedium>(medium: &M) -> Result<ScanReport, LogError> {
 /// As there, and one cannot be copied.
 pub(super) fn scan_setting_aside<M: LogMedium>(
     medium: &M,
-) -> Result<(ScanReport, Vec<SetAside>), LogError> {
+) -> Result<(ScanReport, LeftOut), LogError> {
     // A log that cannot be read at all is left as it is.
     scan(medium, &mut |_| {})?;
-    let mut all = Vec::new();
+    let mut all = LeftOut::default();
     let mut failed = None;
     let report = scan(medium, &mut |entry| {
         let Err(cause) = Record::decode(entry.kind, entry.payload) else {

@@ -17,7 +17,7 @@ use super::scan::ScannedRecord;
 use super::segments::spares_kept;
 use super::settings::LogWriterSettings;
 use super::shared::{Item, OnDurable, Shared};
-use super::unreadable::SetAside;
+use super::unreadable::LeftOut;
 use super::workers::{Threads, Workers};
 use crate::clock;
 use crate::sync::Arc;
@@ -53,7 +53,7 @@ pub struct LogWriter<M: LogMedium = DirectoryMedium, W: Workers = Threads> {
     settings: LogWriterSettings,
     workers: W,
     /// Records that make no sense and are never shown.
-    set_aside: Vec<SetAside>,
+    left_out: Arc<LeftOut>,
 }
 
 impl<M: LogMedium, W: Workers> fmt::Debug for LogWriter<M, W> {
@@ -109,7 +109,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
             reserve: settings.usable_bytes(),
         };
         let next = found.report().next_sequence.0;
-        let set_aside = found.set_aside().to_vec();
+        let left_out = Arc::clone(found.left_out());
         let shared = Shared {
             commit: Arc::new(GroupCommit::new(next, room, bounds)),
             segments,
@@ -122,7 +122,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
             medium,
             settings,
             shared,
-            set_aside,
+            left_out,
         };
         writer.shared.orders.ask();
         Ok((writer, found))
@@ -163,7 +163,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
                     Refused::InFlight => self.workers.commit(None),
                     _ => self.workers.preallocate(),
                 }
-                let deadline = now + self.workers.patience(self.settings.full_wait_max);
+                let deadline = now + self.workers.wait_limit(self.settings.full_wait_max);
                 match self.shared.commit.append(item, weight, Some(deadline)) {
                     Ok(ticket) => return Ok(ticket),
                     Err((_, refused)) => refused,
@@ -200,7 +200,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
             // Its thread makes them: this one may have taken another's identity.
             self.shared.orders.ask_for(self.segments_of(weight), true);
             self.workers.preallocate();
-            deadline = clock::now() + self.workers.patience(FORCED_WAIT);
+            deadline = clock::now() + self.workers.wait_limit(FORCED_WAIT);
         }
     }
 
@@ -232,7 +232,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
         let orders = &self.shared.orders;
         let order = orders.ask_to_give_back(spares_kept(is_recovering));
         self.workers.preallocate();
-        orders.wait_for_gain(order, self.workers.patience(GIVE_WAIT))
+        orders.wait_for_gain(order, self.workers.wait_limit(GIVE_WAIT))
     }
 
     /// Whether so many bytes of records can be appended with [`Self::append_anyway`], as far as is
@@ -323,7 +323,7 @@ impl<M: LogMedium, W: Workers> LogWriter<M, W> {
     ) -> Result<(), LogError> {
         self.check_open()?;
         read_back(self.medium.as_ref(), (from, to), &mut |entry| {
-            if !self.set_aside.iter().any(|aside| aside.is(&entry)) {
+            if !self.left_out.has(&entry) {
                 visit(entry);
             }
         })

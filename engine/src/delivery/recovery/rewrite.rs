@@ -19,7 +19,7 @@ use super::worker::{Message, Recovery, Worker, on_own_thread};
 use crate::io::Disk;
 use crate::log::{CopyLocation, LogError};
 use crate::mailbox::MailboxError;
-use crate::mailbox::maildir::frame_of;
+use crate::mailbox::maildir::{Frame, frame_of};
 use crate::target::Format;
 use std::io;
 use std::time::Duration;
@@ -36,8 +36,8 @@ pub(in crate::delivery) struct Rechecked {
 impl<D: Disk> Recovery<'_, D> {
     /// Writes mail again that was stored and may not be durable.
     ///
+    /// # Errors
     /// No thread can be started for the work, or it panicked: all of it is still held.
-    /// There is no thread for the work, or it panicked: all of it is still held.
     pub(in crate::delivery) fn recheck(
         &self,
         held: &[DeferredMail],
@@ -185,6 +185,10 @@ impl<D: Disk> Worker<'_, D> {
 /// The failed step, in the text of an error.
 const DOING: &str = "writing messages again after a failed flush";
 
+/// Why a file is left as it is by a build that cannot make it again.
+const TORN: &str = "the beginning of the file is lost; if it was compressed with zstd, build \
+                    mailstow-engine with the feature \"zstd\" to write it again";
+
 /// Returns `None` for an error that says that the file is missing.
 fn existing<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
@@ -218,8 +222,11 @@ fn rewrite_file<D: Disk>(
         disk.write_at(&file, ours, 0)?;
     } else {
         let Some(frame) = frame_of(ours)? else {
-            // Whose it is tells a build with zstd.
-            return look_into(disk, &file, (ours, 0)).map(|_| true);
+            // A build with zstd tells whose it is, and makes the frame again.
+            return match look_into(disk, &file, (ours, 0))? {
+                Frame::Torn => Err(io::Error::other(TORN)),
+                Frame::OfThis | Frame::Other => Ok(true),
+            };
         };
         if compare(disk, &file, &frame)? == Standing::Foreign {
             return Ok(true);
