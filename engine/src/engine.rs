@@ -240,7 +240,7 @@ impl Engine {
     /// message. Each target is a mailbox or a transport; transports have as long as
     /// `lmtp.delivery_deadline`. Recipients that have the same mailbox share one copy that names
     /// all of them, unless `store.copies` asks for one each. The bound of the queue is not enforced
-    /// here: see [`Engine::has_room`].
+    /// here: see [`Engine::has_capacity`].
     ///
     /// `on_outcome` is called once for each recipient, with its index in `to`, except for those
     /// that were abandoned in time; from another thread, possibly before this returns.
@@ -287,15 +287,15 @@ impl Engine {
 
     /// True while fewer deliveries than `limits.queued_deliveries` wait or are being made; those
     /// that wait for a lock which another program holds are not counted.
-    pub fn has_room(&self) -> bool {
-        self.store.has_room() && self.accounts.get().is_none_or(Store::has_room)
+    pub fn has_capacity(&self) -> bool {
+        self.store.has_capacity() && self.accounts.get().is_none_or(Store::has_capacity)
     }
 
-    /// For asynchronous callers: ready when [`Engine::has_room`]; else the task is woken when
-    /// there may be room. Use it as `std::future::poll_fn(|cx| engine.poll_room(cx)).await`.
-    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
-        match (self.store.poll_room(context), self.accounts.get()) {
-            (Poll::Ready(()), Some(accounts)) => accounts.poll_room(context),
+    /// For asynchronous callers: ready when [`Engine::has_capacity`]; else the task is woken when
+    /// there may be room. Use it as `std::future::poll_fn(|cx| engine.poll_capacity(cx)).await`.
+    pub fn poll_capacity(&self, context: &mut Context<'_>) -> Poll<()> {
+        match (self.store.poll_capacity(context), self.accounts.get()) {
+            (Poll::Ready(()), Some(accounts)) => accounts.poll_capacity(context),
             (room, _) => room,
         }
     }

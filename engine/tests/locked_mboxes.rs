@@ -32,7 +32,7 @@ fn is_busy(status: &str) -> bool {
 /// Delivers to Maildirs and an mbox as sessions do, which wait for room before each message.
 fn others_are_delivered(store: &FaultyStore) {
     for number in 0..30 {
-        wait_for(store, "there is room", FaultyStore::has_room);
+        wait_for(store, "there is room", FaultyStore::has_capacity);
         let to = ["free1/", "free2/", "free"].map(target);
         for status in submit(store, CONTENT, to.into()).statuses() {
             assert!(status.starts_with("250"), "{number}: {status}");
@@ -116,7 +116,7 @@ fn a_message_for_a_locked_mbox_that_no_more_may_wait_for_is_refused_at_once() {
     wait_for(&store, "the other is refused", |store| {
         let both = vec![target("locked"), target("free")];
         let late = submit(store, CONTENT, both);
-        assert!(store.has_room());
+        assert!(store.has_capacity());
         let [locked, free] = &late.statuses()[..] else {
             return false;
         };

@@ -425,18 +425,18 @@ fn a_full_queue_holds_callers_back_and_wakes_them_when_there_is_room() {
     let flag = Arc::new(Flag(AtomicBool::new(false)));
     let waker = Waker::from(Arc::clone(&flag));
     let mut context = Context::from_waker(&waker);
-    assert!(store.has_room());
-    assert_eq!(store.poll_room(&mut context), Poll::Ready(()));
+    assert!(store.has_capacity());
+    assert_eq!(store.poll_capacity(&mut context), Poll::Ready(()));
     let others = submit(&store, CONTENT, vec![target("md/"), target("info")]);
-    assert!(!store.has_room());
-    assert_eq!(store.poll_room(&mut context), Poll::Pending);
+    assert!(!store.has_capacity());
+    assert_eq!(store.poll_capacity(&mut context), Poll::Pending);
     store.disk().release();
     let deadline = Instant::now() + DEADLINE;
     while !flag.0.load(Ordering::SeqCst) {
         assert!(Instant::now() < deadline, "never woken");
         std::thread::yield_now();
     }
-    assert!(store.has_room());
+    assert!(store.has_capacity());
     assert!(first.statuses()[0].starts_with("250"));
     assert!(others.statuses().iter().all(|s| s.starts_with("250")));
 }

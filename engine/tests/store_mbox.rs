@@ -217,7 +217,7 @@ fn a_busy_lock_is_waited_for_without_holding_up_other_deliveries() {
 }
 
 #[test]
-fn a_lock_that_stays_busy_defers_the_delivery_when_patience_is_used_up() {
+fn a_lock_that_stays_busy_defers_the_delivery_when_the_time_for_it_is_over() {
     let place = Place::new();
     let lock = place.make_file("info.lock", b"");
     let store = Store::open(&place.settings()).unwrap();

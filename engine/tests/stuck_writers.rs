@@ -16,13 +16,13 @@ use mailstow_engine::sim::{Blocking, Fault, Faulty, Store};
 use std::time::Duration;
 
 /// How long a step in a mailbox may take here.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 fn settings(place: &Place, durability: Durability) -> Settings {
     let mut settings = place.settings();
     settings.store.durability = durability;
     settings.store.writers = 2;
-    settings.store.mailbox_timeout = PATIENCE;
+    settings.store.mailbox_timeout = TIMEOUT;
     settings.delivery_log.checkpoint_interval = Duration::from_millis(50);
     settings
 }
@@ -63,7 +63,7 @@ fn is_idle(store: &FaultyStore) -> bool {
 
 /// Whether the log serves and is less than half full. Segments that only hold deferred mail do not
 /// count, so that it may also be empty.
-fn has_room(store: &FaultyStore) -> bool {
+fn has_capacity(store: &FaultyStore) -> bool {
     matches!(store.health().log, LogState::InService { bytes_used, .. } if bytes_used < 2 << 20)
 }
 
@@ -294,7 +294,7 @@ fn a_stuck_writer_does_not_keep_the_log_from_being_freed() {
             deliver(store, &long, "other/").starts_with("250")
         });
     }
-    wait_for(&store, "the log is freed", has_room);
+    wait_for(&store, "the log is freed", has_capacity);
     assert_eq!(store.health().waiting, 1);
     store.disk().release();
     wait_for(&store, "it is durable", is_idle);
@@ -322,7 +322,7 @@ fn a_writer_that_is_stuck_with_a_long_message_does_not_keep_the_log_from_being_f
             deliver(store, &other, "other/").starts_with("250")
         });
     }
-    wait_for(&store, "the log is freed", has_room);
+    wait_for(&store, "the log is freed", has_capacity);
     store.disk().release();
     assert_eq!(stuck.statuses().len(), 1);
     wait_for(&store, "another message is delivered", |store| {
@@ -374,7 +374,7 @@ fn a_flush_that_does_not_end_puts_off_mail_once_much_is_held() {
         }
         status.starts_with("451 4.3.0")
     });
-    wait_for(&store, "the log has room for others", has_room);
+    wait_for(&store, "the log has room for others", has_capacity);
     store.disk().release();
     wait_for(&store, "mail is taken again", |store| {
         number += 1;

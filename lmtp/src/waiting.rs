@@ -24,7 +24,7 @@ pub(crate) async fn answered<T>(mut look_up: impl FnMut() -> T) -> T {
         };
         let now = Instant::now();
         let end = *end.get_or_insert(now + LOOKUP_TIMEOUT);
-        let end = end.min(now + question.patience());
+        let end = end.min(now + question.timeout());
         let (tell, told) = oneshot::channel();
         let late = question.ask(move |answered| {
             // The session may be gone.

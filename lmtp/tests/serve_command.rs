@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use support::{Client, PATIENCE, eventually};
+use support::{Client, TIMEOUT, eventually};
 
 /// `mailstow serve` for `example.com` below `directory`, to be completed and started.
 fn serve(directory: &Path) -> Command {
@@ -139,7 +139,7 @@ fn systemd_is_told_of_every_change() {
     let socket = directory.path().join("mailstow.sock");
     let notify = directory.path().join("notify");
     let system = UnixDatagram::bind(&notify).unwrap();
-    system.set_read_timeout(Some(PATIENCE)).unwrap();
+    system.set_read_timeout(Some(TIMEOUT)).unwrap();
     let heard = || {
         let mut message = [0; 1000];
         let count = system.recv(&mut message).unwrap();

@@ -3,13 +3,14 @@
 //! It can be as rude as a test needs: raw bytes, half commands, vanishing.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::content::mail_parameters;
+use crate::dialogue::Dialogue;
 
 /// No reply takes longer than this, not even behind a full queue of a loaded machine.
 const REPLY_LIMIT: Duration = Duration::from_secs(120);
@@ -100,7 +101,7 @@ impl fmt::Display for Reply {
 
 /// One session.
 pub struct Client {
-    socket: BufReader<Socket>,
+    dialogue: Dialogue<Socket>,
 }
 
 impl Client {
@@ -122,7 +123,7 @@ impl Client {
             }
         };
         Ok(Self {
-            socket: BufReader::new(socket),
+            dialogue: Dialogue::new(socket),
         })
     }
 
@@ -157,26 +158,23 @@ impl Client {
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.get_mut().write_all(bytes)
+        self.dialogue.stream.write_all(bytes)
     }
 
     /// Reads one reply; `Err` when the connection ended or the server fell silent.
     pub fn read_reply(&mut self) -> io::Result<Reply> {
-        let mut text = Vec::new();
-        loop {
-            let mut line = String::new();
-            if self.socket.read_line(&mut line)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("reply {line:?}"));
-            let line = line.strip_suffix("\r\n").ok_or_else(bad)?;
-            let code = line.get(..3).and_then(|c| c.parse().ok()).ok_or_else(bad)?;
-            text.push(line.get(4..).unwrap_or_default().to_owned());
-            if line.as_bytes().get(3) != Some(&b'-') {
-                let text = text.join("\n");
-                return Ok(Reply { code, text });
-            }
-        }
+        let reply = self.dialogue.read_reply()?;
+        let reply = reply.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("reply {reply:?}"));
+        let lines: Vec<&str> = reply.lines().collect();
+        let last = lines.last().and_then(|line| line.get(..3));
+        let code = last.and_then(|code| code.parse().ok()).ok_or_else(bad)?;
+        let text: Vec<&str> = lines
+            .iter()
+            .map(|line| line.get(4..).unwrap_or_default())
+            .collect();
+        let text = text.join("\n");
+        Ok(Reply { code, text })
     }
 
     /// Reads one reply.
@@ -352,28 +350,26 @@ impl Client {
 
     /// Waits until the server closes the connection, reading what it still says.
     pub fn rest(&mut self) -> String {
-        let mut bytes = Vec::new();
-        let _ = self.socket.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
+        String::from_utf8_lossy(&self.dialogue.rest()).into_owned()
     }
 
     /// Gives up sending and reading when the server takes or says nothing for so long.
-    pub fn set_patience(&mut self, patience: Duration) {
-        let patience = Some(patience);
-        let set = match self.socket.get_ref() {
+    pub fn set_timeouts(&mut self, timeout: Duration) {
+        let timeout = Some(timeout);
+        let set = match &self.dialogue.stream {
             Socket::Unix(s) => s
-                .set_read_timeout(patience)
-                .and_then(|()| s.set_write_timeout(patience)),
+                .set_read_timeout(timeout)
+                .and_then(|()| s.set_write_timeout(timeout)),
             Socket::Inet(s) => s
-                .set_read_timeout(patience)
-                .and_then(|()| s.set_write_timeout(patience)),
+                .set_read_timeout(timeout)
+                .and_then(|()| s.set_write_timeout(timeout)),
         };
         set.expect("a socket takes a timeout");
     }
 
     /// Tells the server that nothing more comes.
     pub fn close_writing(&mut self) {
-        let _ = match self.socket.get_ref() {
+        let _ = match &self.dialogue.stream {
             Socket::Unix(s) => s.shutdown(Shutdown::Write),
             Socket::Inet(s) => s.shutdown(Shutdown::Write),
         };

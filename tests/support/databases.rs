@@ -14,7 +14,7 @@ use crate::scratch::{Scratch, loopback_host, needs_root};
 /// Debian's "nobody" and "nogroup".
 const NOBODY: u32 = 65534;
 /// How long a server may take to come up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +198,7 @@ impl Database {
             }
         };
         let mut daemon = Daemon::start(&mut command, &self.scratch.join("log"));
-        eventually(&format!("{:?} to answer", self.product), PATIENCE, || {
+        eventually(&format!("{:?} to answer", self.product), TIMEOUT, || {
             assert!(daemon.status().is_none(), "it ended:\n{}", daemon.log());
             let output = self
                 .client()

@@ -12,7 +12,7 @@ use crate::eventually;
 use crate::postfix::Postfix;
 
 /// How long a whole test's mail may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// One delivery attempt as it was logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Log {
 impl Log {
     /// Waits until every mail in `ids` has been tried, and reads what was logged about them.
     pub fn of(postfix: &Postfix, ids: &[String]) -> Self {
-        let deferred = eventually("all mail to be tried", PATIENCE, || {
+        let deferred = eventually("all mail to be tried", TIMEOUT, || {
             let log = Self::parse(&postfix.log());
             let mut deferred = BTreeSet::new();
             let queue = postfix.scratch().join("queue/deferred");
@@ -138,7 +138,7 @@ fn written_out(postfix: &Postfix) {
         .status()
         .expect("postlog(1): install the package postfix");
     assert!(status.success(), "postlog: {status}");
-    eventually("the log to be written out", PATIENCE, || {
+    eventually("the log to be written out", TIMEOUT, || {
         postfix.log().contains(&mark).then_some(())
     });
 }

@@ -13,6 +13,7 @@ pub mod content;
 pub mod daemon;
 pub mod databases;
 pub mod deadline;
+pub mod dialogue;
 pub mod dovecot;
 pub mod dovecot_store;
 pub mod example;

@@ -19,7 +19,7 @@ use crate::{content, eventually};
 /// Port of smtpd on the instance's own loopback host.
 const SMTP_PORT: u16 = 10025;
 /// How long Postfix may take to come up, or to deliver a mail.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is to be set up before Postfix starts.
 pub struct Builder {
@@ -161,7 +161,7 @@ impl Builder {
         let mut daemon = Daemon::start(&mut command, &console);
         let address = Address::Inet(self.host.clone(), SMTP_PORT);
         let log = self.scratch.join("maillog");
-        eventually("Postfix's smtpd to greet", PATIENCE, || {
+        eventually("Postfix's smtpd to greet", TIMEOUT, || {
             assert!(
                 daemon.status().is_none(),
                 "Postfix did not start: {}{}",
@@ -258,7 +258,7 @@ impl Postfix {
 
     /// Waits for the first outcome of a recipient.
     pub fn outcome(&self, recipient: &str) -> Outcome {
-        eventually(&format!("an outcome for {recipient}"), PATIENCE, || {
+        eventually(&format!("an outcome for {recipient}"), TIMEOUT, || {
             self.outcomes(recipient).into_iter().next()
         })
     }
@@ -273,7 +273,7 @@ impl Postfix {
 
     /// Waits until the queue is empty.
     pub fn drain(&self) {
-        eventually("an empty Postfix queue", PATIENCE, || {
+        eventually("an empty Postfix queue", TIMEOUT, || {
             (self.queued() == 0).then_some(())
         });
     }

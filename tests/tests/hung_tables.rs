@@ -126,7 +126,7 @@ fn a_table_that_never_answers_slows_no_recipient_of_another_table() {
         let mut asking = others_are_served(&server, "slow@example.com", &others);
         // They were not answered meanwhile, and the server ends although they never are.
         for client in &mut asking {
-            client.set_patience(Duration::from_millis(1));
+            client.set_timeouts(Duration::from_millis(1));
             let error = client.read_reply().expect_err("no answer is there");
             assert_eq!(error.kind(), ErrorKind::WouldBlock, "{kind}: {error}");
         }

@@ -157,7 +157,7 @@ fn sigterm_waits_for_no_client_and_ends_with_success() {
     }
     let mut deaf = server.client();
     let commands = "VRFY x\r\n".repeat(1000);
-    deaf.set_patience(Duration::from_millis(200));
+    deaf.set_timeouts(Duration::from_millis(200));
     while deaf.send(commands.as_bytes()).is_ok() {}
 
     let start = Instant::now();

@@ -18,7 +18,7 @@ use mailstow_tests::{Client, Mailstow, Reply, eventually, example};
 
 const SENDER: &str = "s@client.example";
 const TOML: &str = "[lmtp]\nexpand_aliases = true\n[transport]\nenabled = true\n";
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Group `mail`, as of a spool on Debian.
 const MAIL: u32 = 8;
@@ -306,7 +306,7 @@ fn homes_on_a_file_system_that_hangs_put_off_mail_for_their_accounts_alone() {
             .send(b"RCPT TO:<far@my.host.example>\r\n")
             .expect("it reads");
     }
-    eventually("a thread waits", PATIENCE, || {
+    eventually("a thread waits", TIMEOUT, || {
         hung.is_waited_for(server.daemon.pid()).then_some(())
     });
     delivered(&server, "joe@my.host.example");
@@ -472,7 +472,7 @@ fn a_post_to_a_list_of_mlmmj_gets_into_its_archive() {
     }
     let archived = |number: usize| {
         let path = lists.join(format!("list/archive/{number}"));
-        eventually("a post in the archive", PATIENCE, || {
+        eventually("a post in the archive", TIMEOUT, || {
             let text = fs::read(&path).ok()?;
             (!header(&text, "Subject").is_empty()).then_some(text)
         })
@@ -532,7 +532,7 @@ fn a_message_to_an_account_is_stored_once_however_often_its_reply_is_lost() {
         client
     };
     drop(send());
-    eventually("the message", PATIENCE, || {
+    eventually("the message", TIMEOUT, || {
         (spool(&server, "jane").len() == 1).then_some(())
     });
     let mut again = send();

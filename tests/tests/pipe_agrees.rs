@@ -20,7 +20,7 @@ use mailstow_tests::{Mailstow, Postfix, eventually};
 /// Generated services.
 const SERVICES: usize = 60;
 const SEED: u64 = 20_261_129;
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// Notes what it is given, then ends as the Subject says.
 const COMMAND: &str = r#"#!/usr/bin/python3
@@ -219,7 +219,7 @@ fn run(postfix: &Postfix, noted: &Path, cases: &[Case]) -> Seen {
     }
     let mut outcomes = BTreeMap::new();
     for recipient in cases.iter().flat_map(|case| &case.recipients) {
-        let outcome = eventually(&format!("an outcome for {recipient}"), PATIENCE, || {
+        let outcome = eventually(&format!("an outcome for {recipient}"), TIMEOUT, || {
             postfix.outcomes(recipient).into_iter().next()
         });
         outcomes.insert(recipient.clone(), outcome);

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_past_the_patience_of_postfix_is_a_fault() {
+    fn a_deadline_past_the_timeout_of_postfix_is_a_fault() {
         let warning = |main_cf: &str, master_cf: &str, deadline: &str| {
             let toml = format!("[lmtp]\ndelivery_deadline = \"{deadline}\"\n");
             let warnings = load(main_cf, master_cf, &toml).warnings;

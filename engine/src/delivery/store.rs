@@ -371,7 +371,7 @@ impl<D: Disk> Store<D> {
 
     /// Begins to store a message in each of the mailboxes; returns one ticket for each recipient at
     /// once. `store.copies` says whether recipients of one mailbox share a copy. This call does not
-    /// enforce the bound of the queue: see [`Store::poll_room`].
+    /// enforce the bound of the queue: see [`Store::poll_capacity`].
     ///
     /// `on_outcome` is called once for each recipient whose ticket was not abandoned in time, with
     /// its index in `to`, from another thread, possibly before this returns.
@@ -518,13 +518,13 @@ impl<D: Disk> Store<D> {
 
     /// Returns true while fewer deliveries than `limits.queued_deliveries` wait or are in progress.
     /// Deliveries that wait for a lock which another program holds do not count.
-    pub fn has_room(&self) -> bool {
+    pub fn has_capacity(&self) -> bool {
         self.capacity.is_left()
     }
 
-    /// Ready when [`Store::has_room`], for asynchronous callers; otherwise the task is woken when
-    /// there may be room. Use it as `std::future::poll_fn(|cx| store.poll_room(cx)).await`.
-    pub fn poll_room(&self, context: &mut task::Context<'_>) -> Poll<()> {
+    /// Ready when [`Store::has_capacity`], for asynchronous callers; otherwise the task is woken when
+    /// there may be room. Use it as `std::future::poll_fn(|cx| store.poll_capacity(cx)).await`.
+    pub fn poll_capacity(&self, context: &mut task::Context<'_>) -> Poll<()> {
         self.capacity.poll(context)
     }
 

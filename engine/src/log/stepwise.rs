@@ -66,7 +66,7 @@ impl<M: LogMedium> Workers for Stepwise<M> {
     }
 
     /// No other thread does anything.
-    fn patience(&self, _most: Duration) -> Duration {
+    fn wait_limit(&self, _most: Duration) -> Duration {
         Duration::ZERO
     }
 

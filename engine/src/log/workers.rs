@@ -23,7 +23,7 @@ pub trait Workers: Send + Sync {
     fn preallocate(&self);
 
     /// How much of `most` to wait for what was asked for before.
-    fn patience(&self, most: Duration) -> Duration;
+    fn wait_limit(&self, most: Duration) -> Duration;
 
     /// The log takes no more records: finishes what is to be finished.
     fn end(&self);
@@ -79,7 +79,7 @@ impl Workers for Threads {
 
     fn preallocate(&self) {}
 
-    fn patience(&self, most: Duration) -> Duration {
+    fn wait_limit(&self, most: Duration) -> Duration {
         most
     }
 

@@ -41,7 +41,7 @@ pub struct MailboxSettings {
     /// `strict_mailbox_ownership`
     pub strict_ownership: bool,
     /// `deliver_lock_attempts` times `deliver_lock_delay`: how long a busy lock is waited for.
-    pub lock_patience: Duration,
+    pub lock_timeout: Duration,
     /// `stale_lock_time`
     pub stale_lock_age: Duration,
     /// `store.host`
@@ -66,7 +66,7 @@ impl From<&Settings> for MailboxSettings {
             limit_bytes: routing.virtual_mailbox_limit,
             locks: routing.virtual_mailbox_lock.clone(),
             strict_ownership: routing.strict_mailbox_ownership,
-            lock_patience: routing
+            lock_timeout: routing
                 .deliver_lock_delay
                 .saturating_mul(routing.deliver_lock_attempts),
             stale_lock_age: routing.stale_lock_time,

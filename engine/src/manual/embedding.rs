@@ -31,8 +31,8 @@
 //! # Limits
 //!
 //! [`Engine::submit`](crate::Engine::submit) does not enforce `limits.queued_deliveries`: check
-//! [`Engine::has_room`](crate::Engine::has_room) first, or await
-//! [`Engine::poll_room`](crate::Engine::poll_room).
+//! [`Engine::has_capacity`](crate::Engine::has_capacity) first, or await
+//! [`Engine::poll_capacity`](crate::Engine::poll_capacity).
 //!
 //! # Transports
 //!

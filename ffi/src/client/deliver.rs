@@ -89,7 +89,7 @@ pub(super) fn deliver(
         trouble = lost.to_string();
         tracing::debug!("{}: {trouble}; trying again", pool.path().display());
         let now = Instant::now();
-        let is_away = away_since.is_some_and(|since| now + rest >= since + pool.patience());
+        let is_away = away_since.is_some_and(|since| now + rest >= since + pool.timeout());
         let is_hopeless = is_away || is_hopeless(&lost);
         open.retain(|open| {
             let is_over = is_hopeless || open.deadline <= now + rest;

@@ -17,7 +17,7 @@ const IDLE_MAX: usize = 64;
 pub(super) struct Pool {
     path: PathBuf,
     /// How long an unavailable server is tried.
-    patience: Duration,
+    timeout: Duration,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -30,10 +30,10 @@ pub(super) struct Lease {
 }
 
 impl Pool {
-    pub(super) fn new(path: &Path, patience: Duration) -> Self {
+    pub(super) fn new(path: &Path, timeout: Duration) -> Self {
         Self {
             path: path.to_owned(),
-            patience,
+            timeout,
             idle: Mutex::default(),
         }
     }
@@ -42,8 +42,8 @@ impl Pool {
         &self.path
     }
 
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
@@ -60,7 +60,7 @@ impl Pool {
                 // The server ended it.
                 Some(_) => {}
                 None => {
-                    let greeted_by = deadline.min(Instant::now() + self.patience);
+                    let greeted_by = deadline.min(Instant::now() + self.timeout);
                     return Connection::open(&self.path, greeted_by);
                 }
             }

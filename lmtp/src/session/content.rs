@@ -96,11 +96,11 @@ impl<S: ClientSocket> Session<S> {
     async fn await_room(&mut self) -> Result<bool, Closed> {
         let shared = Arc::clone(&self.shared);
         let engine = &shared.engine;
-        if engine.has_room() {
+        if engine.has_capacity() {
             return Ok(true);
         }
         self.wire.flush().await?;
-        let room = std::future::poll_fn(|context| engine.poll_room(context));
+        let room = std::future::poll_fn(|context| engine.poll_capacity(context));
         let limit = self.settings.lmtp.delivery_deadline;
         Ok(tokio::select! {
             in_time = tokio::time::timeout(limit, room) => in_time.is_ok(),

@@ -14,14 +14,18 @@
 
 #[path = "../../../tests/support/deadline.rs"]
 mod deadline;
+#[path = "../../../tests/support/dialogue.rs"]
+mod dialogue;
 
+use dialogue::Dialogue;
 use mailstow_engine::Engine;
 use mailstow_engine::config::{ListenAddress, Settings};
 use mailstow_lmtp::listener;
 use mailstow_lmtp::server::{Ended, Handle, Server};
 use nix::unistd::{getegid, geteuid};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +33,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long a test waits for anything before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Settings for mailboxes of `example.com` under `directory`.
 pub fn settings(directory: &Path) -> Settings {
@@ -177,9 +181,20 @@ impl Drop for TestServer {
 }
 
 /// A client that sends given commands and checks the answers.
-pub struct Client<S = UnixStream> {
-    pub stream: S,
-    received: Vec<u8>,
+pub struct Client<S = UnixStream>(Dialogue<S>);
+
+impl<S> Deref for Client<S> {
+    type Target = Dialogue<S>;
+
+    fn deref(&self) -> &Dialogue<S> {
+        &self.0
+    }
+}
+
+impl<S> DerefMut for Client<S> {
+    fn deref_mut(&mut self) -> &mut Dialogue<S> {
+        &mut self.0
+    }
 }
 
 /// A socket of a client.
@@ -189,25 +204,22 @@ pub trait Socket: Read + Write {
 
 impl Socket for UnixStream {
     fn be_patient(&self) {
-        self.set_read_timeout(Some(PATIENCE)).unwrap();
-        self.set_write_timeout(Some(PATIENCE)).unwrap();
+        self.set_read_timeout(Some(TIMEOUT)).unwrap();
+        self.set_write_timeout(Some(TIMEOUT)).unwrap();
     }
 }
 
 impl Socket for TcpStream {
     fn be_patient(&self) {
-        self.set_read_timeout(Some(PATIENCE)).unwrap();
-        self.set_write_timeout(Some(PATIENCE)).unwrap();
+        self.set_read_timeout(Some(TIMEOUT)).unwrap();
+        self.set_write_timeout(Some(TIMEOUT)).unwrap();
     }
 }
 
 impl<S: Socket> Client<S> {
     pub fn new(stream: S) -> Self {
         stream.be_patient();
-        Self {
-            stream,
-            received: Vec::new(),
-        }
+        Self(Dialogue::new(stream))
     }
 
     /// Sends raw bytes.
@@ -217,32 +229,8 @@ impl<S: Socket> Client<S> {
 
     /// Reads one reply, all of its lines; `None` when the server has closed.
     pub fn reply(&mut self) -> Option<String> {
-        let mut reply = String::new();
-        loop {
-            let line = self.line()?;
-            let more = line.as_bytes().get(3) == Some(&b'-');
-            reply += &line;
-            if !more {
-                return Some(reply);
-            }
-        }
-    }
-
-    fn line(&mut self) -> Option<String> {
-        loop {
-            if let Some(at) = self.received.windows(2).position(|pair| pair == b"\r\n") {
-                let line: Vec<u8> = self.received.drain(..at + 2).collect();
-                return Some(String::from_utf8(line).unwrap());
-            }
-            let mut piece = [0; 4096];
-            match self.stream.read(&mut piece) {
-                Ok(0) => return None,
-                Ok(count) => self.received.extend_from_slice(&piece[..count]),
-                Err(e) if e.kind() == ErrorKind::ConnectionReset => return None,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(error) => panic!("no reply: {error}; so far {:?}", self.received),
-            }
-        }
+        self.read_reply()
+            .unwrap_or_else(|error| panic!("no reply: {error}"))
     }
 
     /// The next reply must begin with `prefix`; it is returned.
@@ -294,5 +282,5 @@ impl<S: Socket> Client<S> {
 /// Waits until `condition` holds.
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    deadline::eventually(what, PATIENCE, || condition().then_some(()));
+    deadline::eventually(what, TIMEOUT, || condition().then_some(()));
 }

@@ -79,7 +79,7 @@ impl<'a, D: Disk> Work<'a, D> {
     /// Parks deliveries until the lock of their mbox is free. Those that have waited too long, and
     /// those that exceed the capacity, fail.
     pub(super) fn postpone(&mut self, deliveries: Vec<Delivery>, lock: &'static str) {
-        let (queue, lock_wait) = (&self.pool.queue, self.context.settings.lock_patience);
+        let (queue, lock_wait) = (&self.pool.queue, self.context.settings.lock_timeout);
         let over = queue.lock_is_held(deliveries, lock, lock_wait);
         self.fail_all(over, |delivery| delivery.busy(lock).into());
     }

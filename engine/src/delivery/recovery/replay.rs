@@ -27,7 +27,7 @@ impl<D: Disk> Recovery<'_, D> {
         found: &dyn Found,
         part: &Part,
     ) -> Result<Recovered, LogError> {
-        Worker::new(self, self.settings.lock_patience).replay(found, part)
+        Worker::new(self, self.settings.lock_timeout).replay(found, part)
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// Longest time a command of a test may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn mail(sender: &str, content: &str) -> Mail {
     let dir = tempfile::tempdir().unwrap();
@@ -78,7 +78,7 @@ fn configuration(
         recipient_limit: 50,
         concurrency_limit: 20,
         process_limit: 4,
-        time_limit: PATIENCE,
+        time_limit: TIMEOUT,
         recipient_delimiter: "+".into(),
     };
     change(&mut service);
@@ -112,7 +112,7 @@ fn deliver(pipe: &dyn Transport, mail: Mail, to: &[&str], limit: Duration) -> Ve
     });
     let mut all: Vec<_> = to
         .iter()
-        .map(|_| statuses.recv_timeout(PATIENCE * 2).unwrap())
+        .map(|_| statuses.recv_timeout(TIMEOUT * 2).unwrap())
         .collect();
     all.sort();
     all.into_iter().map(|(_, status)| status).collect()
@@ -122,7 +122,7 @@ fn deliver(pipe: &dyn Transport, mail: Mail, to: &[&str], limit: Duration) -> Ve
 fn shell(script: &str) -> String {
     let pipe = service(&["argv=/bin/sh", "-c", script], |_| {});
     let mail = mail("s@ex.example", "Subject: x\n\nbody\n");
-    deliver(&pipe, mail, &["u@vm.example"], PATIENCE).remove(0)
+    deliver(&pipe, mail, &["u@vm.example"], TIMEOUT).remove(0)
 }
 
 const DELIVERED: &str = "250 2.0.0 delivered via drop service";
@@ -144,7 +144,7 @@ fn the_envelope_line_has_a_sender_and_a_date() {
         |_| {},
     );
     let mail = mail("s@ex.example", "Subject: x\n\nbody\n");
-    let said = deliver(&pipe, mail, &["u@vm.example"], PATIENCE).remove(0);
+    let said = deliver(&pipe, mail, &["u@vm.example"], TIMEOUT).remove(0);
     assert_eq!(said, format!("{DELIVERED} (From s@ex.example)"));
 }
 
@@ -164,7 +164,7 @@ fn every_word_is_expanded_once_and_repeated_for_each_recipient() {
             &pipe,
             mail,
             &["A+x$user@VM.example", "two words@b"],
-            PATIENCE,
+            TIMEOUT,
         );
         assert_eq!(said[0], said[1]);
         let told = said[0]
@@ -241,7 +241,7 @@ fn commands_that_behave_badly_hold_nobody_up() {
             &pipe,
             mail("s@ex.example", &large),
             &["u@vm.example"],
-            PATIENCE,
+            TIMEOUT,
         )
         .remove(0)
     };
@@ -277,10 +277,10 @@ fn a_command_that_runs_too_long_is_killed_with_all_it_started() {
     let limited = service(&words, |service| {
         service.time_limit = Duration::from_millis(300)
     });
-    let said = deliver(&limited, mail("", "x\n"), &["u@vm.example"], PATIENCE).remove(0);
+    let said = deliver(&limited, mail("", "x\n"), &["u@vm.example"], TIMEOUT).remove(0);
     let prefix = "550 5.3.0 Command time limit exceeded: \"/bin/sh\". Command output: ";
     let group = said.strip_prefix(prefix).expect(&said);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let is_gone = || {
         let group: i32 = group.trim().parse().unwrap();
         let group = rustix::process::Pid::from_raw(group).unwrap();
@@ -301,7 +301,7 @@ fn a_command_that_runs_too_long_is_killed_with_all_it_started() {
 fn what_cannot_be_run_puts_mail_off() {
     let run = |words: &[&str]| {
         let pipe = service(words, |_| {});
-        deliver(&pipe, mail("", "x\n"), &["u@vm.example"], PATIENCE).remove(0)
+        deliver(&pipe, mail("", "x\n"), &["u@vm.example"], TIMEOUT).remove(0)
     };
     let missing = run(&["argv=/nonexistent/command"]);
     assert!(
@@ -321,11 +321,11 @@ fn what_cannot_be_run_puts_mail_off() {
         &pipe,
         mail("", "x\n"),
         &["u@vm.example", "v@vm.example"],
-        PATIENCE,
+        TIMEOUT,
     );
     assert_eq!(both, ["451 4.3.5 mail system configuration error"; 2]);
     let again = mail("", "Delivered-To: u@vm.example\n\nx\n");
-    let again = deliver(&pipe, again, &["u@vm.example"], PATIENCE).remove(0);
+    let again = deliver(&pipe, again, &["u@vm.example"], TIMEOUT).remove(0);
     assert_eq!(again, "550 5.4.6 mail forwarding loop for u@vm.example");
 }
 
@@ -341,7 +341,7 @@ fn a_service_that_is_configured_again_follows_all_settings() {
         *exported = vec![format!("SHOWN={shown}")];
         transports.configure(&settings);
         let pipe = transports.get("drop").unwrap();
-        let said = deliver(&*pipe, mail("", "x\n"), &["u@vm.example"], PATIENCE);
+        let said = deliver(&*pipe, mail("", "x\n"), &["u@vm.example"], TIMEOUT);
         assert_eq!(said, [format!("{DELIVERED} ({shown})")]);
     }
     let before = transports.get("drop").unwrap();
@@ -397,7 +397,7 @@ fn no_more_commands_run_at_once_than_the_service_allows() {
             service.concurrency_limit = concurrency_limit;
         });
         assert_eq!(
-            deliver(&pipe, mail("", "x\n"), &to, PATIENCE),
+            deliver(&pipe, mail("", "x\n"), &to, TIMEOUT),
             [DELIVERED; 4]
         );
         pipe.close();

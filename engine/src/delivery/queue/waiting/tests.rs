@@ -241,7 +241,7 @@ fn what_waits_for_a_lock_takes_up_no_room_of_others_and_more_is_refused() {
 }
 
 #[test]
-fn patience_is_over_for_all_that_wait_with_one_attempt() {
+fn the_time_is_over_for_all_that_wait_with_one_attempt() {
     let mut tested = Tested::new(4096);
     tested.push(Some("box"), 100);
     while !tested.find_locked(64).0.is_empty() {}

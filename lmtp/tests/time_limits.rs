@@ -3,7 +3,7 @@
 mod support;
 
 use std::time::{Duration, Instant};
-use support::{Client, PATIENCE, TestServer, eventually};
+use support::{Client, TIMEOUT, TestServer, eventually};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -32,7 +32,7 @@ fn trickle(client: &mut Client, piece: &str) {
     let start = Instant::now();
     while client.stream.write_all(piece.as_bytes()).is_ok() {
         assert!(
-            start.elapsed() < PATIENCE,
+            start.elapsed() < TIMEOUT,
             "the server bears with it for ever"
         );
         std::thread::sleep(Duration::from_millis(20));
@@ -65,7 +65,7 @@ fn a_client_that_does_not_read_its_replies_is_cut() {
     let start = Instant::now();
     while client.stream.write_all(commands.as_bytes()).is_ok() {
         assert!(
-            start.elapsed() < PATIENCE,
+            start.elapsed() < TIMEOUT,
             "the server bears with it for ever"
         );
     }
