@@ -36,7 +36,7 @@ fn engine(directory: &Path) -> Result<Engine, Box<dyn Error>> {
     )?;
     let state = directory.join("state").display().to_string();
     let settings = [
-        ("transport.enabled", "true"),
+        ("transport.enabled", "yes"),
         ("store.durability", "direct"),
         ("state_directory", &state),
     ];
