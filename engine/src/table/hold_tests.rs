@@ -161,6 +161,29 @@ fn a_line_without_an_end_is_waited_for() {
 }
 
 #[test]
+fn a_file_with_lines_that_are_no_entries_defers_what_it_may_name_until_it_is_corrected() {
+    for corrected in ["a 1\nb 2\n", "a 1\n"] {
+        let room = Room::new(SHORT, "a 1\n");
+        room.write("a 1\nb 2\nbroken\n");
+        let is_refused = |room: &Room| {
+            let unsettled = room.set().unsettled();
+            unsettled.is_some_and(|error| error.to_string().contains("no entries"))
+        };
+        let refused = room.look_until(is_refused);
+        assert!(room.has("a") && !room.has("b"));
+        let text = refused.problems.concat();
+        assert!(text.contains("old contents stay in use"), "{refused:?}");
+        // Time alone does not make it whole.
+        std::thread::sleep(2 * SHORT);
+        assert_eq!(room.cache.refresh().problems.len(), 0);
+        assert!(is_refused(&room));
+        room.write(corrected);
+        room.look_until(|room| !room.is_held());
+        assert_eq!(room.has("b"), corrected.contains('b'));
+    }
+}
+
+#[test]
 fn a_file_that_somebody_writes_or_has_locked_is_held_back_until_he_is_done() {
     let room = Room::new(LONG, "a 1\n");
     let writer = std::fs::File::options()

@@ -209,8 +209,8 @@ impl Watched {
 
     /// The file is as it was when it was read, as far as its stamp tells.
     fn look_at_known(&mut self, stamp: Stamp, look: Look<'_>) {
-        self.refused = None;
-        if self.change.take().is_some() && !self.is_partial {
+        let was_refused = self.refused.take().is_some();
+        if (self.change.take().is_some() || was_refused) && !self.is_partial {
             self.hold.set(None);
         }
         let quiet = stamp.quiet();
@@ -275,7 +275,9 @@ impl Watched {
                 Some(trouble) => {
                     self.change = None;
                     self.refused = Some(FileSnapshot::File(source.probe.stamp));
-                    self.hold.set(None);
+                    // Its other lines may name recipients that the old contents lack.
+                    self.hold
+                        .set(Some(format!("table {}: {REFUSED}", look.name)));
                     Looked::Report(trouble)
                 }
             },
@@ -391,6 +393,9 @@ impl Change {
         self.facts = None;
     }
 }
+
+/// Why what a file holds is not in use.
+const REFUSED: &str = "the changed file has lines that are no entries";
 
 fn cause(name: &dyn fmt::Display, reason: Reason) -> String {
     format!("table {name}: {reason}")
