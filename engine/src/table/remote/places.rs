@@ -2,9 +2,9 @@
 //!
 //! A place is a file server, or a directory that a file system is mounted on. One that hangs keeps
 //! its own threads, and soon whatever is asked there is answered at once with an error. Places
-//! beyond a bound share the threads of one. A user may have links that lead to a file system that
-//! hangs: each user gets a part of the threads. Invariant: nothing here asks a file system except
-//! on these threads.
+//! beyond a bound share the threads of one. Links may lead to a file system that hangs, also from a
+//! list of root's aliases: each user, root included, gets a part of the threads. Invariant: nothing
+//! here asks a file system except on these threads.
 
 use super::pool::{Pool, Threads};
 use crate::io::{MountWatch, Mounts};
@@ -133,8 +133,8 @@ impl FileAsker {
         }
     }
 
-    /// Answers `key` with what `work` finds about the file at `path`, which the user with the id
-    /// `user` chose; 0 for root.
+    /// Answers `key` with what `work` finds about the file at `path`, for the user with the id
+    /// `user`.
     ///
     /// # Errors
     /// Those of `work`; the file system does not answer. Within an attempt, that the answer is not
@@ -145,13 +145,12 @@ impl FileAsker {
         (path, user): (&Path, u32),
         work: impl FnOnce() -> Answer + Send + 'static,
     ) -> Answer {
-        let user = Some(user).filter(|user| *user != 0);
         let (places, asked) = (Arc::clone(&self.places), path.to_owned());
         let start = move |reply: Reply| {
             let place = places.of(&asked);
             let pool = places.threads(&place);
             let refused = |cause| TableError::NoFileSystem { place, cause };
-            pool.ask_for(user, FILE_SYSTEM_TIMEOUT, reply, refused, work);
+            pool.ask_for(Some(user), FILE_SYSTEM_TIMEOUT, reply, refused, work);
         };
         let (places, asked) = (Arc::clone(&self.places), path.to_owned());
         let late = move || TableError::NoFileSystem {

@@ -1,9 +1,9 @@
 //! A few threads of one table, for lookups that may block.
 //!
 //! Threads are made when there is work and end when there is none. What was not begun in time is
-//! dropped. A pool may refuse new jobs at once while all its threads hang, or those that one user
-//! may have. Invariant: a job that never ends keeps one thread of its pool, and no other pool waits
-//! for it.
+//! answered with an error. A pool may refuse new jobs at once while all its threads hang, or those
+//! that one user may have. Invariant: a job that never ends keeps one thread of its pool, and no
+//! other pool waits for it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -25,10 +25,25 @@ const WAITING_MAX: usize = 20_000;
 struct Job {
     /// For whom it is, where one may not take all threads.
     user: Option<u32>,
+    timeout: Duration,
     /// When the answer is no longer waited for.
     end: Instant,
     reply: Reply,
+    /// Makes an error of why there is no answer.
+    refused: Box<dyn FnOnce(String) -> TableError + Send>,
     work: Box<dyn FnOnce() -> Answer + Send>,
+}
+
+impl Job {
+    fn refuse(self, cause: String) {
+        self.reply.give(Err((self.refused)(cause)));
+    }
+
+    /// Answers one that was not begun in time.
+    fn expire(self) {
+        let cause = format!("no answer within {} s", self.timeout.as_secs_f32());
+        self.refuse(cause);
+    }
 }
 
 /// Which threads a pool has.
@@ -80,7 +95,7 @@ impl Pool {
         &self,
         timeout: Duration,
         reply: Reply,
-        refused: impl FnOnce(String) -> TableError,
+        refused: impl FnOnce(String) -> TableError + Send + 'static,
         work: impl FnOnce() -> Answer + Send + 'static,
     ) {
         self.ask_for(None, timeout, reply, refused, work);
@@ -92,17 +107,19 @@ impl Pool {
         user: Option<u32>,
         timeout: Duration,
         reply: Reply,
-        refused: impl FnOnce(String) -> TableError,
+        refused: impl FnOnce(String) -> TableError + Send + 'static,
         work: impl FnOnce() -> Answer + Send + 'static,
     ) {
         let job = Job {
             user,
+            timeout,
             end: clock::now() + timeout,
             reply,
+            refused: Box::new(refused),
             work: Box::new(work),
         };
         if let Err((job, cause)) = self.put(job) {
-            job.reply.give(Err(refused(cause)));
+            job.refuse(cause);
         }
     }
 
@@ -123,8 +140,8 @@ impl Pool {
             let end = state.jobs.iter().take_while(|job| expired(job)).count();
             let expired: Vec<Job> = state.jobs.drain(..end).collect();
             drop(state);
-            // Dropping them tells who asked, which must not happen under the lock.
-            drop(expired);
+            // Who asked is answered, which must not happen under the lock.
+            expired.into_iter().for_each(Job::expire);
             state = self.0.state.lock();
         }
         if state.jobs.len() >= WAITING_MAX {
@@ -137,7 +154,10 @@ impl Pool {
             return Ok(());
         }
         state.threads += 1;
-        let worker = Worker(Arc::clone(&self.0));
+        let mut worker = Worker {
+            shared: Arc::clone(&self.0),
+            is_counted: true,
+        };
         drop(state);
         let Err(error) = thread::spawn("mailstow-table", move || worker.work()) else {
             return Ok(());
@@ -219,18 +239,21 @@ impl fmt::Debug for Pool {
 }
 
 /// One thread; counted until it ends.
-struct Worker(Arc<Shared>);
+struct Worker {
+    shared: Arc<Shared>,
+    is_counted: bool,
+}
 
 impl Worker {
-    fn work(self) {
-        if self.0.threads.yielding {
+    fn work(&mut self) {
+        if self.shared.threads.yielding {
             // The sessions go on while a pattern takes all of a processor. Where that is not
             // permitted, they share it.
             let _ = rustix::process::setpriority_process(None, 19);
         }
         while let Some((number, Job { reply, work, .. })) = self.next() {
             let answer = catch_unwind(AssertUnwindSafe(work));
-            self.0.state.lock().begun.remove(&number);
+            self.shared.state.lock().begun.remove(&number);
             // A reply that is dropped says that the answer was lost.
             if let Ok(answer) = answer {
                 reply.give(answer);
@@ -239,25 +262,28 @@ impl Worker {
     }
 
     /// The next job with its number among those begun.
-    fn next(&self) -> Option<(u64, Job)> {
-        let mut state = self.0.state.lock();
+    fn next(&mut self) -> Option<(u64, Job)> {
+        let mut state = self.shared.state.lock();
         let mut has_rested = false;
         loop {
-            while let Some(job) = state.take(self.0.threads.most_of_user) {
+            while let Some(job) = state.take(self.shared.threads.most_of_user) {
                 if job.end > clock::now() {
                     return Some((state.begin(job.user), job));
                 }
-                // Dropping it tells who asked, which must not happen under the lock.
+                // Who asked is answered, which must not happen under the lock.
                 drop(state);
-                drop(job);
-                state = self.0.state.lock();
+                job.expire();
+                state = self.shared.state.lock();
             }
             if state.is_closed || has_rested {
+                // Before the lock is given up, so that the next job gets a thread.
+                state.threads -= 1;
+                self.is_counted = false;
                 return None;
             }
             state.idle += 1;
             let asleep = clock::now();
-            state = wait_timeout(&self.0.wake, state, IDLE_MAX);
+            state = wait_timeout(&self.shared.wake, state, IDLE_MAX);
             state.idle -= 1;
             has_rested = clock::now().saturating_duration_since(asleep) >= IDLE_MAX;
         }
@@ -266,7 +292,9 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.0.state.lock().threads -= 1;
+        if self.is_counted {
+            self.shared.state.lock().threads -= 1;
+        }
     }
 }
 
@@ -440,8 +468,12 @@ mod tests {
         };
         let first = ask(7, Box::new(wait));
         let second = ask(7, Box::new(|| value("second")));
+        // A thread that rests behind a job it may not take is woken for another one.
+        while pool.0.state.lock().idle == 0 {
+            std::thread::yield_now();
+        }
         let other = ask(8, Box::new(|| value("other")));
-        assert_eq!(other.recv().unwrap(), value("other"));
+        assert_eq!(other.recv_timeout(IDLE_MAX / 2).unwrap(), value("other"));
         assert!(second.try_recv().is_err());
         go.send(()).unwrap();
         assert_eq!(first.recv().unwrap(), value("first"));
