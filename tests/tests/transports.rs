@@ -9,6 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use mailstow_tests::client::dot_stuffed;
 use mailstow_tests::content::{plain, sized};
 use mailstow_tests::mailboxes::{header, maildir};
@@ -53,12 +55,16 @@ fn open_directory(builder: &Builder, name: &str) -> PathBuf {
 }
 
 fn site(name: &str, aliases: &str, transports: &str, master_cf: &str) -> Builder {
+    configured(name, aliases, transports, master_cf).toml(TOML)
+}
+
+/// As [`site`], without mailstow.toml.
+fn configured(name: &str, aliases: &str, transports: &str, master_cf: &str) -> Builder {
     let builder = Mailstow::build(name)
         .main_cf(MAIN_CF)
         .master_cf(master_cf)
         .table("virtual", aliases)
-        .table("transport", transports)
-        .toml(TOML);
+        .table("transport", transports);
     builder.scratch().mkdir_owned("vhosts", 5000, 5000);
     open_directory(&builder, "noted");
     builder
@@ -411,8 +417,11 @@ fn check_and_resolve_tell_of_transports() {
     let builder = site(
         "told",
         "all@example.com info@example.com, sales@example.com\n",
-        "info@example.com cmd:\nodd@example.com nowhere:\nbad@example.com bad:\n",
-        "cmd unix - n n - - pipe user=nobody argv=/bin/true\n\
+        "info@example.com cmd:\nodd@example.com nowhere:\nbad@example.com bad:\n\
+         a@example.com gone:\nb@example.com astray:\n",
+        "cmd unix - n n - - pipe user=nobody argv=true\n\
+         gone unix - n n - - pipe user=nobody argv=@ROOT@/gone\n\
+         astray unix - n n - - pipe user=nobody directory=/no/such argv=/bin/true\n\
          bad unix - n n - - pipe user=root argv=/bin/true\n\
          unused unix - n n - - pipe user=root argv=/bin/true\n",
     );
@@ -444,7 +453,13 @@ fn check_and_resolve_tell_of_transports() {
         checked.contains("transport_maps names bad:, whose mail is deferred: user=root"),
         "{checked}"
     );
-    assert!(!checked.contains("unused"), "{checked}");
+    for cause in ["/gone: there is no such program", "directory=/no/such:"] {
+        assert!(checked.contains(cause), "{checked}");
+    }
+    assert!(
+        !checked.contains("unused") && !checked.contains("names cmd"),
+        "{checked}"
+    );
 }
 
 #[test]
@@ -493,4 +508,48 @@ fn what_master_cf_calls_local_is_used_as_what_it_is() {
     }
     let builder = builder.main_cf("local_transport = local:here\n");
     assert!(!told(&builder, &["check"]).contains(note));
+}
+
+#[test]
+fn what_a_command_has_started_ends_with_a_server_that_does_not_wait_for_it() {
+    let builder = configured(
+        "cut-command",
+        "",
+        "user@domain.tld slow:\n",
+        "slow unix - n n - - pipe\n  flags= user=nobody argv=@ROOT@/slow\n",
+    )
+    .toml("[lmtp]\ndrain_timeout = \"1s\"\n[transport]\nenabled = true\n");
+    script(
+        &builder,
+        "slow",
+        "#!/bin/sh\ncat >/dev/null\n\
+         sh -c 'echo $$ >$1/part; mv $1/part $1/child; exec sleep 300' - $(dirname $0)/noted\n\
+         exit 0\n",
+    );
+    let mut server = builder.start();
+    let mut client = Client::lmtp(&server.unix());
+    for (command, code) in [
+        ("MAIL FROM:<s@client.example>", 250),
+        ("RCPT TO:<user@domain.tld>", 250),
+        ("DATA", 354),
+    ] {
+        assert_eq!(client.command(command).code, code);
+    }
+    client.send(&dot_stuffed(&plain("x"))).expect("content");
+    let noted = server.scratch().join("noted/child");
+    let child = eventually("the command", Duration::from_secs(30), || {
+        fs::read_to_string(&noted).ok()
+    });
+    server.daemon.signal(Signal::SIGTERM);
+    assert_eq!(server.daemon.wait().code(), Some(1));
+    let is_gone = || {
+        // One that was not reaped yet is a zombie.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.trim()));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    };
+    eventually(
+        "the end of what the command started",
+        Duration::from_secs(10),
+        || is_gone().then_some(()),
+    );
 }

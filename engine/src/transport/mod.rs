@@ -17,6 +17,7 @@ pub use crate::target::{CommandTarget, LocalEnd, LocalTarget, TransportTarget};
 pub use done::Done;
 pub(crate) use done::{Claim, answers};
 pub(crate) use loops::delivered_to;
+pub use pipe::kill_commands;
 pub(crate) use registry::Transports;
 pub use registry::problem;
 pub use request::{Transport, TransportRecipient, TransportRequest};

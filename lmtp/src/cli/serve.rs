@@ -23,6 +23,7 @@ use mailstow_engine::delivery_log::LogError;
 use mailstow_engine::descriptors::Descriptors;
 use mailstow_engine::supervisor::build_runtime;
 use mailstow_engine::system;
+use mailstow_engine::transport::kill_commands;
 use mailstow_engine::{Engine, EngineError, StoreError};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fmt::Display;
@@ -185,6 +186,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let ended = ended.map_err(refused)?;
     runtime.shutdown_timeout(LOG_TIMEOUT);
     if is_broken.load(Ordering::SeqCst) {
+        kill_commands();
         log.finish(LOG_TIMEOUT);
         // What a lost thread left undone is not waited for; recovery does it.
         std::process::exit(i32::from(sysexits::SOFTWARE));
@@ -341,6 +343,9 @@ fn finish(ended: Ended, engine: Arc<Engine>, log: &Log) -> ExitCode {
                 "{sessions} sessions did not end within drain_timeout and were cut; their \
                  messages stay with the sender"
             );
+            // What they started would live on, and do once more what they do when the mail comes
+            // again.
+            kill_commands();
             log.finish(LOG_TIMEOUT);
             // Waiting for the engine could take as long again as it took already.
             std::process::exit(1)

@@ -5,6 +5,7 @@
 //! kept; after the deadline the whole process group is killed.
 
 use super::child::Started;
+use super::running::Running;
 use crate::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -63,6 +64,8 @@ pub(super) struct Exchange {
     read: usize,
     deadline: Instant,
     status: Option<ExitStatus>,
+    /// Until it was reaped.
+    _running: Running,
 }
 
 impl Exchange {
@@ -77,6 +80,7 @@ impl Exchange {
             output,
         } = started;
         let mut exchange = Self {
+            _running: Running::new(pid(&child)),
             end: pid(&child).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
             child,
             input: Some(input),

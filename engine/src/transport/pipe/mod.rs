@@ -16,6 +16,7 @@ mod local_commands;
 mod outcome;
 mod pool;
 mod run;
+mod running;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::status::Status;
 use crate::sync::Arc;
 pub(super) use local_commands::LocalCommands;
 use pool::{Job, Pool};
+pub use running::kill_commands;
 use service::Service;
 
 /// A service of type pipe.
@@ -40,7 +42,10 @@ pub(super) struct Pipe {
 
 /// Returns why a service of type pipe can deliver no mail; `None` when it can.
 pub(crate) fn problem(service: &TransportService, settings: &Settings) -> Option<String> {
-    Service::new(service, settings).err()
+    match Service::new(service, settings) {
+        Ok(service) => service.missing(),
+        Err(problem) => Some(problem),
+    }
 }
 
 impl Pipe {

@@ -8,7 +8,8 @@ use crate::address::ExtensionRule;
 use crate::config::{Settings, TransportService};
 use nix::unistd::{Group, User, getegid, geteuid};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The search path for commands without a path: `_PATH_DEFPATH`, as in pipe(8).
@@ -77,6 +78,27 @@ impl Service {
             attributes,
             template,
         })
+    }
+
+    /// Returns what the command lacks to be started.
+    pub(super) fn missing(&self) -> Option<String> {
+        let directory = self.directory.display();
+        if !self.directory.is_dir() {
+            return Some(format!("directory={directory}: there is no such directory"));
+        }
+        let command = self.command();
+        let may_run = |path: PathBuf| {
+            let found = std::fs::metadata(path).ok();
+            found.is_some_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+        };
+        let is_there = match command.contains('/') {
+            true => may_run(self.directory.join(command)),
+            false => PATH
+                .split(':')
+                .any(|place| may_run(Path::new(place).join(command))),
+        };
+        (!is_there && !command.contains('$'))
+            .then(|| format!("argv={command}: there is no such program that may be executed"))
     }
 
     /// Returns the command, for messages.
