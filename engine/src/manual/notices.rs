@@ -48,9 +48,10 @@
 //!
 //! A multipart/report (RFC 3462, RFC 3464) with the action `delivered`, the `ENVID` and `ORCPT` of
 //! the client, and the header of the message. `RET=FULL` concerns failure notices only (RFC 3461
-//! section 4.3). A recipient that `expand_aliases` or an alias of local delivery expands is
-//! `expanded`, and its members are not named; where cleanup(8) expands, Postfix sends that notice
-//! and asks for no other.
+//! section 4.3). A recipient that `expand_aliases`, an alias of local delivery or a `.forward` file
+//! expands is `expanded`, and its members are not named; an alias with an `owner-` alias beside it
+//! is a mailing list, whose mail is `delivered`. Where cleanup(8) expands, Postfix sends that
+//! notice and asks for no other.
 //!
 //! # Mail that goes on
 //!

@@ -8,9 +8,10 @@
 //!
 //! - cleanup(8) expands aliases before mail arrives. The LMTP server expands them only when
 //!   `expand_aliases` is on: otherwise autoreplies would be sent twice.
-//! - With `expand_aliases`, a recipient with a member whose mail is not stored here is answered
-//!   451: the server forwards nothing, and success for the other members alone would mislead the
-//!   sender.
+//! - With `expand_aliases`, an alias is answered with the worst reply of its members. It is
+//!   deferred before any of them gets the mail when one of them is deferred by the tables, or when
+//!   all of them are refused, because that is a mistake in `virtual_alias_maps`. Without
+//!   `[transport] enabled`, one member that is refused defers the alias.
 //! - `canonical_maps` and `recipient_bcc_maps` are not applied. They rewrite what the sender wrote,
 //!   which Postfix has done before mail is resolved here.
 //!

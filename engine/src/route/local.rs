@@ -8,7 +8,7 @@ use super::error::RouteError;
 use super::opener::Opener;
 use super::search::Maps;
 use super::trace::Trace;
-use super::types::Destination;
+use super::types::{Destination, Expansion};
 use super::user_files::UserFiles;
 use crate::address::ExtensionRule;
 use crate::config::LocalSettings;
@@ -62,6 +62,8 @@ pub(crate) struct Way {
     pub(crate) delivered_to: String,
     /// It is part of a list with an owner, which does not tell who its mail was for at first.
     pub(crate) hides_original: bool,
+    /// What the recipient was expanded by on the way.
+    pub(crate) expansion: Expansion,
     /// The recipients whose mail goes there, folded, in internal form.
     pub(crate) passed: Vec<Arc<str>>,
     /// The environment of a command.

@@ -9,7 +9,7 @@ use super::resolution::{Journey, Resolving};
 use super::resolver::Resolved;
 use super::router::Router;
 use super::trace::Trace;
-use super::types::{Destination, Rights, Route};
+use super::types::{Destination, Expansion, Rights, Route};
 use crate::address::Address;
 use crate::octets;
 use crate::status::Status;
@@ -34,7 +34,7 @@ impl Router {
         resolved: &Resolved,
         is_member: bool,
         is_own_socket: IsOwnSocket<'_>,
-    ) -> Result<Vec<(Address, Target)>, RouteError> {
+    ) -> Result<(Vec<(Address, Target)>, Expansion), RouteError> {
         let address = || Address::from_internal(&resolved.recipient).external();
         let trace = &mut Trace::off();
         let (resolution, ways) = Resolving::new(self, trace).local_ends(resolved, is_member);
@@ -47,12 +47,14 @@ impl Router {
             return Err(failed(status, resolution.reason));
         }
         let mut targets = Vec::with_capacity(ways.len());
+        let mut expansion = Expansion::None;
         for (route, journey) in resolution.results.into_iter().zip(ways) {
             let address = match (&journey.way, &route.destination) {
                 // What a transport takes keeps its recipient.
                 (None, _) | (_, Destination::Transport) => external(&route.recipient),
                 (Some(way), _) => Address::from_internal(&way.delivered_to),
             };
+            expansion = expansion.or(journey.expansion);
             let sender = route.sender.clone();
             let end = self.local_end(route, &journey, is_own_socket)?;
             let target = LocalTarget {
@@ -79,7 +81,7 @@ impl Router {
         let all = (statuses.len() == targets.len()).then(|| statuses.first());
         match put_off.or(all.flatten()) {
             Some(status) => Err(failed(status.clone(), None)),
-            None => Ok(targets),
+            None => Ok((targets, expansion)),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Where mail for local recipients goes.
 
-use super::super::{Destination, Format, Resolution, Router, table_context};
+use super::super::{Destination, Expansion, Format, Resolution, Router, table_context};
 use crate::address::parse_mailbox;
-use crate::config::RoutingSettings;
+use crate::config::{LocalSettings, RoutingSettings};
 use crate::table::TableCache;
+use crate::target::{LocalEnd, Target};
 use std::os::unix::fs::PermissionsExt;
 
 fn settings(aliases: &str) -> RoutingSettings {
@@ -73,27 +74,68 @@ fn members_are_commands_files_users_and_addresses() {
 }
 
 #[test]
-fn a_recipient_whose_mail_is_sent_on_is_an_alias() {
+fn what_a_recipient_is_expanded_by_is_told_for_its_notices() {
     let aliases = "inline:{{alias = daemon}, {away = x@far.example}, {both = daemon, |/bin/true}, \
-                   {command = |/bin/true}}";
+                   {command = |/bin/true}, {list = daemon, x@far.example}, {owner-list = root}, \
+                   {nested = list}, {of-lists = nested}, {owner-of-lists = root}}";
     let settings = RoutingSettings {
         default_privs: "daemon".into(),
+        local: LocalSettings {
+            luser_relay: "x@far.example".into(),
+            ..LocalSettings::default()
+        },
         ..settings(aliases)
     };
     let router = Router::open(&settings, &TableCache::new(table_context(&settings))).unwrap();
-    for (user, is_alias) in [
-        ("daemon", false),
-        ("daemon+x", false),
-        ("command", false),
-        ("alias", true),
-        ("away", true),
-        ("both", true),
+    for (address, expansion) in [
+        ("daemon@origin.example", Expansion::None),
+        ("daemon+x@origin.example", Expansion::None),
+        ("daemon%origin.example@origin.example", Expansion::None),
+        ("no-such-user@origin.example", Expansion::None),
+        ("alias@origin.example", Expansion::Alias),
+        ("away@origin.example", Expansion::Alias),
+        ("both@origin.example", Expansion::Alias),
+        ("command@origin.example", Expansion::Alias),
+        ("virt@far.example", Expansion::Alias),
+        ("list@origin.example", Expansion::List),
+        ("nested@origin.example", Expansion::Alias),
+        ("of-lists@origin.example", Expansion::List),
     ] {
-        let address = parse_mailbox(&format!("{user}@origin.example")).unwrap();
-        let found = router.find_targets(address, true, &|_, _| false);
-        assert_eq!((user, found.is_alias), (user, is_alias), "{found:?}");
+        let given = parse_mailbox(address).unwrap();
+        let found = router.find_targets(given, true, &|_, _| false);
+        assert_eq!(
+            (address, found.expansion),
+            (address, expansion),
+            "{found:?}"
+        );
         assert!(found.targets.is_ok(), "{found:?}");
     }
+}
+
+#[test]
+fn a_member_of_a_virtual_alias_that_is_refused_leaves_the_mail_to_the_others() {
+    let aliases = "inline:{{some@far.example = x@far.example, no-such-user@origin.example}, \
+                   {none@far.example = no-such-user@origin.example}}";
+    let settings = RoutingSettings {
+        virtual_alias_maps: aliases.into(),
+        ..settings("")
+    };
+    let router = Router::open(&settings, &TableCache::new(table_context(&settings))).unwrap();
+    let find = |address: &str| {
+        let address = parse_mailbox(address).unwrap();
+        router.find_targets(address, true, &|_, _| false).targets
+    };
+    let ends = find("some@far.example").unwrap();
+    assert!(matches!(ends[0].1, Target::Transport(_)), "{ends:?}");
+    let Target::Local(refused) = &ends[1].1 else {
+        panic!("{ends:?}");
+    };
+    assert!(
+        matches!(&refused.end, LocalEnd::Failed(status) if status.code == 550),
+        "{ends:?}"
+    );
+    let error = find("none@far.example").unwrap_err();
+    assert_eq!(error.status().code, 451, "{error}");
 }
 
 #[test]

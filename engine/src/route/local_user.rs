@@ -10,7 +10,7 @@ use super::error::RouteError;
 use super::local::Fate;
 use super::local_walk::{Origin, State, Walk, Who, listed};
 use super::trace::Step;
-use super::types::Destination;
+use super::types::{Destination, Expansion};
 use crate::address::{ListedAddress, parse_address_list, quote_address};
 use crate::config::expand_attributes;
 use crate::octets;
@@ -105,6 +105,7 @@ impl Walk<'_> {
         state.rights = Some(account.clone());
         state.alias = Some(who.local_part.to_owned());
         state.origin = Origin::Forward;
+        state.expansion = state.expansion.or(Expansion::Alias);
         state.owner = Some(who.user.to_owned());
         if of_extension.get(file.number) == Some(&true) || !self.local.propagate_forward {
             state.unmatched = None;

@@ -12,7 +12,7 @@ use super::error::RouteError;
 use super::local::{Fate, Forward, LocalDelivery, Member, Way};
 use super::resolver::Resolver;
 use super::trace::{Step, Trace};
-use super::types::{Destination, Rights};
+use super::types::{Destination, Expansion, Rights};
 use crate::address::{ListedAddress, fold_case, parse_address_list, quote_address};
 use crate::sync::Arc;
 use crate::table::{Key, TableError};
@@ -76,6 +76,8 @@ pub(super) struct State {
     pub(super) delivered_to: Option<String>,
     /// A list with an owner hides who the mail was for at first.
     pub(super) hides_original: bool,
+    /// What the recipient was expanded by first.
+    pub(super) expansion: Expansion,
     /// It goes where mail for unknown names goes.
     pub(super) is_relayed: bool,
     /// The recipients on the way here, folded.
@@ -100,6 +102,7 @@ impl State {
         Way {
             delivered_to: delivered_to.to_owned(),
             hides_original: self.hides_original,
+            expansion: self.expansion,
             passed: self.passed.clone(),
             command: None,
         }
@@ -368,7 +371,7 @@ impl<'a> Walk<'a> {
         true
     }
 
-    /// An alias with an `owner-` alias beside it is a mailing list.
+    /// Notes what kind of alias it is: one with an `owner-` alias beside it is a mailing list.
     fn set_owner(&mut self, name: &str, state: &mut State) -> Result<(), TableError> {
         let owner = format!("owner-{name}");
         let members = if self.local.rule.owner_request_special {
@@ -385,10 +388,12 @@ impl<'a> Walk<'a> {
                 state.owner = Some(sender.clone());
                 state.sender = Some(sender);
                 state.hides_original = true;
+                state.expansion = state.expansion.or(Expansion::List);
             }
             None if self.local.reset_owner_alias => state.owner = None,
             None => {}
         }
+        state.expansion = state.expansion.or(Expansion::Alias);
         Ok(())
     }
 

@@ -64,7 +64,7 @@ pub use owners::{OwnerProblem, Owners};
 pub use router::Router;
 pub use targets::FoundTargets;
 pub use trace::{Answer, Step, Trace};
-pub use types::{AddressClass, Destination, Resolution, Rights, Route};
+pub use types::{AddressClass, Destination, Expansion, Resolution, Rights, Route};
 
 pub use crate::target::place::{Standing, misplaced};
 pub use crate::target::{Format, MailboxPath, MailboxPathError, MailboxTarget, Owner};

@@ -8,7 +8,7 @@ use super::local::{Fate, Forward, Member, Way};
 use super::resolver::Resolved;
 use super::router::Router;
 use super::trace::{Step, Trace};
-use super::types::{AddressClass, Destination, Resolution, Route};
+use super::types::{AddressClass, Destination, Expansion, Resolution, Route};
 use crate::address::{Address, fold_case, quote_address};
 use crate::status::{EnhancedCode, Status};
 use crate::sync::Arc;
@@ -48,6 +48,8 @@ pub(super) struct Journey {
     pub(super) sent_on_from: Vec<String>,
     /// Who it was for at first since a list with an owner hid that; external form.
     pub(super) original: Option<String>,
+    /// What the recipient was expanded by first.
+    pub(super) expansion: Expansion,
     /// The local recipients that it was for, in internal form, folded.
     pub(super) passed: Vec<Arc<str>>,
 }
@@ -190,6 +192,7 @@ impl<'a> Resolving<'a> {
         let mut journey = self.journey.clone();
         if let Some(way) = &way {
             journey.passed.extend(way.passed.iter().cloned());
+            journey.expansion = journey.expansion.or(way.expansion);
         }
         self.ways.push(Journey { way, ..journey });
         self.resolution.results.push(Route {
@@ -371,6 +374,7 @@ impl<'a> Resolving<'a> {
             self.journey.original = Some(quote_address(recipient).into_owned());
         }
         self.journey.passed.extend(way.passed.iter().cloned());
+        self.journey.expansion = self.journey.expansion.or(way.expansion);
         self.expand(recipient, true, &sender, had);
         self.journey = before;
         self.delivered_to.pop();

@@ -10,9 +10,10 @@ use super::finding::{Found, is_bare_postmaster};
 use super::resolver::Resolved;
 use super::router::Router;
 use super::trace::Trace;
-use super::types::AddressClass;
+use super::types::{AddressClass, Expansion};
 use crate::address::Address;
-use crate::target::Target;
+use crate::status::Status;
+use crate::target::{LocalEnd, LocalTarget, Target};
 use std::collections::BTreeMap;
 
 /// Names of transports that are looked at.
@@ -23,26 +24,19 @@ const TRANSPORTS_MAX: usize = 1000;
 pub struct FoundTargets {
     /// The address in canonical form.
     pub address: Address,
-    /// It is an alias that was expanded, one of local delivery included.
-    pub is_alias: bool,
+    /// What it was expanded by, here or by local delivery.
+    pub expansion: Expansion,
     /// Where its mail goes, at least one; or why it is not taken.
     pub targets: Result<Vec<(Address, Target)>, RouteError>,
-}
-
-/// Whether local delivery sends the mail of a recipient on: to several ends, to another account, or
-/// to another address.
-fn is_sent_on(address: &Address, ends: &[(Address, Target)]) -> bool {
-    let is_other = |(end, target): &(Address, Target)| match target {
-        Target::Local(local) => end != address || local.passed.len() > 1,
-        _ => false,
-    };
-    ends.len() > 1 || ends.iter().any(is_other)
 }
 
 impl From<Found> for FoundTargets {
     fn from(found: Found) -> Self {
         let Found { address, mailboxes } = found;
-        let is_alias = matches!(mailboxes, Ok(super::Mailboxes::Members(_)));
+        let expansion = match mailboxes {
+            Ok(super::Mailboxes::Members(_)) => Expansion::Alias,
+            _ => Expansion::None,
+        };
         let targets = mailboxes.map(|mailboxes| {
             let members = mailboxes.members(address.clone()).into_iter();
             let target = |(address, target)| (address, Target::Mailbox(target));
@@ -50,9 +44,20 @@ impl From<Found> for FoundTargets {
         });
         Self {
             address,
-            is_alias,
+            expansion,
             targets,
         }
+    }
+}
+
+/// The end of mail that is not taken.
+fn failed(status: Status) -> LocalTarget {
+    LocalTarget {
+        end: LocalEnd::Failed(status),
+        sender: None,
+        sent_on_from: Vec::new(),
+        original: None,
+        passed: Vec::new(),
     }
 }
 
@@ -76,16 +81,20 @@ impl Router {
             true => self.expand(&address),
             false => Ok(vec![address.clone()]),
         };
-        let (is_alias, mut targets) = match expanded {
-            Err(error) => (false, Err(error)),
+        let (expansion, mut targets) = match expanded {
+            Err(error) => (Expansion::None, Err(error)),
             Ok(members) => match members.as_slice() {
                 [only] if *only == address => {
                     let how = (false, expand_aliases);
-                    let targets = self.targets_of(&address, how, is_own_socket);
-                    let is_local_alias = matches!(&targets, Ok(ends) if is_sent_on(&address, ends));
-                    (is_local_alias, targets)
+                    match self.targets_of(&address, how, is_own_socket) {
+                        Ok((targets, expansion)) => (expansion, Ok(targets)),
+                        Err(error) => (Expansion::None, Err(error)),
+                    }
                 }
-                members => (true, self.targets(&address, members, is_own_socket)),
+                members => {
+                    let targets = self.targets(&address, members, is_own_socket);
+                    (Expansion::Alias, targets)
+                }
             },
         };
         if is_postmaster
@@ -101,7 +110,7 @@ impl Router {
         }
         FoundTargets {
             address,
-            is_alias,
+            expansion,
             targets: targets.map_err(|error| self.settled(error)),
         }
     }
@@ -133,31 +142,54 @@ impl Router {
         names
     }
 
+    /// Finds where the mail of all members of an alias goes. A member that is refused
+    /// permanently does not keep the mail from the others: it is one of the ends, and its reply is
+    /// the alias's.
     fn targets(
         &self,
         address: &Address,
         members: &[Address],
         is_own_socket: &dyn Fn(&str, &str) -> bool,
     ) -> Result<Vec<(Address, Target)>, RouteError> {
-        let targets = |member: &Address| {
-            let targets = self.targets_of(member, (true, true), is_own_socket);
-            targets.map_err(|cause| RouteError::Member {
+        let mut all = Vec::with_capacity(members.len());
+        let mut first_refused = None;
+        let mut refused = 0;
+        for member in members {
+            let found = self.targets_of(member, (true, true), is_own_socket);
+            let cause = match found.map_err(|cause| self.settled(cause)) {
+                Ok((targets, _)) => {
+                    all.extend(targets);
+                    continue;
+                }
+                Err(cause) => cause,
+            };
+            let status = cause.status();
+            let error = RouteError::Member {
                 address: address.external(),
                 member: member.external(),
                 cause: Box::new(cause),
-            })
-        };
-        let all: Result<Vec<_>, _> = members.iter().map(targets).collect();
-        all.map(|all| all.into_iter().flatten().collect())
+            };
+            if !status.is_permanent() {
+                return Err(error);
+            }
+            refused += 1;
+            all.push((member.clone(), Target::Local(Box::new(failed(status)))));
+            first_refused.get_or_insert(error);
+        }
+        match first_refused {
+            Some(error) if refused == all.len() => Err(error),
+            _ => Ok(all),
+        }
     }
 
-    /// Finds where the mail of one recipient goes, which local delivery may give many ends.
+    /// Finds where the mail of one recipient goes, which local delivery may give many ends, and
+    /// what it is expanded by there.
     fn targets_of(
         &self,
         given: &Address,
         how: (bool, bool),
         is_own_socket: &dyn Fn(&str, &str) -> bool,
-    ) -> Result<Vec<(Address, Target)>, RouteError> {
+    ) -> Result<(Vec<(Address, Target)>, Expansion), RouteError> {
         let resolved = self
             .resolver
             .resolve(&given.internal(), &mut Trace::off())?;
@@ -166,7 +198,10 @@ impl Router {
             let own = |domain: &str| self.resolver.is_own_domain(domain);
             // What virtual_mailbox_maps lists is stored here whatever its class.
             return match self.mailboxes.find(&address, own, &mut Trace::off())? {
-                Some(target) => Ok(vec![(address, Target::Mailbox(target))]),
+                Some(target) => {
+                    let only = vec![(address, Target::Mailbox(target))];
+                    Ok((only, Expansion::None))
+                }
                 None => {
                     let (is_member, is_first) = how;
                     self.local_targets(&resolved, is_member || !is_first, is_own_socket)
@@ -174,7 +209,7 @@ impl Router {
             };
         }
         let target = self.resolved_target(resolved, how, is_own_socket);
-        target.map(|target| vec![target])
+        target.map(|target| (vec![target], Expansion::None))
     }
 
     /// Finds where the mail of one final recipient goes.

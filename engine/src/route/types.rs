@@ -6,6 +6,30 @@ use crate::target::{Format, MailboxTarget};
 use std::fmt;
 use std::path::PathBuf;
 
+/// What a recipient was expanded by, for notices of success.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expansion {
+    /// Nothing: its mail goes where it is sent to.
+    #[default]
+    None,
+    /// An alias, or a `.forward` file. Its members cause no notice of success (RFC 3461 section
+    /// 5.2.7.2).
+    Alias,
+    /// An alias with an `owner-` alias beside it. Mail is delivered once the list has it (RFC 3461
+    /// section 5.2.7.3).
+    List,
+}
+
+impl Expansion {
+    /// This one, or `later` where nothing was expanded before.
+    pub(super) fn or(self, later: Self) -> Self {
+        match self {
+            Self::None => later,
+            _ => self,
+        }
+    }
+}
+
 /// Postfix's address classes (ADDRESS_CLASS_README).
 ///
 /// ```

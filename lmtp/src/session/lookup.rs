@@ -5,7 +5,7 @@ use crate::waiting::answered;
 use mailstow_engine::Engine;
 use mailstow_engine::address::Address;
 use mailstow_engine::config::Settings;
-use mailstow_engine::route::{FoundTargets, RouteError, Router};
+use mailstow_engine::route::{Expansion, FoundTargets, RouteError, Router};
 use mailstow_engine::table::TableError;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) async fn find(
     };
     found.unwrap_or_else(|| FoundTargets {
         address: router.complete(given),
-        is_alias: false,
+        expansion: Expansion::None,
         targets: Err(RouteError::Table(TableError::Unavailable {
             name: "of this recipient".to_owned(),
             cause: "the server is shutting down".to_owned(),

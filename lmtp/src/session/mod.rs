@@ -342,7 +342,7 @@ impl<S: ClientSocket> Session<S> {
         let expand_aliases = transaction.settings.lmtp.expand_aliases;
         let FoundTargets {
             address,
-            is_alias,
+            expansion,
             targets,
         } = lookup::find(
             &self.shared.engine,
@@ -362,7 +362,7 @@ impl<S: ClientSocket> Session<S> {
                     shown,
                     original,
                     dsn: rcpt.dsn.filter(|_| self.has_dsn),
-                    is_alias,
+                    expansion,
                     members,
                 };
                 if transaction.accept(accepted) {

@@ -10,6 +10,7 @@ use crate::notices::{Action, Delivered, HEADER_BYTES_MAX, Notices, Report, can_b
 use jiff::fmt::rfc2822;
 use jiff::{Timestamp, Zoned};
 use mailstow_engine::config::{Durability, Settings};
+use mailstow_engine::route::Expansion;
 use mailstow_engine::transport::Disposition;
 use mailstow_engine::{EnhancedCode, Mail, Outcome, ReversePath, Status};
 use std::io;
@@ -143,8 +144,11 @@ fn action(answer: &Answer, outcomes: &[&Outcome]) -> Option<Action> {
     if !answer.wants_notice() {
         return None;
     }
-    if answer.is_alias {
-        return Some(Action::Expanded);
+    match answer.expansion {
+        Expansion::Alias => return Some(Action::Expanded),
+        // What becomes of its copies is a matter of the list (RFC 3461 section 5.2.7.3).
+        Expansion::List => return Some(Action::Delivered),
+        Expansion::None => {}
     }
     let is_left = |one| one == Disposition::RelayedWithDsn;
     if dispositions.clone().all(is_left) {

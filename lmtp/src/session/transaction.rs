@@ -11,7 +11,7 @@ use mailstow_engine::Recipient;
 use mailstow_engine::Target;
 use mailstow_engine::address::Address;
 use mailstow_engine::config::Settings;
-use mailstow_engine::route::{MailboxTarget, Router};
+use mailstow_engine::route::{Expansion, MailboxTarget, Router};
 use mailstow_engine::transport::{Notify, RecipientDsn};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,8 +47,8 @@ pub(super) struct Accepted {
     pub(super) original: String,
     /// Set when the client says which notices the sender wants.
     pub(super) dsn: Option<RecipientDsn>,
-    /// It is an alias that was expanded here.
-    pub(super) is_alias: bool,
+    /// What it was expanded by here.
+    pub(super) expansion: Expansion,
     /// Who gets the mail, and where: the recipient itself, or, when aliases are expanded here, all
     /// addresses it expands to.
     pub(super) members: Vec<(Address, Target)>,
@@ -74,8 +74,8 @@ pub(super) struct Answer {
     pub(super) original: String,
     /// Set when the client says which notices the sender wants.
     pub(super) dsn: Option<RecipientDsn>,
-    /// It is an alias that was expanded here.
-    pub(super) is_alias: bool,
+    /// What it was expanded by here.
+    pub(super) expansion: Expansion,
     /// Final recipients in external form, and the indices of their deliveries; never empty.
     pub(super) deliveries: Vec<(String, usize)>,
 }
@@ -155,7 +155,7 @@ impl Transaction {
             let mut indices = Vec::with_capacity(one.members.len());
             // The notice says that the alias was expanded; members cause none.
             let of_members = one.dsn.clone().map(|mut dsn| {
-                let notify = dsn.notify.filter(|_| one.is_alias);
+                let notify = dsn.notify.filter(|_| one.expansion != Expansion::None);
                 dsn.notify = notify.map(Notify::without_success).or(dsn.notify);
                 dsn
             });
@@ -169,7 +169,7 @@ impl Transaction {
                 shown: one.shown,
                 original: one.original,
                 dsn: one.dsn,
-                is_alias: one.is_alias,
+                expansion: one.expansion,
                 deliveries: indices,
             });
         }
@@ -220,7 +220,7 @@ mod tests {
             shown: format!("{name}@x"),
             original: format!("{name}@original"),
             dsn: None,
-            is_alias: false,
+            expansion: Expansion::None,
             members: mailboxes.iter().map(member).collect(),
         }
     }
@@ -271,7 +271,11 @@ mod tests {
 
     #[test]
     fn members_of_an_alias_ask_for_no_notice_of_success() {
-        for (is_alias, shown) in [(false, "SUCCESS,DELAY"), (true, "DELAY")] {
+        for (expansion, shown) in [
+            (Expansion::None, "SUCCESS,DELAY"),
+            (Expansion::Alias, "DELAY"),
+            (Expansion::List, "DELAY"),
+        ] {
             let notify = Notify {
                 success: true,
                 failure: false,
@@ -283,7 +287,7 @@ mod tests {
             };
             let one = Accepted {
                 dsn: Some(dsn),
-                is_alias,
+                expansion,
                 ..accepted("a", &[0])
             };
             let plan = Transaction::plan(vec![one, accepted("b", &[1])]);
