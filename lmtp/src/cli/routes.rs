@@ -86,7 +86,11 @@ fn table(routes: &[Value]) -> String {
             let number = |key| route.get(key).and_then(Value::as_f64).unwrap_or(0.0);
             let (since, next) = (number("down_for_s"), number("next_attempt_in_s").ceil());
             let cause = text(route, "cause");
-            out += &format!("  down for {since} s, tried again in {next} s: {cause}\n");
+            let next = match next > 0.0 {
+                true => format!("in {next} s"),
+                false => "with the next mail".to_owned(),
+            };
+            out += &format!("  down for {since} s, tried again {next}: {cause}\n");
         }
     }
     out
@@ -107,6 +111,11 @@ mod tests {
         assert_eq!(lines.len(), 4, "{text}");
         assert!(lines[1].starts_with("lmtp:unix:/run/a  up  "), "{text}");
         assert_eq!(lines[3], "  down for 3 s, tried again in 1 s: refused");
+        let due = json!({"server": "smtp:[b]:25", "state": "down", "cause": "refused",
+            "down_for_s": 9, "next_attempt_in_s": 0});
+        let text = table(&[due]);
+        let end = "  down for 9 s, tried again with the next mail: refused\n";
+        assert!(text.ends_with(end), "{text}");
         assert!(table(&[]).starts_with("no mail"));
     }
 }

@@ -4,6 +4,7 @@
 //! hosts to smtp(8), and looking them up belongs to Postfix: it is refused with the remedy.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 /// Servers in one list of nexthops.
@@ -59,9 +60,9 @@ pub(super) enum NexthopError {
     TooMany(String),
     #[error(
         "smtp:{0} means the mail exchangers of a domain, which only Postfix looks up; name a \
-         server, as in smtp:[{0}], or let Postfix send the mail"
+         server, as in smtp:{1}, or let Postfix send the mail"
     )]
-    Domain(String),
+    Domain(String, String),
     #[error("{0}: no such port; use a number from 1 to 65535")]
     Port(String),
     #[error("{0}: no host and no address; use {1}")]
@@ -112,7 +113,11 @@ fn parse_one(
     let rest = word.strip_prefix("inet:").unwrap_or(word);
     let is_literal = rest.starts_with('[') || protocol == Protocol::Lmtp || rest.len() < word.len();
     if !is_literal {
-        return Err(NexthopError::Domain(rest.to_owned()));
+        let server = match rest.split_once(':') {
+            Some((host, port)) => format!("[{host}]:{port}"),
+            None => format!("[{rest}]"),
+        };
+        return Err(NexthopError::Domain(rest.to_owned(), server));
     }
     let (host, port) = split(rest).ok_or_else(|| {
         let example = example(protocol);
@@ -143,6 +148,11 @@ fn split(text: &str) -> Option<(&str, Option<&str>)> {
                 Some((tag, address)) if tag.eq_ignore_ascii_case("ipv6:") => address,
                 _ => host,
             };
+            // A port follows the bracket; the zone of a link-local address follows a %.
+            let address = host.split_once('%').map_or(host, |(address, _)| address);
+            if host.contains(':') && address.parse::<Ipv6Addr>().is_err() {
+                return None;
+            }
             (host, port)
         }
         None => match text.split_once(':') {
@@ -188,6 +198,7 @@ mod tests {
             ("store.example", "[store.example]:24"),
             ("[::1]:10024", "[::1]:10024"),
             ("[ipv6:::1]", "[::1]:24"),
+            ("[fe80::1%eth0]:25", "[fe80::1%eth0]:25"),
             ("a:1, [b]:2\tunix:/c", "[a]:1 [b]:2 unix:/c"),
         ] {
             assert_eq!(
@@ -209,13 +220,28 @@ mod tests {
     #[test]
     fn a_domain_is_left_to_postfix_with_the_remedy() {
         let error = parsed(Protocol::Smtp, "example.com").unwrap_err();
-        assert!(error.contains("smtp:[example.com]"), "{error}");
+        assert!(error.contains("as in smtp:[example.com],"), "{error}");
+        let error = parsed(Protocol::Smtp, "127.0.0.1:2525").unwrap_err();
+        assert!(error.contains("as in smtp:[127.0.0.1]:2525,"), "{error}");
     }
 
     #[test]
     fn what_names_no_server_is_refused() {
         for text in [
-            "", " , ", "unix:", "[a", "[]:1", "a:", "a:0", "a:70000", "a:x", "a/b", "[a]1",
+            "",
+            " , ",
+            "unix:",
+            "[a",
+            "[]:1",
+            "a:",
+            "a:0",
+            "a:70000",
+            "a:x",
+            "a/b",
+            "[a]1",
+            "[a:25]",
+            "[127.0.0.1:25]",
+            "[::1%]x",
         ] {
             assert!(parsed(Protocol::Lmtp, text).is_err(), "{text}");
         }
