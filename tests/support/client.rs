@@ -167,8 +167,10 @@ impl Client {
         let reply = reply.ok_or(io::ErrorKind::UnexpectedEof)?;
         let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("reply {reply:?}"));
         let lines: Vec<&str> = reply.lines().collect();
-        let last = lines.last().and_then(|line| line.get(..3));
-        let code = last.and_then(|code| code.parse().ok()).ok_or_else(bad)?;
+        let code = |line: &&str| line.get(..3)?.parse::<u16>().ok();
+        let codes: Option<Vec<u16>> = lines.iter().map(code).collect();
+        let codes = codes.ok_or_else(bad)?;
+        let code = *codes.last().ok_or_else(bad)?;
         let text: Vec<&str> = lines
             .iter()
             .map(|line| line.get(4..).unwrap_or_default())

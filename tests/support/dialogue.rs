@@ -23,7 +23,7 @@ impl<S: Read + Write> Dialogue<S> {
     /// Reads one reply, all of its lines with their ends; `None` when the server has closed.
     ///
     /// # Errors
-    /// The stream fails, or a line is not UTF-8.
+    /// The stream fails; a line is not UTF-8, or ends with LF alone.
     pub fn read_reply(&mut self) -> io::Result<Option<String>> {
         let mut reply = String::new();
         loop {
@@ -49,10 +49,13 @@ impl<S: Read + Write> Dialogue<S> {
         loop {
             if let Some(at) = self.received.windows(2).position(|pair| pair == b"\r\n") {
                 let line: Vec<u8> = self.received.drain(..at + 2).collect();
-                let line = String::from_utf8(line);
-                return line
-                    .map(Some)
-                    .map_err(|error| io::Error::new(ErrorKind::InvalidData, error));
+                let line = String::from_utf8(line)
+                    .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+                if line.find('\n') != Some(at + 1) {
+                    let text = format!("a line ends with LF alone: {line:?}");
+                    return Err(io::Error::new(ErrorKind::InvalidData, text));
+                }
+                return Ok(Some(line));
             }
             let mut piece = [0; 4096];
             match self.stream.read(&mut piece) {

@@ -522,8 +522,9 @@ impl<D: Disk> Store<D> {
         self.capacity.is_left()
     }
 
-    /// Ready when [`Store::has_capacity`], for asynchronous callers; otherwise the task is woken when
-    /// there may be room. Use it as `std::future::poll_fn(|cx| store.poll_capacity(cx)).await`.
+    /// Ready when [`Store::has_capacity`], for asynchronous callers; otherwise the task is woken
+    /// when there may be room. Use it as
+    /// `std::future::poll_fn(|cx| store.poll_capacity(cx)).await`.
     pub fn poll_capacity(&self, context: &mut task::Context<'_>) -> Poll<()> {
         self.capacity.poll(context)
     }
