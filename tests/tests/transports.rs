@@ -418,7 +418,7 @@ fn check_and_resolve_tell_of_transports() {
         "told",
         "all@example.com info@example.com, sales@example.com\n",
         "info@example.com cmd:\nodd@example.com nowhere:\nbad@example.com bad:\n\
-         a@example.com gone:\nb@example.com astray:\n",
+         a@example.com gone:\nb@example.com astray:\nmx@example.com smtp:box.example\n",
         "cmd unix - n n - - pipe user=nobody argv=true\n\
          gone unix - n n - - pipe user=nobody argv=@ROOT@/gone\n\
          astray unix - n n - - pipe user=nobody directory=/no/such argv=/bin/true\n\
@@ -443,6 +443,11 @@ fn check_and_resolve_tell_of_transports() {
     assert!(
         odd.contains("transport nowhere: master.cf has no such service"),
         "{odd}"
+    );
+    let [mx, _] = told(&["resolve", "mx@example.com"]);
+    assert!(
+        mx.contains("refused    451 4.3.5") && mx.contains("smtp:[box.example]"),
+        "{mx}"
     );
     let checked = told(&["check"]).concat();
     assert!(

@@ -7,6 +7,7 @@ use super::check::default_transport;
 use super::common::{SiteArgs, complain};
 use super::output::Output;
 use super::sysexits;
+use crate::relay;
 use clap::Args;
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::{Configuration, Settings};
@@ -16,7 +17,7 @@ use mailstow_engine::route::{
     table_context,
 };
 use mailstow_engine::table::TableCache;
-use mailstow_engine::transport::{LocalEnd, problem};
+use mailstow_engine::transport::{LocalEnd, TransportTarget, problem};
 use mailstow_engine::{EnhancedCode, Status, Target};
 use serde::Serialize;
 use std::ffi::OsString;
@@ -207,7 +208,7 @@ fn by_transport(router: &Router, settings: &Settings, address: &str, resolution:
         // Where local delivery takes mail is said as it is, also what is sent on from there.
         if let Target::Local(target) = target {
             if let LocalEnd::Transport(target) = target.end {
-                note_problem(&target.transport, settings, resolution);
+                note_problem(&target, settings, resolution);
             }
             continue;
         }
@@ -224,16 +225,19 @@ fn by_transport(router: &Router, settings: &Settings, address: &str, resolution:
             Target::Transport(target) => {
                 route.mailbox = None;
                 route.destination = Destination::Transport;
-                note_problem(&target.transport, settings, resolution);
+                note_problem(&target, settings, resolution);
             }
             Target::Local(_) => {}
         }
     }
 }
 
-/// Notes that nothing here takes mail by a transport, if that is so.
-fn note_problem(transport: &str, settings: &Settings, resolution: &mut Resolution) {
-    if let Some(cause) = problem(transport, settings) {
+/// Notes that nothing here takes mail by a transport, or that its nexthop names no server.
+fn note_problem(target: &TransportTarget, settings: &Settings, resolution: &mut Resolution) {
+    let TransportTarget { transport, nexthop } = target;
+    let found = problem(transport, settings)
+        .or_else(|| relay::nexthop_problem(transport, nexthop, settings));
+    if let Some(cause) = found {
         let text = "mail system configuration error";
         resolution.error = Some(Status::configuration(text));
         resolution.reason = Some(format!("transport {transport}: {cause}"));

@@ -91,9 +91,12 @@ pub(crate) fn check_tls(settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns why a nexthop of `program`, which is the name of a transport or what its service runs,
-/// names no server. An empty nexthop depends on the recipient.
-pub(crate) fn nexthop_problem(program: &str, nexthop: &str, settings: &Settings) -> Option<String> {
+/// Returns why a nexthop of the transport `name` names no server. An empty nexthop depends on the
+/// recipient.
+pub(crate) fn nexthop_problem(name: &str, nexthop: &str, settings: &Settings) -> Option<String> {
+    let mut services = settings.transport.services.iter();
+    let service = services.find(|service| service.name == name);
+    let program = service.map_or(name, |service| service.command.as_str());
     let protocol = match program {
         "lmtp" => Protocol::Lmtp,
         "smtp" | "relay" => Protocol::Smtp,

@@ -21,7 +21,7 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
     }
     for ((name, nexthop), parameter) in router.named_transports() {
         let problem = problem(&name, settings)
-            .or_else(|| nexthop_problem(&name, &nexthop, settings))
+            .or_else(|| relay::nexthop_problem(&name, &nexthop, settings))
             .or_else(|| base_problem(&name, &nexthop, settings));
         let Some(cause) = problem else {
             continue;
@@ -43,12 +43,4 @@ fn base_problem(name: &str, nexthop: &str, settings: &Settings) -> Option<String
     (is_stored && !has_base && !routing.virtual_mailbox_maps.is_empty()).then(|| {
         "virtual_mailbox_base is not set; set it, virtual_uid_maps and virtual_gid_maps".to_owned()
     })
-}
-
-/// Returns what is wrong with a nexthop of a transport that talks to servers.
-fn nexthop_problem(name: &str, nexthop: &str, settings: &Settings) -> Option<String> {
-    let mut services = settings.transport.services.iter();
-    let service = services.find(|service| service.name == name);
-    let program = service.map_or(name, |service| service.command.as_str());
-    relay::nexthop_problem(program, nexthop, settings)
 }
