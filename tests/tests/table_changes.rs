@@ -132,5 +132,5 @@ fn a_pattern_table_that_no_longer_parses_defers_nobody_it_knew_and_is_reported()
         "{line}"
     );
     old_contents_stay(&server);
-    assert_eq!(client.rcpt_code("new@example.com"), 550);
+    assert_eq!(client.rcpt_code("new@example.com"), 451);
 }
