@@ -302,7 +302,7 @@ impl Drop for Worker {
 mod tests {
     use super::*;
     use crate::table::attempt::test_reply;
-    use std::sync::mpsc;
+    use std::sync::mpsc::{self, Receiver};
 
     const TIMEOUT: Duration = Duration::from_secs(60);
     const TWO: Threads = Threads {
@@ -314,6 +314,16 @@ mod tests {
 
     fn value(text: &str) -> Answer {
         Ok(Some(text.to_owned()))
+    }
+
+    fn ask_for(
+        pool: &Pool,
+        user: u32,
+        work: Box<dyn FnOnce() -> Answer + Send>,
+    ) -> Receiver<Answer> {
+        let (reply, answer) = test_reply();
+        pool.ask_for(Some(user), TIMEOUT, reply, refused, work);
+        answer
     }
 
     fn refused(cause: String) -> TableError {
@@ -422,11 +432,7 @@ mod tests {
             hang_after: Some(Duration::ZERO),
             ..TWO
         });
-        let ask = |user, work: Box<dyn FnOnce() -> Answer + Send>| {
-            let (reply, answer) = test_reply();
-            pool.ask_for(Some(user), TIMEOUT, reply, refused, work);
-            answer
-        };
+        let ask = |user, work| ask_for(&pool, user, work);
         let (begun, begins) = mpsc::channel();
         let (go, gate) = mpsc::channel::<()>();
         let hung = ask(
@@ -456,11 +462,7 @@ mod tests {
     #[test]
     fn a_lookup_of_a_user_waits_for_those_that_are_begun() {
         let pool = Pool::new(TWO);
-        let ask = |user, work: Box<dyn FnOnce() -> Answer + Send>| {
-            let (reply, answer) = test_reply();
-            pool.ask_for(Some(user), TIMEOUT, reply, refused, work);
-            answer
-        };
+        let ask = |user, work| ask_for(&pool, user, work);
         let (go, gate) = mpsc::channel::<()>();
         let wait = move || {
             gate.recv().unwrap();
