@@ -32,6 +32,8 @@ pub(super) struct Resolving<'a> {
     delivered_to: Vec<String>,
     /// To how many recipients mail was sent on that had been sent on before.
     forwarded: usize,
+    /// Mail is sent on without end: it is deferred whatever else is found.
+    is_endless: bool,
     resolution: Resolution,
     /// How each result was come to.
     ways: Vec<Journey>,
@@ -85,6 +87,7 @@ impl<'a> Resolving<'a> {
             trace,
             delivered_to: Vec::new(),
             forwarded: 0,
+            is_endless: false,
             resolution: Resolution::default(),
             ways: Vec::new(),
             journey: Journey::default(),
@@ -337,6 +340,9 @@ impl<'a> Resolving<'a> {
         sender: Option<String>,
         batches: &mut HashMap<Batch, HashSet<String>>,
     ) {
+        if self.is_endless {
+            return;
+        }
         if !self.delivered_to.is_empty() {
             self.forwarded += 1;
         }
@@ -346,6 +352,7 @@ impl<'a> Resolving<'a> {
                 limit: FORWARDED_MAX,
                 hops: HOPS_MAX,
             };
+            self.is_endless = true;
             return self.resolution.note(&error);
         }
         // So that a returned message does not loop, cleanup(8) makes this the null sender.

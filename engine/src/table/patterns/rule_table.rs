@@ -96,6 +96,7 @@ impl RuleTable {
         let asking = Asking {
             start,
             timeout: PATTERN_TIMEOUT,
+            is_for_file: false,
             late,
         };
         self.asker.answer(key, asking)
