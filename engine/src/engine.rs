@@ -315,13 +315,15 @@ impl Engine {
         self.store.descriptors()
     }
 
-    /// Whether mail is taken now, what waits, and which threads failed.
+    /// Whether mail is taken now, what waits, which threads failed, and which tables are not used
+    /// as they are now.
     pub fn health(&self) -> Health {
         let mut health = self.store.health();
         if let Some(accounts) = self.accounts.get() {
             health.add(accounts.health());
         }
         health.threads.extend(self.routing.failures());
+        health.tables = self.routing.snapshot().held_back();
         health
     }
 

@@ -298,13 +298,17 @@ impl Health {
         };
         let file_systems: Vec<Value> = health.file_systems.iter().map(file_system).collect();
         text.extend(failures.iter().map(failed_thread));
+        text.extend(health.tables.iter().map(|cause| {
+            format!("; {cause}; recipients that its old contents do not have are answered 451")
+        }));
         let threads: Vec<&str> = failures.iter().map(|failure| &*failure.name).collect();
         self.line(
             state,
             &text,
             json!({
                 "waiting": waiting, "log": log, "listen": addresses, "failed_threads": threads,
-                "failed_file_systems": file_systems, "routes": relays.report(),
+                "failed_file_systems": file_systems, "held_tables": health.tables,
+                "routes": relays.report(),
             }),
         )
     }

@@ -134,3 +134,26 @@ fn a_pattern_table_that_no_longer_parses_defers_nobody_it_knew_and_is_reported()
     old_contents_stay(&server);
     assert_eq!(client.rcpt_code("new@example.com"), 451);
 }
+
+#[test]
+fn health_names_a_changed_table_that_is_not_used_until_it_is_corrected() {
+    let server = store("named-by-health").start();
+    assert_eq!(server.health().1["held_tables"], serde_json::json!([]));
+    let before = server.log().len();
+    change(
+        &server,
+        "old@example.com example.com/old/\nnew@example.com\n",
+    );
+    server.log_line_after(before, "vmailbox");
+    let (status, health) = server.health();
+    assert_eq!(status, 0, "mail for old@example.com is delivered: {health}");
+    let held = health["held_tables"].as_array().expect("a list");
+    assert_eq!(held.len(), 1, "{health}");
+    let cause = held[0].as_str().expect("text");
+    assert!(cause.contains("conf/vmailbox"), "{cause}");
+    let text = health["text"].as_str().expect("text");
+    assert!(text.contains(cause) && text.contains("451"), "{text}");
+    change(&server, "new@example.com example.com/new/\n");
+    server.wait_for_rcpt("new@example.com", 250, PICK_UP_LIMIT);
+    assert_eq!(server.health().1["held_tables"], serde_json::json!([]));
+}

@@ -34,6 +34,10 @@ pub struct Health {
     pub file_systems: Vec<FileSystemFailure>,
     /// Threads that panicked recently, or are lost.
     pub threads: Vec<ThreadFailure>,
+    /// Why files of tables and lists are not used as they are now, one sentence for each file:
+    /// another program seems to write it, or a change of it has lines that are no entries. Its old
+    /// contents answer; recipients that these do not have are deferred.
+    pub tables: Vec<String>,
 }
 
 impl Health {
@@ -45,6 +49,7 @@ impl Health {
         self.waiting += other.waiting;
         self.file_systems.extend(other.file_systems);
         self.threads.extend(other.threads);
+        self.tables.extend(other.tables);
     }
 }
 

@@ -497,6 +497,7 @@ impl<D: Disk> Store<D> {
             waiting,
             file_systems,
             threads: self.supervisor.failures(),
+            tables: Vec::new(),
         }
     }
 

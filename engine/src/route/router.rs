@@ -121,6 +121,11 @@ impl Router {
         }
     }
 
+    /// Returns why files of tables and lists are not used as they are now, one sentence each.
+    pub(crate) fn held_back(&self) -> Vec<String> {
+        self.holds.iter().filter_map(|hold| hold.cause()).collect()
+    }
+
     /// What is odd about the configuration, one sentence each.
     pub fn warnings(&self) -> &[String] {
         self.warnings.get_or_init(|| {
