@@ -104,10 +104,7 @@ fn refusal(header: &[u8], message: &Message<'_>) -> Option<String> {
     message.headers().iter().find_map(|field| {
         let value = header.get(field.offset_start as usize..field.offset_end as usize);
         let value = String::from_utf8_lossy(value.unwrap_or_default()).to_ascii_lowercase();
-        let word = value
-            .trim_start()
-            .split([' ', '\t', '\r', '\n', ';', '(', ',']);
-        let word = word.into_iter().next().unwrap_or_default();
+        let word = first_word(&value);
         let name = field.name().to_ascii_lowercase();
         let is_automatic = match name.as_str() {
             "auto-submitted" => word != "no",
@@ -124,6 +121,36 @@ fn refusal(header: &[u8], message: &Message<'_>) -> Option<String> {
         };
         is_automatic.then(|| format!("a list or a program sent it: {}", field.name()))
     })
+}
+
+/// The first word of the body of a field, behind blanks and comments (RFC 5322 section 3.2.2).
+fn first_word(body: &str) -> &str {
+    let mut rest = body.trim_start();
+    while let Some(end) = comment_end(rest) {
+        rest = rest.get(end..).unwrap_or_default().trim_start();
+    }
+    let mut words = rest.split([' ', '\t', '\r', '\n', ';', '(', ',']);
+    words.next().unwrap_or_default()
+}
+
+/// Where the comment ends that `text` begins with. Comments may hold others; one that is not closed
+/// is none.
+fn comment_end(text: &str) -> Option<usize> {
+    let mut depth = 0_u32;
+    let mut is_quoted = false;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if is_quoted => is_quoted = false,
+            b'\\' => is_quoted = true,
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth == 0 {
+            return (at > 0).then_some(at + 1);
+        }
+    }
+    None
 }
 
 fn recipients(message: &Message<'_>) -> Vec<String> {
@@ -166,6 +193,9 @@ mod tests {
             "Auto-Submitted: auto-generated; x=y",
             "Auto-Submitted:\n auto-notified",
             "Auto-Submitted: (no) auto-generated",
+            "Auto-Submitted: (a (nested \\) one)\n no) auto-generated",
+            "Auto-Submitted: (no",
+            "Precedence: (sent to all) bulk",
             "X-Auto-Response-Suppress: DR, OOF, AutoReply",
             "X-Auto-Response-Suppress: All",
             "Content-Type: multipart/report; report-type=delivery-status; boundary=x",
@@ -176,6 +206,7 @@ mod tests {
         for field in [
             "Auto-Submitted: no",
             "Auto-Submitted: No (a person)",
+            "Auto-Submitted: (by (a) person)\n (really) no; x=y",
             "Precedence: first-class",
             "X-Auto-Response-Suppress: DR, RN",
             "X-List: x",
