@@ -417,7 +417,7 @@ fn check_and_resolve_tell_of_transports() {
     let builder = site(
         "told",
         "all@example.com info@example.com, sales@example.com\n",
-        "info@example.com cmd:\nodd@example.com nowhere:\nbad@example.com bad:\n\
+        "info@example.com cmd:\nodd@example.com nowhere:\nnear@example.com cdm:\nbad@example.com bad:\n\
          a@example.com gone:\nb@example.com astray:\nmx@example.com smtp:box.example\n",
         "cmd unix - n n - - pipe user=nobody argv=true\n\
          gone unix - n n - - pipe user=nobody argv=@ROOT@/gone\n\
@@ -443,6 +443,11 @@ fn check_and_resolve_tell_of_transports() {
     assert!(
         odd.contains("transport nowhere: master.cf has no such service"),
         "{odd}"
+    );
+    let [near, _] = told(&["resolve", "near@example.com"]);
+    assert!(
+        near.contains("transport cdm: master.cf has no such service; did you mean cmd?"),
+        "{near}"
     );
     let [mx, _] = told(&["resolve", "mx@example.com"]);
     assert!(

@@ -9,6 +9,7 @@ use super::refusing::Refusing;
 use super::{Transport, TransportTarget};
 use crate::config::Settings;
 use crate::status::Status;
+use crate::suggest::suggest;
 use crate::sync::{Arc, Mutex};
 use crate::target::LOCAL;
 use std::collections::HashMap;
@@ -132,7 +133,18 @@ pub fn problem(name: &str, settings: &Settings) -> Option<String> {
         (None, "autoreply") => Some(
             "directory is not set in [autoreply], and master.cf has no such service".to_owned(),
         ),
-        (None, _) => Some("master.cf has no such service".to_owned()),
+        (None, _) => Some(no_such_service(name, settings)),
         (Some(_), program) => Some(format!("what {program}(8) does is not done here")),
+    }
+}
+
+fn no_such_service(name: &str, settings: &Settings) -> String {
+    let services = settings.transport.services.iter();
+    let services = services.map(|service| service.name.as_str());
+    let others = ["lmtp", "smtp", "relay", "autoreply", "error", "retry"];
+    let known = services.chain(others).chain(["discard", "virtual", LOCAL]);
+    match suggest(name, known, 2) {
+        Some(meant) => format!("master.cf has no such service; did you mean {meant}?"),
+        None => "master.cf has no such service".to_owned(),
     }
 }
