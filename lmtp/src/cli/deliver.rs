@@ -46,7 +46,8 @@ pub struct DeliverArgs {
     )]
     original: Option<OsString>,
     /// Who gets the message. All recipients are looked up before the message is stored for any.
-    /// They share one exit status: when one is to be tried again, all of them are.
+    /// They share one exit status: when one is to be tried again, all of them are. Virtual
+    /// aliases are not expanded, for Postfix has done that.
     #[arg(required = true, value_name = "RECIPIENT")]
     recipient: Vec<OsString>,
 }
