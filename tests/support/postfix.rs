@@ -289,6 +289,13 @@ impl Postfix {
         assert!(status.success(), "postqueue -f: {status}");
     }
 
+    /// Stops Postfix, whatever is in its queue. Its files stay.
+    pub fn stop(&mut self) {
+        if self.daemon.status().is_none() {
+            self.daemon.stop();
+        }
+    }
+
     /// Process id of master(8).
     pub fn pid(&self) -> u32 {
         self.daemon.pid()
@@ -298,11 +305,9 @@ impl Postfix {
 impl Drop for Postfix {
     fn drop(&mut self) {
         // master(8) ends its children when it gets a signal to stop; only then is the group killed.
-        if self.daemon.status().is_none() && !std::thread::panicking() {
-            self.daemon.stop();
-        }
-        if std::thread::panicking() {
-            eprintln!("--- Postfix's log ---\n{}", self.log());
+        match std::thread::panicking() {
+            false => self.stop(),
+            true => eprintln!("--- Postfix's log ---\n{}", self.log()),
         }
     }
 }
