@@ -95,6 +95,9 @@ fn router() -> Router {
         default_privs: "root".into(),
         propagate_unmatched_extensions: "canonical, virtual, alias".into(),
         resolve_numeric_domain: true,
+        // An alias that grows is as long a way as any, and with 1000 bytes hardly another one is
+        // tried.
+        virtual_alias_address_length_limit: 200,
         ..RoutingSettings::default()
     };
     Router::open(&settings, &TableCache::new(table_context(&settings))).expect("sound settings")
