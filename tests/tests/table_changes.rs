@@ -125,7 +125,9 @@ fn a_pattern_table_that_no_longer_parses_defers_nobody_it_knew_and_is_reported()
     assert_eq!(client.rcpt_code("old@example.com"), 250);
     let broken = "/^old@example\\.com$/ example.com/old/\n/^new(@example\\.com$/ new/\n";
     let before = server.log().len();
-    server.scratch().write("conf/patterns", broken);
+    // In one step: a file that is found half written is reported as that.
+    let fresh = server.scratch().write("conf/fresh", broken);
+    std::fs::rename(fresh, server.scratch().join("conf/patterns")).expect("rename");
     let line = server.log_line_after(before, "patterns");
     assert!(
         line.contains("line 2") || line.contains("patterns:2"),
