@@ -133,6 +133,12 @@ impl Routing {
         self.supervisor.failures()
     }
 
+    /// Returns why files of tables and lists are not used as they are now, one sentence each. Asks
+    /// no file system.
+    pub(crate) fn held_back(&self) -> Vec<String> {
+        self.shared.router.load().held_back()
+    }
+
     /// The current snapshot of the tables. Takes no lock.
     pub fn snapshot(&self) -> Arc<Router> {
         let router = self.shared.router.load();

@@ -298,9 +298,11 @@ impl Health {
         };
         let file_systems: Vec<Value> = health.file_systems.iter().map(file_system).collect();
         text.extend(failures.iter().map(failed_thread));
-        text.extend(health.tables.iter().map(|cause| {
-            format!("; {cause}; recipients that its old contents do not have are answered 451")
-        }));
+        text.extend(
+            health.tables.iter().map(|cause| {
+                format!("; {cause}; recipients that would be unknown are answered 451")
+            }),
+        );
         let threads: Vec<&str> = failures.iter().map(|failure| &*failure.name).collect();
         self.line(
             state,

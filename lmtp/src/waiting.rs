@@ -18,28 +18,22 @@ pub(crate) async fn answered<T>(mut look_up: impl FnMut() -> T) -> T {
     let mut attempt = Attempt::default();
     let mut end = None;
     loop {
-        let questions = match attempt.run(&mut look_up) {
+        let question = match attempt.run(&mut look_up) {
             Ok(found) => return found,
-            Err(questions) => questions,
+            Err(question) => question,
         };
         let now = Instant::now();
         let end = *end.get_or_insert(now + LOOKUP_TIMEOUT);
-        let mut asked = Vec::with_capacity(questions.len());
-        for question in questions {
-            let end = end.min(now + question.timeout());
-            let (tell, told) = oneshot::channel();
-            let late = question.ask(move |answered| {
-                // The session may be gone.
-                let _ = tell.send(answered);
-            });
-            asked.push((end, told, late));
-        }
-        for (end, told, late) in asked {
-            let answered = match timeout_at(end, told).await {
-                Ok(Ok(answered)) => answered,
-                Ok(Err(_)) | Err(_) => late.answer(),
-            };
-            attempt.learn(answered);
-        }
+        let end = end.min(now + question.timeout());
+        let (tell, told) = oneshot::channel();
+        let late = question.ask(move |answered| {
+            // The session may be gone.
+            let _ = tell.send(answered);
+        });
+        let answered = match timeout_at(end, told).await {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(_)) | Err(_) => late.answer(),
+        };
+        attempt.learn(answered);
     }
 }

@@ -400,12 +400,13 @@ fn is_told(ours: &Outcome, theirs: &[Delivery]) -> bool {
     // sends on mail that has no end until its header says that there were too many hops.
     let is_mistake = theirs
         .iter()
-        .any(|one| ["5.3.5", "5.2.0", "5.4.0"].contains(&one.dsn.as_str()));
+        .any(|one| ["5.3.5", "5.2.0"].contains(&one.dsn.as_str()));
+    let is_endless = theirs.iter().any(|one| one.dsn == "5.4.0") && ours.dsn == "4.4.6";
     match ours.status == wanted {
         // Postfix goes no further than what it defers; what else stands in the way of the mail is
         // in our reply only.
         true => !is_only || same_code || wanted != "bounced",
-        false => ours.status == "deferred" && is_mistake,
+        false => ours.status == "deferred" && (is_mistake || is_endless),
     }
 }
 

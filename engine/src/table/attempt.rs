@@ -4,10 +4,8 @@
 //! backtracks. Within [`Attempt::run`] such a table does not wait; the lookup is given up with the
 //! [`Question`]. When the answer is there, the lookup is done again, and the table gives that
 //! answer at once. No thread waits, and a table that hangs holds up nothing but the lookups that
-//! ask it. A list of many accounts has many files to ask for, and to look up all of the list again
-//! for each of them would take a time that grows with the square of their number: up to
-//! [`QUESTIONS_MAX`] questions for files are asked at once. Invariants: a result comes from answers
-//! alone, never from one that was still missing; each question is asked once for each attempt.
+//! ask it. Invariants: a result comes from answers alone, never from one that was still missing;
+//! each question is asked once for each attempt.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,9 +17,6 @@ use std::time::Duration;
 use super::TableError;
 use crate::limits::ANSWER_TIMEOUT;
 use crate::sync::Arc;
-
-/// Questions that a lookup may be given up with.
-const QUESTIONS_MAX: usize = 32;
 
 /// What a table answers.
 pub(super) type Answer = Result<Option<String>, TableError>;
@@ -39,7 +34,6 @@ pub struct Attempt {
 pub struct Question {
     asked: Asked,
     timeout: Duration,
-    is_for_file: bool,
     start: Box<dyn FnOnce(Reply) + Send>,
     late: Box<dyn FnOnce() -> TableError + Send>,
 }
@@ -57,7 +51,7 @@ pub struct Answered {
     answer: Answer,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Asked {
     table: u64,
     key: String,
@@ -67,17 +61,14 @@ impl Attempt {
     /// Runs `look_up`, which may ask any tables.
     ///
     /// # Errors
-    /// Tables have to be waited for: ask all questions, of which there is at least one, hand the
-    /// answers to [`Attempt::learn`] and run the same again.
-    pub fn run<T>(&mut self, look_up: impl FnOnce() -> T) -> Result<T, Vec<Question>> {
+    /// A table has to be waited for: ask the question, hand the answer to [`Attempt::learn`] and
+    /// run the same again.
+    pub fn run<T>(&mut self, look_up: impl FnOnce() -> T) -> Result<T, Question> {
         let inside = Inside::enter(std::mem::take(&mut self.known));
         let result = look_up();
-        let (known, questions) = inside.leave();
+        let (known, question) = inside.leave();
         self.known = known;
-        match questions.is_empty() {
-            true => Ok(result),
-            false => Err(questions),
-        }
+        question.map_or(Ok(result), Err)
     }
 
     /// Takes the answer to a question of [`Attempt::run`].
@@ -171,9 +162,6 @@ pub(super) struct Asking<S, L> {
     pub(super) start: S,
     /// How long the answer is waited for.
     pub(super) timeout: Duration,
-    /// It is about a file, and so one lookup may ask several at once. Servers have few connections,
-    /// and a lookup that goes on after an error asks for what it need not know.
-    pub(super) is_for_file: bool,
     /// The answer after that.
     pub(super) late: L,
 }
@@ -187,7 +175,6 @@ impl<S> Asking<S, Box<dyn FnOnce() -> TableError + Send>> {
         Self {
             start,
             timeout: ANSWER_TIMEOUT,
-            is_for_file: false,
             late: Box::new(move || TableError::Unavailable {
                 name: name.to_string(),
                 cause: format!("no answer within {seconds} s"),
@@ -247,31 +234,20 @@ impl Asker {
         }
     }
 
-    /// Makes a question that this thread's attempt is given up with: the first one, and those for
-    /// files beside a first one for a file.
+    /// Makes the question that this thread's attempt is given up with, unless there is one.
     fn put<S, L>(&self, key: &str, asking: Asking<S, L>)
     where
         S: FnOnce(Reply) + Send + 'static,
         L: FnOnce() -> TableError + Send + 'static,
     {
         STATE.with_borrow_mut(|state| {
-            let Some(state) = state else {
-                return;
-            };
-            let has_place = state.questions.first().is_none_or(|first| {
-                let are_for_files = first.is_for_file && asking.is_for_file;
-                are_for_files && state.questions.len() < QUESTIONS_MAX
-            });
-            let asked = Asked {
-                table: self.id,
-                key: key.to_owned(),
-            };
-            let is_asked = |question: &Question| question.asked == asked;
-            if has_place && !state.questions.iter().any(is_asked) {
-                state.questions.push(Question {
-                    asked,
+            if let Some(state) = state {
+                state.question.get_or_insert_with(|| Question {
+                    asked: Asked {
+                        table: self.id,
+                        key: key.to_owned(),
+                    },
                     timeout: asking.timeout,
-                    is_for_file: asking.is_for_file,
                     start: Box::new(asking.start),
                     late: Box::new(asking.late),
                 });
@@ -283,7 +259,7 @@ impl Asker {
 /// The attempt that a thread is in.
 struct State {
     known: Answers,
-    questions: Vec<Question>,
+    question: Option<Question>,
 }
 
 thread_local! {
@@ -299,16 +275,16 @@ impl Inside {
     fn enter(known: Answers) -> Self {
         let state = State {
             known,
-            questions: Vec::new(),
+            question: None,
         };
         Self {
             outer: STATE.replace(Some(state)),
         }
     }
 
-    fn leave(self) -> (Answers, Vec<Question>) {
+    fn leave(self) -> (Answers, Option<Question>) {
         let state = STATE.take();
-        state.map_or_else(Default::default, |state| (state.known, state.questions))
+        state.map_or_else(Default::default, |state| (state.known, state.question))
     }
 }
 
@@ -335,7 +311,6 @@ mod tests {
     /// A table that answers on request.
     struct Slow {
         asker: Asker,
-        is_for_file: bool,
         replies: Arc<Mutex<Vec<Reply>>>,
         asked: Arc<AtomicUsize>,
     }
@@ -344,7 +319,6 @@ mod tests {
         fn new() -> Self {
             Self {
                 asker: Asker::new("slow:"),
-                is_for_file: false,
                 replies: Arc::default(),
                 asked: Arc::default(),
             }
@@ -358,7 +332,6 @@ mod tests {
                     replies.lock().unwrap().push(reply);
                 },
                 timeout: Duration::from_millis(20),
-                is_for_file: self.is_for_file,
                 late: || TableError::Unavailable {
                     name: "slow:".to_owned(),
                     cause: "late".to_owned(),
@@ -377,11 +350,6 @@ mod tests {
         Ok(Some(text.to_owned()))
     }
 
-    fn only(questions: Vec<Question>) -> Question {
-        let [question] = <[Question; 1]>::try_from(questions).unwrap();
-        question
-    }
-
     #[test]
     fn a_lookup_is_done_again_with_each_answer_and_never_without_one() {
         let (first, second) = (Slow::new(), Slow::new());
@@ -393,7 +361,7 @@ mod tests {
         };
         let mut attempt = Attempt::default();
         for (table, text) in [(&first, "a"), (&second, "b")] {
-            let question = only(attempt.run(look_up).unwrap_err());
+            let question = attempt.run(look_up).unwrap_err();
             let (tell, told) = mpsc::channel();
             question.ask(move |answered| tell.send(answered).unwrap());
             table.reply(value(text));
@@ -406,52 +374,17 @@ mod tests {
     }
 
     #[test]
-    fn questions_for_files_are_asked_together_each_once_and_so_many_at_most() {
-        let files = Slow {
-            is_for_file: true,
-            ..Slow::new()
-        };
-        let server = Slow::new();
-        let keys: Vec<_> = (0..2 * QUESTIONS_MAX).map(|n| n.to_string()).collect();
-        let look_up = || {
-            let found = keys.iter().chain(&keys).map(|key| files.lookup(key));
-            let found = found.filter(Result::is_ok).count();
-            let _ = server.lookup("k");
-            found
-        };
-        let mut attempt = Attempt::default();
-        for asked in 1..=2 {
-            let questions = attempt.run(look_up).unwrap_err();
-            assert_eq!(questions.len(), QUESTIONS_MAX);
-            let (tell, told) = mpsc::channel();
-            for question in questions {
-                let tell = tell.clone();
-                question.ask(move |answered| tell.send(answered).unwrap());
-            }
-            for _ in 0..QUESTIONS_MAX {
-                files.reply(value("v"));
-                attempt.learn(told.recv().unwrap());
-            }
-            let all = files.asked.load(Ordering::SeqCst);
-            assert_eq!(all, asked * QUESTIONS_MAX);
-        }
-        let question = only(attempt.run(look_up).unwrap_err());
-        attempt.learn(question.ask(|_| {}).answer());
-        assert_eq!(attempt.run(look_up).unwrap(), 2 * keys.len());
-    }
-
-    #[test]
     fn an_answer_that_does_not_come_is_an_error_and_one_that_is_lost_too() {
         let slow = Slow::new();
         let look_up = || slow.lookup("k");
         let mut attempt = Attempt::default();
-        let late = only(attempt.run(look_up).unwrap_err()).ask(|_| {});
+        let late = attempt.run(look_up).unwrap_err().ask(|_| {});
         attempt.learn(late.answer());
         assert!(attempt.run(look_up).unwrap().is_err());
 
         let mut attempt = Attempt::default();
         let (tell, told) = mpsc::channel();
-        let question = only(attempt.run(look_up).unwrap_err());
+        let question = attempt.run(look_up).unwrap_err();
         question.ask(move |answered| tell.send(answered).unwrap());
         slow.replies.lock().unwrap().clear();
         attempt.learn(told.recv().unwrap());
@@ -472,7 +405,6 @@ mod tests {
             });
             let patient = Asking {
                 timeout: Duration::from_secs(60),
-                is_for_file: false,
                 start: {
                     let (replies, asked) = (Arc::clone(&slow.replies), Arc::clone(&slow.asked));
                     move |reply| {

@@ -96,7 +96,6 @@ impl RuleTable {
         let asking = Asking {
             start,
             timeout: PATTERN_TIMEOUT,
-            is_for_file: false,
             late,
         };
         self.asker.answer(key, asking)

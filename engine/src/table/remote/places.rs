@@ -160,7 +160,6 @@ impl FileAsker {
         let asking = Asking {
             start,
             timeout: FILE_SYSTEM_TIMEOUT,
-            is_for_file: true,
             late,
         };
         self.asker.answer(key, asking)
