@@ -323,7 +323,7 @@ impl Engine {
             health.add(accounts.health());
         }
         health.threads.extend(self.routing.failures());
-        health.tables = self.routing.held_back();
+        health.tables.extend(self.routing.held_back());
         health
     }
 

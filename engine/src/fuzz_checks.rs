@@ -95,8 +95,8 @@ fn router() -> Router {
         default_privs: "root".into(),
         propagate_unmatched_extensions: "canonical, virtual, alias".into(),
         resolve_numeric_domain: true,
-        // An alias that grows is as long a way as any, and with 1000 bytes hardly another one is
-        // tried.
+        // The alias of l grows until this limit. With the default of 1000 bytes it takes so long
+        // that few other inputs are tried.
         virtual_alias_address_length_limit: 200,
         ..RoutingSettings::default()
     };

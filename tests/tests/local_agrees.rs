@@ -280,6 +280,7 @@ fn take(root: &Path) -> BTreeMap<usize, Vec<String>> {
             found.entry(case).or_default().push(end);
         }
     };
+    remove_locks(root);
     let mut mboxes = Vec::new();
     let mut maildirs = Vec::new();
     for directory in ["spool", "files", "spooldirs"] {
@@ -288,8 +289,6 @@ fn take(root: &Path) -> BTreeMap<usize, Vec<String>> {
     for n in 0..USERS {
         let home = root.join(format!("home/u{n}"));
         for name in ["Mailbox", "copy"] {
-            // Of a notice that was on its way into the mailbox.
-            fs::remove_file(home.join(format!("{name}.lock"))).unwrap_or_default();
             mboxes.extend(Some(home.join(name)).filter(|path| path.is_file()));
         }
         maildirs.extend(Some(home.join("Mail/dir")).filter(|path| path.is_dir()));
@@ -322,15 +321,31 @@ fn take(root: &Path) -> BTreeMap<usize, Vec<String>> {
     found
 }
 
+/// Removes the lock files of deliveries that were stopped: notices were still being written.
+fn remove_locks(root: &Path) {
+    let homes = (0..USERS).map(|n| format!("home/u{n}"));
+    for directory in ["spool", "files"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(homes)
+    {
+        // One home is missing.
+        for entry in fs::read_dir(root.join(directory)).into_iter().flatten() {
+            let path = entry.expect("readdir").path();
+            if path.extension().is_some_and(|end| end == "lock") {
+                // A delivery that goes on removes it itself.
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
 /// The mboxes and Maildirs in a directory.
 fn sort(directory: &Path, mboxes: &mut Vec<PathBuf>, maildirs: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).expect("readdir") {
         let path = entry.expect("readdir").path();
-        let is_lock = path.extension().is_some_and(|end| end == "lock");
         match path.is_dir() {
             true => maildirs.push(path),
-            // Of a notice that was on its way into a mailbox.
-            false if is_lock => fs::remove_file(path).unwrap_or_default(),
             false => mboxes.push(path),
         }
     }
@@ -379,7 +394,7 @@ fn set_up(name: &str, parameters: &str) -> Builder {
 }
 
 /// Whether mail got to the same ends. Postfix writes a copy for every spelling of a recipient; here
-/// one message is stored in a mailbox once, and never more often than there.
+/// a mailbox gets a message once. No end may get it more often than from Postfix.
 fn are_alike(ours: &[String], theirs: &[String]) -> bool {
     let count = |ends: &[String], end: &String| ends.iter().filter(|one| *one == end).count();
     let mut all = ours.iter().chain(theirs);
@@ -396,15 +411,13 @@ fn is_told(ours: &Outcome, theirs: &[Delivery]) -> bool {
     };
     let is_only = theirs.len() == 1;
     let same_code = theirs.first().is_some_and(|one| one.dsn == ours.dsn);
-    // A mistake of the operator or of a user, for which the mail is kept; see the manual. Postfix
-    // sends on mail that has no end until its header says that there were too many hops.
-    let is_mistake = theirs
-        .iter()
-        .any(|one| ["5.3.5", "5.2.0"].contains(&one.dsn.as_str()));
-    let is_endless = theirs.iter().any(|one| one.dsn == "5.4.0") && ours.dsn == "4.4.6";
+    let has_code = |dsn: &str| theirs.iter().any(|one| one.dsn == dsn);
+    // A mistake of the operator, for which the mail is kept; see the manual.
+    let is_mistake = has_code("5.3.5") || has_code("5.2.0");
+    // A loop: Postfix sends the mail on until it has too many hops.
+    let is_endless = has_code("5.4.0") && ours.dsn == "4.4.6";
     match ours.status == wanted {
-        // Postfix goes no further than what it defers; what else stands in the way of the mail is
-        // in our reply only.
+        // Postfix stops at the first end that is deferred. Our reply may be about a later one.
         true => !is_only || same_code || wanted != "bounced",
         false => ours.status == "deferred" && (is_mistake || is_endless),
     }

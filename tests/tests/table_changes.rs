@@ -125,7 +125,7 @@ fn a_pattern_table_that_no_longer_parses_defers_nobody_it_knew_and_is_reported()
     assert_eq!(client.rcpt_code("old@example.com"), 250);
     let broken = "/^old@example\\.com$/ example.com/old/\n/^new(@example\\.com$/ new/\n";
     let before = server.log().len();
-    // In one step: a file that is found half written is reported as that.
+    // By rename: a file that is read while it is being written is reported as such.
     let fresh = server.scratch().write("conf/fresh", broken);
     std::fs::rename(fresh, server.scratch().join("conf/patterns")).expect("rename");
     let line = server.log_line_after(before, "patterns");

@@ -417,8 +417,8 @@ fn check_and_resolve_tell_of_transports() {
     let builder = site(
         "told",
         "all@example.com info@example.com, sales@example.com\n",
-        "info@example.com cmd:\nodd@example.com nowhere:\nnear@example.com cdm:\nbad@example.com bad:\n\
-         a@example.com gone:\nb@example.com astray:\nmx@example.com smtp:box.example\n",
+        "info@example.com cmd:\nodd@example.com nowhere:\nnear@example.com cdm:\n\
+         bad@example.com bad:\na@example.com gone:\nb@example.com astray:\nmx@example.com smtp:box.example\n",
         "cmd unix - n n - - pipe user=nobody argv=true\n\
          gone unix - n n - - pipe user=nobody argv=@ROOT@/gone\n\
          astray unix - n n - - pipe user=nobody directory=/no/such argv=/bin/true\n\

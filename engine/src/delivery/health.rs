@@ -35,8 +35,8 @@ pub struct Health {
     /// Threads that panicked recently, or are lost.
     pub threads: Vec<ThreadFailure>,
     /// Why files of tables and lists are not used as they are now, one sentence for each file:
-    /// another program seems to write it, or a change of it has lines that are no entries. What
-    /// was read before answers; recipients that would be unknown are deferred.
+    /// another program seems to write it, or it was changed and has lines that are no entries. The
+    /// contents that were read before stay in use; recipients that would be unknown are deferred.
     pub tables: Vec<String>,
 }
 

@@ -24,8 +24,8 @@
 //! Until then the old contents are used. Keys that they lack are answered 451 4.3.0 instead of 550;
 //! `mailstow deliver` exits with 75, the socketmap server answers TEMP. For a missing file this
 //! also ends after `hold_time`. The log names the held file, the cause and the remedy, and
-//! `mailstow health` the file and the cause. `hold_time`
-//! of `[tables]` is counted from the last change, and is 60 s unless set; 0 holds nothing back.
+//! `mailstow health` the file and the cause. `hold_time` of `[tables]` is counted from the last
+//! change, and is 60 s unless set; 0 holds nothing back.
 //!
 //! The kernel tells only the owner of a file and root whether it is open for writing.
 //!

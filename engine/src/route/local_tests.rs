@@ -300,7 +300,7 @@ fn circles_with_many_ways_round_come_to_an_end() {
     let (resolution, trace) = router.explain(&parse_mailbox("l@origin.example").unwrap());
     let reply = resolution.error.unwrap();
     assert_eq!(reply.enhanced.to_string(), "4.4.6", "{reply}");
-    // One way is followed until it is too long. All others of 50 hops are 2 to the power of 50.
+    // One path is followed until it has 50 hops. There are 2 to the power of 50 such paths.
     let steps = trace.steps().len();
     assert!(steps < 1000, "{steps} steps");
 }

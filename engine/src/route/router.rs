@@ -123,7 +123,7 @@ impl Router {
 
     /// Returns why files of tables and lists are not used as they are now, one sentence each.
     pub(crate) fn held_back(&self) -> Vec<String> {
-        self.holds.iter().filter_map(|hold| hold.cause()).collect()
+        Hold::causes(&self.holds)
     }
 
     /// What is odd about the configuration, one sentence each.

@@ -211,7 +211,7 @@ impl TableCache {
     pub fn held_back(&self) -> Vec<String> {
         let slots = self.slots.lock();
         let holds = self.holds_of(&slots, slots.tables.values());
-        holds.iter().filter_map(|hold| hold.cause()).collect()
+        Hold::causes(&holds)
     }
 
     /// Whether [`TableCache::refresh`] is to be called soon: a file is being changed.

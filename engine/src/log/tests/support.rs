@@ -23,7 +23,7 @@ pub(super) fn small() -> LogWriterSettings {
 
 /// A record no other has: its id is `id`, its content is `bytes` long.
 pub(super) fn record(id: u128, bytes: usize) -> Record<'static> {
-    // Byte by byte only once: these tests make many, and unoptimised.
+    // The content repeats after 256 bytes. To copy them is quick even without optimisation.
     let pattern: Vec<u8> = (0..=255).map(|at: u8| at ^ id.to_le_bytes()[0]).collect();
     let mut content = pattern.repeat(bytes / pattern.len() + 1);
     content.truncate(bytes);

@@ -26,6 +26,11 @@ impl Hold {
         self.0.lock().clone()
     }
 
+    /// The reasons of those of `holds` that have one.
+    pub(crate) fn causes(holds: &[Arc<Self>]) -> Vec<String> {
+        holds.iter().filter_map(|hold| hold.cause()).collect()
+    }
+
     pub(in crate::table) fn set(&self, cause: Option<String>) {
         *self.0.lock() = cause;
     }
