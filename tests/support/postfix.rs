@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::accounts::{Account, with_accounts};
 use crate::client::{Address, Client, Reply};
 use crate::daemon::Daemon;
-use crate::scratch::{Scratch, loopback_host, needs_root};
+use crate::scratch::{Scratch, loopback_host, needs_root, write_whole};
 use crate::{content, eventually};
 
 /// Port of smtpd on the instance's own loopback host.
@@ -218,7 +218,7 @@ impl Postfix {
     /// Writes a table source anew and has it indexed, as an operator changes it.
     pub fn change_table(&self, name: &str, content: &str) {
         let path = self.directory().join(name);
-        fs::write(&path, content).expect("a table source is written");
+        write_whole(&path, content);
         index("postmap", &self.directory(), &path);
     }
 

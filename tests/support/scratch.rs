@@ -8,6 +8,12 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::eventually;
+
+/// How long a child may take to run its program, on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A private directory, readable and searchable by every user of the machine.
 pub struct Scratch {
@@ -44,7 +50,7 @@ impl Scratch {
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path.join(name);
         fs::create_dir_all(path.parent().expect("a path below has a parent")).expect("mkdir");
-        fs::write(&path, content).expect("write of a scratch file");
+        write_whole(&path, content);
         path
     }
 
@@ -71,6 +77,41 @@ impl Drop for Scratch {
             let kept = directory.keep();
             eprintln!("kept for a look: {}", kept.display());
         }
+    }
+}
+
+/// Writes a file; when this returns, no process has it open for writing.
+pub fn write_whole(path: &Path, content: impl AsRef<[u8]>) {
+    fs::write(path, content).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+    wait_for_started_children();
+}
+
+/// Closes a file that was written; when this returns, no process has it open.
+pub fn close(file: fs::File) {
+    drop(file);
+    wait_for_started_children();
+}
+
+/// Waits until no child of this process is on its way to another program. Until then it has all
+/// files open that other threads had open when it was made, and mailstow sees that a table is open
+/// for writing.
+fn wait_for_started_children() {
+    let Ok(program) = fs::read_link("/proc/self/exe") else {
+        return;
+    };
+    let parent = format!("PPid:\t{}", std::process::id());
+    // One that is made later has none of the files that are closed now.
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let process = process.path();
+        let runs_our_program =
+            || fs::read_link(process.join("exe")).is_ok_and(|other| other == program);
+        let is_child = || {
+            let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+            status.lines().any(|line| line == parent)
+        };
+        eventually("a child to run its own program", START_LIMIT, || {
+            (!runs_our_program() || !is_child()).then_some(())
+        });
     }
 }
 

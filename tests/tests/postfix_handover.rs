@@ -5,6 +5,7 @@ use mailstow_tests::Postfix;
 use mailstow_tests::content::{plain, samples, sized};
 use mailstow_tests::mailboxes::{self, header, maildir};
 use mailstow_tests::postfix::Builder;
+use mailstow_tests::scratch::write_whole;
 use mailstow_tests::site::{Handover, Site};
 
 const MAIN_CF: &str = "\
@@ -21,7 +22,7 @@ recipient_delimiter = +
 fn postfix(name: &str, vmailbox: &str) -> Builder {
     let builder = Postfix::build(name).main_cf(MAIN_CF);
     std::fs::create_dir_all(builder.directory()).expect("mkdir");
-    std::fs::write(builder.directory().join("vmailbox"), vmailbox).expect("vmailbox");
+    write_whole(&builder.directory().join("vmailbox"), vmailbox);
     builder
 }
 

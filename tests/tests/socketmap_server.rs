@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mailstow_tests::content::plain;
 use mailstow_tests::mailboxes;
+use mailstow_tests::scratch::write_whole;
 use mailstow_tests::{Client, Mailstow, Postfix, eventually};
 
 const TABLE: &str = "info@example.com example.com/info/\n";
@@ -146,7 +147,7 @@ fn postfix_rejects_at_the_front_door_whom_we_do_not_know() {
     } else {
         server.scratch().join("vmailbox")
     };
-    std::fs::write(table, format!("{TABLE}new@example.com example.com/new/\n")).expect("write");
+    write_whole(&table, format!("{TABLE}new@example.com example.com/new/\n"));
     eventually(
         "the new user to be known to smtpd",
         Duration::from_secs(20),

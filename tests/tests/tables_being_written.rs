@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mailstow_tests::content::plain;
 use mailstow_tests::mailstow::{Builder, answer, binary, command, owner, run_with_input};
+use mailstow_tests::scratch::{close, write_whole};
 use mailstow_tests::{Mailstow, eventually};
 
 /// Allowance for a busy machine.
@@ -113,7 +114,7 @@ fn a_table_that_was_cut_counts_as_it_is_after_the_hold_time() {
         .toml("[tables]\nhold_time = \"4s\"\n")
         .start();
     settle(&server);
-    fs::write(table(&server), lines(0..10).concat()).expect("written");
+    write_whole(&table(&server), lines(0..10).concat());
     server.wait_for_rcpt("nobody@example.com", 451, LIMIT);
     let mut client = server.client();
     assert_eq!(client.rcpt_code(&user(39)), 250);
@@ -183,7 +184,7 @@ fn a_published_table_is_in_force_at_once_and_one_that_looks_like_a_part_is_refus
     assert_eq!(client.rcpt_code(&user(4)), 250);
 
     // Edited in place, and then said to be whole.
-    fs::write(&path, lines(0..1).concat()).expect("written");
+    write_whole(&path, lines(0..1).concat());
     server.wait_for_rcpt("nobody@example.com", 451, LIMIT);
     assert!(publish(&[text(&path)], "").status.success());
     server.wait_for_rcpt(&user(4), 550, LIMIT);
@@ -212,7 +213,7 @@ fn a_message_for_who_is_not_in_a_table_that_is_being_written_stays_in_the_queue(
         .expect("written");
     assert_eq!(deliver("sales@example.com"), Some(0));
     assert_eq!(deliver("info@example.com"), Some(75));
-    drop(writer);
+    close(writer);
     assert_eq!(deliver("info@example.com"), Some(67));
 }
 
@@ -231,7 +232,7 @@ fn a_server_that_starts_while_a_table_is_written_defers_until_it_is_whole() {
     writer
         .write_all(lines(20..40).concat().as_bytes())
         .expect("written");
-    drop(writer);
+    close(writer);
     eventually("250 for the last user", LIMIT, || {
         match client.rcpt_code(&user(39)) {
             250 => Some(()),
@@ -384,9 +385,9 @@ fn a_map_is_not_built_from_a_text_that_is_being_written() {
         .expect("written");
     let refused = build(&["--force"]);
     assert!(!refused.status.success(), "somebody writes it: {refused:?}");
-    drop(writer);
+    close(writer);
     assert!(build(&[]).status.success());
-    fs::write(&path, lines(0..10).concat()).expect("written");
+    write_whole(&path, lines(0..10).concat());
     let refused = build(&[]);
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("10 values in the place of 40"), "{said}");
