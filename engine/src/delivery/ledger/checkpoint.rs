@@ -23,7 +23,8 @@ impl<H: fmt::Debug> Ledger<H> {
         let is_idle = journal.durable_up_to() <= self.log.checkpoint_at() && !is_behind;
         let is_full = journal.usage().bytes_free == 0;
         // A checkpoint that frees nothing only fills the log further.
-        let needed = self.file_systems.needed_from().unwrap_or(below);
+        // One that frees nothing at first holds the mail of a file system whose flush does not end.
+        let needed = self.file_systems.needed_from_once_held().unwrap_or(below);
         let freed = self.deferred.coverable(journal, needed.min(below));
         let is_vain = (is_idle || is_full) && !self.awaits_flush() && !journal.frees_before(freed);
         let may_wait = self.deferred.rests() && !is_half_full(journal);

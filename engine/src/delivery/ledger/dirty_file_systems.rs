@@ -162,6 +162,12 @@ impl<H> FileSystem<H> {
         self.suspect.is_some() || self.flushing_since.is_some()
     }
 
+    /// Returns true if its flush does not end and the log can hold its mail meanwhile. Mail for
+    /// file systems outside their mount points cannot be separated without asking the file system.
+    fn can_be_held(&self) -> bool {
+        self.flushing_since.is_some() && !self.has_strays
+    }
+
     fn mount_point(&self) -> PathBuf {
         let mount = self.mount.as_ref();
         mount.map_or_else(PathBuf::new, |mount| mount.point.clone())
@@ -273,6 +279,15 @@ impl<H> FileSystems<H> {
     pub(in crate::delivery) fn needed_from(&self) -> Option<Sequence> {
         let known = self.known.lock();
         let not_durable = known.values().filter(|known| known.is_unsure());
+        not_durable.map(|known| known.flushed_below).min()
+    }
+
+    /// As [`FileSystems::needed_from`], once the mail for file systems whose flush does not end is
+    /// held.
+    pub(in crate::delivery) fn needed_from_once_held(&self) -> Option<Sequence> {
+        let known = self.known.lock();
+        let is_needed = |known: &&FileSystem<H>| known.is_unsure() && !known.can_be_held();
+        let not_durable = known.values().filter(is_needed);
         not_durable.map(|known| known.flushed_below).min()
     }
 

@@ -363,6 +363,40 @@ fn power_lost_while_a_flush_does_not_end_loses_nothing_also_of_what_was_unmounte
 }
 
 #[test]
+fn a_log_that_fills_up_while_a_flush_does_not_end_gets_room_for_other_file_systems() {
+    on_own_thread(|world, credentials| {
+        with_other_file_system(world);
+        let store = world.open().unwrap().unwrap();
+        store.look_at_mounts();
+        let deliver = |content: &[u8], to: &str| answers(&store, credentials, content, &[to]);
+        assert!(is_accepted(&deliver(&message("first"), "dir/eve/")));
+        store.maintain_beside_flush(OTHER);
+        let long = |number: usize| {
+            let mut long = message(&number.to_string());
+            long.resize(2000, b'x');
+            long
+        };
+        // No checkpoint comes in between: mail arrives faster.
+        let mut stored = 0;
+        let full = loop {
+            let answer = deliver(&long(stored), "dir/eve/").remove(0);
+            if !answer.starts_with("250") {
+                break answer;
+            }
+            stored += 1;
+        };
+        assert!(full.starts_with("452 4.3.1"), "{full}");
+        store.maintain_beside_flush(OTHER);
+        assert!(is_accepted(&deliver(&message("other"), "ann/")));
+        drop(store);
+        world.power_failure(&mut SimRandom::new(1));
+        let _store = world.open().unwrap().unwrap();
+        assert_eq!(maildir(&world.disk, "dir/eve").len(), 1 + stored);
+        assert_eq!(maildir(&world.disk, "ann"), ["other"]);
+    });
+}
+
+#[test]
 fn a_log_that_was_opened_again_brings_nothing_back_and_makes_no_refused_delivery() {
     on_own_thread(|world, credentials| {
         let store = world.open().unwrap().unwrap();
