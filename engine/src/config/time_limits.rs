@@ -29,9 +29,9 @@ pub(super) fn review_time_limits(settings: &Settings) -> Option<String> {
         let _ = write!(names, ", {}", shown(limit));
     }
     Some(format!(
-        "{names}: never reached, for delivery_deadline = {}s is not longer and ends each delivery: \
-         its mail is deferred then (451), not returned; set delivery_deadline of [lmtp] above it, \
-         or it below delivery_deadline",
+        "{names}: never reached: delivery_deadline = {}s ends each delivery before, and its mail \
+         is deferred (451) instead of returned; set delivery_deadline in [lmtp] to a longer time, \
+         or the time limit to a shorter one",
         deadline.as_secs()
     ))
 }

@@ -43,8 +43,11 @@ pub(super) fn parse_toml(path: &Path, content: &[u8]) -> TomlFile {
         Ok(text) => match Document::parse(text) {
             Ok(document) => reader.top(document.as_table()),
             Err(error) => {
-                let cause = error.message().trim_end().replace('\n', "; ");
-                reader.problem(error.span(), format!("not valid TOML: {cause}"));
+                let mut cause = error.message().trim_end().replace('\n', "; ");
+                let place = error.span();
+                let what = place.clone().and_then(|place| text.get(place));
+                cause += &remedy(&cause, what.unwrap_or_default());
+                reader.problem(place, format!("not valid TOML: {cause}"));
             }
         },
         Err(error) => {
@@ -54,6 +57,20 @@ pub(super) fn parse_toml(path: &Path, content: &[u8]) -> TomlFile {
         }
     }
     reader.result
+}
+
+/// Returns what to add to what the parser says about `what`.
+fn remedy(cause: &str, what: &str) -> String {
+    if cause.contains("duplicate key") {
+        format!(
+            " \"{}\"; set it once, and write each [section] once",
+            what.trim()
+        )
+    } else if cause.contains("leading zero") {
+        "; write file modes in quotation marks, such as \"0600\"".to_owned()
+    } else {
+        String::new()
+    }
 }
 
 struct Reader<'a> {
@@ -303,9 +320,13 @@ mod tests {
         );
         let found = problems("[lmtp]\nnul = \"accept\"\nnul = \"reject\"\n");
         assert!(
-            found[0].starts_with("mailstow.toml:3: not valid TOML: "),
+            found[0].starts_with("mailstow.toml:3: not valid TOML: duplicate key \"nul\"; set"),
             "{found:?}"
         );
+        let found = problems("[lmtp]\n[store]\n[lmtp]\nnul = \"accept\"\n");
+        assert!(found[0].contains("\"lmtp\""), "{found:?}");
+        let found = problems("[lmtp]\nsocket_mode = 0600\n");
+        assert!(found[0].contains("such as \"0600\""), "{found:?}");
         let parsed = parse_toml(Path::new("m.toml"), b"# a\n# \xe9\n");
         assert!(
             parsed.problems[0]

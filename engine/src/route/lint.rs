@@ -339,7 +339,12 @@ impl Lint<'_> {
                     _ => None,
                 });
             for (recipient, status) in refused.collect::<Vec<_>>() {
-                let text = format!("the alias {} leads to {recipient}: {status}", entry.key);
+                let is_explained = resolution.error.as_ref() == Some(&status);
+                let cause = match &resolution.reason {
+                    Some(reason) if is_explained => reason.clone(),
+                    _ => status.to_string(),
+                };
+                let text = format!("the alias {} leads to {recipient}: {cause}", entry.key);
                 self.find(Some(&entry.place), text);
             }
         }

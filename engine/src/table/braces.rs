@@ -7,7 +7,7 @@ use super::text::lines::{is_space, trim_text};
 
 /// Splits `list` at commas and white space outside braces. Words are never empty; a `}` too
 /// many is an ordinary character, a `{` too many takes the rest of the list.
-pub(crate) fn words(list: &str) -> impl Iterator<Item = &str> {
+pub fn words(list: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0_usize;
     list.split(move |c: char| {
         match c {

@@ -104,6 +104,18 @@ fn a_table_that_is_emptied_and_filled_again_never_loses_an_entry() {
 }
 
 #[test]
+fn what_old_contents_lack_is_deferred_where_they_are_in_use_beside_the_new_ones() {
+    let room = Room::new(LONG, &users(50));
+    room.write("");
+    room.look_until(Room::is_held);
+    let old = room.set();
+    room.write(&users(51));
+    room.look_until(|room| room.has("user50"));
+    assert!(!room.is_held());
+    assert!(old.unsettled().is_some(), "user50 is not in them");
+}
+
+#[test]
 fn a_table_that_is_written_line_by_line_never_loses_an_entry() {
     let room = Room::new(LONG, &users(12));
     // Once with the file open all the time, once opened for each line, as scripts do.

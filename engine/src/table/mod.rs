@@ -85,7 +85,7 @@ mod text;
 mod watch;
 
 pub use attempt::{Answered, Attempt, Late, Question};
-pub(crate) use braces::words;
+pub use braces::words;
 pub use cache::{Refresh, TableCache};
 pub use compiled::map_table::MapTable;
 pub(crate) use component::steers;

@@ -21,7 +21,7 @@ use crate::started_with::StartedWith;
 use clap::Args;
 use findings::Findings;
 pub(super) use local::default_transport;
-use mailstow_engine::config::{ConfigError, Configuration, Origin, Problem, Settings, Sources};
+use mailstow_engine::config::{ConfigError, Configuration, Origin, Problem, Sources};
 use mailstow_engine::route::{Owners, Router, table_context};
 use mailstow_engine::table::{KeyInValues, OpenError, TableCache, TableList, TableSet};
 use running::Running;
@@ -77,10 +77,7 @@ fn inspect_beside_server(
     let (configuration, problems) = Configuration::inspect(&sources)?;
     let site = StartedWith::of(&sources, &configuration);
     let directory = &configuration.settings.state_directory;
-    let is_default = |section: &str, name: &str| {
-        let entry = configuration.entry(section, name);
-        entry.is_none_or(|entry| entry.origin == Origin::Default)
-    };
+    let is_default = |section: &str, name: &str| is_default(&configuration, section, name);
     // Who names a state directory, in a file or a flag, asks for the server that uses this one.
     let of_site = || match is_default("", "state_directory") {
         true => Running::of_site(&site),
@@ -112,6 +109,12 @@ fn inspect_beside_server(
     Ok((configuration, problems, Some(server)))
 }
 
+/// Whether nobody set a parameter.
+fn is_default(configuration: &Configuration, section: &str, name: &str) -> bool {
+    let entry = configuration.entry(section, name);
+    entry.is_none_or(|entry| entry.origin == Origin::Default)
+}
+
 /// Everything that is wrong with a configuration and its surroundings.
 fn inspect(
     configuration: &Configuration,
@@ -135,7 +138,7 @@ fn check(configuration: &Configuration, running: Option<&Running>, findings: &mu
         .advice
         .iter()
         .for_each(|advice| findings.note(advice));
-    tables(settings, findings);
+    tables(configuration, findings);
     let before = findings.errors.len();
     let has_base = !settings.routing.virtual_mailbox_base.as_os_str().is_empty();
     let owners = match has_base || settings.needs_base() {
@@ -157,7 +160,8 @@ fn check(configuration: &Configuration, running: Option<&Running>, findings: &mu
 }
 
 /// Opens every table, each parameter by itself so that all that fail are named.
-fn tables(settings: &Settings, findings: &mut Findings) {
+fn tables(configuration: &Configuration, findings: &mut Findings) {
+    let settings = &configuration.settings;
     let routing = &settings.routing;
     let context = table_context(routing);
     let cache = TableCache::new(context);
@@ -170,6 +174,9 @@ fn tables(settings: &Settings, findings: &mut Findings) {
     if settings.transport.enabled {
         lists.push(("transport_maps", &routing.transport_maps));
     }
+    if settings.lmtp.expand_aliases {
+        lists.push(("virtual_alias_maps", &routing.virtual_alias_maps));
+    }
     for (name, list) in lists {
         match open(&cache, name, list, &routing.default_database_type) {
             Ok(tables) if name.ends_with("id_maps") => owners_of_senders(name, &tables, findings),
@@ -179,6 +186,16 @@ fn tables(settings: &Settings, findings: &mut Findings) {
                 findings.error(&error);
                 failed.push(error);
             }
+        }
+    }
+    if settings.delivers_locally()
+        && let Some(error) = local::alias_error(configuration, &cache)
+    {
+        failed.push(error.clone());
+        match is_default(configuration, "routing", "alias_maps") {
+            // Machines without aliases have no file at the place that is the default.
+            true => findings.note(error),
+            false => findings.error(error),
         }
     }
     let mut warned = Vec::new();

@@ -95,10 +95,14 @@ fn publish_table(args: &PublishArgs) -> Result<String, PublishError> {
         source,
     })?;
     let found = examine(&name, &bytes)?;
+    // Lines are named as those of the table's file, and are those of the new text.
+    let of_table = format!("{}:", path.display());
+    let named = |text: &str| text.replacen(&of_table, &format!("{new}:"), 1);
     for warning in &found.warnings {
-        complain(format_args!("mailstow: warning: {warning}"));
+        complain(format_args!("mailstow: warning: {}", named(warning)));
     }
     if let Some(malformed) = found.malformed {
+        let malformed = named(&malformed);
         return Err(PublishError::Malformed { new, malformed });
     }
     let doubts = found.doubts();

@@ -63,6 +63,11 @@ struct Entry {
     format: Option<String>,
     uid: Option<u32>,
     gid: Option<u32>,
+    destination: &'static str,
+    command: Option<String>,
+    user: Option<String>,
+    sender: Option<String>,
+    refusal: Option<Error>,
 }
 
 #[derive(Serialize)]
@@ -70,6 +75,16 @@ struct Error {
     code: u16,
     enhanced: String,
     text: String,
+}
+
+impl From<&Status> for Error {
+    fn from(status: &Status) -> Self {
+        Self {
+            code: status.code,
+            enhanced: status.enhanced.to_string(),
+            text: status.text.to_string(),
+        }
+    }
 }
 
 /// Runs the subcommand.
@@ -136,13 +151,25 @@ fn print(
             }
             print_text(&resolution, base, out)?;
             if is_local(router, address)
-                && let Some(note) = default_transport(configuration)
+                && let Some(note) = of_accounts(configuration)
             {
                 writeln!(out, "  note       {note}")?;
             }
         }
     }
     Ok(worst)
+}
+
+/// Returns what to know of mail for accounts of this machine.
+fn of_accounts(configuration: &Configuration) -> Option<String> {
+    match configuration.settings.transport.enabled {
+        true => default_transport(configuration),
+        false => Some(
+            "Postfix delivers this mail: mailstow takes none for accounts of this machine while \
+             [transport] is not enabled"
+                .to_owned(),
+        ),
+    }
 }
 
 /// Whether mail for an address goes by `local_transport`, before aliases lead it elsewhere.
@@ -286,6 +313,19 @@ fn store(route: &Route, base: &Path) -> Option<(String, Format, u32, u32)> {
     }
 }
 
+/// The name of a destination, for programs.
+fn kind(destination: &Destination) -> &'static str {
+    match destination {
+        Destination::Transport => "transport",
+        Destination::Mailbox | Destination::User { .. } => "mailbox",
+        Destination::File { .. } => "file",
+        Destination::Command { .. } => "command",
+        Destination::Discarded => "discarded",
+        Destination::Refused(_) => "refused",
+        _ => "other",
+    }
+}
+
 fn print_json(
     address: &str,
     resolution: &Resolution,
@@ -303,16 +343,28 @@ fn print_json(
             format: store.as_ref().map(|(_, format, ..)| format.to_string()),
             uid: store.as_ref().map(|(_, _, uid, _)| *uid),
             gid: store.as_ref().map(|(.., gid)| *gid),
+            destination: kind(&route.destination),
+            command: match &route.destination {
+                Destination::Command { command, .. } => Some(command.clone()),
+                _ => None,
+            },
+            user: match &route.destination {
+                Destination::Command { rights, .. }
+                | Destination::File { rights, .. }
+                | Destination::User { rights, .. } => Some(rights.user.to_string()),
+                _ => None,
+            },
+            sender: route.sender.clone(),
+            refusal: match &route.destination {
+                Destination::Refused(status) => Some(status.into()),
+                _ => None,
+            },
         }
     };
     let line = Line {
         address,
         results: resolution.results.iter().map(result).collect(),
-        error: resolution.error.as_ref().map(|status| Error {
-            code: status.code,
-            enhanced: status.enhanced.to_string(),
-            text: status.text.to_string(),
-        }),
+        error: resolution.error.as_ref().map(Error::from),
     };
     writeln!(out, "{}", serde_json::to_string(&line)?)
 }

@@ -132,10 +132,12 @@ impl OpenMap {
             Ok(handle) => {
                 let view = handle.view();
                 self.trouble.clear();
-                self.hold.set(None);
                 self.handle = Some(handle);
                 match &self.state {
-                    MapState::Sound(old) if Arc::ptr_eq(old, &view) => return,
+                    MapState::Sound(old) if Arc::ptr_eq(old, &view) => {
+                        self.hold.set(None);
+                        return;
+                    }
                     MapState::Sound(old) if old.is_same(&view) => {
                         look.renewed.push(path.to_owned());
                     }
@@ -144,6 +146,8 @@ impl OpenMap {
                         look.changed.push(path.to_owned());
                     }
                 }
+                // Snapshots that still use the old contents keep what held the map back.
+                self.hold = Arc::default();
                 self.state = MapState::Sound(view);
             }
             Err(error) => self.suffer(path, &error, look),

@@ -166,3 +166,20 @@ fn maps_within_other_tables_belong_to_the_same_parameter() {
             .all(|table: &dyn LookupTable| !table.may_block())
     );
 }
+
+#[test]
+fn what_an_old_map_lacks_is_deferred_where_it_is_in_use_beside_the_new_one() {
+    let room = Room::new();
+    room.build("one");
+    let old = room.set("virtual_uid_maps");
+    let other = room.dir.path().join("other");
+    fs::write(&other, "no map").unwrap();
+    fs::rename(other, room.path()).unwrap();
+    room.cache.refresh();
+    assert!(old.unsettled().is_some(), "the new one cannot be used");
+    room.build("two");
+    assert!(room.cache.refresh().changed);
+    assert_eq!(room.ask().as_deref(), Some("two"));
+    assert!(room.set("virtual_uid_maps").unsettled().is_none());
+    assert!(old.unsettled().is_some());
+}

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::sync::{Arc, Mutex};
 
 /// Why the contents in use may lack what the file is about to have: none, mostly. Shared with
-/// the snapshots that use the contents.
+/// the snapshots that use the contents; other contents have another.
 #[derive(Debug, Default)]
 pub(crate) struct Hold(Mutex<Option<String>>);
 
@@ -274,6 +274,8 @@ impl Watched {
             Decision::Take => match trouble {
                 None => {
                     let boldly = self.boldly(&facts, look);
+                    // Snapshots that still use the old contents keep what held the file back.
+                    self.hold = Arc::default();
                     self.adopt(&source);
                     Looked::Take(boldly)
                 }

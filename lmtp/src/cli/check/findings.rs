@@ -25,6 +25,10 @@ impl Findings {
         }
     }
 
+    pub(super) fn has_errors(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
     pub(super) fn warning(&mut self, text: impl fmt::Display) {
         add(&mut self.warnings, text.to_string());
     }

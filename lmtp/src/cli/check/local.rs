@@ -2,9 +2,12 @@
 //!
 //! Nothing is created.
 
-use super::Findings;
 use super::places::directory;
+use super::{Findings, open};
+use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::{Configuration, Origin, Settings};
+use mailstow_engine::route::{Router, table_context};
+use mailstow_engine::table::{TableCache, words};
 use nix::unistd::User;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -16,6 +19,28 @@ pub(super) fn check(configuration: &Configuration, findings: &mut Findings) {
     }
     if settings.delivers_locally() {
         check_as(rustix::process::geteuid().as_raw(), settings, findings);
+        postmaster(settings, findings);
+    }
+}
+
+/// The address that every site must have (RFC 5321 section 4.5.1). What Debian's aliases make of it
+/// is root, who gets no mail here.
+fn postmaster(settings: &Settings, findings: &mut Findings) {
+    let cache = TableCache::new(table_context(&settings.routing));
+    let (Ok(router), Ok(address)) = (
+        Router::open(&settings.routing, &cache),
+        parse_mailbox("postmaster"),
+    ) else {
+        // A table that cannot be opened is reported by itself.
+        return;
+    };
+    let is_own = |transport: &str, nexthop: &str| settings.is_own_socket(transport, nexthop);
+    let found = router.find_targets(address, settings.lmtp.expand_aliases, &is_own);
+    if let Err(error) = found.targets
+        && error.status().is_temporary()
+        && !findings.has_errors()
+    {
+        findings.warning(format_args!("mail for postmaster is deferred: {error}"));
     }
 }
 
@@ -46,6 +71,18 @@ pub(in crate::cli) fn default_transport(configuration: &Configuration) -> Option
              or set local_transport"
         ),
     })
+}
+
+/// Returns why aliases of accounts cannot be looked up, so that all their mail is deferred. Tables
+/// of type `nis:` are passed over, as the server does.
+pub(super) fn alias_error(configuration: &Configuration, cache: &TableCache) -> Option<String> {
+    let routing = &configuration.settings.routing;
+    let tables = words(&routing.alias_maps).filter(|table| !table.starts_with("nis:"));
+    let tables = tables.collect::<Vec<_>>().join(" ");
+    let error = open(cache, "alias_maps", &tables, &routing.default_database_type).err()?;
+    Some(format!(
+        "alias_maps: {error}; mail for accounts of this machine is deferred"
+    ))
 }
 
 /// For a server of this user.
@@ -79,13 +116,12 @@ fn check_as(euid: u32, settings: &Settings, findings: &mut Findings) {
     }
 }
 
-/// The directory of mboxes, in which their owners, or the group of the directory, make files.
+/// The directory of mailboxes, in which their owners, or the group of the directory, make files.
 fn spool(path: &str, findings: &mut Findings) {
-    if path.ends_with('/') {
-        return;
-    }
+    // Maildirs may have been created in advance.
+    let holds_maildirs = path.ends_with('/');
     match directory(Path::new(path)) {
-        Ok(found) if found.mode() & 0o022 == 0 => findings.warning(format_args!(
+        Ok(found) if found.mode() & 0o022 == 0 && !holds_maildirs => findings.warning(format_args!(
             "mail_spool_directory {path} (mode {:04o}) may be written by root only, and no mail \
              is delivered as root: mail for accounts is deferred; run chgrp mail {path} and chmod \
              2775 {path}, or set home_mailbox",

@@ -157,6 +157,45 @@ fn transports_that_can_deliver_nothing_are_errors() {
 }
 
 #[test]
+fn tables_of_aliases_that_are_not_there_are_errors_where_they_are_used() {
+    let mut site = Site::new();
+    let aliases = "[routing]\nmydestination = \"host.example\"\n\
+                   local_transport = \"local:\"\nmail_spool_directory = \"@DIR@/no-spool/\"\n\
+                   alias_maps = \"nis:mail.aliases, hash:@DIR@/no-aliases\"\n\
+                   virtual_alias_domains = \"\"\n\
+                   virtual_alias_maps = \"hash:@DIR@/no-virtual\"\n";
+    site.toml = aliases.to_owned();
+    assert!(site.findings().errors.is_empty(), "{}", site.findings());
+    site.toml = format!("[transport]\nenabled = true\n[lmtp]\nexpand_aliases = true\n{aliases}");
+    let errors = site.findings().errors.join("\n");
+    for wrong in [
+        "alias_maps: table hash:",
+        "no-aliases",
+        "virtual_alias_maps: table hash:",
+        "mail_spool_directory",
+    ] {
+        assert!(errors.contains(wrong), "{wrong}: {errors}");
+    }
+}
+
+#[test]
+fn an_alias_that_makes_root_the_postmaster_is_a_warning() {
+    let mut site = Site::new();
+    site.toml = "[transport]\nenabled = true\n[routing]\nmyhostname = \"host.example\"\n\
+                 myorigin = \"host.example\"\nmydestination = \"host.example\"\n\
+                 local_transport = \"local:\"\nmail_spool_directory = \"@DIR@/base/\"\n\
+                 alias_maps = \"inline:{postmaster=root}\"\n"
+        .to_owned();
+    let findings = site.findings();
+    assert!(findings.errors.is_empty(), "{findings}");
+    let warnings = findings.warnings.join("\n");
+    assert!(
+        warnings.contains("mail for postmaster is deferred: ") && warnings.contains("root"),
+        "{findings}"
+    );
+}
+
+#[test]
 fn a_base_that_everyone_may_write_is_an_error() {
     let site = Site::new();
     fs::set_permissions(site.path("base"), fs::Permissions::from_mode(0o777)).unwrap();
