@@ -119,6 +119,8 @@ fn resolve_prints_one_object_for_each_address() {
         let result = &object["results"][0];
         assert_eq!(result["class"], "virtual_mailbox");
         assert_eq!(result["format"], format);
+        assert_eq!(result["destination"], "mailbox");
+        assert!(result["refusal"].is_null(), "{result}");
         assert_eq!(
             (&result["uid"], &result["gid"]),
             (&owner.into(), &owner.into())
@@ -263,6 +265,28 @@ fn a_reader_that_goes_away_or_a_full_disk_is_no_panic() {
             assert_eq!(output.status.code(), Some(code), "{}", said(&output));
         }
     }
+}
+
+#[test]
+fn resolve_tells_programs_what_a_destination_is_and_which_member_is_refused() {
+    let builder = Mailstow::example("json")
+        .main_cf(
+            "myhostname = host.example\nmydestination = host.example\n\
+             alias_maps = inline:{{ note = \"|/bin/true\" }}\n\
+             virtual_alias_maps = inline:{{all@example.com = sales@example.com, \
+             nobody@example.com, note@host.example}}\n",
+        )
+        .toml("[transport]\nenabled = true\n");
+    let output = run(&builder, &["resolve", "--json", "all@example.com"]);
+    let line = String::from_utf8_lossy(&output.stdout).into_owned();
+    let object: serde_json::Value = serde_json::from_str(&line).expect("one JSON object");
+    assert!(object["error"].is_null(), "{object}");
+    let results = object["results"].as_array().expect("a list");
+    let kinds: Vec<_> = results.iter().map(|one| &one["destination"]).collect();
+    assert_eq!(kinds, ["mailbox", "refused", "command"], "{object}");
+    assert_eq!(results[1]["refusal"]["code"], 550);
+    assert_eq!(results[2]["command"], "/bin/true");
+    assert_eq!(results[2]["user"], "nobody");
 }
 
 #[test]

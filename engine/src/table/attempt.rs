@@ -4,8 +4,10 @@
 //! backtracks. Within [`Attempt::run`] such a table does not wait; the lookup is given up with the
 //! [`Question`]. When the answer is there, the lookup is done again, and the table gives that
 //! answer at once. No thread waits, and a table that hangs holds up nothing but the lookups that
-//! ask it. Invariants: a result comes from answers alone, never from one that was still missing;
-//! each question is asked once for each attempt.
+//! ask it. A list of many members has many questions, and to do all of its lookup again for each
+//! would take a time that grows with the square of their number: after some answers the thread
+//! waits, for no longer than the lookup itself takes. Invariants: a result comes from answers alone,
+//! never from one that was still missing; each question is asked once for each attempt.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,11 +17,18 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::TableError;
+use super::awaited::Awaited;
+pub(super) use super::reply::{Answer, Reply};
+use crate::clock;
 use crate::limits::ANSWER_TIMEOUT;
 use crate::sync::Arc;
 
-/// What a table answers.
-pub(super) type Answer = Result<Option<String>, TableError>;
+/// So often a lookup is given up before its thread waits for answers.
+const GIVEN_UP_MAX: u32 = 8;
+/// How long all the answers of one run are waited for then: as long as its own work took the last
+/// time, within these bounds.
+const PATIENCE_MIN: Duration = Duration::from_millis(5);
+const PATIENCE_MAX: Duration = Duration::from_millis(200);
 
 /// Answers by table and key.
 type Answers = HashMap<u64, HashMap<String, Answer>>;
@@ -28,6 +37,10 @@ type Answers = HashMap<u64, HashMap<String, Answer>>;
 #[derive(Debug, Default)]
 pub struct Attempt {
     known: Answers,
+    /// How often the lookup was given up.
+    given_up: u32,
+    /// How long its own work took the last time.
+    work: Duration,
 }
 
 /// What has to be asked before a lookup can go on.
@@ -64,11 +77,20 @@ impl Attempt {
     /// A table has to be waited for: ask the question, hand the answer to [`Attempt::learn`] and
     /// run the same again.
     pub fn run<T>(&mut self, look_up: impl FnOnce() -> T) -> Result<T, Question> {
-        let inside = Inside::enter(std::mem::take(&mut self.known));
+        let patience = match self.given_up < GIVEN_UP_MAX {
+            true => Duration::ZERO,
+            false => self.work.clamp(PATIENCE_MIN, PATIENCE_MAX),
+        };
+        let begin = clock::now();
+        let inside = Inside::enter(std::mem::take(&mut self.known), patience);
         let result = look_up();
-        let (known, question) = inside.leave();
-        self.known = known;
-        question.map_or(Ok(result), Err)
+        let left = inside.leave();
+        self.known = left.known;
+        self.given_up = self.given_up.saturating_add(1);
+        self.work = begin
+            .elapsed()
+            .saturating_sub(patience.saturating_sub(left.patience));
+        left.question.map_or(Ok(result), Err)
     }
 
     /// Takes the answer to a question of [`Attempt::run`].
@@ -90,9 +112,7 @@ impl Question {
     /// Asks; returns at once. `then` is called once, from any thread.
     pub fn ask(self, then: impl FnOnce(Answered) + Send + 'static) -> Late {
         let asked = self.asked.clone();
-        (self.start)(Reply(Some(Box::new(move |answer| {
-            then(Answered { asked, answer });
-        }))));
+        (self.start)(Reply::new(move |answer| then(Answered { asked, answer })));
         Late {
             asked: self.asked,
             late: self.late,
@@ -123,29 +143,6 @@ impl fmt::Debug for Late {
         f.debug_struct("Late")
             .field("asked", &self.asked)
             .finish_non_exhaustive()
-    }
-}
-
-/// Where an answer goes. Dropped, it says that the answer was lost.
-pub(super) struct Reply(Option<Box<dyn FnOnce(Answer) + Send>>);
-
-impl Reply {
-    /// Gives the answer.
-    pub(super) fn give(mut self, answer: Answer) {
-        if let Some(then) = self.0.take() {
-            then(answer);
-        }
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if let Some(then) = self.0.take() {
-            then(Err(TableError::Unavailable {
-                name: "that was asked".to_owned(),
-                cause: "the answer was lost; see the log".to_owned(),
-            }));
-        }
     }
 }
 
@@ -211,27 +208,69 @@ impl Asker {
         let inside = STATE.with_borrow_mut(|state| {
             let state = state.as_mut()?;
             let of_table = state.known.get(&self.id);
-            Some(of_table.and_then(|known| known.get(key)).cloned())
+            let known = of_table.and_then(|known| known.get(key)).cloned();
+            // Whoever goes on after an error asks for what may not be needed.
+            let is_given_up = state.question.is_some();
+            let patience = (!is_given_up && !state.patience.is_zero()).then_some(state.patience);
+            Some((known, patience))
         });
         match inside {
-            Some(Some(answer)) => answer,
-            Some(None) => {
+            Some((Some(answer), _)) => answer,
+            Some((None, Some(patience))) => self.wait_for(key, asking, patience),
+            Some((None, None)) => {
                 self.put(key, asking);
-                Err(TableError::Unavailable {
-                    name: self.name.to_string(),
-                    cause: "the answer is not there yet".to_owned(),
-                })
+                self.not_there_yet()
             }
             None => {
                 let (tell, told) = mpsc::sync_channel(1);
-                (asking.start)(Reply(Some(Box::new(move |answer| {
+                (asking.start)(Reply::new(move |answer| {
                     // Who asked may have given up.
                     let _ = tell.send(answer);
-                }))));
+                }));
                 told.recv_timeout(asking.timeout)
                     .unwrap_or_else(|_| Err((asking.late)()))
             }
         }
+    }
+
+    /// Asks, and waits for the answer for so long. Then the attempt is given up with the question,
+    /// which is asked already.
+    fn wait_for<S, L>(&self, key: &str, asking: Asking<S, L>, patience: Duration) -> Answer
+    where
+        S: FnOnce(Reply) + Send + 'static,
+        L: FnOnce() -> TableError + Send + 'static,
+    {
+        let begin = clock::now();
+        let awaited = Arc::new(Awaited::new());
+        let tell = Arc::clone(&awaited);
+        (asking.start)(Reply::new(move |answer| tell.tell(answer)));
+        let answer = awaited.wait(patience);
+        let waited = begin.elapsed();
+        STATE.with_borrow_mut(|state| {
+            if let Some(state) = state {
+                state.patience = state.patience.saturating_sub(waited);
+                if let Some(answer) = &answer {
+                    let known = state.known.entry(self.id).or_default();
+                    known.insert(key.to_owned(), answer.clone());
+                }
+            }
+        });
+        answer.unwrap_or_else(|| {
+            let asking = Asking {
+                start: move |reply: Reply| awaited.then(reply),
+                timeout: asking.timeout,
+                late: asking.late,
+            };
+            self.put(key, asking);
+            self.not_there_yet()
+        })
+    }
+
+    fn not_there_yet(&self) -> Answer {
+        Err(TableError::Unavailable {
+            name: self.name.to_string(),
+            cause: "the answer is not there yet".to_owned(),
+        })
     }
 
     /// Makes the question that this thread's attempt is given up with, unless there is one.
@@ -257,9 +296,12 @@ impl Asker {
 }
 
 /// The attempt that a thread is in.
+#[derive(Default)]
 struct State {
     known: Answers,
     question: Option<Question>,
+    /// How long answers may still be waited for.
+    patience: Duration,
 }
 
 thread_local! {
@@ -272,19 +314,19 @@ struct Inside {
 }
 
 impl Inside {
-    fn enter(known: Answers) -> Self {
+    fn enter(known: Answers, patience: Duration) -> Self {
         let state = State {
             known,
             question: None,
+            patience,
         };
         Self {
             outer: STATE.replace(Some(state)),
         }
     }
 
-    fn leave(self) -> (Answers, Option<Question>) {
-        let state = STATE.take();
-        state.map_or_else(Default::default, |state| (state.known, state.question))
+    fn leave(self) -> State {
+        STATE.take().unwrap_or_default()
     }
 }
 
@@ -299,7 +341,7 @@ impl Drop for Inside {
 pub(super) fn test_reply() -> (Reply, mpsc::Receiver<Answer>) {
     let (tell, told) = mpsc::channel();
     let then = move |answer| tell.send(answer).unwrap_or_default();
-    (Reply(Some(Box::new(then))), told)
+    (Reply::new(then), told)
 }
 
 #[cfg(test)]
@@ -371,6 +413,76 @@ mod tests {
         for table in [&first, &second] {
             assert_eq!(table.asked.load(Ordering::SeqCst), 1);
         }
+    }
+
+    /// Looks up until all is known, with `answer` for each question; returns how often that took.
+    fn runs(look_up: impl Fn(), mut answer: impl FnMut(Question) -> Answered) -> u32 {
+        let mut attempt = Attempt::default();
+        for count in 1.. {
+            match attempt.run(&look_up) {
+                Ok(()) => return count,
+                Err(question) => attempt.learn(answer(question)),
+            }
+        }
+        unreachable!("the loop has no other end")
+    }
+
+    fn answered(question: Question) -> Answered {
+        let (tell, told) = mpsc::channel();
+        let _late = question.ask(move |answered| tell.send(answered).unwrap());
+        told.recv().unwrap()
+    }
+
+    #[test]
+    fn a_lookup_with_many_questions_is_not_done_again_for_each() {
+        const QUESTIONS: u32 = 2000;
+        let asker = Asker::new("quick:");
+        let asked = Arc::new(AtomicUsize::new(0));
+        let look_up = || {
+            for key in 0..QUESTIONS {
+                let asked = Arc::clone(&asked);
+                let asking = Asking {
+                    start: move |reply: Reply| {
+                        asked.fetch_add(1, Ordering::SeqCst);
+                        reply.give(value("v"));
+                    },
+                    timeout: Duration::from_secs(60),
+                    late: || unreachable!("the answer is there"),
+                };
+                let _ = asker.answer(&key.to_string(), asking);
+            }
+        };
+        let runs = runs(look_up, answered);
+        assert!(runs < QUESTIONS / 4, "{runs}");
+        assert_eq!(asked.load(Ordering::SeqCst), QUESTIONS as usize);
+    }
+
+    #[test]
+    fn an_answer_that_takes_longer_than_the_thread_waits_is_asked_for_once() {
+        let (slow, quick) = (Slow::new(), Asker::new("quick:"));
+        let look_up = || {
+            for key in 0..2 * GIVEN_UP_MAX {
+                let asking = Asking {
+                    start: move |reply: Reply| reply.give(value("v")),
+                    timeout: Duration::from_secs(60),
+                    late: || unreachable!("the answer is there"),
+                };
+                let _ = quick.answer(&key.to_string(), asking);
+            }
+            assert!(slow.lookup("k").is_err() || slow.lookup("k") == value("late"));
+        };
+        let mut replies = 0;
+        runs(look_up, |question| {
+            if question.asked.table == quick.id {
+                return answered(question);
+            }
+            let (tell, told) = mpsc::channel();
+            question.ask(move |answered| tell.send(answered).unwrap());
+            slow.reply(value("late"));
+            replies += 1;
+            told.recv().unwrap()
+        });
+        assert_eq!((replies, slow.asked.load(Ordering::SeqCst)), (1, 1));
     }
 
     #[test]

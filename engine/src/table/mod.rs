@@ -61,6 +61,7 @@
 //!   differ in letters that only one of their Unicode versions knows.
 
 mod attempt;
+mod awaited;
 mod braces;
 mod cache;
 mod chance;
@@ -79,6 +80,7 @@ mod lookup_table;
 mod open;
 mod patterns;
 mod remote;
+mod reply;
 mod set;
 mod substitution;
 mod text;
