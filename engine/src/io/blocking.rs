@@ -408,17 +408,31 @@ impl Disk for Blocking {
             LockKind::Fcntl => try_record_lock(file),
         }
     }
+
+    fn unlock(&self, file: &OwnedFd) {
+        // What cannot be unlocked is when all who have the file open have closed it.
+        let _ = set_record_lock(file, libc::F_UNLCK);
+        let _ = sys::flock(file, FlockOperation::Unlock);
+    }
 }
 
 /// A lock of the open file description; where the file system knows only those of processes (old
 /// NFS), one of those, which excludes other processes but not threads: the queue excludes those.
 fn try_record_lock(file: &OwnedFd) -> io::Result<bool> {
+    match set_record_lock(file, libc::F_WRLCK) {
+        Ok(_) => Ok(true),
+        Err(nix::Error::EAGAIN | nix::Error::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn set_record_lock(file: &OwnedFd, what: libc::c_int) -> nix::Result<libc::c_int> {
     #[allow(
         clippy::cast_possible_truncation,
         reason = "the kernel's own small constants"
     )]
     let whole_file = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
+        l_type: what as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
@@ -428,11 +442,7 @@ fn try_record_lock(file: &OwnedFd) -> io::Result<bool> {
     if matches!(answer, Err(nix::Error::EINVAL | nix::Error::ENOTSUP)) {
         answer = fcntl(file, FcntlArg::F_SETLK(&whole_file));
     }
-    match answer {
-        Ok(_) => Ok(true),
-        Err(nix::Error::EAGAIN | nix::Error::EACCES) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
+    answer
 }
 
 #[cfg(test)]
@@ -440,6 +450,26 @@ mod tests {
     use super::*;
     use crate::io::Credentials;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn a_lock_that_is_given_back_is_free_although_a_child_has_the_file_open() {
+        let disk = Blocking::new();
+        let directory = tempfile::tempdir().unwrap();
+        let root = disk.open_root(directory.path()).unwrap();
+        let file = disk.create_new(&root, "box", 0o600).unwrap();
+        let other = disk.open_append(&root, "box").unwrap();
+        for kind in [LockKind::Fcntl, LockKind::Flock] {
+            assert!(disk.try_lock(&file, kind).unwrap());
+        }
+        // As fork(2) makes another name for the same open file.
+        let of_child = file.try_clone().unwrap();
+        disk.unlock(&file);
+        drop(file);
+        for kind in [LockKind::Fcntl, LockKind::Flock] {
+            assert!(disk.try_lock(&other, kind).unwrap(), "{kind:?}");
+        }
+        drop(of_child);
+    }
 
     /// A disk on a kernel without openat2 and without links by descriptor.
     fn old_kernel() -> Blocking {

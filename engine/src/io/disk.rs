@@ -294,4 +294,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// As fcntl(2) or flock(2); a lock held by another is `Ok(false)`.
     fn try_lock(&self, file: &Self::Handle, kind: LockKind) -> io::Result<bool>;
+
+    /// Gives the locks of a handle back that is about to be dropped. Without this, the children of
+    /// an embedder's fork(2) would keep them until they run another program or end.
+    fn unlock(&self, _file: &Self::Handle) {}
 }

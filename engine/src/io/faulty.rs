@@ -310,4 +310,8 @@ impl<D: Disk> Disk for Faulty<D> {
     fn try_lock(&self, file: &Self::Handle, kind: LockKind) -> io::Result<bool> {
         self.inner.try_lock(file, kind)
     }
+
+    fn unlock(&self, file: &Self::Handle) {
+        self.inner.unlock(file);
+    }
 }

@@ -17,9 +17,10 @@ use rustix::fs::{
     Advice, AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, fadvise, fallocate,
     unlinkat,
 };
+use rustix::io::Errno;
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -27,6 +28,9 @@ use std::thread;
 use std::time::Duration;
 
 const LOCK_NAME: &str = "lock";
+/// How long a lock is waited for whose holder was killed, and the pause between two attempts.
+const LEFT_WAIT: Duration = Duration::from_secs(10);
+const LEFT_PAUSE: Duration = Duration::from_millis(20);
 /// Attempts to open a file while descriptors are short, and the pause between two.
 const ATTEMPTS: usize = 200;
 const PAUSE: Duration = Duration::from_millis(5);
@@ -146,32 +150,50 @@ fn lock(path: &Path, directory: &OwnedFd) -> Result<File, LogError> {
     let failed = |error| LogError::io("lock", &file_path.display().to_string(), error);
     let flags = OFlags::RDWR | OFlags::CREATE;
     // Its content is overwritten: it must be ours.
-    let mut file = open_own(directory, LOCK_NAME, flags, 0o600).map_err(failed)?;
+    let file = open_own(directory, LOCK_NAME, flags, 0o600).map_err(failed)?;
     let taken = FlockOperation::NonBlockingLockExclusive;
-    match rustix::fs::flock(&file, taken) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(locked(path, &mut file)),
-        Err(error) => return Err(failed(error.into())),
-    }
-    // Some network file systems lock no directories.
-    if rustix::fs::flock(directory, taken) == Err(rustix::io::Errno::WOULDBLOCK) {
-        return Err(locked(path, &mut file));
+    let try_both = || match rustix::fs::flock(&file, taken) {
+        // Some network file systems lock no directories.
+        Ok(()) => Ok(rustix::fs::flock(directory, taken) != Err(Errno::WOULDBLOCK)),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(failed(error.into())),
+    };
+    let end = crate::clock::now() + LEFT_WAIT;
+    while !try_both()? {
+        let holder = holder(&file);
+        let is_left = holder.is_some_and(is_gone);
+        if !is_left || crate::clock::now() >= end {
+            return Err(locked(path, holder));
+        }
+        // The commands that a killed server was about to run have its files open until they run.
+        std::thread::sleep(LEFT_PAUSE);
     }
     file.set_len(0).map_err(failed)?;
-    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    writeln!(&file, "{}", std::process::id()).map_err(failed)?;
     Ok(file)
 }
 
-fn locked(path: &Path, file: &mut File) -> LogError {
-    let mut holder = String::new();
-    let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
+/// The process that the lock file names.
+fn holder(file: &File) -> Option<i32> {
+    let mut digits = [0; 12];
+    let count = file.read_at(&mut digits, 0).ok()?;
+    let text = std::str::from_utf8(digits.get(..count)?).ok()?;
+    text.trim().parse().ok()
+}
+
+fn is_gone(process: i32) -> bool {
+    // Signal 0 only asks.
+    let ask = || nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), None);
+    process > 0 && ask() == Err(nix::errno::Errno::ESRCH)
+}
+
+fn locked(path: &Path, holder: Option<i32>) -> LogError {
     LogError::Locked {
         directory: path.to_owned(),
-        holder: if known {
-            format!("process {}", holder.trim())
-        } else {
-            "another process".to_owned()
-        },
+        holder: holder.map_or_else(
+            || "another process".to_owned(),
+            |process| format!("process {process}"),
+        ),
     }
 }
 
@@ -379,5 +401,33 @@ impl LogFile for SegmentFile {
         self.flusher
             .lock()
             .write_and_flush(&self.file, bytes, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_a_killed_process_left_to_its_children_is_waited_for_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || DirectoryMedium::open(directory.path(), BackendChoice::Auto);
+        let held = open().unwrap();
+        let refused = open().map(drop);
+        let own = std::process::id();
+        assert!(
+            matches!(&refused, Err(LogError::Locked { holder, .. }) if *holder == format!("process {own}")),
+            "{refused:?}"
+        );
+        let mut killed = std::process::Command::new("true").spawn().unwrap();
+        killed.wait().unwrap();
+        std::fs::write(directory.path().join(LOCK_NAME), killed.id().to_string()).unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(open);
+            // Long enough for it to find the lock taken; it gets the lock either way.
+            std::thread::sleep(5 * LEFT_PAUSE);
+            drop(held);
+            waits.join().unwrap().unwrap();
+        });
     }
 }

@@ -337,7 +337,8 @@ impl MailboxError {
                 doing,
                 source,
             },
-            Some(libc::EDQUOT | libc::EFBIG) => Self::Quota {
+            // EFBIG is none of these: the limit on the size of files is the process's own.
+            Some(libc::EDQUOT) => Self::Quota {
                 mailbox,
                 doing,
                 source,
@@ -405,7 +406,7 @@ mod tests {
             (libc::EROFS, "451 4.3.0"),
             (libc::ENOSPC, "452 4.3.1"),
             (libc::EDQUOT, "552 5.2.2"),
-            (libc::EFBIG, "552 5.2.2"),
+            (libc::EFBIG, "451 4.3.0"),
             (libc::EACCES, "451 4.2.0"),
             (libc::ENOTDIR, "451 4.2.0"),
             (libc::ENAMETOOLONG, "451 4.3.5"),

@@ -81,6 +81,9 @@ pub extern "C" fn mailstow_map_change(
 
 /// Begins to build a recipient map, which will replace the one at `path`, if any.
 ///
+/// Waits while another builder for the same map exists, in any process or thread: finish or free it
+/// before you begin another in the same thread.
+///
 /// `changes` decides about keys that were changed in the old map since it was built:
 /// MAILSTOW_CHANGES_REFUSE, MAILSTOW_CHANGES_KEEP or MAILSTOW_CHANGES_DISCARD.
 #[unsafe(no_mangle)]

@@ -219,6 +219,7 @@ impl<H> Mbox<H> {
     /// Gives the locks back.
     pub fn close<D: Disk<Handle = H>>(self, disk: &D) {
         // The kernel's lock goes first, in the reverse order of taking.
+        disk.unlock(&self.file);
         drop(self.file);
         if let Some(lock) = self.dotlock {
             lock.release(disk, &self.parent);
@@ -439,6 +440,7 @@ fn lock_file<D: Disk>(
         };
         let locked = disk.try_lock(file, kind);
         if !locked.map_err(|e| failed(path, "locking the file", e))? {
+            disk.unlock(file);
             return Ok(Some(name));
         }
     }
