@@ -69,7 +69,11 @@ pub(super) fn refused(reply: &Reply, server: &str, to: &str) -> Status {
         421 | 454 | 500 | 502 | 503 | 504 | 530 | 534 | 535 | 538 | 555
     );
     if is_ours {
-        return Status::new(451, EnhancedCode::new(4, 5, 0), text);
+        // A server that ends the session says why; other codes are about the protocol.
+        let own = reply.enhanced();
+        let own = own.filter(|enhanced| reply.code == 421 && enhanced.class == 4);
+        let enhanced = own.unwrap_or(EnhancedCode::new(4, 5, 0));
+        return Status::new(451, enhanced, text);
     }
     let class = match reply.code / 100 {
         5 => 5,
@@ -148,6 +152,11 @@ mod tests {
         }
         let status = session_refused(&reply(554, "no service"), "store", "the greeting");
         assert!(status.is_temporary(), "{status}");
+        let status = refused(&reply(421, "4.3.2 shutting down"), "store", "DATA");
+        assert_eq!(
+            status.to_string(),
+            "451 4.3.2 store said: 421 4.3.2 shutting down (in reply to DATA)"
+        );
     }
 
     #[test]

@@ -233,11 +233,16 @@ impl<'a> Transaction<'a> {
     /// The session cannot go on; [`Transaction::lost`] or [`Transaction::fail`] ends it.
     pub(super) fn reply(&mut self, reply: &Reply) -> Result<(), Broken> {
         if reply.code == 421 {
-            return Err(Broken::Closing(refused(
-                reply,
-                &self.peer.name,
-                "a command",
-            )));
+            let to = match (self.stage, self.awaited.front()) {
+                (Stage::Answers, _) => "end of DATA",
+                (_, Some(Command::Rset)) => "RSET",
+                (_, Some(Command::Xforward)) => "XFORWARD",
+                (_, Some(Command::Mail)) => "MAIL FROM",
+                (_, Some(Command::Rcpt(_))) => "RCPT TO",
+                (_, Some(Command::Data)) => "DATA",
+                (_, None) => "no command",
+            };
+            return Err(Broken::Closing(refused(reply, &self.peer.name, to)));
         }
         if self.stage == Stage::Answers {
             return self.answer(reply);
