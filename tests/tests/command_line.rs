@@ -276,7 +276,7 @@ fn resolve_tells_programs_what_a_destination_is_and_which_member_is_refused() {
              virtual_alias_maps = inline:{{all@example.com = sales@example.com, \
              nobody@example.com, note@host.example}}\n",
         )
-        .toml("[transport]\nenabled = true\n");
+        .toml("[transport]\nenabled = true\n[lmtp]\nexpand_aliases = true\n");
     let output = run(&builder, &["resolve", "--json", "all@example.com"]);
     let line = String::from_utf8_lossy(&output.stdout).into_owned();
     let object: serde_json::Value = serde_json::from_str(&line).expect("one JSON object");

@@ -6,8 +6,8 @@
 //! answer at once. No thread waits, and a table that hangs holds up nothing but the lookups that
 //! ask it. A list of many members has many questions, and to do all of its lookup again for each
 //! would take a time that grows with the square of their number: after some answers the thread
-//! waits, for no longer than the lookup itself takes. Invariants: a result comes from answers alone,
-//! never from one that was still missing; each question is asked once for each attempt.
+//! waits, for no longer than the lookup itself takes. Invariants: a result comes from answers
+//! alone, never from one that was still missing; each question is asked once for each attempt.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -209,7 +209,7 @@ impl Asker {
             let state = state.as_mut()?;
             let of_table = state.known.get(&self.id);
             let known = of_table.and_then(|known| known.get(key)).cloned();
-            // Whoever goes on after an error asks for what may not be needed.
+            // A lookup that goes on after an error asks for what may not be needed.
             let is_given_up = state.question.is_some();
             let patience = (!is_given_up && !state.patience.is_zero()).then_some(state.patience);
             Some((known, patience))

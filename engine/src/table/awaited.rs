@@ -1,4 +1,4 @@
-//! One answer: waited for on the thread that asked, for a while, and then by somebody else.
+//! One answer: the thread that asked waits for it for a while, then another place gets it.
 
 use std::mem;
 use std::time::Duration;

@@ -14,6 +14,7 @@ mod owners;
 mod places;
 mod running;
 mod sockets;
+mod table_lists;
 mod transports;
 
 use super::common::ServeArgs;
@@ -23,10 +24,11 @@ use findings::Findings;
 pub(super) use local::default_transport;
 use mailstow_engine::config::{ConfigError, Configuration, Origin, Problem, Sources};
 use mailstow_engine::route::{Owners, Router, table_context};
-use mailstow_engine::table::{KeyInValues, OpenError, TableCache, TableList, TableSet};
+use mailstow_engine::table::{KeyInValues, TableCache, TableSet};
 use running::Running;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use table_lists::open;
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -109,7 +111,7 @@ fn inspect_beside_server(
     Ok((configuration, problems, Some(server)))
 }
 
-/// Whether nobody set a parameter.
+/// Whether a parameter is not set.
 fn is_default(configuration: &Configuration, section: &str, name: &str) -> bool {
     let entry = configuration.entry(section, name);
     entry.is_none_or(|entry| entry.origin == Origin::Default)
@@ -214,11 +216,6 @@ fn tables(configuration: &Configuration, findings: &mut Findings) {
              mailboxes, or use --domain",
         );
     }
-}
-
-fn open(cache: &TableCache, name: &str, list: &str, default: &str) -> Result<TableSet, OpenError> {
-    let list = TableList::parse(list, default)?.for_parameter(name);
-    cache.open_all(&list)
 }
 
 /// Tables that make an owner out of the address, which is refused when mail comes.

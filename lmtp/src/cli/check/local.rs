@@ -2,8 +2,9 @@
 //!
 //! Nothing is created.
 
+use super::Findings;
 use super::places::directory;
-use super::{Findings, open};
+use super::table_lists::open;
 use mailstow_engine::address::parse_mailbox;
 use mailstow_engine::config::{Configuration, Origin, Settings};
 use mailstow_engine::route::{Router, table_context};
