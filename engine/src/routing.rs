@@ -94,6 +94,8 @@ struct Shared {
 struct Open {
     settings: Settings,
     cache: TableCache,
+    /// Changed files were read, and lookups do not use their contents yet.
+    is_stale: bool,
 }
 
 impl Routing {
@@ -109,6 +111,7 @@ impl Routing {
             open: Mutex::new(Open {
                 settings: settings.clone(),
                 cache,
+                is_stale: false,
             }),
             router: Swap::new(router),
             closing: Mutex::new(false),
@@ -186,9 +189,16 @@ impl Routing {
             Some(open.cache.for_context(context))
         };
         let cache = new_cache.as_ref().unwrap_or(&open.cache);
-        let mut complaints = cache.refresh_now().problems;
+        let refresh = cache.refresh_now();
+        let mut complaints = refresh.problems;
         cache.begin_generation();
-        let router = Router::open(&settings.routing, cache)?;
+        let router = match Router::open(&settings.routing, cache) {
+            Ok(router) => router,
+            Err(error) => {
+                open.is_stale |= refresh.changed;
+                return Err(error.into());
+            }
+        };
         cache.close_unused();
         complaints.extend_from_slice(router.warnings());
         complaints.extend(cache.warnings());
@@ -196,6 +206,7 @@ impl Routing {
             open.cache = cache;
         }
         open.settings = settings.clone();
+        open.is_stale = false;
         self.shared.router.replace(Arc::new(router));
         Ok(complaints)
     }
@@ -251,7 +262,7 @@ impl Shared {
     /// Reads changed table files and swaps the snapshot. What cannot be read keeps its old
     /// contents and is reported.
     fn refresh(&self) {
-        let open = self.open.lock();
+        let mut open = self.open.lock();
         let refresh = open.cache.refresh();
         for problem in &refresh.problems {
             tracing::error!("{problem}");
@@ -259,17 +270,23 @@ impl Shared {
         for warning in &refresh.warnings {
             tracing::warn!("{warning}");
         }
-        if !refresh.changed {
+        if !refresh.changed && !open.is_stale {
             return;
         }
-        match Router::open(&open.settings.routing, &open.cache) {
+        let opened = Router::open(&open.settings.routing, &open.cache);
+        open.is_stale = opened.is_err();
+        match opened {
             Ok(router) => {
                 self.router.replace(Arc::new(router));
                 for name in &refresh.reloaded {
                     tracing::info!("table {name}: changed, now in force");
                 }
             }
-            Err(error) => tracing::error!("the old tables stay in force: {error}"),
+            Err(error) if refresh.changed => {
+                tracing::error!("the old tables stay in force: {error}");
+            }
+            // It is tried again at each look, and was reported.
+            Err(_) => {}
         }
     }
 }
@@ -293,6 +310,28 @@ mod tests {
         let complaints = routing.reload(&settings).unwrap();
         assert_eq!(complaints, [""; 0]);
         assert_eq!(routing.table_warnings(), [""; 0]);
+    }
+
+    #[test]
+    fn a_change_that_was_read_for_settings_that_cannot_be_used_is_in_force_soon() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mailboxes");
+        std::fs::write(&path, "info@example.com info/\n").unwrap();
+        let mut settings = Settings::default();
+        settings.routing.virtual_mailbox_domains = "example.com".into();
+        settings.routing.virtual_mailbox_maps = format!("hash:{}", path.display());
+        settings.routing.virtual_uid_maps = "static:5000".into();
+        settings.routing.virtual_gid_maps = "static:5000".into();
+        settings.routing.table_hold_time = Duration::ZERO;
+        let routing = Routing::open(&settings).unwrap();
+        std::fs::write(&path, "info@example.com info/\nnew@example.com new/\n").unwrap();
+        let mut unusable = settings.clone();
+        unusable.routing.virtual_uid_maps = "hash:/nonexistent/owners".into();
+        assert!(routing.reload(&unusable).is_err());
+        routing.shared.refresh();
+        let new = crate::address::parse_mailbox("new@example.com").unwrap();
+        let resolution = routing.shared.router.load().resolve(&new);
+        assert_eq!(resolution.error, None);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Lookups of recipients without a thread that waits.
 //!
 //! Tables in memory are asked at once. What others have to be asked for is awaited, so that a slow
-//! database, server or pattern holds up those who ask it and no others.
+//! database, server or pattern holds up those who ask it and no others. Only a lookup with many
+//! questions has its thread wait, each time for a moment; see [`Attempt`].
 
 use mailstow_engine::table::Attempt;
 use std::time::Duration;
@@ -23,8 +24,8 @@ pub(crate) async fn answered<T>(mut look_up: impl FnMut() -> T) -> T {
             Err(question) => question,
         };
         let now = Instant::now();
-        let end = *end.get_or_insert(now + LOOKUP_TIMEOUT);
-        let end = end.min(now + question.timeout());
+        let last = *end.get_or_insert(now + LOOKUP_TIMEOUT);
+        let end = last.min(now + question.timeout());
         let (tell, told) = oneshot::channel();
         let late = question.ask(move |answered| {
             // The session may be gone.
@@ -35,5 +36,8 @@ pub(crate) async fn answered<T>(mut look_up: impl FnMut() -> T) -> T {
             Ok(Err(_)) | Err(_) => late.answer(),
         };
         attempt.learn(answered);
+        if Instant::now() >= last {
+            attempt.expire();
+        }
     }
 }

@@ -337,7 +337,7 @@ impl MailboxError {
                 doing,
                 source,
             },
-            // EFBIG is none of these: the limit on the size of files is the process's own.
+            // Not EFBIG: the limit on the size of files is the process's own, or the file system's.
             Some(libc::EDQUOT) => Self::Quota {
                 mailbox,
                 doing,

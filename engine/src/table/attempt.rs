@@ -3,10 +3,10 @@
 //! A lookup may ask tables whose answer takes a while: a database, a server, a pattern that
 //! backtracks. Within [`Attempt::run`] such a table does not wait; the lookup is given up with the
 //! [`Question`]. When the answer is there, the lookup is done again, and the table gives that
-//! answer at once. No thread waits, and a table that hangs holds up nothing but the lookups that
-//! ask it. A list of many members has many questions, and to do all of its lookup again for each
-//! would take a time that grows with the square of their number: after some answers the thread
-//! waits, for no longer than the lookup itself takes. Invariants: a result comes from answers
+//! answer at once. A table that hangs holds up nothing but the lookups that ask it. A list of many
+//! members has many questions, and to do all of its lookup again for each would take a time that
+//! grows with the square of their number: after the first answers the thread waits for others, in
+//! each run about as long as the lookup itself takes. Invariants: a result comes from answers
 //! alone, never from one that was still missing; each question is asked once for each attempt.
 
 use std::cell::RefCell;
@@ -41,6 +41,8 @@ pub struct Attempt {
     given_up: u32,
     /// How long its own work took the last time.
     work: Duration,
+    /// Nothing is asked any more.
+    is_expired: bool,
 }
 
 /// What has to be asked before a lookup can go on.
@@ -82,7 +84,12 @@ impl Attempt {
             false => self.work.clamp(PATIENCE_MIN, PATIENCE_MAX),
         };
         let begin = clock::now();
-        let inside = Inside::enter(std::mem::take(&mut self.known), patience);
+        let inside = Inside::enter(State {
+            known: std::mem::take(&mut self.known),
+            question: None,
+            patience,
+            is_expired: self.is_expired,
+        });
         let result = look_up();
         let left = inside.leave();
         self.known = left.known;
@@ -91,6 +98,11 @@ impl Attempt {
             .elapsed()
             .saturating_sub(patience.saturating_sub(left.patience));
         left.question.map_or(Ok(result), Err)
+    }
+
+    /// The time for the lookup is over: what is not known is not asked for, and is an error.
+    pub fn expire(&mut self) {
+        self.is_expired = true;
     }
 
     /// Takes the answer to a question of [`Attempt::run`].
@@ -211,13 +223,19 @@ impl Asker {
             let known = of_table.and_then(|known| known.get(key)).cloned();
             // A lookup that goes on after an error asks for what may not be needed.
             let is_given_up = state.question.is_some();
-            let patience = (!is_given_up && !state.patience.is_zero()).then_some(state.patience);
-            Some((known, patience))
+            let patience = match is_given_up {
+                true => Duration::ZERO,
+                false => state.patience,
+            };
+            Some((known, patience, state.is_expired))
         });
         match inside {
-            Some((Some(answer), _)) => answer,
-            Some((None, Some(patience))) => self.wait_for(key, asking, patience),
-            Some((None, None)) => {
+            Some((Some(answer), ..)) => answer,
+            Some((None, _, true)) => Err((asking.late)()),
+            Some((None, patience, false)) if !patience.is_zero() => {
+                self.wait_for(key, asking, patience)
+            }
+            Some((None, ..)) => {
                 self.put(key, asking);
                 self.not_there_yet()
             }
@@ -302,6 +320,8 @@ struct State {
     question: Option<Question>,
     /// How long answers may still be waited for.
     patience: Duration,
+    /// Nothing is asked any more.
+    is_expired: bool,
 }
 
 thread_local! {
@@ -314,12 +334,7 @@ struct Inside {
 }
 
 impl Inside {
-    fn enter(known: Answers, patience: Duration) -> Self {
-        let state = State {
-            known,
-            question: None,
-            patience,
-        };
+    fn enter(state: State) -> Self {
         Self {
             outer: STATE.replace(Some(state)),
         }
@@ -455,6 +470,18 @@ mod tests {
         let runs = runs(look_up, answered);
         assert!(runs < QUESTIONS / 4, "{runs}");
         assert_eq!(asked.load(Ordering::SeqCst), QUESTIONS as usize);
+    }
+
+    #[test]
+    fn a_lookup_whose_time_is_over_asks_nothing_more() {
+        let slow = Slow::new();
+        let look_up = || [slow.lookup("a"), slow.lookup("b")].map(|answer| answer.is_err());
+        let mut attempt = Attempt::default();
+        let late = attempt.run(look_up).unwrap_err().ask(|_| {});
+        attempt.learn(late.answer());
+        attempt.expire();
+        assert_eq!(attempt.run(look_up).unwrap(), [true, true]);
+        assert_eq!(slow.asked.load(Ordering::SeqCst), 1);
     }
 
     #[test]

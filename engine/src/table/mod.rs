@@ -13,15 +13,15 @@
 //!
 //! # Lookups that take long
 //!
-//! Within an [`Attempt`], no lookup waits: what has to be waited for is a [`Question`], and the
-//! lookup is done again with the answer. Each database table has its own thread and connections,
-//! each `tcp:`, `socketmap:` and `unix:` table its own few threads; a server that hangs delays no
-//! recipient of another table. Patterns are searched at once with little effort (PCRE2 counts its
-//! steps; a POSIX pattern is weighed). A search that needs more is done on a few threads of its
-//! table, and the recipient is deferred after two seconds; the error and the log name the table and
-//! the line. A `regexp:` pattern that refers back to a group (`\1`) cannot be given up: it keeps
-//! its thread, and with all of them in use, recipients whose search comes to such a pattern are
-//! deferred.
+//! Within an [`Attempt`], what has to be waited for is a [`Question`], and the lookup is done again
+//! with the answer; one with many questions waits for some answers for a moment. Each database
+//! table has its own thread and connections, each `tcp:`, `socketmap:` and `unix:` table its own
+//! few threads; a server that hangs delays no recipient of another table. Patterns are searched at
+//! once with little effort (PCRE2 counts its steps; a POSIX pattern is weighed). A search that
+//! needs more is done on a few threads of its table, and the recipient is deferred after two
+//! seconds; the error and the log name the table and the line. A `regexp:` pattern that refers back
+//! to a group (`\1`) cannot be given up: it keeps its thread, and with all of them in use,
+//! recipients whose search comes to such a pattern are deferred.
 //!
 //! # Recipient maps
 //!

@@ -97,7 +97,10 @@ fn publish_table(args: &PublishArgs) -> Result<String, PublishError> {
     let found = examine(&name, &bytes)?;
     // Lines are named as those of the table's file, and are those of the new text.
     let of_table = format!("{}:", path.display());
-    let named = |text: &str| text.replacen(&of_table, &format!("{new}:"), 1);
+    let named = |text: &str| match text.strip_prefix(&of_table) {
+        Some(rest) => format!("{new}:{rest}"),
+        None => text.to_owned(),
+    };
     for warning in &found.warnings {
         complain(format_args!("mailstow: warning: {}", named(warning)));
     }

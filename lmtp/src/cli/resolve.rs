@@ -150,7 +150,9 @@ fn print(
                 writeln!(out, "    {step}")?;
             }
             print_text(&resolution, base, out)?;
-            if is_local(router, address)
+            let is_stored = resolution.results.iter().any(|one| one.mailbox.is_some());
+            if !is_stored
+                && is_local(router, address)
                 && let Some(note) = of_accounts(configuration)
             {
                 writeln!(out, "  note       {note}")?;

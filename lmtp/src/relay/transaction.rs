@@ -234,6 +234,7 @@ impl<'a> Transaction<'a> {
     pub(super) fn reply(&mut self, reply: &Reply) -> Result<(), Broken> {
         if reply.code == 421 {
             let to = match (self.stage, self.awaited.front()) {
+                (Stage::Content, _) => "the message",
                 (Stage::Answers, _) => "end of DATA",
                 (_, Some(Command::Rset)) => "RSET",
                 (_, Some(Command::Xforward)) => "XFORWARD",

@@ -99,12 +99,19 @@ impl<H> Mbox<H> {
             }
         }
         let opened = match open_file(disk, &parent, path, uid, settings) {
-            Ok(Ok((file, stat, is_new))) => repair(disk, path, &file, stat, dirs.0)
-                .and_then(|stat| {
+            Ok(Ok((file, stat, is_new))) => {
+                let prepared = repair(disk, path, &file, stat, dirs.0).and_then(|stat| {
                     let prepared = prepare(disk, base, (path, whose), (&file, &stat), dirs, is_new);
                     prepared.map(|(tail, chain)| (stat, tail, chain))
-                })
-                .map(|(stat, tail, chain)| Ok((file, stat, tail, chain))),
+                });
+                match prepared {
+                    Ok((stat, tail, chain)) => Ok(Ok((file, stat, tail, chain))),
+                    Err(error) => {
+                        disk.unlock(&file);
+                        Err(error)
+                    }
+                }
+            }
             Ok(Err(busy)) => Ok(Err(busy)),
             Err(error) => Err(error),
         };
@@ -368,36 +375,59 @@ fn open_file<D: Disk>(
             FileKind::Directory => return Err(unfit(path, Unfit::Directory)),
             FileKind::Symlink | FileKind::Other => return Err(unfit(path, Unfit::NotRegular)),
         }
-        if let Some(busy) = lock_file(disk, &file, path, settings)? {
-            return Ok(Err(busy));
-        }
-        // While we waited for nothing but the kernel, another program may have put a new file
-        // in its place (most mail readers do so when they delete messages), or appended.
-        let stat = disk
-            .stat(&file)
-            .map_err(|e| failed(path, "opening the file", e))?;
-        let named = match disk.stat_at(parent, path.name()) {
-            Ok(named) => named,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed(path, "opening the file", error)),
-        };
-        if !named.is_same_file(&stat) {
-            continue;
-        }
-        if stat.links != 1 {
-            return Err(unfit(path, Unfit::HardLinks(stat.links)));
-        }
-        if (settings.strict_ownership || is_new) && stat.uid != uid {
-            let owner = stat.uid;
-            if is_new {
-                // The process changed its user just now.
-                let _ = disk.remove(parent, path.name());
+        let locked = lock_file(disk, &file, path, settings).and_then(|busy| match busy {
+            Some(busy) => Ok(Some(Err(busy))),
+            None => {
+                let stat = look_at_locked(disk, (parent, path), (&file, is_new), uid, settings)?;
+                Ok(stat.map(Ok))
             }
-            return Err(unfit(path, Unfit::NotOwned { owner, uid }));
+        });
+        match locked {
+            Ok(Some(Ok(stat))) => return Ok(Ok((file, stat, is_new))),
+            not_ours => {
+                disk.unlock(&file);
+                if let Some(Err(busy)) = not_ours? {
+                    return Ok(Err(busy));
+                }
+            }
         }
-        return Ok(Ok((file, stat, is_new)));
     }
     Err(unfit(path, Unfit::Restless))
+}
+
+/// Returns the attributes of a locked file; `None` when another one is in its place.
+fn look_at_locked<D: Disk>(
+    disk: &D,
+    (parent, path): (&D::Handle, &MailboxName),
+    (file, is_new): (&D::Handle, bool),
+    uid: u32,
+    settings: &MailboxSettings,
+) -> Result<Option<FileStat>, MailboxError> {
+    // While we waited for nothing but the kernel, another program may have put a new file in its
+    // place (most mail readers do so when they delete messages), or appended.
+    let stat = disk
+        .stat(file)
+        .map_err(|e| failed(path, "opening the file", e))?;
+    let named = match disk.stat_at(parent, path.name()) {
+        Ok(named) => named,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(path, "opening the file", error)),
+    };
+    if !named.is_same_file(&stat) {
+        return Ok(None);
+    }
+    if stat.links != 1 {
+        return Err(unfit(path, Unfit::HardLinks(stat.links)));
+    }
+    if (settings.strict_ownership || is_new) && stat.uid != uid {
+        let owner = stat.uid;
+        if is_new {
+            // The process changed its user just now.
+            let _ = disk.remove(parent, path.name());
+        }
+        return Err(unfit(path, Unfit::NotOwned { owner, uid }));
+    }
+    Ok(Some(stat))
 }
 
 /// `None` when it appeared or vanished between two looks.
@@ -440,7 +470,6 @@ fn lock_file<D: Disk>(
         };
         let locked = disk.try_lock(file, kind);
         if !locked.map_err(|e| failed(path, "locking the file", e))? {
-            disk.unlock(file);
             return Ok(Some(name));
         }
     }

@@ -26,6 +26,8 @@ pub(crate) struct TextFiles {
 struct TextFile {
     content: Content,
     file: Watched,
+    /// A lookup took a new text. Snapshots still have what held the old one back.
+    is_taken: bool,
 }
 
 #[derive(Debug)]
@@ -67,7 +69,11 @@ impl TextFile {
         let name = path.display();
         let file = Watched::new(&name, &mut source, true, hold_time);
         let content = Content::new(&source);
-        Ok(Self { content, file })
+        Ok(Self {
+            content,
+            file,
+            is_taken: false,
+        })
     }
 
     /// Looks at the file; says whether there is a new text, and what is to be reported.
@@ -149,7 +155,9 @@ impl TextFiles {
         let hold_time = self.hold_time();
         let mut open = self.open.lock();
         let file = known_or_opened(&mut open, path, hold_time)?;
-        if let (_, Some(report)) = file.look(path, true, hold_time) {
+        let (is_new, report) = file.look(path, true, hold_time);
+        file.is_taken |= is_new;
+        if let Some(report) = report {
             tracing::warn!("{report}");
         }
         if file.file.is_partial() {
@@ -192,7 +200,7 @@ impl TextFiles {
         let hold_time = self.hold_time();
         for (path, file) in self.open.lock().iter_mut() {
             let (is_new, report) = file.look(path, at_once, hold_time);
-            if is_new {
+            if std::mem::take(&mut file.is_taken) || is_new {
                 changed(path);
             }
             report.into_iter().for_each(&mut *reported);
@@ -221,6 +229,11 @@ mod tests {
             assert!(crate::clock::now() < deadline);
             std::thread::sleep(Duration::from_millis(20));
         }
+        let mut changed = Vec::new();
+        for _ in 0..2 {
+            texts.look(false, &mut |path| changed.push(path.to_owned()), &mut drop);
+        }
+        assert_eq!(changed, [path], "snapshots get the new text once");
         let other = directory.path().join("other");
         let writer = std::fs::File::create(&other).unwrap();
         std::fs::write(&other, "a@x\n").unwrap();

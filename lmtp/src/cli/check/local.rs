@@ -19,8 +19,12 @@ pub(super) fn check(configuration: &Configuration, findings: &mut Findings) {
         findings.note(note);
     }
     if settings.delivers_locally() {
-        check_as(rustix::process::geteuid().as_raw(), settings, findings);
-        postmaster(settings, findings);
+        let euid = rustix::process::geteuid().as_raw();
+        check_as(euid, settings, findings);
+        // Others cannot look at the files of users.
+        if euid == 0 {
+            postmaster(settings, findings);
+        }
     }
 }
 
@@ -36,7 +40,8 @@ fn postmaster(settings: &Settings, findings: &mut Findings) {
         return;
     };
     let is_own = |transport: &str, nexthop: &str| settings.is_own_socket(transport, nexthop);
-    let found = router.find_targets(address, settings.lmtp.expand_aliases, &is_own);
+    // Without expand_aliases, Postfix has applied virtual_alias_maps.
+    let found = router.find_targets(address, true, &is_own);
     if let Err(error) = found.targets
         && error.status().is_temporary()
         && !findings.has_errors()
