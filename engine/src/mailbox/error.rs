@@ -337,8 +337,8 @@ impl MailboxError {
                 doing,
                 source,
             },
-            // Not EFBIG: the limit on the size of files is the process's own, or the file system's.
-            Some(libc::EDQUOT) => Self::Quota {
+            // A mailer limits the size of a mailbox by that of the files its commands may write.
+            Some(libc::EDQUOT | libc::EFBIG) => Self::Quota {
                 mailbox,
                 doing,
                 source,
@@ -406,7 +406,7 @@ mod tests {
             (libc::EROFS, "451 4.3.0"),
             (libc::ENOSPC, "452 4.3.1"),
             (libc::EDQUOT, "552 5.2.2"),
-            (libc::EFBIG, "451 4.3.0"),
+            (libc::EFBIG, "552 5.2.2"),
             (libc::EACCES, "451 4.2.0"),
             (libc::ENOTDIR, "451 4.2.0"),
             (libc::ENAMETOOLONG, "451 4.3.5"),
