@@ -274,7 +274,7 @@ fn resolve_tells_programs_what_a_destination_is_and_which_member_is_refused() {
             "myhostname = host.example\nmydestination = host.example\n\
              alias_maps = inline:{{ note = \"|/bin/true\" }}\n\
              virtual_alias_maps = inline:{{all@example.com = sales@example.com, \
-             nobody@example.com, note@host.example}}\n",
+             unknown@example.com, note@host.example}}\n",
         )
         .toml("[transport]\nenabled = true\n[lmtp]\nexpand_aliases = true\n");
     let output = run(&builder, &["resolve", "--json", "all@example.com"]);

@@ -158,15 +158,15 @@ fn lock(path: &Path, directory: &OwnedFd) -> Result<File, LogError> {
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(failed(error.into())),
     };
-    let end = crate::clock::now() + LEFT_WAIT;
+    let end = clock::now() + LEFT_WAIT;
     while !try_both()? {
         let holder = holder(&file);
         let is_left = holder.is_some_and(is_gone);
-        if !is_left || crate::clock::now() >= end {
+        if !is_left || clock::now() >= end {
             return Err(locked(path, holder));
         }
         // The commands that a killed server was about to run have its files open until they run.
-        std::thread::sleep(LEFT_PAUSE);
+        thread::sleep(LEFT_PAUSE);
     }
     file.set_len(0).map_err(failed)?;
     writeln!(&file, "{}", std::process::id()).map_err(failed)?;
@@ -421,10 +421,10 @@ mod tests {
         );
         // No process has so high a number.
         std::fs::write(directory.path().join(LOCK_NAME), i32::MAX.to_string()).unwrap();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let waits = scope.spawn(open);
             // Long enough for it to find the lock taken; it gets the lock either way.
-            std::thread::sleep(5 * LEFT_PAUSE);
+            thread::sleep(5 * LEFT_PAUSE);
             drop(held);
             waits.join().unwrap().unwrap();
         });
